@@ -1,0 +1,1 @@
+"""Floor 6: the `remit` command, also installed as `kubectl remit`."""

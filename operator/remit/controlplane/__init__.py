@@ -1,0 +1,1 @@
+"""Floor 6: the embedded Kubernetes API server. Knows Kubernetes, knows nothing of tasks or releases."""

@@ -1,0 +1,1 @@
+"""Floor 2: the walls, and what this host can give."""

@@ -1,0 +1,1 @@
+"""Floor 1: metrics, structured logs and the audit trail."""
