@@ -1,1 +1,25 @@
 """Floor 0: what users write. The pydantic models of Remit's kinds; the CRDs are generated from them."""
+
+from remit.api.base import API_VERSION, GROUP, VERSION, Condition
+from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
+from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus, Phase
+from remit.api.quantity import format_bytes, parse_bytes, parse_quantity
+from remit.api.resource import CommandPolicy, ExecutionTask, ObjectMeta
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "VERSION",
+    "CommandPolicy",
+    "CommandPolicySpec",
+    "CommandPolicyStatus",
+    "Condition",
+    "ExecutionTask",
+    "ExecutionTaskSpec",
+    "ExecutionTaskStatus",
+    "ObjectMeta",
+    "Phase",
+    "format_bytes",
+    "parse_bytes",
+    "parse_quantity",
+]

@@ -1,0 +1,273 @@
+"""CommandPolicy: what may run, where, how much, how often. The only thing that can say yes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from remit.api.base import Condition, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
+from remit.api.executiontask import BackendName, Network
+from remit.api.quantity import Quantity
+
+LayerName = Literal["namespaces", "seccomp", "landlock", "cgroup", "rlimits"]
+Pattern = Annotated[str, Field(min_length=1, max_length=2048)]
+Glob = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class CommandRule(SpecModel):
+    """Matches a command. Exactly one of `pattern` and `executable` is set."""
+
+    exactly_one = ("pattern", "executable")
+    rules = (Rule("!has(self.args) || has(self.executable)", "args goes with executable"),)
+
+    pattern: Pattern | None = None
+    """An RE2 pattern that the whole command must match, arguments quoted as a POSIX shell would need them."""
+    executable: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """The program: a bare name is looked up in the operator's fixed PATH; an absolute path is meant as it is."""
+    args: Annotated[list[Annotated[str, Field(max_length=2048)]], Field(max_length=64)] | None = None
+    """An RE2 pattern for each argument, each of which must match whole; a last `…` (or `...`) lets any further
+    arguments follow. Not set: any arguments; empty: none."""
+    reason: Annotated[str, Field(max_length=512)] = ""
+    """Why, for people; shown when the rule decides."""
+
+
+class Commands(SpecModel):
+    """Rules for commands. A command runs if an `allow` rule matches and no `deny` rule does."""
+
+    allow: Annotated[list[CommandRule], Field(max_length=128)] = []
+    """What may run."""
+    deny: Annotated[list[CommandRule], Field(max_length=128)] = []
+    """What may not, whatever else allows it."""
+
+
+class Scripts(SpecModel):
+    """Rules for scripts: the interpreter must be listed, and the source's digest or text must match."""
+
+    interpreters: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = []
+    """Interpreters by name or absolute path."""
+    sha256: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(max_length=256)] = []
+    """SHA-256 digests of sources that may run."""
+    patterns: Annotated[list[Pattern], Field(max_length=64)] = []
+    """RE2 patterns, one of which the whole source must match."""
+
+
+class Images(SpecModel):
+    """Rules for container images."""
+
+    allow: Annotated[list[Glob], Field(max_length=128)] = []
+    """Globs over whole image references, such as `registry.example/*@sha256:*`."""
+
+
+class FileRule(SpecModel):
+    paths: Annotated[list[Glob], Field(min_length=1, max_length=64)]
+    """Globs over absolute paths; `**` spans directories."""
+    operations: Annotated[list[Annotated[str, Field(max_length=32)]], Field(min_length=1, max_length=16)]
+    """The file operations that are meant, such as `read`."""
+
+
+class Files(SpecModel):
+    """Rules for file operations."""
+
+    allow: Annotated[list[FileRule], Field(max_length=64)] = []
+    """What may be done where."""
+    deny: Annotated[list[FileRule], Field(max_length=64)] = []
+    """What may not, whatever else allows it."""
+
+
+class HttpRule(SpecModel):
+    hosts: Annotated[list[Annotated[str, Field(max_length=253)]], Field(min_length=1, max_length=64)]
+    """Host names; a leading `*.` stands for one label or more."""
+    methods: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=16)] = ["GET", "HEAD"]
+    """Methods."""
+    ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(max_length=64)] = [443]
+    """Ports."""
+
+
+class Http(SpecModel):
+    """Rules for HTTP requests."""
+
+    allow: Annotated[list[HttpRule], Field(max_length=64)] = []
+    """What may be requested."""
+
+
+class PostgresRule(SpecModel):
+    secrets: Annotated[list[Name], Field(max_length=64)] = []
+    """Secrets with connections that may be used."""
+    statements: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=64)] = []
+    """Kinds of statements that may run, such as `select`."""
+
+
+class RedisRule(SpecModel):
+    secrets: Annotated[list[Name], Field(max_length=64)] = []
+    """Secrets with connections that may be used."""
+    commands: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=256)] = []
+    """Commands that may run, such as `GET`."""
+
+
+class Databases(SpecModel):
+    """Rules for databases."""
+
+    postgres: PostgresRule | None = None
+    """PostgreSQL."""
+    redis: RedisRule | None = None
+    """Redis."""
+
+
+class Containers(SpecModel):
+    """Rules for container operations."""
+
+    operations: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=16)] = []
+    """The actions that are meant, such as `logs`."""
+    options: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=32)] = []
+    """Options that may be given."""
+
+
+class Processes(SpecModel):
+    """Rules for supervised processes. What they run falls under `commands` too."""
+
+    operations: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=16)] = []
+    """The actions that are meant, such as `start`."""
+
+
+class CountLimit(SpecModel):
+    rules = (Rule("!has(self.default) || !has(self.max) || self.default <= self.max", "default must not be above max"),)
+
+    default: Annotated[int, Field(ge=0)] | None = None
+    """For tasks that say nothing."""
+    max: Annotated[int, Field(ge=0)] | None = None
+    """The most that a task may ask for."""
+
+
+class QuantityLimit(SpecModel):
+    default: Quantity | None = None
+    """For tasks that say nothing."""
+    max: Quantity | None = None
+    """The most that a task may ask for."""
+
+
+class PolicyLimits(SpecModel):
+    """How much. What a task does not set gets the default; asking for more than the maximum is denied."""
+
+    timeout_seconds: CountLimit | None = None
+    """Seconds of one attempt."""
+    deadline_seconds: CountLimit | None = None
+    """Seconds of the whole task."""
+    retries: CountLimit | None = None
+    """Retries; only the maximum counts."""
+    memory: QuantityLimit | None = None
+    """Memory."""
+    cpu: QuantityLimit | None = None
+    """Processor, in cores."""
+    pids: CountLimit | None = None
+    """Processes and threads."""
+    disk: QuantityLimit | None = None
+    """Private disk."""
+    open_files: CountLimit | None = None
+    """Open files of one process."""
+    file_size: QuantityLimit | None = None
+    """The largest file."""
+    disk_bytes_per_second: QuantityLimit | None = None
+    """Disk bandwidth."""
+    network_bytes_per_second: QuantityLimit | None = None
+    """Network bandwidth."""
+    output_bytes: QuantityLimit | None = None
+    """Output kept of each stream; only the maximum counts."""
+
+
+class SandboxRule(SpecModel):
+    require: Annotated[list[LayerName], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
+    """Confinement layers without which the task is refused."""
+
+
+class Rate(SpecModel):
+    """How often, and how many at once. What comes faster waits in the queue."""
+
+    rules = (Rule("!has(self.burst) || has(self.perMinute)", "burst goes with perMinute"),)
+
+    per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Starts a minute, in the long run."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Starts at once after a quiet time. Not set: as many as `perMinute`."""
+    max_concurrent: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Tasks running at once."""
+
+
+class CommandPolicySpec(SpecModel):
+    """What the selected tasks may do. Whatever is not allowed is denied."""
+
+    selector: LabelSelector = LabelSelector()
+    """The tasks that it speaks for, by label; empty: all tasks of its namespace. Policies in the operator's own
+    namespace speak for every namespace, as a ceiling."""
+    enforcement: Literal["Enforce", "Audit"] = "Enforce"
+    """Whether a denial stops the task, or is only recorded."""
+    commands: Commands = Commands()
+    """Rules for commands."""
+    scripts: Scripts = Scripts()
+    """Rules for scripts."""
+    backends: Annotated[
+        list[BackendName], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ["process"]
+    """Where tasks may run."""
+    networks: Annotated[
+        list[Network], Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ["none"]
+    """What tasks may see of the network."""
+    images: Images = Images()
+    """Rules for container images."""
+    files: Files = Files()
+    """Rules for file operations."""
+    processes: Processes = Processes()
+    """Rules for supervised processes."""
+    http: Http = Http()
+    """Rules for HTTP requests."""
+    databases: Databases = Databases()
+    """Rules for databases."""
+    containers: Containers = Containers()
+    """Rules for container operations."""
+    limits: PolicyLimits = PolicyLimits()
+    """How much."""
+    sandbox: SandboxRule = SandboxRule()
+    """The confinement that is required."""
+    rate: Rate = Rate()
+    """How often."""
+
+
+class DenialStatus(StatusModel):
+    """A denial."""
+
+    task: str
+    """The task that was denied."""
+    reason: str
+    """Why."""
+    time: Time
+    """When."""
+
+
+class CommandPolicyStatus(StatusModel):
+    """Whether the policy is in force, and what it did."""
+
+    observed_generation: int = -1
+    """The `metadata.generation` that this status speaks of."""
+    conditions: Annotated[list[Condition], Field(json_schema_extra={
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})] = []  # fmt: skip
+    """Ready: True when it is in force; False when a pattern in it is wrong, and then it allows nothing."""
+    matched_tasks: int = 0
+    """How many tasks it selects now."""
+    allowed: int = 0
+    """How many tasks it allowed."""
+    denied: int = 0
+    """How many tasks it denied."""
+    last_denied: DenialStatus | None = None
+    """The latest denial."""
+
+
+PRINTER_COLUMNS: list[dict[str, Any]] = [
+    {"name": "Enforcement", "type": "string", "jsonPath": ".spec.enforcement"},
+    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
+    {"name": "Tasks", "type": "integer", "jsonPath": ".status.matchedTasks"},
+    {"name": "Allowed", "type": "integer", "jsonPath": ".status.allowed"},
+    {"name": "Denied", "type": "integer", "jsonPath": ".status.denied"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].message", "priority": 1},
+]

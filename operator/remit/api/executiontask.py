@@ -1,0 +1,375 @@
+"""ExecutionTask: one operation to perform, once or on a schedule."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+
+from pydantic import Field
+
+from remit.api.base import Condition, EnvFromSource, EnvVar, MicroTime, Rule, SpecModel, StatusModel, Time
+from remit.api.operations import (
+    CommandOperation,
+    ContainerOperation,
+    FileOperation,
+    HttpOperation,
+    Operation,
+    PostgresOperation,
+    ProcessOperation,
+    RedisOperation,
+    ScriptOperation,
+)
+from remit.api.quantity import Quantity
+
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+BackendName = Literal["process", "docker", "kubernetes"]
+Network = Literal["none", "host"]
+Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
+
+
+class Backoff(SpecModel):
+    """How long to wait before a retry: `initialSeconds * factor ** retries`, capped, with jitter."""
+
+    initial_seconds: Annotated[float, Field(ge=0, le=86400)] = 1
+    """The wait before the first retry, in seconds."""
+    factor: Annotated[float, Field(ge=1, le=10)] = 2
+    """What each further wait is multiplied by."""
+    max_seconds: Annotated[float, Field(ge=0, le=86400)] = 60
+    """The longest wait, in seconds, before jitter."""
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The fraction of a wait by which it may be longer or shorter, so that retries do not come all at once."""
+
+
+class Retry(SpecModel):
+    """When a failed attempt is followed by another."""
+
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many further attempts are made after one that failed or timed out. What a policy denied is never retried."""
+    backoff: Backoff = Backoff()
+    """How long to wait in between."""
+    on_interruption: Literal["Fail", "Retry"] = "Fail"
+    """What follows when the operator itself was lost in mid-run, so that nobody can say whether the operation took
+    place: `Fail` ends the task, for operations that must not happen twice; `Retry` starts another attempt, which is
+    not counted in `maxRetries`, up to three times."""
+
+
+class Resources(SpecModel):
+    """The most that an attempt may use. A policy's defaults fill what is not set."""
+
+    cpu: Quantity | None = None
+    """Processor time, in cores, such as `500m`."""
+    memory: Quantity | None = None
+    """Memory and swap together, such as `512Mi`. Going over it ends the attempt as OOMKilled."""
+    pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = None
+    """Processes and threads."""
+    disk: Quantity | None = None
+    """The private disk: `/workspace` and `/tmp`, each."""
+    disk_bytes_per_second: Quantity | None = None
+    """Disk bandwidth, where the host can hold it."""
+    network_bytes_per_second: Quantity | None = None
+    """Network bandwidth, where the host can hold it."""
+    open_files: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
+    """Open files of one process."""
+    file_size: Quantity | None = None
+    """The largest file that may be written."""
+
+
+class Schedule(SpecModel):
+    """Runs the operation again and again, in child tasks named after the parent and the minute."""
+
+    cron: Annotated[str, Field(min_length=1, max_length=128)]
+    """When, in the five fields of cron: minute, hour, day of month, month, day of week."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
+    """The time zone of `cron`, by its IANA name, such as `Europe/Paris`."""
+    concurrency_policy: Literal["Allow", "Forbid", "Replace"] = "Forbid"
+    """What to do when a run is due and the last one has not ended: run both, skip, or replace the old one."""
+    starting_deadline_seconds: Annotated[int, Field(ge=10)] | None = None
+    """How late a run may start. A run that is missed by more is skipped."""
+    suspend: bool = False
+    """Start no further runs. Those already going are not touched."""
+    successful_runs_history_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """How many successful children are kept."""
+    failed_runs_history_limit: Annotated[int, Field(ge=0, le=100)] = 1
+    """How many failed children are kept."""
+
+
+class Output(SpecModel):
+    """What is kept of standard output and standard error."""
+
+    tail_bytes: Annotated[int, Field(ge=0, le=16384)] = 4096
+    """How much of the end of each is shown in status, in bytes."""
+    max_bytes: Quantity = "10Mi"
+    """How much of each is kept for `remit logs`. More than that is dropped from the middle of what was said; the
+    program is not stopped."""
+
+
+def _immutable(*fields: str) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+            f"{field} cannot be changed after the task is created; delete the task or create another one",
+        )
+        for field in fields
+    )
+
+
+class ExecutionTaskSpec(SpecModel):
+    """One operation and how to perform it. After creation only `cancel`, `schedule.suspend` and
+    `ttlSecondsAfterFinished` may change."""
+
+    exactly_one = cast("tuple[str, ...]", OPERATIONS)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.backend == 'process' || has(self.image)", "backends docker and kubernetes need an image"),
+        Rule(
+            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+            "cancel cannot be taken back; create another task instead",
+        ),
+        *_immutable(
+            *OPERATIONS,
+            "backend",
+            "image",
+            "workingDir",
+            "env",
+            "envFrom",
+            "stdin",
+            "timeoutSeconds",
+            "deadlineSeconds",
+            "terminationGracePeriodSeconds",
+            "retry",
+            "resources",
+            "network",
+            "output",
+        ),
+        Rule("has(self.schedule) == has(oldSelf.schedule)", "schedule cannot be added or removed after creation"),
+        Rule(
+            "!has(self.schedule) || !has(oldSelf.schedule) || ("
+            "self.schedule.cron == oldSelf.schedule.cron"
+            " && self.schedule.timeZone == oldSelf.schedule.timeZone"
+            " && self.schedule.concurrencyPolicy == oldSelf.schedule.concurrencyPolicy"
+            " && has(self.schedule.startingDeadlineSeconds) == has(oldSelf.schedule.startingDeadlineSeconds)"
+            " && (!has(self.schedule.startingDeadlineSeconds)"
+            " || self.schedule.startingDeadlineSeconds == oldSelf.schedule.startingDeadlineSeconds)"
+            " && self.schedule.successfulRunsHistoryLimit == oldSelf.schedule.successfulRunsHistoryLimit"
+            " && self.schedule.failedRunsHistoryLimit == oldSelf.schedule.failedRunsHistoryLimit)",
+            "of schedule only suspend can be changed after the task is created",
+        ),
+    )
+
+    command: CommandOperation | None = None
+    """Run a program."""
+    script: ScriptOperation | None = None
+    """Run a script with an interpreter."""
+    file: FileOperation | None = None
+    """Work on files."""
+    process: ProcessOperation | None = None
+    """Start or look after a supervised process."""
+    http: HttpOperation | None = None
+    """Make an HTTP request."""
+    redis: RedisOperation | None = None
+    """Run Redis commands."""
+    postgres: PostgresOperation | None = None
+    """Run SQL on PostgreSQL."""
+    container: ContainerOperation | None = None
+    """Work on containers."""
+
+    backend: BackendName = "process"
+    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """The container image, for the backends docker and kubernetes."""
+    working_dir: Annotated[str, Field(pattern=r"^/", max_length=4096)] = "/workspace"
+    """The directory to start in, as an absolute path inside the sandbox."""
+    env: Annotated[list[EnvVar], Field(max_length=128)] = []
+    """Environment variables. Nothing of the operator's own environment is passed on."""
+    env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
+    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them."""
+    stdin: Annotated[str, Field(max_length=262144)] = ""
+    """What the program reads from its standard input."""
+    timeout_seconds: Seconds | None = None
+    """How long one attempt may take. The policy's default fills it in, or else 300."""
+    deadline_seconds: Seconds | None = None
+    """How long the whole task may take, waiting and retries included."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    """How long a program that is timed out or cancelled has after SIGTERM, before everything it started is killed."""
+    retry: Retry = Retry()
+    """When a failed attempt is followed by another."""
+    resources: Resources = Resources()
+    """The most that an attempt may use."""
+    network: Network = "none"
+    """What the program sees of the network."""
+    schedule: Schedule | None = None
+    """Run it by the clock instead of once."""
+    output: Output = Output()
+    """What is kept of its output."""
+    cancel: bool = False
+    """Set to true to end the task, whatever it is doing: queued, running or waiting to be retried."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
+    """Delete the task, its output included, this long after it ended. Not set: never."""
+
+    @property
+    def operation(self) -> Operation:
+        """The one that is set."""
+        return next(name for name in OPERATIONS if getattr(self, name) is not None)
+
+
+class Phase(StrEnum):
+    """Where a task stands, for people. Machines read the conditions."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    BACKOFF = "Backoff"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    TIMED_OUT = "TimedOut"
+    CANCELLED = "Cancelled"
+    DENIED = "Denied"
+    SCHEDULED = "Scheduled"
+
+    @property
+    def final(self) -> bool:
+        return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED}
+
+
+class PolicyStatus(StatusModel):
+    """The decision that let the task run, or did not."""
+
+    name: str = ""
+    """The policy that decided; with its namespace in front where that is another one."""
+    rule: str = ""
+    """The rule of it that matched, such as `commands.allow[2]`."""
+    decision: Literal["Allowed", "Denied"]
+    """What it said."""
+    audited: list[str] = []
+    """What a policy in Audit enforcement would have denied."""
+
+
+class SandboxStatus(StatusModel):
+    """The confinement layers of the last attempt."""
+
+    layers: list[str] = []
+    """In force."""
+    missing: list[str] = []
+    """Not given by this host."""
+
+
+class UsageStatus(StatusModel):
+    """What an attempt used."""
+
+    cpu_seconds: float = 0
+    """Processor time, in seconds."""
+    max_memory_bytes: int = 0
+    """Memory at its highest, in bytes."""
+    read_bytes: int = 0
+    """Read from disk, in bytes."""
+    written_bytes: int = 0
+    """Written to disk, in bytes."""
+
+
+class AttemptStatus(StatusModel):
+    """One run of the operation, recorded before it starts."""
+
+    number: int
+    """Counted from 1."""
+    id: str
+    """The name of the run in the run store, the logs and the audit trail."""
+    backend: str = "process"
+    """Where it ran."""
+    started_at: MicroTime
+    """When it was recorded, just before it started."""
+    finished_at: MicroTime | None = None
+    """When nothing of it was alive any more."""
+    exit_code: int | None = None
+    """The program's exit code; 128 and the signal's number where a signal ended it."""
+    reason: str = ""
+    """How it ended, as one CamelCase word: Completed, ExitCode, Signal, Timeout, OOMKilled, Cancelled, Interrupted …"""
+    usage: UsageStatus | None = None
+    """What it used."""
+
+
+class OutputStatus(StatusModel):
+    """The last attempt's output."""
+
+    stdout_tail: str = ""
+    """The end of standard output, as valid text, with secrets redacted."""
+    stderr_tail: str = ""
+    """The end of standard error, as valid text, with secrets redacted."""
+    stdout_bytes: int = 0
+    """How much was written to standard output, in bytes."""
+    stderr_bytes: int = 0
+    """How much was written to standard error, in bytes."""
+    truncated: bool = False
+    """Whether more was written than is kept."""
+    ref: str = ""
+    """Where `remit logs` finds all that is kept."""
+
+
+class ErrorStatus(StatusModel):
+    """Why the task failed."""
+
+    category: str
+    """The kind of failure: Denied, Invalid, ExitCode, Timeout, Deadline, Resources, Interrupted, Infrastructure …"""
+    message: str
+    """What went wrong and what to do about it."""
+    retryable: bool = False
+    """Whether the same task, run again, may succeed."""
+
+
+class ExecutionTaskStatus(StatusModel):
+    """What became of the task."""
+
+    observed_generation: int = -1
+    """The `metadata.generation` that this status speaks of."""
+    phase: Phase | None = None
+    """Where the task stands, for people. Machines read the conditions."""
+    conditions: Annotated[list[Condition], Field(json_schema_extra={
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})] = []  # fmt: skip
+    """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded."""
+    operation: str = ""
+    """Which operation it is, for the table."""
+    message: str = ""
+    """The last thing that happened, in one sentence."""
+    policy: PolicyStatus | None = None
+    """The policy decision."""
+    sandbox: SandboxStatus | None = None
+    """The confinement in force."""
+    attempts: list[AttemptStatus] = []
+    """The runs: the first one and the latest nine."""
+    attempt_count: int = 0
+    """How many runs there were."""
+    interruptions: int = 0
+    """How many of them were lost with the operator."""
+    output: OutputStatus | None = None
+    """The last run's output."""
+    exit_code: int | None = None
+    """The last run's exit code."""
+    error: ErrorStatus | None = None
+    """Why it failed."""
+    queued_at: MicroTime | None = None
+    """When it first had to wait for its turn."""
+    start_time: MicroTime | None = None
+    """When the first run started."""
+    completion_time: MicroTime | None = None
+    """When it ended."""
+    duration: str = ""
+    """How long it took from the first run's start to its end, for people."""
+    next_retry_time: MicroTime | None = None
+    """When the next attempt is due."""
+    next_schedule_time: Time | None = None
+    """When the next scheduled run is due."""
+    last_schedule_time: Time | None = None
+    """When the last scheduled run was due."""
+    active: list[str] = []
+    """Names of the scheduled runs that have not ended."""
+
+
+PRINTER_COLUMNS: list[dict[str, Any]] = [
+    {"name": "Operation", "type": "string", "jsonPath": ".status.operation"},
+    {"name": "Backend", "type": "string", "jsonPath": ".spec.backend"},
+    {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+    {"name": "Attempts", "type": "integer", "jsonPath": ".status.attemptCount"},
+    {"name": "Duration", "type": "string", "jsonPath": ".status.duration"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Policy", "type": "string", "jsonPath": ".status.policy.name", "priority": 1},
+    {"name": "Exit", "type": "integer", "jsonPath": ".status.exitCode", "priority": 1},
+    {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
+]

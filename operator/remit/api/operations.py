@@ -1,0 +1,180 @@
+"""The operations that an ExecutionTask can perform; a task has exactly one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from remit.api.base import ConfigMapKeySelector, EnvVar, Name, SecretKeySelector, SpecModel, ValueSource
+from remit.api.quantity import Quantity
+
+Argument = Annotated[str, Field(max_length=8192)]
+Argv = Annotated[list[Argument], Field(min_length=1, max_length=256)]
+Path = Annotated[str, Field(min_length=1, max_length=4096)]
+FileMode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]
+
+Operation = Literal["command", "script", "file", "process", "http", "redis", "postgres", "container"]
+
+
+class CommandOperation(SpecModel):
+    """Runs one program. No shell is involved: nothing in the arguments is expanded or interpreted."""
+
+    exactly_one = ("argv", "line")
+
+    argv: Argv | None = None
+    """The program and its arguments, one string each."""
+    line: Annotated[str, Field(min_length=1, max_length=32768)] | None = None
+    """The same as one line, split into words the way a POSIX shell splits and unquotes them; no shell runs it."""
+
+
+class ScriptOperation(SpecModel):
+    """Runs a source text with an interpreter that a policy allows."""
+
+    interpreter: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Name or absolute path of the interpreter, such as `python3`."""
+    source: Annotated[str, Field(min_length=1, max_length=262144)]
+    """The script."""
+    args: Annotated[list[Argument], Field(max_length=256)] = []
+    """Arguments after the script."""
+
+
+class ContentSource(SpecModel):
+    """Where a file's content comes from. Exactly one of its fields is set."""
+
+    exactly_one = ("secretKeyRef", "configMapKeyRef", "url")
+
+    secret_key_ref: SecretKeySelector | None = None
+    """One key of a Secret."""
+    config_map_key_ref: ConfigMapKeySelector | None = None
+    """One key of a ConfigMap."""
+    url: Annotated[str, Field(max_length=2048)] | None = None
+    """An HTTP address that a policy allows to be read."""
+
+
+class FileOperation(SpecModel):
+    """Works on files beneath the directories that a policy allows; no link or race leads out of them."""
+
+    operation: Literal[
+        "create", "read", "write", "append", "copy", "move", "delete",
+        "list", "stat", "chmod", "chown", "checksum", "mkdir",
+    ]  # fmt: skip
+    """What to do."""
+    path: Path
+    """The absolute path to work on."""
+    destination: Path | None = None
+    """Where to, for copy and move."""
+    content: Annotated[str, Field(max_length=262144)] | None = None
+    """The content to write, as it is."""
+    content_from: ContentSource | None = None
+    """Where the content to write comes from, instead of `content`."""
+    mode: FileMode | None = None
+    """Permissions in octal, such as `0640`, for create, write, mkdir and chmod."""
+    owner: Annotated[str, Field(max_length=64)] | None = None
+    """User name or id, for chown."""
+    group: Annotated[str, Field(max_length=64)] | None = None
+    """Group name or id, for chown."""
+    recursive: bool = False
+    """Include everything below, for copy, delete, list, chmod, chown and mkdir."""
+    algorithm: Literal["sha256", "sha512", "blake2b"] = "sha256"
+    """The digest, for checksum."""
+
+
+class ProcessOperation(SpecModel):
+    """Starts or looks after a supervised long-running process, which outlives the task."""
+
+    action: Literal["start", "stop", "signal", "status", "list", "usage"]
+    """What to do."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
+    """The process's name, unique in its namespace; needed for all but list."""
+    argv: Argv | None = None
+    """The program and its arguments, for start."""
+    signal: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$", max_length=16)] | None = None
+    """The signal to send, such as `SIGHUP`, for signal."""
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Never"
+    """When to start it again after it ends, for start."""
+
+
+class HttpHeader(SpecModel):
+    name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=256)]
+    """The header's name."""
+    value: Annotated[str, Field(max_length=8192)] | None = None
+    """The value as it is."""
+    value_from: ValueSource | None = None
+    """Where the value comes from, instead of `value`."""
+
+
+class HttpOperation(SpecModel):
+    """Makes one HTTP request. Redirects are held to the same policy as the first address."""
+
+    url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
+    """The address."""
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    """The method."""
+    headers: Annotated[list[HttpHeader], Field(max_length=64)] = []
+    """Request headers."""
+    body: Annotated[str, Field(max_length=262144)] | None = None
+    """The request's body."""
+    expected_status: Annotated[list[Annotated[int, Field(ge=100, le=599)]], Field(max_length=64)] = []
+    """Status codes that count as success; by default any from 200 to 299."""
+    expected_body: Annotated[str, Field(max_length=1024)] | None = None
+    """An RE2 pattern that must be found in the response's body."""
+    follow_redirects: bool = True
+    """Follow redirects, at most ten, each checked against policy again."""
+    ca_from: ValueSource | None = None
+    """The certificate authority to trust, as PEM, instead of the system's."""
+    max_response_bytes: Quantity = "1Mi"
+    """The largest response body that is accepted."""
+
+
+class RedisOperation(SpecModel):
+    """Runs commands on a Redis server in one transaction."""
+
+    connection: SecretKeySelector
+    """The Secret that holds the server's URL."""
+    commands: Annotated[
+        list[Annotated[list[Annotated[str, Field(max_length=32768)]], Field(min_length=1, max_length=64)]],
+        Field(min_length=1, max_length=64),
+    ]
+    """The commands, each as a list of words."""
+    read_only: bool = False
+    """Refuse commands that write."""
+
+
+class SqlStatement(SpecModel):
+    sql: Annotated[str, Field(min_length=1, max_length=32768)]
+    """One statement; `$1`, `$2` … stand for parameters."""
+    parameters: Annotated[list[Annotated[str, Field(max_length=32768)]], Field(max_length=64)] = []
+    """The parameters' values as text; cast in the statement where another type is meant, as in `$1::int`."""
+
+
+class PostgresOperation(SpecModel):
+    """Runs statements on a PostgreSQL server in one transaction; rows come back as JSON."""
+
+    connection: SecretKeySelector
+    """The Secret that holds the server's URL."""
+    statements: Annotated[list[SqlStatement], Field(min_length=1, max_length=64)]
+    """The statements, in order."""
+    read_only: bool = False
+    """Make the transaction read-only, on the server too."""
+    max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """The most rows that are kept of one statement."""
+    max_bytes: Quantity = "1Mi"
+    """The most bytes that are kept of all rows."""
+
+
+class ContainerOperation(SpecModel):
+    """Works on containers of a Docker engine."""
+
+    action: Literal["run", "start", "stop", "restart", "remove", "logs", "exec", "inspect", "stats", "pull", "list"]
+    """What to do."""
+    name: Name | None = None
+    """The container, for all but run, pull and list."""
+    image: Annotated[str, Field(max_length=512)] | None = None
+    """The image, for run and pull."""
+    argv: Argv | None = None
+    """The program and its arguments, for run and exec."""
+    env: Annotated[list[EnvVar], Field(max_length=128)] = []
+    """Environment variables, for run and exec."""
+    options: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=32)] = {}
+    """Further options by name, each of which a policy must allow."""

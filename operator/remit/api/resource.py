@@ -1,0 +1,77 @@
+"""Whole objects, as an API server gives them: metadata, spec and status."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from remit.api.base import API_VERSION, StatusModel, Time
+from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
+from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus
+from remit.errors import InvalidInput
+
+
+class ObjectMeta(StatusModel):
+    """The part of `metadata` that Remit reads."""
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 1
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+    finalizers: list[str] = []
+    owner_references: list[dict[str, Any]] = []
+
+
+class Resource(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    api_version: Literal["remit.dev/v1alpha1"] = API_VERSION
+    metadata: ObjectMeta
+
+    @classmethod
+    def parse(cls, obj: dict[str, Any]) -> Self:
+        """An object of this kind. Raises `InvalidInput` that names the first wrong field and what is wrong with it."""
+        try:
+            return cls.model_validate(obj)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise InvalidInput(_sentence(first["msg"]), field=_dotted(first["loc"])) from None
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+class ExecutionTask(Resource):
+    """One operation to perform, once or on a schedule, under the policies that select it."""
+
+    kind: Literal["ExecutionTask"] = "ExecutionTask"
+    spec: ExecutionTaskSpec
+    status: ExecutionTaskStatus = ExecutionTaskStatus()
+
+
+class CommandPolicy(Resource):
+    """What the tasks that it selects may run, where, how much and how often. Nothing runs without one."""
+
+    kind: Literal["CommandPolicy"] = "CommandPolicy"
+    spec: CommandPolicySpec = CommandPolicySpec()
+    status: CommandPolicyStatus = CommandPolicyStatus()
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "is not a known field")
