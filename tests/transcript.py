@@ -1,7 +1,7 @@
 """The README's terminal transcript: what `make demo` prints.
 
-`python tests/transcript.py` runs the demo and writes what it printed into the README. A test compares the two, up to what
-is different each time: times, durations, ids, ports, folders, and the widths of columns, which follow from those.
+`python tests/transcript.py` runs the demo and writes what it printed into the README. A test compares the two, up to
+what is different each time: times, durations, ids, ports, folders, and the widths of columns, which follow from those.
 """
 
 from __future__ import annotations
