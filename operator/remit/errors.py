@@ -4,6 +4,7 @@
     ├── InvalidInput          what the user wrote cannot be right; `field` says where
     ├── PolicyDenied          no policy allows it, or one forbids it; never retried
     ├── SandboxUnavailable    this host cannot give a confinement layer that is required; never a silent downgrade
+    ├── AuditUnavailable      the audit trail cannot be written, so nothing may be decided or run; retryable
     ├── BackendError          the place where work runs failed, not the work; retryable
     └── ApiError              an API server refused a request; `status` is the HTTP code
 
@@ -33,6 +34,12 @@ class PolicyDenied(RemitError):
 
 class SandboxUnavailable(RemitError):
     """A confinement layer that is required cannot be given by this host."""
+
+
+class AuditUnavailable(RemitError):
+    """The audit trail cannot be written. What cannot be recorded must not happen."""
+
+    retryable = True
 
 
 class BackendError(RemitError):

@@ -1,0 +1,62 @@
+"""What is counted and timed, for Prometheus: base units, a registry of its own, no object names in labels."""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+_DURATIONS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_DELAYS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+
+
+class Metrics:
+    """Every metric of one operator. Made once and handed to whoever counts."""
+
+    def __init__(self, version: str = "unknown", registry: CollectorRegistry | None = None) -> None:
+        self.registry: Final = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+
+        self.task_finished: Final = self._counter(
+            "remit_task_finished_total", "Tasks that ended, by how.", "operation", "backend", "reason"
+        )
+        self.task_duration: Final = self._histogram(
+            "remit_task_duration_seconds", "From a task's first start to its end.", _DURATIONS, "operation", "backend"
+        )
+        self.task_queue: Final = self._histogram(
+            "remit_task_queue_seconds", "From a task's admission to its first start.", _DELAYS
+        )
+        self.tasks_running: Final = self._gauge("remit_tasks_running", "Attempts that are running.", "backend")
+        self.tasks_queued: Final = self._gauge("remit_tasks_queued", "Tasks that wait for their turn.")
+        self.policy_decisions: Final = self._counter(
+            "remit_policy_decisions_total", "Policy decisions: Allowed, Denied or Audited.", "decision"
+        )
+        self.api_writes: Final = self._counter(
+            "remit_api_writes_total", "Requests that changed something on the API server.", "verb", "kind"
+        )
+        self.workqueue_depth: Final = self._gauge("remit_workqueue_depth", "Objects waiting to be reconciled.", "kind")
+        self.reconcile_duration: Final = self._histogram(
+            "remit_reconcile_duration_seconds", "One reconciliation.", _DELAYS, "kind"
+        )
+        self.reconcile_errors: Final = self._counter(
+            "remit_reconcile_errors_total", "Reconciliations that failed and are tried again.", "kind"
+        )
+        self._gauge("remit_build_info", "Always 1; the labels say what runs.", "version", "python").labels(
+            version, platform.python_version()
+        ).set(1)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition in the format that an `Accept` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, help_text, labels, buckets=buckets, registry=self.registry)

@@ -1,0 +1,45 @@
+from prometheus_client.parser import text_string_to_metric_families
+
+from remit.telemetry import Metrics
+
+
+def test_what_is_exposed_follows_the_conventions():
+    metrics = Metrics(version="1.2.3")
+    metrics.task_finished.labels("command", "process", "Completed").inc()
+    metrics.task_duration.labels("command", "process").observe(0.2)
+    metrics.task_queue.observe(0.01)
+    metrics.tasks_running.labels("process").inc()
+    metrics.tasks_queued.set(3)
+    metrics.policy_decisions.labels("Denied").inc()
+    metrics.api_writes.labels("patch", "ExecutionTask").inc()
+    metrics.workqueue_depth.labels("ExecutionTask").set(7)
+    metrics.reconcile_errors.labels("ExecutionTask").inc()
+    body, content_type = metrics.render()
+    assert content_type.startswith("text/plain")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert samples["remit_task_finished_total", "Completed", "command", "process"] == 1
+    assert samples["remit_task_duration_seconds_sum", "command", "process"] == 0.2
+    assert samples["remit_task_queue_seconds_count",] == 1
+    assert samples["remit_tasks_running", "process"] == 1
+    assert samples["remit_tasks_queued",] == 3
+    assert samples["remit_policy_decisions_total", "Denied"] == 1
+    assert samples["remit_api_writes_total", "ExecutionTask", "patch"] == 1
+    assert samples["remit_workqueue_depth", "ExecutionTask"] == 7
+    assert samples["remit_reconcile_errors_total", "ExecutionTask"] == 1
+    assert any(key[0] == "remit_build_info" and "1.2.3" in key for key in samples)
+    assert "process_cpu_seconds_total" in {key[0] for key in samples}
+
+
+def test_two_operators_in_one_process_do_not_share_numbers():
+    first, second = Metrics(), Metrics()
+    first.tasks_queued.set(5)
+    assert b"remit_tasks_queued 0.0" in second.render()[0]
+
+
+def test_openmetrics_is_given_to_who_asks():
+    _, content_type = Metrics().render("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")

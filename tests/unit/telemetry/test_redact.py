@@ -1,0 +1,99 @@
+import base64
+import json
+import shlex
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.telemetry import MASK, Redactor
+
+SECRET = "s3cr3t\"'$ value\nwith lines enough"
+small = st.text(alphabet="abAB", min_size=4, max_size=6)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        SECRET,
+        repr(SECRET),
+        json.dumps(SECRET),
+        quote(SECRET, safe=""),
+        shlex.quote(SECRET),
+        base64.b64encode(SECRET.encode()).decode(),
+    ],
+)
+def test_a_secret_is_found_however_it_is_written(shown):
+    redactor = Redactor([SECRET])
+    assert redactor.redact(f"a {shown} b").replace('"', "").replace("'", "") == f"a {MASK} b"
+    assert b"s3cr3t" not in redactor.redact_bytes(f"a {shown} b".encode())
+
+
+def test_each_line_of_a_key_is_a_secret():
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqh\nkiG9w0BAQEFAASC\n-----END KEY-----\n"
+    assert Redactor([key]).redact("> kiG9w0BAQEFAASC") == f"> {MASK}"
+
+
+def test_overlapping_secrets_leave_no_rest():
+    assert Redactor(["abcde", "defgh"]).redact("xabcdefghx") == f"x{MASK}x"
+
+
+def test_short_values_are_no_secrets():
+    redactor = Redactor()
+    assert not redactor.register("1")
+    assert not redactor.register("")
+    assert redactor.redact("1 of 1") == "1 of 1"
+
+
+def test_a_value_is_redacted_until_its_last_holder_lets_go():
+    redactor = Redactor()
+    redactor.register("hunter22")
+    with redactor.holding(["hunter22"]):
+        assert redactor.redact("hunter22") == MASK
+    assert redactor.redact("hunter22") == MASK
+    redactor.forget("hunter22")
+    assert redactor.redact("hunter22") == "hunter22"
+
+
+def test_scrub_goes_into_every_corner():
+    class Odd:
+        def __str__(self) -> str:
+            return "odd hunter22"
+
+    data = {"hunter22": [1, None, True, ("x hunter22", b"hunter22"), Odd()]}
+    assert Redactor(["hunter22"]).scrub(data) == {MASK: [1, None, True, [f"x {MASK}", MASK], f"odd {MASK}"]}
+
+
+def test_secrets_that_are_not_text():
+    redactor = Redactor([b"\x80\x81\x82\x83"])
+    assert redactor.redact_bytes(b"a\x80\x81\x82\x83b") == f"a{MASK}b".encode()
+    assert redactor.redact("plain") == "plain"
+
+
+def test_a_secret_split_over_chunks_is_found_and_nothing_else_is_held_back():
+    stream = Redactor(["hunter22"]).stream()
+    assert stream.feed(b"password: ") == b"password: "
+    assert stream.feed(b"hunt") == b""
+    assert stream.feed(b"er22") == MASK.encode()
+    assert stream.feed(b" ok hun") == b" ok "
+    assert stream.finish() == b"hun"
+
+
+def test_a_stream_without_secrets_passes_everything_on():
+    stream = Redactor().stream()
+    assert stream.feed(b"abc") + stream.finish() == b"abc"
+
+
+@given(st.lists(small, max_size=4), st.lists(st.text(alphabet="abAB", max_size=7), max_size=12))
+def test_streaming_gives_what_the_whole_would(secrets, chunks):
+    redactor = Redactor(secrets)
+    stream = redactor.stream()
+    streamed = b"".join(stream.feed(chunk.encode()) for chunk in chunks) + stream.finish()
+    assert streamed == redactor.redact_bytes("".join(chunks).encode())
+
+
+@given(st.lists(small, min_size=1, max_size=4), st.text(alphabet="abAB", max_size=40))
+def test_no_secret_survives(secrets, text):
+    redacted = Redactor(secrets).redact(text)
+    assert not any(secret in redacted.replace(MASK, "|") for secret in secrets)
