@@ -2,9 +2,11 @@
 
 from remit.api.base import API_VERSION, GROUP, VERSION, Condition
 from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
-from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus, Phase
+from remit.api.deployment import DeploymentSpec
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus
+from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus, Phase, TaskTemplate
 from remit.api.quantity import format_bytes, parse_bytes, parse_quantity
-from remit.api.resource import CommandPolicy, ExecutionTask, ObjectMeta
+from remit.api.resource import CommandPolicy, Deployment, ExecutionTask, ObjectMeta
 
 __all__ = [
     "API_VERSION",
@@ -14,11 +16,16 @@ __all__ = [
     "CommandPolicySpec",
     "CommandPolicyStatus",
     "Condition",
+    "Deployment",
+    "DeploymentPhase",
+    "DeploymentSpec",
+    "DeploymentStatus",
     "ExecutionTask",
     "ExecutionTaskSpec",
     "ExecutionTaskStatus",
     "ObjectMeta",
     "Phase",
+    "TaskTemplate",
     "format_bytes",
     "parse_bytes",
     "parse_quantity",

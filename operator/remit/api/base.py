@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    JsonValue,
     PlainSerializer,
     model_validator,
 )
@@ -98,6 +99,11 @@ MicroTime = Annotated[AwareDatetime, PlainSerializer(_rfc3339_micro, return_type
 """A moment in microseconds, as Kubernetes' `MicroTime`."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+def map_by(key: str) -> dict[str, JsonValue]:
+    """Schema of a list whose items are told apart by `key`: no two have the same, and server-side apply merges them."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 class LabelSelectorRequirement(SpecModel):
@@ -195,3 +201,6 @@ class Condition(StatusModel):
     """When `status` last changed."""
     observed_generation: int | None = None
     """The `metadata.generation` that this was worked out for."""
+
+
+Conditions = Annotated[list[Condition], Field(json_schema_extra=map_by("type"))]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from remit.api.base import Condition, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
+from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
 from remit.api.executiontask import BackendName, Network
 from remit.api.quantity import Quantity
 
@@ -249,8 +249,7 @@ class CommandPolicyStatus(StatusModel):
 
     observed_generation: int = -1
     """The `metadata.generation` that this status speaks of."""
-    conditions: Annotated[list[Condition], Field(json_schema_extra={
-        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})] = []  # fmt: skip
+    conditions: Conditions = []
     """Ready: True when it is in force; False when a pattern in it is wrong, and then it allows nothing."""
     matched_tasks: int = 0
     """How many tasks it selects now."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field
 
-from remit.api.base import Condition, EnvFromSource, EnvVar, MicroTime, Rule, SpecModel, StatusModel, Time
+from remit.api.base import Conditions, EnvFromSource, EnvVar, MicroTime, Rule, SpecModel, StatusModel, Time, map_by
 from remit.api.operations import (
     CommandOperation,
     ContainerOperation,
@@ -103,56 +103,12 @@ class Output(SpecModel):
     program is not stopped."""
 
 
-def _immutable(*fields: str) -> tuple[Rule, ...]:
-    return tuple(
-        Rule(
-            f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-            f"{field} cannot be changed after the task is created; delete the task or create another one",
-        )
-        for field in fields
-    )
-
-
-class ExecutionTaskSpec(SpecModel):
-    """One operation and how to perform it. After creation only `cancel`, `schedule.suspend` and
-    `ttlSecondsAfterFinished` may change."""
+class TaskTemplate(SpecModel):
+    """One operation and how to perform it: what a task has in common with the tasks of a release's stages."""
 
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.backend == 'process' || has(self.image)", "backends docker and kubernetes need an image"),
-        Rule(
-            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
-            "cancel cannot be taken back; create another task instead",
-        ),
-        *_immutable(
-            *OPERATIONS,
-            "backend",
-            "image",
-            "workingDir",
-            "env",
-            "envFrom",
-            "stdin",
-            "timeoutSeconds",
-            "deadlineSeconds",
-            "terminationGracePeriodSeconds",
-            "retry",
-            "resources",
-            "network",
-            "output",
-        ),
-        Rule("has(self.schedule) == has(oldSelf.schedule)", "schedule cannot be added or removed after creation"),
-        Rule(
-            "!has(self.schedule) || !has(oldSelf.schedule) || ("
-            "self.schedule.cron == oldSelf.schedule.cron"
-            " && self.schedule.timeZone == oldSelf.schedule.timeZone"
-            " && self.schedule.concurrencyPolicy == oldSelf.schedule.concurrencyPolicy"
-            " && has(self.schedule.startingDeadlineSeconds) == has(oldSelf.schedule.startingDeadlineSeconds)"
-            " && (!has(self.schedule.startingDeadlineSeconds)"
-            " || self.schedule.startingDeadlineSeconds == oldSelf.schedule.startingDeadlineSeconds)"
-            " && self.schedule.successfulRunsHistoryLimit == oldSelf.schedule.successfulRunsHistoryLimit"
-            " && self.schedule.failedRunsHistoryLimit == oldSelf.schedule.failedRunsHistoryLimit)",
-            "of schedule only suspend can be changed after the task is created",
-        ),
     )
 
     command: CommandOperation | None = None
@@ -178,7 +134,7 @@ class ExecutionTaskSpec(SpecModel):
     """The container image, for the backends docker and kubernetes."""
     working_dir: Annotated[str, Field(pattern=r"^/", max_length=4096)] = "/workspace"
     """The directory to start in, as an absolute path inside the sandbox."""
-    env: Annotated[list[EnvVar], Field(max_length=128)] = []
+    env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. Nothing of the operator's own environment is passed on."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
     """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them."""
@@ -196,19 +152,57 @@ class ExecutionTaskSpec(SpecModel):
     """The most that an attempt may use."""
     network: Network = "none"
     """What the program sees of the network."""
-    schedule: Schedule | None = None
-    """Run it by the clock instead of once."""
     output: Output = Output()
     """What is kept of its output."""
-    cancel: bool = False
-    """Set to true to end the task, whatever it is doing: queued, running or waiting to be retried."""
-    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
-    """Delete the task, its output included, this long after it ended. Not set: never."""
 
     @property
     def operation(self) -> Operation:
         """The one that is set."""
         return next(name for name in OPERATIONS if getattr(self, name) is not None)
+
+
+def _immutable(*fields: str) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+            f"{field} cannot be changed after the task is created; delete the task or create another one",
+        )
+        for field in fields
+    )
+
+
+class ExecutionTaskSpec(TaskTemplate):
+    """One operation and how to perform it, once or on a schedule. After creation only `cancel`, `schedule.suspend` and
+    `ttlSecondsAfterFinished` may change."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *TaskTemplate.rules,
+        Rule(
+            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+            "cancel cannot be taken back; create another task instead",
+        ),
+        *_immutable(*(str(field.alias) for field in TaskTemplate.model_fields.values())),
+        Rule("has(self.schedule) == has(oldSelf.schedule)", "schedule cannot be added or removed after creation"),
+        Rule(
+            "!has(self.schedule) || !has(oldSelf.schedule) || ("
+            "self.schedule.cron == oldSelf.schedule.cron"
+            " && self.schedule.timeZone == oldSelf.schedule.timeZone"
+            " && self.schedule.concurrencyPolicy == oldSelf.schedule.concurrencyPolicy"
+            " && has(self.schedule.startingDeadlineSeconds) == has(oldSelf.schedule.startingDeadlineSeconds)"
+            " && (!has(self.schedule.startingDeadlineSeconds)"
+            " || self.schedule.startingDeadlineSeconds == oldSelf.schedule.startingDeadlineSeconds)"
+            " && self.schedule.successfulRunsHistoryLimit == oldSelf.schedule.successfulRunsHistoryLimit"
+            " && self.schedule.failedRunsHistoryLimit == oldSelf.schedule.failedRunsHistoryLimit)",
+            "of schedule only suspend can be changed after the task is created",
+        ),
+    )
+
+    schedule: Schedule | None = None
+    """Run it by the clock instead of once."""
+    cancel: bool = False
+    """Set to true to end the task, whatever it is doing: queued, running or waiting to be retried."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
+    """Delete the task, its output included, this long after it ended. Not set: never."""
 
 
 class Phase(StrEnum):
@@ -321,8 +315,7 @@ class ExecutionTaskStatus(StatusModel):
     """The `metadata.generation` that this status speaks of."""
     phase: Phase | None = None
     """Where the task stands, for people. Machines read the conditions."""
-    conditions: Annotated[list[Condition], Field(json_schema_extra={
-        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})] = []  # fmt: skip
+    conditions: Conditions = []
     """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded."""
     operation: str = ""
     """Which operation it is, for the table."""

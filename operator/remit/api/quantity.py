@@ -58,17 +58,6 @@ def _check(value: Any) -> Any:
 Quantity = Annotated[
     str | int,
     BeforeValidator(_check),
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 32,
-            "x-kubernetes-validations": [
-                {
-                    "rule": f"type(self) == int ? self >= 0 : string(self).matches('{PATTERN}')".replace("\\", "\\\\"),
-                    "message": "must be a quantity, such as 500m, 0.5, 256Mi or 2G",
-                }
-            ],
-        }
-    ),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": PATTERN, "minimum": 0}),
 ]
 """A Kubernetes quantity as users write it; `parse_quantity` gives its number."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from remit.api.base import API_VERSION, StatusModel, Time
+from remit.api.base import API_VERSION, Rule, StatusModel, Time
 from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
+from remit.api.deployment import DeploymentSpec
+from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus
 from remit.errors import InvalidInput
 
@@ -32,6 +34,9 @@ class ObjectMeta(StatusModel):
 class Resource(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """What must hold of the whole object, in CEL; goes into the CRD."""
+
     api_version: Literal["remit.dev/v1alpha1"] = API_VERSION
     metadata: ObjectMeta
 
@@ -53,6 +58,14 @@ class Resource(BaseModel):
 class ExecutionTask(Resource):
     """One operation to perform, once or on a schedule, under the policies that select it."""
 
+    rules = (
+        Rule(
+            "!has(self.spec.schedule) || size(self.metadata.name) <= 52",
+            "a scheduled task's name has at most 52 characters: its runs are named after it and the minute",
+            ".metadata.name",
+        ),
+    )
+
     kind: Literal["ExecutionTask"] = "ExecutionTask"
     spec: ExecutionTaskSpec
     status: ExecutionTaskStatus = ExecutionTaskStatus()
@@ -64,6 +77,14 @@ class CommandPolicy(Resource):
     kind: Literal["CommandPolicy"] = "CommandPolicy"
     spec: CommandPolicySpec = CommandPolicySpec()
     status: CommandPolicyStatus = CommandPolicyStatus()
+
+
+class Deployment(Resource):
+    """An artifact that should be live on a target: released blue-green, with its history kept for a rollback."""
+
+    kind: Literal["Deployment"] = "Deployment"
+    spec: DeploymentSpec
+    status: DeploymentStatus = DeploymentStatus()
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -1,0 +1,38 @@
+"""`python -m remit.api`: writes what is generated from the models, or with `--check` says what has drifted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from remit.api import crd, reference
+
+
+def generated() -> dict[Path, str]:
+    """Content by path, relative to the repository."""
+    definitions = crd.files().items()
+    return {
+        **{Path("crds", name): text for name, text in definitions},
+        **{Path("charts/remit/files/crds", name): text for name, text in definitions},
+        Path("docs/api-reference.md"): reference.render(),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        sys.stderr.write("usage: python -m remit.api [--check]\n")
+        return 2
+    wanted = generated()
+    drifted = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+    if arguments:
+        for path in drifted:
+            sys.stderr.write(f"{path} differs from the models in operator/remit/api; run `make crds`\n")
+        return 1 if drifted else 0
+    for path in drifted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

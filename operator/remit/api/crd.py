@@ -1,0 +1,214 @@
+"""The CustomResourceDefinitions, generated from the models.
+
+pydantic's JSON schema is not what Kubernetes calls structural, so it is rewritten: references are inlined, `null` goes,
+unions of numbers and strings become int-or-string, and an optional object gets `default: {}` when something inside it
+has a default, because the API server fills in defaults only inside of what is there.
+
+The PyPI package kube-custom-resource does the first half of that, but wants its own base class and knows neither
+defaults nor CEL; what remains to be written is the larger half.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from remit.api import commandpolicy, deployment, executiontask
+from remit.api.base import GROUP, VERSION
+from remit.api.resource import CommandPolicy, Deployment, ExecutionTask, Resource
+
+Schema = dict[str, Any]
+
+HEADER: Final = "# Generated from operator/remit/api by `make crds`. Do not edit.\n"
+_KEPT: Final = {
+    "type", "format", "description", "default", "enum", "pattern", "required",
+    "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+}  # fmt: skip
+_DROPPED: Final = {"title", "propertyNames"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind presents itself to an API server and to kubectl."""
+
+    model: type[Resource]
+    plural: str
+    short_names: tuple[str, ...]
+    columns: list[dict[str, Any]]
+    selectable: tuple[str, ...]
+    scalable: bool = False
+
+
+# Short names keep clear of other projects': `task` is Tekton's, `cpol` Kyverno's, `deploy` Kubernetes' own. The kinds
+# are not in the category `all`, because people write `kubectl delete all --all` and do not mean their releases.
+KINDS: Final = (
+    Kind(
+        ExecutionTask,
+        "executiontasks",
+        ("et",),
+        executiontask.PRINTER_COLUMNS,
+        (".spec.backend", ".status.phase", ".status.operation"),
+    ),
+    Kind(CommandPolicy, "commandpolicies", ("cmdpol",), commandpolicy.PRINTER_COLUMNS, (".spec.enforcement",)),
+    Kind(
+        Deployment,
+        "deployments",
+        ("rdeploy",),
+        deployment.PRINTER_COLUMNS,
+        (".spec.strategy.type", ".status.phase"),
+        scalable=True,
+    ),
+)
+
+
+def crds() -> list[dict[str, Any]]:
+    """The three CustomResourceDefinitions, as fresh dicts that a caller may change."""
+    return [_crd(kind) for kind in KINDS]
+
+
+def render() -> str:
+    """All of them as one YAML stream, for `kubectl apply -f -`."""
+    return HEADER + "---\n".join(_dump(crd) for crd in crds())
+
+
+def files() -> dict[str, str]:
+    """The content of `crds/`: YAML by file name."""
+    return {f"{GROUP}_{crd['spec']['names']['plural']}.yaml": HEADER + _dump(crd) for crd in crds()}
+
+
+def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """A structural schema that says the same as pydantic's. Raises `TypeError` for what cannot be said in one."""
+    schema = _resolved(schema, definitions)
+    if schema.get("x-kubernetes-int-or-string"):
+        schema = {key: value for key, value in schema.items() if key not in {"anyOf", "type"}}
+    result: Schema = {}
+    for key, value in schema.items():
+        match key, value:
+            case "const", _:
+                result["enum"] = [value]
+            case "description", str():
+                result[key] = _paragraphs(value)
+            case "properties", dict():
+                result[key] = {name: structural(part, definitions) for name, part in value.items()}
+            case "items", dict():
+                result[key] = structural(value, definitions)
+            case "additionalProperties", dict():
+                result[key] = structural(value, definitions)
+            case "additionalProperties", False:
+                pass  # the API server prunes or refuses unknown fields by itself
+            case (("exclusiveMinimum" | "exclusiveMaximum"), _):
+                result |= {key.replace("exclusiveM", "m"): value, key: True}
+            case "uniqueItems", True:
+                result["x-kubernetes-list-type"] = "set"
+            case _ if key in _KEPT or key.startswith("x-kubernetes-"):
+                result[key] = value
+            case _ if key not in _DROPPED:
+                raise TypeError(f"{key!r} has no place in a structural schema: {schema}")
+    return _with_useful_default(result)
+
+
+def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """Without references and without `null`; what stands beside a reference wins over what it refers to."""
+    if "$ref" in schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return _resolved(definitions[schema["$ref"].removeprefix("#/$defs/")] | beside, definitions)
+    if "x-kubernetes-int-or-string" not in schema and "anyOf" in schema:
+        beside = {key: value for key, value in schema.items() if key != "anyOf"}
+        wanted = [part for part in schema["anyOf"] if part != {"type": "null"}]
+        if len(wanted) != 1:
+            raise TypeError(f"a union of several types has no place in a structural schema: {schema}")
+        return _resolved(wanted[0] | beside, definitions)
+    return schema
+
+
+def _with_useful_default(schema: Schema) -> Schema:
+    """With the default that tells users something: nulls and empty values only fill up their objects."""
+    default = schema.pop("default", None)
+    if isinstance(default, dict):
+        if any("default" in part for part in schema.get("properties", {}).values()):
+            schema["default"] = {}
+    elif default not in (None, "", []):
+        schema["default"] = default
+    return schema
+
+
+def _without_defaults(schema: Schema) -> Schema:
+    schema.pop("default", None)
+    for part in [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]:
+        if part:
+            _without_defaults(part)
+    return schema
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n"))
+
+
+def _root_schema(model: type[Resource]) -> Schema:
+    generated = model.model_json_schema(by_alias=True)
+    parts = {part: structural(generated["properties"][part], generated["$defs"]) for part in ("spec", "status")}
+    # Status is what the operator writes: nothing is filled in but the mark that it has not been seen yet. Tools that
+    # follow kstatus would otherwise take an object without a status for a finished one.
+    status = _without_defaults(parts["status"]) | {"default": {"observedGeneration": -1}}
+    return {
+        "type": "object",
+        "description": _paragraphs(generated["description"]),
+        **({"x-kubernetes-validations": [rule.as_schema() for rule in model.rules]} if model.rules else {}),
+        **({"required": ["spec"]} if "spec" in generated["required"] else {}),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
+            "spec": parts["spec"],
+            "status": status,
+        },
+    }
+
+
+def _crd(kind: Kind) -> dict[str, Any]:
+    name = kind.model.__name__
+    subresources: dict[str, Any] = {"status": {}}
+    if kind.scalable:
+        subresources["scale"] = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": kind.plural,
+                "singular": name.lower(),
+                "shortNames": list(kind.short_names),
+                "categories": ["remit"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": subresources,
+                    "additionalPrinterColumns": [dict(column) for column in kind.columns],
+                    "selectableFields": [{"jsonPath": path} for path in kind.selectable],
+                    "schema": {"openAPIV3Schema": _root_schema(kind.model)},
+                }
+            ],
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML without anchors, which people would have to follow."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)

@@ -1,0 +1,284 @@
+"""Deployment: an artifact that should be live on a target, and how to get it there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from remit.api.base import EnvFromSource, EnvVar, Name, Rule, SpecModel, map_by
+from remit.api.executiontask import TaskTemplate
+from remit.api.operations import Argv, Path
+from remit.api.quantity import Quantity
+from remit.api.strategy import Strategy
+
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[int, Field(ge=0, le=86_400)]
+
+
+class Artifact(SpecModel):
+    """What goes live. Exactly one of `image`, `path` and `archive` is set."""
+
+    exactly_one = ("image", "path", "archive")
+    rules = (
+        Rule("!has(self.sha256) || has(self.archive)", "sha256 goes with archive"),
+        Rule("!has(self.pullSecrets) || has(self.image)", "pullSecrets goes with image"),
+    )
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """A container image, for the docker and kubernetes targets. With a digest it is the same for ever."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When to fetch the image from its registry."""
+    pull_secrets: Annotated[list[Name], Field(max_length=8)] | None = None
+    """Names of Secrets of type `kubernetes.io/dockerconfigjson` with the registry's credentials."""
+    path: Annotated[str, Field(pattern=r"^/", max_length=4096)] | None = None
+    """A directory on the operator's host, for the process target. It is copied, so later edits do not reach it."""
+    archive: Annotated[str, Field(pattern=r"^(/|https?://)", max_length=4096)] | None = None
+    """A tar or zip archive, for the process target, as an absolute path or an address."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """The archive's digest. An archive with another one is refused."""
+
+
+class ProcessTarget(SpecModel):
+    """Supervised processes on the operator's host, in a sandbox, behind a proxy."""
+
+    command: Argv
+    """The program and its arguments; started in the artifact's directory."""
+
+
+class DockerTarget(SpecModel):
+    """Containers on one Docker engine, behind a proxy."""
+
+    host: Annotated[str, Field(pattern=r"^(unix|tcp|ssh)://", max_length=2048)] = "unix:///var/run/docker.sock"
+    """The engine's address: `unix://`, `ssh://`, or `tcp://` with TLS."""
+    tls_secret: Name | None = None
+    """The Secret with `ca.crt`, `tls.crt` and `tls.key`, for `tcp://`."""
+    command: Argv | None = None
+    """Runs instead of the image's own entry point and command."""
+
+
+class KubernetesTarget(SpecModel):
+    """Two `apps/v1` Deployments, and a Service that is switched from one to the other."""
+
+    namespace: DnsLabel | None = None
+    """The namespace to release into. Not set: the object's own."""
+    service_account_name: Name | None = None
+    """The ServiceAccount that the pods run as. Not set: the namespace's default, without a token."""
+    command: Argv | None = None
+    """Runs instead of the image's own entry point and command."""
+
+
+class Target(SpecModel):
+    """Where the artifact goes live. Exactly one of its fields is set."""
+
+    exactly_one = ("process", "docker", "kubernetes")
+
+    process: ProcessTarget | None = None
+    """Processes on the operator's host."""
+    docker: DockerTarget | None = None
+    """Containers on a Docker engine."""
+    kubernetes: KubernetesTarget | None = None
+    """Pods on the cluster."""
+
+
+class Port(SpecModel):
+    name: DnsLabel
+    """Name of the port, by which a health check refers to it."""
+    container_port: PortNumber
+    """The port that the program listens on."""
+    published: PortNumber | None = None
+    """The port where whatever is live is reached. Not set: the same as `containerPort`."""
+
+
+class Mount(SpecModel):
+    """The keys of a ConfigMap or Secret as read-only files. A change to it is a new revision."""
+
+    name: Name
+    """Name of the ConfigMap or Secret, in the object's own namespace."""
+    mount_path: Path
+    """The directory that holds one file for each key."""
+    optional: bool = False
+    """Go on without it when it is not there."""
+
+
+class ReplicaResources(SpecModel):
+    """What each replica may use; on Kubernetes also what it requests."""
+
+    cpu: Quantity | None = None
+    """Processor time, in cores, such as `500m`."""
+    memory: Quantity | None = None
+    """Memory, such as `512Mi`."""
+    pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = None
+    """Processes and threads, for the process and docker targets."""
+
+
+PortRef = Annotated[
+    int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "minimum": 1, "maximum": 65535})
+]
+
+
+class HttpCheck(SpecModel):
+    path: Annotated[str, Field(pattern=r"^/", max_length=2048)] = "/"
+    """The path to ask for. Any status from 200 to 399 is healthy."""
+    port: PortRef
+    """The port's name or number."""
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    """HTTPS does not verify the certificate: the check goes to an address, not to a name."""
+
+
+class TcpCheck(SpecModel):
+    port: PortRef
+    """The name or number of the port that must accept a connection."""
+
+
+class CommandCheck(SpecModel):
+    argv: Argv
+    """The program to run beside the replica; exit code 0 is healthy."""
+
+
+class HealthCheck(SpecModel):
+    """When a replica counts as healthy. Exactly one of `http`, `tcp` and `command` is set."""
+
+    exactly_one = ("http", "tcp", "command")
+
+    http: HttpCheck | None = None
+    """Ask for a path."""
+    tcp: TcpCheck | None = None
+    """Open a connection."""
+    command: CommandCheck | None = None
+    """Run a program."""
+    initial_delay_seconds: Seconds = 0
+    """How long after the start the first check is made."""
+    period_seconds: Annotated[int, Field(ge=1, le=3600)] = 1
+    """How long after a check the next one is made."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 2
+    """How long a check may take."""
+    success_threshold: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many checks in a row make it healthy."""
+    failure_threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    """How many failed checks in a row make it unhealthy."""
+
+
+class Hook(SpecModel):
+    """An ExecutionTask that a stage creates and waits for. Policies hold it like any other."""
+
+    name: Annotated[DnsLabel, Field(max_length=40)]
+    """Name of the hook; the task is named after the release, its revision and this."""
+    labels: Annotated[
+        dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=16)
+    ] = {}
+    """Labels for the task, by which policies select it."""
+    task: TaskTemplate
+    """What to run."""
+
+
+HookList = Annotated[
+    list[Hook],
+    Field(max_length=8, json_schema_extra=map_by("name")),
+]
+
+
+class Stages(SpecModel):
+    """What happens around the switch."""
+
+    pre_promotion: HookList = []
+    """Run one after the other against the preview, before the switch. One that fails leaves the old side live."""
+    post_promotion: HookList = []
+    """Run one after the other after the switch. One that fails switches back."""
+    bake_seconds: Seconds = 30
+    """How long the new side is watched after the switch, before the old one is retired."""
+
+
+class Rollback(SpecModel):
+    automatic: bool = True
+    """Go back to the last good revision when something fails after the switch. Otherwise only say so."""
+
+
+class RollbackTo(SpecModel):
+    """A revision to return to, for those who want that intent in Git."""
+
+    revision: Annotated[int, Field(ge=1)]
+    """The revision's number in `status.history`."""
+
+
+class DeploymentSpec(SpecModel):
+    """An artifact that should be live on a target, and how to get it there."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.target.process) || has(self.artifact.image)",
+            "targets docker and kubernetes need artifact.image",
+            ".artifact",
+        ),
+        Rule(
+            "!has(self.target.process) || !has(self.artifact.image)",
+            "target process needs artifact.path or artifact.archive, not an image",
+            ".artifact",
+        ),
+        Rule(
+            "!has(self.healthCheck) || !has(self.healthCheck.http) || type(self.healthCheck.http.port) == int"
+            " || (has(self.ports) && self.ports.exists(p, p.name == self.healthCheck.http.port))",
+            "healthCheck.http.port names none of ports",
+            ".healthCheck",
+        ),
+        Rule(
+            "!has(self.healthCheck) || !has(self.healthCheck.tcp) || type(self.healthCheck.tcp.port) == int"
+            " || (has(self.ports) && self.ports.exists(p, p.name == self.healthCheck.tcp.port))",
+            "healthCheck.tcp.port names none of ports",
+            ".healthCheck",
+        ),
+    )
+
+    artifact: Artifact
+    """What goes live."""
+    target: Target
+    """Where."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """How many copies run on each side. A change reaches the live side at once; it is not a new revision."""
+    ports: Annotated[
+        list[Port],
+        Field(max_length=16, json_schema_extra=map_by("name")),
+    ] = []
+    """The ports that the program listens on."""
+    env: Annotated[
+        list[EnvVar],
+        Field(max_length=128, json_schema_extra=map_by("name")),
+    ] = []
+    """Environment variables."""
+    env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
+    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them."""
+    config: Annotated[list[Mount], Field(max_length=16)] = []
+    """ConfigMaps as files."""
+    secrets: Annotated[list[Mount], Field(max_length=16)] = []
+    """Secrets as files."""
+    resources: ReplicaResources = ReplicaResources()
+    """What each replica may use."""
+    health_check: HealthCheck | None = None
+    """When a replica counts as healthy. Not set: as soon as it runs."""
+    strategy: Strategy = Strategy()
+    """How the new side takes over from the old one."""
+    stages: Stages = Stages()
+    """What happens around the switch."""
+    rollback: Rollback = Rollback()
+    """What happens when a release fails."""
+    rollback_to: RollbackTo | None = None
+    """Return to an earlier revision: its artifact, its configuration and its secrets."""
+    progress_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """How long a release may go without progress before it fails."""
+    revision_history_limit: Annotated[int, Field(ge=0, le=100)] = 10
+    """How many old revisions are kept for a rollback."""
+    paused: bool = False
+    """Take no further step until it is false again. What is live stays live."""
+
+
+PRINTER_COLUMNS: list[dict[str, Any]] = [
+    {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+    {"name": "Stage", "type": "string", "jsonPath": ".status.stage"},
+    {"name": "Active", "type": "string", "jsonPath": ".status.active"},
+    {"name": "Preview", "type": "string", "jsonPath": ".status.preview"},
+    {"name": "Ready", "type": "string", "jsonPath": ".status.ready"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Strategy", "type": "string", "jsonPath": ".spec.strategy.type", "priority": 1},
+    {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
+]
