@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from remit.api.executiontask import OutputStatus
-from remit.telemetry import StreamRedactor
+from remit.telemetry import Redactor
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -89,7 +89,7 @@ class OutputWriter:
     ) -> None:
         self._tail_bytes = tail_bytes
         self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
-        self._redact = {name: StreamRedactor(secrets) for name in STREAMS} if secrets else {}
+        self._redact = {name: Redactor(secrets).stream() for name in STREAMS} if secrets else {}
         self._directory = directory
 
     def write(self, stream: Stream, chunk: bytes) -> None:
@@ -100,7 +100,7 @@ class OutputWriter:
     def close(self) -> OutputStatus:
         """Ends the writing and gives what status says of it."""
         for name, redactor in self._redact.items():
-            self._kept[name].write(redactor.flush(), self._tail_bytes)
+            self._kept[name].write(redactor.finish(), self._tail_bytes)
         for kept in self._kept.values():
             kept.close()
         out, err = self._kept["stdout"], self._kept["stderr"]

@@ -21,7 +21,6 @@ from remit.execution.lifecycle import (
     Expire,
     Finish,
     Idle,
-    RetryAt,
     Stop,
     after_attempt,
     next_step,
@@ -122,7 +121,9 @@ class TaskReconciler:
         try:
             attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets)
             await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
-            written = await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
+            written = await self._writer.write(
+                obj, progress.begun(task, attempt.request.id, verdict.status, self.now())
+            )
         except BaseException:
             self.gates.leave(task.key)
             raise

@@ -6,6 +6,7 @@ A key is worked on by one worker at a time; a key added while it is being worked
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from collections import deque
@@ -37,6 +38,7 @@ class WorkQueue:
     _order: itertools.count[int] = field(default_factory=itertools.count)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -59,6 +61,14 @@ class WorkQueue:
         self._due[key] = due
         heapq.heappush(self._delayed, (due, next(self._order), key))
         self._timer.set()
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until nothing is to be done at once, at most `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._ready or self._busy:
+                    self._idle.clear()
+                    await self._idle.wait()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -97,6 +107,8 @@ class WorkQueue:
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
+                if not self._ready and not self._busy:
+                    self._idle.set()
 
     async def _handle(self, key: str) -> None:
         try:
