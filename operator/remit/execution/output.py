@@ -9,6 +9,7 @@ that a gigabyte of output costs neither memory nor disk. Memory held is the tail
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,16 +92,27 @@ class OutputWriter:
         self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
         self._redact = {name: Redactor(secrets).stream() for name in STREAMS} if secrets else {}
         self._directory = directory
+        self._hash = {name: hashlib.sha256() for name in STREAMS}
+
+    @property
+    def digest(self) -> str:
+        """Of everything that was said, whether kept or not: `sha256:` over the digests of the two streams."""
+        both = b"".join(self._hash[name].digest() for name in STREAMS)
+        return f"sha256:{hashlib.sha256(both).hexdigest()}"
 
     def write(self, stream: Stream, chunk: bytes) -> None:
         if self._redact:
             chunk = self._redact[stream].feed(chunk)
+        self._put(stream, chunk)
+
+    def _put(self, stream: Stream, chunk: bytes) -> None:
+        self._hash[stream].update(chunk)
         self._kept[stream].write(chunk, self._tail_bytes)
 
     def close(self) -> OutputStatus:
         """Ends the writing and gives what status says of it."""
         for name, redactor in self._redact.items():
-            self._kept[name].write(redactor.finish(), self._tail_bytes)
+            self._put(name, redactor.finish())
         for kept in self._kept.values():
             kept.close()
         out, err = self._kept["stdout"], self._kept["stderr"]

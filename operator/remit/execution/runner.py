@@ -21,6 +21,7 @@ from remit.errors import RemitError, SandboxUnavailable
 from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
 from remit.execution.output import OutputWriter, recovered
 from remit.execution.store import Run, RunStore
+from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class AttemptResult(BaseModel):
     finished_at: MicroTime
     usage: UsageStatus | None = None
     output: OutputStatus | None = None
+    output_digest: str = ""
     sandbox: SandboxStatus | None = None
 
     @property
@@ -60,6 +62,7 @@ class _Going:
     task: asyncio.Task[None]
     cancel: asyncio.Event
     asked: str = CANCELLED
+    abandoned: bool = False
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Runner:
 
     backends: Mapping[str, Backend]
     store: RunStore
+    redactor: Redactor
     on_ended: Callable[[str], None]
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, AttemptResult] = field(default_factory=dict)
@@ -94,6 +98,15 @@ class Runner:
         if going is not None and not going.cancel.is_set():
             going.asked = reason
             going.cancel.set()
+
+    def abandon(self, namespace: str, uid: str) -> None:
+        """The task is no more: end its run, and keep nothing of it."""
+        going = self._going.get(uid)
+        if going is None:
+            self.store.forget(namespace, uid)
+        else:
+            going.abandoned = True
+            self.stop(uid)
 
     async def collect(self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int) -> AttemptResult:
         """How an attempt that is not running here ended. `Interrupted` when nobody saw it end."""
@@ -131,24 +144,33 @@ class Runner:
             tail_bytes=attempt.tail_bytes,
             secrets=attempt.secrets,
         )
-        try:
-            result = await self._outcome(attempt, run, writer, cancel)
-        except SandboxUnavailable as error:
-            result = _failed("SandboxUnavailable", str(error))
-        except RemitError as error:
-            result = _failed("BackendError", str(error))
-        except Exception:
-            log.exception("an attempt broke down", attempt=attempt.request.id)
-            result = _failed("InternalError", "the operator failed to run it; its log says why")
+        with self.redactor.holding(attempt.secrets):
+            result = await self._result(attempt, run, writer, cancel)
         going = self._going[attempt.uid]
         if result.reason == CANCELLED and going.asked == INTERRUPTED:
             message = "the operator was shut down while this attempt was running; nothing of it is alive"
             result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
-        result = result.model_copy(update={"output": writer.close()})
-        await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
-        self._results[attempt.request.id] = result
+        output = writer.close()
+        result = result.model_copy(update={"output": output, "output_digest": writer.digest})
+        if going.abandoned:
+            self.store.forget(attempt.namespace, attempt.uid)
+        else:
+            await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
+            self._results[attempt.request.id] = result
         del self._going[attempt.uid]
         self.on_ended(attempt.key)
+
+    async def _result(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
+        """Run it, and put whatever comes of it in the words of status."""
+        try:
+            return await self._outcome(attempt, run, writer, cancel)
+        except SandboxUnavailable as error:
+            return _failed("SandboxUnavailable", str(error))
+        except RemitError as error:
+            return _failed("BackendError", str(error))
+        except Exception:
+            log.exception("an attempt broke down", attempt=attempt.request.id)
+            return _failed("InternalError", "the operator failed to run it; its log says why")
 
     async def _outcome(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
         backend = self.backends[attempt.backend]

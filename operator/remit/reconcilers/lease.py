@@ -112,4 +112,4 @@ class Leader:
         renewed = str(held.get("renewTime"))
         if renewed != self._seen[0]:
             self._seen = renewed, self.clock()
-        return self.clock() - self._seen[1] > held.get("leaseDurationSeconds", self.duration)
+        return self.clock() - self._seen[1] > float(held.get("leaseDurationSeconds", self.duration))

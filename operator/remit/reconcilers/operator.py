@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from remit.execution.admission import Admission
 from remit.execution.gates import Gates
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
+from remit.policy import Limits
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import POLICIES, TASKS, Access, Kube, Resource
@@ -30,7 +31,7 @@ from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.watching import Watcher
 from remit.reconcilers.workqueue import WorkQueue
-from remit.sandbox import probe_host
+from remit.sandbox import Host, Layer, probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
@@ -83,6 +84,7 @@ class Operator:
 
     @classmethod
     def build(cls, kube: Kube, settings: Settings, redactor: Redactor) -> Operator:
+        host = probe_host()
         metrics = Metrics(__version__)
         checks = Checks()
         cache = Cache()
@@ -90,20 +92,20 @@ class Operator:
         audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
         queue = WorkQueue(lambda key: tasks.reconcile(key), workers=settings.workers)
         runner = Runner(
-            backends={"process": ProcessBackend(probe_host(), read_only_paths=settings.read_only_paths)},
+            backends={"process": ProcessBackend(host, read_only_paths=settings.read_only_paths)},
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
         )
         gates = Gates(wake=queue.add)
-        policies = Policies(kube, cache, metrics, events, settings.operator_namespace)
+        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
         tasks = TaskReconciler(
             kube=kube,
             cache=cache,
             runner=runner,
             gates=gates,
             policies=policies,
-            admission=Admission(settings.operator_namespace, settings.search_path, settings.max_concurrent),
+            admission=Admission(settings.search_path, settings.max_concurrent, default_limits(host)),
             audit=audit,
             metrics=metrics,
             events=events,
@@ -149,14 +151,16 @@ class Operator:
         """Take nothing new, end what runs, write what became of it."""
         await self.watcher.stop()
         await self.runner.shutdown()
-        await self.queue.drain(timeout=10)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self.queue.drain()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.policies.write_status()
         await self.events.drain()
 
-    def spawn(self, work: Any, name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run `work` beside the rest; if it ever fails, so has the operator."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._on_background_end)
@@ -187,14 +191,14 @@ class Operator:
         if plural == TASKS.plural:
             self.queue.add(key)
         else:
-            self.policies.changed(key)
+            self.policies.changed()
 
     def _on_gone(self, plural: str, key: str, obj: dict[str, Any]) -> None:
         if plural == TASKS.plural:
             self.tasks.deleted(obj)
             self.queue.add(key)
         else:
-            self.policies.changed(key)
+            self.policies.changed()
 
     async def resync(self) -> None:
         """List everything, look at everything, and forget what is gone: an expired watch reports no deletions."""
@@ -211,12 +215,11 @@ class Operator:
         self._sweep_runs()
 
     async def _list(self, resource: Resource) -> list[dict[str, Any]]:
-        namespaces = self.settings.namespaces
-        if not namespaces:
-            return await self.kube.list(resource)
         if resource is POLICIES:
-            namespaces = tuple({*namespaces, self.settings.operator_namespace})
-        return [obj for namespace in namespaces for obj in await self.kube.list(resource, namespace)]
+            return await self.policies.list()
+        if not self.settings.namespaces:
+            return await self.kube.list(resource)
+        return [obj for namespace in self.settings.namespaces for obj in await self.kube.list(resource, namespace)]
 
     async def _resync_forever(self) -> None:
         while True:
@@ -235,8 +238,20 @@ class Operator:
                 self.runner.store.forget(namespace, uid)
 
 
+def default_limits(host: Host) -> Limits:
+    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
+    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
+    counted = host.abilities[Layer.CGROUP].available
+    return Limits(
+        memory=1024**3 if counted else None,
+        pids=512 if counted else None,
+        disk=256 * 1024**2,
+        open_files=1024,
+    )
+
+
 @contextlib.contextmanager
-def _locked(state_dir: Path) -> Any:
+def _locked(state_dir: Path) -> Iterator[str]:
     """The state directory, ours alone. Gives this operator's name, which stays the same over restarts."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(state_dir / "operator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

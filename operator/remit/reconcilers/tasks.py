@@ -23,6 +23,7 @@ from remit.execution.lifecycle import (
     Idle,
     Stop,
     after_attempt,
+    deadline,
     next_step,
 )
 from remit.execution.runner import AttemptResult, Runner
@@ -119,20 +120,19 @@ class TaskReconciler:
             self.gates.leave(task.key)
             return await self._wait_for_reference(task, obj, str(error))
         try:
-            attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets)
+            limit = deadline(task)
+            left = (limit - self.now()).total_seconds() if limit else None
+            attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets, left)
             await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
-            written = await self._writer.write(
-                obj, progress.begun(task, attempt.request.id, verdict.status, self.now())
-            )
+            await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         except BaseException:
             self.gates.leave(task.key)
             raise
         self.runner.start(attempt)
-        self.policies.count(verdict.status, task.key)
+        self.policies.count(task.metadata.namespace, task.metadata.name, verdict.status)
         if number == 1 and task.metadata.creation_timestamp is not None:
             self.metrics.task_queue.observe((self.now() - task.metadata.creation_timestamp).total_seconds())
-        self.metrics.policy_decisions.labels("Allowed").inc()
-        del written
+        self.metrics.policy_decisions.labels("Audited" if verdict.status.audited else "Allowed").inc()
         return None
 
     def _take_turn(self, task: ExecutionTask, verdict: Admitted) -> tuple[str, float] | None:
@@ -207,9 +207,9 @@ class TaskReconciler:
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> None:
         await self.audit.append_async(_decision(task, obj, refused))
-        if refused.by_policy:
+        if refused.by_policy and refused.status is not None:
             self.metrics.policy_decisions.labels("Denied").inc()
-            self.policies.count(refused.status, task.key, refused.message)
+            self.policies.count(task.metadata.namespace, task.metadata.name, refused.status, refused.finish.message)
         await self._finish(task, obj, refused.finish, refused.status)
 
     async def _refuse_unreadable(self, obj: Object, error: InvalidInput) -> None:
@@ -240,7 +240,7 @@ def requester(obj: Object) -> str:
 
 
 def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
-    status = verdict.status
+    status, command = verdict.status, verdict.command
     return AuditEvent(
         kind="decision",
         namespace=task.metadata.namespace,
@@ -248,9 +248,9 @@ def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, att
         uid=task.metadata.uid,
         who=requester(obj),
         attempt=attempt,
-        argv=verdict.argv,
-        executable=verdict.argv[0] if verdict.argv else "",
-        resolved=verdict.executable,
+        argv=command.argv if command else (),
+        executable=command.program if command else "",
+        resolved=(command.resolved or "") if command else "",
         policy=status.name if status else "",
         rule=status.rule if status else "",
         verdict="Allowed" if isinstance(verdict, Admitted) else "Denied",

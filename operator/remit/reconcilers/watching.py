@@ -35,7 +35,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
         return None
 
-    async def store(self, **_: Any) -> None:  # type: ignore[override]
+    async def store(self, **_: Any) -> None:
         return None
 
 
@@ -94,7 +94,7 @@ class Watcher:
         @kopf.on.login(registry=registry)  # type: ignore[arg-type]
         async def login(**_: Any) -> kopf.ConnectionInfo:
             authorization = await access.authorization()
-            scheme, _, token = (authorization or "").rpartition(" ")
+            scheme, _space, token = (authorization or "").rpartition(" ")
             return kopf.ConnectionInfo(
                 server=access.server,
                 ca_path=access.ca_file,

@@ -6,7 +6,6 @@ A key is worked on by one worker at a time; a key added while it is being worked
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 from collections import deque
@@ -62,13 +61,11 @@ class WorkQueue:
         heapq.heappush(self._delayed, (due, next(self._order), key))
         self._timer.set()
 
-    async def drain(self, timeout: float) -> None:
-        """Wait until nothing is to be done at once, at most `timeout` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self._ready or self._busy:
-                    self._idle.clear()
-                    await self._idle.wait()
+    async def drain(self) -> None:
+        """Wait until there is nothing that could be done at once."""
+        while self._ready or self._busy:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def run(self) -> None:
         """Work until cancelled."""

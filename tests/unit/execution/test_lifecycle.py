@@ -175,7 +175,7 @@ def test_a_cancel_that_came_during_a_failing_attempt_wins() -> None:
 def test_nothing_ever_starts_twice(
     phase: Phase | None, cancel: bool, running: bool, open_attempt: bool, retry_in: int | None, limit: int | None
 ) -> None:
-    """Whatever the world looks like: Begin only when nothing runs, nothing is open, nothing has ended, nobody cancelled."""
+    """Whatever the world looks like: Begin only when nothing runs, is open or has ended, and nobody cancelled."""
     attempts = [attempt()] if open_attempt else [attempt(finishedAt=at(-1))]
     status = {"phase": phase, "attempts": attempts, "attemptCount": 1}
     if retry_in is not None:
