@@ -1,1 +1,37 @@
-"""Floor 2: may it run? Pure functions of data; no I/O."""
+"""Floor 2: may it run? Pure: data in, an explained decision out."""
+
+from remit.policy.argv import canonical, split_line, unacceptable
+from remit.policy.compile import CompiledPolicy, Problem, compile_policy
+from remit.policy.decide import Decision, decide
+from remit.policy.evaluate import Denial, Reason
+from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
+from remit.policy.match import Command
+from remit.policy.rate import Bucket, RateClaim, RateSpec, concurrency_reached, take, take_all
+from remit.policy.request import Request, argv_of, request_for
+from remit.policy.selector import selects
+
+__all__ = [
+    "DEFAULT_TIMEOUT_SECONDS",
+    "Bucket",
+    "Command",
+    "CompiledPolicy",
+    "Decision",
+    "Denial",
+    "Limits",
+    "Problem",
+    "RateClaim",
+    "RateSpec",
+    "Reason",
+    "Request",
+    "argv_of",
+    "canonical",
+    "compile_policy",
+    "concurrency_reached",
+    "decide",
+    "request_for",
+    "selects",
+    "split_line",
+    "take",
+    "take_all",
+    "unacceptable",
+]

@@ -1,0 +1,178 @@
+"""From the policy that users wrote to one that can decide. Every mistake is found at once, with where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from remit.api import CommandPolicy, CommandPolicySpec
+from remit.api.base import LabelSelector
+from remit.api.commandpolicy import CommandRule
+from remit.policy.argv import refused_character, takes_a_detour
+from remit.policy.limits import Bounds, bounds_of, contradictions
+from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
+from remit.policy.patterns import BadPattern, Pattern, glob
+from remit.policy.rate import RateSpec
+from remit.policy.selector import selects
+
+MAX_PROGRAM: Final = 500_000
+"""How big all patterns of one policy may be together, in RE2 instructions of 16 bytes."""
+_PATTERN_OVERHEAD: Final = 100
+_ELLIPSES: Final = frozenset({"…", "..."})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a policy is not ready. `field` is a path such as `spec.commands.allow[2].pattern`."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+@dataclass(frozen=True)
+class CompiledRule:
+    """A rule by its name in the policy, such as `commands.allow[2]`."""
+
+    name: str
+    matcher: Matcher
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledPolicy:
+    """A policy that can decide. One with problems is not ready: it allows nothing."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: CommandPolicySpec
+    allow: tuple[CompiledRule, ...]
+    deny: tuple[CompiledRule, ...]
+    images: tuple[Pattern, ...]
+    bounds: Bounds
+    rate: RateSpec | None
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        return not self.problems
+
+    @property
+    def enforced(self) -> bool:
+        return self.spec.enforcement == "Enforce"
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether it speaks for a task with `labels`. A selector that is itself wrong selects everything."""
+        unsound = any(problem.field.startswith("spec.selector") for problem in self.problems)
+        return unsound or selects(self.spec.selector, labels)
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
+    """Never raises for what users wrote: mistakes are in `problems`, for the condition Ready and for refusals.
+
+    What comes back depends on `metadata` and `spec` alone, so it can be kept by uid and generation.
+    """
+    spec = policy.spec
+    problems: list[Problem] = []
+    allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
+    deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
+    images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
+    for index, source in enumerate(spec.scripts.patterns):
+        _pattern(f"spec.scripts.patterns[{index}]", source, problems)
+    bounds = bounds_of(spec.limits)
+    problems += [
+        Problem(f"spec.limits.{name}", "the default is above the maximum; lower one or raise the other")
+        for name in contradictions(bounds)
+    ]
+    problems += _selector_problems(spec.selector)
+    size = sum(rule.matcher.size + _PATTERN_OVERHEAD for rule in (*allow, *deny))
+    if size > MAX_PROGRAM:
+        problems.append(Problem("spec.commands", "all patterns together are too big; use shorter or fewer repetitions"))
+    return CompiledPolicy(
+        name=policy.metadata.name,
+        namespace=policy.metadata.namespace,
+        uid=policy.metadata.uid,
+        generation=policy.metadata.generation,
+        spec=spec,
+        allow=allow,
+        deny=deny,
+        images=images,
+        bounds=bounds,
+        rate=RateSpec.of(spec.rate),
+        problems=tuple(problems),
+    )
+
+
+def _rules(name: str, rules: Sequence[CommandRule], problems: list[Problem]) -> Iterator[CompiledRule]:
+    for index, rule in enumerate(rules):
+        matcher = _matcher(f"spec.{name}[{index}]", rule, problems)
+        if matcher is not None:
+            yield CompiledRule(f"{name}[{index}]", matcher, rule.reason)
+
+
+def _matcher(field: str, rule: CommandRule, problems: list[Problem]) -> Matcher | None:
+    if rule.pattern is not None:
+        if rule.args is not None:
+            problems.append(Problem(f"{field}.args", "goes with executable; a pattern already covers the arguments"))
+        pattern = _pattern(f"{field}.pattern", rule.pattern, problems)
+        return None if pattern is None else PatternMatcher(pattern)
+    executable = rule.executable or ""
+    if mistake := _executable_mistake(executable):
+        problems.append(Problem(f"{field}.executable", mistake))
+        return None
+    if rule.args is None:
+        return ExecutableMatcher(executable)
+    more = bool(rule.args) and rule.args[-1] in _ELLIPSES
+    patterns: list[Pattern] = []
+    sources = rule.args[:-1] if more else rule.args
+    for index, source in enumerate(sources):
+        where = f"{field}.args[{index}]"
+        if source in _ELLIPSES:
+            problems.append(Problem(where, f"{source} stands for all further arguments, so it must be the last"))
+        elif pattern := _pattern(where, source, problems):
+            patterns.append(pattern)
+    return ExecutableMatcher(executable, tuple(patterns), more) if len(patterns) == len(sources) else None
+
+
+def _executable_mistake(executable: str) -> str | None:
+    if refused := refused_character(executable):
+        return f"column {refused[0]}: {refused[1]} never matches"
+    if "/" in executable and not executable.startswith("/"):
+        return f"{executable!r} is neither a bare name such as git nor an absolute path such as /usr/bin/git"
+    if takes_a_detour(executable):
+        return f"{executable!r} takes a detour; write the path without '..', '.', '//' or a final '/'"
+    return None
+
+
+def _pattern(field: str, source: str, problems: list[Problem]) -> Pattern | None:
+    try:
+        return Pattern(source)
+    except BadPattern as error:
+        problems.append(Problem(field, str(error)))
+        return None
+
+
+def _globs(field: str, globs: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:
+    for index, text in enumerate(globs):
+        try:
+            yield glob(text)
+        except BadPattern as error:
+            problems.append(Problem(f"{field}[{index}]", str(error)))
+
+
+def _selector_problems(selector: LabelSelector) -> Iterator[Problem]:
+    for index, requirement in enumerate(selector.match_expressions):
+        field = f"spec.selector.matchExpressions[{index}].values"
+        if requirement.operator in {"In", "NotIn"} and not requirement.values:
+            yield Problem(field, f"{requirement.operator} needs at least one value")
+        if requirement.operator in {"Exists", "DoesNotExist"} and requirement.values:
+            yield Problem(field, f"{requirement.operator} takes no values")

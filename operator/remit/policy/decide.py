@@ -1,0 +1,188 @@
+"""May it run? The one place where policies are put together. Pure.
+
+A task runs if a policy that selects it allows it, none that selects it denies it, and every ceiling that selects it
+(a policy in the operator's own namespace) allows it too. No policy, no run. A ceiling grants nothing by itself.
+
+A policy in `Audit` enforcement is not enforced, in either direction: it does not deny, and where any enforced policy
+selects the task it does not allow either. A task that only Audit policies select runs. What is recorded is what the
+decision would have been, had every Audit policy been enforced.
+
+A policy that is not ready allows nothing, and what it selects does not run on another policy's word either: nobody can
+say what its deny rules would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from remit.policy.argv import shell_words, unacceptable
+from remit.policy.compile import CompiledPolicy
+from remit.policy.evaluate import Allowance, Denial, Reason, evaluate, shown
+from remit.policy.limits import Bounds, Limits, effective
+from remit.policy.match import Command
+from remit.policy.rate import RateClaim
+from remit.policy.request import Request
+from remit.policy.selector import unmet
+
+_SHOWN_POLICIES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was decided, why, and under which terms a task that may run does so."""
+
+    allowed: bool
+    reason: Reason
+    message: str
+    """For people: which rule it was, or what would have been needed."""
+    policy: str = ""
+    """The policy that decided: its name; `namespace/name` where it is not in the task's namespace."""
+    rule: str = ""
+    """The rule of it that matched, such as `commands.allow[2]`."""
+    audited: tuple[Denial, ...] = ()
+    """What would have been denied, had Audit policies been enforced."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed, but probably not what was meant."""
+    limits: Limits = field(default_factory=Limits)
+    """What the task gets."""
+    layers: tuple[str, ...] = ()
+    """Confinement layers without which it must not run, sorted."""
+    rates: tuple[RateClaim, ...] = ()
+    """Rates that its start must respect, all of them."""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    policy: CompiledPolicy
+    outcome: Allowance | Denial
+
+
+def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Sequence[CompiledPolicy] = ()) -> Decision:
+    """Decide on `request`, given the policies of its namespace and those of the operator's own.
+
+    The order of either does not matter: where several policies allow, the first by name says the terms.
+    """
+    command = request.command
+    if request.operation == "command" and (wrong := unacceptable(command.argv if command else ())):
+        return Decision(allowed=False, reason=Reason.INVALID_COMMAND, message=wrong)
+    verdicts = _verdicts(request, policies)
+    ceiling_verdicts = _verdicts(request, ceilings)
+    actual = _judge(request, policies, _enforced(verdicts), _enforced(ceiling_verdicts), audited=bool(verdicts))
+    strict = _judge(request, policies, verdicts, ceiling_verdicts, audited=False)
+    audit_keys = {verdict.policy.key for verdict in (*verdicts, *ceiling_verdicts) if not verdict.policy.enforced}
+    audited = (strict,) if isinstance(strict, Denial) and strict.policy in audit_keys else ()
+    if isinstance(actual, Denial):
+        return _denied(request, actual, audited)
+    chosen = actual.policy if actual else verdicts[0].policy
+    if request.backend == "process" and command is not None and command.resolved is None:
+        message = f"{command.program!r} is not a program of the operator's PATH; install it or write an absolute path"
+        return _denied(request, Denial(Reason.EXECUTABLE_NOT_FOUND, message, chosen.key), audited)
+    name = _name(request, chosen.key)
+    decision = Decision(
+        allowed=True,
+        reason=Reason.ALLOWED if actual else Reason.AUDITED,
+        message=f"allowed by {actual.rule} of policy {name}" if actual else f"policy {name} only audits",
+        policy=name,
+        rule=actual.rule if actual else "",
+        audited=audited,
+        warnings=_warnings(command),
+    )
+    return _with_terms(decision, request, chosen, [verdict.policy for verdict in _enforced(ceiling_verdicts)])
+
+
+def _with_terms(
+    decision: Decision, request: Request, chosen: CompiledPolicy, ceilings: Sequence[CompiledPolicy]
+) -> Decision:
+    """The terms of the policy that allowed and of every ceiling. An Audit policy only suggests defaults."""
+    binding = {policy.key: policy for policy in (chosen, *ceilings) if policy.enforced}.values()
+    bounds = [policy.bounds for policy in binding]
+    if not chosen.enforced:
+        bounds.append(Bounds(default=effective(Limits(), [chosen.bounds])))
+    return replace(
+        decision,
+        limits=effective(request.limits, bounds),
+        layers=tuple(sorted({layer for policy in binding for layer in policy.spec.sandbox.require})),
+        rates=tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate),
+    )
+
+
+def _verdicts(request: Request, policies: Sequence[CompiledPolicy]) -> list[_Verdict]:
+    chosen = [policy for policy in policies if policy.selects(request.labels)]
+    return [_Verdict(policy, evaluate(policy, request)) for policy in sorted(chosen, key=lambda policy: policy.key)]
+
+
+def _enforced(verdicts: Sequence[_Verdict]) -> list[_Verdict]:
+    return [verdict for verdict in verdicts if verdict.policy.enforced]
+
+
+def _judge(
+    request: Request,
+    policies: Sequence[CompiledPolicy],
+    verdicts: Sequence[_Verdict],
+    ceilings: Sequence[_Verdict],
+    *,
+    audited: bool,
+) -> Allowance | Denial | None:
+    """What the given verdicts come to. None: nothing is in the way, but only because policies audit."""
+    denials = [verdict.outcome for verdict in (*verdicts, *ceilings) if isinstance(verdict.outcome, Denial)]
+    if final := next((denial for denial in denials if denial.final), None):
+        return final
+    allowance = next((verdict.outcome for verdict in verdicts if isinstance(verdict.outcome, Allowance)), None)
+    if allowance is None:
+        own = [verdict.outcome for verdict in verdicts if isinstance(verdict.outcome, Denial)]
+        if own:
+            return _nearest(own)
+        if not audited:
+            return Denial(Reason.NO_POLICY, _no_policy(request, policies))
+    for verdict in ceilings:
+        if isinstance(verdict.outcome, Denial):
+            message = f"a ceiling for every namespace stands in the way: {verdict.outcome.message}"
+            return replace(verdict.outcome, reason=Reason.CEILING_EXCEEDED, message=message)
+    return allowance
+
+
+def _nearest(denials: Sequence[Denial]) -> Denial:
+    """The denial that is easiest to help: of a policy whose rule matched, if there is one."""
+    nearest = max(denials, key=lambda denial: denial.reason not in {Reason.NOT_ALLOWED, Reason.OPERATION_NOT_ALLOWED})
+    others = [denial.policy for denial in denials if denial is not nearest]
+    if not others:
+        return nearest
+    listed = ", ".join(others[:_SHOWN_POLICIES])
+    return replace(nearest, message=f"{nearest.message}. Also asked, and not allowing it: {listed}")
+
+
+def _no_policy(request: Request, policies: Sequence[CompiledPolicy]) -> str:
+    what = shown(request.command) if request.command else f"the operation {request.operation}"
+    if not policies:
+        return f"nothing allows {what}: there is no CommandPolicy in namespace {request.namespace}"
+    labels = ",".join(f"{key}={value}" for key, value in sorted(request.labels.items())) or "(none)"
+    wanted = [
+        f"{policy.name} wants {unmet(policy.spec.selector, request.labels)}" for policy in policies[:_SHOWN_POLICIES]
+    ]
+    return (
+        f"nothing allows {what}: no CommandPolicy in namespace {request.namespace} selects a task with the labels"
+        f" {labels} ({'; '.join(wanted)})"
+    )
+
+
+def _denied(request: Request, denial: Denial, audited: tuple[Denial, ...]) -> Decision:
+    return Decision(
+        allowed=False,
+        reason=denial.reason,
+        message=denial.message,
+        policy=_name(request, denial.policy),
+        rule=denial.rule,
+        audited=audited,
+    )
+
+
+def _warnings(command: Command | None) -> tuple[str, ...]:
+    if command is None:
+        return ()
+    words = dict.fromkeys(shell_words(command.argv))
+    return tuple(f"{word!r} is handed to {command.program} as it is: there is no shell to act on it" for word in words)
+
+
+def _name(request: Request, key: str) -> str:
+    return key.removeprefix(f"{request.namespace}/")

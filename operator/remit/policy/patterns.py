@@ -1,0 +1,98 @@
+"""RE2 patterns: matched in linear time, bounded in memory, and wrong ones explained with the column of the mistake."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import re2
+
+MAX_MEMORY: Final = 1 << 20
+"""Bytes that one compiled pattern may take."""
+
+_REMEDIES: Final = {
+    "invalid perl operator": "RE2 has no look-around",
+    "invalid escape sequence": "RE2 has no back-references; a literal backslash is written as \\\\",
+    "pattern too large": "use shorter repetitions",
+    "invalid repetition size": "repetitions, multiplied where they are nested, may be at most 1000",
+    "bad repetition operator": "put the inner repetition in ( )",
+    "no argument for repetition operator": "a literal * + or ? is written with a backslash before it",
+}
+
+
+class BadPattern(ValueError):
+    """A pattern that does not compile. `column` counts characters from 1."""
+
+    def __init__(self, message: str, column: int) -> None:
+        super().__init__(f"column {column}: {message}")
+        self.column = column
+
+
+class Pattern:
+    """A compiled pattern, which a text must match from its first to its last character."""
+
+    __slots__ = ("_regexp", "source")
+
+    def __init__(self, source: str) -> None:
+        """Raises `BadPattern`."""
+        self.source = source
+        self._regexp = _compile(source)
+
+    @property
+    def size(self) -> int:
+        """How big the compiled program is, in instructions."""
+        return int(self._regexp.programsize)
+
+    def matches(self, text: str) -> bool:
+        return self._regexp.fullmatch(text) is not None
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.source!r})"
+
+
+def glob(text: str) -> Pattern:
+    """A pattern in which `*` stands for any characters, `?` for one, and all else for itself."""
+    return Pattern("".join({"*": ".*", "?": "."}.get(character) or str(re2.escape(character)) for character in text))
+
+
+def _compile(source: str) -> Any:
+    options = re2.Options()
+    options.max_mem = MAX_MEMORY
+    options.never_capture = True
+    options.log_errors = False
+    try:
+        return re2.compile(source, options)
+    except UnicodeEncodeError as error:
+        raise BadPattern("not valid Unicode", error.start + 1) from None
+    except re2.error as error:
+        text = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error.args[0])
+        what, _, fragment = text.partition(": ")
+        remedy = next((f"; {remedy}" for start, remedy in _REMEDIES.items() if what.startswith(start)), "")
+        shown = f" {fragment!r}" if fragment and fragment != source else ""
+        raise BadPattern(f"{what}{shown}{remedy}", _column(source, what, fragment)) from None
+
+
+def _column(source: str, what: str, fragment: str) -> int:
+    """Where the mistake is. RE2 names the piece it stumbled over, but not where that stands."""
+    if what.startswith("missing )"):
+        opened = [i for i, character in enumerate(source) if character == "(" and _error(source[:i]) == ""]
+        return opened[-1] + 1 if opened else 1
+    if what.startswith("unexpected )"):
+        return next(i for i, c in enumerate(source, start=1) if c == ")" and _error(source[:i]).startswith(what))
+    if not fragment:
+        return max(1, len(source))
+    position = source.find(fragment)
+    while position >= 0:  # the same piece may stand earlier, in order: take the one after which RE2 gives up
+        if _error(source[: position + len(fragment)]).startswith(what):
+            return position + 1
+        position = source.find(fragment, position + 1)
+    return 1
+
+
+def _error(source: str) -> str:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(source, options)
+    except re2.error as error:
+        return bytes(error.args[0]).decode(errors="replace")
+    return ""

@@ -1,0 +1,81 @@
+"""How often: a token bucket, as data. The caller keeps the state and the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from remit.api.commandpolicy import Rate
+
+_ROUNDING: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class RateSpec:
+    """Starts a minute in the long run, starts at once after a quiet time, and tasks running at once. None: no bound."""
+
+    per_minute: int | None = None
+    burst: int | None = None
+    max_concurrent: int | None = None
+
+    @classmethod
+    def of(cls, rate: Rate) -> RateSpec | None:
+        """None when the policy says nothing about it."""
+        spec = cls(rate.per_minute, rate.burst or rate.per_minute, rate.max_concurrent)
+        return None if spec == cls() else spec
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Tokens that were there at a moment, in seconds of the caller's clock."""
+
+    tokens: float
+    at: float
+
+
+@dataclass(frozen=True)
+class RateClaim:
+    """A rate that a task must respect, and the policy, as `namespace/name`, that all its tasks share it under."""
+
+    policy: str
+    spec: RateSpec
+
+
+def take(bucket: Bucket | None, spec: RateSpec, now: float) -> tuple[Bucket, float]:
+    """Take one token: the new state and 0.0, or the state without it and the seconds until there is one.
+
+    No state yet is a full bucket. A clock that went back adds no tokens and takes none away.
+    """
+    bucket = _filled(bucket, spec, now)
+    if spec.per_minute is None:
+        return bucket, 0.0
+    if bucket.tokens >= 1 - _ROUNDING:
+        return Bucket(max(0.0, bucket.tokens - 1), bucket.at), 0.0
+    return bucket, (1 - bucket.tokens) * 60 / spec.per_minute
+
+
+def take_all(buckets: Mapping[str, Bucket], claims: Sequence[RateClaim], now: float) -> tuple[dict[str, Bucket], float]:
+    """Take one token of every claim or of none: the new states by policy, and the seconds to wait (0.0: taken)."""
+    taken = {claim.policy: take(buckets.get(claim.policy), claim.spec, now) for claim in claims}
+    wait = max((seconds for _, seconds in taken.values()), default=0.0)
+    if wait:
+        return {claim.policy: _filled(buckets.get(claim.policy), claim.spec, now) for claim in claims}, wait
+    return {policy: bucket for policy, (bucket, _) in taken.items()}, 0.0
+
+
+def concurrency_reached(running: Mapping[str, int], claims: Sequence[RateClaim]) -> RateClaim | None:
+    """The first claim under which as many tasks run as may, given how many run under each policy."""
+    for claim in claims:
+        most = claim.spec.max_concurrent
+        if most is not None and running.get(claim.policy, 0) >= most:
+            return claim
+    return None
+
+
+def _filled(bucket: Bucket | None, spec: RateSpec, now: float) -> Bucket:
+    capacity = float(spec.burst or spec.per_minute or 0)
+    if bucket is None:
+        return Bucket(capacity, now)
+    gained = max(0.0, now - bucket.at) * (spec.per_minute or 0) / 60
+    return Bucket(min(capacity, bucket.tokens + gained), now)

@@ -1,0 +1,48 @@
+"""What is asked of policy: one operation, with everything that a rule may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from remit.api import ExecutionTask
+from remit.api.operations import CommandOperation, Operation
+from remit.policy.argv import split_line
+from remit.policy.limits import Limits, asked_for
+from remit.policy.match import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One operation that wants to run in `namespace`."""
+
+    namespace: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    operation: Operation = "command"
+    command: Command | None = None
+    """What would be executed, for the operation `command`."""
+    backend: str = "process"
+    network: str = "none"
+    image: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    """What is asked for; what is not set gets a default."""
+
+
+def argv_of(command: CommandOperation) -> list[str]:
+    """The exact argument list. Raises `InvalidInput` when `line` cannot be split."""
+    return list(command.argv) if command.argv is not None else split_line(command.line or "")
+
+
+def request_for(task: ExecutionTask, command: Command | None) -> Request:
+    """The request that a task makes. `command` is its argument list (`argv_of`) with the program looked up."""
+    spec = task.spec
+    return Request(
+        namespace=task.metadata.namespace,
+        labels=task.metadata.labels,
+        operation=spec.operation,
+        command=command,
+        backend=spec.backend,
+        network=spec.network,
+        image=spec.image,
+        limits=asked_for(spec),
+    )
