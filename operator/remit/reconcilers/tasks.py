@@ -69,7 +69,8 @@ class TaskReconciler:
         try:
             task = ExecutionTask.parse(obj)
         except InvalidInput as error:
-            return await self._refuse_unreadable(obj, error)
+            await self._refuse_unreadable(obj, error)
+            return None
         uid = task.metadata.uid
         with structlog.contextvars.bound_contextvars(task=key, uid=uid):
             try:
