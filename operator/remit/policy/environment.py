@@ -22,7 +22,8 @@ STEERING: Final = (
     "CLASSPATH", "*JAVA*OPTIONS", "JAVA_OPTS", "JDK_*", "DOTNET_*", "COMPLUS_*", "GOFLAGS", "LUA_*", "NODE_*", "NPM_*",
     "npm_*", "PERL*", "PHP*", "PYTHON*", "RUBY*", "GEM_*", "R_*", "TCLLIBPATH",
     # programs that are told what else to run
-    "DOCKER_*", "EDITOR", "*_EDITOR", "GIT_*", "HGRCPATH", "LESS*", "MAKEFLAGS", "MANPAGER", "PAGER", "*_PAGER", "RSYNC_*",
+    "DOCKER_*", "EDITOR", "*_EDITOR", "GIT_*", "HGRCPATH", "LESS*", "MAKEFLAGS", "MANPAGER", "PAGER", "*_PAGER",
+    "RSYNC_*",
     "SSH_*", "SUDO_*", "SVN_*", "VISUAL", "BROWSER", "*_ASKPASS", "TAR_OPTIONS", "WGETRC", "CURL_HOME", "OPENSSL_*",
     "SSLKEYLOGFILE",
 )  # fmt: skip
