@@ -27,8 +27,29 @@ _STRING_LITERAL: Final = re.compile(r"""[rR]?("([^"\\]|\\.)*"|'([^'\\]|\\.)*')""
 _ROOT: Final = re.compile(r"(?<![\w.])(self|oldSelf)\b(?:\.(\w+)(\s*\()?)?")
 _ESCAPES: Final = {"__underscores__": "__", "__dot__": ".", "__dash__": "-", "__slash__": "/"}
 _RESERVED: Final = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var"
-    " void while".split()
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
 )
 _REASONS: Final = {
     "FieldValueInvalid": "Invalid value",
@@ -144,7 +165,9 @@ def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cau
     except ValueError as error:
         refuse(str(error).partition(": ")[2] or str(error))
         return None
-    unknown = [name for name in program.functions() if name.isidentifier() and name not in FUNCTIONS | NATIVE]
+    unknown = [
+        name for name in program.functions() if name.isidentifier() and name not in FUNCTIONS and name not in NATIVE
+    ]
     if unknown:
         refuse(f"ERROR: <input>: undeclared reference to '{unknown[0]}' (in container '')")
         return None
@@ -182,7 +205,7 @@ def escape(name: str) -> str:
 
 
 def to_cel(node: Any, value: Any, fields: frozenset[str] | None = None) -> Any:
-    """A value as CEL sees it: named fields only, where `fields` says so; times, durations and numbers in their types."""
+    """A value as CEL sees it: only the fields named, where `fields` is given."""
     if value is None:
         return None
     if isinstance(value, dict):

@@ -7,6 +7,7 @@ function that cannot answer gives null, and the rule that asked fails.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -16,10 +17,49 @@ from urllib.parse import parse_qs, urlsplit
 import re2
 
 NATIVE: Final = frozenset(
-    "all bool bytes contains double duration dyn endsWith exists exists_one existsOne filter getDate getDayOfMonth"
-    " getDayOfWeek getDayOfYear getFullYear getHours getMilliseconds getMinutes getMonth getSeconds has hasValue int"
-    " map matches max min none of ofNonZeroValue optional orValue size startsWith string timestamp type uint"
-    " value".split()
+    [
+        "all",
+        "bool",
+        "bytes",
+        "contains",
+        "double",
+        "duration",
+        "dyn",
+        "endsWith",
+        "exists",
+        "exists_one",
+        "existsOne",
+        "filter",
+        "getDate",
+        "getDayOfMonth",
+        "getDayOfWeek",
+        "getDayOfYear",
+        "getFullYear",
+        "getHours",
+        "getMilliseconds",
+        "getMinutes",
+        "getMonth",
+        "getSeconds",
+        "has",
+        "hasValue",
+        "int",
+        "map",
+        "matches",
+        "max",
+        "min",
+        "none",
+        "of",
+        "ofNonZeroValue",
+        "optional",
+        "orValue",
+        "size",
+        "startsWith",
+        "string",
+        "timestamp",
+        "type",
+        "uint",
+        "value",
+    ]
 )
 """What the library brings along."""
 
@@ -58,7 +98,7 @@ def _compare(left: Any, right: Any) -> int:
 
 
 def _is_sorted(values: list[Any]) -> bool:
-    return all(a <= b for a, b in zip(values, values[1:], strict=False))
+    return all(a <= b for a, b in itertools.pairwise(values))
 
 
 def _index_of(target: Any, wanted: Any, start: int = 0) -> int:

@@ -36,7 +36,11 @@ class Columns:
     """The columns of one resource, from a CRD's `additionalPrinterColumns` or for a built-in kind by its name."""
 
     def __init__(self, source: Sequence[dict[str, Any]] | str) -> None:
-        declared = _BUILTIN.get(source, [_builtin_age()]) if isinstance(source, str) else [_custom(c) for c in source or [_AGE]]
+        declared = (
+            _BUILTIN.get(source, [_builtin_age()])
+            if isinstance(source, str)
+            else [_custom(c) for c in source or [_AGE]]
+        )
         self.definitions: list[dict[str, Any]] = [_NAME, *(definition for definition, _ in declared)]
         self._cells = [cell for _, cell in declared]
 
@@ -79,7 +83,8 @@ def _custom(column: dict[str, Any]) -> tuple[dict[str, Any], Cell]:
         "name": column["name"],
         "type": column["type"],
         "format": column.get("format", ""),
-        "description": column.get("description") or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}",
+        "description": column.get("description")
+        or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}",
         "priority": column.get("priority", 0),
     }
     find, type_ = compile_path(column["jsonPath"]), column["type"]
@@ -193,6 +198,8 @@ _BUILTIN: Final[dict[str, list[tuple[dict[str, Any], Cell]]]] = {
         _column("Source", _event_source, priority=1),
         _column("Message", lambda obj, now: (obj.get("message") or obj.get("note") or "").strip()),
         _column("First Seen", _event_seen("firstTimestamp", "eventTime"), priority=1),
-        _column("Count", lambda obj, now: (obj.get("series") or {}).get("count") or obj.get("count") or 1, "integer", 1),
+        _column(
+            "Count", lambda obj, now: (obj.get("series") or {}).get("count") or obj.get("count") or 1, "integer", 1
+        ),
     ],
 }

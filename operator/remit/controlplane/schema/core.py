@@ -24,10 +24,10 @@ _BYTES: Final[Raw] = {"type": "string", "format": "byte", "nullable": True}
 _ANYTHING: Final[Raw] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
-def _object(description: str = "", *, required: tuple[str, ...] = (), **properties: Raw) -> Raw:
+def _object(about: str = "", *, required: tuple[str, ...] = (), **properties: Raw) -> Raw:
     schema: Raw = {"type": "object", "properties": properties}
-    if description:
-        schema["description"] = description
+    if about:
+        schema["description"] = about
     return schema | ({"required": list(required)} if required else {})
 
 
@@ -189,13 +189,13 @@ def core_schema(kind: str) -> CoreSchema:
 def _data_rules(obj: Raw, old: Raw | None) -> list[Cause]:
     """What ConfigMaps and Secrets are held to: their keys, their size, and that immutable ones stay as they are."""
     causes = []
-    total = 0
+    total = 0.0
     for field in ("data", "binaryData"):
         for key, value in (obj.get(field) or {}).items():
             total += len(value or "") * (3 / 4 if obj.get("kind") == "Secret" or field == "binaryData" else 1)
-            if not _KEY.fullmatch(key) or len(key) > 253 or key in {".", ".."} or key.startswith("..") :
+            if not _KEY.fullmatch(key) or len(key) > 253 or key in {".", ".."} or key.startswith(".."):
                 message = (
-                    f'Invalid value: "{key}": a valid config key must consist of alphanumeric characters, \'-\', \'_\' or'
+                    f"Invalid value: \"{key}\": a valid config key must consist of alphanumeric characters, '-', '_' or"
                     " '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is"
                     " '[-._a-zA-Z0-9]+')"
                 )

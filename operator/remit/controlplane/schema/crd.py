@@ -33,11 +33,17 @@ def default_crd(crd: Raw) -> None:
 def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
     """Everything that is wrong with a definition whose fields are of the right types."""
     spec = crd.get("spec")
-    if not isinstance(spec, dict) or not isinstance(spec.get("names"), dict) or not isinstance(spec.get("versions"), list):
+    if (
+        not isinstance(spec, dict)
+        or not isinstance(spec.get("names"), dict)
+        or not isinstance(spec.get("versions"), list)
+    ):
         return []  # the schema of CRDs has said so already
     causes = [*_names(crd, spec), *_versions(spec)]
     if spec.get("preserveUnknownFields"):
-        causes.append(invalid_value("spec.preserveUnknownFields", True, "must be false in order to use defaults in the schema"))
+        causes.append(
+            invalid_value("spec.preserveUnknownFields", True, "must be false in order to use defaults in the schema")
+        )
     if (spec.get("conversion") or {}).get("strategy") not in {None, "", "None"}:
         causes.append(
             forbidden("spec.conversion.strategy", "this control plane converts nothing; use the strategy None")
@@ -49,7 +55,9 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
 
 def _names(crd: Raw, spec: Raw) -> list[Cause]:
     names, group = spec["names"], spec.get("group") or ""
-    causes = [invalid_value("spec.group", group, why) for why in subdomain(group)] if group else [required("spec.group")]
+    causes = (
+        [invalid_value("spec.group", group, why) for why in subdomain(group)] if group else [required("spec.group")]
+    )
     if group and "." not in group:
         causes.append(invalid_value("spec.group", group, "should be a domain with at least one dot"))
     for field in ("plural", "singular", "kind", "listKind"):
@@ -64,7 +72,7 @@ def _names(crd: Raw, spec: Raw) -> list[Cause]:
         causes += [invalid_value("spec.names.plural", plural, why) for why in label_name(plural)]
     expected = f"{plural}.{group}"
     if plural and group and crd["metadata"].get("name") != expected:
-        message = "must be spec.names.plural+\".\"+spec.group"
+        message = 'must be spec.names.plural+"."+spec.group'
         causes.append(invalid_value("metadata.name", crd["metadata"].get("name"), message))
     if names.get("kind") and names.get("kind") == names.get("listKind"):
         causes.append(invalid_value("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
@@ -135,8 +143,8 @@ def _defaults_fit(schema: Raw, path: str) -> list[Cause]:
                 holder = Schema.compile({"type": "object", "properties": {"default": part}}, path=where)
                 value = {"default": orjson.loads(orjson.dumps(raw["default"]))}
                 holder.default(value)
-                for cause in holder.validate(value):
-                    causes.append(Cause(cause.reason, cause.message, f"{where}.{cause.field}"))
+                found = holder.validate(value)
+                causes.extend(Cause(cause.reason, cause.message, f"{where}.{cause.field}") for cause in found)
         for name, part in raw.get("properties", {}).items():
             look(part, f"{where}.properties[{name}]")
         for word in ("items", "additionalProperties"):

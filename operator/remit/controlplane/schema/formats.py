@@ -12,9 +12,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-_DATE_TIME: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -35,7 +33,7 @@ def parse_duration(text: str) -> datetime.timedelta:
             raise ValueError(text)
         seconds += float(part[1]) * _UNIT_SECONDS[part[2]]
         position = part.end()
-    if position != len(rest) or (not rest or rest == "0") and text not in {"0", "+0", "-0"}:
+    if position != len(rest) or ((not rest or rest == "0") and text not in {"0", "+0", "-0"}):
         raise ValueError(text)
     return datetime.timedelta(seconds=-seconds if text.startswith("-") else seconds)
 

@@ -83,7 +83,9 @@ def _node(schema: dict[str, Any], path: str, causes: list[Cause], *, resource: b
     if isinstance(schema.get("items"), dict):
         node.items = _node(schema["items"], f"{path}.items", causes)
     node.defaults = tuple(
-        (name, orjson.dumps(part["default"])) for name, part in schema.get("properties", {}).items() if "default" in part
+        (name, orjson.dumps(part["default"]))
+        for name, part in schema.get("properties", {}).items()
+        if "default" in part
     )
     node.pattern = _pattern(schema.get("pattern"), f"{path}.pattern", causes)
     node.rules = compile_rules(schema, f"{path}.x-kubernetes-validations", causes)
@@ -102,13 +104,9 @@ def _check(schema: dict[str, Any], path: str, causes: list[Cause], *, root: bool
     free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
     if not type_:
         if root or not free:
-            refuse(
-                "FieldValueRequired",
-                "Required value: must not be empty at the root" if root else "Required value: must not be empty for"
-                " specified object fields" if ".properties[" in path.rpartition(".")[2] or path.endswith("]")
-                else "Required value: must not be empty for specified array items",
-                "type",
-            )  # fmt: skip
+            what = "specified array items" if path.endswith(".items") else "specified object fields"
+            where = "at the root" if root else f"for {what}"
+            refuse("FieldValueRequired", f"Required value: must not be empty {where}", "type")
     elif type_ not in TYPES:
         supported = ", ".join(f'"{name}"' for name in sorted(TYPES))
         refuse("FieldValueNotSupported", f'Unsupported value: "{type_}": supported values: {supported}', "type")
@@ -118,8 +116,8 @@ def _check(schema: dict[str, Any], path: str, causes: list[Cause], *, root: bool
         if schema.get(word):
             refuse("FieldValueForbidden", f"Forbidden: {word} is not supported", word)
     if schema.get("uniqueItems"):
-        refuse("FieldValueForbidden", "Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes"
-               " quadratic", "uniqueItems")  # fmt: skip
+        message = "Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+        refuse("FieldValueForbidden", message, "uniqueItems")
     if schema.get("additionalProperties") is False:
         refuse("FieldValueForbidden", "Forbidden: additionalProperties cannot be set to false", "additionalProperties")
     if "additionalProperties" in schema and schema.get("properties"):
@@ -141,9 +139,11 @@ def _check(schema: dict[str, Any], path: str, causes: list[Cause], *, root: bool
 
 def _check_logic(schema: dict[str, Any], path: str, causes: list[Cause]) -> None:
     """Inside allOf, anyOf, oneOf and not, a schema may only narrow what is said outside."""
-    for word in _FORBIDDEN_IN_LOGIC:
-        if word in schema and not _is_int_or_string_idiom(path, word):
-            causes.append(Cause("FieldValueForbidden", "Forbidden: must be empty to be structural", f"{path}.{word}"))
+    causes.extend(
+        Cause("FieldValueForbidden", "Forbidden: must be empty to be structural", f"{path}.{word}")
+        for word in _FORBIDDEN_IN_LOGIC
+        if word in schema and not _is_int_or_string_idiom(path, word)
+    )
     for name, part in schema.get("properties", {}).items():
         _check_logic(part, f"{path}.properties[{name}]", causes)
     if isinstance(schema.get("items"), dict):
@@ -163,6 +163,10 @@ def _pattern(source: str | None, path: str, causes: list[Cause]) -> Any:
         return re2.compile(source, options)
     except re2.error as error:
         causes.append(
-            Cause("FieldValueInvalid", f'Invalid value: "{source}": must be a valid regular expression, but isn\'t: {error}', path)
+            Cause(
+                "FieldValueInvalid",
+                f'Invalid value: "{source}": must be a valid regular expression, but isn\'t: {error}',
+                path,
+            )
         )
         return None

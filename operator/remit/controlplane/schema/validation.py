@@ -75,7 +75,11 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         wanted = "integer,string" if node.int_or_string else node.type
         got = json_type(value)
         out.append(
-            Cause("FieldValueTypeInvalid", f'Invalid value: "{got}": {path} in body must be of type {wanted}: "{got}"', path)
+            Cause(
+                "FieldValueTypeInvalid",
+                f'Invalid value: "{got}": {path} in body must be of type {wanted}: "{got}"',
+                path,
+            )
         )
         return
     raw = node.raw
@@ -179,9 +183,8 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
         out.append(Cause("FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items", path))
     if (least := raw.get("minProperties")) is not None and len(value) < least:
         out.append(_invalid(len(value), f"{path} in body should have at least {least} properties", path))
-    for name in node.required:
-        if name not in value:
-            out.append(Cause("FieldValueRequired", "Required value", _join(path, name)))
+    missing = [name for name in node.required if name not in value]
+    out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in missing)
     earlier = old if isinstance(old, dict) else {}
     for key, part in value.items():
         child = node.child(key)
