@@ -13,7 +13,7 @@ from typing import Any
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster
-from remit.controlplane.verbs.delete import FOREGROUND, ORPHAN, DeleteOptions, delete_record, release
+from remit.controlplane.verbs.delete import FOREGROUND, ORPHAN, DeleteOptions, Propagation, delete_record, release
 
 _ABSENT_REMEMBERED = 10_000
 
@@ -114,7 +114,7 @@ class GarbageCollector:
             self._cluster.store.put(resource.stored_as, obj)
             return
         has_dependents = bool(self._cluster.store.dependents(record.uid))
-        policy = "Foreground" if waiting and has_dependents else _policy_of(obj)
+        policy: Propagation = "Foreground" if waiting and has_dependents else _policy_of(obj)
         delete_record(self._cluster, resource, record, DeleteOptions(propagation=policy))
 
     def _delete_dependents(self, resource: Resource, owner: Record) -> None:
@@ -156,7 +156,7 @@ def _blocks(dependent: Record, uid: str) -> bool:
     return any(r["uid"] == uid and r.get("blockOwnerDeletion") for r in references)
 
 
-def _policy_of(obj: Object) -> Any:
+def _policy_of(obj: Object) -> Propagation:
     """The propagation its own finalizers ask for."""
     finalizers = obj["metadata"].get("finalizers") or ()
     if ORPHAN in finalizers:
