@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("remit", deadline=None)  # a busy machine is no bug
+settings.load_profile("remit")
 
 
 def require(part: str, found: object, how: str) -> None:

@@ -7,6 +7,7 @@ In the console form a traceback follows its event, each line behind a bar.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -24,6 +25,7 @@ from remit.telemetry.redact import Redactor
 Format = Literal["auto", "json", "console"]
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _OURS: Final = frozenset({"level", "timestamp"})
+_FIRST: Final = ("timestamp", "level", "logger", "message")
 _QUIET: Final = {"aiohttp.access": "warning", "asyncio": "warning", "docker": "info", "urllib3": "info"}
 
 # What a terminal, a pager or a log shipper may take for a command or a line's end: controls, line and paragraph
@@ -63,7 +65,7 @@ def configure(
             *(to_json if form == "json" else to_console),
         ],
     )
-    handler = logging.StreamHandler(out)
+    handler = _Handler(out)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -99,6 +101,15 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the standard library's name)
+        """An event that cannot be formatted is told about without its arguments: they were not redacted yet."""
+        error = type(sys.exc_info()[1]).__name__
+        line = {"level": "error", "logger": record.name, "message": "an event could not be logged", "error": error}
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(orjson.dumps(line).decode() + self.terminator)
+
+
 def _shared() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
@@ -130,6 +141,7 @@ def _redacting(redactor: Redactor) -> Processor:
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    event = {key: event[key] for key in _FIRST if key in event} | dict(event)
     try:
         line = orjson.dumps(event).decode()
     except TypeError:  # a lone surrogate or an integer beyond 64 bits

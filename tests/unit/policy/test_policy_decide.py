@@ -339,3 +339,12 @@ class TestMonotone:
         decision = decide(request(*word.split()), audited)
         assert decision.allowed
         assert bool(decision.audited) == (not decide(request(*word.split()), enforced).allowed)
+
+
+def test_policies_of_other_namespaces_are_passed_over():
+    assert decide(request("ls"), [allowing("ls", namespace="other")]).reason == Reason.NO_POLICY
+
+
+def test_a_message_fits_into_an_event():
+    compiled = policy(commands={"allow": [{"executable": "ls", "args": ["x" * 2000, "y" * 2000]}]})
+    assert len(decide(request("ls", "z" * 2000), [compiled]).message) <= 1000
