@@ -74,10 +74,20 @@ def no_such_path() -> PlainFailure:
     return PlainFailure(404, "404 page not found\n")
 
 
-def already_exists(group: str, plural: str, name: str) -> Failure:
-    return Failure(
-        409, "AlreadyExists", f'{qualified(group, plural)} "{name}" already exists', _details(group, plural, name)
-    )
+def no_such_resource() -> Failure:
+    """What a built-in group answers where a custom one has only `no_such_path`."""
+    return Failure(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def not_allowed_here() -> Failure:
+    return Failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
+def already_exists(group: str, plural: str, name: str, *, deleting: bool = False) -> Failure:
+    message = f'{qualified(group, plural)} "{name}" already exists'
+    if deleting:
+        message = f"object is being deleted: {message}"
+    return Failure(409, "AlreadyExists", message, _details(group, plural, name))
 
 
 def generated_name_exists(group: str, plural: str, name: str) -> Failure:

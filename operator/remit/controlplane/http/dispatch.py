@@ -7,12 +7,23 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from remit.controlplane.failures import Failure, PlainFailure, no_such_path, not_supported, qualified
+from remit.controlplane.failures import (
+    Failure,
+    PlainFailure,
+    bad_request,
+    forbidden,
+    no_such_path,
+    no_such_resource,
+    not_allowed_here,
+    not_supported,
+    qualified,
+)
 from remit.controlplane.http import reviews
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.negotiation import JSON, Accepted, decode, load_yaml, negotiate, unreadable
 from remit.controlplane.http.request import Request, ResourcePath, parse_path
 from remit.controlplane.resources import Resource
+from remit.controlplane.resources.builtin import BUILTIN_GROUPS
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs import read, scale, write
 from remit.controlplane.verbs.cluster import Cluster, Target
@@ -57,11 +68,10 @@ class Dispatcher:
             raise
 
     def _document(self, request: Request) -> Answer:
-        if request.method not in ("GET", "HEAD"):
-            raise no_such_path()
-        found = self._documents.find(request)
+        found = self._documents.find(request) if request.method in ("GET", "HEAD") else None
         if found is None:
-            raise no_such_path()
+            root, group, *_ = [*request.path.strip("/").split("/"), ""]
+            raise _nowhere("" if root == "api" else group) if root in ("api", "apis") else no_such_path()
         return Answer(found.status, found.body, found.content_type, found.headers)
 
     def _review(self, path: ResourcePath, request: Request) -> Answer | None:
@@ -74,17 +84,17 @@ class Dispatcher:
     def _target(self, path: ResourcePath) -> Target:
         resource = self._cluster.registry.find(path.group, path.version, path.resource)
         if resource is None or (path.namespace and not resource.namespaced):
-            raise no_such_path()
-        if path.subresource and path.subresource not in (*resource.subresources, "finalize"):
-            raise no_such_path()
+            raise _nowhere(path.group)
         if path.name and resource.namespaced and not path.namespace:
-            raise no_such_path()
+            raise _nowhere(path.group)
+        if path.subresource and path.subresource not in (*resource.subresources, "finalize"):
+            raise resource.not_found(path.name) if resource.custom else no_such_resource()
         return Target(resource, path.namespace, path.name, path.subresource)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     def _read(self, target: Target, request: Request, accepted: Accepted) -> Answer:
-        if request.flag("watch"):
+        if request.flag("watch") and not target.name:
             return Answer(200, Watch(self._cluster, target, request, accepted))
         if target.subresource == "scale":
             return Answer(200, accepted.dump(scale.get_scale(self._cluster, target)), accepted.content_type)
@@ -94,8 +104,13 @@ class Dispatcher:
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     async def _write(self, target: Target, request: Request, accepted: Accepted) -> Answer:
+        resource = target.resource
         match request.method:
-            case "POST" if not target.name:
+            case "POST" | "PUT" | "PATCH" if resource.custom and resource.namespaced and not target.namespace:
+                raise no_such_path()
+            case "PUT" | "PATCH" if resource.custom and not target.name:
+                raise bad_request("name must be provided")
+            case "POST" if not target.name and bool(target.namespace) == resource.namespaced:
                 written = self._with_body(target, request, "create", write.create)
             case "PUT" if target.name:
                 update = scale.put_scale if target.subresource == "scale" else write.update
@@ -105,7 +120,7 @@ class Dispatcher:
             case "DELETE" if not target.subresource:
                 return await self._delete(target, request, accepted)
             case _:
-                raise not_allowed(target.resource, request.method)
+                raise not_allowed(resource, request.method)
         await self._cluster.store.durable()
         shown = (
             show(target.resource, orjson.dumps(written.obj), accepted, self._cluster.now())
@@ -118,8 +133,8 @@ class Dispatcher:
         self, target: Target, request: Request, verb: str, act: Callable[..., write.Written]
     ) -> write.Written:
         self._require_verb(target.resource, verb)
-        content_type = request.headers.get("Content-Type", "")
-        return act(self._cluster, target, decode(request.body, content_type), request, request.body)
+        body = decode(request.body, request.headers.get("Content-Type", ""))
+        return act(self._cluster, target, body, request, request.body)
 
     def _patch(self, target: Target, request: Request) -> write.Written:
         self._require_verb(target.resource, "patch")
@@ -152,23 +167,28 @@ class Dispatcher:
     def _require_verb(self, resource: Resource, verb: str) -> None:
         if verb in resource.verbs:
             return
-        failure = not_supported(resource.group, resource.plural, verb)
         if resource.custom:
-            failure.message = f"{verb} not allowed while custom resource definition is terminating"
-        raise failure
+            why = f"{verb} not allowed while custom resource definition is terminating"
+            raise forbidden(resource.group, resource.plural, "", why)
+        raise not_supported(resource.group, resource.plural, verb)
 
 
 def _is_view(target: Target) -> bool:
     return target.subresource != "scale"
 
 
+def _nowhere(group: str) -> Failure | PlainFailure:
+    """Built-in groups refuse in JSON what custom ones, and nobody's, refuse in text."""
+    return no_such_resource() if group in BUILTIN_GROUPS else no_such_path()
+
+
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
-def not_allowed(resource: Resource, method: str) -> Failure | PlainFailure:
+def not_allowed(resource: Resource, method: str) -> Failure:
     if resource.custom:
-        return not_supported(resource.group, resource.plural, _VERBS.get(method, method.lower()))
-    return PlainFailure(405, "405: Method Not Allowed")
+        return not_supported(resource.group, resource.plural, _VERBS.get(method, ""))
+    return not_allowed_here()
 
 
 __all__ = ["Answer", "Dispatcher", "qualified"]

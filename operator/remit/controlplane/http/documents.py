@@ -94,7 +94,7 @@ class Documents:
             names = [""] if parts == ["api"] else discovery.groups(registry)
             document = discovery.aggregated(registry, names, version)
             tag = discovery.etag(document)
-            headers = {"ETag": tag, "Vary": "Accept"}
+            headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "public"}
             kind = discovery.aggregated_type(version)
             if request.headers.get("If-None-Match") == tag:
                 return Document(b"", kind, 304, headers)

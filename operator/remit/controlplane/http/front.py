@@ -19,6 +19,7 @@ from remit.controlplane.verbs.watch import Watch
 BODY_LIMIT = 3 * 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 """Answered without a token, as kube-apiserver does."""
+_NO_CACHE = {"Cache-Control": "no-cache, private"}
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Front:
         except Failure as failure:
             return self._refuse(failure, request)
         except PlainFailure as failure:
-            return web.Response(status=failure.status, text=failure.text, headers=_warnings(request))
+            return web.Response(status=failure.status, text=failure.text, headers=_NO_CACHE | _warnings(request))
         except StoreFailed as failure:
             return self._refuse(internal(str(failure)), request)
         except asyncio.CancelledError:
@@ -60,15 +61,13 @@ class Front:
             raise unauthorized()
 
     def _refuse(self, failure: Failure, request: Request | None) -> web.Response:
-        headers = {**failure.headers, **_warnings(request)}
+        headers = _NO_CACHE | failure.headers | _warnings(request)
         return web.Response(
             status=failure.status, body=orjson.dumps(failure.body()), content_type="application/json", headers=headers
         )
 
     async def _stream(self, http: web.BaseRequest, watch: Watch, headers: dict[str, str]) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"} | headers
-        )
+        response = web.StreamResponse(headers={"Content-Type": "application/json"} | _NO_CACHE | headers)
         response.enable_chunked_encoding()
         await response.prepare(http)
         self._watches.add(watch)
@@ -106,7 +105,7 @@ def _response(answer: Answer, headers: dict[str, str]) -> web.Response:
     return web.Response(
         status=answer.status,
         body=answer.body,
-        headers={"Content-Type": answer.content_type, "Cache-Control": "no-cache, private"} | headers,
+        headers={"Content-Type": answer.content_type} | _NO_CACHE | headers,
     )
 
 

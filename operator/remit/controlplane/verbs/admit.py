@@ -88,8 +88,6 @@ def check_place(target: Target, obj: Object) -> None:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         metadata["namespace"] = target.namespace
     else:
-        if metadata.get("namespace"):
-            raise bad_request("namespace should not be set on cluster-scoped objects")
         metadata.pop("namespace", None)
     name = metadata.get("name")
     if target.name and name and name != target.name:

@@ -49,9 +49,11 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
         _track(cluster, target, None, obj, request)
     admit.validate(resource, obj)
     name = obj["metadata"]["name"]
-    if cluster.store.latest(resource.stored_as, target.namespace, name):
-        refuse = generated_name_exists if generated else already_exists
-        raise refuse(resource.group, resource.plural, name)
+    if there := cluster.store.latest(resource.stored_as, target.namespace, name):
+        if generated:
+            raise generated_name_exists(resource.group, resource.plural, name)
+        deleting = bool(there.load()["metadata"].get("deletionTimestamp"))
+        raise already_exists(resource.group, resource.plural, name, deleting=deleting)
     return Written(201, _put(cluster, resource, obj, request))
 
 
@@ -126,12 +128,12 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
 def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Written:
     """Server-side apply: create the object, or merge into it what the manager owns."""
     resource = target.resource
-    config = admit.check_type(resource, config)
-    admit.check_place(target, config)
     manager = request.text("fieldManager")
     if not manager:
         cause = ("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
         raise _patch_options(cause)
+    config = admit.check_type(resource, config)
+    admit.check_place(target, config)
     admit.check_fields(resource, config, request)
     live = _live(cluster, target)
     if live is None and target.subresource:
