@@ -108,6 +108,19 @@ def delete_record(cluster: Cluster, resource: Resource, record: Record, options:
     return False, obj
 
 
+def release(cluster: Cluster, resource: Resource, record: Record, finalizer: str) -> None:
+    """Remove one finalizer from an object that is being deleted; without any left, it goes."""
+    obj = record.load()
+    metadata = obj["metadata"]
+    metadata["finalizers"] = [name for name in metadata.get("finalizers") or () if name != finalizer]
+    if metadata["finalizers"]:
+        cluster.store.put(resource.stored_as, obj)
+        return
+    del metadata["finalizers"]
+    waits = resource.stored_as == "namespaces" and obj.get("spec", {}).get("finalizers")
+    (cluster.store.put if waits else cluster.store.remove)(resource.stored_as, obj)
+
+
 def _finalizers(resource: Resource, obj: Object, policy: Propagation) -> list[str]:
     """The finalizers the deletion starts with: the policy replaces the garbage collector's, and keeps the others."""
     present: list[str] = obj["metadata"].get("finalizers") or []

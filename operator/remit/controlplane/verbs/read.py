@@ -45,8 +45,9 @@ def list_objects(cluster: Cluster, target: Target, request: Request, accepted: A
     found = collection.select(target.namespace, start)
     if not selection.everything:
         found = filter(selection, found)
-    metadata: dict[str, object] = {"continue": ""} if resource.custom and accepted.shape == "Object" else {}
-    metadata["resourceVersion"] = str(revision)
+    metadata: dict[str, object] = {"resourceVersion": str(revision)}
+    if resource.custom:
+        metadata["continue"] = ""
     if limit > 0:
         records = list(islice(found, limit))
         following = next(found, None)
