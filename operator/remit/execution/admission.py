@@ -1,0 +1,193 @@
+"""From a task and the policies to an attempt that may run, or to the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from remit.api import ExecutionTask, Phase
+from remit.api.executiontask import PolicyStatus
+from remit.backends import AttemptRequest
+from remit.backends import Command as Process
+from remit.errors import InvalidInput
+from remit.execution.gates import OPERATOR
+from remit.execution.lifecycle import Finish
+from remit.execution.runner import Attempt
+from remit.operations.command import SEARCH_PATH, look_up
+from remit.policy import Command, CompiledPolicy, Decision, Limits, RateClaim, Reason, argv_of, decide, request_for
+from remit.sandbox import Confinement, Layer
+from remit.sandbox import Limits as SandboxLimits
+
+OFFERED_OPERATIONS = frozenset({"command"})
+OFFERED_BACKENDS = frozenset({"process"})
+
+BASE_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": ":".join(SEARCH_PATH),
+    "HOME": "/workspace",
+    "TMPDIR": "/tmp",  # noqa: S108 (the sandbox's own)
+    "LANG": "C.UTF-8",
+}
+"""What every run finds in its environment. Nothing of the operator's own is passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """All policies, compiled, by namespace; and the namespace whose policies are the ceiling of all others."""
+
+    by_namespace: Mapping[str, Sequence[CompiledPolicy]]
+    ceiling_namespace: str
+
+    def ceilings_for(self, namespace: str) -> Sequence[CompiledPolicy]:
+        return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """It may run, under these terms."""
+
+    command: Command
+    status: PolicyStatus
+    limits: Limits
+    layers: frozenset[Layer]
+    rates: tuple[RateClaim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It may not. `by_policy` tells a denial from a task that cannot be run at all."""
+
+    finish: Finish
+    status: PolicyStatus | None = None
+    command: Command | None = None
+    by_policy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Puts policy, operation and limits together. Reads the disk only to look programs up."""
+
+    search_path: Sequence[str] = SEARCH_PATH
+    max_concurrent: int = 32
+    defaults: Limits = field(default_factory=Limits)
+    """For what neither the task nor a policy says."""
+
+    def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
+        """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
+        `envFrom` brings."""
+        spec, namespace = task.spec, task.metadata.namespace
+        if (missing := _not_offered(task)) is not None:
+            return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
+        if spec.command is None:
+            return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", "spec.command is not set"))
+        try:
+            command = look_up(argv_of(spec.command), self.search_path)
+        except InvalidInput as error:
+            return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.command: {error}"))
+        own = policies.by_namespace.get(namespace, ())
+        decision = decide(request_for(task, command, environment), own, policies.ceilings_for(namespace))
+        if not decision.allowed:
+            return _refused(decision, command)
+        return Admitted(
+            command=command,
+            status=_status(decision),
+            limits=_filled(decision.limits, self.defaults),
+            layers=frozenset(Layer(name) for name in decision.layers),
+            rates=decision.rates,
+        )
+
+    def capacities(self, admitted: Admitted) -> dict[str, int]:
+        """The gates that it has to pass, and how many each lets in."""
+        own = {
+            f"policy {claim.policy}": claim.spec.max_concurrent for claim in admitted.rates if claim.spec.max_concurrent
+        }
+        return {OPERATOR: self.max_concurrent, **own}
+
+    def attempt(
+        self,
+        task: ExecutionTask,
+        admitted: Admitted,
+        number: int,
+        environment: Mapping[str, str],
+        secrets: Iterable[str],
+        seconds_left: float | None,
+    ) -> Attempt:
+        """The attempt itself. `seconds_left` is what the task's deadline leaves of its time-out."""
+        spec, metadata, limits = task.spec, task.metadata, admitted.limits
+        timeout = float(limits.timeout_seconds or 300)
+        about = {
+            "REMIT_TASK_NAME": metadata.name,
+            "REMIT_TASK_NAMESPACE": metadata.namespace,
+            "REMIT_ATTEMPT": str(number),
+        }
+        request = AttemptRequest(
+            id=f"{metadata.uid}-{number}",
+            command=Process(
+                argv=admitted.command.argv,
+                executable=admitted.command.resolved or "",
+                env={**BASE_ENVIRONMENT, **environment, **about},
+                stdin=spec.stdin.encode(),
+            ),
+            confinement=Confinement(
+                limits=SandboxLimits(
+                    memory_bytes=limits.memory,
+                    cpu_cores=limits.cpu,
+                    pids=limits.pids,
+                    disk_bytes=limits.disk,
+                    file_bytes=limits.file_size,
+                    open_files=limits.open_files,
+                ),
+                network=spec.network,
+                require=admitted.layers,
+                working_dir=spec.working_dir,
+            ),
+            timeout_seconds=timeout if seconds_left is None else max(0.0, min(timeout, seconds_left)),
+            grace_seconds=float(spec.termination_grace_period_seconds),
+            files={},
+        )
+        return Attempt(
+            key=task.key,
+            namespace=metadata.namespace,
+            uid=metadata.uid,
+            backend=spec.backend,
+            request=request,
+            max_output_bytes=limits.output_bytes or 0,
+            tail_bytes=spec.output.tail_bytes,
+            secrets=frozenset(secrets),
+        )
+
+
+def _not_offered(task: ExecutionTask) -> str | None:
+    spec = task.spec
+    if spec.operation not in OFFERED_OPERATIONS:
+        return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(OFFERED_OPERATIONS)}"
+    if spec.backend not in OFFERED_BACKENDS:
+        return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
+    if spec.schedule is not None:
+        return "this version of Remit does not run tasks by the clock; leave spec.schedule out"
+    wanted = spec.resources
+    for name in ("disk_bytes_per_second", "network_bytes_per_second"):
+        if getattr(wanted, name) is not None:
+            return f"this version of Remit cannot hold spec.resources.{type(wanted).model_fields[name].alias}"
+    return None
+
+
+def _status(decision: Decision) -> PolicyStatus:
+    return PolicyStatus(
+        name=decision.policy,
+        rule=decision.rule,
+        decision="Allowed" if decision.allowed else "Denied",
+        audited=[denial.message for denial in decision.audited],
+    )
+
+
+def _refused(decision: Decision, command: Command) -> Refused:
+    if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
+        finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", decision.message)
+    else:
+        finish = Finish(Phase.DENIED, str(decision.reason), "Denied", decision.message)
+    return Refused(finish, _status(decision), command, by_policy=finish.phase is Phase.DENIED)
+
+
+def _filled(limits: Limits, defaults: Limits) -> Limits:
+    unset = {name: getattr(defaults, name) for name in Limits.__dataclass_fields__ if getattr(limits, name) is None}
+    return replace(limits, **unset)

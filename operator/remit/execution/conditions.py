@@ -1,0 +1,53 @@
+"""The conditions of a task: what kubectl wait, kstatus (Flux, Helm) and Argo CD read.
+
+`Finished` turns True once, whatever the outcome; `Succeeded` says which. `Reconciling` and `Stalled` are kstatus'
+words: work goes on; the end was a failure.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Literal
+
+from remit.api import Condition, Phase
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+def conditions_for(
+    phase: Phase,
+    reason: str,
+    message: str,
+    *,
+    before: list[Condition],
+    generation: int,
+    now: datetime.datetime,
+) -> list[Condition]:
+    """All four conditions for `phase`; `lastTransitionTime` moves only where the status did."""
+    succeeded: Truth = "Unknown"
+    if phase.final:
+        succeeded = "True" if phase is Phase.SUCCEEDED else "False"
+    truths: dict[str, Truth] = {
+        "Succeeded": succeeded,
+        "Finished": "True" if phase.final else "False",
+        "Reconciling": "False" if phase.final else "True",
+        "Stalled": "True" if phase.final and phase is not Phase.SUCCEEDED else "False",
+    }
+    previous = {condition.type: condition for condition in before}
+    return [
+        Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            last_transition_time=_transition(previous.get(type_), status, now),
+            observed_generation=generation,
+        )
+        for type_, status in truths.items()
+    ]
+
+
+def _transition(before: Condition | None, status: Truth, now: datetime.datetime) -> datetime.datetime:
+    if before is not None and before.status == status and before.last_transition_time is not None:
+        return before.last_transition_time
+    return now.replace(microsecond=0)

@@ -1,0 +1,175 @@
+"""What a task needs next: a pure function of the task, of what this process is running, and of the time.
+
+Reading this file is reading the state machine. Every answer is idempotent: asked again about the same world it says
+the same, so the operator may be killed between any two steps.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from remit.api import ExecutionTask
+from remit.api.executiontask import AttemptStatus, Phase
+from remit.execution.retry import delay
+
+MAX_INTERRUPTIONS = 3
+"""How often a task with `onInterruption: Retry` is started again. More than that, and it is likely the task itself
+that takes the operator down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing, until something changes or until `until`."""
+
+    until: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Delete the task: its time to live is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the run that is going: the user cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Find out how the open attempt ended: it is not going any more, or an earlier process left it behind."""
+
+    attempt: AttemptStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Ask policy and queue, and start attempt `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Write the one final status."""
+
+    phase: Phase
+    reason: str
+    category: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Write that the attempt failed and when the next one is due."""
+
+    when: datetime.datetime
+    message: str
+
+
+Step = Idle | Expire | Stop | Collect | Begin | Finish
+
+
+def deadline(task: ExecutionTask) -> datetime.datetime | None:
+    """When the whole task must be over, counted from its creation."""
+    created = task.metadata.creation_timestamp
+    if task.spec.deadline_seconds is None or created is None:
+        return None
+    return created + datetime.timedelta(seconds=task.spec.deadline_seconds)
+
+
+def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime) -> Step:
+    """The next step for `task`; `running` tells whether this process has an attempt of it going."""
+    status, spec = task.status, task.spec
+    if task.metadata.deletion_timestamp is not None:
+        return Stop() if running else Idle()
+    if status.phase is not None and status.phase.final:
+        return _after_the_end(task, now)
+    if running:
+        return Stop() if spec.cancel else Idle()
+    if status.attempts and status.attempts[-1].finished_at is None:
+        return Collect(status.attempts[-1])
+    if spec.cancel:
+        return cancelled()
+    limit = deadline(task)
+    if limit is not None and now >= limit:
+        return deadline_exceeded(task)
+    if status.next_retry_time is not None and now < status.next_retry_time:
+        return Idle(until=min(status.next_retry_time, limit) if limit else status.next_retry_time)
+    return Begin(status.attempt_count + 1)
+
+
+def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire:
+    ended, ttl = task.status.completion_time, task.spec.ttl_seconds_after_finished
+    if ended is None or ttl is None:
+        return Idle()
+    expires = ended + datetime.timedelta(seconds=ttl)
+    return Expire() if now >= expires else Idle(until=expires)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended, in the words of status. `reason` is one of the stable CamelCase words."""
+
+    reason: str
+    message: str
+    exit_code: int | None = None
+
+
+COMPLETED, CANCELLED, TIMEOUT, INTERRUPTED = "Completed", "Cancelled", "Timeout", "Interrupted"
+_FINAL_REASONS = {"StartFailed": "Invalid", "SandboxUnavailable": "Sandbox"}
+_CATEGORIES = {
+    "ExitCode": "ExitCode",
+    "Signal": "ExitCode",
+    TIMEOUT: "Timeout",
+    "OOMKilled": "Resources",
+    INTERRUPTED: "Interrupted",
+}
+
+
+def after_attempt(task: ExecutionTask, ended: Ended, *, now: datetime.datetime, draw: float) -> Finish | RetryAt:
+    """What follows the end of an attempt that is not yet in `task.status`: the end of the task, or a retry."""
+    spec, status = task.spec, task.status
+    if ended.reason == COMPLETED:
+        return Finish(Phase.SUCCEEDED, COMPLETED, "", ended.message)
+    if ended.reason == CANCELLED or spec.cancel:
+        return cancelled()
+    limit = deadline(task)
+    if limit is not None and now >= limit:
+        return deadline_exceeded(task)
+    category = _FINAL_REASONS.get(ended.reason) or _CATEGORIES.get(ended.reason, "Infrastructure")
+    final = Finish(
+        phase=Phase.TIMED_OUT if ended.reason == TIMEOUT else Phase.FAILED,
+        reason=ended.reason,
+        category=category,
+        message=ended.message,
+        retryable=ended.reason not in _FINAL_REASONS,
+    )
+    if ended.reason in _FINAL_REASONS:
+        return final
+    interrupted = ended.reason == INTERRUPTED
+    if interrupted and (spec.retry.on_interruption == "Fail" or status.interruptions >= MAX_INTERRUPTIONS):
+        return final
+    retries = max(0, status.attempt_count - status.interruptions - 1)
+    if not interrupted and retries >= spec.retry.max_retries:
+        return final
+    wait = delay(spec.retry.backoff, status.interruptions if interrupted else retries, draw)
+    when = now + datetime.timedelta(seconds=wait)
+    if limit is not None and when >= limit:
+        return deadline_exceeded(task, f"{ended.message}; the deadline leaves no time for another attempt")
+    return RetryAt(when, f"{ended.message}; next attempt in {wait:.1f} s")
+
+
+def cancelled() -> Finish:
+    return Finish(Phase.CANCELLED, CANCELLED, CANCELLED, "cancelled as spec.cancel asked")
+
+
+def deadline_exceeded(task: ExecutionTask, message: str = "") -> Finish:
+    return Finish(
+        Phase.TIMED_OUT,
+        "DeadlineExceeded",
+        "Deadline",
+        message or f"not done within spec.deadlineSeconds, {task.spec.deadline_seconds} s after its creation",
+        retryable=True,
+    )

@@ -1,0 +1,166 @@
+"""What a run says: kept in files of bounded size, its end in memory, its length counted.
+
+Of each stream the beginning and the end are kept, each up to half of the limit. The end is a ring of segments, so
+that a gigabyte of output costs neither memory nor disk. Memory held is the tail shown in status and nothing else.
+
+    stdout.head             the first half
+    stdout.1, stdout.2 …    segments of the end; the oldest are removed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from remit.api.executiontask import OutputStatus
+from remit.telemetry import Redactor
+
+Stream = Literal["stdout", "stderr"]
+STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+_RING = 4
+"""Segments of the end that are kept besides the one being written."""
+
+
+@dataclass
+class _Kept:
+    """One stream's files. A full disk stops the keeping, never the program."""
+
+    directory: Path
+    name: Stream
+    limit: int
+    total: int = 0
+    segment: int = 0
+    room: int = 0
+    file: BinaryIO | None = None
+    full_disk: bool = False
+    tail: bytearray = field(default_factory=bytearray)
+
+    def write(self, chunk: bytes, tail_bytes: int) -> None:
+        self.total += len(chunk)
+        self.tail += chunk[-tail_bytes:] if tail_bytes else b""
+        del self.tail[: max(0, len(self.tail) - tail_bytes)]
+        view = memoryview(chunk)
+        try:
+            while view and not self.full_disk:
+                if self.room == 0:
+                    self._rotate()
+                if self.file is None:
+                    return
+                part = view[: self.room]
+                self.file.write(part)
+                self.room -= len(part)
+                view = view[len(part) :]
+        except OSError:
+            self.full_disk = True
+
+    def _rotate(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.segment += 1
+            self.file = None
+        if self.limit == 0:
+            self.full_disk = True
+            return
+        half = max(1, self.limit // 2)
+        self.room = half if self.segment == 0 else max(1, half // (_RING + 1))
+        suffix = "head" if self.segment == 0 else str(self.segment)
+        path = self.directory / f"{self.name}.{suffix}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.file = os.fdopen(descriptor, "wb", buffering=0)
+        if self.segment > _RING:
+            (self.directory / f"{self.name}.{self.segment - _RING}").unlink(missing_ok=True)
+
+    @property
+    def truncated(self) -> bool:
+        return self.full_disk or self.total > self.limit
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+class OutputWriter:
+    """Takes a run's output as it comes, takes secrets out, and keeps it. An `OutputSink` for the backends."""
+
+    def __init__(
+        self, directory: Path, *, max_bytes: int, tail_bytes: int, secrets: frozenset[str] = frozenset()
+    ) -> None:
+        self._tail_bytes = tail_bytes
+        self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
+        self._redact = {name: Redactor(secrets).stream() for name in STREAMS} if secrets else {}
+        self._directory = directory
+        self._hash = {name: hashlib.sha256() for name in STREAMS}
+
+    @property
+    def digest(self) -> str:
+        """Of everything that was said, whether kept or not: `sha256:` over the digests of the two streams."""
+        both = b"".join(self._hash[name].digest() for name in STREAMS)
+        return f"sha256:{hashlib.sha256(both).hexdigest()}"
+
+    def write(self, stream: Stream, chunk: bytes) -> None:
+        if self._redact:
+            chunk = self._redact[stream].feed(chunk)
+        self._put(stream, chunk)
+
+    def _put(self, stream: Stream, chunk: bytes) -> None:
+        self._hash[stream].update(chunk)
+        self._kept[stream].write(chunk, self._tail_bytes)
+
+    def close(self) -> OutputStatus:
+        """Ends the writing and gives what status says of it."""
+        for name, redactor in self._redact.items():
+            self._put(name, redactor.finish())
+        for kept in self._kept.values():
+            kept.close()
+        out, err = self._kept["stdout"], self._kept["stderr"]
+        return OutputStatus(
+            stdout_tail=text_tail(bytes(out.tail), self._tail_bytes),
+            stderr_tail=text_tail(bytes(err.tail), self._tail_bytes),
+            stdout_bytes=out.total,
+            stderr_bytes=err.total,
+            truncated=out.truncated or err.truncated,
+            ref=str(self._directory),
+        )
+
+
+def recovered(directory: Path, tail_bytes: int) -> OutputStatus:
+    """What is left of the output of a run whose operator was killed: the files, whose ends are the tails."""
+    tails, sizes = {}, {}
+    for stream in STREAMS:
+        paths, _ = kept_files(directory, stream)
+        sizes[stream] = sum(path.stat().st_size for path in paths)
+        data = b"".join(path.read_bytes()[-tail_bytes:] for path in paths[-2:])
+        tails[stream] = text_tail(data[-tail_bytes:] if tail_bytes else b"", tail_bytes)
+    return OutputStatus(
+        stdout_tail=tails["stdout"],
+        stderr_tail=tails["stderr"],
+        stdout_bytes=sizes["stdout"],
+        stderr_bytes=sizes["stderr"],
+        ref=str(directory),
+    )
+
+
+def text_tail(data: bytes, limit: int) -> str:
+    """The end of `data` as text that any JSON reader accepts: a character cut in half at the front is dropped,
+    invalid bytes become U+FFFD, and at most `limit` bytes come out."""
+    if len(data) == limit:
+        start = next((at for at in range(min(4, len(data))) if data[at] & 0xC0 != 0x80), 0)
+        data = data[start:]
+    text = data.decode(errors="replace").replace("\0", "\ufffd")
+    while len(text.encode()) > limit:
+        text = text[(len(text.encode()) - limit + 3) // 4 or 1 :]
+    return text
+
+
+def kept_files(directory: Path, stream: Stream) -> tuple[list[Path], bool]:
+    """A stream's files in the order they were written, and whether something between the first two is gone."""
+    segments = sorted(
+        (path for path in directory.glob(f"{stream}.*") if path.suffix[1:].isdigit()),
+        key=lambda path: int(path.suffix[1:]),
+    )
+    head = directory / f"{stream}.head"
+    gap = bool(segments) and segments[0].suffix != ".1"
+    return ([head] if head.exists() else []) + segments, gap

@@ -1,0 +1,138 @@
+"""Status, step by step: each function takes the status so far and gives the one to write. Pure."""
+
+from __future__ import annotations
+
+import datetime
+
+from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
+from remit.api.executiontask import (
+    AttemptStatus,
+    ErrorStatus,
+    OutputStatus,
+    PolicyStatus,
+    SandboxStatus,
+    UsageStatus,
+)
+from remit.execution.conditions import conditions_for
+from remit.execution.lifecycle import INTERRUPTED, Ended, Finish, RetryAt
+
+KEPT_ATTEMPTS = 10
+"""Attempts shown in status: the first and the latest nine. The audit trail has them all."""
+
+
+def waiting(
+    task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime
+) -> ExecutionTaskStatus:
+    """The task waits: for its turn, or for something that it refers to."""
+    queued_at = task.status.queued_at or now
+    return _moved(task, phase, reason, message, now, queued_at=queued_at)
+
+
+def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datetime.datetime) -> ExecutionTaskStatus:
+    """Attempt `attempt_id` is about to start. Written before it does."""
+    status = task.status
+    number = status.attempt_count + 1
+    attempt = AttemptStatus(number=number, id=attempt_id, backend=task.spec.backend, started_at=now)
+    return _moved(
+        task,
+        Phase.RUNNING,
+        "Running",
+        f"attempt {number} is running",
+        now,
+        policy=policy,
+        attempts=_kept([*status.attempts, attempt]),
+        attempt_count=number,
+        start_time=status.start_time or now,
+        next_retry_time=None,
+    )
+
+
+def attempt_ended(
+    task: ExecutionTask,
+    ended: Ended,
+    *,
+    at: datetime.datetime,
+    usage: UsageStatus | None = None,
+    output: OutputStatus | None = None,
+    sandbox: SandboxStatus | None = None,
+) -> ExecutionTaskStatus:
+    """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
+    status = task.status
+    *earlier, attempt = status.attempts
+    closed = attempt.model_copy(
+        update={"finished_at": at, "exit_code": ended.exit_code, "reason": ended.reason, "usage": usage}
+    )
+    return status.model_copy(
+        update={
+            "attempts": [*earlier, closed],
+            "exit_code": ended.exit_code,
+            "interruptions": status.interruptions + (ended.reason == INTERRUPTED),
+            "output": output or status.output,
+            "sandbox": sandbox or status.sandbox,
+        }
+    )
+
+
+def backing_off(task: ExecutionTask, retry: RetryAt, now: datetime.datetime) -> ExecutionTaskStatus:
+    """Another attempt follows, later."""
+    return _moved(task, Phase.BACKOFF, "Backoff", retry.message, now, next_retry_time=retry.when)
+
+
+def finished(
+    task: ExecutionTask, finish: Finish, now: datetime.datetime, policy: PolicyStatus | None = None
+) -> ExecutionTaskStatus:
+    """The end. `policy` is the decision where that is what ended it."""
+    started = task.status.start_time
+    error = None
+    if finish.phase is not Phase.SUCCEEDED:
+        error = ErrorStatus(category=finish.category, message=finish.message, retryable=finish.retryable)
+    return _moved(
+        task,
+        finish.phase,
+        finish.reason,
+        finish.message,
+        now,
+        completion_time=now,
+        duration=human_duration(now - started) if started else "",
+        next_retry_time=None,
+        error=error,
+        policy=policy or task.status.policy,
+    )
+
+
+def human_duration(span: datetime.timedelta) -> str:
+    """As kubectl writes durations, with tenths below ten seconds: `0.4s`, `42s`, `3m12s`, `2h5m`."""
+    seconds = max(0.0, span.total_seconds())
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minute}m" if minute else f"{hours}h"
+    if minutes:
+        return f"{minutes}m{second}s" if second else f"{minutes}m"
+    return f"{second}s"
+
+
+def _moved(
+    task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime, **changes: object
+) -> ExecutionTaskStatus:
+    conditions = conditions_for(
+        phase, reason, message, before=task.status.conditions, generation=task.metadata.generation, now=now
+    )
+    return task.status.model_copy(
+        update={
+            "observed_generation": task.metadata.generation,
+            "phase": phase,
+            "operation": task.spec.operation,
+            "message": message,
+            "conditions": conditions,
+            **changes,
+        }
+    )
+
+
+def _kept(attempts: list[AttemptStatus]) -> list[AttemptStatus]:
+    if len(attempts) <= KEPT_ATTEMPTS:
+        return attempts
+    return [attempts[0], *attempts[-(KEPT_ATTEMPTS - 1) :]]

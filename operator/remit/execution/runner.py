@@ -1,0 +1,237 @@
+"""Runs attempts: one asyncio task each, the output kept, the result stored before anyone is told.
+
+The runner knows nothing of API servers. Its caller records an attempt, starts it here, and is called back when its
+result can be collected: from memory or, after a restart, from the run store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+from pydantic import BaseModel
+
+from remit.api.base import MicroTime
+from remit.api.executiontask import AttemptStatus, OutputStatus, SandboxStatus, UsageStatus
+from remit.backends import AttemptRequest, Backend, ExitReason, Handle, Outcome
+from remit.errors import RemitError, SandboxUnavailable
+from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
+from remit.execution.output import OutputWriter, recovered
+from remit.execution.store import Run, RunStore
+from remit.telemetry import Redactor
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """All that it takes to run an attempt once. `secrets` are the values that must not be seen anywhere."""
+
+    key: str
+    namespace: str
+    uid: str
+    backend: str
+    request: AttemptRequest
+    max_output_bytes: int
+    tail_bytes: int
+    secrets: frozenset[str] = frozenset()
+
+
+class AttemptResult(BaseModel):
+    """How an attempt ended, as the run store keeps it."""
+
+    reason: str
+    message: str
+    exit_code: int | None = None
+    finished_at: MicroTime
+    usage: UsageStatus | None = None
+    output: OutputStatus | None = None
+    output_digest: str = ""
+    sandbox: SandboxStatus | None = None
+
+    @property
+    def ended(self) -> Ended:
+        return Ended(self.reason, self.message, self.exit_code)
+
+
+@dataclass(slots=True)
+class _Going:
+    task: asyncio.Task[None]
+    cancel: asyncio.Event
+    asked: str = CANCELLED
+    abandoned: bool = False
+
+
+@dataclass
+class Runner:
+    """Attempts in flight, by task uid. `on_ended` is called with the task's key, on the event loop.
+
+    Must live in a thread that lives as long as the process: the kernel ends a sandbox when the thread that started
+    it goes.
+    """
+
+    backends: Mapping[str, Backend]
+    store: RunStore
+    redactor: Redactor
+    on_ended: Callable[[str], None]
+    _going: dict[str, _Going] = field(default_factory=dict)
+    _results: dict[str, AttemptResult] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._going)
+
+    def running(self, uid: str) -> bool:
+        return uid in self._going
+
+    def start(self, attempt: Attempt) -> None:
+        """Start an attempt that status already tells of."""
+        cancel = asyncio.Event()
+        task = asyncio.create_task(self._run(attempt, cancel), name=f"attempt {attempt.request.id}")
+        self._going[attempt.uid] = _Going(task, cancel)
+
+    def stop(self, uid: str, reason: str = CANCELLED) -> None:
+        """Ask a run to end: SIGTERM, and after its grace period the end of everything it started."""
+        going = self._going.get(uid)
+        if going is not None and not going.cancel.is_set():
+            going.asked = reason
+            going.cancel.set()
+
+    def abandon(self, namespace: str, uid: str) -> None:
+        """The task is no more: end its run, and keep nothing of it."""
+        going = self._going.get(uid)
+        if going is None:
+            self.store.forget(namespace, uid)
+        else:
+            going.abandoned = True
+            self.stop(uid)
+
+    async def collect(self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int) -> AttemptResult:
+        """How an attempt that is not running here ended. `Interrupted` when nobody saw it end."""
+        result = self._results.get(attempt.id)
+        if result is not None:
+            return result
+        run = self.store.find(namespace, uid, attempt.id)
+        if run is not None and run.outcome is not None:
+            return AttemptResult.model_validate(run.outcome)
+        backend = self.backends.get(attempt.backend)
+        if run is not None and backend is not None and run.process is not None:
+            await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
+        return AttemptResult(
+            reason=INTERRUPTED,
+            message="the operator was stopped while this attempt was running; nothing of it is alive",
+            finished_at=_now(),
+            output=recovered(run.path, tail_bytes) if run is not None else None,
+        )
+
+    def forget(self, attempt_id: str) -> None:
+        """The result has been written to status; the run store has the rest."""
+        self._results.pop(attempt_id, None)
+
+    async def shutdown(self) -> None:
+        """End every run as `Interrupted` and wait until nothing of them is alive."""
+        for uid in list(self._going):
+            self.stop(uid, INTERRUPTED)
+        await asyncio.gather(*(going.task for going in self._going.values()), return_exceptions=True)
+
+    async def _run(self, attempt: Attempt, cancel: asyncio.Event) -> None:
+        run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
+        writer = OutputWriter(
+            run.path,
+            max_bytes=attempt.max_output_bytes,
+            tail_bytes=attempt.tail_bytes,
+            secrets=attempt.secrets,
+        )
+        with self.redactor.holding(attempt.secrets):
+            result = await self._result(attempt, run, writer, cancel)
+        going = self._going[attempt.uid]
+        if result.reason == CANCELLED and going.asked == INTERRUPTED:
+            message = "the operator was shut down while this attempt was running; nothing of it is alive"
+            result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
+        output = writer.close()
+        result = result.model_copy(update={"output": output, "output_digest": writer.digest})
+        if going.abandoned:
+            self.store.forget(attempt.namespace, attempt.uid)
+        else:
+            await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
+            self._results[attempt.request.id] = result
+        del self._going[attempt.uid]
+        self.on_ended(attempt.key)
+
+    async def _result(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
+        """Run it, and put whatever comes of it in the words of status."""
+        try:
+            return await self._outcome(attempt, run, writer, cancel)
+        except SandboxUnavailable as error:
+            return _failed("SandboxUnavailable", str(error))
+        except RemitError as error:
+            return _failed("BackendError", str(error))
+        except Exception:
+            log.exception("an attempt broke down", attempt=attempt.request.id)
+            return _failed("InternalError", "the operator failed to run it; its log says why")
+
+    async def _outcome(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
+        backend = self.backends[attempt.backend]
+        outcome = await backend.run(
+            attempt.request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
+        )
+        usage = outcome.usage
+        return AttemptResult(
+            **_ended(outcome, attempt.request),
+            finished_at=outcome.finished_at,
+            usage=UsageStatus(
+                cpu_seconds=round(usage.cpu_seconds, 3),
+                max_memory_bytes=usage.max_memory_bytes,
+                read_bytes=usage.read_bytes,
+                written_bytes=usage.written_bytes,
+            ),
+            sandbox=SandboxStatus(layers=list(outcome.layers), missing=list(outcome.missing)),
+        )
+
+
+def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | None]:
+    """Reason, message and exit code in the words of status."""
+    match outcome.reason:
+        case ExitReason.EXITED if outcome.exit_code == 0:
+            return {"reason": COMPLETED, "message": "completed", "exit_code": 0}
+        case ExitReason.EXITED:
+            return {
+                "reason": "ExitCode",
+                "message": f"exited with code {outcome.exit_code}",
+                "exit_code": outcome.exit_code,
+            }
+        case ExitReason.SIGNALED:
+            number = outcome.signal or 0
+            return {"reason": "Signal", "message": f"ended by signal {number}", "exit_code": 128 + number}
+        case ExitReason.TIMED_OUT:
+            return {
+                "reason": TIMEOUT,
+                "message": f"timed out after {request.timeout_seconds:g} s; everything it started was killed",
+                "exit_code": outcome.exit_code,
+            }
+        case ExitReason.CANCELLED:
+            return {
+                "reason": CANCELLED,
+                "message": "cancelled; everything it started was killed",
+                "exit_code": outcome.exit_code,
+            }
+        case ExitReason.OOM_KILLED:
+            limit = request.confinement.limits.memory_bytes
+            return {
+                "reason": "OOMKilled",
+                "message": f"used more than its {limit} bytes of memory; set spec.resources.memory higher",
+                "exit_code": 137,
+            }
+        case _:
+            return {"reason": str(outcome.reason), "message": outcome.message, "exit_code": outcome.exit_code}
+
+
+def _failed(reason: str, message: str) -> AttemptResult:
+    return AttemptResult(reason=reason, message=message, finished_at=_now())
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

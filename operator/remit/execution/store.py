@@ -1,0 +1,90 @@
+"""The run store: what must be found again after the operator was killed, and the output that outlives a run.
+
+    <root>/<namespace>/<task uid>/<attempt id>/
+        run.json        the process, from just after it started
+        outcome.json    how it ended; written before status is, so that a restart in between loses nothing
+        stdout.*  stderr.*   what was kept of the output (see `output.py`)
+
+Files are readable by the operator's user only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+
+class RunStore:
+    """Runs under `root`, which is made if need be."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root = root
+
+    def open(self, namespace: str, uid: str, attempt_id: str) -> Run:
+        """The run's directory, made if need be."""
+        path = self.root / namespace / uid / attempt_id
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Run(path)
+
+    def find(self, namespace: str, uid: str, attempt_id: str) -> Run | None:
+        path = self.root / namespace / uid / attempt_id
+        return Run(path) if path.is_dir() else None
+
+    def forget(self, namespace: str, uid: str) -> None:
+        """Remove everything that is kept of a task."""
+        shutil.rmtree(self.root / namespace / uid, ignore_errors=True)
+
+    def tasks(self) -> Iterator[tuple[str, str]]:
+        """Namespace and uid of every task of which something is kept."""
+        for path in self.root.glob("*/*"):
+            yield path.parent.name, path.name
+
+
+class Run:
+    """One attempt's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def process(self) -> dict[str, Any] | None:
+        """What `started` was told, or None when the run never came so far."""
+        return _read(self.path / "run.json")
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """What `ended` was told, or None when the run was lost."""
+        return _read(self.path / "outcome.json")
+
+    def started(self, process: dict[str, Any]) -> None:
+        # Not synced: if the machine itself goes down, so does the process.
+        _write(self.path / "run.json", process, sync=False)
+
+    def ended(self, outcome: dict[str, Any]) -> None:
+        _write(self.path / "outcome.json", outcome, sync=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _write(path: Path, document: dict[str, Any], *, sync: bool) -> None:
+    """Whole or not at all: a reader never sees half a document."""
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(orjson.dumps(document))
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,30 @@
+"""The command operation: from what the user wrote to the program that will run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from remit.policy import Command
+
+SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+"""Where bare names are looked up. Fixed: neither the operator's nor the task's PATH has a say."""
+
+
+def look_up(argv: Sequence[str], search_path: Sequence[str] = SEARCH_PATH) -> Command:
+    """The command with its program found, for one that runs beside the operator.
+
+    A path with a slash must be absolute: what a relative one means would depend on where the operator was started.
+    """
+    name = argv[0] if argv else ""
+    if name.startswith("/"):
+        candidates = [Path(os.path.normpath(name))]
+    elif "/" in name or not name or "\0" in name:
+        candidates = []
+    else:
+        candidates = [Path(directory) / name for directory in search_path]
+    for candidate in candidates:
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return Command(tuple(argv), resolved=str(candidate), real=str(candidate.resolve()))
+    return Command(tuple(argv))

@@ -1,0 +1,269 @@
+"""The one client that Remit talks to an API server with.
+
+How to reach the server and who we are comes from the official client's loader (kubeconfig with all its ways of
+logging in, or a pod's service account). Requests are plain JSON over aiohttp: Remit's objects are validated by its own
+models, and generated classes for everything else would be a second copy of Kubernetes.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import orjson
+
+from remit.api import GROUP, VERSION
+from remit.errors import ApiError, RemitError
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where a kind lives: `group` is empty for the core."""
+
+    group: str
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        prefix = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = [prefix, *(["namespaces", namespace] if namespace and self.namespaced else []), self.plural]
+        return "/".join([*parts, *([name] if name else []), *([subresource] if subresource else [])])
+
+
+TASKS = Resource(GROUP, VERSION, "executiontasks")
+POLICIES = Resource(GROUP, VERSION, "commandpolicies")
+DEPLOYMENTS = Resource(GROUP, VERSION, "deployments")
+EVENTS = Resource("", "v1", "events")
+SECRETS = Resource("", "v1", "secrets")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
+
+
+def pod_namespace() -> str:
+    """The namespace of the pod that this process runs in."""
+    return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach an API server, and as whom."""
+
+    server: str
+    ca_file: str | None = None
+    token: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    namespace: str = "default"
+    configuration: Any = None
+    """The official client's configuration, whose hook renews tokens that expire."""
+
+    @classmethod
+    async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
+        """From `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account."""
+        # Imported here: it takes a second, and `remit --help` needs none of it.
+        from kubernetes.aio import client, config
+
+        configuration = client.Configuration()
+        try:
+            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config(client_configuration=configuration)
+                namespace = pod_namespace()
+            else:
+                file = str(kubeconfig) if kubeconfig else None
+                await config.load_kube_config(file, context, client_configuration=configuration)
+                contexts, active = config.list_kube_config_contexts(file)
+                chosen = next((item for item in contexts if item["name"] == context), active)
+                namespace = chosen["context"].get("namespace", "default")
+        except config.ConfigException as error:
+            raise RemitError(
+                f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
+            ) from None
+        return cls(
+            server=configuration.host,
+            ca_file=configuration.ssl_ca_cert,
+            token=configuration.api_key.get("authorization") or configuration.api_key.get("BearerToken"),
+            cert_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            verify=bool(configuration.verify_ssl),
+            namespace=namespace,
+            configuration=configuration,
+        )
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        if not self.server.startswith("https:"):
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    async def authorization(self) -> str | None:
+        """The value of the Authorization header; renewed where the login says how."""
+        hook = getattr(self.configuration, "refresh_api_key_hook", None)
+        if hook is None:
+            return self.token
+        renewed = hook(self.configuration)
+        if renewed is not None:
+            await renewed
+        api_key = self.configuration.api_key
+        value: str | None = api_key.get("authorization") or api_key.get("BearerToken")
+        return value
+
+
+class Kube:
+    """A connection to an API server. Use it as an async context manager, in one event loop.
+
+    Methods raise `ApiError` with the server's own message and code.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(ssl=self.access.ssl_context() or True, limit=64, keepalive_timeout=60)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30, connect=5))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request; the answer's JSON object."""
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        headers = await self._headers(content_type)
+        data = orjson.dumps(body) if body is not None else None
+        url = self.access.server.rstrip("/") + path
+        try:
+            async with self._session.request(method, url, data=data, params=params, headers=headers) as response:
+                answer = await response.read()
+                if response.status >= 400:
+                    raise api_error(response.status, answer)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            text = f"{self.access.server} does not answer: {str(error) or type(error).__name__}"
+            raise ApiError(text, status=503, reason="ServiceUnavailable") from None
+        result: Object = orjson.loads(answer)
+        return result
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        return await self.request("GET", resource.path(namespace, name))
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> list[Object]:
+        """All objects, in pages behind the scenes."""
+        items: list[Object] = []
+        params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
+        params = {name: value for name, value in params.items() if value}
+        while True:
+            page = await self.request("GET", resource.path(namespace), params=params)
+            items += page.get("items", [])
+            if not (token := page.get("metadata", {}).get("continue")):
+                return items
+            params["continue"] = token
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        return await self.request("POST", resource.path(namespace), body=body)
+
+    async def replace(self, resource: Resource, namespace: str | None, name: str, body: Object) -> Object:
+        return await self.request("PUT", resource.path(namespace, name), body=body)
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str | None = None
+    ) -> Object:
+        """A JSON merge patch."""
+        return await self.request(
+            "PATCH",
+            resource.path(namespace, name, subresource),
+            body=body,
+            content_type="application/merge-patch+json",
+        )
+
+    async def apply(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, manager: str, force: bool = False
+    ) -> Object:
+        """Server-side apply, as `kubectl apply --server-side`."""
+        return await self.request(
+            "PATCH",
+            resource.path(namespace, name),
+            body=body,
+            params={"fieldManager": manager, "force": str(force).lower()},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str | None = None) -> None:
+        """Delete, only if it is still the object `uid` where that is given."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        await self.request("DELETE", resource.path(namespace, name), body=body)
+
+    async def watch(
+        self, resource: Resource, namespace: str | None = None, *, resource_version: str = "", field_selector: str = ""
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Changes as (type, object), until the server ends the stream."""
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        params = {"watch": "1", "resourceVersion": resource_version, "fieldSelector": field_selector}
+        url = self.access.server.rstrip("/") + resource.path(namespace)
+        timeout = aiohttp.ClientTimeout(total=None, connect=5)
+        async with self._session.get(
+            url,
+            params={name: value for name, value in params.items() if value},
+            headers=await self._headers(),
+            timeout=timeout,
+        ) as response:
+            if response.status >= 400:
+                raise api_error(response.status, await response.read())
+            # Lines may be longer than aiohttp's own line reader takes.
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        raise api_error(event["object"].get("code", 500), orjson.dumps(event["object"]))
+                    yield event["type"], event["object"]
+
+    async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}
+        authorization = await self.access.authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        return headers
+
+
+def api_error(status: int, body: bytes) -> ApiError:
+    """The server's refusal in its own words."""
+    try:
+        answer = orjson.loads(body)
+        return ApiError(str(answer["message"]), status=status, reason=str(answer.get("reason", "")))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ApiError(body.decode(errors="replace")[:500] or f"HTTP {status}", status=status)

@@ -1,0 +1,291 @@
+"""The operator: everything put together, started in order, and stopped without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from remit import __version__
+from remit.backends import ProcessBackend
+from remit.errors import ApiError, RemitError
+from remit.execution.admission import Admission
+from remit.execution.gates import Gates
+from remit.execution.runner import Runner
+from remit.execution.store import RunStore
+from remit.policy import Limits
+from remit.reconcilers.cache import Cache, key_of
+from remit.reconcilers.events import Recorder
+from remit.reconcilers.kube import POLICIES, TASKS, Access, Kube, Resource
+from remit.reconcilers.lease import Leader
+from remit.reconcilers.policies import Policies
+from remit.reconcilers.settings import Settings
+from remit.reconcilers.tasks import TaskReconciler
+from remit.reconcilers.watching import Watcher
+from remit.reconcilers.workqueue import WorkQueue
+from remit.sandbox import Host, Layer, probe_host
+from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+
+log = structlog.get_logger(__name__)
+
+WATCHED = (TASKS, POLICIES)
+
+
+@contextlib.asynccontextmanager
+async def running_operator(access: Access, settings: Settings, redactor: Redactor) -> AsyncIterator[Operator]:
+    """An operator at work; leaving the block stops it. Raises `RemitError` when it cannot start."""
+    async with contextlib.AsyncExitStack() as stack:
+        identity = stack.enter_context(_locked(settings.state_dir))
+        kube = await stack.enter_async_context(Kube(access))
+        await _wait_for_kinds(kube)
+        operator = Operator.build(kube, settings, redactor)
+        stack.callback(operator.audit.close)
+        await stack.enter_async_context(operator.health)
+        leader = Leader(kube, settings.operator_namespace, identity)
+        if settings.leader_election:
+            await leader.acquire()
+            stack.push_async_callback(leader.release)
+        await operator.start()
+        try:
+            if settings.leader_election:
+                operator.spawn(leader.keep(), "lease")
+            yield operator
+        finally:
+            await operator.stop()
+
+
+@dataclass
+class Operator:
+    """The parts. `failed` is done when one of them broke down for good."""
+
+    settings: Settings
+    kube: Kube
+    cache: Cache
+    queue: WorkQueue
+    watcher: Watcher
+    runner: Runner
+    tasks: TaskReconciler
+    policies: Policies
+    audit: AuditLog
+    events: Recorder
+    metrics: Metrics
+    health: HealthServer
+    checks: Checks
+    failed: asyncio.Future[None]
+    _background: list[asyncio.Task[Any]]
+
+    @classmethod
+    def build(cls, kube: Kube, settings: Settings, redactor: Redactor) -> Operator:
+        host = probe_host()
+        metrics = Metrics(__version__)
+        checks = Checks()
+        cache = Cache()
+        events = Recorder(kube, metrics)
+        audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
+        queue = WorkQueue(lambda key: tasks.reconcile(key), workers=settings.workers)
+        runner = Runner(
+            backends={
+                "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
+            },
+            store=RunStore(settings.state_dir / "runs"),
+            redactor=redactor,
+            on_ended=queue.add,
+        )
+        gates = Gates(wake=queue.add)
+        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        tasks = TaskReconciler(
+            kube=kube,
+            cache=cache,
+            runner=runner,
+            gates=gates,
+            policies=policies,
+            admission=Admission(settings.search_path, settings.max_concurrent, default_limits(host)),
+            audit=audit,
+            metrics=metrics,
+            events=events,
+        )
+        operator: Operator
+        watcher = Watcher(
+            kube.access, WATCHED, lambda *event: operator.on_event(*event), namespaces=settings.namespaces
+        )
+        operator = cls(
+            settings=settings,
+            kube=kube,
+            cache=cache,
+            queue=queue,
+            watcher=watcher,
+            runner=runner,
+            tasks=tasks,
+            policies=policies,
+            audit=audit,
+            events=events,
+            metrics=metrics,
+            health=HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port),
+            checks=checks,
+            failed=asyncio.get_running_loop().create_future(),
+            _background=[],
+        )
+        queue.on_error = operator.on_error
+        metrics.tasks_running.labels("process").set_function(lambda: len(runner))
+        metrics.tasks_queued.set_function(gates.waiting)
+        metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
+        checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
+        checks.ready["audit"] = audit.check
+        return operator
+
+    async def start(self) -> None:
+        """Know the world first, then watch it, then work."""
+        await self.resync()
+        self.watcher.start()
+        self.spawn(self.queue.run(), "work queue")
+        self.spawn(self.policies.keep_status(), "policy status")
+        self.spawn(self._resync_forever(), "resync")
+
+    async def stop(self) -> None:
+        """Take nothing new, end what runs, write what became of it."""
+        await self.watcher.stop()
+        await self.runner.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self.queue.drain()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.policies.write_status()
+        await self.events.drain()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run `work` beside the rest; if it ever fails, so has the operator."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._on_background_end)
+        self._background.append(task)
+
+    def _on_background_end(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            log.error("the operator cannot go on", part=task.get_name(), error=str(error))
+            self.failed.set_exception(error)
+
+    def on_event(self, plural: str, type_: str | None, obj: dict[str, Any]) -> None:
+        """What a watch saw, or what was there when it began."""
+        key = key_of(obj)
+        if type_ == "DELETED":
+            if self.cache.remove(plural, key, obj["metadata"].get("uid")) is not None:
+                self._on_gone(plural, key, obj)
+        elif self.cache.store(plural, obj):
+            self._on_changed(plural, key)
+
+    def on_error(self, key: str, error: Exception) -> None:
+        self.metrics.reconcile_errors.labels("ExecutionTask").inc()
+        if isinstance(error, RemitError):
+            log.warning("reconciling failed and is tried again", task=key, error=str(error))
+        else:
+            log.error("reconciling failed and is tried again", task=key, exc_info=error)
+
+    def _on_changed(self, plural: str, key: str) -> None:
+        if plural == TASKS.plural:
+            self.queue.add(key)
+        else:
+            self.policies.changed()
+
+    def _on_gone(self, plural: str, key: str, obj: dict[str, Any]) -> None:
+        if plural == TASKS.plural:
+            self.tasks.deleted(obj)
+            self.queue.add(key)
+        else:
+            self.policies.changed()
+
+    async def resync(self) -> None:
+        """List everything, look at everything, and forget what is gone: an expired watch reports no deletions."""
+        for resource in (POLICIES, TASKS):
+            known = {key: self.cache.get(resource.plural, key) for key in self.cache.keys(resource.plural)}
+            for key in self.cache.replace(resource.plural, await self._list(resource), frozenset(known)):
+                obj = self.cache.get(resource.plural, key)
+                if obj is None and (gone := known[key]) is not None:
+                    self._on_gone(resource.plural, key, gone)
+                else:
+                    self._on_changed(resource.plural, key)
+        for key in self.cache.keys(TASKS.plural):
+            self.queue.add(key)
+        self._sweep_runs()
+
+    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
+        if resource is POLICIES:
+            return await self.policies.list_all()
+        if not self.settings.namespaces:
+            return await self.kube.list(resource)
+        return [obj for namespace in self.settings.namespaces for obj in await self.kube.list(resource, namespace)]
+
+    async def _resync_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.resync_seconds)
+            try:
+                await self.resync()
+            except ApiError as error:
+                log.warning("a resync failed", error=str(error))
+
+    def _sweep_runs(self) -> None:
+        """Remove what is kept of tasks that are no more."""
+        alive = {obj["metadata"]["uid"] for obj in self.cache.all(TASKS.plural)}
+        for namespace, uid in list(self.runner.store.tasks()):
+            served = not self.settings.namespaces or namespace in self.settings.namespaces
+            if served and uid not in alive and not self.runner.running(uid):
+                self.runner.store.forget(namespace, uid)
+
+
+def default_limits(host: Host) -> Limits:
+    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
+    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
+    counted = host.abilities[Layer.CGROUP].available
+    return Limits(
+        memory=1024**3 if counted else None,
+        pids=512 if counted else None,
+        disk=256 * 1024**2,
+        open_files=1024,
+    )
+
+
+@contextlib.contextmanager
+def _locked(state_dir: Path) -> Iterator[str]:
+    """The state directory, ours alone. Gives this operator's name, which stays the same over restarts."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(state_dir / "operator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RemitError(
+                f"another operator works in {state_dir}; stop it, or give this one its own --state-dir"
+            ) from None
+        name = os.read(descriptor, 256).decode()
+        if not name:
+            name = f"{os.uname().nodename}-{secrets.token_hex(4)}"
+            os.write(descriptor, name.encode())
+            os.fsync(descriptor)
+        yield name
+    finally:
+        os.close(descriptor)
+
+
+async def _wait_for_kinds(kube: Kube) -> None:
+    """Wait until the server serves our kinds: their CRDs may be applied at this very moment."""
+    for attempt in range(60):
+        try:
+            for resource in WATCHED:
+                await kube.request("GET", resource.path(), params={"limit": "1"})
+        except ApiError as error:
+            if error.status not in {404, 503}:
+                raise
+            if attempt == 0:
+                log.info("waiting for Remit's CRDs", reason=str(error))
+            await asyncio.sleep(0.5)
+        else:
+            return
+    raise RemitError("Remit's CRDs are not installed; apply them with 'remit crds | kubectl apply -f -'")

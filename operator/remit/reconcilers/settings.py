@@ -1,0 +1,41 @@
+"""How an operator is set up. Every field is a flag of `remit operator` and a value of the chart."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remit.operations.command import SEARCH_PATH
+
+
+def default_state_dir() -> Path:
+    """/var/lib/remit for root, else what XDG says."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/remit")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "remit"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to serve; empty: all."""
+    operator_namespace: str = "remit-system"
+    """Where the policies live that are the ceiling for every namespace, and the Lease."""
+    state_dir: Path = field(default_factory=default_state_dir)
+    """The run store and the audit trail. One operator at a time."""
+    max_concurrent: int = 32
+    """Attempts running at once."""
+    workers: int = 16
+    """Objects reconciled at once."""
+    resync_seconds: float = 300
+    """How often everything is listed and looked at again, whatever the watches said."""
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
+    """Where /metrics, /healthz and /readyz are served; port 0 picks one."""
+    search_path: tuple[str, ...] = SEARCH_PATH
+    """Where bare program names are looked up."""
+    read_only_paths: tuple[Path, ...] = ()
+    """Further directories of the host that sandboxes may read, for programs outside /usr."""
+    leader_election: bool = True
+    """Hold a Lease, so that of several operators one works."""

@@ -1,0 +1,284 @@
+"""ExecutionTasks: one look at a task, one idempotent step. What the step is, `remit.execution.lifecycle` decides."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from remit.api import ExecutionTask, Phase
+from remit.api.executiontask import PolicyStatus
+from remit.errors import ApiError, InvalidInput
+from remit.execution import progress
+from remit.execution.admission import Admission, Admitted, Refused
+from remit.execution.gates import Gates
+from remit.execution.lifecycle import (
+    Begin,
+    Collect,
+    Expire,
+    Finish,
+    Idle,
+    Stop,
+    after_attempt,
+    deadline,
+    next_step,
+)
+from remit.execution.runner import AttemptResult, Runner
+from remit.reconcilers.cache import Cache
+from remit.reconcilers.events import Recorder
+from remit.reconcilers.kube import TASKS, Kube, Object
+from remit.reconcilers.policies import Policies
+from remit.reconcilers.status import Outdated, StatusWriter
+from remit.reconcilers.values import MissingReference, resolve_environment
+from remit.telemetry import AuditEvent, AuditLog, Metrics
+
+log = structlog.get_logger(__name__)
+
+QUEUED_IS_WORTH_A_WRITE = 5.0
+"""Seconds that a task waits for its turn before status says so. Most never wait that long, and a write costs more."""
+
+
+@dataclass
+class TaskReconciler:
+    """Takes tasks from their creation to their one honest end."""
+
+    kube: Kube
+    cache: Cache
+    runner: Runner
+    gates: Gates
+    policies: Policies
+    admission: Admission
+    audit: AuditLog
+    metrics: Metrics
+    events: Recorder
+    now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    _writer: StatusWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+
+    async def reconcile(self, key: str) -> float | None:
+        """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
+        obj = self.cache.get(TASKS.plural, key)
+        if obj is None:
+            self.gates.leave(key)
+            return None
+        try:
+            task = ExecutionTask.parse(obj)
+        except InvalidInput as error:
+            await self._refuse_unreadable(obj, error)
+            return None
+        uid = task.metadata.uid
+        with structlog.contextvars.bound_contextvars(task=key, uid=uid):
+            try:
+                return await self._step(task, obj)
+            except Outdated:
+                return 0.0
+
+    def deleted(self, obj: Object) -> None:
+        """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        metadata = obj["metadata"]
+        self.runner.abandon(metadata["namespace"], metadata["uid"])
+
+    async def _step(self, task: ExecutionTask, obj: Object) -> float | None:
+        now = self.now()
+        match next_step(task, running=self.runner.running(task.metadata.uid), now=now):
+            case Idle(until=until):
+                return (until - now).total_seconds() if until else None
+            case Stop():
+                self.runner.stop(task.metadata.uid)
+            case Expire():
+                await self._expire(task)
+            case Collect(attempt=attempt):
+                result = await self.runner.collect(
+                    task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes
+                )
+                return await self._settle(task, obj, result)
+            case Finish() as finish:
+                await self._finish(task, obj, finish)
+            case Begin(number=number):
+                return await self._begin(task, obj, number)
+        return None
+
+    async def _begin(self, task: ExecutionTask, obj: Object, number: int) -> float | None:
+        """Ask policy and queue, resolve what the task refers to, record the attempt, start it."""
+        verdict = self.admission.decide(task, self.policies.current())
+        if isinstance(verdict, Refused) and verdict.by_policy:
+            # A policy applied just before the task may not have come by our watch yet. No is final: ask the server.
+            verdict = self.admission.decide(task, await self.policies.fresh())
+        if isinstance(verdict, Refused):
+            await self._refuse(task, obj, verdict)
+            return None
+        hold = self._take_turn(task, verdict)
+        if hold is not None:
+            return await self._wait_for_turn(task, obj, *hold)
+        try:
+            environment = await resolve_environment(self.kube, task.metadata.namespace, task.spec)
+        except MissingReference as error:
+            self.gates.leave(task.key)
+            return await self._wait_for_reference(task, obj, str(error))
+        # Only now is it known which names `envFrom` brings.
+        verdict = self.admission.decide(task, self.policies.current(), environment.env)
+        if isinstance(verdict, Refused):
+            await self._refuse(task, obj, verdict)
+            return None
+        try:
+            limit = deadline(task)
+            left = (limit - self.now()).total_seconds() if limit else None
+            attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets, left)
+            await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
+            await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
+        except BaseException:
+            self.gates.leave(task.key)
+            raise
+        self.runner.start(attempt)
+        self.policies.count(task.metadata.namespace, task.metadata.name, verdict.status)
+        if number == 1 and task.metadata.creation_timestamp is not None:
+            self.metrics.task_queue.observe((self.now() - task.metadata.creation_timestamp).total_seconds())
+        self.metrics.policy_decisions.labels("Audited" if verdict.status.audited else "Allowed").inc()
+        return None
+
+    def _take_turn(self, task: ExecutionTask, verdict: Admitted) -> tuple[str, float] | None:
+        """None when it may start now; otherwise why not, and seconds until it is worth asking again."""
+        shut = self.gates.enter(task.key, self.admission.capacities(verdict))
+        if shut is not None:
+            return f"waits for its turn: {shut} runs as many as it may", 60.0
+        wait = self.policies.take_tokens(verdict, self.now())
+        if wait > 0:
+            self.gates.leave(task.key)
+            return f"waits for its turn: policy {verdict.status.name} lets no more start this minute", wait
+        return None
+
+    async def _wait_for_turn(self, task: ExecutionTask, obj: Object, why: str, seconds: float) -> float:
+        since = task.status.next_retry_time or task.metadata.creation_timestamp or self.now()
+        waited = (self.now() - since).total_seconds()
+        if waited < QUEUED_IS_WORTH_A_WRITE:
+            return min(seconds, QUEUED_IS_WORTH_A_WRITE - waited)
+        if task.status.phase is not Phase.QUEUED or task.status.message != why:
+            await self._writer.write(obj, progress.waiting(task, Phase.QUEUED, "Queued", why, self.now()))
+        return seconds
+
+    async def _wait_for_reference(self, task: ExecutionTask, obj: Object, why: str) -> float:
+        if task.status.message != why:
+            await self._writer.write(obj, progress.waiting(task, Phase.PENDING, "WaitingForReference", why, self.now()))
+            self.events.record(obj, "Warning", "WaitingForReference", why)
+        since = task.status.queued_at or self.now()
+        # Soon at first, then ever more patiently.
+        return min(60.0, max(0.5, (self.now() - since).total_seconds()))
+
+    async def _settle(self, task: ExecutionTask, obj: Object, result: AttemptResult) -> float | None:
+        """An attempt has ended: the end of the task, or a retry. One write says both."""
+        self.gates.leave(task.key)
+        now = self.now()
+        what_follows = after_attempt(task, result.ended, now=now, draw=random.random())  # noqa: S311 (jitter)
+        attempt = task.status.attempts[-1]
+        closed = progress.attempt_ended(
+            task,
+            result.ended,
+            at=result.finished_at,
+            usage=result.usage,
+            output=result.output,
+            sandbox=result.sandbox,
+        )
+        await self.audit.append_async(_execution(task, obj, attempt.id, result))
+        task = task.model_copy(update={"status": closed})
+        if isinstance(what_follows, Finish):
+            await self._finish(task, obj, what_follows)
+            self.runner.forget(attempt.id)
+            return None
+        status = progress.backing_off(task, what_follows, now)
+        await self._writer.write(obj, status)
+        self.runner.forget(attempt.id)
+        self.events.record(obj, "Warning", "BackOff", f"attempt {attempt.number} {what_follows.message}")
+        return (what_follows.when - now).total_seconds()
+
+    async def _finish(
+        self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None
+    ) -> None:
+        """Write the end of the task, once, and tell everyone."""
+        self.gates.leave(task.key)
+        status = progress.finished(task, finish, self.now(), policy)
+        await self._writer.write(obj, status)
+        succeeded = finish.phase is Phase.SUCCEEDED
+        self.events.record(obj, "Normal" if succeeded else "Warning", finish.reason, finish.message)
+        labels = task.spec.operation, task.spec.backend
+        self.metrics.task_finished.labels(*labels, finish.reason).inc()
+        if status.start_time is not None and status.completion_time is not None:
+            seconds = (status.completion_time - status.start_time).total_seconds()
+            self.metrics.task_duration.labels(*labels).observe(seconds)
+        log.info("task finished", phase=str(finish.phase), reason=finish.reason)
+
+    async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> None:
+        await self.audit.append_async(_decision(task, obj, refused))
+        if refused.by_policy and refused.status is not None:
+            self.metrics.policy_decisions.labels("Denied").inc()
+            self.policies.count(task.metadata.namespace, task.metadata.name, refused.status, refused.finish.message)
+        await self._finish(task, obj, refused.finish, refused.status)
+
+    async def _refuse_unreadable(self, obj: Object, error: InvalidInput) -> None:
+        """The object passed the API server, and is still not one: an older CRD, or a newer one, is installed."""
+        if (obj.get("status") or {}).get("phase") in set(Phase):
+            return
+        blank = ExecutionTask.parse({**obj, "spec": {"command": {"argv": ["-"]}}, "status": {}})
+        finish = Finish(Phase.FAILED, "Invalid", "Invalid", f"{error}; install the CRDs of this version of Remit")
+        status = progress.finished(blank, finish, self.now()).model_copy(update={"operation": ""})
+        await self._writer.write(obj, status)
+        self.events.record(obj, "Warning", "Invalid", finish.message)
+
+    async def _expire(self, task: ExecutionTask) -> None:
+        metadata = task.metadata
+        try:
+            await self.kube.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                raise
+        self.metrics.api_writes.labels("delete", "ExecutionTask").inc()
+
+
+def requester(obj: Object) -> str:
+    """Who asked, as far as the object tells: the field manager that set the spec first."""
+    entries = [entry for entry in obj["metadata"].get("managedFields", []) if "f:spec" in entry.get("fieldsV1", {})]
+    first = min(entries, key=lambda entry: entry.get("time", ""), default=None)
+    return f"manager:{first['manager']}" if first else ""
+
+
+def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
+    status, command = verdict.status, verdict.command
+    return AuditEvent(
+        kind="decision",
+        namespace=task.metadata.namespace,
+        task=task.metadata.name,
+        uid=task.metadata.uid,
+        who=requester(obj),
+        attempt=attempt,
+        argv=command.argv if command else (),
+        executable=command.program if command else "",
+        resolved=(command.resolved or "") if command else "",
+        policy=status.name if status else "",
+        rule=status.rule if status else "",
+        verdict="Allowed" if isinstance(verdict, Admitted) else "Denied",
+        reason="" if isinstance(verdict, Admitted) else verdict.finish.reason,
+        message="" if isinstance(verdict, Admitted) else verdict.finish.message,
+        backend=task.spec.backend,
+    )
+
+
+def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptResult) -> AuditEvent:
+    usage = result.usage.model_dump(by_alias=True) if result.usage else {}
+    return AuditEvent(
+        kind="execution",
+        namespace=task.metadata.namespace,
+        task=task.metadata.name,
+        uid=task.metadata.uid,
+        who=requester(obj),
+        attempt=attempt,
+        verdict=result.reason,
+        message=result.message,
+        backend=task.spec.backend,
+        exit_code=result.exit_code,
+        usage=usage,
+        output_digest=result.output_digest,
+    )

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.execution.output import OutputWriter, kept_files, recovered, text_tail
+
+
+def kept(directory: Path, stream: str = "stdout") -> bytes:
+    files, _ = kept_files(directory, stream)  # type: ignore[arg-type]
+    return b"".join(path.read_bytes() for path in files)
+
+
+def test_short_output_is_kept_whole(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=100, tail_bytes=5)
+    writer.write("stdout", b"hello ")
+    writer.write("stdout", b"world")
+    writer.write("stderr", b"oh")
+    status = writer.close()
+    assert kept(tmp_path) == b"hello world"
+    assert (status.stdout_tail, status.stderr_tail) == ("world", "oh")
+    assert (status.stdout_bytes, status.stderr_bytes, status.truncated) == (11, 2, False)
+
+
+def test_of_long_output_the_beginning_and_the_end_are_kept(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=10)
+    data = b"".join(b"%06d\n" % number for number in range(10_000))
+    for start in range(0, len(data), 777):
+        writer.write("stdout", data[start : start + 777])
+    status = writer.close()
+    found = kept(tmp_path)
+    assert len(found) <= 1000
+    assert found[:500] == data[:500]
+    assert data.endswith(found[500:])
+    assert len(found) > 800
+    assert kept_files(tmp_path, "stdout")[1]
+    assert status.truncated
+    assert status.stdout_bytes == len(data)
+    assert status.stdout_tail == data[-10:].decode()
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=100, tail_bytes=5)
+    writer.write("stdout", b"x")
+    writer.close()
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_full_disk_stops_the_keeping_and_not_the_run(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path / "missing", max_bytes=100, tail_bytes=5)
+    writer.write("stdout", b"hello")
+    status = writer.close()
+    assert status.truncated
+    assert status.stdout_tail == "hello"
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 3])
+def test_tiny_limits(tmp_path: Path, limit: int) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=limit, tail_bytes=0)
+    writer.write("stdout", b"abcdefgh")
+    status = writer.close()
+    assert status.truncated
+    assert status.stdout_tail == ""
+
+
+def test_secrets_are_taken_out_even_when_cut_in_two(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=100, secrets=frozenset({"hunter2!"}))
+    writer.write("stdout", b"the word is hunt")
+    writer.write("stdout", b"er2! indeed")
+    status = writer.close()
+    assert "hunter2" not in status.stdout_tail
+    assert b"hunter2" not in kept(tmp_path)
+    assert status.stdout_tail.endswith("indeed")
+
+
+def test_what_a_killed_operator_left_behind_is_found(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=4)
+    writer.write("stdout", b"left behind")
+    status = recovered(tmp_path, 4)
+    assert status.stdout_tail == "hind"
+    assert status.stdout_bytes == 11
+    writer.close()
+
+
+@given(st.binary(max_size=64), st.integers(0, 32))
+def test_tails_are_valid_text_of_bounded_size(data: bytes, limit: int) -> None:
+    text = text_tail(data[-limit:] if limit else b"", limit)
+    assert len(text.encode()) <= limit
+    assert "\0" not in text
+
+
+def test_a_character_cut_in_half_is_dropped() -> None:
+    data = "aé".encode() * 10
+    assert text_tail(data[-3:], 3) == "aé"
+    assert text_tail(data[-4:], 4) == "aé"

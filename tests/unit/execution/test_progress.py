@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+
+from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
+from remit.api.executiontask import PolicyStatus
+from remit.execution import progress
+from remit.execution.lifecycle import Ended, Finish, RetryAt
+
+NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
+ALLOWED = PolicyStatus(name="p", rule="commands.allow[0]", decision="Allowed")
+
+
+def later(seconds: float) -> datetime.datetime:
+    return NOW + datetime.timedelta(seconds=seconds)
+
+
+def task(status: ExecutionTaskStatus | None = None, **spec: Any) -> ExecutionTask:
+    whole = ExecutionTask.parse(
+        {"metadata": {"name": "t", "generation": 3}, "spec": {"command": {"argv": ["true"]}, **spec}}
+    )
+    return whole.model_copy(update={"status": status or ExecutionTaskStatus()})
+
+
+def truths(status: ExecutionTaskStatus) -> dict[str, str]:
+    return {condition.type: condition.status for condition in status.conditions}
+
+
+def test_a_life_in_four_writes() -> None:
+    running = progress.begun(task(), "u-1", ALLOWED, NOW)
+    assert running.phase is Phase.RUNNING
+    assert running.observed_generation == 3
+    assert running.attempts[0].finished_at is None
+    assert truths(running) == {
+        "Succeeded": "Unknown", "Finished": "False", "Reconciling": "True", "Stalled": "False",
+    }  # fmt: skip
+
+    failed = progress.attempt_ended(task(running), Ended("ExitCode", "exited with code 7", 7), at=later(1))
+    backoff = progress.backing_off(task(failed), RetryAt(later(3), "next attempt in 2.0 s"), later(1))
+    assert (backoff.phase, backoff.exit_code, backoff.next_retry_time) == (Phase.BACKOFF, 7, later(3))
+
+    again = progress.begun(task(backoff), "u-2", ALLOWED, later(3))
+    assert (again.attempt_count, again.start_time, again.next_retry_time) == (2, NOW, None)
+
+    closed = progress.attempt_ended(task(again), Ended("Completed", "completed", 0), at=later(4))
+    done = progress.finished(task(closed), Finish(Phase.SUCCEEDED, "Completed", "", "completed"), later(4))
+    assert truths(done) == {"Succeeded": "True", "Finished": "True", "Reconciling": "False", "Stalled": "False"}
+    assert (done.duration, done.exit_code, done.error) == ("4.0s", 0, None)
+    assert [attempt.reason for attempt in done.attempts] == ["ExitCode", "Completed"]
+
+
+def test_a_denied_task_is_stalled_and_says_why() -> None:
+    denied = PolicyStatus(decision="Denied")
+    status = progress.finished(task(), Finish(Phase.DENIED, "NoPolicy", "Denied", "no policy"), NOW, denied)
+    assert truths(status)["Stalled"] == "True"
+    assert status.error is not None
+    assert (status.error.category, status.error.retryable) == ("Denied", False)
+    assert status.policy == denied
+    assert status.duration == ""
+
+
+def test_a_transition_time_moves_only_with_its_status() -> None:
+    running = progress.begun(task(), "u-1", ALLOWED, NOW)
+    ended = progress.finished(task(running), Finish(Phase.FAILED, "ExitCode", "ExitCode", "no"), later(9))
+    times = {condition.type: condition.last_transition_time for condition in ended.conditions}
+    assert times["Succeeded"] == times["Finished"] == later(9)
+    queued = progress.waiting(task(running), Phase.QUEUED, "Queued", "waits", later(5))
+    assert {condition.last_transition_time for condition in queued.conditions} == {NOW}
+
+
+def test_of_many_attempts_the_first_and_the_latest_are_shown() -> None:
+    status = ExecutionTaskStatus()
+    for number in range(1, 31):
+        status = progress.begun(task(status), f"u-{number}", ALLOWED, NOW)
+        status = progress.attempt_ended(task(status), Ended("ExitCode", "no", 1), at=NOW)
+    assert [attempt.number for attempt in status.attempts] == [1, *range(22, 31)]
+    assert status.attempt_count == 30
+
+
+def test_interruptions_are_counted() -> None:
+    status = progress.begun(task(), "u-1", ALLOWED, NOW)
+    assert progress.attempt_ended(task(status), Ended("Interrupted", "lost"), at=NOW).interruptions == 1
+    assert progress.attempt_ended(task(status), Ended("Timeout", "late"), at=NOW).interruptions == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.0s"),
+        (0.04, "0.0s"),
+        (9.94, "9.9s"),
+        (42.4, "42s"),
+        (60, "1m"),
+        (192, "3m12s"),
+        (7200, "2h"),
+        (7500, "2h5m"),
+    ],
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert progress.human_duration(datetime.timedelta(seconds=seconds)) == text
