@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from remit.errors import InvalidInput
 from remit.sandbox.bubblewrap import command_line, encode, private_arguments
-from remit.sandbox.filesystem import ACCOUNTS, sealing, system_mounts
+from remit.sandbox.filesystem import sealing, system_files, system_mounts
 from remit.sandbox.model import Bubblewrap, Network
 from remit.sandbox.rlimits import RESOURCES
 
@@ -47,8 +47,11 @@ class Launch:
         """
         _check(executable, argv, env, files, working_dir)
         self._descriptors: set[int] = set()
+        shared = network == "host"
         try:
-            placed = {path: self._holding(content) for path, content in {**ACCOUNTS, **files}.items()}
+            placed = {
+                path: self._holding(content) for path, content in {**system_files(network=shared), **files}.items()
+            }
             private = encode(private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir))
             private_fd = self._holding(private)
             go_read, self._go = self._pipe()
@@ -59,7 +62,7 @@ class Launch:
         except OSError:
             self.close()
             raise
-        self._system = encode([*system_mounts(network=network == "host", read_only_paths=read_only_paths), *sealing()])
+        self._system = encode([*system_mounts(network=shared, read_only_paths=read_only_paths), *sealing()])
         self._rlimits = own
         self.pass_fds = (
             *(placed.values()),
