@@ -1,0 +1,62 @@
+# Everything runs in .venv, which is made on first use with the exact versions of constraints.txt. After that no target
+# needs a network. PYTHON picks another interpreter than the newest suitable one on PATH.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach candidate,python3 python3.13 python3.12 python3.11,\
+  $(shell $(candidate) -c '$(SUITABLE)' 2>/dev/null && echo $(candidate))))
+PYTEST := $(BIN)/python -m pytest
+MINIMUM_COVERAGE := 85
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check crds docs bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runs ## Watch policies and tasks at work, with stock kubectl and no cluster
+	@$(BIN)/remit demo
+
+up: $(VENV)/.runs ## Serve the embedded control plane with the operator, until interrupted
+	@$(BIN)/remit up
+
+test: $(VENV)/.runs ## Run all tests and print the coverage
+	$(PYTEST) -n 2 --dist loadfile --ignore tests/bench --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
+
+check: $(VENV)/.develops ## Run the static checks, and compare generated files with the models
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml operator
+	$(BIN)/python -m remit.api --check
+	$(PYTEST) -q -p no:cacheprovider tests/unit/packaging
+
+crds: $(VENV)/.runs ## Write what is generated from the models: crds/, the chart's copy, docs/api-reference.md
+	$(BIN)/python -m remit.api
+
+docs: crds
+
+bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
+	$(PYTEST) tests/bench -s
+
+clean: ## Remove what was built, .venv included
+	rm -rf $(VENV) .coverage* htmlcov dist build .*_cache .hypothesis .benchmarks
+
+$(VENV)/.runs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(call install,test)
+
+$(VENV)/.develops: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(call install,dev)
+	@touch $(VENV)/.runs
+
+$(VENV)/bin/python:
+	@$(if $(PYTHON),,echo "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3 python3-venv)" >&2; exit 1)
+	$(PYTHON) -m venv $(VENV)
+
+# Build isolation reads only PIP_CONSTRAINT, so that the build tools are pinned too.
+define install
+echo "installing into $(VENV) …"; PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+  $(BIN)/python -m pip install --quiet --editable '.[$(1)]' && touch $@
+endef

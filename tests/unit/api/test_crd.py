@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, Field
+
+from remit.api import crd
+
+CRDS = crd.crds()
+BY_KIND = {definition["spec"]["names"]["kind"]: definition for definition in CRDS}
+ALLOWED_KEYS = {
+    "type", "format", "description", "default", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength",
+    "minItems", "maxItems", "minProperties", "maxProperties", "required", "properties", "items", "additionalProperties",
+    "exclusiveMinimum", "exclusiveMaximum",
+    "x-kubernetes-validations", "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+}  # fmt: skip
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    return BY_KIND[kind]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, part in schema.get("properties", {}).items():
+        yield from walk(part, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield from walk(schema[key], f"{path}[]")
+
+
+EVERYWHERE = [(kind, path, part) for kind in BY_KIND for path, part in walk(schema_of(kind))]
+
+
+def at(kind: str, path: str) -> dict[str, Any]:
+    return next(part for found, where, part in EVERYWHERE if (found, where) == (kind, path))
+
+
+def test_every_part_is_structural() -> None:
+    for kind, path, part in EVERYWHERE:
+        assert part.keys() <= ALLOWED_KEYS, (kind, path)
+        assert ("type" in part) != part.get("x-kubernetes-int-or-string", False), (kind, path)
+        assert not ("properties" in part and "additionalProperties" in part), (kind, path)
+
+
+def test_explain_has_a_text_for_every_field() -> None:
+    silent = [
+        f"{kind}{path}"
+        for kind, path, part in EVERYWHERE
+        if path.startswith((".spec", ".status")) and not path.endswith("[]") and not part.get("description")
+    ]
+    assert silent == []
+
+
+def test_everything_that_users_write_has_a_bound() -> None:
+    """The API server refuses rules over unbounded values, and etcd objects of any size."""
+    bounds = {"string": {"maxLength", "enum", "pattern"}, "array": {"maxItems"}}
+    unbounded = [
+        f"{kind}{path}"
+        for kind, path, part in EVERYWHERE
+        if path.startswith(".spec") and (wanted := bounds.get(part.get("type", ""))) and not wanted & part.keys()
+    ]
+    assert unbounded == []
+
+
+def test_an_object_that_holds_defaults_is_itself_a_default() -> None:
+    assert at("ExecutionTask", ".spec.retry")["default"] == {}
+    assert at("ExecutionTask", ".spec.retry.backoff")["default"] == {}
+    assert at("ExecutionTask", ".spec.retry.backoff.factor")["default"] == 2
+    assert "default" not in at("ExecutionTask", ".spec.resources"), "nothing in it has a default"
+    assert "default" not in at("ExecutionTask", ".spec.schedule"), "it means something that it is not there"
+
+
+def test_status_says_nothing_until_the_operator_does() -> None:
+    for kind in BY_KIND:
+        assert at(kind, ".status")["default"] == {"observedGeneration": -1}
+    filled = [f"{kind}{path}" for kind, path, part in EVERYWHERE if path.startswith(".status.") and "default" in part]
+    assert filled == []
+
+
+def test_quantities_are_numbers_or_strings() -> None:
+    memory = at("ExecutionTask", ".spec.resources.memory")
+    assert memory["x-kubernetes-int-or-string"] is True
+    assert memory["minimum"] == 0
+    assert memory["pattern"].startswith("^[0-9]+")
+
+
+def test_rules_that_look_at_the_old_object_stay_out_of_lists() -> None:
+    """An API server refuses them there: it cannot tell which old item an item was."""
+    inside = [path for _, path, part in EVERYWHERE if "[]" in path and "oldSelf" in json.dumps(part)]
+    assert inside == []
+
+
+def test_conditions_are_told_apart_by_type() -> None:
+    for kind in BY_KIND:
+        conditions = at(kind, ".status.conditions")
+        assert (conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_kubectl_knows_the_kind(kind: str) -> None:
+    names = BY_KIND[kind]["spec"]["names"]
+    assert names["categories"] == ["remit"]
+    assert names["singular"] == kind.lower()
+    version = BY_KIND[kind]["spec"]["versions"][0]
+    assert version["subresources"]["status"] == {}
+    for column in version["additionalPrinterColumns"]:
+        path = column["jsonPath"].split("[")[0]
+        assert path.startswith(".metadata") or at(kind, path)
+
+
+def test_selectable_fields_are_scalars() -> None:
+    for kind, definition in BY_KIND.items():
+        for field in definition["spec"]["versions"][0]["selectableFields"]:
+            assert at(kind, field["jsonPath"])["type"] in {"string", "boolean", "integer"}
+
+
+def test_a_crd_fits_into_the_annotation_of_kubectl_apply() -> None:
+    for definition in CRDS:
+        assert len(json.dumps(definition)) < 262_144
+
+
+def test_rendering_loses_nothing() -> None:
+    assert list(yaml.safe_load_all(crd.render())) == CRDS
+    assert [yaml.safe_load(text) for text in crd.files().values()] == CRDS
+
+
+class Inner(BaseModel):
+    number: Annotated[float, Field(gt=0, lt=5)] | None = None
+    """Between."""
+
+
+def convert(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    return crd.structural(schema, definitions)
+
+
+def test_exclusive_bounds_take_the_boolean_form() -> None:
+    number = convert(Inner)["properties"]["number"]
+    assert number == {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 5, "exclusiveMaximum": True}
+
+
+def test_sets_and_constants_and_references() -> None:
+    class Outer(BaseModel):
+        members: set[str] = set()
+        inner: Inner = Field(Inner(), description="Described\nhere.")
+        fixed: Annotated[str, Field(json_schema_extra={"const": "x"})] = "x"
+
+    properties = convert(Outer)["properties"]
+    assert properties["members"] == {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}
+    assert properties["inner"]["description"] == "Described here."
+    assert properties["inner"]["type"] == "object"
+    assert properties["fixed"]["enum"] == ["x"]
+
+
+def test_what_cannot_be_said_structurally_is_refused() -> None:
+    class Union(BaseModel):
+        either: int | list[str]
+
+    class Anything(BaseModel):
+        extra: dict[str, Any]
+
+    for model in (Union, Anything):
+        with pytest.raises(TypeError, match="no place in a structural schema"):
+            convert(model)
