@@ -10,10 +10,10 @@ PYTEST := $(BIN)/python -m pytest
 MINIMUM_COVERAGE := 85
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check crds docs bench clean
+.PHONY: help demo up test check crds docs transcript bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runs ## Watch policies and tasks at work, with stock kubectl and no cluster
 	@$(BIN)/remit demo
@@ -37,6 +37,9 @@ crds: $(VENV)/.runs ## Write what is generated from the models: crds/, the chart
 	$(BIN)/python -m remit.api
 
 docs: crds
+
+transcript: $(VENV)/.runs ## Write what the demo prints into the README
+	$(BIN)/python tests/transcript.py
 
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
 	$(PYTEST) tests/bench -s

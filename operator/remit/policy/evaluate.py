@@ -12,7 +12,8 @@ from remit.policy.match import Command
 from remit.policy.request import Request
 
 _SHOWN = 200
-_SHOWN_RULES = 5
+_SHOWN_RULES = 3
+_SHOWN_PROGRAMS = 20
 
 
 class Reason(StrEnum):
@@ -123,11 +124,18 @@ def _denied_by(policy: CompiledPolicy, rule: CompiledRule, command: Command) -> 
 
 def _what_is_allowed(policy: CompiledPolicy, command: Command) -> str:
     start = f"no rule of policy {policy.key} allows {shown(command)}"
-    for rule in policy.allow:
-        if near := rule.matcher.near_miss(command):
-            return f"{start}; {rule.name} allows `{rule.matcher}`, but {near}"
     if not policy.allow:
         return f"{start}: it has no spec.commands.allow"
-    rules = [f"`{rule.matcher}`" for rule in policy.allow[:_SHOWN_RULES]]
-    more = len(policy.allow) - len(rules)
-    return f"{start}; it allows {', '.join(rules)}{f' and {more} more' if more else ''}"
+    concerned = [rule for rule in policy.allow if rule.matcher.concerns(command)]
+    for rule in concerned:
+        if near := rule.matcher.near_miss(command):
+            return f"{start}; {_shown_rule(rule)}, but {near}"
+    if concerned:
+        return f"{start}; {' and '.join(map(_shown_rule, concerned[:_SHOWN_RULES]))}"
+    programs = dict.fromkeys(rule.matcher.about or f"`{rule.matcher}`" for rule in policy.allow)
+    more = ", …" if len(programs) > _SHOWN_PROGRAMS else ""
+    return f"{start}; what it allows is about {', '.join(list(programs)[:_SHOWN_PROGRAMS])}{more}"
+
+
+def _shown_rule(rule: CompiledRule) -> str:
+    return f"{rule.name}{f' ({rule.reason})' if rule.reason else ''} allows `{rule.matcher}`"

@@ -8,12 +8,15 @@ program as written, as resolved, and where its links end, each with and without 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from remit.policy.argv import canonical
 from remit.policy.patterns import Pattern
+
+_LITERAL: Final = re.compile(r"[A-Za-z0-9_/-]+(?=[ (]|$)")
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,25 @@ class Command:
 
 class Matcher(Protocol):
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """In RE2 instructions."""
+        ...
+
+    @property
+    def about(self) -> str:
+        """The program that it is meant for; empty when that cannot be told."""
+        ...
 
     def allows(self, command: Command) -> bool: ...
 
     def denies(self, command: Command) -> bool: ...
 
+    def concerns(self, command: Command) -> bool:
+        """Whether it is meant for the command's program."""
+        ...
+
     def near_miss(self, command: Command) -> str | None:
-        """Why it does not match a command that it seems meant for."""
+        """For a rule that concerns the command and does not match: what is in the way, if that can be told."""
         ...
 
     def __str__(self) -> str:
@@ -71,6 +85,14 @@ class PatternMatcher:
 
     def denies(self, command: Command) -> bool:
         return any(self.pattern.matches(canonical(argv)) for argv in command.spellings())
+
+    @property
+    def about(self) -> str:
+        word = _LITERAL.match(self.pattern.source)
+        return word[0] if word else ""
+
+    def concerns(self, command: Command) -> bool:
+        return self.about == command.program
 
     def near_miss(self, command: Command) -> str | None:
         return None
@@ -99,9 +121,14 @@ class ExecutableMatcher:
         named = any(self.executable == argv[0] for argv in command.spellings())
         return named and self._arguments_match(command.argv[1:])
 
+    @property
+    def about(self) -> str:
+        return self.executable
+
+    def concerns(self, command: Command) -> bool:
+        return self._is_program(command)
+
     def near_miss(self, command: Command) -> str | None:
-        if not self._is_program(command):
-            return None
         arguments = command.argv[1:]
         wanted = self.args or ()
         for number, (pattern, argument) in enumerate(zip(wanted, arguments, strict=False), start=1):

@@ -1,1 +1,45 @@
 """Floor 2: the walls, and what this host can give."""
+
+from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remove_cgroups
+from remit.sandbox.launch import Launch, sealed_memory
+from remit.sandbox.model import (
+    Ability,
+    Bubblewrap,
+    CgroupTree,
+    Confinement,
+    Host,
+    Identities,
+    Layer,
+    Limits,
+    Network,
+    Plan,
+)
+from remit.sandbox.planning import plan
+from remit.sandbox.probe import probe_host
+from remit.sandbox.processes import ProcessHandle, boot_id, start_time
+from remit.sandbox.rlimits import rlimits
+
+__all__ = [
+    "Ability",
+    "AttemptCgroup",
+    "Bubblewrap",
+    "CgroupTree",
+    "CgroupUsage",
+    "Confinement",
+    "Host",
+    "Identities",
+    "Launch",
+    "Layer",
+    "Limits",
+    "Network",
+    "Plan",
+    "ProcessHandle",
+    "boot_id",
+    "kill_cgroups",
+    "plan",
+    "probe_host",
+    "remove_cgroups",
+    "rlimits",
+    "sealed_memory",
+    "start_time",
+]

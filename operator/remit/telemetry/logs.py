@@ -7,6 +7,7 @@ In the console form a traceback follows its event, each line behind a bar.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -63,7 +64,7 @@ def configure(
             *(to_json if form == "json" else to_console),
         ],
     )
-    handler = logging.StreamHandler(out)
+    handler = _Handler(out)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -97,6 +98,15 @@ def bound(**ids: str | int) -> AbstractContextManager[object]:
 def escape(text: str) -> str:
     r"""`text` on one line that no terminal obeys: control and reordering characters as `\n`, `\x1b`, `\u2028`."""
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the standard library's name)
+        """An event that cannot be formatted is told about without its arguments: they were not redacted yet."""
+        error = type(sys.exc_info()[1]).__name__
+        line = {"level": "error", "logger": record.name, "message": "an event could not be logged", "error": error}
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(orjson.dumps(line).decode() + self.terminator)
 
 
 def _shared() -> list[Processor]:

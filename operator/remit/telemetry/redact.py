@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 MASK: Final = "[redacted]"
 MIN_LENGTH: Final = 4
-"""In characters. Shorter values are not registered: to blank every `1` or `on` hides nothing and garbles everything."""
+"""In bytes. Shorter values are not registered: to blank every `1` or `on` hides nothing and garbles everything."""
 _MIN_LINE_LENGTH: Final = 8
 
 
@@ -115,9 +115,10 @@ class RedactedStream:
         shown: list[bytes] = []
         position = 0
         for start, end in _merged(spans):
-            if start >= cut:
+            mask_is_out = self._covered and not start
+            if start >= cut and not mask_is_out:
                 break
-            if start or not self._covered:
+            if not mask_is_out:
                 shown += [self._held[position:start], MASK.encode()]
             position = end
         shown.append(self._held[position:cut])

@@ -140,3 +140,16 @@ def test_a_wrong_level_or_format_is_said():
 
 def test_escape_keeps_what_is_harmless():
     assert escape("naïve → 日本\t\x1b[31m") == "naïve → 日本\\t\\x1b[31m"
+
+
+def test_an_event_that_cannot_be_formatted_leaks_nothing(stream, capsys):
+    configure(format="json", stream=stream)
+    logging.getLogger("careless").warning("%d logins", "hunter22")
+    (event,) = events(stream)
+    assert event == {
+        "level": "error",
+        "logger": "careless",
+        "message": "an event could not be logged",
+        "error": "TypeError",
+    }
+    assert "hunter22" not in "".join(capsys.readouterr())

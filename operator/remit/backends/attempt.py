@@ -1,0 +1,164 @@
+"""One attempt from start to the death of its whole tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.child import Child
+from remit.backends.ending import Ending, conclude
+from remit.backends.sampling import Sampler, tasks_of_user
+from remit.backends.status import StatusPipe
+from remit.errors import BackendError
+from remit.sandbox import AttemptCgroup, Launch, Limits, Plan, boot_id, rlimits, start_time
+
+BUBBLEWRAP_TASKS = 2
+"""bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
+
+
+class ProcessAttempt:
+    """Used once: `run` starts, confines, watches, stops and accounts for one command."""
+
+    def __init__(
+        self, request: AttemptRequest, chosen: Plan, sink: OutputSink, read_only_paths: Sequence[str] = ()
+    ) -> None:
+        self._request = request
+        self._plan = chosen
+        self._sink = sink
+        self._read_only_paths = read_only_paths
+        self._sink_failed = asyncio.Event()
+
+    async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
+        """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a cgroup or a process."""
+        command, confinement = self._request.command, self._request.confinement
+        limits = _counting_bubblewrap(confinement.limits)
+        with contextlib.ExitStack() as stack:
+            launch = Launch(
+                self._plan.bubblewrap,
+                executable=command.executable,
+                argv=command.argv,
+                env=command.env,
+                files=self._request.files,
+                network=confinement.network,
+                disk_bytes=confinement.limits.disk_bytes,
+                working_dir=confinement.working_dir,
+                read_only_paths=self._read_only_paths,
+                rlimits=self._rlimits(limits),
+            )
+            stack.callback(launch.close)
+            cgroup = None
+            if self._plan.cgroups:
+                cgroup = AttemptCgroup.create(self._plan.cgroups, self._request.id, limits)
+                stack.callback(cgroup.remove)
+            status = StatusPipe(launch.status_fd)
+            stack.callback(status.close)
+            child = await Child.start(launch.argv, launch.pass_fds, command.stdin, self._sink, self._sink_failed)
+            stack.callback(child.close)
+            stopped, sampler = None, None
+            try:
+                launch.started(child.pid)
+                if cgroup:
+                    cgroup.add(child.pid)
+                if on_started:
+                    on_started(_handle(child.pid, cgroup))
+                started_at, started = datetime.now(UTC), time.monotonic()
+                launch.release()
+                sampler = None if cgroup else Sampler(child.pid)
+                stopped = await self._until_over(child, cancel)
+                if stopped:
+                    await self._ask_to_end(child, status)
+            finally:
+                await _kill(child, status, cgroup)
+                if sampler:
+                    await sampler.stop()
+            finished_at, wall = datetime.now(UTC), time.monotonic() - started
+            await child.drain()
+            if child.sink_failure:
+                raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
+            ending = Ending(
+                stopped=stopped,
+                exit_code=status.exit_code,
+                returncode=child.returncode,
+                oom_kills=cgroup.oom_kills() if cgroup else 0,
+                stderr=child.first_stderr,
+            )
+            end = conclude(ending, self._request)
+            return Outcome(
+                reason=end.reason,
+                exit_code=end.exit_code,
+                signal=end.signal,
+                usage=replace(_usage(cgroup, sampler), wall_seconds=wall),
+                started_at=started_at,
+                finished_at=finished_at,
+                layers=self._plan.layers,
+                missing=self._plan.missing,
+                message=end.message,
+            )
+
+    def _rlimits(self, limits: Limits) -> dict[str, int]:
+        held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
+        alone = self._plan.bubblewrap.identities or "pids" in held or limits.pids is None
+        return rlimits(limits, controllers=held, tasks_of_user=0 if alone else tasks_of_user(os.geteuid()))
+
+    async def _until_over(self, child: Child, cancel: asyncio.Event) -> ExitReason | None:
+        """Wait for the exit, the timeout, a cancel or a sink that fails; None if the command ended by itself."""
+        waiting = {asyncio.ensure_future(event.wait()) for event in (child.exited, cancel, self._sink_failed)}
+        try:
+            await asyncio.wait(waiting, timeout=self._request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+        if child.exited.is_set():
+            return None
+        asked = cancel.is_set() or self._sink_failed.is_set()
+        return ExitReason.CANCELLED if asked else ExitReason.TIMED_OUT
+
+    async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
+        """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""
+        if status.init is None or self._request.grace_seconds <= 0:
+            return
+        status.init.signal_group(signal.SIGTERM)
+        status.init.signal_group(signal.SIGCONT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(child.exited.wait(), self._request.grace_seconds)
+
+
+async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:
+    """KILL everything and wait until it is dead: once its init is dead, the whole pid namespace is."""
+    child.kill()
+    await child.exited.wait()
+    status.read()
+    if status.init:
+        status.init.kill()
+        await status.init.death()
+    if cgroup:
+        cgroup.kill()
+
+
+def _handle(pid: int, cgroup: AttemptCgroup | None) -> Handle:
+    paths = tuple(str(path) for path in cgroup.paths) if cgroup else ()
+    return Handle(pid, start_time(pid) or 0, boot_id(), paths)
+
+
+def _counting_bubblewrap(limits: Limits) -> Limits:
+    return limits if limits.pids is None else replace(limits, pids=limits.pids + BUBBLEWRAP_TASKS)
+
+
+def _usage(cgroup: AttemptCgroup | None, sampler: Sampler | None) -> Usage:
+    if cgroup is None:
+        return sampler.usage() if sampler else Usage()
+    used = cgroup.usage()
+    return Usage(
+        cpu_seconds=used.cpu_seconds or 0.0,
+        max_memory_bytes=used.max_memory_bytes or 0,
+        read_bytes=used.read_bytes or 0,
+        written_bytes=used.written_bytes or 0,
+        source="cgroup",
+    )

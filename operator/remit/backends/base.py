@@ -1,0 +1,130 @@
+"""What every place that runs work has in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from remit.sandbox import Confinement, Layer
+
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to execute: `executable` is absolute and already resolved, `argv[0]` the name as it was written."""
+
+    argv: tuple[str, ...]
+    executable: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRequest:
+    """One attempt. `files` are private files placed in the sandbox: absolute path inside → content.
+
+    `timeout_seconds` counts from the start; then, or on a cancel, comes TERM, and KILL `grace_seconds` later.
+    """
+
+    id: str
+    command: Command
+    confinement: Confinement
+    timeout_seconds: float
+    grace_seconds: float = 5.0
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class ExitReason(StrEnum):
+    """Why an attempt ended."""
+
+    EXITED = "Exited"
+    SIGNALED = "Signaled"
+    TIMED_OUT = "TimedOut"
+    CANCELLED = "Cancelled"
+    OOM_KILLED = "OOMKilled"
+    START_FAILED = "StartFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the attempt's whole tree used. `source` says how it is known.
+
+    `cgroup` counts everything. `sampled` looks at the processes a few times a second, so the last moments and
+    short-lived children may be missing; its memory is the sum of resident sets. I/O is of block devices.
+    """
+
+    cpu_seconds: float = 0.0
+    max_memory_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    wall_seconds: float = 0.0
+    source: Literal["cgroup", "sampled", "none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. Times are UTC.
+
+    `exit_code` is 128 + signal for a command that a signal ended, as a shell reports it; `signal` is that number.
+    Both are None where nothing was executed or the end was not seen. `layers` were in force, `missing` were not.
+    """
+
+    reason: ExitReason
+    exit_code: int | None
+    signal: int | None
+    usage: Usage
+    started_at: datetime
+    finished_at: datetime
+    layers: tuple[Layer, ...]
+    missing: tuple[Layer, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What must be persisted to find an attempt again after the operator was killed. Plain JSON types only."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    cgroups: tuple[str, ...] = ()
+
+
+class OutputSink(Protocol):
+    """Where output goes. Called on the event loop for every chunk: it must not block for long."""
+
+    def write(self, stream: Stream, chunk: bytes) -> None: ...
+
+
+class Backend(Protocol):
+    """A place where work runs."""
+
+    name: str
+
+    async def run(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_started: Callable[[Handle], None] | None = None,
+    ) -> Outcome:
+        """Run one attempt; return only when everything that it started is dead.
+
+        `on_started` is called with the handle before the command can run: what it persists is on record first.
+
+        Raises:
+            SandboxUnavailable: a required layer is missing on this host.
+            InvalidInput: the request cannot be right (a NUL byte, a relative path).
+            BackendError: the place failed, not the work.
+        """
+        ...
+
+    async def recover(self, handle: Handle) -> bool:
+        """After the operator was killed: leave nothing of that attempt alive. True if something still was."""
+        ...

@@ -1,0 +1,61 @@
+"""Run an attempt as confined processes on this host."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from remit.backends.attempt import ProcessAttempt
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.recovery import recover
+from remit.errors import BackendError
+from remit.sandbox import Host, Plan, plan, probe_host
+
+
+class ProcessBackend:
+    """Commands in bubblewrap, each in a pid namespace and, where writable, a cgroup of its own.
+
+    `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
+    Python installation): the operator's choice, none by default. `host` is probed when not given.
+    """
+
+    name = "process"
+
+    def __init__(self, host: Host | None = None, *, read_only_paths: Sequence[str] = ()) -> None:
+        self.host = host or probe_host()
+        self._read_only_paths = tuple(read_only_paths)
+
+    async def run(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_started: Callable[[Handle], None] | None = None,
+    ) -> Outcome:
+        """See `Backend.run`.
+
+        Call it from an event loop whose thread lives as long as the operator: the kernel's die-with-parent signal is
+        tied to the thread that started the child, so a thread that ends would take its attempts with it.
+        """
+        chosen = plan(request.confinement, self.host)
+        if cancel.is_set():
+            return _not_started(chosen, ExitReason.CANCELLED, "cancelled before it started")
+        attempt = ProcessAttempt(request, chosen, sink, self._read_only_paths)
+        try:
+            return await attempt.run(cancel, on_started)
+        except OSError as error:
+            if error.errno == errno.E2BIG:
+                return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
+            raise BackendError(f"the process backend could not start an attempt: {error}") from error
+
+    async def recover(self, handle: Handle) -> bool:
+        """See `Backend.recover`."""
+        return await asyncio.to_thread(recover, handle)
+
+
+def _not_started(chosen: Plan, reason: ExitReason, message: str) -> Outcome:
+    now = datetime.now(UTC)
+    return Outcome(reason, None, None, Usage(), now, now, chosen.layers, chosen.missing, message)

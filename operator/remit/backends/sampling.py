@@ -1,0 +1,65 @@
+"""Usage where no cgroup counts it: look at the processes now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import psutil
+
+from remit.backends.base import Usage
+
+_INTERVAL_SECONDS = 0.2
+
+
+class Sampler:
+    """Watches the tree below `pid` until `stop`. CPU and I/O of processes seen once are kept after their end."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._cpu: dict[tuple[int, float], float] = {}
+        self._io: dict[tuple[int, float], tuple[int, int]] = {}
+        self._memory = 0
+        self._task = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def usage(self) -> Usage:
+        return Usage(
+            cpu_seconds=sum(self._cpu.values()),
+            max_memory_bytes=self._memory,
+            read_bytes=sum(read for read, _ in self._io.values()),
+            written_bytes=sum(written for _, written in self._io.values()),
+            source="sampled",
+        )
+
+    async def _watch(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while True:
+                await asyncio.to_thread(self._sample)
+                await asyncio.sleep(_INTERVAL_SECONDS)
+
+    def _sample(self) -> None:
+        memory = 0
+        for process in psutil.Process(self._pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                key = (process.pid, process.create_time())
+                times = process.cpu_times()
+                self._cpu[key] = times.user + times.system
+                memory += process.memory_info().rss
+                counters = process.io_counters()
+                self._io[key] = (counters.read_bytes, counters.write_bytes)
+        self._memory = max(self._memory, memory)
+
+
+def tasks_of_user(uid: int) -> int:
+    """How many tasks (threads) this user has now: RLIMIT_NPROC counts them together with an attempt's."""
+    count = 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.uids().real == uid:
+                count += process.num_threads()
+    return count

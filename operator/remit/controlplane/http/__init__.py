@@ -1,0 +1,1 @@
+"""The HTTP side: requests, negotiation, discovery and other documents, dispatch to verbs."""

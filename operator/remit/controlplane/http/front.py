@@ -1,0 +1,116 @@
+"""The HTTP front on aiohttp: authentication, bodies, errors as Status objects, watch streams."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Iterable
+
+import orjson
+import structlog
+from aiohttp import web
+
+from remit.controlplane.failures import Failure, PlainFailure, body_too_large, internal, unauthorized
+from remit.controlplane.http.dispatch import Answer, Dispatcher
+from remit.controlplane.http.request import Request
+from remit.controlplane.storage import StoreFailed
+from remit.controlplane.verbs.watch import Watch
+
+BODY_LIMIT = 3 * 1024 * 1024
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+"""Answered without a token, as kube-apiserver does."""
+
+log = structlog.get_logger(__name__)
+
+
+class Front:
+    """Turns HTTP requests into calls of the dispatcher. `stop()` ends the open watches."""
+
+    def __init__(self, dispatcher: Dispatcher, token: str) -> None:
+        self._dispatcher = dispatcher
+        self._bearer = f"Bearer {token}".encode()
+        self._watches: set[Watch] = set()
+
+    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        request: Request | None = None
+        try:
+            if http.path not in OPEN_PATHS:
+                self._authenticate(http)
+            request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers, await _body(http))
+            answer = await self._dispatcher.answer(request)
+        except Failure as failure:
+            return self._refuse(failure, request)
+        except PlainFailure as failure:
+            return web.Response(status=failure.status, text=failure.text, headers=_warnings(request))
+        except StoreFailed as failure:
+            return self._refuse(internal(str(failure)), request)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("request_failed", method=http.method, path=http.path)
+            return self._refuse(internal("the control plane has a bug; its log says more"), request)
+        headers = {**answer.headers, **_warnings(request)}
+        if isinstance(answer.body, Watch):
+            return await self._stream(http, answer.body, headers)
+        return _response(answer, headers)
+
+    def _authenticate(self, http: web.BaseRequest) -> None:
+        given = http.headers.get("Authorization", "").encode("utf-8", "replace")
+        if not hmac.compare_digest(given, self._bearer):
+            raise unauthorized()
+
+    def _refuse(self, failure: Failure, request: Request | None) -> web.Response:
+        headers = {**failure.headers, **_warnings(request)}
+        return web.Response(
+            status=failure.status, body=orjson.dumps(failure.body()), content_type="application/json", headers=headers
+        )
+
+    async def _stream(self, http: web.BaseRequest, watch: Watch, headers: dict[str, str]) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"} | headers
+        )
+        response.enable_chunked_encoding()
+        await response.prepare(http)
+        self._watches.add(watch)
+        try:
+            async for lines in watch:
+                if lines:
+                    await response.write(lines)
+            await response.write_eof()
+        except (ConnectionError, RuntimeError):
+            log.debug("watch_left", path=http.path)
+        finally:
+            self._watches.discard(watch)
+        return response
+
+    def stop(self) -> None:
+        for watch in self._watches:
+            watch.stop()
+
+
+async def _body(http: web.BaseRequest) -> bytes:
+    if not http.can_read_body:
+        return b""
+    if (http.content_length or 0) > BODY_LIMIT:
+        raise body_too_large(BODY_LIMIT)
+    body = bytearray()
+    async for chunk in http.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise body_too_large(BODY_LIMIT)
+    return bytes(body)
+
+
+def _response(answer: Answer, headers: dict[str, str]) -> web.Response:
+    assert isinstance(answer.body, bytes)  # noqa: S101 - a Watch was streamed
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        headers={"Content-Type": answer.content_type, "Cache-Control": "no-cache, private"} | headers,
+    )
+
+
+def _warnings(request: Request | None) -> dict[str, str]:
+    texts: Iterable[str] = dict.fromkeys(request.warnings) if request else ()
+    quoted = ['299 - "' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"' for text in texts]
+    return {"Warning": ", ".join(quoted)} if quoted else {}

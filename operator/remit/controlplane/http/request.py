@@ -1,0 +1,80 @@
+"""A parsed request: which resource, which verb, which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from remit.controlplane.failures import bad_request
+
+_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
+
+
+@dataclass(frozen=True)
+class ResourcePath:
+    """Where a path under /api or /apis leads. `resource` is the plural; empty strings stand for absent parts."""
+
+    group: str
+    version: str
+    resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+
+def parse_path(path: str) -> ResourcePath | None:
+    """None when the path is not one of a resource: discovery, health, or nonsense."""
+    parts = path.strip("/").split("/")
+    match parts:
+        case ["api", version, *rest] if rest:
+            group = ""
+        case ["apis", group, version, *rest] if rest:
+            pass
+        case _:
+            return None
+    namespace = ""
+    own_subresource = group == "" and len(rest) == 3 and rest[2] in ("status", "finalize")
+    if rest[0] == "namespaces" and len(rest) > 2 and not own_subresource:
+        namespace, rest = rest[1], rest[2:]
+    if len(rest) > 3 or not all(rest):
+        return None
+    name = rest[1] if len(rest) > 1 else ""
+    return ResourcePath(group, version, rest[0], namespace, name, rest[2] if len(rest) > 2 else "")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a verb is given: everything of the HTTP request that can matter."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = b""
+    warnings: list[str] = field(default_factory=list)
+    """Filled while the request is served; they go out as Warning headers, on refusals too."""
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.query.get(name, default)
+
+    def flag(self, name: str) -> bool:
+        value = self.query.get(name)
+        return value is not None and value not in _FALSE
+
+    def number(self, name: str) -> int | None:
+        value = self.query.get(name)
+        if not value:
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            raise bad_request(f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
+
+    @property
+    def dry_run(self) -> bool:
+        return bool(self.query.get("dryRun"))
+
+    @property
+    def manager(self) -> str:
+        """The field manager: named, or the program's name from User-Agent."""
+        return self.query.get("fieldManager") or self.headers.get("User-Agent", "").split("/")[0][:128] or "unknown"

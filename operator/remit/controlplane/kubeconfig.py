@@ -1,0 +1,44 @@
+"""The bearer token, and the kubeconfig that hands it to kubectl and the clients."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from pathlib import Path
+
+import yaml
+
+from remit.controlplane.certificates import write_private
+
+
+def ensure_token(path: Path) -> str:
+    """The token in the file, made when there is none. 256 bits, so guessing is hopeless."""
+    try:
+        token = path.read_text().strip()
+    except FileNotFoundError:
+        token = ""
+    if not token:
+        token = secrets.token_urlsafe(32)
+        write_private(path, token.encode() + b"\n")
+    return token
+
+
+def write_kubeconfig(path: Path, url: str, authority: Path, token: str) -> None:
+    """A complete kubeconfig: the authority's certificate and the token are inside it."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "remit",
+                "cluster": {
+                    "server": url,
+                    "certificate-authority-data": base64.b64encode(authority.read_bytes()).decode(),
+                },
+            }
+        ],
+        "users": [{"name": "remit-admin", "user": {"token": token}}],
+        "contexts": [{"name": "remit", "context": {"cluster": "remit", "user": "remit-admin", "namespace": "default"}}],
+        "current-context": "remit",
+    }
+    write_private(path, yaml.safe_dump(config, sort_keys=False).encode())

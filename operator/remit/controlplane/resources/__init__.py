@@ -1,0 +1,23 @@
+"""What is served: built-in kinds and, live, those that CustomResourceDefinitions declare."""
+
+from remit.controlplane.resources.resource import (
+    ALL_VERBS,
+    Conversion,
+    ObjectColumns,
+    ObjectSchema,
+    Registry,
+    Resource,
+    ScalePaths,
+    version_order,
+)
+
+__all__ = [
+    "ALL_VERBS",
+    "Conversion",
+    "ObjectColumns",
+    "ObjectSchema",
+    "Registry",
+    "Resource",
+    "ScalePaths",
+    "version_order",
+]

@@ -1,0 +1,131 @@
+"""The built-in kinds: the few core types that Remit's users, kopf, Helm and GitOps tools touch."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from remit.controlplane import standin as schema
+from remit.controlplane.resources.events import EVENTS_VIEW
+from remit.controlplane.resources.resource import ALL_VERBS, Resource
+from remit.controlplane.storage import Object
+
+_EVENT_FIELDS = (
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+)
+
+
+def builtin_resources() -> list[Resource]:
+    return [
+        _builtin("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
+        _builtin(
+            "",
+            "v1",
+            "events",
+            "Event",
+            short_names=("ev",),
+            selectable_fields=_EVENT_FIELDS,
+            create_on_update=True,
+        ),
+        _builtin(
+            "",
+            "v1",
+            "namespaces",
+            "Namespace",
+            short_names=("ns",),
+            namespaced=False,
+            status=True,
+            selectable_fields=("status.phase",),
+            prepare=_prepare_namespace,
+            verbs=tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
+        ),
+        _builtin("", "v1", "secrets", "Secret", selectable_fields=("type",), prepare=_prepare_secret),
+        _builtin("apps", "v1", "controllerrevisions", "ControllerRevision"),
+        _builtin("coordination.k8s.io", "v1", "leases", "Lease", unconditional_update=False, create_on_update=True),
+        _builtin(
+            "events.k8s.io",
+            "v1",
+            "events",
+            "Event",
+            short_names=("ev",),
+            stored_as="events",
+            selectable_fields=(
+                "reason",
+                "type",
+                *(f.replace("involvedObject", "regarding") for f in _EVENT_FIELDS[:7]),
+            ),
+            create_on_update=True,
+            conversion=EVENTS_VIEW,
+        ),
+        _builtin(
+            "apiextensions.k8s.io",
+            "v1",
+            "customresourcedefinitions",
+            "CustomResourceDefinition",
+            short_names=("crd", "crds"),
+            categories=("api-extensions",),
+            namespaced=False,
+            status=True,
+            has_generation=True,
+            unconditional_update=False,
+            prepare=_prepare_crd,
+            check=schema.validate_crd,
+        ),
+    ]
+
+
+def _builtin(group: str, version: str, plural: str, kind: str, *, stored_as: str = "", **more: Any) -> Resource:
+    name = kind if group != "events.k8s.io" else f"{group}/{kind}"
+    return Resource(
+        group=group,
+        version=version,
+        plural=plural,
+        kind=kind,
+        singular=kind.lower(),
+        list_kind=f"{kind}List",
+        schema=schema.core_schema(name),
+        columns=schema.Columns(kind),
+        stored_as=stored_as or (f"{plural}.{group}" if group else plural),
+        storage_version=version,
+        **more,
+    )
+
+
+def _prepare_namespace(obj: Object, old: Object | None) -> None:
+    """The finalizer and the phase are the server's; so is the label that selects a namespace by its name."""
+    metadata = obj["metadata"]
+    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
+    if old is None:
+        obj["spec"] = {"finalizers": ["kubernetes"]}
+        obj["status"] = {"phase": "Active"}
+    else:
+        obj["spec"] = old.get("spec") or {}
+
+
+def _prepare_secret(obj: Object, old: Object | None) -> None:
+    """`stringData` is for writing only: it is merged into `data`."""
+    texts = obj.pop("stringData", None)
+    if isinstance(texts, dict):
+        encoded = {key: base64.b64encode(str(text).encode()).decode() for key, text in texts.items()}
+        obj["data"] = {**(obj.get("data") or {}), **encoded}
+
+
+def _prepare_crd(obj: Object, old: Object | None) -> None:
+    schema.default_crd(obj)
+    if old is None:
+        versions = [version["name"] for version in obj["spec"].get("versions") or () if version.get("storage")]
+        obj["status"] = {
+            "conditions": [],
+            "acceptedNames": {"plural": "", "kind": ""},
+            "storedVersions": versions,
+        }

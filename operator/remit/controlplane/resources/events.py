@@ -1,0 +1,33 @@
+"""events.k8s.io/v1: the same Events as in the core group, under other field names."""
+
+from __future__ import annotations
+
+from remit.controlplane.resources.resource import Conversion
+from remit.controlplane.storage import Object
+
+_RENAMED = {
+    "involvedObject": "regarding",
+    "message": "note",
+    "source": "deprecatedSource",
+    "firstTimestamp": "deprecatedFirstTimestamp",
+    "lastTimestamp": "deprecatedLastTimestamp",
+    "count": "deprecatedCount",
+    "reportingComponent": "reportingController",
+}
+_BACK = {new: old for old, new in _RENAMED.items()}
+
+
+def _rename(obj: Object, names: dict[str, str], api_version: str) -> Object:
+    renamed = {names.get(key, key): value for key, value in obj.items() if key not in ("apiVersion", "kind")}
+    return {"apiVersion": api_version, "kind": "Event", **renamed}
+
+
+def _to_view(obj: Object) -> Object:
+    return _rename(obj, _RENAMED, "events.k8s.io/v1")
+
+
+def _to_storage(obj: Object) -> Object:
+    return _rename(obj, _BACK, "v1")
+
+
+EVENTS_VIEW = Conversion(_to_view, _to_storage)

@@ -1,0 +1,116 @@
+"""The embedded control plane as one object: start it, use its kubeconfig, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from remit.controlplane.certificates import ensure_tls
+from remit.controlplane.controllers import Controllers
+from remit.controlplane.http.dispatch import Dispatcher
+from remit.controlplane.http.documents import Documents
+from remit.controlplane.http.front import Front
+from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
+from remit.controlplane.resources import Registry
+from remit.controlplane.resources.builtin import builtin_resources
+from remit.controlplane.storage import Store
+from remit.controlplane.verbs.cluster import Cluster
+from remit.errors import InvalidInput
+
+STOP_SECONDS = 5.0
+
+
+class ControlPlane:
+    """A Kubernetes API on one address, with its state in one directory.
+
+        async with ControlPlane(Path("~/.remit").expanduser()) as control_plane:
+            print(control_plane.url, control_plane.kubeconfig)
+
+    The directory (0700) holds `state.db`, `tls/`, `token` and `kubeconfig`. `port` 0 takes a free one.
+    Raises `InvalidInput` when the directory is in use by another process or the port is taken.
+    """
+
+    def __init__(self, state_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.state_dir = state_dir
+        self.kubeconfig = state_dir / "kubeconfig"
+        self.host = host
+        self.port = port
+        self._store: Store | None = None
+        self._controllers: Controllers | None = None
+        self._front: Front | None = None
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}"
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Done, with an exception, once the storage has refused a write: nothing works until a restart."""
+        if self._store is None:
+            raise RuntimeError("the control plane is not started")
+        return self._store.failed
+
+    async def start(self) -> None:
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.state_dir.chmod(0o700)
+        store = self._store = Store(self.state_dir / "state.db")
+        try:
+            await self._serve(store)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _serve(self, store: Store) -> None:
+        registry = Registry()
+        for resource in builtin_resources():
+            registry.replace(resource.group, resource.plural, [resource])
+        cluster = Cluster(store, registry)
+        store.start()
+        self._controllers = Controllers(cluster)
+        await self._controllers.start()
+
+        token = ensure_token(self.state_dir / "token")
+        tls = ensure_tls(self.state_dir / "tls", list(dict.fromkeys([self.host, "127.0.0.1", "::1", "localhost"])))
+        documents = Documents(cluster, self.host)
+        self._front = Front(Dispatcher(cluster, documents), token)
+        server = web.Server(self._front, access_log=None)
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=STOP_SECONDS)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=tls.server_context(), backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot serve on {self.host}:{self.port}: {error.strerror}; choose another port"
+            ) from None
+        self.port = self._runner.addresses[0][1]
+        write_kubeconfig(self.kubeconfig, self.url, tls.authority, token)
+
+    async def stop(self) -> None:
+        """End the watches, finish requests under way, close the store. May be called twice."""
+        if self._front:
+            self._front.stop()
+        if self._runner:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._controllers:
+            await self._controllers.stop()
+            self._controllers = None
+        if self._store:
+            store, self._store = self._store, None
+            await store.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -1,0 +1,17 @@
+"""Durable objects with history: what etcd is to a kube-apiserver."""
+
+from remit.controlplane.storage.collection import Collection, Subscription
+from remit.controlplane.storage.records import Change, EventType, Object, Record, object_key
+from remit.controlplane.storage.store import Store, StoreFailed
+
+__all__ = [
+    "Change",
+    "Collection",
+    "EventType",
+    "Object",
+    "Record",
+    "Store",
+    "StoreFailed",
+    "Subscription",
+    "object_key",
+]

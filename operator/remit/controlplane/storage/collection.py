@@ -1,0 +1,84 @@
+"""All objects of one resource in memory, as the last commit left them, and their recent history."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from remit.controlplane.storage.records import Change, Record
+
+
+class Subscription:
+    """The changes that one watcher has still to read. `wake` is called, without arguments, when there are some."""
+
+    def __init__(self, wake: Callable[[], None], limit: int) -> None:
+        self.changes: deque[Change] = deque()
+        self.overrun = False
+        self._wake = wake
+        self._limit = limit
+
+    def push(self, change: Change) -> None:
+        if len(self.changes) >= self._limit:
+            self.overrun = True
+        else:
+            self.changes.append(change)
+        self._wake()
+
+
+class Collection:
+    """Reads see committed records only. `history` holds committed changes, oldest first."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.history: deque[Change] = deque()
+        self.subscriptions: set[Subscription] = set()
+        self._keys: list[str] | None = []
+
+    def apply(self, change: Change) -> None:
+        key = change.record.key
+        if change.deleted:
+            self.records.pop(key, None)
+            self._keys = None
+        else:
+            if key not in self.records:
+                self._keys = None
+            self.records[key] = change.record
+
+    def publish(self, change: Change) -> None:
+        self.history.append(change)
+        for subscription in self.subscriptions:
+            subscription.push(change)
+
+    def replace(self, record: Record) -> None:
+        """Show the same revision differently (a schema changed its defaults): no event, no write."""
+        self.records[record.key] = record
+
+    def keys(self) -> list[str]:
+        """In list order."""
+        if self._keys is None:
+            self._keys = sorted(self.records)
+        return self._keys
+
+    def select(self, namespace: str = "", start: str = "") -> Iterator[Record]:
+        """Records of a namespace (of all, when empty) in list order, from key `start` on."""
+        keys = self.keys()
+        prefix = f"{namespace}/" if namespace else ""
+        for index in range(bisect_left(keys, max(prefix, start)), len(keys)):
+            if not keys[index].startswith(prefix):
+                return
+            yield self.records[keys[index]]
+
+    def at(self, revision: int) -> Collection:
+        """The collection as it was at `revision`, which must lie within the history."""
+        past = Collection()
+        past.records = dict(self.records)
+        past._keys = None
+        for change in reversed(self.history):
+            if change.record.revision <= revision:
+                break
+            if change.previous:
+                past.records[change.previous.key] = change.previous
+            else:
+                past.records.pop(change.record.key, None)
+        return past

@@ -1,0 +1,110 @@
+"""Durable storage: an append-only journal of object revisions in SQLite.
+
+Like etcd, the journal keeps every revision since the last compaction, and the newest of each object for ever. One
+table therefore holds both the state and the history that lets a watch go on after a restart.
+
+    journal(rv, resource, namespace, name, deleted, raw)    one row per write; rv is the resourceVersion
+    meta(key, value)                                        format; compacted: the newest revision ever removed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import orjson
+
+from remit.controlplane.storage.records import Change, Record
+from remit.errors import InvalidInput
+
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal (
+    rv INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    deleted INTEGER NOT NULL, raw BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+
+
+class Journal:
+    """The file. Every method blocks; the store calls them from its one writer thread.
+
+    Raises `InvalidInput` when the file cannot be used: held by another process, or written by a newer Remit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise InvalidInput(
+                f"{path} is in use by another control plane; stop it, or choose another state directory"
+            ) from None
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA journal_size_limit = 67108864")
+        self._db.executescript(_SCHEMA)
+        written = self._meta("format", FORMAT)
+        if written != FORMAT:
+            self.close()
+            raise InvalidInput(f"{path} has format {written}, this Remit reads {FORMAT}; use the Remit that wrote it")
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+
+    def _meta(self, key: str, default: int) -> int:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else default
+
+    @property
+    def compacted(self) -> int:
+        """The newest revision that was removed: history is complete after it."""
+        return self._meta("compacted", 0)
+
+    def changes(self) -> Iterator[Change]:
+        """Everything in the journal, oldest first, as it was written."""
+        newest: dict[tuple[str, str, str], Record] = {}
+        rows = self._db.execute("SELECT rv, resource, namespace, name, deleted, raw FROM journal ORDER BY rv")
+        for revision, resource, namespace, name, deleted, raw in rows:
+            record = Record.of(orjson.loads(raw), revision)
+            key = (resource, namespace, name)
+            yield Change(resource, record, newest.get(key), bool(deleted))
+            if deleted:
+                newest.pop(key, None)
+            else:
+                newest[key] = record
+
+    def append(self, changes: Iterable[Change]) -> None:
+        """Make the changes durable, all or none: on return they are on the disk."""
+        rows = [
+            (c.record.revision, c.resource, c.record.namespace, c.record.name, int(c.deleted), c.record.raw)
+            for c in changes
+        ]
+        self._transaction("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def compact(self, through: int, revisions: Iterable[int]) -> None:
+        """Forget superseded `revisions`, and remember that history up to `through` is no longer complete."""
+        self._transaction("DELETE FROM journal WHERE rv = ?", [(rv,) for rv in revisions], compacted=through)
+
+    def _transaction(self, statement: str, rows: Sequence[tuple[object, ...]], compacted: int = 0) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany(statement, rows)
+            if compacted:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (compacted,))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+        os.close(self._lock)

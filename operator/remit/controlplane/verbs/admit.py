@@ -1,0 +1,173 @@
+"""From what a client sent to what may be stored: type, metadata, fields, schema. Nothing is written here."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import Any
+
+from remit.controlplane import standin as schema
+from remit.controlplane.failures import (
+    Cause,
+    Failure,
+    bad_request,
+    body_too_large,
+    conflict,
+    forbidden,
+    invalid,
+    not_found,
+)
+from remit.controlplane.http.request import Request
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Object
+from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
+
+OBJECT_LIMIT = 1_572_864
+"""Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""
+_SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+
+def check_type(resource: Resource, obj: Any) -> Object:
+    """The body must be an object of this resource. Built-in kinds may leave their type out, as kopf's Events do."""
+    if not isinstance(obj, dict):
+        raise bad_request("the object provided is unrecognized (must be a JSON object): couldn't get version/kind")
+    api_version, kind = obj.get("apiVersion"), obj.get("kind")
+    if resource.custom:
+        if not kind:
+            raise bad_request("Object 'Kind' is missing in the body of the request")
+        if not api_version:
+            raise bad_request("Object 'apiVersion' is missing in the body of the request")
+    if api_version and api_version != resource.api_version:
+        raise bad_request(
+            f"the API version in the data ({api_version}) does not match the expected API version "
+            f"({resource.api_version})"
+        )
+    if kind and kind != resource.kind and not resource.custom:
+        raise bad_request(f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}')
+    metadata = obj.get("metadata")
+    if metadata is None:
+        obj["metadata"] = {}
+    elif not isinstance(metadata, dict):
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
+        )
+    return {"apiVersion": api_version or resource.api_version, "kind": kind or resource.kind, **obj}
+
+
+def type_causes(resource: Resource, obj: Object) -> list[Cause]:
+    if obj["kind"] == resource.kind:
+        return []
+    return [Cause("FieldValueInvalid", f'Invalid value: "{obj["kind"]}": must be {resource.kind}', "kind")]
+
+
+def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes = b"") -> None:
+    """Prune unknown fields; with fieldValidation Strict they are refused, with Warn the client is told."""
+    mode = request.text("fieldValidation", "Warn")
+    if mode not in ("Ignore", "Warn", "Strict"):
+        message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
+        options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
+        raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
+    mistakes = [f'duplicate field "{path}"' for path in schema.duplicate_keys(raw)] if raw and mode != "Ignore" else []
+    mistakes += [f'unknown field "{path}"' for path in resource.schema.prune(obj)]
+    if mode == "Strict" and mistakes:
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            f"strict decoding error: {', '.join(mistakes)}"
+        )
+    if mode == "Warn":
+        request.warnings.extend(mistakes)
+
+
+def check_place(target: Target, obj: Object) -> None:
+    """Name and namespace in the body must agree with those in the path."""
+    metadata = obj["metadata"]
+    if target.resource.namespaced:
+        namespace = metadata.get("namespace") or target.namespace
+        if namespace != target.namespace:
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        metadata["namespace"] = target.namespace
+    else:
+        if metadata.get("namespace"):
+            raise bad_request("namespace should not be set on cluster-scoped objects")
+        metadata.pop("namespace", None)
+    name = metadata.get("name")
+    if target.name and name and name != target.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+    if target.name:
+        metadata["name"] = target.name
+
+
+def check_namespace(cluster: Cluster, target: Target) -> None:
+    """New objects need a namespace that exists and is not going away."""
+    if not target.resource.namespaced:
+        return
+    name = target.namespace
+    record = cluster.store.latest("namespaces", "", name)
+    if record is None:
+        raise not_found("", "namespaces", name)
+    if record.load()["metadata"].get("deletionTimestamp"):
+        raise forbidden(
+            target.resource.group,
+            target.resource.plural,
+            target.name,
+            f"unable to create new content in namespace {name} because it is being terminated",
+            [Cause("NamespaceTerminating", f"namespace {name} is being terminated", "metadata.namespace")],
+        )
+
+
+def set_new_metadata(cluster: Cluster, obj: Object) -> None:
+    metadata = obj["metadata"]
+    if metadata.get("resourceVersion") not in (None, "", "0"):
+        raise Failure(500, "", "resourceVersion should not be set on objects to be created")
+    for field in (*_SYSTEM_METADATA, "selfLink", "resourceVersion"):
+        metadata.pop(field, None)
+    metadata["uid"] = str(uuid.uuid4())
+    metadata["creationTimestamp"] = timestamp(cluster.now())
+    if not metadata.get("name") and metadata.get("generateName"):
+        suffix = "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+        metadata["name"] = metadata["generateName"][:58] + suffix
+
+
+def keep_system_metadata(obj: Object, old: Object) -> None:
+    metadata, before = obj["metadata"], old["metadata"]
+    metadata.pop("selfLink", None)
+    for field in _SYSTEM_METADATA:
+        if field in before:
+            metadata[field] = before[field]
+        else:
+            metadata.pop(field, None)
+
+
+def check_preconditions(resource: Resource, obj: Object, old: Object, *, revision_required: bool) -> None:
+    """The resourceVersion and uid in the body, where given, must be those of the live object."""
+    metadata, before = obj["metadata"], old["metadata"]
+    name = before["name"]
+    revision = metadata.get("resourceVersion") or ""
+    if not revision and revision_required:
+        cause = ("FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion")
+        raise resource.invalid(name, [cause])
+    if revision and revision != before["resourceVersion"]:
+        raise conflict(resource.group, resource.plural, name)
+    uid = metadata.get("uid")
+    if uid and uid != before["uid"]:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
+        raise conflict(resource.group, resource.plural, name, why)
+    metadata["resourceVersion"] = before["resourceVersion"]
+
+
+def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
+    """Metadata, schema, and the resource's own rules. Raises 422 with every cause."""
+    causes: list[Any] = [
+        *type_causes(resource, obj),
+        *schema.validate_metadata(obj, namespaced=resource.namespaced, old=old, kind=resource.kind),
+        *resource.schema.validate(obj, old),
+        *resource.check(obj, old),
+    ]
+    if causes:
+        raise resource.invalid(obj["metadata"].get("name") or "", causes)
+
+
+def check_size(raw: bytes) -> None:
+    if len(raw) > OBJECT_LIMIT:
+        raise body_too_large(OBJECT_LIMIT)

@@ -1,0 +1,145 @@
+"""delete and deletecollection: preconditions, propagation, finalizers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from remit.controlplane.failures import Failure, bad_request, conflict, forbidden, invalid
+from remit.controlplane.http.request import Request
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Object, Record
+from remit.controlplane.verbs.cluster import Cluster, Target, convert, timestamp
+from remit.controlplane.verbs.selection import select
+
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
+CRD_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+_UNDELETABLE = ("default", "kube-system", "kube-public")
+Propagation = Literal["Background", "Foreground", "Orphan", ""]
+
+
+@dataclass(frozen=True)
+class DeleteOptions:
+    propagation: Propagation = ""
+    orphan_dependents: bool | None = None
+    uid: str = ""
+    revision: str = ""
+    dry_run: bool = False
+
+    @classmethod
+    def of(cls, request: Request, body: Any) -> DeleteOptions:
+        """From the body, or from the query when the body is empty. Raises 400 and 422."""
+        options = body or {}
+        if not isinstance(options, dict):
+            raise bad_request("the object provided is unrecognized (must be of type DeleteOptions)")
+        propagation: Any = options.get("propagationPolicy") or request.text("propagationPolicy")
+        orphan = options.get("orphanDependents")
+        if orphan is None and "orphanDependents" in request.query:
+            orphan = request.flag("orphanDependents")
+        if propagation not in ("", "Background", "Foreground", "Orphan"):
+            why = f'Unsupported value: "{propagation}": supported values: "Background", "Foreground", "Orphan", "nil"'
+            raise _invalid_options("FieldValueNotSupported", why, "propagationPolicy")
+        if propagation and orphan is not None:
+            why = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
+            raise _invalid_options("FieldValueInvalid", why, "propagationPolicy")
+        preconditions = options.get("preconditions") or {}
+        return cls(
+            propagation=propagation,
+            orphan_dependents=orphan,
+            uid=preconditions.get("uid") or "",
+            revision=preconditions.get("resourceVersion") or "",
+            dry_run=bool(options.get("dryRun")) or request.dry_run,
+        )
+
+    @property
+    def policy(self) -> Propagation:
+        if self.orphan_dependents is not None:
+            return "Orphan" if self.orphan_dependents else "Background"
+        return self.propagation
+
+
+def _invalid_options(reason: str, message: str, field: str) -> Failure:
+    return invalid("meta.k8s.io", "DeleteOptions", "", [(reason, message, field)])
+
+
+def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> tuple[int, Object]:
+    """HTTP status, and the object while finalizers hold it, or a Status when it is gone."""
+    resource = target.resource
+    record = cluster.store.latest(resource.stored_as, target.namespace, target.name)
+    if record is None:
+        raise resource.not_found(target.name)
+    gone, obj = delete_record(cluster, resource, record, options)
+    if gone:
+        details = {"name": target.name, "group": resource.group, "kind": resource.plural, "uid": record.uid}
+        if not resource.group:
+            del details["group"]
+        return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    return 202 if options.orphan_dependents is False else 200, convert(resource, obj)
+
+
+def delete_record(cluster: Cluster, resource: Resource, record: Record, options: DeleteOptions) -> tuple[bool, Object]:
+    """Take one step towards the object's end: (whether it is gone, its last state in the stored version)."""
+    obj = record.load()
+    metadata = obj["metadata"]
+    _check_preconditions(resource, obj, options)
+    if resource.stored_as == "namespaces" and record.name in _UNDELETABLE:
+        raise forbidden("", "namespaces", record.name, "this namespace may not be deleted")
+    finalizers = _finalizers(resource, obj, options.policy)
+    held = bool(finalizers) or (resource.stored_as == "namespaces" and bool(obj.get("spec", {}).get("finalizers")))
+    if not held:
+        if not options.dry_run:
+            cluster.store.remove(resource.stored_as, obj)
+        return True, obj
+    if metadata.get("deletionTimestamp") and finalizers == metadata.get("finalizers", []):
+        return False, obj
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    if not metadata.get("deletionTimestamp"):
+        metadata["deletionTimestamp"] = timestamp(cluster.now())
+        if resource.stored_as != "namespaces":
+            metadata["deletionGracePeriodSeconds"] = 0
+        if "generation" in metadata:
+            metadata["generation"] += 1
+        if resource.stored_as == "namespaces":
+            obj.setdefault("status", {})["phase"] = "Terminating"
+    if not options.dry_run:
+        cluster.store.put(resource.stored_as, obj)
+    return False, obj
+
+
+def _finalizers(resource: Resource, obj: Object, policy: Propagation) -> list[str]:
+    """The finalizers the deletion starts with: the policy replaces the garbage collector's, and keeps the others."""
+    present: list[str] = obj["metadata"].get("finalizers") or []
+    finalizers = [f for f in present if f not in (FOREGROUND, ORPHAN)] if policy else list(present)
+    if policy == "Foreground":
+        finalizers.append(FOREGROUND)
+    elif policy == "Orphan":
+        finalizers.append(ORPHAN)
+    is_crd = resource.stored_as == "customresourcedefinitions.apiextensions.k8s.io"
+    if is_crd and CRD_CLEANUP not in finalizers and not obj["metadata"].get("deletionTimestamp"):
+        finalizers.append(CRD_CLEANUP)
+    return finalizers
+
+
+def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions) -> None:
+    metadata = obj["metadata"]
+    if options.uid and options.uid != metadata["uid"]:
+        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {metadata['uid']}"
+        raise conflict(resource.group, resource.plural, metadata["name"], why)
+    if options.revision and options.revision != metadata["resourceVersion"]:
+        why = (
+            f"Precondition failed: ResourceVersion in precondition: {options.revision}, "
+            f"ResourceVersion in object meta: {metadata['resourceVersion']}"
+        )
+        raise conflict(resource.group, resource.plural, metadata["name"], why)
+
+
+def delete_collection(cluster: Cluster, target: Target, request: Request, options: DeleteOptions) -> list[Record]:
+    """Delete what the selectors choose; the result is what it was before."""
+    selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))
+    resource = target.resource
+    chosen = [r for r in cluster.store.latest_all(resource.stored_as, target.namespace) if selection(r)]
+    for record in chosen:
+        delete_record(cluster, resource, record, options)
+    return chosen

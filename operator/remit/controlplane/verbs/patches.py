@@ -1,0 +1,41 @@
+"""The patch types: which of them a resource takes, and what becomes of the object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from remit.controlplane import standin as schema
+from remit.controlplane.failures import bad_request, unsupported_media_type
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Object
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+def patch_type(resource: Resource, content_type: str) -> str:
+    """The media type of a patch. Raises 415: custom resources know no strategic merge."""
+    media = content_type.split(";")[0].strip().lower()
+    accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+    if not resource.custom:
+        accepted.insert(2, STRATEGIC_MERGE_PATCH)
+    if media not in accepted:
+        raise unsupported_media_type(accepted)
+    return media
+
+
+def patched(resource: Resource, media: str, body: bytes, obj: Object) -> Any:
+    """`obj` after the patch; `obj` itself may be changed."""
+    try:
+        patch = orjson.loads(body)
+    except ValueError as error:
+        raise bad_request(f"error decoding patch: {error}") from None
+    if media == JSON_PATCH:
+        return schema.apply_json_patch(obj, patch)
+    if media == STRATEGIC_MERGE_PATCH:
+        return schema.apply_strategic(obj, patch)
+    return schema.apply_merge_patch(obj, patch)

@@ -1,0 +1,102 @@
+"""get and list."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import orjson
+
+from remit.controlplane.failures import expired
+from remit.controlplane.http.negotiation import Accepted
+from remit.controlplane.http.request import Request
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Record
+from remit.controlplane.verbs.cluster import Cluster, Target, view
+from remit.controlplane.verbs.revisions import Continue, check_list_revision, parse_revision, require_reached
+from remit.controlplane.verbs.selection import select
+from remit.controlplane.verbs.shapes import partial_metadata, show, table
+
+
+def get(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> bytes:
+    require_reached(cluster.store, parse_revision(request.text("resourceVersion")))
+    record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
+    if record is None:
+        raise target.resource.not_found(target.name)
+    return show(target.resource, record.raw, accepted, cluster.now(), request.text("includeObject", "Metadata"))
+
+
+def list_objects(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> bytes:
+    """A list is one consistent view: a chunk that continues shows the revision of the first chunk."""
+    store, resource = cluster.store, target.resource
+    asked, match = check_list_revision(request)
+    selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))
+    limit = request.number("limit") or 0
+    token = request.text("continue")
+    revision, start = Continue.decode(token) if token else (store.revision, "")
+    require_reached(store, asked)
+    if match == "Exact" or (asked and limit and not match and not token):
+        revision = asked
+    if revision < store.floor:
+        raise expired(_EXPIRED_CONTINUE if token else "The resourceVersion for the provided list is too old.")
+
+    collection = store.collection(resource.stored_as)
+    if revision < store.revision:
+        collection = collection.at(revision)
+    found = collection.select(target.namespace, start)
+    if not selection.everything:
+        found = filter(selection, found)
+    metadata: dict[str, object] = {"resourceVersion": str(revision)}
+    if limit > 0:
+        records = list(islice(found, limit))
+        following = next(found, None)
+        if following is not None:
+            metadata["continue"] = Continue(revision, following.key).encode()
+            if selection.everything:
+                metadata["remainingItemCount"] = 1 + sum(1 for _ in found)
+    else:
+        records = list(found)
+    return _show_list(cluster, resource, records, metadata, request, accepted)
+
+
+_EXPIRED_CONTINUE = (
+    "The provided continue parameter is too old to display a consistent list result. You must start a new list "
+    "without the continue parameter, or use a continue token in this response to retrieve the remainder of the "
+    "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+    "modified, or deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
+def _show_list(
+    cluster: Cluster,
+    resource: Resource,
+    records: list[Record],
+    metadata: dict[str, object],
+    request: Request,
+    accepted: Accepted,
+) -> bytes:
+    if accepted.shape == "Object" and not accepted.yaml and not accepted.pretty:
+        return join_list(resource, records, metadata)
+    objects = [orjson.loads(view(resource, record.raw)) for record in records]
+    if accepted.shape == "Table":
+        include = request.text("includeObject", "Metadata")
+        shown = table(resource, objects, cluster.now(), version=accepted.version, include=include, metadata=metadata)
+    elif accepted.shape == "Metadata":
+        shown = {
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": f"meta.k8s.io/{accepted.version}",
+            "metadata": metadata,
+            "items": [partial_metadata(obj, accepted.version) for obj in objects],
+        }
+    else:
+        shown = orjson.loads(join_list(resource, records, metadata))
+    return accepted.dump(shown)
+
+
+def join_list(resource: Resource, records: list[Record], metadata: dict[str, object]) -> bytes:
+    """The list's JSON, made of the records' own bytes. Items of built-in kinds do not repeat their type."""
+    items = [view(resource, record.raw) for record in records]
+    if not resource.custom and resource.conversion is None:
+        typed = len(resource.prefix)
+        items = [b"{" + item[typed:] for item in items]
+    head = {"apiVersion": resource.api_version, "kind": resource.list_kind, "metadata": metadata}
+    return orjson.dumps(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"

@@ -1,0 +1,73 @@
+"""The rules of resourceVersion and resourceVersionMatch, and continue tokens."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import NamedTuple
+
+import orjson
+
+from remit.controlplane.failures import Failure, bad_request, expired, too_large_revision
+from remit.controlplane.http.request import Request
+from remit.controlplane.storage import Store
+
+
+def parse_revision(text: str) -> int:
+    """0 stands for "any" as well as for absence. Raises 400."""
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit():
+        message = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise bad_request(f"resourceVersion: {message}")
+    return int(text)
+
+
+def require_reached(store: Store, revision: int) -> None:
+    """504 for a revision this server has not come to: a client that saw another server, or a lost disk."""
+    if revision > store.revision:
+        raise too_large_revision(revision, store.revision)
+
+
+def too_old(revision: int, floor: int) -> Failure:
+    return expired(f"too old resource version: {revision} ({floor})")
+
+
+class Continue(NamedTuple):
+    """Where a chunked list goes on: the revision it shows, and the first key not shown yet."""
+
+    revision: int
+    start: str
+
+    def encode(self) -> str:
+        token = {"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.start}
+        return base64.urlsafe_b64encode(orjson.dumps(token)).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, token: str) -> Continue:
+        try:
+            data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+            return cls(int(data["rv"]), str(data["start"]))
+        except (ValueError, KeyError, TypeError, binascii.Error):
+            raise bad_request("continue key is not valid: illegal base64 data or contents") from None
+
+
+def check_list_revision(request: Request) -> tuple[int, str]:
+    """`resourceVersion` and `resourceVersionMatch` of a list, checked against each other as Kubernetes does."""
+    revision_text, match = request.text("resourceVersion"), request.text("resourceVersionMatch")
+    if match and match not in ("Exact", "NotOlderThan"):
+        raise _match_forbidden(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
+    if match and request.text("continue"):
+        raise _match_forbidden("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+    if match and not revision_text:
+        raise _match_forbidden("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if match == "Exact" and revision_text == "0":
+        raise _match_forbidden('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    return parse_revision(revision_text), match
+
+
+def _match_forbidden(why: str) -> Failure:
+    reason = "FieldValueForbidden" if why.startswith("Forbidden") else "FieldValueNotSupported"
+    cause = {"reason": reason, "message": why, "field": "resourceVersionMatch"}
+    message = f'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: {why}'
+    return Failure(422, "Invalid", message, {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]})

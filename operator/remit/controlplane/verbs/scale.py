@@ -1,0 +1,86 @@
+"""The scale subresource: replicas of a custom resource as an autoscaling/v1 Scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from remit.controlplane.failures import bad_request, invalid
+from remit.controlplane.http.request import Request
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Object
+from remit.controlplane.verbs.cluster import Cluster, Target, convert
+from remit.controlplane.verbs.patches import patched
+from remit.controlplane.verbs.write import Written, replace
+
+
+def _at(obj: Any, path: str) -> Any:
+    for part in path.split(".") if path else ():
+        obj = obj.get(part) if isinstance(obj, dict) else None
+    return obj
+
+
+def _show(resource: Resource, obj: Object) -> Object:
+    assert resource.scale is not None  # noqa: S101 - the path is served only where there is one
+    metadata = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    status: Object = {"replicas": _at(obj, resource.scale.status_replicas) or 0}
+    selector = _at(obj, resource.scale.label_selector) if resource.scale.label_selector else None
+    if selector:
+        status["selector"] = selector
+    replicas = _at(obj, resource.scale.spec_replicas)
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {} if replicas is None else {"replicas": replicas},
+        "status": status,
+    }
+
+
+def get_scale(cluster: Cluster, target: Target) -> Object:
+    record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
+    if record is None:
+        raise target.resource.not_found(target.name)
+    return _show(target.resource, convert(target.resource, record.load()))
+
+
+def _live(cluster: Cluster, target: Target) -> Object:
+    record = cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
+    if record is None:
+        raise target.resource.not_found(target.name)
+    return convert(target.resource, record.load())
+
+
+def put_scale(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+    live = _live(cluster, target)
+    return _replace(cluster, target, live, body, request)
+
+
+def patch_scale(cluster: Cluster, target: Target, media: str, request: Request) -> Written:
+    live = _live(cluster, target)
+    body = patched(target.resource, media, request.body, _show(target.resource, live))
+    return _replace(cluster, target, live, body, request)
+
+
+def _replace(cluster: Cluster, target: Target, live: Object, scale: Any, request: Request) -> Written:
+    resource = target.resource
+    assert resource.scale is not None  # noqa: S101
+    if not isinstance(scale, dict) or scale.get("kind") != "Scale":
+        raise bad_request("the object provided is unrecognized (must be of type Scale)")
+    replicas = _at(scale, "spec.replicas") or 0
+    if not isinstance(replicas, int) or isinstance(replicas, bool):
+        raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
+    if replicas < 0:
+        why = f"Invalid value: {replicas}: should be a non-negative integer"
+        raise invalid("autoscaling", "Scale", target.name, [("FieldValueInvalid", why, "spec.replicas")])
+    obj: Object = orjson.loads(orjson.dumps(live))
+    obj["metadata"]["resourceVersion"] = (scale.get("metadata") or {}).get("resourceVersion") or ""
+    *parents, last = resource.scale.spec_replicas.split(".")
+    place = obj
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = replicas
+    written = replace(cluster, target, live, obj, request)
+    return Written(written.status, _show(resource, written.obj))

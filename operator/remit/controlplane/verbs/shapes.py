@@ -1,0 +1,66 @@
+"""The forms an object is shown in: itself, a row of a Table, its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from remit.controlplane.http.negotiation import Accepted
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Object
+from remit.controlplane.verbs.cluster import view
+
+
+def partial_metadata(obj: Object, version: str) -> Object:
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": obj["metadata"],
+    }
+
+
+def table(
+    resource: Resource,
+    objects: Iterable[Object],
+    now: datetime,
+    *,
+    version: str = "v1",
+    include: str = "Metadata",
+    metadata: dict[str, Any] | None = None,
+    columns: bool = True,
+) -> Object:
+    """A meta.k8s.io Table. `include` is the includeObject option: None, Metadata or Object."""
+    rows = []
+    for obj in objects:
+        row: dict[str, Any] = {"cells": resource.columns.cells(obj, now)}
+        if include == "Object":
+            row["object"] = obj
+        elif include != "None":
+            row["object"] = partial_metadata(obj, version)
+        else:
+            row["object"] = None
+        rows.append(row)
+    return {
+        "kind": "Table",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": metadata or {},
+        "columnDefinitions": resource.columns.definitions if columns else None,
+        "rows": rows,
+    }
+
+
+def show(resource: Resource, raw: bytes, accepted: Accepted, now: datetime, include: str = "Metadata") -> bytes:
+    """One stored object in the form that was asked for."""
+    shown = view(resource, raw)
+    if accepted.shape == "Object" and not accepted.yaml and not accepted.pretty:
+        return shown
+    obj = orjson.loads(shown)
+    if accepted.shape == "Table":
+        metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+        obj = table(resource, [obj], now, version=accepted.version, include=include, metadata=metadata)
+    elif accepted.shape == "Metadata":
+        obj = partial_metadata(obj, accepted.version)
+    return accepted.dump(obj)

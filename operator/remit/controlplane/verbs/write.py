@@ -1,0 +1,221 @@
+"""create, update and patch.
+
+Every function that decides is synchronous: between reading the live object and handing the new one to the store
+nothing else can run, so a write never meets a conflict that its client did not cause.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from remit.controlplane import standin as schema
+from remit.controlplane.failures import Failure, already_exists, bad_request, generated_name_exists
+from remit.controlplane.http.request import Request
+from remit.controlplane.resources import Resource
+from remit.controlplane.storage import Object, Record
+from remit.controlplane.verbs import admit
+from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
+
+
+class Written(NamedTuple):
+    """The outcome of a write: HTTP status and the object as the client's version shows it."""
+
+    status: int
+    obj: Object
+
+
+def create(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+    resource = target.resource
+    obj = admit.check_type(resource, body)
+    admit.check_place(target, obj)
+    admit.check_fields(resource, obj, request, raw)
+    admit.check_namespace(cluster, target)
+    return _create(cluster, target, obj, request)
+
+
+def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, applied: bool = False) -> Written:
+    resource = target.resource
+    generated = not obj["metadata"].get("name")
+    if resource.status:
+        obj.pop("status", None)
+    resource.schema.default(obj)
+    admit.set_new_metadata(cluster, obj)
+    if resource.has_generation:
+        obj["metadata"]["generation"] = 1
+    resource.prepare(obj, None)
+    if not applied:
+        _track(cluster, target, None, obj, request)
+    admit.validate(resource, obj)
+    name = obj["metadata"]["name"]
+    if cluster.store.latest(resource.stored_as, target.namespace, name):
+        refuse = generated_name_exists if generated else already_exists
+        raise refuse(resource.group, resource.plural, name)
+    return Written(201, _put(cluster, resource, obj, request))
+
+
+def update(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+    """PUT: replace the object, or its status."""
+    resource = target.resource
+    obj = admit.check_type(resource, body)
+    admit.check_place(target, obj)
+    admit.check_fields(resource, obj, request, raw)
+    live = _live(cluster, target)
+    if live is None:
+        if resource.create_on_update and not target.subresource:
+            admit.check_namespace(cluster, target)
+            return _create(cluster, target, obj, request)
+        raise resource.not_found(target.name)
+    if not obj["metadata"].get("name"):
+        raise bad_request("name must be provided")
+    old = convert(resource, live.load())
+    return replace(cluster, target, old, obj, request, revision_required=not resource.unconditional_update)
+
+
+def replace(
+    cluster: Cluster,
+    target: Target,
+    old: Object,
+    obj: Object,
+    request: Request,
+    *,
+    revision_required: bool = False,
+    applied: bool = False,
+) -> Written:
+    """Store `obj`, pruned already, in place of `old`; both in the version of the request."""
+    resource = target.resource
+    admit.check_preconditions(resource, obj, old, revision_required=revision_required)
+    obj = _isolate(resource, target.subresource, obj, old)
+    resource.schema.default(obj)
+    admit.keep_system_metadata(obj, old)
+    if not target.subresource:
+        resource.prepare(obj, old)
+    if not applied:
+        _track(cluster, target, old, obj, request)
+    if resource.has_generation and target.subresource != "status" and _spec(resource, obj) != _spec(resource, old):
+        obj["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+    admit.validate(resource, obj, old)
+    if _same(obj, old):
+        return Written(200, old)
+    metadata = obj["metadata"]
+    finished = bool(metadata.get("deletionTimestamp")) and not _held(obj)
+    return Written(200, _put(cluster, resource, obj, request, remove=finished))
+
+
+def _held(obj: Object) -> bool:
+    """Whether finalizers keep an object that is being deleted."""
+    return bool(obj["metadata"].get("finalizers") or (obj["kind"] == "Namespace" and obj["spec"].get("finalizers")))
+
+
+def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, request: Request) -> Written:
+    """JSON patch, merge patch, strategic merge patch; server-side apply is in `apply.py`."""
+    from remit.controlplane.verbs.patches import patched
+
+    resource = target.resource
+    live = _live(cluster, target)
+    if live is None:
+        raise resource.not_found(target.name)
+    old = convert(resource, live.load())
+    obj = admit.check_type(resource, patched(resource, content_type, body, convert(resource, live.load())))
+    admit.check_place(target, obj)
+    admit.check_fields(resource, obj, request)
+    return replace(cluster, target, old, obj, request)
+
+
+def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Written:
+    """Server-side apply: create the object, or merge into it what the manager owns."""
+    resource = target.resource
+    config = admit.check_type(resource, config)
+    admit.check_place(target, config)
+    manager = request.text("fieldManager")
+    if not manager:
+        cause = ("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
+        raise _patch_options(cause)
+    admit.check_fields(resource, config, request)
+    live = _live(cluster, target)
+    if live is None and target.subresource:
+        raise resource.not_found(target.name)
+    old = convert(resource, live.load()) if live else None
+    obj = schema.server_side_apply(
+        convert(resource, live.load()) if live else None,
+        config,
+        manager=manager,
+        force=request.flag("force"),
+        schema=resource.schema,
+        api_version=resource.api_version,
+        now=cluster.now(),
+        subresource=target.subresource,
+    )
+    if old is None:
+        admit.check_namespace(cluster, target)
+        return _create(cluster, target, obj, request, applied=True)
+    return replace(cluster, target, old, obj, request, applied=True)
+
+
+def _patch_options(cause: tuple[str, str, str]) -> Failure:
+    from remit.controlplane.failures import invalid
+
+    return invalid("meta.k8s.io", "PatchOptions", "", [cause])
+
+
+def _live(cluster: Cluster, target: Target) -> Record | None:
+    return cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
+
+
+def _isolate(resource: Resource, subresource: str, obj: Object, old: Object) -> Object:
+    """The main endpoint does not touch status, and the status endpoint touches nothing else."""
+    if subresource == "status":
+        kept = {**old, "metadata": {**old["metadata"], "managedFields": obj["metadata"].get("managedFields", [])}}
+        return _with_status(kept, obj)
+    return _with_status(obj, old) if resource.status else obj
+
+
+def _with_status(obj: Object, source: Object) -> Object:
+    result = {key: value for key, value in obj.items() if key != "status"}
+    if "status" in source:
+        result["status"] = source["status"]
+    return result
+
+
+def _spec(resource: Resource, obj: Object) -> Object:
+    """What counts as a new generation when it changes."""
+    skipped = ("metadata", "status") if resource.status else ("metadata",)
+    return {key: value for key, value in obj.items() if key not in skipped}
+
+
+def _same(obj: Object, old: Object) -> bool:
+    """Whether nothing changed but the times in managedFields: such a write keeps the resourceVersion."""
+    return _timeless(obj) == _timeless(old)
+
+
+def _timeless(obj: Object) -> Object:
+    metadata = obj["metadata"]
+    entries = [{k: v for k, v in entry.items() if k != "time"} for entry in metadata.get("managedFields") or ()]
+    return {**obj, "metadata": {**metadata, "managedFields": entries}}
+
+
+def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, request: Request) -> None:
+    schema.track_update(
+        old,
+        obj,
+        manager=request.manager,
+        schema=target.resource.schema,
+        api_version=target.resource.api_version,
+        now=cluster.now(),
+        subresource=target.subresource,
+    )
+
+
+def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request, *, remove: bool = False) -> Object:
+    """Hand the object to the store, unless this is a dry run; the result is what the client is shown."""
+    stored = to_storage(resource, obj)
+    admit.check_size(orjson.dumps(stored))
+    if request.dry_run:
+        return obj
+    if remove:
+        cluster.store.remove(resource.stored_as, stored)
+    else:
+        cluster.store.put(resource.stored_as, stored)
+    obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
+    return obj

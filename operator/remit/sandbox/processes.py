@@ -1,0 +1,72 @@
+"""Processes named so that a reused pid cannot be mistaken for the one meant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+from pathlib import Path
+
+
+def boot_id() -> str:
+    """This boot's identity: a process from another boot is dead."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When `pid` started, in clock ticks since boot; None if there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+class ProcessHandle:
+    """A pidfd: refers to one process for ever. Closed by `close` or as a context manager."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError if there is no such process."""
+        self.pid = pid
+        self.descriptor = os.pidfd_open(pid)
+
+    def __enter__(self) -> ProcessHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def dead(self) -> bool:
+        """True once every thread is gone; for the init of a pid namespace: once the whole namespace is."""
+        poller = select.poll()
+        poller.register(self.descriptor, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send to the process group that this process leads, while it lives."""
+        if not self.dead:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    async def death(self) -> None:
+        """Wait until it is dead; it need not be our child."""
+        loop = asyncio.get_running_loop()
+        dead = asyncio.Event()
+        loop.add_reader(self.descriptor, dead.set)
+        try:
+            await dead.wait()
+        finally:
+            loop.remove_reader(self.descriptor)
+
+    def close(self) -> None:
+        """Close, and reap the process if it became ours: an operator that is pid 1 inherits orphans."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG)
+        os.close(self.descriptor)

@@ -1,0 +1,38 @@
+"""The kernel's per-process limits. Pure, but for this process's own hard limits, which none may exceed.
+
+They are always set, and stand in for the memory and pids controllers where no cgroup is writable. There they are
+weaker: RLIMIT_AS bounds each process and not the tree, and RLIMIT_NPROC counts every task of the user.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from remit.sandbox.model import Limits
+
+DEFAULT_OPEN_FILES = 1024
+
+RESOURCES = {
+    "core": resource.RLIMIT_CORE,
+    "nofile": resource.RLIMIT_NOFILE,
+    "fsize": resource.RLIMIT_FSIZE,
+    "as": resource.RLIMIT_AS,
+    "nproc": resource.RLIMIT_NPROC,
+}
+"""Each limit by the name that prlimit(1) gives it."""
+
+
+def rlimits(limits: Limits, *, controllers: frozenset[str], tasks_of_user: int) -> dict[str, int]:
+    """What to set on an attempt; `tasks_of_user` is how many tasks its user already has on this host."""
+    values = {"core": 0, "nofile": limits.open_files or DEFAULT_OPEN_FILES}
+    if limits.file_bytes is not None:
+        values["fsize"] = limits.file_bytes
+    if limits.memory_bytes is not None and "memory" not in controllers:
+        values["as"] = limits.memory_bytes
+    if limits.pids is not None and "pids" not in controllers:
+        values["nproc"] = limits.pids + tasks_of_user
+    return {name: _bounded(value, resource.getrlimit(RESOURCES[name])[1]) for name, value in values.items()}
+
+
+def _bounded(value: int, ceiling: int) -> int:
+    return value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)

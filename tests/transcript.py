@@ -1,0 +1,68 @@
+"""The README's terminal transcript: what `make demo` prints.
+
+`python tests/transcript.py` runs the demo and writes what it printed into the README. A test compares the two, up to
+what is different each time: times, durations, ids, ports, folders, and the widths of columns, which follow from those.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+COMMAND = "make demo"
+_PLACE = re.compile(
+    r"(?P<before><!-- transcript:.*?-->\n```console\n)(?P<text>.*?)(?P<after>```\n<!-- end of transcript)", re.S
+)
+_VARYING = (
+    (re.compile(r"\x1b\[[0-9;]*m"), ""),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "<time>"),
+    (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "<time>"),
+    (re.compile(r"(?<![\w.-])(\d+(\.\d+)?(ms|[smh]))+(?![\w-])"), "<duration>"),
+    (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<id>"),
+    (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b"), "<id>"),
+    (re.compile(r"(127\.0\.0\.1|localhost|\[::1\]):\d+"), r"\1:<port>"),
+    (re.compile(r"(/tmp|/run/user|/root|/home)/[\w./-]+"), "<path>"),
+    (re.compile(r"[─━═]{2,}|[ \t]+"), " "),
+    (re.compile(r" +$", re.M), ""),
+)
+
+
+def normal(text: str) -> str:
+    """`text` with a word in the place of whatever varies from run to run."""
+    for pattern, replacement in _VARYING:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
+def in_readme(readme: str) -> str:
+    """The transcript that is in the README, without its first line, the command."""
+    match = _PLACE.search(readme)
+    if match is None:
+        raise ValueError("README.md has no place for the transcript")
+    return match["text"].removeprefix(f"$ {COMMAND}\n")
+
+
+def with_transcript(readme: str, text: str) -> str:
+    """The README with `text` in that place."""
+    block = f"$ {COMMAND}\n{text.strip()}\n"
+    return _PLACE.sub(lambda match: match["before"] + block + match["after"], readme, count=1)
+
+
+def play() -> str:
+    """Run the demo as a user without a terminal does. Raises `CalledProcessError` when it fails."""
+    return subprocess.run(
+        [sys.executable, "-m", "remit.cli", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        timeout=280,
+    ).stdout
+
+
+if __name__ == "__main__":
+    README.write_text(with_transcript(README.read_text(), play()))

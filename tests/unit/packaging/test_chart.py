@@ -1,0 +1,171 @@
+"""The chart, rendered by Helm's own engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import remit
+from conftest import require
+from remit.api import crd
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "charts/remit"
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def helm() -> Any:
+    require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
+    import helm_python
+
+    return helm_python
+
+
+def render(helm: Any, **values: Any) -> dict[str, str]:
+    with helm.Chart.load(str(CHART)) as chart:
+        texts = chart.render(values, name="remit", namespace="remit-system")
+    return {Path(name).name: text for name, text in texts.items()}
+
+
+def objects(texts: dict[str, str]) -> Objects:
+    documents = [
+        document
+        for name, text in texts.items()
+        if name != "NOTES.txt"
+        for document in yaml.safe_load_all(text)
+        if document
+    ]
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def pod(found: Objects) -> dict[str, Any]:
+    return found["Deployment", "remit"]["spec"]["template"]["spec"]
+
+
+def manifest(path: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "manifests" / path).read_text()))
+
+
+def test_helm_finds_nothing_to_blame(helm: Any) -> None:
+    verdict = helm.lint(str(CHART))
+    assert verdict["errors"] == []
+    assert [message["error"] for message in verdict["messages"]] == ["icon is recommended"]
+
+
+def test_the_chart_speaks_of_this_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == remit.__version__
+    assert f'newTag: "{remit.__version__}"' in (ROOT / "manifests/base/kustomization.yaml").read_text()
+
+
+def test_crds_are_the_generated_ones(helm: Any) -> None:
+    text = render(helm, crds={"keep": False})["crds.yaml"]
+    for name, content in crd.files().items():
+        assert content in text, name
+        assert (CHART / "files/crds" / name).read_text() == content
+
+
+def test_crds_outlive_the_chart(helm: Any) -> None:
+    kept = [document for document in yaml.safe_load_all(render(helm)["crds.yaml"]) if document]
+    for document in kept:
+        assert document["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert sorted(kept, key=str) == sorted(crd.crds(), key=str)
+    assert not render(helm, crds={"install": False})["crds.yaml"].strip()
+
+
+def test_chart_and_kustomize_grant_the_same(helm: Any) -> None:
+    everywhere = objects(render(helm))
+    role, _binding = manifest("cluster-install/role.yaml")
+    assert everywhere["ClusterRole", "remit"]["rules"] == role["rules"]
+    role, _binding = manifest("namespace-install/role.yaml")
+    assert everywhere["ClusterRole", "remit"]["rules"] == role["rules"]
+    role, _binding = manifest("base/lease-role.yaml")
+    assert everywhere["Role", "remit-lease"]["rules"] == role["rules"]
+
+
+def test_chart_and_kustomize_run_the_same_pod(helm: Any) -> None:
+    wanted = manifest("base/deployment.yaml")[0]["spec"]["template"]["spec"]
+    rendered = pod(objects(render(helm)))
+    assert rendered.pop("automountServiceAccountToken") is True
+    container = rendered["containers"][0]
+    assert container.pop("image") == f"remit-operator:{remit.__version__}"
+    assert container.pop("imagePullPolicy") == "IfNotPresent"
+    del wanted["containers"][0]["image"]
+    assert rendered == wanted
+
+
+def test_named_namespaces_get_roles_and_nothing_beyond(helm: Any) -> None:
+    texts = render(helm, namespaces=["team-a", "team-b"])
+    documents = [document for document in yaml.safe_load_all(texts["rbac.yaml"]) if document]
+    assert not any(document["kind"].startswith("Cluster") for document in documents)
+    served = {document["metadata"]["namespace"] for document in documents if document["metadata"]["name"] == "remit"}
+    assert served == {"team-a", "team-b", "remit-system"}
+    arguments = pod(objects(texts))["containers"][0]["args"]
+    assert [argument for argument in arguments if argument.startswith("--namespace")] == [
+        "--namespace=team-a",
+        "--namespace=team-b",
+    ]
+
+
+def test_user_namespaces_are_granted_only_when_asked_for(helm: Any) -> None:
+    usual = pod(objects(render(helm)))
+    assert "hostUsers" not in usual
+    assert usual["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    granted = pod(objects(render(helm, sandbox={"userNamespaces": True})))
+    assert granted["hostUsers"] is False
+    assert granted["securityContext"] == usual["securityContext"] | {"seccompProfile": {"type": "Unconfined"}}
+    context = usual["containers"][0]["securityContext"]
+    assert granted["containers"][0]["securityContext"] == context | {"procMount": "Unmasked"}
+
+
+def test_a_volume_keeps_the_state(helm: Any) -> None:
+    found = objects(render(helm, persistence={"enabled": True, "storageClassName": "fast"}))
+    assert found["PersistentVolumeClaim", "remit"]["spec"]["storageClassName"] == "fast"
+    assert pod(found)["volumes"][0]["persistentVolumeClaim"] == {"claimName": "remit"}
+    found = objects(render(helm, persistence={"enabled": True, "existingClaim": "mine"}))
+    assert ("PersistentVolumeClaim", "remit") not in found
+    assert pod(found)["volumes"][0]["persistentVolumeClaim"] == {"claimName": "mine"}
+
+
+def test_the_notes_say_what_is_missing(helm: Any) -> None:
+    notes = render(helm)["NOTES.txt"]
+    assert "SandboxUnavailable" in notes
+    assert "persistence.enabled=true" in notes
+    notes = render(helm, sandbox={"userNamespaces": True}, persistence={"enabled": True})["NOTES.txt"]
+    assert "SandboxUnavailable" not in notes
+    assert "persistence.enabled" not in notes
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicas": 2},
+        {"image": {"tagg": "1"}},
+        {"namespaces": "all"},
+        {"logs": {"format": "xml"}},
+        {"replicaCount": -1},
+    ],
+    ids=json.dumps,
+)
+def test_wrong_values_are_refused(helm: Any, values: dict[str, Any]) -> None:
+    with pytest.raises(helm.HelmError, match=next(iter(values))):
+        render(helm, **values)
+
+
+def test_every_value_is_in_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert values.keys() == schema["properties"].keys() - {"global"}
+
+
+def test_every_value_is_used() -> None:
+    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+    used = set(re.findall(r"\.Values\.(\w+)", templates))
+    assert used == yaml.safe_load((CHART / "values.yaml").read_text()).keys()

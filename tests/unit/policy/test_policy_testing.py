@@ -1,0 +1,122 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from remit.errors import InvalidInput
+from remit.policy import Reason
+from remit.policy.testing import parse_policies, parse_suite, run_cases
+
+POLICIES = """
+kind: CommandPolicy
+metadata: {name: team, namespace: data}
+spec:
+  selector: {matchLabels: {team: data}}
+  backends: [process, docker]
+  images: {allow: [alpine]}
+  commands: {allow: [{executable: git, args: [clone, '…']}]}
+  limits: {memory: {max: 1Gi}}
+---
+kind: Secret
+metadata: {name: passed-over}
+---
+kind: CommandPolicy
+metadata: {name: ceiling, namespace: ops}
+spec:
+  backends: [process, docker]
+  images: {allow: ['*']}
+  commands: {allow: [{pattern: '.*'}], deny: [{pattern: '.*evil.*'}]}
+---
+kind: CommandPolicy
+metadata: {name: audit, namespace: watched}
+spec: {enforcement: Audit}
+"""
+HEAD = "operatorNamespace: ops\npolicies: [p.yaml]\ncases:\n"
+TASK = "namespace: data, labels: {team: data}"
+
+
+def run(case):
+    (result,) = run_cases(parse_suite(HEAD + "- {" + case + "}"), parse_policies(POLICIES))
+    return result
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        f"argv: [git, clone, x], {TASK}, expect: {{decision: Allowed, policy: team, rule: 'commands.allow[0]'}}",
+        f"line: git clone 'x', {TASK}, expect: {{decision: Allowed, audited: false}}",
+        f"line: git push, {TASK}, expect: {{decision: Denied, reason: NotAllowed, policy: team}}",
+        f"line: git clone evil, {TASK}, expect: {{decision: Denied, reason: DeniedByRule, policy: ops/ceiling}}",
+        f"line: git clone x, resolved: /opt/other, {TASK}, expect: {{decision: Denied}}",
+        f"line: git clone x, resources: {{memory: 2Gi}}, {TASK}, expect: {{decision: Denied, reason: LimitExceeded}}",
+        f"line: git clone x, backend: docker, image: alpine, {TASK}, expect: {{decision: Allowed}}",
+        f"line: git clone x, backend: docker, image: busybox, {TASK}, expect: {{decision: Denied, rule: images.allow}}",
+        f"line: git clone x, network: host, {TASK}, expect: {{decision: Denied, reason: NetworkNotAllowed}}",
+        "line: git clone x, namespace: data, expect: {decision: Denied, reason: NoPolicy}",
+        "line: git clone x, namespace: watched, expect: {decision: Allowed, reason: Audited, audited: true}",
+        "line: ./git clone x, expect: {decision: Denied}",
+    ],
+)
+def test_a_case_that_holds(case):
+    result = run(case)
+    assert result.passed, result
+
+
+def test_a_case_that_does_not_hold_says_what_differs():
+    result = run(f"name: pushing, line: git push, {TASK}, expect: {{decision: Allowed, rule: 'commands.allow[0]'}}")
+    assert (result.passed, result.title, result.command) == (False, "pushing", "git push")
+    assert result.mismatches == (
+        "decision should be Allowed, is Denied",
+        "rule should be commands.allow[0], is none",
+    )
+    assert result.decision.reason == Reason.NOT_ALLOWED
+    assert "argument 1 is 'push'" in result.decision.message
+
+
+def test_an_argument_list_is_shown_quoted():
+    assert run(f"argv: [git, 'a b'], {TASK}, expect: {{decision: Denied}}").command == "git 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the policy test file is empty"),
+        ("a: [", "not valid YAML: .* line 1, column 5"),
+        ("- x", "valid dictionary"),
+        ("policies: [p]\ncases: []", r"cases: List should have at least 1 item"),
+        (HEAD + "- {line: x}", r"cases\[0\].expect: Field required"),
+        (HEAD + "- {expect: {decision: Allowed}}", r"cases\[0\]: set exactly one of argv or line; none given"),
+        (HEAD + "- {line: x, expect: {decision: Maybe}}", r"cases\[0\].expect.decision: Input should be 'Allowed'"),
+        (HEAD + "- {line: x, expects: {}, expect: {decision: Allowed}}", r"cases\[0\].expects: Extra inputs"),
+    ],
+)
+def test_a_file_that_is_wrong_says_where(text, message):
+    with pytest.raises(InvalidInput, match=message):
+        parse_suite(text)
+
+
+def test_a_line_that_cannot_be_split_says_which():
+    with pytest.raises(InvalidInput, match="odd: line: column 3: no shell reads the line"):
+        run("name: odd, line: a | b, expect: {decision: Denied}")
+
+
+def test_a_policy_that_is_wrong_says_where():
+    with pytest.raises(InvalidInput, match=r"spec\.comands: is not a known field"):
+        parse_policies("kind: CommandPolicy\nmetadata: {name: x}\nspec: {comands: {}}")
+
+
+def test_the_example_of_the_documentation_holds():
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    files = {
+        block.split("\n", 1)[0].removeprefix("# "): block for block in re.findall(r"```yaml\n(.*?)```", page, re.S)
+    }
+    suite = parse_suite(files["team.test.yaml"])
+    policies = [policy for name in suite.policies for policy in parse_policies(files[name])]
+    results = run_cases(suite, policies)
+    assert len(results) == 3
+    assert [result for result in results if not result.passed] == []
+
+
+def test_every_reason_is_documented():
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    assert [reason for reason in Reason if f"`{reason}`" not in page] == []
