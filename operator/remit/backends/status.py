@@ -50,5 +50,6 @@ class StatusPipe:
         """The descriptor itself belongs to the launch."""
         asyncio.get_running_loop().remove_reader(self._descriptor)
         if self.init:
+            self.init.reap()
             self.init.close()
             self.init = None

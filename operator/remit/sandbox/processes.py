@@ -65,8 +65,10 @@ class ProcessHandle:
         finally:
             loop.remove_reader(self.descriptor)
 
-    def close(self) -> None:
-        """Close, and reap the process if it became ours: an operator that is pid 1 inherits orphans."""
+    def reap(self) -> None:
+        """Collect a dead process if it became our child: an operator that is pid 1 inherits orphans."""
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG)
+
+    def close(self) -> None:
         os.close(self.descriptor)

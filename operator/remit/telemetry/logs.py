@@ -25,6 +25,7 @@ from remit.telemetry.redact import Redactor
 Format = Literal["auto", "json", "console"]
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _OURS: Final = frozenset({"level", "timestamp"})
+_FIRST: Final = ("timestamp", "level", "logger", "message")
 _QUIET: Final = {"aiohttp.access": "warning", "asyncio": "warning", "docker": "info", "urllib3": "info"}
 
 # What a terminal, a pager or a log shipper may take for a command or a line's end: controls, line and paragraph
@@ -140,6 +141,7 @@ def _redacting(redactor: Redactor) -> Processor:
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    event = {key: event[key] for key in _FIRST if key in event} | dict(event)
     try:
         line = orjson.dumps(event).decode()
     except TypeError:  # a lone surrogate or an integer beyond 64 bits

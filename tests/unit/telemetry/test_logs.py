@@ -34,6 +34,7 @@ def test_an_event_is_one_json_line_with_the_ids_bound_to_it(stream):
         get_logger("remit.execution").info("attempt started", pid=4711)
     get_logger("remit.execution").info("idle")
     first, second = events(stream)
+    assert list(first)[:4] == ["timestamp", "level", "logger", "message"]
     assert first.pop("timestamp").endswith("Z")
     assert first == {
         "message": "attempt started",

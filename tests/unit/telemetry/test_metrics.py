@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from remit.telemetry import Metrics
@@ -43,3 +46,13 @@ def test_two_operators_in_one_process_do_not_share_numbers():
 def test_openmetrics_is_given_to_who_asks():
     _, content_type = Metrics().render("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
+
+
+def test_every_metric_is_documented_and_no_other():
+    page = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
+    documented = set(re.findall(r"^\| `(remit_\w+)`", page, re.MULTILINE))
+    families = [
+        f for f in text_string_to_metric_families(Metrics().render()[0].decode()) if f.name.startswith("remit_")
+    ]
+    ours = {f.name + "_total" * (f.type == "counter") for f in families if not f.name.endswith("_created")}
+    assert documented == ours

@@ -1,0 +1,94 @@
+"""A real bubblewrap, with and without cgroups, and a place to collect what an attempt says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from conftest import require
+from remit.backends import AttemptRequest, Command, Handle, Outcome, ProcessBackend
+from remit.sandbox import Ability, Confinement, Host, Layer, Limits, probe_host
+
+PYTHON = "/usr/bin/python3"
+DEFAULTS = Limits(memory_bytes=256 << 20, pids=32, disk_bytes=16 << 20)
+_ids = itertools.count()
+
+
+@dataclass
+class Collected:
+    """Keeps everything: for small outputs only."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    seen: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        setattr(self, stream, getattr(self, stream) + chunk)
+        self.seen.set()
+
+
+@dataclass
+class Runner:
+    """Runs commands with defaults that a test may override."""
+
+    backend: ProcessBackend
+    limits: Limits = DEFAULTS
+
+    async def __call__(
+        self,
+        *argv: str,
+        env: dict[str, str] | None = None,
+        stdin: bytes = b"",
+        files: dict[str, bytes] | None = None,
+        limits: Limits | None = None,
+        timeout: float = 30,
+        grace: float = 0.2,
+        sink: object = None,
+        cancel: asyncio.Event | None = None,
+        on_started: Callable[[Handle], None] | None = None,
+        **confinement: object,
+    ) -> tuple[Outcome, Collected]:
+        collected = Collected() if sink is None else sink
+        request = AttemptRequest(
+            id=f"test-{next(_ids)}",
+            command=Command(argv, argv[0], env or {}, stdin),
+            confinement=Confinement(limits=limits or self.limits, **confinement),
+            timeout_seconds=timeout,
+            grace_seconds=grace,
+            files=files or {},
+        )
+        outcome = await self.backend.run(request, collected, cancel=cancel or asyncio.Event(), on_started=on_started)
+        return outcome, collected
+
+    def sink(self) -> Collected:
+        return Collected()
+
+    async def python(self, source: str, **options: object) -> tuple[Outcome, Collected]:
+        return await self(PYTHON, "-I", "-c", source, **options)
+
+
+def without_cgroups(host: Host) -> Host:
+    ability = Ability(Layer.CGROUP, False, "left out by the test", "leave it in")
+    return replace(host, cgroups=None, abilities={**host.abilities, Layer.CGROUP: ability})
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    found = probe_host()
+    require("bubblewrap", found.bubblewrap, found.abilities[Layer.NAMESPACES].detail)
+    require("system-python", Path(PYTHON).exists(), f"{PYTHON} runs the hostile programs")
+    return found
+
+
+@pytest.fixture(params=["cgroup", "rlimits"])
+def run(request: pytest.FixtureRequest, host: Host) -> Runner:
+    """Once with this host's cgroups, once as a host that has none."""
+    if request.param == "rlimits":
+        return Runner(ProcessBackend(without_cgroups(host)))
+    require("cgroup", host.cgroups, host.abilities[Layer.CGROUP].remedy)
+    return Runner(ProcessBackend(host))

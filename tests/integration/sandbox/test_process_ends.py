@@ -1,0 +1,362 @@
+"""How attempts end: the whole tree is dead, the reason is right, and nothing is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from remit.backends import ExitReason, Handle, ProcessBackend
+from remit.errors import BackendError
+from remit.sandbox import Limits, boot_id, start_time
+
+# Each leaves a descendant that tries to outlive the attempt. `{mark}` is an argument that the test looks for.
+SURVIVORS = {
+    "double fork": """
+        if os.fork() == 0:
+            if os.fork() == 0: linger()
+            os._exit(0)
+    """,
+    "setsid": """
+        if os.fork() == 0:
+            os.setsid(); linger()
+    """,
+    "ignores TERM": """
+        if os.fork() == 0:
+            for n in (1, 2, 3, 15): signal.signal(n, signal.SIG_IGN)
+            linger()
+    """,
+    "stopped": """
+        child = os.fork()
+        if child == 0: linger()
+        os.kill(child, signal.SIGSTOP)
+    """,
+    "forks on and on": """
+        if os.fork() == 0:
+            os.setsid()
+            while True:
+                with contextlib.suppress(OSError):
+                    if os.fork() == 0: time.sleep(0.05); os._exit(0)
+    """,
+}
+
+
+def program(body: str, then: str) -> str:
+    head = "import contextlib, os, signal, sys, time\ndef linger():\n    while True: time.sleep(60)\n"
+    return head + textwrap.dedent(body) + "\nprint('ready', flush=True)\n" + then + "\n"
+
+
+def alive(mark: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def mark() -> str:
+    return f"mark-{uuid4()}"
+
+
+@pytest.mark.parametrize("body", SURVIVORS.values(), ids=SURVIVORS.keys())
+@pytest.mark.parametrize("then", ["linger()", "sys.exit(0)"], ids=["timeout", "exit"])
+async def test_nothing_outlives_the_attempt(run, mark, body, then):
+    outcome, out = await run("/usr/bin/python3", "-c", program(body, then), mark, timeout=1, grace=0.1)
+    assert alive(mark) == []
+    assert out.stdout == b"ready\n"
+    if then == "linger()":
+        assert outcome.reason is ExitReason.TIMED_OUT
+    else:
+        assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0)
+
+
+async def test_a_background_child_that_holds_stdout_does_not_hang_completion(run, mark):
+    source = program("if os.fork() == 0:\n    os.setsid()\n    linger()", "print('done')")
+    outcome, out = await run("/usr/bin/python3", "-c", source, mark, timeout=60)
+    assert outcome.reason is ExitReason.EXITED
+    assert out.stdout == b"ready\ndone\n"
+    assert outcome.usage.wall_seconds < 30
+
+
+async def test_the_command_hears_term_and_may_end_well(run):
+    source = "signal.signal(15, lambda *_: (print('saved', flush=True), sys.exit(3)))"
+    outcome, out = await run.python(program(source, "linger()"), timeout=1, grace=10)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.TIMED_OUT, 3)
+    assert out.stdout == b"ready\nsaved\n"
+
+
+async def test_a_stopped_command_hears_term(run):
+    source = "signal.signal(15, lambda *_: sys.exit(3))"
+    outcome, _ = await run.python(
+        program(source, "os.kill(os.getpid(), signal.SIGSTOP); linger()"), timeout=1, grace=10
+    )
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.TIMED_OUT, 3)
+
+
+async def test_one_that_ignores_term_is_killed_after_the_grace(run):
+    outcome, _ = await run.python(program("signal.signal(15, signal.SIG_IGN)", "linger()"), timeout=0.5, grace=0.3)
+    assert outcome.reason is ExitReason.TIMED_OUT
+    assert outcome.usage.wall_seconds >= 0.8
+    assert "0.5 s" in outcome.message
+
+
+async def test_cancel_while_it_runs(run, mark):
+    cancel, sink = asyncio.Event(), run.sink()
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program("", "linger()"), mark, cancel=cancel, sink=sink)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    cancel.set()
+    outcome, _ = await running
+    assert outcome.reason is ExitReason.CANCELLED
+    assert alive(mark) == []
+    assert sink.stdout == b"ready\n"
+
+
+async def test_cancel_before_it_runs(run):
+    cancel = asyncio.Event()
+    cancel.set()
+    outcome, out = await run.python("print('ran')", cancel=cancel)
+    assert outcome.reason is ExitReason.CANCELLED
+    assert out.stdout == b""
+
+
+async def test_a_cancelled_coroutine_leaves_nothing(run, mark):
+    sink = run.sink()
+    running = asyncio.create_task(run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink))
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert alive(mark) == []
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 127, 126])
+async def test_exit_codes_are_the_commands_own(run, code):
+    outcome, _ = await run.python(f"import sys; sys.exit({code})")
+    assert (outcome.reason, outcome.exit_code, outcome.signal) == (ExitReason.EXITED, code, None)
+
+
+async def test_a_signal_is_told(run):
+    outcome, _ = await run.python("import os; os.kill(os.getpid(), 11)")
+    assert (outcome.reason, outcome.exit_code, outcome.signal) == (ExitReason.SIGNALED, 139, 11)
+    assert "SIGSEGV" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("argv", "options", "says"),
+    [
+        (("/usr/bin/no-such-program",), {}, "No such file or directory"),
+        (("/etc/passwd",), {}, "Permission denied"),
+        (("/usr/bin/true",), {"working_dir": "/nowhere"}, "/nowhere"),
+    ],
+)
+async def test_what_could_not_be_started_is_no_exit_code(run, argv, options, says):
+    outcome, _ = await run(*argv, **options)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.START_FAILED, None)
+    assert says in outcome.message
+
+
+async def test_an_argument_list_too_long(run):
+    outcome, _ = await run("/usr/bin/true", "x" * (4 << 20))
+    assert outcome.reason is ExitReason.START_FAILED
+    assert "longer than the kernel allows" in outcome.message
+
+
+async def test_a_working_directory_below_the_workspace_is_made(run):
+    _, out = await run("/usr/bin/pwd", working_dir="/workspace/a/b")
+    assert out.stdout == b"/workspace/a/b\n"
+
+
+async def test_a_tree_that_takes_too_much_memory(run):
+    outcome, _ = await run.python("a = [0] * 10**9", limits=Limits(memory_bytes=100 << 20))
+    if run.backend.host.cgroups:
+        assert (outcome.reason, outcome.exit_code) == (ExitReason.OOM_KILLED, 137)
+        assert "memory limit" in outcome.message
+    else:
+        assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 1)
+
+
+async def test_a_fork_bomb_is_held(run):
+    outcome, out = await run.python(
+        """
+import os, time
+count = 0
+try:
+    while count < 500:
+        if os.fork() == 0: time.sleep(60)
+        count += 1
+except OSError as error: print(count, error)
+""",
+        limits=Limits(pids=20),
+    )
+    assert b"Resource temporarily unavailable" in out.stdout
+    assert int(out.stdout.split()[0]) <= 20
+    assert outcome.exit_code == 0
+
+
+async def test_one_process_of_its_own_is_enough(run):
+    outcome, _ = await run("/usr/bin/true", limits=Limits(pids=1))
+    assert outcome.exit_code == 0, outcome.message
+
+
+async def test_cpu_is_a_rate(run):
+    if run.backend.host.cgroups is None:
+        pytest.skip("no rlimit is a rate of CPU")
+    outcome, _ = await run.python("while True: pass", limits=Limits(cpu_cores=0.2), timeout=2, grace=0)
+    assert 0.05 < outcome.usage.cpu_seconds < 1.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "source", "says"),
+    [
+        (Limits(file_bytes=1 << 20), "open('f', 'wb').write(b'x' * (2 << 20))", "File too large"),
+        (Limits(open_files=16), "a = [open('/dev/null') for _ in range(32)]", "Too many open files"),
+    ],
+)
+async def test_rlimits_hold(run, limits, source, says):
+    outcome, out = await run.python(source, limits=limits)
+    assert outcome.exit_code == 1
+    assert says in out.stderr.decode()
+
+
+async def test_usage_is_counted(run):
+    source = (
+        "import time\na = b'x' * (64 << 20)\nend = time.process_time() + 0.8\nwhile time.process_time() < end: pass"
+    )
+    outcome, _ = await run.python(source)
+    assert outcome.usage.cpu_seconds > 0.4
+    assert outcome.usage.max_memory_bytes > 64 << 20
+    assert outcome.usage.wall_seconds >= outcome.usage.cpu_seconds / 2
+    assert outcome.usage.source == ("cgroup" if run.backend.host.cgroups else "sampled")
+    assert outcome.started_at.tzinfo is not None
+    assert outcome.started_at < outcome.finished_at
+
+
+async def test_nothing_is_left_over(run):
+    """No descriptor, no cgroup, no zombie."""
+    await run("/usr/bin/true")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        await run("/usr/bin/true")
+        await run("/usr/bin/no-such-program")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE] == []
+    if tree := run.backend.host.cgroups:
+        assert [path for parent in set(tree.parents.values()) for path in parent.iterdir() if path.is_dir()] == []
+
+
+async def test_many_at_once(run):
+    outcomes = await asyncio.gather(*(run.python(f"import sys; sys.exit({n})") for n in range(24)))
+    assert [outcome.exit_code for outcome, _ in outcomes] == list(range(24))
+
+
+async def test_the_handle_is_given_before_anything_runs(run):
+    sink, seen = run.sink(), []
+
+    def started(handle: Handle) -> None:
+        assert sink.stdout == b""
+        assert start_time(handle.pid) == handle.start_time
+        assert all(Path(path).is_dir() for path in handle.cgroups)
+        seen.append(handle)
+
+    await run.python("print('ran')", sink=sink, on_started=started)
+    assert len(seen) == 1
+    assert sink.stdout == b"ran\n"
+
+
+async def test_a_handle_that_cannot_be_recorded_stops_the_run(run, mark):
+    def full(_: Handle) -> None:
+        raise OSError(28, "No space left on device")
+
+    sink = run.sink()
+    with pytest.raises(BackendError, match="No space left"):
+        await run.python("print('ran')", sink=sink, on_started=full)
+    assert sink.stdout == b""
+
+
+async def test_recover_kills_what_is_left(run, mark):
+    """As after a kill of the operator that the kernel's own signal did not reach."""
+    sink, handles = run.sink(), []
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    assert await run.backend.recover(handles[0]) is True
+    outcome, _ = await running
+    assert alive(mark) == []
+    assert outcome.reason is ExitReason.SIGNALED
+    assert await run.backend.recover(handles[0]) is False
+
+
+async def test_recover_does_not_touch_a_stranger(run):
+    """A pid that was reused, and one of another boot."""
+    stranger = subprocess.Popen(["/usr/bin/sleep", "60"])
+    try:
+        began = start_time(stranger.pid)
+        for handle in (Handle(stranger.pid, began - 1, boot_id()), Handle(stranger.pid, began, "another boot")):
+            assert await run.backend.recover(handle) is False
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+OPERATOR = """
+import asyncio, sys
+from remit.backends import *
+from remit.sandbox import *
+class Sink:
+    def write(self, stream, chunk): print(chunk.decode(), end="", flush=True)
+request = AttemptRequest("operator-test", Command(("/usr/bin/python3", "-c", sys.argv[1], sys.argv[2]),
+    "/usr/bin/python3"), Confinement(Limits(pids=16)), 600)
+asyncio.run(ProcessBackend().run(request, Sink(), cancel=asyncio.Event()))
+"""
+
+
+async def test_an_operator_killed_takes_its_attempts_along_and_the_next_sweeps(host, mark):
+    source = program(SURVIVORS["setsid"], "linger()")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    operator = subprocess.Popen([sys.executable, "-c", OPERATOR, source, mark], stdout=subprocess.PIPE, env=environment)
+    with operator:
+        assert await asyncio.to_thread(operator.stdout.readline) == b"ready\n"
+        inside = [pid for pid in alive(mark) if pid != operator.pid]
+        assert inside
+        operator.send_signal(signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while alive(mark):
+            await asyncio.sleep(0.02)
+    if host.cgroups is None:
+        return
+    folders = [parent.parent for parent in set(host.cgroups.parents.values())]
+    left = [path for folder in folders for path in folder.glob(f"{operator.pid}-*")]
+    assert left, "the killed operator cannot have removed its cgroups"
+    subprocess.run(
+        [sys.executable, "-c", "from remit.sandbox import probe_host; probe_host()"], env=environment, check=True
+    )
+    assert not any(path.exists() for path in left)
+
+
+async def test_a_sink_that_fails_ends_the_attempt(run, mark):
+    class Full:
+        def write(self, stream, chunk):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(BackendError, match="could not be stored"):
+        await run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=Full())
+    assert alive(mark) == []
+
+
+async def test_the_default_backend_finds_the_host_by_itself(host):
+    assert ProcessBackend().host is host

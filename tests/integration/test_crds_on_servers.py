@@ -1,0 +1,251 @@
+"""The CRDs on real API servers: what users of kubectl read, and what they are told about mistakes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.harness.servers import embedded, kube_apiserver, real_server_available
+from conftest import require
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    binary: str
+    kubeconfig: Path
+
+    def __call__(self, *arguments: str, given: object = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments],
+            input=json.dumps(given) if given is not None else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def ok(self, *arguments: str, given: object = None) -> str:
+        done = self(*arguments, given=given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, *arguments: str, given: object = None) -> str:
+        done = self(*arguments, given=given)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+
+@pytest.fixture(scope="module", params=["embedded", "kube-apiserver"])
+def cluster(
+    request: pytest.FixtureRequest, kubectl: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kubectl]:
+    home = tmp_path_factory.mktemp("server")
+    if request.param == "kube-apiserver":
+        require("kube-apiserver", real_server_available(), "put kube-apiserver and etcd where KUBEBUILDER_ASSETS says")
+    start = {"embedded": embedded, "kube-apiserver": kube_apiserver}[request.param]
+    with start(home / "state") as server:
+        run = Kubectl(kubectl, server.kubeconfig(home / "kubeconfig"))
+        run.ok("apply", "--server-side", "-f", str(ROOT / "crds"))
+        run.ok("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        run.ok("wait", "--for=create", "namespace/default", "--timeout=30s")
+        yield run
+
+
+def obj(kind: str, spec: dict[str, Any], name: str = "it") -> dict[str, Any]:
+    return {"apiVersion": "remit.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def task(name: str = "it", **spec: Any) -> dict[str, Any]:
+    return obj("ExecutionTask", {"command": {"line": "echo hi"}} | spec, name)
+
+
+def test_crds_apply_again_without_a_change(cluster: Kubectl) -> None:
+    applied = cluster.ok("apply", "--server-side", "-f", str(ROOT / "crds"))
+    assert applied.count("serverside-applied") == 3
+    assert "remit.dev" in cluster.ok("api-resources", "--categories=remit", "-o", "name")
+
+
+def test_explain_teaches(cluster: Kubectl) -> None:
+    text = " ".join(cluster.ok("explain", "executiontask.spec.retry").split())
+    assert "When a failed attempt is followed by another." in text
+    assert "maxRetries <integer>" in text
+    assert "How many further attempts are made after one that failed or timed out." in text
+    assert "enum: Fail, Retry" in text
+    assert "FIELD: backoff <Object>" in " ".join(cluster.ok("explain", "et.spec.retry.backoff").split())
+
+
+def test_what_is_not_said_is_filled_in(cluster: Kubectl) -> None:
+    cluster.ok("create", "-f", "-", given=task("defaults"))
+    stored = json.loads(cluster.ok("get", "et", "defaults", "-o", "json"))
+    assert stored["spec"]["retry"]["backoff"] == {"initialSeconds": 1, "factor": 2, "maxSeconds": 60, "jitter": 0.1}
+    assert stored["spec"]["output"] == {"tailBytes": 4096, "maxBytes": "10Mi"}
+    assert stored["status"] == {"observedGeneration": -1}, "kstatus would call it finished otherwise"
+    assert "resources" not in stored["spec"]
+
+
+def test_columns_and_short_names_and_selectors(cluster: Kubectl) -> None:
+    cluster.ok("create", "-f", "-", given=task("columns", backend="docker", image="busybox"))
+    cluster.ok("create", "-f", "-", given=obj("CommandPolicy", {}, "columns"))
+    release = {"artifact": {"image": "shop:v2"}, "target": {"docker": {}}}
+    cluster.ok("create", "-f", "-", given=obj("Deployment", release, "columns"))
+    header = cluster.ok("get", "et").splitlines()[0].split()
+    assert header == ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE"]
+    header = cluster.ok("get", "rdeploy").splitlines()[0].split()
+    assert header == ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE"]
+    assert "Enforce" in cluster.ok("get", "cmdpol", "columns")
+    assert "columns" in cluster.ok("get", "remit", "-A")
+    selected = cluster.ok("get", "et", "--field-selector=spec.backend=docker", "-o", "name")
+    assert selected.split() == ["executiontask.remit.dev/columns"]
+
+
+def test_a_release_scales_by_kubectl(cluster: Kubectl) -> None:
+    release = {"artifact": {"image": "shop:v2"}, "target": {"docker": {}}}
+    cluster.ok("create", "-f", "-", given=obj("Deployment", release, "scaled"))
+    cluster.ok("scale", "deployments.remit.dev/scaled", "--replicas=3")
+    assert cluster.ok("get", "rdeploy", "scaled", "-o", "jsonpath={.spec.replicas}") == "3"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (task(comand={}), 'unknown field "spec.comand"'),
+        (
+            task(http={"url": "http://example/"}),
+            "set exactly one of command, script, file, process, http, redis, postgres or container",
+        ),
+        (obj("ExecutionTask", {}), "set exactly one of command"),
+        (task(command={"line": "x", "argv": ["x"]}), "spec.command: Invalid value: set exactly one of argv or line"),
+        (task(backend="docker"), "backends docker and kubernetes need an image"),
+        (task(backend="dokcer"), 'supported values: "process", "docker", "kubernetes"'),
+        (task(resources={"memory": "lots"}), 'spec.resources.memory: Invalid value: "lots"'),
+        (task(resources={"cpu": -1}), "spec.resources.cpu in body should be greater than or equal to 0"),
+        (task(retry={"maxRetries": -1}), "spec.retry.maxRetries in body should be greater than or equal to 0"),
+        (task(command={"argv": "echo"}), "spec.command.argv in body must be of type array"),
+        (task(env=[{"name": "A"}, {"name": "A"}]), "spec.env[1]: Duplicate value"),
+        (task(env=[{"name": "A", "value": "1", "valueFrom": {}}]), "spec.env[0].valueFrom"),
+        (
+            task("a" * 53, schedule={"cron": "* * * * *"}),
+            "metadata.name: Invalid value: a scheduled task's name has at most 52 characters",
+        ),
+        (
+            obj("CommandPolicy", {"commands": {"allow": [{"pattern": "a", "executable": "b"}]}}),
+            "spec.commands.allow[0]: Invalid value: set exactly one of pattern or executable",
+        ),
+        (
+            obj("CommandPolicy", {"limits": {"timeoutSeconds": {"default": 5, "max": 2}}}),
+            "spec.limits.timeoutSeconds: Invalid value: default must not be above max",
+        ),
+        (
+            obj("Deployment", {"artifact": {"image": "x"}, "target": {"process": {"command": ["x"]}}}),
+            "target process needs artifact.path or artifact.archive, not an image",
+        ),
+        (
+            obj(
+                "Deployment",
+                {"artifact": {"image": "x"}, "target": {"docker": {}}, "healthCheck": {"http": {"port": "web"}}},
+            ),
+            "healthCheck.http.port names none of ports",
+        ),
+        (
+            obj("Deployment", {"artifact": {"image": "x"}, "target": {"docker": {}}, "strategy": {"type": "Canary"}}),
+            "type Canary needs canary.steps",
+        ),
+        (
+            obj(
+                "Deployment",
+                {
+                    "artifact": {"image": "x"},
+                    "target": {"docker": {}},
+                    "strategy": {"type": "Rolling", "rolling": {"maxSurge": "0%"}},
+                },
+            ),
+            "maxSurge and maxUnavailable must not both be 0",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_is_told_before_it_is_stored(cluster: Kubectl, given: dict[str, Any], told: str) -> None:
+    assert told in cluster.refused("create", "-f", "-", given=given)
+    assert "not found" in cluster.refused("get", given["kind"] + ".remit.dev", given["metadata"]["name"])
+
+
+def patch(name: str, **spec: Any) -> tuple[str, ...]:
+    return ("patch", "et", name, "--type=merge", "--patch", json.dumps({"spec": spec}))
+
+
+def test_what_a_task_does_cannot_be_changed_later(cluster: Kubectl) -> None:
+    cluster.ok("create", "-f", "-", given=task("fixed"))
+    for field, value in {
+        "command": {"line": "echo other"},
+        "env": [{"name": "A", "value": "b"}],
+        "timeoutSeconds": 5,
+        "retry": {"maxRetries": 5},
+        "resources": {"memory": "1Gi"},
+        "network": "host",
+        "stdin": "text",
+    }.items():
+        told = cluster.refused(*patch("fixed", **{field: value}))
+        assert f"{field} cannot be changed after the task is created" in told, field
+    assert "schedule cannot be added or removed" in cluster.refused(*patch("fixed", schedule={"cron": "* * * * *"}))
+
+
+def test_a_task_can_be_cancelled_and_that_holds(cluster: Kubectl) -> None:
+    cluster.ok("create", "-f", "-", given=task("cancelled"))
+    cluster.ok(*patch("cancelled", cancel=True, ttlSecondsAfterFinished=60))
+    assert "cancel cannot be taken back" in cluster.refused(*patch("cancelled", cancel=False))
+    assert "cancel cannot be taken back" in cluster.refused(*patch("cancelled", cancel=None))
+    cluster.ok(*patch("cancelled", ttlSecondsAfterFinished=None))
+
+
+def test_of_a_schedule_only_suspend_changes(cluster: Kubectl) -> None:
+    cluster.ok("create", "-f", "-", given=task("scheduled", schedule={"cron": "0 2 * * *"}))
+    cluster.ok(*patch("scheduled", schedule={"suspend": True}))
+    cluster.ok(*patch("scheduled", schedule={"suspend": False}))
+    for field, value in {"cron": "0 3 * * *", "startingDeadlineSeconds": 60, "timeZone": "Europe/Paris"}.items():
+        told = cluster.refused(*patch("scheduled", schedule={field: value}))
+        assert "of schedule only suspend can be changed" in told, field
+    assert "schedule cannot be added or removed" in cluster.refused(*patch("scheduled", schedule=None))
+
+
+def test_the_examples_are_accepted(cluster: Kubectl) -> None:
+    for path in sorted((ROOT / "manifests/examples").glob("0[1-9]-*.yaml")):
+        cluster.ok("apply", "--dry-run=server", "-f", str(path))
+
+
+# The embedded control plane serves no workloads and no RBAC, and so cannot be asked.
+@pytest.mark.parametrize("cluster", ["kube-apiserver"], indirect=True)
+def test_the_operators_manifests_are_accepted(cluster: Kubectl) -> None:
+    cluster.ok("apply", "--server-side", "-f", str(ROOT / "manifests/install/namespace.yaml"))
+    done = cluster("apply", "--server-side", "--dry-run=server", "-k", str(ROOT / "manifests/install"))
+    assert (done.returncode, done.stderr) == (0, ""), "not even a warning of pod security"
+    cluster.ok("apply", "--dry-run=server", "-n", "default", "-k", str(ROOT / "manifests/namespace-install"))
+
+
+@pytest.mark.parametrize("cluster", ["kube-apiserver"], indirect=True)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"namespaces": ["default"], "persistence": {"enabled": True}, "crds": {"keep": False}},
+        {"sandbox": {"userNamespaces": True}},
+    ],
+    ids=["usual", "namespaced", "user-namespaces"],
+)
+def test_what_the_chart_renders_is_accepted(cluster: Kubectl, tmp_path: Path, values: dict[str, Any]) -> None:
+    require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
+    import helm_python
+
+    with helm_python.Chart.load(str(ROOT / "charts/remit")) as chart:
+        texts = chart.render(values, name="remit", namespace="default")
+    rendered = tmp_path / "rendered.yaml"
+    rendered.write_text("\n---\n".join(text for name, text in texts.items() if not name.endswith("NOTES.txt")))
+    accepted = cluster.ok("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", str(rendered))
+    assert "deployment.apps/remit serverside-applied (server dry run)" in accepted
