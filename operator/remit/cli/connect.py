@@ -67,9 +67,10 @@ def task_names(options: Mapping[str, Any]) -> Iterator[str]:
     """For completion: at most a second, and no complaints."""
 
     async def fetch() -> list[str]:
-        async with asyncio.timeout(1), connected(
-            options.get("kubeconfig"), options.get("context"), options.get("namespace")
-        ) as connection:
+        async with (
+            asyncio.timeout(1),
+            connected(options.get("kubeconfig"), options.get("context"), options.get("namespace")) as connection,
+        ):
             return [task["metadata"]["name"] for task in await connection.kube.list(TASKS, connection.namespace)]
 
     with contextlib.suppress(RemitError, TimeoutError, OSError):

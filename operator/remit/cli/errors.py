@@ -23,7 +23,9 @@ def report(error: BaseException) -> int:
     else:
         if os.environ.get("REMIT_DEBUG"):
             raise error
-        complain(f"a mistake of Remit's own: {type(error).__name__}: {error}. REMIT_DEBUG=1 shows where; please report it")
+        complain(
+            f"a mistake of Remit's own: {type(error).__name__}: {error}. REMIT_DEBUG=1 shows where; please report it"
+        )
     return FAILURE
 
 

@@ -7,7 +7,6 @@ from remit.api import ExecutionTaskStatus, Phase
 TIMED_OUT, BROKEN, DENIED, NOT_FOUND, CANCELLED = 124, 125, 126, 127, 130
 
 
-
 def exit_code(status: ExecutionTaskStatus) -> int:
     """For a task that has ended."""
     match status.phase:

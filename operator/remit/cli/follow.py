@@ -69,7 +69,7 @@ class Follower:
             self._narrate(task)
             if task.status.phase is not None and task.status.phase.final:
                 return task
-            await self.observed.changed(POLL_SECONDS if self._open else None)
+            await self.observed.changed(within=POLL_SECONDS if self._open else None)
 
     def _show(self, task: ExecutionTask, attempt: AttemptStatus) -> None:
         shown = self._open.get(attempt.number) or self._find(task, attempt)
@@ -125,12 +125,14 @@ def show_tails(task: ExecutionTask, attempt: AttemptStatus, screen: Screen) -> N
     for stream in screen.streams:
         text, size = tails[stream]
         if size > len(text.encode()):
-            note(f"[only the end of {size} bytes of {stream}; all that is kept is on the operator's host: {output.ref}]")
+            note(
+                f"[only the end of {size} bytes of {stream}; all that is kept is on the operator's host: {output.ref}]"
+            )
         screen.write(stream, text.encode())
 
 
 def chosen_attempt(task: ExecutionTask, number: int | None) -> AttemptStatus | None:
-    """Attempt `number` or the latest one; None when there was none yet. Raises `RemitError` for one that is not there."""
+    """Attempt `number` or the latest one; None when there was none yet. Raises `RemitError` where it is not there."""
     attempts = task.status.attempts
     if number is None:
         return attempts[-1] if attempts else None

@@ -25,12 +25,12 @@ class Observed:
         self._changed = asyncio.Event()
         self._end: RemitError | None = None
 
-    async def changed(self, timeout: float | None = None) -> None:
-        """Wait for news, at most `timeout` seconds. Raises `RemitError` when the task is gone or out of sight."""
+    async def changed(self, *, within: float | None = None) -> None:
+        """Wait for news, at most `within` seconds. Raises `RemitError` when the task is gone or out of sight."""
         if self._end is not None:
             raise self._end
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 await self._changed.wait()
         self._changed.clear()
 
@@ -64,7 +64,6 @@ class Observed:
         if current is None or current["metadata"]["uid"] != metadata.uid:
             self._stop(RemitError(f"task {self.task.key} was deleted"))
             return
-        # A list's items need not carry their kind.
         self._see(current)
         async for type_, obj in self._kube.watch(
             TASKS,

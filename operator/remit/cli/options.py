@@ -18,8 +18,6 @@ def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in task_names(ctx.params) if name.startswith(incomplete)]
 
 
-
-
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(
@@ -77,9 +75,7 @@ LogFormat = Annotated[
     str,
     typer.Option(help="auto, json or console; auto is console on a terminal.", envvar="REMIT_LOG_FORMAT"),
 ]
-LogLevel = Annotated[
-    str, typer.Option(help="debug, info, warning, error or critical.", envvar="REMIT_LOG_LEVEL")
-]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning, error or critical.", envvar="REMIT_LOG_LEVEL")]
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from remit.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from remit.policy import CompiledPolicy, Decision
-    from remit.policy.testing import CaseResult, Suite
+from remit.cli.helptext import command
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -21,7 +17,7 @@ def policy() -> None:
     """Try policies out before they are applied."""
 
 
-@app.command()
+@command(app)
 def test(
     argv: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG]…]", show_default=False)] = None,
     files: Annotated[
@@ -48,28 +44,20 @@ def test(
     With a command after --, exits with 0 when it is allowed and with 1 when it is denied. With a CommandPolicyTest,
     exits with 0 when every case came out as expected. Policies without a namespace are taken to be in "default".
     """
-    from remit.policy.testing import parse_policies, parse_suite, run_cases
+    if not files and not cases:
+        raise typer.BadParameter("name a policy file with -f")
 
-    policies: list[CompiledPolicy] = []
-    suites: list[Suite] = []
-    for path in [*(files or []), *([cases] if cases else [])]:
-        text = _read(path)
-        if "kind: CommandPolicyTest" in text:
-            suite = _located(path, lambda text=text: parse_suite(text))
-            suites.append(suite)
-            for name in suite.policies:
-                policies += _policies_in(path.parent / name)
-        else:
-            policies += _located(path, lambda text=text: parse_policies(text))
-    if not policies:
-        raise typer.BadParameter("there is no CommandPolicy in what was given; name a file with -f")
+    from remit.cli import policytest
+
+    policies, suites = policytest.read([*(files or []), *([cases] if cases else [])])
     if bool(argv) == bool(suites):
         raise typer.BadParameter("give either a command after -- or a CommandPolicyTest with -f or --cases")
-    ready = _warn_about_broken(policies)
+    ready = policytest.warn_about_broken(policies)
     if argv:
-        decision = _decide(argv, policies, label, namespace, backend, image, network, timeout, resolved)
-        _explain(decision)
+        task: dict[str, Any] = {"labels": policytest.labels(label or []), "namespace": namespace, "backend": backend}
+        task |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
+        decision = policytest.decide_on(argv, policies, task)
+        policytest.explain(decision)
         raise typer.Exit(0 if decision.allowed else 1)
-    results = [result for suite in suites for result in run_cases(suite, policies)]
-    _tabulate(results)
-    raise typer.Exit(0 if ready and all(result.passed for result in results) else 1)
+    passed = policytest.hold_to(suites, policies)
+    raise typer.Exit(0 if ready and passed else 1)

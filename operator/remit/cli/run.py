@@ -33,18 +33,25 @@ def run(
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable. Repeatable.", rich_help_panel=_TASK),
+        typer.Option(
+            "--env", "-e", metavar="NAME=VALUE", help="Environment variable. Repeatable.", rich_help_panel=_TASK
+        ),
     ] = None,
     cpu: Annotated[str | None, typer.Option(help="Processor time, such as 500m.", rich_help_panel=_TASK)] = None,
     memory: Annotated[str | None, typer.Option(help="Memory, such as 512Mi.", rich_help_panel=_TASK)] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
-            "--label", "-l", metavar="KEY=VALUE", help="Label, which policies select by. Repeatable.", rich_help_panel=_TASK
+            "--label",
+            "-l",
+            metavar="KEY=VALUE",
+            help="Label, which policies select by. Repeatable.",
+            rich_help_panel=_TASK,
         ),
     ] = None,
     stdin: Annotated[
-        bool, typer.Option("--stdin", "-i", help="Hand this command's standard input to the program.", rich_help_panel=_TASK)
+        bool,
+        typer.Option("--stdin", "-i", help="Hand this command's standard input to the program.", rich_help_panel=_TASK),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
     remove: Annotated[bool, typer.Option("--rm", help="Delete the task once it has ended.")] = False,
@@ -137,19 +144,22 @@ async def _follow(connection: Connection, observed: Observed, raw: bool, quiet: 
 
     follower = Follower(connection, observed, Screen(raw=raw), tell=(lambda _: None) if quiet else note)
     following = asyncio.ensure_future(follower.to_the_end())
-    with on_interrupt() as interrupts:
-        waiting = asyncio.ensure_future(interrupts.get())
-        await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done() and not following.done():
+    with on_interrupt() as interrupted:
+        if not await _first(following, interrupted):
             note("cancelling; Ctrl-C again to leave at once")
+            interrupted.clear()
             await request_cancel(connection.kube, observed.task)
-            waiting = asyncio.ensure_future(interrupts.get())
-            await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        left = not following.done()
-        waiting.cancel()
-        if left:
+        if not await _first(following, interrupted):
             following.cancel()
-        await asyncio.gather(following, waiting, return_exceptions=True)
-        if not left:
-            await following
-        return left
+            return True
+    await following
+    return False
+
+
+async def _first(following: asyncio.Future[Any], interrupted: asyncio.Event) -> bool:
+    """Wait for one of the two. Whether the following is over."""
+    waiting = asyncio.ensure_future(interrupted.wait())
+    ends: set[asyncio.Future[Any]] = {following, waiting}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    return following.done()

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def on_interrupt() -> Iterator[asyncio.Queue[int]]:
-    """A queue of the times that the user pressed Ctrl-C while the block runs."""
+def on_interrupt() -> Iterator[asyncio.Event]:
+    """Set whenever the user presses Ctrl-C while the block runs."""
     loop = asyncio.get_running_loop()
-    interrupts: asyncio.Queue[int] = asyncio.Queue()
-    loop.add_signal_handler(signal.SIGINT, interrupts.put_nowait, signal.SIGINT)
+    interrupted = asyncio.Event()
+    loop.add_signal_handler(signal.SIGINT, interrupted.set)
     try:
-        yield interrupts
+        yield interrupted
     finally:
         loop.remove_signal_handler(signal.SIGINT)
 

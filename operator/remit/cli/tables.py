@@ -34,7 +34,7 @@ _COLOURS: Final = {
 
 
 def console() -> Console:
-    """Standard output; as wide as it takes where that is no terminal, so that nothing is cut from what a program reads."""
+    """Standard output; where that is no terminal, as wide as it takes: nothing is cut from what a program reads."""
     probe = Console(highlight=False)
     return probe if probe.is_terminal else Console(highlight=False, width=10_000)
 

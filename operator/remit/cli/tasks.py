@@ -84,7 +84,9 @@ def read_standard_input() -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from None
+        raise InvalidInput(
+            f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
+        ) from None
 
 
 async def find_task(kube: Kube, namespace: str, name: str) -> Object:
