@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +12,9 @@ import pytest
 
 from conformance.harness.servers import embedded, kube_apiserver, real_server_available
 from conftest import require
+from support import Kubectl
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Kubectl:
-    binary: str
-    kubeconfig: Path
-
-    def __call__(self, *arguments: str, given: object = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=json.dumps(given) if given is not None else None,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    def ok(self, *arguments: str, given: object = None) -> str:
-        done = self(*arguments, given=given)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def refused(self, *arguments: str, given: object = None) -> str:
-        done = self(*arguments, given=given)
-        assert done.returncode != 0, done.stdout
-        return done.stderr
 
 
 @pytest.fixture(scope="module", params=["embedded", "kube-apiserver"])

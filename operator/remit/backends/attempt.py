@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
 from remit.backends.child import Child
 from remit.backends.ending import Ending, conclude
-from remit.backends.sampling import Sampler, tasks_of_user
+from remit.backends.sampling import Sampler
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
 from remit.sandbox import AttemptCgroup, Launch, Limits, Plan, boot_id, rlimits, start_time
@@ -39,6 +38,7 @@ class ProcessAttempt:
         """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a cgroup or a process."""
         command, confinement = self._request.command, self._request.confinement
         limits = _counting_bubblewrap(confinement.limits)
+        held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         with contextlib.ExitStack() as stack:
             launch = Launch(
                 self._plan.bubblewrap,
@@ -50,7 +50,7 @@ class ProcessAttempt:
                 disk_bytes=confinement.limits.disk_bytes,
                 working_dir=confinement.working_dir,
                 read_only_paths=self._read_only_paths,
-                rlimits=self._rlimits(limits),
+                rlimits=rlimits(limits, controllers=held),
             )
             stack.callback(launch.close)
             cgroup = None
@@ -70,6 +70,10 @@ class ProcessAttempt:
                     on_started(_handle(child.pid, cgroup))
                 started_at, started = datetime.now(UTC), time.monotonic()
                 launch.release()
+                if launch.waits_inside:
+                    await status.reported.wait()
+                    if status.init:
+                        launch.enter(status.init.pid)
                 sampler = None if cgroup else Sampler(child.pid)
                 stopped = await self._until_over(child, cancel)
                 if stopped:
@@ -101,11 +105,6 @@ class ProcessAttempt:
                 missing=self._plan.missing,
                 message=end.message,
             )
-
-    def _rlimits(self, limits: Limits) -> dict[str, int]:
-        held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
-        alone = self._plan.bubblewrap.identities or "pids" in held or limits.pids is None
-        return rlimits(limits, controllers=held, tasks_of_user=0 if alone else tasks_of_user(os.geteuid()))
 
     async def _until_over(self, child: Child, cancel: asyncio.Event) -> ExitReason | None:
         """Wait for the exit, the timeout, a cancel or a sink that fails; None if the command ended by itself."""

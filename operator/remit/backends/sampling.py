@@ -53,13 +53,3 @@ class Sampler:
                 counters = process.io_counters()
                 self._io[key] = (counters.read_bytes, counters.write_bytes)
         self._memory = max(self._memory, memory)
-
-
-def tasks_of_user(uid: int) -> int:
-    """How many tasks (threads) this user has now: RLIMIT_NPROC counts them together with an attempt's."""
-    count = 0
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.uids().real == uid:
-                count += process.num_threads()
-    return count

@@ -15,6 +15,8 @@ _CHUNK = 4096
 class StatusPipe:
     """Reads bubblewrap's JSON lines as they come. `init` is None until the namespace exists; `exit_code` until it ends.
 
+    `reported` is set with `init`, or when it cannot come any more.
+
     No exit code after the end means that the command never was executed.
     """
 
@@ -23,6 +25,7 @@ class StatusPipe:
         self._buffer = b""
         self.init: ProcessHandle | None = None
         self.exit_code: int | None = None
+        self.reported = asyncio.Event()
         os.set_blocking(descriptor, False)
         asyncio.get_running_loop().add_reader(descriptor, self.read)
 
@@ -34,6 +37,7 @@ class StatusPipe:
             except BlockingIOError:
                 return
             if not chunk:
+                self.reported.set()
                 asyncio.get_running_loop().remove_reader(self._descriptor)
                 return
             *lines, self._buffer = (self._buffer + chunk).split(b"\n")
@@ -44,6 +48,7 @@ class StatusPipe:
         if "child-pid" in report:
             with contextlib.suppress(ProcessLookupError):  # over already, everything in it is dead
                 self.init = ProcessHandle(report["child-pid"])
+            self.reported.set()
         self.exit_code = report.get("exit-code", self.exit_code)
 
     def close(self) -> None:

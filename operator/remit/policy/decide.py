@@ -13,7 +13,6 @@ say what its deny rules would have been.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -74,6 +73,7 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
     policies = [policy for policy in policies if policy.namespace == request.namespace]
     verdicts = _verdicts(request, policies)
     ceiling_verdicts = _verdicts(request, ceilings)
+    # Once as it is, and once as if every policy were enforced: the difference is what Audit records.
     actual = _judge(request, policies, _enforced(verdicts), _enforced(ceiling_verdicts), audited=bool(verdicts))
     strict = _judge(request, policies, verdicts, ceiling_verdicts, audited=False)
     audit_keys = {verdict.policy.key for verdict in (*verdicts, *ceiling_verdicts) if not verdict.policy.enforced}
@@ -176,7 +176,7 @@ def _denied(request: Request, denial: Denial, audited: tuple[Denial, ...]) -> De
     return Decision(
         allowed=False,
         reason=denial.reason,
-        message=textwrap.shorten(denial.message, MAX_MESSAGE, placeholder=" …"),
+        message=denial.message if len(denial.message) <= MAX_MESSAGE else f"{denial.message[: MAX_MESSAGE - 2]} …",
         policy=_name(request, denial.policy),
         rule=denial.rule,
         audited=audited,

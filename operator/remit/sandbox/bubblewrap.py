@@ -56,8 +56,12 @@ def command_line(
     argv: Sequence[str],
     slot: int,
     rlimits: Mapping[str, int],
+    block_fd: int | None = None,
 ) -> list[str]:
-    """The whole argv to start. Where the operator is root, `slot` chooses the attempt's user and `rlimits` are set."""
+    """The whole argv to start. Where the operator is root, `slot` chooses the attempt's user and `rlimits` are set.
+
+    With `block_fd` the command is not executed until that can be read.
+    """
     from_fds = [word for fd in argument_fds for word in ("--args", str(fd))]
     named = ["--argv0", argv[0]] if bubblewrap.sets_argv0 and argv[0] != executable else []
     return [
@@ -66,6 +70,7 @@ def command_line(
         *walls(network),
         *("--json-status-fd", str(status_fd)),
         *from_fds,
+        *(("--block-fd", str(block_fd)) if block_fd is not None else ()),
         *named,
         *("--", executable, *argv[1:]),
     ]

@@ -53,12 +53,19 @@ class Launch:
             private_fd = self._holding(private)
             go_read, self._go = self._pipe()
             self.status_fd, status_write = self._pipe()
+            own = {} if bubblewrap.identities else dict(rlimits)
+            self._late = own.pop("nproc", None)
+            block_read, self._block = self._pipe() if self._late is not None else (None, -1)
         except OSError:
             self.close()
             raise
         self._system = encode([*system_mounts(network=network == "host", read_only_paths=read_only_paths), *sealing()])
-        self._rlimits = {} if bubblewrap.identities else rlimits
-        self.pass_fds = (*placed.values(), private_fd, go_read, status_write)
+        self._rlimits = own
+        self.pass_fds = (
+            *(placed.values()),
+            *(private_fd, go_read, status_write),
+            *(() if block_read is None else (block_read,)),
+        )
         self.argv = command_line(
             bubblewrap,
             network=network,
@@ -68,6 +75,7 @@ class Launch:
             argv=argv,
             slot=next(_slots),
             rlimits=rlimits,
+            block_fd=block_read,
         )
 
     def started(self, pid: int) -> None:
@@ -85,6 +93,19 @@ class Launch:
         with contextlib.suppress(BrokenPipeError):  # it is dead already, and its exit says why
             os.write(self._go, self._system)
         self._close(self._go)
+
+    @property
+    def waits_inside(self) -> bool:
+        """The command also waits for `enter`: a limit can only be set once its user namespace is there to count in."""
+        return self._late is not None
+
+    def enter(self, init: int) -> None:
+        """Set that limit on the namespace's init, whose pid is `init` here, and let the command be executed."""
+        if self._late is not None:
+            resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._block, b"1")
+        self._close(self._block)
 
     def close(self) -> None:
         for descriptor in tuple(self._descriptors):

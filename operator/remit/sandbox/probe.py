@@ -111,7 +111,7 @@ def _probe_cgroups(bubblewrap: Bubblewrap | None) -> tuple[CgroupTree | None, st
 
 
 def _probe_rlimits() -> Ability:
-    detail = "CORE, NOFILE and FSIZE always; AS (each process) and NPROC (counts the whole user) where no cgroup is"
+    detail = "CORE, NOFILE and FSIZE always; AS (of each process) and NPROC where no cgroup is"
     try:
         resource.prlimit(os.getpid(), resource.RLIMIT_CORE)
     except OSError as error:

@@ -1,7 +1,9 @@
 """The kernel's per-process limits. Pure, but for this process's own hard limits, which none may exceed.
 
 They are always set, and stand in for the memory and pids controllers where no cgroup is writable. There they are
-weaker: RLIMIT_AS bounds each process and not the tree, and RLIMIT_NPROC counts every task of the user.
+weaker: RLIMIT_AS bounds each process and not the tree. RLIMIT_NPROC counts the tasks of a user, which is an attempt's
+own alone: as root because each attempt has a user of its own, otherwise because Linux 5.14 and later count per user
+namespace. (An older kernel counts the operator's other processes too, and so refuses forks early.)
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ RESOURCES = {
 """Each limit by the name that prlimit(1) gives it."""
 
 
-def rlimits(limits: Limits, *, controllers: frozenset[str], tasks_of_user: int) -> dict[str, int]:
-    """What to set on an attempt; `tasks_of_user` is how many tasks its user already has on this host."""
+def rlimits(limits: Limits, *, controllers: frozenset[str]) -> dict[str, int]:
+    """What to set on an attempt, where `controllers` are those of its cgroup."""
     values = {"core": 0, "nofile": limits.open_files or DEFAULT_OPEN_FILES}
     if limits.file_bytes is not None:
         values["fsize"] = limits.file_bytes
     if limits.memory_bytes is not None and "memory" not in controllers:
         values["as"] = limits.memory_bytes
     if limits.pids is not None and "pids" not in controllers:
-        values["nproc"] = limits.pids + tasks_of_user
+        values["nproc"] = limits.pids
     return {name: _bounded(value, resource.getrlimit(RESOURCES[name])[1]) for name, value in values.items()}
 
 

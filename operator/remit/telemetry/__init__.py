@@ -1,6 +1,7 @@
 """Floor 1: what can be seen from outside. Logs, metrics, health, and the audit trail."""
 
-from remit.telemetry.audit import GENESIS, Anchor, AuditEvent, AuditLog
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import GENESIS, Anchor, AuditEvent
 from remit.telemetry.health import Check, Checks, HealthServer, make_app
 from remit.telemetry.logs import bound, configure, escape, get_logger
 from remit.telemetry.metrics import Metrics

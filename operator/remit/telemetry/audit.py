@@ -1,9 +1,4 @@
-"""The audit trail: append-only JSON lines, each of which carries the hash of the one before.
-
-A line is `{"seq": …, "time": …, "kind": …, …, "prev": …, "hash": …}`. `hash` is the SHA-256 of the line's own bytes up
-to the comma before `"hash"`, so an edit, a gap or another order is found without any canonical form. The chain shows
-that lines belong together, not that the end is there: keep a copy of the head (`Anchor`) elsewhere to see a cut tail.
-A file that continues another one starts with the other's head as its `prev`.
+"""The audit trail: an append-only file of chained records.
 
 `append` returns once the record is on disk. When it cannot be, it raises `AuditUnavailable`, and the caller must not do
 what it could not record.
@@ -15,67 +10,18 @@ import asyncio
 import contextlib
 import datetime
 import fcntl
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
-
-import orjson
+from typing import Final
 
 from remit.errors import AuditUnavailable
+from remit.telemetry.chain import GENESIS, Anchor, AuditEvent, encode, parse_line
 from remit.telemetry.redact import Redactor
 
-_HASH_FIELD: Final = b',"hash":"'
-_HASH_END: Final = b'"}'
 _TAIL_BLOCK: Final = 65536
-
-
-class Anchor(NamedTuple):
-    """A place in the chain: the number and the hash of a record."""
-
-    seq: int
-    hash: str
-
-
-GENESIS: Final = Anchor(0, "0" * 64)
-"""Before the first record."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditEvent:
-    """A decision, or one step of an execution. What is not known stays unset and is left out of the line."""
-
-    kind: Literal["decision", "execution", "recovery"]
-    namespace: str = ""
-    task: str = ""
-    uid: str = ""
-    who: str = ""
-    """The user or service account that asked."""
-    attempt: str = ""
-    argv: Sequence[str] = ()
-    executable: str = ""
-    """As written."""
-    resolved: str = ""
-    """The absolute path that ran or would have run."""
-    policy: str = ""
-    rule: str = ""
-    verdict: str = ""
-    """Allowed or Denied; for an execution, Started or how it ended."""
-    reason: str = ""
-    message: str = ""
-    backend: str = ""
-    exit_code: int | None = None
-    usage: Mapping[str, float] = field(default_factory=dict)
-    output_digest: str = ""
-    """`sha256:` and the digest of everything that was written to standard output and error."""
-
-    def as_record(self) -> dict[str, Any]:
-        """What is set, by name."""
-        return {name: value for name, value in vars(self).items() if value not in ("", None, (), [], {})}
 
 
 class AuditLog:
@@ -168,21 +114,26 @@ class AuditLog:
             self._write(batch)
 
     def _write(self, batch: list[tuple[AuditEvent, Future[Anchor]]]) -> None:
-        anchors: list[Anchor] = []
+        head = self._head
         lines: list[bytes] = []
-        try:
-            for event, _ in batch:
-                line, anchor = _line(event, anchors[-1] if anchors else self._head, self._clock(), self._redactor)
+        written: list[tuple[Future[Anchor], Anchor]] = []
+        for event, future in batch:
+            try:
+                line, head = encode(event, head, self._clock(), self._redactor)
+            except (TypeError, ValueError) as error:
+                future.set_exception(AuditUnavailable(f"an event cannot be recorded: {error}"))
+            else:
                 lines.append(line)
-                anchors.append(anchor)
+                written.append((future, head))
+        try:
             self._put(b"".join(lines))
         except Exception as error:
             failure = error if isinstance(error, AuditUnavailable) else AuditUnavailable(f"{self._where}: {error}")
-            for _, future in batch:
+            for future, _ in written:
                 future.set_exception(failure)
             return
-        self._head = anchors[-1]
-        for (_, future), anchor in zip(batch, anchors, strict=True):
+        self._head = head
+        for future, anchor in written:
             future.set_result(anchor)
 
     def _put(self, data: bytes) -> None:
@@ -220,37 +171,6 @@ class AuditLog:
     @property
     def _where(self) -> str:
         return f"audit trail {self.path} cannot be written"
-
-
-def parse_line(line: bytes) -> tuple[dict[str, Any], bool]:
-    """A record and whether its hash is right. Raises `ValueError` when it is no record at all."""
-    record = orjson.loads(line)
-    if not isinstance(record, dict) or not isinstance(record.get("seq"), int):
-        raise ValueError("not an audit record")  # noqa: TRY004  (as orjson does)
-    body, found, rest = line.rpartition(_HASH_FIELD)
-    return record, bool(found) and rest == hashlib.sha256(body).hexdigest().encode() + _HASH_END
-
-
-def _line(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Redactor) -> tuple[bytes, Anchor]:
-    record = {
-        "seq": head.seq + 1,
-        "time": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "kind": event.kind,
-        **{name: _encodable(redactor.scrub(value)) for name, value in event.as_record().items() if name != "kind"},
-        "prev": head.hash,
-    }
-    body = orjson.dumps(record)[:-1]
-    digest = hashlib.sha256(body).hexdigest()
-    return body + _HASH_FIELD + digest.encode() + _HASH_END + b"\n", Anchor(head.seq + 1, digest)
-
-
-def _encodable(value: Any) -> Any:
-    """Arguments may be any bytes; what is not Unicode is written as an escape."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _write_fully(descriptor: int, data: bytes) -> None:
@@ -314,7 +234,7 @@ def _recover(descriptor: int, path: Path) -> tuple[Anchor, int, int]:
 
 
 def _anchor(line: bytes) -> Anchor:
-    record = orjson.loads(line)
+    record, _ = parse_line(line.rstrip(b"\n"))
     return Anchor(record["seq"], record["hash"])
 
 

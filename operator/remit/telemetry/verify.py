@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from remit.errors import InvalidInput
-from remit.telemetry.audit import GENESIS, Anchor, parse_line
+from remit.telemetry.chain import GENESIS, Anchor, parse_line
 
 MAX_PROBLEMS: Final = 100
 Kind = Literal["unreadable", "edited", "gap", "reordered", "broken", "torn", "cut"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -146,7 +147,8 @@ class Api:
         headers: Mapping[str, str | None] | None = None,
         **query: object,
     ) -> Answer:
-        data = json.dumps(body) if isinstance(body, dict | list) else body
+        text = json.dumps(body) if isinstance(body, dict | list) else body
+        data = None if text is None else io.BytesIO(text.encode() if isinstance(text, str) else text)
         given: dict[str, str | None] = {"Accept": accept, "Authorization": f"Bearer {self.server.token}"}
         given |= {"Content-Type": content_type} if body is not None else {}
         given |= headers or {}

@@ -17,7 +17,7 @@ HEADERS = ("content-type", "warning", "cache-control", "vary", "www-authenticate
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z")
 _AGE = re.compile(r"\d+(ms|[smhd])")
 _CAUSES = re.compile(r"is invalid: \[.*\]$", re.DOTALL)
-_VERSIONS_IN_TEXT = re.compile(r"((?:resource version|ResourceVersion)[^:]*: )\d+(?: \(\d+\))?")
+_VERSIONS_IN_TEXT = re.compile(r"((?:resource version|ResourceVersion)[^:(]*[:(] ?)\d+(?: \(\d+\))?")
 
 
 @dataclass

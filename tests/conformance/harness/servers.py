@@ -83,8 +83,11 @@ def embedded(state: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def kube_apiserver(state: Path) -> Iterator[Server]:
-    """etcd, kube-apiserver and, where it is found, the two controllers that finish deletions."""
+def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
+    """etcd, kube-apiserver and, where it is found, the two controllers that finish deletions.
+
+    `flags` are further ones of kube-apiserver, or others in the place of those here.
+    """
     state.mkdir(mode=0o700)
     store, peer, port = (_free_port() for _ in range(3))
     tokens, key, ca = state / "tokens.csv", state / "sa.key", state / "apiserver.crt"
@@ -104,23 +107,23 @@ def kube_apiserver(state: Path) -> Iterator[Server]:
         initial_advertise_peer_urls=peers,
         initial_cluster=f"default={peers}",
     )
-    apiserver = _command(
-        "kube-apiserver",
-        etcd_servers=clients,
-        secure_port=port,
-        bind_address="127.0.0.1",
-        advertise_address="127.0.0.1",
-        endpoint_reconciler_type="none",
-        cert_dir=state,
-        token_auth_file=tokens,
-        service_account_issuer="https://kubernetes.default.svc",
-        service_account_key_file=key,
-        service_account_signing_key_file=key,
-        service_cluster_ip_range="10.96.0.0/24",
-        authorization_mode="AlwaysAllow",
-        enable_priority_and_fairness="false",
-        disable_admission_plugins="ServiceAccount",
-    )
+    settings: dict[str, object] = {
+        "etcd_servers": clients,
+        "secure_port": port,
+        "bind_address": "127.0.0.1",
+        "advertise_address": "127.0.0.1",
+        "endpoint_reconciler_type": "none",
+        "cert_dir": state,
+        "token_auth_file": tokens,
+        "service_account_issuer": "https://kubernetes.default.svc",
+        "service_account_key_file": key,
+        "service_account_signing_key_file": key,
+        "service_cluster_ip_range": "10.96.0.0/24",
+        "authorization_mode": "AlwaysAllow",
+        "enable_priority_and_fairness": "false",
+        "disable_admission_plugins": "ServiceAccount",
+    }
+    apiserver = _command("kube-apiserver", **settings | flags)
     traits = frozenset({"controllers"} if find_asset("kube-controller-manager") else ())
     with ExitStack() as running:
         running.enter_context(_running(etcd, state / "etcd.log"))

@@ -1,5 +1,6 @@
 import asyncio
 import errno
+import hashlib
 import os
 import stat
 import subprocess
@@ -211,6 +212,15 @@ class TestFailsClosed:
         write(path, 1)
         assert verify(path).ok
 
+    async def test_an_event_that_cannot_be_written_fails_alone(self, path):
+        with AuditLog(path) as log:
+            bad = log.append_async(event(1, usage={"cpu_seconds": 2**70}))
+            results = await asyncio.gather(
+                log.append_async(event(0)), bad, log.append_async(event(2)), return_exceptions=True
+            )
+        assert [type(result) for result in results] == [Anchor, AuditUnavailable, Anchor]
+        assert verify(path).ok
+
 
 class TestVerify:
     @pytest.fixture(autouse=True)
@@ -225,7 +235,7 @@ class TestVerify:
 
     def test_an_edit_with_a_new_hash(self, path):
         body = self.lines[2].replace(b"task-3", b"task-8").rpartition(b',"hash"')[0]
-        forged = body + b',"hash":"' + audit.hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+        forged = body + b',"hash":"' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
         path.write_bytes(b"".join([*self.lines[:2], forged, *self.lines[3:]]))
         assert kinds(path) == ["broken"]
 

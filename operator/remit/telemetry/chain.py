@@ -1,0 +1,98 @@
+"""The chain of audit records: what one line looks like, and how it hangs on the line before.
+
+A line is `{"seq": …, "time": …, "kind": …, …, "prev": …, "hash": …}`. `hash` is the SHA-256 of the line's own bytes up
+to the comma before `"hash"`, so an edit, a gap or another order is found without any canonical form. The chain shows
+that lines belong together, not that the end is there: keep a copy of the head (`Anchor`) elsewhere to see a cut tail.
+A file that continues another one starts with the other's head as its `prev`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from remit.telemetry.redact import Redactor
+
+_HASH_FIELD: Final = b',"hash":"'
+_HASH_END: Final = b'"}'
+
+
+class Anchor(NamedTuple):
+    """A place in the chain: the number and the hash of a record."""
+
+    seq: int
+    hash: str
+
+
+GENESIS: Final = Anchor(0, "0" * 64)
+"""Before the first record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditEvent:
+    """A decision, or one step of an execution. What is not known stays unset and is left out of the line."""
+
+    kind: Literal["decision", "execution", "recovery"]
+    namespace: str = ""
+    task: str = ""
+    uid: str = ""
+    who: str = ""
+    """The user or service account that asked."""
+    attempt: str = ""
+    argv: Sequence[str] = ()
+    executable: str = ""
+    """As written."""
+    resolved: str = ""
+    """The absolute path that ran or would have run."""
+    policy: str = ""
+    rule: str = ""
+    verdict: str = ""
+    """Allowed or Denied; for an execution, Started or how it ended."""
+    reason: str = ""
+    message: str = ""
+    backend: str = ""
+    exit_code: int | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
+    output_digest: str = ""
+    """`sha256:` and the digest of everything that was written to standard output and error."""
+
+    def as_record(self) -> dict[str, Any]:
+        """What is set, by name."""
+        return {name: value for name, value in vars(self).items() if value not in ("", None, (), [], {})}
+
+
+def parse_line(line: bytes) -> tuple[dict[str, Any], bool]:
+    """A record and whether its hash is right. Raises `ValueError` when it is no record at all."""
+    record = orjson.loads(line)
+    if not isinstance(record, dict) or not isinstance(record.get("seq"), int):
+        raise ValueError("not an audit record")  # noqa: TRY004  (as orjson does)
+    body, found, rest = line.rpartition(_HASH_FIELD)
+    return record, bool(found) and rest == hashlib.sha256(body).hexdigest().encode() + _HASH_END
+
+
+def encode(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Redactor) -> tuple[bytes, Anchor]:
+    """The line that follows `head`, newline included, and its place in the chain."""
+    record = {
+        "seq": head.seq + 1,
+        "time": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "kind": event.kind,
+        **{name: _encodable(redactor.scrub(value)) for name, value in event.as_record().items() if name != "kind"},
+        "prev": head.hash,
+    }
+    body = orjson.dumps(record)[:-1]
+    digest = hashlib.sha256(body).hexdigest()
+    return body + _HASH_FIELD + digest.encode() + _HASH_END + b"\n", Anchor(head.seq + 1, digest)
+
+
+def _encodable(value: Any) -> Any:
+    """Arguments may be any bytes; what is not Unicode is written as an escape."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value

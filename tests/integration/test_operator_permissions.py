@@ -1,0 +1,128 @@
+"""The operator with the permissions that chart and manifests give it, on an API server that holds it to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conformance.harness.servers import Server, kube_apiserver, real_server_available
+from conftest import require
+from support import Kubectl, wait_until
+
+ROOT = Path(__file__).parents[2]
+ACCOUNT = "system:serviceaccount:remit-system:remit"
+SELDOM = {("commandpolicies.remit.dev", "get"), ("executiontasks.remit.dev", "get")}
+"""Granted for the moment when somebody else wrote in between."""
+
+AUDIT_POLICY = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
+SHORT_LIVED = {
+    "apiVersion": "remit.dev/v1alpha1",
+    "kind": "ExecutionTask",
+    "metadata": {"name": "short-lived", "labels": {"example": "hello"}},
+    "spec": {"command": {"argv": ["echo", "bye"]}, "ttlSecondsAfterFinished": 0},
+}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    require("kube-apiserver", real_server_available(), "put kube-apiserver and etcd where KUBEBUILDER_ASSETS says")
+    policy = tmp_path / "audit-policy.yaml"
+    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
+    with kube_apiserver(
+        tmp_path / "server",
+        authorization_mode="RBAC",
+        audit_policy_file=policy,
+        audit_log_path=tmp_path / "requests.jsonl",
+    ) as server:
+        yield server
+
+
+@contextmanager
+def operator(kubeconfig: Path, home: Path) -> Iterator[Path]:
+    log = home / "operator.log"
+    command = [
+        *(sys.executable, "-m", "remit.cli", "operator", "--kubeconfig", str(kubeconfig)),
+        *("--operator-namespace", "remit-system", "--metrics-address", "127.0.0.1:0"),
+        *("--state-dir", str(home / "state"), "--log-format", "json"),
+    ]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=os.environ | {"PYTHONPATH": "operator"}, cwd=ROOT
+        )
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def granted(kubectl: Callable[..., str]) -> set[tuple[str, str]]:
+    rules: list[dict[str, Any]] = []
+    for document in yaml.safe_load_all(kubectl("kustomize", str(ROOT / "manifests/cluster-install"))):
+        rules += document.get("rules", [])
+    return {
+        (
+            f"{resource.split('/')[0]}.{group}".rstrip(".") + "".join(f"/{part}" for part in resource.split("/")[1:]),
+            verb,
+        )
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def asked(requests: Path) -> set[tuple[str, str, bool]]:
+    """What the operator asked for, and whether it was allowed."""
+    found = set()
+    for line in requests.read_text().splitlines():
+        request = json.loads(line)
+        if request["user"]["username"] != ACCOUNT or "objectRef" not in request:
+            continue
+        what = request["objectRef"]
+        resource = f"{what['resource']}.{what.get('apiGroup', '')}".rstrip(".")
+        subresource = f"/{what['subresource']}" if "subresource" in what else ""
+        allowed = request["annotations"]["authorization.k8s.io/decision"] == "allow"
+        found.add((resource + subresource, request["verb"], allowed))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubectl: str, tmp_path: Path) -> None:
+    run = Kubectl(kubectl, server.kubeconfig(tmp_path / "admin")).ok
+    run("apply", "--server-side", "-f", str(ROOT / "crds"))
+    run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    run("apply", "-f", str(ROOT / "manifests/install/namespace.yaml"))
+    run("apply", "-k", str(ROOT / "manifests/cluster-install"))
+    token = run("create", "token", "remit", "--namespace", "remit-system").strip()
+    account = replace(server, token=token).kubeconfig(tmp_path / "account")
+
+    with operator(account, tmp_path) as log:
+        for example in ("01-hello.yaml", "04-env-and-secrets.yaml"):
+            run("apply", "-f", str(ROOT / "manifests/examples" / example))
+        for name in ("hello", "greeter"):
+            run("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
+            assert run("get", "executiontask", name, "-o", "jsonpath={.status.phase}") == "Succeeded", log.read_text()
+        run("create", "-f", "-", given=SHORT_LIVED)
+        run("wait", "--for=delete", "executiontask/short-lived", "--timeout=60s")
+        wait_until(lambda: run("get", "events", "-o", "name"), "an Event")
+        wait_until(
+            lambda: ("leases.coordination.k8s.io", "update", True) in asked(tmp_path / "requests.jsonl"), "renewal"
+        )
+
+    requests = asked(tmp_path / "requests.jsonl")
+    assert {request for request in requests if not request[2]} == set(), "refused"
+    used = {(resource, verb) for resource, verb, _ in requests if not resource.startswith("self")}
+    assert used - granted(run) == set()
+    assert granted(run) - used <= SELDOM, "granted and never used"

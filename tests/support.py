@@ -1,0 +1,47 @@
+"""Small tools that several test folders use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl as one user of one cluster. `given` goes to its standard input, as JSON."""
+
+    binary: str
+    kubeconfig: Path
+
+    def __call__(self, *arguments: str, given: object = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments],
+            input=None if given is None else json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+
+    def ok(self, *arguments: str, given: object = None) -> str:
+        """What it printed; it must have succeeded."""
+        done = self(*arguments, given=given)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def refused(self, *arguments: str, given: object = None) -> str:
+        """What it complained of; it must have failed."""
+        done = self(*arguments, given=given)
+        assert done.returncode != 0, f"kubectl {' '.join(arguments)}: {done.stdout}"
+        return done.stderr
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Come back when `condition` holds; fail, naming `what` was awaited, when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
+        time.sleep(0.1)
