@@ -109,9 +109,7 @@ def _up(stage: Stage) -> Iterator[None]:
             start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
         )
     try:
-        until(lambda: "Ctrl-C stops it." in log.read_text() or process.poll() is not None, "remit up", _START_SECONDS)
-        if process.poll() is not None:
-            raise RemitError("remit up did not start")
+        until(lambda: _ready(process, log), "remit up to be ready", _START_SECONDS)
         yield
     except RemitError as error:
         raise RemitError(f"{error}. The end of its log: {' | '.join(log.read_text().splitlines()[-5:])}") from None
@@ -122,6 +120,12 @@ def _up(stage: Stage) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> bool:
+    if process.poll() is not None:
+        raise RemitError("remit up did not start")
+    return "Ctrl-C stops it." in log.read_text()
 
 
 def _furnish(directory: Path) -> None:
