@@ -52,6 +52,14 @@ class Scripts(SpecModel):
     """RE2 patterns, one of which the whole source must match."""
 
 
+class Environment(SpecModel):
+    """Rules for environment variables. Most names are free; those that can make a program load or run something else,
+    such as `LD_PRELOAD`, `PATH` or `GIT_SSH_COMMAND`, must be allowed."""
+
+    allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
+    """Names that may be set though they steer programs; `*` stands for any characters."""
+
+
 class Images(SpecModel):
     """Rules for container images."""
 
@@ -213,6 +221,8 @@ class CommandPolicySpec(SpecModel):
         list[Network], Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["none"]
     """What tasks may see of the network."""
+    environment: Environment = Environment()
+    """Rules for environment variables."""
     images: Images = Images()
     """Rules for container images."""
     files: Files = Files()

@@ -40,6 +40,8 @@ class Kind:
     columns: list[dict[str, Any]]
     selectable: tuple[str, ...]
     scalable: bool = False
+    first_phase: str | None = None
+    """What status says before the operator has said anything: it spares a write."""
 
 
 # Short names keep clear of other projects': `task` is Tekton's, `cpol` Kyverno's, `deploy` Kubernetes' own. The kinds
@@ -51,6 +53,7 @@ KINDS: Final = (
         ("et",),
         executiontask.PRINTER_COLUMNS,
         (".spec.backend", ".status.phase", ".status.operation"),
+        first_phase="Pending",
     ),
     Kind(CommandPolicy, "commandpolicies", ("cmdpol",), commandpolicy.PRINTER_COLUMNS, (".spec.enforcement",)),
     Kind(
@@ -147,12 +150,14 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n"))
 
 
-def _root_schema(model: type[Resource]) -> Schema:
+def _root_schema(kind: Kind) -> Schema:
+    model = kind.model
     generated = model.model_json_schema(by_alias=True)
     parts = {part: structural(generated["properties"][part], generated["$defs"]) for part in ("spec", "status")}
     # Status is what the operator writes: nothing is filled in but the mark that it has not been seen yet. Tools that
     # follow kstatus would otherwise take an object without a status for a finished one.
-    status = _without_defaults(parts["status"]) | {"default": {"observedGeneration": -1}}
+    unseen = {"observedGeneration": -1} | ({"phase": kind.first_phase} if kind.first_phase else {})
+    status = _without_defaults(parts["status"]) | {"default": unseen}
     return {
         "type": "object",
         "description": _paragraphs(generated["description"]),
@@ -196,7 +201,7 @@ def _crd(kind: Kind) -> dict[str, Any]:
                     "subresources": subresources,
                     "additionalPrinterColumns": [dict(column) for column in kind.columns],
                     "selectableFields": [{"jsonPath": path} for path in kind.selectable],
-                    "schema": {"openAPIV3Schema": _root_schema(kind.model)},
+                    "schema": {"openAPIV3Schema": _root_schema(kind)},
                 }
             ],
         },

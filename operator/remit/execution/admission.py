@@ -71,8 +71,9 @@ class Admission:
     defaults: Limits = field(default_factory=Limits)
     """For what neither the task nor a policy says."""
 
-    def decide(self, task: ExecutionTask, policies: PolicySet) -> Admitted | Refused:
-        """Evaluated before every attempt, on the exact argv that will run."""
+    def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
+        """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
+        `envFrom` brings."""
         spec, namespace = task.spec, task.metadata.namespace
         if (missing := _not_offered(task)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
@@ -83,7 +84,7 @@ class Admission:
         except InvalidInput as error:
             return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.command: {error}"))
         own = policies.by_namespace.get(namespace, ())
-        decision = decide(request_for(task, command), own, policies.ceilings_for(namespace))
+        decision = decide(request_for(task, command, environment), own, policies.ceilings_for(namespace))
         if not decision.allowed:
             return _refused(decision, command)
         return Admitted(

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, CompiledRule
+from remit.policy.environment import steering
 from remit.policy.limits import excess
 from remit.policy.match import Command
 from remit.policy.request import Request
@@ -29,6 +30,7 @@ class Reason(StrEnum):
     NOT_ALLOWED = "NotAllowed"
     BACKEND_NOT_ALLOWED = "BackendNotAllowed"
     NETWORK_NOT_ALLOWED = "NetworkNotAllowed"
+    ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"
     CEILING_EXCEEDED = "CeilingExceeded"
@@ -93,6 +95,13 @@ def evaluate(policy: CompiledPolicy, request: Request) -> Allowance | Denial:
             f"policy {policy.key} allows network {' or '.join(policy.spec.networks)}, not {request.network}"
             " (spec.networks)",
             "networks",
+        )
+    if refused := steering(request.environment, policy.spec.environment.allow):
+        return denied(
+            Reason.ENVIRONMENT_NOT_ALLOWED,
+            f"{', '.join(refused[:_SHOWN_RULES])} can make a program run something else; policy {policy.key} would have"
+            " to allow it in spec.environment.allow",
+            "environment.allow",
         )
     if request.backend != "process" and not any(image.matches(request.image or "") for image in policy.images):
         return denied(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from remit.api import ExecutionTask
@@ -23,6 +23,8 @@ class Request:
     """What would be executed, for the operation `command`."""
     backend: str = "process"
     network: str = "none"
+    environment: frozenset[str] = frozenset()
+    """Names of the environment variables that are set for it."""
     image: str | None = None
     limits: Limits = field(default_factory=Limits)
     """What is asked for; what is not set gets a default."""
@@ -33,8 +35,9 @@ def argv_of(command: CommandOperation) -> list[str]:
     return list(command.argv) if command.argv is not None else split_line(command.line or "")
 
 
-def request_for(task: ExecutionTask, command: Command | None) -> Request:
-    """The request that a task makes. `command` is its argument list (`argv_of`) with the program looked up."""
+def request_for(task: ExecutionTask, command: Command | None, environment: Iterable[str] = ()) -> Request:
+    """The request that a task makes. `command` is its argument list (`argv_of`) with the program looked up;
+    `environment` names what `envFrom` brings, once that is known."""
     spec = task.spec
     return Request(
         namespace=task.metadata.namespace,
@@ -43,6 +46,7 @@ def request_for(task: ExecutionTask, command: Command | None) -> Request:
         command=command,
         backend=spec.backend,
         network=spec.network,
+        environment=frozenset({*(variable.name for variable in spec.env), *environment}),
         image=spec.image,
         limits=asked_for(spec),
     )

@@ -216,7 +216,7 @@ class Operator:
 
     async def _list(self, resource: Resource) -> list[dict[str, Any]]:
         if resource is POLICIES:
-            return await self.policies.list()
+            return await self.policies.list_all()
         if not self.settings.namespaces:
             return await self.kube.list(resource)
         return [obj for namespace in self.settings.namespaces for obj in await self.kube.list(resource, namespace)]

@@ -71,11 +71,11 @@ class Policies:
     async def fresh(self) -> PolicySet:
         """As the server knows them at this moment."""
         known = self.cache.keys(POLICIES.plural)
-        if self.cache.replace(POLICIES.plural, await self.list(), known):
+        if self.cache.replace(POLICIES.plural, await self.list_all(), known):
             self.changed()
         return self.current()
 
-    async def list(self) -> list[Object]:
+    async def list_all(self) -> list[Object]:
         """All that this operator goes by: those of the namespaces it serves, and the ceilings."""
         if not self.namespaces:
             return await self.kube.list(POLICIES)

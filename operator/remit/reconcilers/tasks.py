@@ -69,7 +69,8 @@ class TaskReconciler:
         try:
             task = ExecutionTask.parse(obj)
         except InvalidInput as error:
-            return await self._refuse_unreadable(obj, error)
+            await self._refuse_unreadable(obj, error)
+            return None
         uid = task.metadata.uid
         with structlog.contextvars.bound_contextvars(task=key, uid=uid):
             try:
@@ -119,6 +120,11 @@ class TaskReconciler:
         except MissingReference as error:
             self.gates.leave(task.key)
             return await self._wait_for_reference(task, obj, str(error))
+        # Only now is it known which names `envFrom` brings.
+        verdict = self.admission.decide(task, self.policies.current(), environment.env)
+        if isinstance(verdict, Refused):
+            await self._refuse(task, obj, verdict)
+            return None
         try:
             limit = deadline(task)
             left = (limit - self.now()).total_seconds() if limit else None

@@ -35,7 +35,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
         return None
 
-    async def store(self, **_: Any) -> None:
+    def store(self, **_: Any) -> None:
         return None
 
 
@@ -91,7 +91,7 @@ class Watcher:
         registry = kopf.OperatorRegistry()
         access = self.access
 
-        @kopf.on.login(registry=registry)  # type: ignore[arg-type]
+        @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.ConnectionInfo:
             authorization = await access.authorization()
             scheme, _space, token = (authorization or "").rpartition(" ")

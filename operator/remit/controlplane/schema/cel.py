@@ -1,0 +1,266 @@
+"""CEL rules (`x-kubernetes-validations`): compiled with the CRD, evaluated on no more than what they read.
+
+Converting an object costs far more than a rule does, so a rule that only reads `self.a` and `oldSelf.b` is given just
+those. A rule that cannot be evaluated has failed: validation is never skipped silently.
+
+Not in the expression library, and refused when a CRD uses it: optional field selection (`self.?a`), `cel.bind` and
+macros of two variables. Estimated cost limits are a real server's affair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cel
+import orjson
+
+from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
+from remit.controlplane.schema.formats import parse_date_time, parse_duration
+
+ToCel = Callable[[Any, "frozenset[str] | None"], Any]
+
+_STRING_LITERAL: Final = re.compile(r"""[rR]?("([^"\\]|\\.)*"|'([^'\\]|\\.)*')""")
+_ROOT: Final = re.compile(r"(?<![\w.])(self|oldSelf)\b(?:\.(\w+)(\s*\()?)?")
+_ESCAPES: Final = {"__underscores__": "__", "__dot__": ".", "__dash__": "-", "__slash__": "/"}
+_RESERVED: Final = frozenset(
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
+)
+_REASONS: Final = {
+    "FieldValueInvalid": "Invalid value",
+    "FieldValueForbidden": "Forbidden",
+    "FieldValueRequired": "Required value",
+    "FieldValueDuplicate": "Duplicate value",
+}
+
+
+class Inconvertible(Exception):
+    """A value is not of the type that its schema promises to CEL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A compiled rule. `fields` and `old_fields` are what it reads of an object; None: everything."""
+
+    source: str
+    program: cel.Program
+    message: str
+    message_program: cel.Program | None
+    field_path: str
+    reason: str
+    fields: frozenset[str] | None
+    old_fields: frozenset[str] | None
+    transition: bool
+    optional_old: bool
+
+    def evaluate(self, value: Any, old: Any, path: str, to_cel: ToCel, *, known_old: bool) -> Cause | None:
+        """None when it holds or has nothing to say."""
+        if self.transition and not known_old and not self.optional_old:
+            return None
+        try:
+            variables = {"self": to_cel(value, self.fields)}
+            if self.transition:
+                earlier = to_cel(old, self.old_fields) if known_old else None
+                if self.optional_old:
+                    earlier = cel.OptionalValue.of(earlier) if known_old else cel.OptionalValue.none()
+                variables["oldSelf"] = earlier
+            context = cel.Context(variables=variables, functions=FUNCTIONS)
+            if self.program.execute(context) is True:
+                return None
+            message = self._message(context)
+        except Exception as error:
+            text = f'Invalid value: "{_type_name(value)}": {error} evaluating rule: {self.message or self.source}'
+            return Cause("FieldValueInvalid", text, path)
+        where = f"{path}{self.field_path}" if path else self.field_path.lstrip(".")
+        return Cause(self.reason, f"{_REASONS[self.reason]}: {message}", where)
+
+    def _message(self, context: cel.Context) -> str:
+        if self.message_program is not None:
+            try:
+                message = self.message_program.execute(context)
+            except Exception:
+                message = None
+            if isinstance(message, str) and message.strip() and "\n" not in message:
+                return message
+        return self.message or f"failed rule: {self.source}"
+
+
+def compile_rules(schema: Mapping[str, Any], path: str, causes: list[Cause]) -> tuple[Rule, ...]:
+    """The rules of one schema. One that does not compile is a cause for refusing the CRD."""
+    rules = []
+    for index, declared in enumerate(schema.get("x-kubernetes-validations", ())):
+        rule = _compile_rule(declared, schema, f"{path}[{index}]", causes)
+        if rule is not None:
+            rules.append(rule)
+    return tuple(rules)
+
+
+def _compile_rule(
+    declared: Mapping[str, Any], schema: Mapping[str, Any], path: str, causes: list[Cause]
+) -> Rule | None:
+    source = declared.get("rule", "")
+    if not source.strip():
+        causes.append(Cause("FieldValueRequired", "Required value: rule is not specified", f"{path}.rule"))
+        return None
+    reason = declared.get("reason") or "FieldValueInvalid"
+    if reason not in _REASONS:
+        supported = ", ".join(f'"{name}"' for name in sorted(_REASONS))
+        message = f'Unsupported value: "{reason}": supported values: {supported}'
+        causes.append(Cause("FieldValueNotSupported", message, f"{path}.reason"))
+        return None
+    program = _compile(source, schema, f"{path}.rule", causes)
+    expression = declared.get("messageExpression")
+    message_program = _compile(expression, schema, f"{path}.messageExpression", causes) if expression else None
+    if program is None:
+        return None
+    reads = _reads(source, expression)
+    return Rule(
+        source=source,
+        program=program,
+        message=declared.get("message", ""),
+        message_program=message_program,
+        field_path=declared.get("fieldPath", ""),
+        reason=reason,
+        fields=reads["self"] if schema.get("properties") else None,
+        old_fields=reads["oldSelf"] if schema.get("properties") else None,
+        transition="oldSelf" in program.variables(),
+        optional_old=bool(declared.get("optionalOldSelf")),
+    )
+
+
+def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cause]) -> cel.Program | None:
+    """A program whose every function is known and that reads no field that is not there."""
+
+    def refuse(why: str) -> None:
+        shown = orjson.dumps({"rule": source}).decode() if path.endswith(".rule") else orjson.dumps(source).decode()
+        causes.append(Cause("FieldValueInvalid", f"Invalid value: {shown}: compilation failed: {why}", path))
+
+    try:
+        program = cel.compile(source)
+    except ValueError as error:
+        refuse(str(error).partition(": ")[2] or str(error))
+        return None
+    unknown = [
+        name for name in program.functions() if name.isidentifier() and name not in FUNCTIONS and name not in NATIVE
+    ]
+    if unknown:
+        refuse(f"ERROR: <input>: undeclared reference to '{unknown[0]}' (in container '')")
+        return None
+    fields = _reads(source)["self"]
+    properties = schema.get("properties")
+    if properties and fields and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        known = {escape(name) for name in properties} | {"apiVersion", "kind", "metadata"}
+        if missing := sorted(fields - known):
+            refuse(f"ERROR: <input>: undefined field '{missing[0]}'")
+            return None
+    return program
+
+
+def _reads(*sources: str | None) -> dict[str, frozenset[str] | None]:
+    """The fields of `self` and `oldSelf` that expressions name; None where one is used as a whole."""
+    found: dict[str, set[str] | None] = {"self": set(), "oldSelf": set()}
+    for source in sources:
+        for match in _ROOT.finditer(_STRING_LITERAL.sub("''", source or "")):
+            name, field, call = match.groups()
+            fields = found[name]
+            if field is None or call:
+                found[name] = None
+            elif fields is not None:
+                fields.add(field)
+    return {name: None if fields is None else frozenset(fields) for name, fields in found.items()}
+
+
+def escape(name: str) -> str:
+    """A property's name as CEL spells it."""
+    if name in _RESERVED:
+        return f"__{name}__"
+    for spelled, character in _ESCAPES.items():
+        name = name.replace(character, spelled)
+    return name
+
+
+def to_cel(node: Any, value: Any, fields: frozenset[str] | None = None) -> Any:
+    """A value as CEL sees it: only the fields named, where `fields` is given."""
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return _object(node, value, fields)
+    if isinstance(value, list):
+        return [to_cel(node.items, item) for item in value] if node.items is not None else value
+    if node.type == "number":
+        return float(value)
+    if node.type == "integer" and isinstance(value, float):
+        raise Inconvertible("invalid data, expected int, got float64")
+    if isinstance(value, str) and node.type == "string":
+        return _text(value, node.raw.get("format"))
+    return value
+
+
+def _object(node: Any, value: dict[str, Any], fields: frozenset[str] | None) -> dict[str, Any]:
+    converted = {}
+    for key, part in value.items():
+        if (child := node.properties.get(key)) is not None:
+            name = escape(key)
+            if fields is None or name in fields:
+                converted[name] = to_cel(child, part)
+        elif node.additional is not None:
+            converted[key] = to_cel(node.additional, part) if node.additional.raw else part
+    if node.resource:
+        metadata = value.get("metadata") or {}
+        converted |= {name: value[name] for name in ("apiVersion", "kind") if name in value}
+        converted["metadata"] = {name: metadata[name] for name in ("name", "generateName") if name in metadata}
+    return converted
+
+
+def _text(value: str, format_: str | None) -> Any:
+    try:
+        match format_:
+            case "date-time":
+                return parse_date_time(value)
+            case "duration":
+                return parse_duration(value)
+    except ValueError:
+        wanted = "Timestamp" if format_ == "date-time" else "Duration"
+        raise Inconvertible(f"type conversion error from 'string' to 'google.protobuf.{wanted}'") from None
+    return value
+
+
+def _type_name(value: Any) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"

@@ -1,0 +1,171 @@
+"""CustomResourceDefinitions: what is filled in, and what is wrong with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from remit.controlplane.schema.causes import Cause, Invalid, forbidden, invalid_value, required
+from remit.controlplane.schema.jsonpath import compile_path
+from remit.controlplane.schema.naming import label_name, subdomain
+from remit.controlplane.schema.schema import Schema
+
+Raw = dict[str, Any]
+
+_COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
+
+
+def default_crd(crd: Raw) -> None:
+    """Fill in, in place, what users of CRDs leave out."""
+    spec = crd.get("spec")
+    if not isinstance(spec, dict):
+        return
+    names = spec.get("names")
+    if isinstance(names, dict) and isinstance(names.get("kind"), str):
+        names.setdefault("listKind", f"{names['kind']}List")
+        names.setdefault("singular", names["kind"].lower())
+    spec.setdefault("conversion", {"strategy": "None"})
+    if not spec["conversion"].get("strategy"):
+        spec["conversion"]["strategy"] = "None"
+
+
+def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
+    """Everything that is wrong with a definition whose fields are of the right types."""
+    spec = crd.get("spec")
+    if (
+        not isinstance(spec, dict)
+        or not isinstance(spec.get("names"), dict)
+        or not isinstance(spec.get("versions"), list)
+    ):
+        return []  # the schema of CRDs has said so already
+    causes = [*_names(crd, spec), *_versions(spec)]
+    if spec.get("preserveUnknownFields"):
+        causes.append(
+            invalid_value("spec.preserveUnknownFields", True, "must be false in order to use defaults in the schema")
+        )
+    if (spec.get("conversion") or {}).get("strategy") not in {None, "", "None"}:
+        causes.append(
+            forbidden("spec.conversion.strategy", "this control plane converts nothing; use the strategy None")
+        )
+    if old is not None:
+        causes += _unchanged(spec, old["spec"])
+    return causes
+
+
+def _names(crd: Raw, spec: Raw) -> list[Cause]:
+    names, group = spec["names"], spec.get("group") or ""
+    causes = (
+        [invalid_value("spec.group", group, why) for why in subdomain(group)] if group else [required("spec.group")]
+    )
+    if group and "." not in group:
+        causes.append(invalid_value("spec.group", group, "should be a domain with at least one dot"))
+    for field in ("plural", "singular", "kind", "listKind"):
+        value = names.get(field) or ""
+        where = f"spec.names.{field}"
+        if not value:
+            causes.append(required(where))
+        else:
+            causes += [invalid_value(where, value, why) for why in label_name(value.lower())]
+    plural = names.get("plural") or ""
+    if plural and plural != plural.lower():
+        causes += [invalid_value("spec.names.plural", plural, why) for why in label_name(plural)]
+    expected = f"{plural}.{group}"
+    if plural and group and crd["metadata"].get("name") != expected:
+        message = 'must be spec.names.plural+"."+spec.group'
+        causes.append(invalid_value("metadata.name", crd["metadata"].get("name"), message))
+    if names.get("kind") and names.get("kind") == names.get("listKind"):
+        causes.append(invalid_value("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
+    if spec.get("scope") not in {"Cluster", "Namespaced"}:
+        message = f'Unsupported value: "{spec.get("scope") or ""}": supported values: "Cluster", "Namespaced"'
+        causes.append(Cause("FieldValueNotSupported", message, "spec.scope"))
+    return causes
+
+
+def _versions(spec: Raw) -> list[Cause]:
+    causes: list[Cause] = []
+    versions = spec["versions"]
+    seen: set[str] = set()
+    for index, version in enumerate(versions):
+        path = f"spec.versions[{index}]"
+        name = version.get("name") or ""
+        if name in seen:
+            causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
+        seen.add(name)
+        causes += [invalid_value(f"{path}.name", name, why) for why in label_name(name)]
+        causes += _version(version, path, single=len(versions) == 1)
+    if sum(bool(version.get("storage")) for version in versions) != 1:
+        shown = orjson.dumps([]).decode() if not versions else orjson.dumps(versions).decode()
+        why = "must have exactly one version marked as storage version"
+        causes.append(Cause("FieldValueInvalid", f"Invalid value: {shown}: {why}", "spec.versions"))
+    return causes
+
+
+def _version(version: Raw, path: str, *, single: bool) -> list[Cause]:
+    where = "spec.validation.openAPIV3Schema" if single else f"{path}.schema.openAPIV3Schema"
+    schema = (version.get("schema") or {}).get("openAPIV3Schema")
+    if not isinstance(schema, dict):
+        return [required(f"{path}.schema.openAPIV3Schema", "schemas are required")]
+    causes: list[Cause] = []
+    try:
+        Schema.compile(schema, path=where)
+    except Invalid as error:
+        causes += error.causes
+    else:
+        causes += _defaults_fit(schema, where)
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        causes += _column(column, f"{path}.additionalPrinterColumns[{index}]")
+    return causes
+
+
+def _column(column: Raw, path: str) -> list[Cause]:
+    causes = [required(f"{path}.{field}") for field in ("name", "type", "jsonPath") if not column.get(field)]
+    if column.get("type") and column["type"] not in _COLUMN_TYPES:
+        supported = ", ".join(f'"{name}"' for name in _COLUMN_TYPES)
+        message = f'Unsupported value: "{column["type"]}": supported values: {supported}'
+        causes.append(Cause("FieldValueNotSupported", message, f"{path}.type"))
+    if column.get("jsonPath"):
+        try:
+            compile_path(column["jsonPath"])
+        except ValueError as error:
+            causes.append(invalid_value(f"{path}.jsonPath", column["jsonPath"], f"is an invalid path: {error}"))
+    return causes
+
+
+def _defaults_fit(schema: Raw, path: str) -> list[Cause]:
+    """A default must itself be valid: it will be stored in every object that leaves the field out."""
+    causes: list[Cause] = []
+
+    def look(raw: Raw, where: str) -> None:
+        if "default" in raw:
+            part = {name: value for name, value in raw.items() if name != "default"}
+            if part.get("type") or part.get("x-kubernetes-int-or-string"):
+                holder = Schema.compile({"type": "object", "properties": {"default": part}}, path=where)
+                value = {"default": orjson.loads(orjson.dumps(raw["default"]))}
+                holder.default(value)
+                found = holder.validate(value)
+                causes.extend(Cause(cause.reason, cause.message, f"{where}.{cause.field}") for cause in found)
+        for name, part in raw.get("properties", {}).items():
+            look(part, f"{where}.properties[{name}]")
+        for word in ("items", "additionalProperties"):
+            if isinstance(raw.get(word), dict):
+                look(raw[word], f"{where}.{word}")
+
+    look(schema, path)
+    return causes
+
+
+def _unchanged(spec: Raw, old: Raw) -> list[Cause]:
+    """Names that clients have built on cannot change."""
+    causes = []
+    for path in (("group",), ("scope",), ("names", "plural"), ("names", "kind")):
+        new_value, old_value = _dig(spec, path), _dig(old, path)
+        if new_value != old_value:
+            causes.append(invalid_value(".".join(("spec", *path)), new_value, "field is immutable"))
+    return causes
+
+
+def _dig(value: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        value = (value or {}).get(part)
+    return value

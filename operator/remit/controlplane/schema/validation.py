@@ -1,0 +1,271 @@
+"""Validation, in a real API server's words. What has not changed since the old object is not held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import orjson
+
+from remit.controlplane.schema import cel
+from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.formats import conforms
+from remit.controlplane.schema.structural import Node
+
+MISSING: Final = object()
+_BLOCKING: Final = frozenset(
+    {"FieldValueRequired", "FieldValueNotSupported", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
+)
+_NOT_CHECKED: Final = Cause(
+    "FieldValueInvalid",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing"
+    " errors to complete validation",
+    "<nil>",
+)
+
+
+def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
+    """Everything that is wrong with `value`. CEL rules are asked only when its shape is sound."""
+    causes: list[Cause] = []
+    _validate(node, value, old, "", causes)
+    if node.has_rules:
+        if any(cause.reason in _BLOCKING for cause in causes):
+            causes.append(_NOT_CHECKED)
+        else:
+            _rules(node, value, old, "", causes)
+    return causes
+
+
+def json_type(value: Any) -> str:
+    """The JSON name of a value's type."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def correlated(node: Node, value: list[Any], old: Any) -> Iterator[tuple[Any, Any]]:
+    """Each item with its older self, where the list's type says which that is."""
+    if node.list_type != "map" or not isinstance(old, list):
+        for item in value:
+            yield item, MISSING
+        return
+    earlier = {_map_key(node, item): item for item in old if isinstance(item, dict)}
+    for item in value:
+        yield item, earlier.get(_map_key(node, item), MISSING) if isinstance(item, dict) else MISSING
+
+
+def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> None:
+    if old is not MISSING and value == old:
+        return
+    if value is None and node.nullable:
+        return
+    if not _type_fits(node, value):
+        wanted = "integer,string" if node.int_or_string else node.type
+        got = json_type(value)
+        out.append(
+            Cause(
+                "FieldValueTypeInvalid",
+                f'Invalid value: "{got}": {path} in body must be of type {wanted}: "{got}"',
+                path,
+            )
+        )
+        return
+    raw = node.raw
+    if "enum" in raw and value not in raw["enum"]:
+        supported = ", ".join(_quoted(choice) for choice in raw["enum"])
+        message = f"Unsupported value: {_quoted(value)}: supported values: {supported}"
+        out.append(Cause("FieldValueNotSupported", message, path))
+    match value:
+        case bool():
+            pass
+        case str():
+            _string(node, value, path, out)
+        case int() | float():
+            _number(raw, value, path, out)
+        case list():
+            _array(node, value, old, path, out)
+        case dict():
+            _object(node, value, old, path, out)
+    _logic(raw, value, path, out)
+
+
+def _type_fits(node: Node, value: Any) -> bool:
+    if node.int_or_string:
+        return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+    match node.type:
+        case None:
+            return True
+        case "integer":
+            return (isinstance(value, int) and not isinstance(value, bool)) or (
+                isinstance(value, float) and value.is_integer()
+            )
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case name:
+            return json_type(value) == name
+
+
+def _string(node: Node, value: str, path: str, out: list[Cause]) -> None:
+    raw = node.raw
+    if (most := raw.get("maxLength")) is not None and len(value) > most:
+        out.append(Cause("FieldValueTooLong", f"Too long: may not be more than {most} bytes", path))
+    if (least := raw.get("minLength")) is not None and len(value) < least:
+        out.append(_invalid(value, f"{path} in body should be at least {least} chars long", path))
+    if node.pattern is not None and not node.pattern.search(value):
+        out.append(_invalid(value, f"{path} in body should match '{raw['pattern']}'", path))
+    if (format_ := raw.get("format")) and not conforms(value, format_):
+        message = f"Invalid value: {_quoted(value)}: {path} in body must be of type {format_}: {_quoted(value)}"
+        out.append(Cause("FieldValueTypeInvalid", message, path))
+
+
+def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> None:
+    if (least := raw.get("minimum")) is not None:
+        if raw.get("exclusiveMinimum") and value <= least:
+            out.append(_invalid(value, f"{path} in body should be greater than {least}", path))
+        elif value < least:
+            out.append(_invalid(value, f"{path} in body should be greater than or equal to {least}", path))
+    if (most := raw.get("maximum")) is not None:
+        if raw.get("exclusiveMaximum") and value >= most:
+            out.append(_invalid(value, f"{path} in body should be less than {most}", path))
+        elif value > most:
+            out.append(_invalid(value, f"{path} in body should be less than or equal to {most}", path))
+    if (step := raw.get("multipleOf")) and abs(value / step - round(value / step)) > 1e-9:
+        out.append(_invalid(value, f"{path} in body should be a multiple of {step}", path))
+
+
+def _array(node: Node, value: list[Any], old: Any, path: str, out: list[Cause]) -> None:
+    raw = node.raw
+    if (most := raw.get("maxItems")) is not None and len(value) > most:
+        out.append(Cause("FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items", path))
+    if (least := raw.get("minItems")) is not None and len(value) < least:
+        out.append(_invalid(len(value), f"{path} in body should have at least {least} items", path))
+    if node.items is not None:
+        for index, (item, earlier) in enumerate(correlated(node, value, old)):
+            _validate(node.items, item, earlier, f"{path}[{index}]", out)
+    if node.list_type in {"set", "map"}:
+        _duplicates(node, value, path, out)
+
+
+def _duplicates(node: Node, value: list[Any], path: str, out: list[Cause]) -> None:
+    seen: set[bytes] = set()
+    told: set[bytes] = set()
+    for index, item in enumerate(value):
+        if node.list_type == "map" and not isinstance(item, dict):
+            continue
+        key = orjson.dumps(item, option=orjson.OPT_SORT_KEYS) if node.list_type == "set" else _map_key(node, item)
+        if key in seen and key not in told:
+            told.add(key)
+            shown = _quoted(item) if node.list_type == "set" else key.decode()
+            out.append(Cause("FieldValueDuplicate", f"Duplicate value: {shown}", f"{path}[{index}]"))
+        seen.add(key)
+
+
+def _map_key(node: Node, item: dict[str, Any]) -> bytes:
+    keys = {name: item[name] for name in node.map_keys if name in item}
+    return orjson.dumps(keys, option=orjson.OPT_SORT_KEYS)
+
+
+def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Cause]) -> None:
+    raw = node.raw
+    if (most := raw.get("maxProperties")) is not None and len(value) > most:
+        out.append(Cause("FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items", path))
+    if (least := raw.get("minProperties")) is not None and len(value) < least:
+        out.append(_invalid(len(value), f"{path} in body should have at least {least} properties", path))
+    missing = [name for name in node.required if name not in value]
+    out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in missing)
+    earlier = old if isinstance(old, dict) else {}
+    for key, part in value.items():
+        child = node.child(key)
+        if child is not None:
+            _validate(child, part, earlier.get(key, MISSING), _join(path, key), out)
+
+
+def _logic(raw: dict[str, Any], value: Any, path: str, out: list[Cause]) -> None:
+    """allOf, anyOf, oneOf and not: only values are narrowed by them, so plain validation does."""
+    for part in raw.get("allOf", ()):
+        out += _against(part, value, path)
+    if "anyOf" in raw and not raw.get("x-kubernetes-int-or-string"):
+        results = [_against(part, value, path) for part in raw["anyOf"]]
+        if all(results):
+            out.append(_nowhere(f'"{path}" must validate at least one schema (anyOf)'))
+            out += results[0]
+    if "oneOf" in raw:
+        results = [_against(part, value, path) for part in raw["oneOf"]]
+        fitting = sum(not result for result in results)
+        if fitting != 1:
+            found = f"Found {fitting} valid alternatives" if fitting else "Found none valid"
+            out.append(_nowhere(f'"{path}" must validate one and only one schema (oneOf). {found}'))
+            out += results[0] if not fitting and results else []
+    if "not" in raw and not _against(raw["not"], value, path):
+        out.append(_nowhere(f'"{path}" must not validate the schema (not)'))
+
+
+def _against(schema: dict[str, Any], value: Any, path: str) -> list[Cause]:
+    causes: list[Cause] = []
+    _validate(_loose(schema), value, MISSING, path, causes)
+    return causes
+
+
+def _loose(schema: dict[str, Any]) -> Node:
+    """A node for a schema that need not be structural. Built on the spot: these are small and rare."""
+    node = Node(raw=schema, type=schema.get("type"), required=tuple(schema.get("required", ())))
+    node.properties = {name: _loose(part) for name, part in schema.get("properties", {}).items()}
+    node.items = _loose(schema["items"]) if isinstance(schema.get("items"), dict) else None
+    if schema.get("pattern"):
+        import re2
+
+        node.pattern = re2.compile(schema["pattern"])
+    return node
+
+
+def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> None:
+    """CEL, innermost last, skipping every subtree that has no rule or has not changed."""
+    if not node.has_rules or value is None or (old is not MISSING and value == old):
+        return
+    if node.rules:
+        to_cel = _converter(node)
+        for rule in node.rules:
+            cause = rule.evaluate(value, old, path, to_cel, known_old=old is not MISSING)
+            if cause is not None:
+                out.append(cause)
+    if isinstance(value, dict):
+        earlier = old if isinstance(old, dict) else {}
+        for key, part in value.items():
+            child = node.child(key)
+            if child is not None and child.has_rules:
+                _rules(child, part, earlier.get(key, MISSING), _join(path, key), out)
+    elif isinstance(value, list) and node.items is not None and node.items.has_rules:
+        for index, (item, earlier_item) in enumerate(correlated(node, value, old)):
+            _rules(node.items, item, earlier_item, f"{path}[{index}]", out)
+
+
+def _converter(node: Node) -> Callable[[Any, frozenset[str] | None], Any]:
+    return lambda value, fields: cel.to_cel(node, value, fields)
+
+
+def _invalid(value: Any, message: str, path: str) -> Cause:
+    return Cause("FieldValueInvalid", f"Invalid value: {_quoted(value)}: {message}", path)
+
+
+def _nowhere(message: str) -> Cause:
+    return Cause("FieldValueInvalid", f'Invalid value: "": {message}', "<nil>")
+
+
+def _quoted(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
