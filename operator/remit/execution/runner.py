@@ -7,6 +7,7 @@ result can be collected: from memory or, after a restart, from the run store.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ class Runner:
             return AttemptResult.model_validate(run.outcome)
         backend = self.backends.get(attempt.backend)
         if run is not None and backend is not None and run.process is not None:
-            await backend.recover(Handle.from_dict(run.process))
+            await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
         return AttemptResult(
             reason=INTERRUPTED,
             message="the operator was stopped while this attempt was running; nothing of it is alive",
@@ -175,7 +176,7 @@ class Runner:
     async def _outcome(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
         backend = self.backends[attempt.backend]
         outcome = await backend.run(
-            attempt.request, writer, cancel=cancel, on_started=lambda handle: run.started(handle.to_dict())
+            attempt.request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
         )
         usage = outcome.usage
         return AttemptResult(

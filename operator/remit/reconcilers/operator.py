@@ -92,7 +92,9 @@ class Operator:
         audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
         queue = WorkQueue(lambda key: tasks.reconcile(key), workers=settings.workers)
         runner = Runner(
-            backends={"process": ProcessBackend(host, read_only_paths=settings.read_only_paths)},
+            backends={
+                "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
+            },
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
