@@ -66,8 +66,28 @@ def qualified(group: str, plural: str) -> str:
     return f"{plural}.{group}" if group else plural
 
 
+def quoted(text: str) -> str:
+    """Text in double quotes, as Go's %q writes it."""
+    return '"' + "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character) or (
+        f"\\x{ord(character):02x}" if ord(character) < 0x80 else f"\\u{ord(character):04x}"
+    )
+
+
 def not_found(group: str, plural: str, name: str) -> Failure:
-    return Failure(404, "NotFound", f'{qualified(group, plural)} "{name}" not found', _details(group, plural, name))
+    return Failure(
+        404, "NotFound", f"{qualified(group, plural)} {quoted(name)} not found", _details(group, plural, name)
+    )
+
+
+def no_such_resource() -> Failure:
+    """A path within the built-in groups that leads nowhere."""
+    return Failure(404, "NotFound", "the server could not find the requested resource", {})
 
 
 def no_such_path() -> PlainFailure:
@@ -78,6 +98,12 @@ def already_exists(group: str, plural: str, name: str) -> Failure:
     return Failure(
         409, "AlreadyExists", f'{qualified(group, plural)} "{name}" already exists', _details(group, plural, name)
     )
+
+
+def being_deleted(group: str, plural: str, name: str) -> Failure:
+    failure = already_exists(group, plural, name)
+    failure.message = f"object is being deleted: {failure.message}"
+    return failure
 
 
 def generated_name_exists(group: str, plural: str, name: str) -> Failure:

@@ -87,7 +87,12 @@ def decode_protobuf(raw: bytes) -> dict[str, Any]:
 
 
 def openapi_v3(group: str, version: str, resources: Any) -> dict[str, Any]:
-    return {"openapi": "3.0.0", "info": {"title": "Remit", "version": "v1"}, "paths": {}, "components": {"schemas": {}}}
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Remit", "version": "v1"},
+        "paths": {},
+        "components": {"schemas": {r.kind: {} for r in resources}},
+    }
 
 
 def server_side_apply(live: Any, config: Any, **_: Any) -> dict[str, Any]:

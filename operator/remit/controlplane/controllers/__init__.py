@@ -3,37 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+
+import structlog
 
 from remit.controlplane.controllers.crds import CrdController
+from remit.controlplane.controllers.expiry import expire_events
+from remit.controlplane.controllers.garbage import GarbageCollector
 from remit.controlplane.controllers.namespaces import NamespaceController
 from remit.controlplane.http.request import Request
-from remit.controlplane.storage import Change
+from remit.controlplane.storage import Change, StoreFailed
 from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import Cluster, Target
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
+EXPIRY_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 class Controllers:
+    """Level-triggered: each looks at what is committed and takes one step; the step's own commit brings the next."""
+
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._crds = CrdController(cluster)
         self._namespaces = NamespaceController(cluster)
+        self._garbage = GarbageCollector(cluster)
+        self._awake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Take up what the last run left undone, before the first request is served."""
         self._crds.resync()
         self._make_namespaces()
-        self._cluster.store.listen(self._on_change)
         self._namespaces.resync()
+        self._garbage.resync()
+        self._cluster.store.listen(self._on_change)
         await self._cluster.store.durable()
+        self._awake.set()
+        self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
 
     async def stop(self) -> None:
-        await asyncio.sleep(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _on_change(self, change: Change) -> None:
-        self._crds.on_change(change)
+        self._crds.on_change(change)  # at once: what a CRD declares is served when its create is answered
         self._namespaces.on_change(change)
+        self._garbage.on_change(change)
+        self._awake.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            for work in (self._crds.work, self._namespaces.work, self._garbage.work):
+                try:
+                    work()
+                except StoreFailed:
+                    return
+                except Exception:
+                    log.exception("controller_failed")
+            if not self._garbage.idle:
+                self._awake.set()
+
+    async def _expire(self) -> None:
+        with contextlib.suppress(StoreFailed):
+            while True:
+                expire_events(self._cluster)
+                await asyncio.sleep(EXPIRY_SECONDS)
 
     def _make_namespaces(self) -> None:
         resource = self._cluster.registry.find("", "v1", "namespaces")

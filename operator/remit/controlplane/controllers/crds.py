@@ -9,7 +9,7 @@ from remit.controlplane.resources import Resource
 from remit.controlplane.resources.crd import CRDS, is_established, resources_of, status_of
 from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster, timestamp
-from remit.controlplane.verbs.delete import CRD_CLEANUP, DeleteOptions, delete_record
+from remit.controlplane.verbs.delete import CRD_CLEANUP, DeleteOptions, delete_record, release
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +21,7 @@ class CrdController:
         self._cluster = cluster
         self._served: dict[str, object] = {}
         """By CRD name: the part of its spec that decides what is served."""
+        self._due: set[str] = set()
 
     def resync(self) -> None:
         for record in list(self._cluster.store.collection(CRDS).records.values()):
@@ -35,9 +36,15 @@ class CrdController:
             else:
                 self._reconcile(change.record)
         elif change.deleted:
-            crd = self._cluster.store.latest(CRDS, "", change.resource)
-            if crd is not None:
-                self._reconcile(crd)
+            self._due.add(change.resource)
+
+    def work(self) -> None:
+        """Look again at CRDs whose objects were deleted: one that is going may have lost its last."""
+        due, self._due = self._due, set()
+        for name in due:
+            record = self._cluster.store.get(CRDS, "", name)
+            if record is not None:
+                self._reconcile(record)
 
     def _reconcile(self, record: Record) -> None:
         crd = record.load()
@@ -45,17 +52,14 @@ class CrdController:
             return
         status = status_of(crd, self._cluster.registry, timestamp(self._cluster.now()))
         self._serve({**crd, "status": status})
-        if crd["metadata"].get("deletionTimestamp") and self._empty(record.name, crd):
-            finalizers = crd["metadata"].get("finalizers") or []
-            if CRD_CLEANUP in finalizers:
-                crd["metadata"]["finalizers"] = [f for f in finalizers if f != CRD_CLEANUP]
-                crd["status"] = status
-                write = self._cluster.store.put if crd["metadata"]["finalizers"] else self._cluster.store.remove
-                write(CRDS, crd)
-                return
         if status != crd.get("status"):
             crd["status"] = status
-            self._cluster.store.put(CRDS, crd)
+            record = self._cluster.store.put(CRDS, crd)
+        metadata = crd["metadata"]
+        if metadata.get("deletionTimestamp") and CRD_CLEANUP in metadata.get("finalizers", ()):
+            resource = self._cluster.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+            if resource is not None and self._empty(record.name):
+                release(self._cluster, resource, record, CRD_CLEANUP)
 
     def _serve(self, crd: Object, *, stored_too: bool = False) -> None:
         if not is_established(crd):
@@ -93,7 +97,7 @@ class CrdController:
         self._served.pop(crd["metadata"]["name"], None)
         self._cluster.registry.replace(crd["spec"]["group"], crd["spec"]["names"]["plural"], [])
 
-    def _empty(self, stored_as: str, crd: Object) -> bool:
+    def _empty(self, stored_as: str) -> bool:
         """Delete the objects of a CRD that goes; true when none is left."""
         store = self._cluster.store
         resource = self._cluster.registry.storing(stored_as)

@@ -12,19 +12,24 @@ _FINALIZER = "kubernetes"
 class NamespaceController:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._due: set[str] = set()
 
     def resync(self) -> None:
-        for record in list(self._cluster.store.collection("namespaces").records.values()):
-            self._reconcile(record)
+        self._due.update(self._cluster.store.collection("namespaces").records)
 
     def on_change(self, change: Change) -> None:
         if change.resource == "namespaces":
             if not change.deleted:
-                self._reconcile(change.record)
+                self._due.add(change.record.name)
         elif change.deleted and change.record.namespace:
-            namespace = self._cluster.store.get("namespaces", "", change.record.namespace)
-            if namespace is not None:
-                self._reconcile(namespace)
+            self._due.add(change.record.namespace)
+
+    def work(self) -> None:
+        due, self._due = self._due, set()
+        for name in due:
+            record = self._cluster.store.get("namespaces", "", name)
+            if record is not None:
+                self._reconcile(record)
 
     def _reconcile(self, record: Record) -> None:
         if b'"deletionTimestamp"' not in record.raw or not self._empty(record.name):

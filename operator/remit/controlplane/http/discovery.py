@@ -12,6 +12,7 @@ from remit.controlplane.http.negotiation import media_types
 from remit.controlplane.resources import Registry, Resource
 
 AGGREGATED = ("v2", "v2beta1")
+_CUSTOM_ORDER = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 _REVIEWS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("authentication.k8s.io", "v1"): [("selfsubjectreviews", "SelfSubjectReview")],
     ("authorization.k8s.io", "v1"): [
@@ -86,7 +87,12 @@ def resource_list(registry: Registry, group: str, version: str) -> dict[str, Any
 
 def subresources(resource: Resource) -> tuple[str, ...]:
     """Names of the served subresources."""
-    return (*resource.subresources, *(("finalize",) if resource.stored_as == "namespaces" else ()))
+    return (*(("finalize",) if resource.stored_as == "namespaces" else ()), *resource.subresources)
+
+
+def _resource_verbs(resource: Resource) -> list[str]:
+    """CRDs list their verbs in another order than built-in kinds."""
+    return sorted(resource.verbs, key=_CUSTOM_ORDER.index) if resource.custom else list(resource.verbs)
 
 
 def _verbs(resource: Resource, subresource: str) -> list[str]:
@@ -99,7 +105,7 @@ def _entry(resource: Resource) -> dict[str, Any]:
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": list(resource.verbs),
+        "verbs": _resource_verbs(resource),
     }
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)
@@ -164,7 +170,7 @@ def _aggregated_resource(resource: Resource) -> dict[str, Any]:
         "responseKind": kind,
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular,
-        "verbs": list(resource.verbs),
+        "verbs": _resource_verbs(resource),
     }
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)

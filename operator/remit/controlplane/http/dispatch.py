@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from remit.controlplane.failures import Failure, PlainFailure, no_such_path, not_supported, qualified
-from remit.controlplane.http import reviews
+from remit.controlplane.failures import Failure, PlainFailure, no_such_path, no_such_resource, not_supported
+from remit.controlplane.http import discovery, reviews
+from remit.controlplane.http.bodies import decode, load_yaml, unreadable
 from remit.controlplane.http.documents import Documents
-from remit.controlplane.http.negotiation import JSON, Accepted, decode, load_yaml, negotiate, unreadable
+from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request, ResourcePath, parse_path
 from remit.controlplane.resources import Resource
+from remit.controlplane.resources.builtin import BUILTIN_GROUPS
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs import read, scale, write
 from remit.controlplane.verbs.cluster import Cluster, Target
@@ -45,7 +47,9 @@ class Dispatcher:
         if request.method == "POST" and not path.name and (review := self._review(path, request)):
             return review
         target = self._target(path)
-        accepted = negotiate(request.headers.get("Accept", ""), pretty=request.flag("pretty"))
+        accepted = negotiate(
+            request.headers.get("Accept", ""), pretty=request.flag("pretty"), protobuf=not target.resource.custom
+        )
         if target.resource.deprecated:
             request.warnings.append(target.resource.deprecated)
         if request.method == "GET":
@@ -67,16 +71,18 @@ class Dispatcher:
     def _review(self, path: ResourcePath, request: Request) -> Answer | None:
         if (path.group, path.version) not in (("authorization.k8s.io", "v1"), ("authentication.k8s.io", "v1")):
             return None
-        body = decode(request.body, request.headers.get("Content-Type", ""))
+        body = decode(request.body, request.headers.get("Content-Type", ""), "SelfSubjectAccessReview")
         answer = reviews.review(path.resource, body if isinstance(body, dict) else {})
         return Answer(201, orjson.dumps(answer)) if answer else None
 
     def _target(self, path: ResourcePath) -> Target:
         resource = self._cluster.registry.find(path.group, path.version, path.resource)
         if resource is None or (path.namespace and not resource.namespaced):
+            if path.group in BUILTIN_GROUPS:
+                raise no_such_resource()
             raise no_such_path()
-        if path.subresource and path.subresource not in (*resource.subresources, "finalize"):
-            raise no_such_path()
+        if path.subresource and path.subresource not in discovery.subresources(resource):
+            raise resource.not_found(path.name) if resource.custom else no_such_resource()
         if path.name and resource.namespaced and not path.namespace:
             raise no_such_path()
         return Target(resource, path.namespace, path.name, path.subresource)
@@ -95,6 +101,8 @@ class Dispatcher:
 
     async def _write(self, target: Target, request: Request, accepted: Accepted) -> Answer:
         match request.method:
+            case "POST" | "DELETE" if target.resource.namespaced and not target.namespace:
+                raise not_allowed(target.resource, request.method)
             case "POST" if not target.name:
                 written = self._with_body(target, request, "create", write.create)
             case "PUT" if target.name:
@@ -107,19 +115,21 @@ class Dispatcher:
             case _:
                 raise not_allowed(target.resource, request.method)
         await self._cluster.store.durable()
-        shown = (
-            show(target.resource, orjson.dumps(written.obj), accepted, self._cluster.now())
-            if _is_view(target)
-            else accepted.dump(written.obj)
-        )
+        if target.subresource == "scale":
+            shown = accepted.dump(written.obj)
+        else:
+            shown = show(target.resource, orjson.dumps(written.obj), accepted, self._cluster.now())
         return Answer(written.status, shown, accepted.content_type)
 
     def _with_body(
         self, target: Target, request: Request, verb: str, act: Callable[..., write.Written]
     ) -> write.Written:
         self._require_verb(target.resource, verb)
-        content_type = request.headers.get("Content-Type", "")
-        return act(self._cluster, target, decode(request.body, content_type), request, request.body)
+        resource = target.resource
+        body = decode(
+            request.body, request.headers.get("Content-Type", ""), resource.kind, protobuf=not resource.custom
+        )
+        return act(self._cluster, target, body, request, request.body)
 
     def _patch(self, target: Target, request: Request) -> write.Written:
         self._require_verb(target.resource, "patch")
@@ -130,13 +140,14 @@ class Dispatcher:
             try:
                 config = load_yaml(request.body)
             except ValueError as error:
-                raise unreadable(error) from None
+                raise unreadable(target.resource.kind, str(error), request.body) from None
             return write.apply(self._cluster, target, config, request)
         return write.patch(self._cluster, target, media, request.body, request)
 
     async def _delete(self, target: Target, request: Request, accepted: Accepted) -> Answer:
         self._require_verb(target.resource, "delete" if target.name else "deletecollection")
-        body = decode(request.body, request.headers.get("Content-Type", "")) if request.body else None
+        content_type = request.headers.get("Content-Type", "")
+        body = decode(request.body, content_type, "DeleteOptions") if request.body else None
         options = DeleteOptions.of(request, body)
         if target.name:
             status, obj = delete(self._cluster, target, options)
@@ -158,10 +169,6 @@ class Dispatcher:
         raise failure
 
 
-def _is_view(target: Target) -> bool:
-    return target.subresource != "scale"
-
-
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -169,6 +176,3 @@ def not_allowed(resource: Resource, method: str) -> Failure | PlainFailure:
     if resource.custom:
         return not_supported(resource.group, resource.plural, _VERBS.get(method, method.lower()))
     return PlainFailure(405, "405: Method Not Allowed")
-
-
-__all__ = ["Answer", "Dispatcher", "qualified"]

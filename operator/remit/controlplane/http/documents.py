@@ -14,12 +14,14 @@ from remit.controlplane.http.negotiation import JSON, negotiate
 from remit.controlplane.http.request import Request
 from remit.controlplane.verbs.cluster import Cluster
 
-KUBERNETES = "1.36"
-"""The kube-apiserver release whose behaviour is followed."""
 VERSION = {
-    "major": KUBERNETES.split(".")[0],
-    "minor": KUBERNETES.split(".")[1],
-    "gitVersion": f"v{KUBERNETES}.0+remit",
+    "major": "1",
+    "minor": "36",
+    "emulationMajor": "1",
+    "emulationMinor": "36",
+    "minCompatibilityMajor": "1",
+    "minCompatibilityMinor": "35",
+    "gitVersion": "v1.36.0+remit",
     "gitCommit": "",
     "gitTreeState": "clean",
     "buildDate": "1970-01-01T00:00:00Z",
@@ -27,6 +29,7 @@ VERSION = {
     "compiler": "",
     "platform": "linux/amd64",
 }
+"""The kube-apiserver release whose behaviour is followed."""
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
@@ -58,7 +61,7 @@ class Documents:
             case ["api"] | ["apis"] | ["api", _] | ["apis", _] | ["apis", _, _]:
                 return self._discovery(parts, request)
             case ["openapi", "v2"]:
-                return Document(schema.openapi_v2_protobuf(), _V2_PROTOBUF)
+                return Document(schema.openapi_v2_protobuf(), _V2_PROTOBUF, headers={"Vary": "Accept"})
             case ["openapi", "v3"]:
                 return self._openapi_index()
             case ["openapi", "v3", "api", version]:
@@ -94,7 +97,7 @@ class Documents:
             names = [""] if parts == ["api"] else discovery.groups(registry)
             document = discovery.aggregated(registry, names, version)
             tag = discovery.etag(document)
-            headers = {"ETag": tag, "Vary": "Accept"}
+            headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "public"}
             kind = discovery.aggregated_type(version)
             if request.headers.get("If-None-Match") == tag:
                 return Document(b"", kind, 304, headers)

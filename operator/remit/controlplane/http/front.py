@@ -6,19 +6,21 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 
-import orjson
 import structlog
 from aiohttp import web
 
 from remit.controlplane.failures import Failure, PlainFailure, body_too_large, internal, unauthorized
 from remit.controlplane.http.dispatch import Answer, Dispatcher
+from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request
 from remit.controlplane.storage import StoreFailed
 from remit.controlplane.verbs.watch import Watch
 
 BODY_LIMIT = 3 * 1024 * 1024
-OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
-"""Answered without a token, as kube-apiserver does."""
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+"""Answered without a token: probes have none."""
+
+_UNCACHED = {"Cache-Control": "no-cache, private"}
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +41,16 @@ class Front:
             request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers, await _body(http))
             answer = await self._dispatcher.answer(request)
         except Failure as failure:
-            return self._refuse(failure, request)
+            return _refuse(failure, http, request)
         except PlainFailure as failure:
-            return web.Response(status=failure.status, text=failure.text, headers=_warnings(request))
+            return web.Response(status=failure.status, text=failure.text, headers=_UNCACHED | _warnings(request))
         except StoreFailed as failure:
-            return self._refuse(internal(str(failure)), request)
+            return _refuse(internal(str(failure)), http, request)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("request_failed", method=http.method, path=http.path)
-            return self._refuse(internal("the control plane has a bug; its log says more"), request)
+            return _refuse(internal("the control plane has a bug; its log says more"), http, request)
         headers = {**answer.headers, **_warnings(request)}
         if isinstance(answer.body, Watch):
             return await self._stream(http, answer.body, headers)
@@ -59,16 +61,8 @@ class Front:
         if not hmac.compare_digest(given, self._bearer):
             raise unauthorized()
 
-    def _refuse(self, failure: Failure, request: Request | None) -> web.Response:
-        headers = {**failure.headers, **_warnings(request)}
-        return web.Response(
-            status=failure.status, body=orjson.dumps(failure.body()), content_type="application/json", headers=headers
-        )
-
     async def _stream(self, http: web.BaseRequest, watch: Watch, headers: dict[str, str]) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"} | headers
-        )
+        response = web.StreamResponse(headers={"Content-Type": JSON} | _UNCACHED | headers)
         response.enable_chunked_encoding()
         await response.prepare(http)
         self._watches.add(watch)
@@ -86,6 +80,15 @@ class Front:
     def stop(self) -> None:
         for watch in self._watches:
             watch.stop()
+
+
+def _refuse(failure: Failure, http: web.BaseRequest, request: Request | None) -> web.Response:
+    try:
+        accepted = negotiate(http.headers.get("Accept", ""))
+    except Failure:
+        accepted = Accepted()
+    headers = {"Content-Type": accepted.content_type} | _UNCACHED | failure.headers | _warnings(request)
+    return web.Response(status=failure.status, body=accepted.dump(failure.body()), headers=headers)
 
 
 async def _body(http: web.BaseRequest) -> bytes:
@@ -106,7 +109,7 @@ def _response(answer: Answer, headers: dict[str, str]) -> web.Response:
     return web.Response(
         status=answer.status,
         body=answer.body,
-        headers={"Content-Type": answer.content_type, "Cache-Control": "no-cache, private"} | headers,
+        headers={"Content-Type": answer.content_type} | _UNCACHED | headers,
     )
 
 

@@ -1,4 +1,4 @@
-"""Content negotiation: which form a client wants, and what it sent."""
+"""Content negotiation: which form of an answer a client wants."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any, Literal
 import orjson
 import yaml
 
-from remit.controlplane import standin as schema
-from remit.controlplane.failures import Failure, bad_request, not_acceptable, unsupported_media_type
+from remit.controlplane.failures import not_acceptable
 
 JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
-BODIES = (JSON, YAML, PROTOBUF)
-_YAML_TYPES = (YAML, "application/x-yaml", "text/yaml")
+YAML_TYPES = (YAML, "application/x-yaml", "text/yaml")
 
 Shape = Literal["Object", "Table", "Metadata"]
 
@@ -63,12 +61,12 @@ _SHAPES: dict[str, Shape] = {
 _PLAIN = Accepted()
 
 
-def negotiate(header: str, *, pretty: bool = False) -> Accepted:
+def negotiate(header: str, *, pretty: bool = False, protobuf: bool = True) -> Accepted:
     """Raises 406 when nothing the client accepts can be given."""
     if header in ("", "*/*", JSON) and not pretty:
         return _PLAIN
     for media, parameters in media_types(header or JSON):
-        in_yaml = media in _YAML_TYPES
+        in_yaml = media in YAML_TYPES
         if not in_yaml and media not in (JSON, "*/*", "application/*"):
             continue
         wanted = parameters.get("as")
@@ -78,41 +76,4 @@ def negotiate(header: str, *, pretty: bool = False) -> Accepted:
         version = parameters.get("v", "v1")
         if shape and parameters.get("g", "meta.k8s.io") == "meta.k8s.io" and version in ("v1", "v1beta1"):
             return Accepted(shape, version, in_yaml, pretty)
-    raise not_acceptable(BODIES)
-
-
-def decode(body: bytes, content_type: str) -> Any:
-    """A request body as plain data. Raises 415 for a type we do not read and 400 for text that is not of its type."""
-    media = content_type.split(";")[0].strip().lower() or JSON
-    try:
-        if media == JSON:
-            return orjson.loads(body)
-        if media in _YAML_TYPES:
-            return load_yaml(body)
-        if media == PROTOBUF:
-            return schema.decode_protobuf(body)
-    except ValueError as error:
-        raise unreadable(error) from None
-    raise unsupported_media_type(BODIES)
-
-
-def load_yaml(body: bytes) -> Any:
-    """YAML as JSON would say it: dates stay text. Raises ValueError."""
-    try:
-        return yaml.load(body, Loader=_YamlLoader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).replace("\n", " ")) from None
-
-
-def unreadable(error: Exception) -> Failure:
-    return bad_request(f"the object provided is unrecognized: couldn't get version/kind; json parse error: {error}")
-
-
-class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that leaves timestamps alone, as Kubernetes' YAML does."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _YamlLoader.yaml_implicit_resolvers.items()
-}
+    raise not_acceptable((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))

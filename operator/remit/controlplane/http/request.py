@@ -24,7 +24,7 @@ class ResourcePath:
 
 def parse_path(path: str) -> ResourcePath | None:
     """None when the path is not one of a resource: discovery, health, or nonsense."""
-    parts = path.strip("/").split("/")
+    parts = path.removeprefix("/").removesuffix("/").split("/")
     match parts:
         case ["api", version, *rest] if rest:
             group = ""
@@ -36,7 +36,7 @@ def parse_path(path: str) -> ResourcePath | None:
     own_subresource = group == "" and len(rest) == 3 and rest[2] in ("status", "finalize")
     if rest[0] == "namespaces" and len(rest) > 2 and not own_subresource:
         namespace, rest = rest[1], rest[2:]
-    if len(rest) > 3 or not all(rest):
+    if len(rest) > 3 or not rest[0]:
         return None
     name = rest[1] if len(rest) > 1 else ""
     return ResourcePath(group, version, rest[0], namespace, name, rest[2] if len(rest) > 2 else "")

@@ -10,6 +10,17 @@ from remit.controlplane.resources.events import EVENTS_VIEW
 from remit.controlplane.resources.resource import ALL_VERBS, Resource
 from remit.controlplane.storage import Object
 
+BUILTIN_GROUPS = frozenset(
+    {
+        "",
+        "apiextensions.k8s.io",
+        "apps",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+        "coordination.k8s.io",
+        "events.k8s.io",
+    }
+)
 _EVENT_FIELDS = (
     "involvedObject.kind",
     "involvedObject.namespace",

@@ -17,6 +17,7 @@ from remit.controlplane.failures import (
     invalid,
     not_found,
 )
+from remit.controlplane.http.bodies import missing_kind, not_an_object
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Object
@@ -27,23 +28,24 @@ OBJECT_LIMIT = 1_572_864
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
-def check_type(resource: Resource, obj: Any) -> Object:
+def check_type(resource: Resource, obj: Any, raw: bytes = b"") -> Object:
     """The body must be an object of this resource. Built-in kinds may leave their type out, as kopf's Events do."""
     if not isinstance(obj, dict):
-        raise bad_request("the object provided is unrecognized (must be a JSON object): couldn't get version/kind")
-    api_version, kind = obj.get("apiVersion"), obj.get("kind")
-    if resource.custom:
-        if not kind:
-            raise bad_request("Object 'Kind' is missing in the body of the request")
-        if not api_version:
-            raise bad_request("Object 'apiVersion' is missing in the body of the request")
-    if api_version and api_version != resource.api_version:
+        raise not_an_object(obj, resource.kind, raw)
+    api_version, kind = obj.get("apiVersion") or "", obj.get("kind") or ""
+    if resource.custom and not kind:
+        raise missing_kind(resource.kind, raw)
+    if (api_version or resource.custom) and api_version != resource.api_version:
         raise bad_request(
             f"the API version in the data ({api_version}) does not match the expected API version "
             f"({resource.api_version})"
         )
     if kind and kind != resource.kind and not resource.custom:
-        raise bad_request(f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}')
+        given, wanted = f"{api_version}.{kind}", f"{resource.group.partition('.')[0] or 'core'}.{resource.kind}"
+        raise bad_request(
+            f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            f"converting ({given}) to ({wanted}): unknown conversion"
+        )
     metadata = obj.get("metadata")
     if metadata is None:
         obj["metadata"] = {}
@@ -52,7 +54,7 @@ def check_type(resource: Resource, obj: Any) -> Object:
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
         )
-    return {"apiVersion": api_version or resource.api_version, "kind": kind or resource.kind, **obj}
+    return {**obj, "apiVersion": resource.api_version, "kind": kind or resource.kind}
 
 
 def type_causes(resource: Resource, obj: Object) -> list[Cause]:
@@ -88,8 +90,6 @@ def check_place(target: Target, obj: Object) -> None:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         metadata["namespace"] = target.namespace
     else:
-        if metadata.get("namespace"):
-            raise bad_request("namespace should not be set on cluster-scoped objects")
         metadata.pop("namespace", None)
     name = metadata.get("name")
     if target.name and name and name != target.name:
@@ -98,7 +98,7 @@ def check_place(target: Target, obj: Object) -> None:
         metadata["name"] = target.name
 
 
-def check_namespace(cluster: Cluster, target: Target) -> None:
+def check_namespace(cluster: Cluster, target: Target, obj: Object) -> None:
     """New objects need a namespace that exists and is not going away."""
     if not target.resource.namespaced:
         return
@@ -110,7 +110,7 @@ def check_namespace(cluster: Cluster, target: Target) -> None:
         raise forbidden(
             target.resource.group,
             target.resource.plural,
-            target.name,
+            obj["metadata"].get("name") or "",
             f"unable to create new content in namespace {name} because it is being terminated",
             [Cause("NamespaceTerminating", f"namespace {name} is being terminated", "metadata.namespace")],
         )
@@ -133,27 +133,33 @@ def keep_system_metadata(obj: Object, old: Object) -> None:
     metadata, before = obj["metadata"], old["metadata"]
     metadata.pop("selfLink", None)
     for field in _SYSTEM_METADATA:
+        if field == "uid" and metadata.get("uid"):
+            continue  # another uid than the object's is a mistake, and validation says so
         if field in before:
             metadata[field] = before[field]
         else:
             metadata.pop(field, None)
 
 
-def check_preconditions(resource: Resource, obj: Object, old: Object, *, revision_required: bool) -> None:
-    """The resourceVersion and uid in the body, where given, must be those of the live object."""
+def check_revision(resource: Resource, obj: Object, old: Object, subresource: str, *, required: bool) -> None:
+    """The resourceVersion in the body, where given, must be that of the live object."""
     metadata, before = obj["metadata"], old["metadata"]
-    name = before["name"]
-    revision = metadata.get("resourceVersion") or ""
-    if not revision and revision_required:
+    name, revision = before["name"], metadata.get("resourceVersion") or ""
+    if revision in ("", "0") and required:
+        kind = resource.plural if subresource else resource.kind
         cause = ("FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion")
-        raise resource.invalid(name, [cause])
-    if revision and revision != before["resourceVersion"]:
+        raise invalid(resource.group, kind, name, [cause])
+    if revision not in ("", "0") and revision != before["resourceVersion"]:
         raise conflict(resource.group, resource.plural, name)
-    uid = metadata.get("uid")
-    if uid and uid != before["uid"]:
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
-        raise conflict(resource.group, resource.plural, name, why)
     metadata["resourceVersion"] = before["resourceVersion"]
+
+
+def check_uid(resource: Resource, obj: Object, old: Object) -> None:
+    """A PUT that names a uid is meant for that object, not for another of the same name."""
+    uid, actual = obj["metadata"].get("uid"), old["metadata"]["uid"]
+    if uid and uid != actual:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}"
+        raise conflict(resource.group, resource.plural, old["metadata"]["name"], why)
 
 
 def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
@@ -165,7 +171,7 @@ def validate(resource: Resource, obj: Object, old: Object | None = None) -> None
         *resource.check(obj, old),
     ]
     if causes:
-        raise resource.invalid(obj["metadata"].get("name") or "", causes)
+        raise invalid(resource.group, obj["kind"], obj["metadata"].get("name") or "", causes)
 
 
 def check_size(raw: bytes) -> None:

@@ -38,7 +38,7 @@ class DeleteOptions:
         if orphan is None and "orphanDependents" in request.query:
             orphan = request.flag("orphanDependents")
         if propagation not in ("", "Background", "Foreground", "Orphan"):
-            why = f'Unsupported value: "{propagation}": supported values: "Background", "Foreground", "Orphan", "nil"'
+            why = f'Unsupported value: "{propagation}": supported values: "Foreground", "Background", "Orphan", "nil"'
             raise _invalid_options("FieldValueNotSupported", why, "propagationPolicy")
         if propagation and orphan is not None:
             why = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
@@ -108,6 +108,19 @@ def delete_record(cluster: Cluster, resource: Resource, record: Record, options:
     return False, obj
 
 
+def release(cluster: Cluster, resource: Resource, record: Record, finalizer: str) -> None:
+    """Remove one finalizer from an object that is being deleted; without any left, it goes."""
+    obj = record.load()
+    metadata = obj["metadata"]
+    metadata["finalizers"] = [name for name in metadata.get("finalizers") or () if name != finalizer]
+    if metadata["finalizers"]:
+        cluster.store.put(resource.stored_as, obj)
+        return
+    del metadata["finalizers"]
+    waits = resource.stored_as == "namespaces" and obj.get("spec", {}).get("finalizers")
+    (cluster.store.put if waits else cluster.store.remove)(resource.stored_as, obj)
+
+
 def _finalizers(resource: Resource, obj: Object, policy: Propagation) -> list[str]:
     """The finalizers the deletion starts with: the policy replaces the garbage collector's, and keeps the others."""
     present: list[str] = obj["metadata"].get("finalizers") or []
@@ -125,14 +138,17 @@ def _finalizers(resource: Resource, obj: Object, policy: Propagation) -> list[st
 def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions) -> None:
     metadata = obj["metadata"]
     if options.uid and options.uid != metadata["uid"]:
-        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {metadata['uid']}"
-        raise conflict(resource.group, resource.plural, metadata["name"], why)
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({metadata['uid']}). "
+            "The object might have been deleted and then recreated"
+        )
+        raise conflict(resource.group, resource.kind, metadata["name"], why)
     if options.revision and options.revision != metadata["resourceVersion"]:
         why = (
-            f"Precondition failed: ResourceVersion in precondition: {options.revision}, "
-            f"ResourceVersion in object meta: {metadata['resourceVersion']}"
+            f"the ResourceVersion in the precondition ({options.revision}) does not match the ResourceVersion in "
+            f"record ({metadata['resourceVersion']}). The object might have been modified"
         )
-        raise conflict(resource.group, resource.plural, metadata["name"], why)
+        raise conflict(resource.group, resource.kind, metadata["name"], why)
 
 
 def delete_collection(cluster: Cluster, target: Target, request: Request, options: DeleteOptions) -> list[Record]:

@@ -11,12 +11,20 @@ from typing import Any, NamedTuple
 import orjson
 
 from remit.controlplane import standin as schema
-from remit.controlplane.failures import Failure, already_exists, bad_request, generated_name_exists
+from remit.controlplane.failures import (
+    Failure,
+    already_exists,
+    bad_request,
+    being_deleted,
+    generated_name_exists,
+    invalid,
+)
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
 from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
+from remit.controlplane.verbs.patches import patched
 
 
 class Written(NamedTuple):
@@ -28,10 +36,10 @@ class Written(NamedTuple):
 
 def create(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     resource = target.resource
-    obj = admit.check_type(resource, body)
+    obj = admit.check_type(resource, body, raw)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request, raw)
-    admit.check_namespace(cluster, target)
+    admit.check_namespace(cluster, target, obj)
     return _create(cluster, target, obj, request)
 
 
@@ -49,8 +57,10 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
         _track(cluster, target, None, obj, request)
     admit.validate(resource, obj)
     name = obj["metadata"]["name"]
-    if cluster.store.latest(resource.stored_as, target.namespace, name):
-        refuse = generated_name_exists if generated else already_exists
+    existing = cluster.store.latest(resource.stored_as, target.namespace, name)
+    if existing is not None:
+        going = b'"deletionTimestamp"' in existing.raw
+        refuse = generated_name_exists if generated else being_deleted if going else already_exists
         raise refuse(resource.group, resource.plural, name)
     return Written(201, _put(cluster, resource, obj, request))
 
@@ -58,18 +68,19 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
 def update(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     """PUT: replace the object, or its status."""
     resource = target.resource
-    obj = admit.check_type(resource, body)
+    obj = admit.check_type(resource, body, raw)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request, raw)
     live = _live(cluster, target)
     if live is None:
         if resource.create_on_update and not target.subresource:
-            admit.check_namespace(cluster, target)
+            admit.check_namespace(cluster, target, obj)
             return _create(cluster, target, obj, request)
         raise resource.not_found(target.name)
     if not obj["metadata"].get("name"):
         raise bad_request("name must be provided")
     old = convert(resource, live.load())
+    admit.check_uid(resource, obj, old)
     return replace(cluster, target, old, obj, request, revision_required=not resource.unconditional_update)
 
 
@@ -85,7 +96,7 @@ def replace(
 ) -> Written:
     """Store `obj`, pruned already, in place of `old`; both in the version of the request."""
     resource = target.resource
-    admit.check_preconditions(resource, obj, old, revision_required=revision_required)
+    admit.check_revision(resource, obj, old, target.subresource, required=revision_required)
     obj = _isolate(resource, target.subresource, obj, old)
     resource.schema.default(obj)
     admit.keep_system_metadata(obj, old)
@@ -110,8 +121,6 @@ def _held(obj: Object) -> bool:
 
 def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, request: Request) -> Written:
     """JSON patch, merge patch, strategic merge patch; server-side apply is in `apply.py`."""
-    from remit.controlplane.verbs.patches import patched
-
     resource = target.resource
     live = _live(cluster, target)
     if live is None:
@@ -148,14 +157,12 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
         subresource=target.subresource,
     )
     if old is None:
-        admit.check_namespace(cluster, target)
+        admit.check_namespace(cluster, target, obj)
         return _create(cluster, target, obj, request, applied=True)
     return replace(cluster, target, old, obj, request, applied=True)
 
 
 def _patch_options(cause: tuple[str, str, str]) -> Failure:
-    from remit.controlplane.failures import invalid
-
     return invalid("meta.k8s.io", "PatchOptions", "", [cause])
 
 

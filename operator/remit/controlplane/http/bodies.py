@@ -1,0 +1,107 @@
+"""Request bodies: JSON, YAML or protobuf to plain data, and refusals of those that are none of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+import yaml
+
+from remit.controlplane import standin as schema
+from remit.controlplane.failures import Failure, bad_request, unsupported_media_type
+from remit.controlplane.http.negotiation import JSON, PROTOBUF, YAML, YAML_TYPES
+
+_SHOWN = 30
+_GO_TYPE = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+
+
+def decode(body: bytes, content_type: str, kind: str, *, protobuf: bool = True) -> Any:
+    """The body of a request that should be of `kind`.
+
+    Raises 415 for a type that is not read here, and 400 for text that is not of its type.
+    """
+    media = content_type.split(";")[0].strip().lower() or JSON
+    if media == JSON:
+        return _from_json(body, kind)
+    if media in YAML_TYPES:
+        try:
+            return load_yaml(body)
+        except ValueError as error:
+            raise unreadable(kind, str(error), body) from None
+    if media == PROTOBUF and protobuf:
+        try:
+            return schema.decode_protobuf(body)
+        except ValueError as error:
+            raise unreadable(kind, str(error), body) from None
+    raise unsupported_media_type((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))
+
+
+def _from_json(body: bytes, kind: str) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        why = f"couldn't get version/kind; json parse error: {json_mistake(error, body)}"
+        if kind == "DeleteOptions":
+            raise bad_request(why) from None
+        raise unreadable(kind, why, body) from None
+
+
+def json_mistake(error: orjson.JSONDecodeError, body: bytes) -> str:
+    """What Go's decoder says of the same text."""
+    if error.pos >= len(body.decode("utf-8", "replace").rstrip()):
+        return "unexpected end of JSON input"
+    return f"invalid character '{error.doc[error.pos]}' looking for beginning of value"
+
+
+def unreadable(kind: str, why: str, body: bytes) -> Failure:
+    return bad_request(f"the object provided is unrecognized (must be of type {kind}): {why} ({_excerpt(body)})")
+
+
+def _excerpt(body: bytes) -> str:
+    if not body:
+        return "<empty>"
+    text = body.decode("utf-8", "replace") if body[:1] == b"{" else body.hex()
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+
+
+def not_an_object(value: Any, kind: str, body: bytes) -> Failure:
+    """For JSON that is an array, a string, a number or null."""
+    if value is None:
+        return unreadable(kind, "Object 'Kind' is missing in 'null'", body)
+    names: list[tuple[type, str]] = [
+        (list, "array"),
+        (str, "string"),
+        (bool, "bool"),
+        (int, "number"),
+        (float, "number"),
+    ]
+    name = next(name for type_, name in names if isinstance(value, type_))
+    why = f"couldn't get version/kind; json parse error: json: cannot unmarshal {name} into Go value of type {_GO_TYPE}"
+    return unreadable(kind, why, body)
+
+
+def missing_kind(kind: str, body: bytes) -> Failure:
+    return unreadable(kind, f"Object 'Kind' is missing in '{body.decode('utf-8', 'replace')}'", body)
+
+
+def load_yaml(body: bytes) -> Any:
+    """YAML as JSON would say it: dates stay text. Raises ValueError."""
+    try:
+        return yaml.load(body, Loader=_YamlLoader)  # noqa: S506 - a safe loader
+    except yaml.MarkedYAMLError as error:
+        line = (error.problem_mark.line if error.problem_mark else 0) or 1
+        raise ValueError(f"yaml: line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        text = re.sub(r"\s+", " ", str(error))
+        raise ValueError(f"yaml: {text}") from None
+
+
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A safe loader that leaves timestamps alone, as Kubernetes' YAML does."""
+
+
+_YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _YamlLoader.yaml_implicit_resolvers.items()
+}
