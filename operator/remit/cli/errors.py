@@ -38,7 +38,7 @@ def explained(error: RemitError) -> str:
         return f"{message}: the kubeconfig's login is not accepted; 'remit up' writes a new one each time it starts"
     if error.status == 403:
         return f"{message}; ask for a role that allows it"
-    if error.status == 404 and "could not find the requested resource" in message:
+    if error.status == 404 and ("could not find the requested resource" in message or "page not found" in message):
         return "the API server does not know Remit's kinds; install them: remit crds | kubectl apply --server-side -f -"
     if error.status == 503:
         return f"{message}; is it running? 'remit up' starts one on this machine"

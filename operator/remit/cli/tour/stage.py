@@ -21,7 +21,7 @@ from remit.errors import RemitError
 FILES = ("policies.yaml", "tasks.yaml", "stubborn.yaml")
 _START_SECONDS = 60
 _SHIM = """#!/bin/sh
-exec {python} -c 'import sys; sys.argv[0] = "{name}"; from remit.cli import main; main()' "$@"
+exec {python} -c 'import sys; sys.argv[0] = "{name}"; sys.path.append("{root}"); from remit.cli import main; main()' "$@"
 """
 
 
@@ -133,9 +133,10 @@ def _furnish(directory: Path) -> None:
     for name in FILES:
         (directory / name).write_text(resources.files("remit.cli.tour").joinpath(name).read_text())
     (directory / "bin").mkdir()
+    root = Path(__file__).parents[3]
     for name in ("remit", "kubectl-remit"):
         shim = directory / "bin" / name
-        shim.write_text(_SHIM.format(python=shlex.quote(sys.executable), name=name))
+        shim.write_text(_SHIM.format(python=shlex.quote(sys.executable), name=name, root=root))
         shim.chmod(0o755)
 
 
