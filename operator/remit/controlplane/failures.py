@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from remit.controlplane.schema import Cause
 from remit.errors import ApiError
-
-
-class Cause(NamedTuple):
-    """One mistake: shown as `details.causes[]`."""
-
-    reason: str
-    message: str
-    field: str
 
 
 class Failure(ApiError):

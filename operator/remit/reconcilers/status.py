@@ -18,14 +18,21 @@ class Outdated(Exception):
 
 def as_wire(status: BaseModel) -> dict[str, Any]:
     """A status as it is written: camelCase, without what is not known or empty."""
-    document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {name: value for name, value in document.items() if value not in ("", [], {})}
+    document: dict[str, Any] = _compact(status.model_dump(mode="json", by_alias=True))
+    return document
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The merge patch that turns `old` into `new`, by top-level field."""
     changed = {name: _replacing(old.get(name), value) for name, value in new.items() if old.get(name) != value}
     return changed | {name: None for name in old if name not in new}
+
+
+def _compact(value: Any) -> Any:
+    if isinstance(value, dict):
+        compact = {name: _compact(part) for name, part in value.items()}
+        return {name: part for name, part in compact.items() if part not in (None, "", [], {})}
+    return [_compact(item) for item in value] if isinstance(value, list) else value
 
 
 def _replacing(old: Any, new: Any) -> Any:

@@ -29,7 +29,8 @@ async def test_the_hosts_files_are_not_there(run, tmp_path):
 async def test_nothing_but_the_private_folders_can_be_written(run):
     outcome, out = await run.python("""
 import os
-for folder, _, _ in os.walk('/'):
+for folder, inner, _ in os.walk('/'):
+    if folder.count('/') > 1: inner.clear()  # /usr is one mount
     if folder.startswith(('/proc', '/tmp/', '/workspace/')): continue
     try:
         open(os.path.join(folder, 'probe'), 'w').close(); print(folder)

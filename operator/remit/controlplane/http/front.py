@@ -15,6 +15,7 @@ from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request
 from remit.controlplane.storage import StoreFailed
 from remit.controlplane.verbs.watch import Watch
+from remit.errors import ApiError
 
 BODY_LIMIT = 3 * 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
@@ -42,6 +43,8 @@ class Front:
             answer = await self._dispatcher.answer(request)
         except Failure as failure:
             return _refuse(failure, http, request)
+        except ApiError as failure:
+            return _refuse(Failure(failure.status, failure.reason, str(failure)), http, request)
         except PlainFailure as failure:
             return web.Response(status=failure.status, text=failure.text, headers=_UNCACHED | _warnings(request))
         except StoreFailed as failure:

@@ -8,7 +8,6 @@ from typing import Any
 
 from remit.controlplane import standin as schema
 from remit.controlplane.failures import (
-    Cause,
     Failure,
     bad_request,
     body_too_large,
@@ -20,6 +19,7 @@ from remit.controlplane.failures import (
 from remit.controlplane.http.bodies import missing_kind, not_an_object
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
+from remit.controlplane.schema import Cause
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
 

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.backends import AttemptRequest, Command, ExitReason
+from remit.backends.ending import Ending, conclude, signal_of
+from remit.errors import BackendError
+from remit.sandbox import Confinement, Limits
+
+REQUEST = AttemptRequest("a", Command(("x",), "/usr/bin/x"), Confinement(Limits(memory_bytes=5)), timeout_seconds=2.5)
+
+
+def end(**seen: object):
+    return conclude(
+        Ending(**{"stopped": None, "exit_code": 0, "returncode": 0, "oom_kills": 0, "stderr": b""} | seen), REQUEST
+    )
+
+
+@given(st.integers(0, 255), st.integers(0, 3), st.sampled_from([None, ExitReason.TIMED_OUT, ExitReason.CANCELLED]))
+def test_every_end_has_one_reason(code, oom_kills, stopped):
+    found = end(exit_code=code, oom_kills=oom_kills, stopped=stopped)
+    assert found.exit_code == code
+    if stopped:
+        assert found.reason is stopped
+    elif oom_kills and code:
+        assert found.reason is ExitReason.OOM_KILLED
+    else:
+        assert found.reason is (ExitReason.EXITED if signal_of(code) is None else ExitReason.SIGNALED)
+
+
+def test_a_signal_is_named_as_a_shell_would():
+    assert signal_of(128 + 15) == signal.SIGTERM
+    assert [signal_of(code) for code in (None, 0, 127, 128, 255)] == [None] * 5
+
+
+def test_the_timeout_is_in_the_message():
+    assert end(stopped=ExitReason.TIMED_OUT, exit_code=None).message == "still running after 2.5 s"
+
+
+def test_a_child_killed_for_memory_does_not_blame_a_program_that_went_well():
+    assert end(oom_kills=1, exit_code=0).reason is ExitReason.EXITED
+
+
+@pytest.mark.parametrize("said", [b"bwrap: execvp /usr/bin/x: Exec format error", b"bwrap: Can't chdir to /y: No such"])
+def test_what_was_not_executed_says_why(said):
+    found = end(exit_code=None, returncode=1, stderr=said)
+    assert (found.reason, found.exit_code) == (ExitReason.START_FAILED, None)
+    assert "/usr/bin/x in /workspace" in found.message
+
+
+def test_a_broken_sandbox_is_the_hosts_fault():
+    with pytest.raises(BackendError, match="Creating new namespace failed"):
+        end(exit_code=None, returncode=1, stderr=b"bwrap: Creating new namespace failed: No space left on device")
+    with pytest.raises(BackendError, match="bubblewrap ended with 1"):
+        end(exit_code=None, returncode=1)
+
+
+def test_a_sandbox_killed_from_outside():
+    found = end(exit_code=None, returncode=-9)
+    assert (found.reason, found.exit_code, found.signal) == (ExitReason.SIGNALED, None, 9)

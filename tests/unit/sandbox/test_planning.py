@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.errors import SandboxUnavailable
+from remit.sandbox import Ability, Bubblewrap, CgroupTree, Confinement, Host, Layer, Limits, plan
+
+EVERYTHING = Limits(1 << 20, 0.5, 8, 1 << 20, 1 << 20, 16)
+
+
+def host(*available: Layer, controllers: tuple[str, ...] = ("memory", "pids", "cpu")) -> Host:
+    abilities = {
+        layer: Ability(layer, layer in available, f"{layer} was looked for", f"Install {layer}") for layer in Layer
+    }
+    bubblewrap = Bubblewrap("/usr/bin/bwrap", "0.8.0", sets_argv0=False, identities=None)
+    return Host(
+        abilities,
+        bubblewrap if Layer.NAMESPACES in available else None,
+        CgroupTree(2, dict.fromkeys(controllers, Path("/cgroup"))) if Layer.CGROUP in available else None,
+    )
+
+
+@given(st.sets(st.sampled_from(Layer)), st.sets(st.sampled_from(Layer)))
+def test_a_run_has_every_layer_it_requires_or_is_refused(available, required):
+    confinement = Confinement(require=frozenset(required))
+    lacking = (required | {Layer.NAMESPACES}) - available
+    if lacking:
+        with pytest.raises(SandboxUnavailable) as refused:
+            plan(confinement, host(*available))
+        for layer in lacking:
+            assert f"{layer} was looked for. Install {layer}" in str(refused.value)
+    else:
+        chosen = plan(confinement, host(*available))
+        assert set(chosen.layers) == available
+        assert set(chosen.missing) == set(Layer) - available
+
+
+def test_each_limit_says_what_holds_it():
+    held = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES, Layer.CGROUP)).enforced_by
+    assert held == {
+        "memory_bytes": "cgroup v2 memory",
+        "cpu_cores": "cgroup v2 cpu",
+        "pids": "cgroup v2 pids",
+        "disk_bytes": "tmpfs size",
+        "file_bytes": "rlimit FSIZE",
+        "open_files": "rlimit NOFILE",
+    }
+
+
+def test_a_limit_that_nothing_holds_is_said_to_be_so():
+    held = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES)).enforced_by
+    assert held["cpu_cores"] == "not enforced"
+    assert held["memory_bytes"] == "rlimit AS, of each process"
+    without_cpu = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES, Layer.CGROUP, controllers=("memory", "pids")))
+    assert without_cpu.enforced_by["cpu_cores"] == "not enforced"
+
+
+def test_limits_that_are_not_set_are_not_listed():
+    assert plan(Confinement(Limits(pids=1)), host(Layer.NAMESPACES)).enforced_by == {"pids": "rlimit NPROC"}
+
+
+def test_a_cgroup_that_does_not_work_is_not_used():
+    seen = host(Layer.NAMESPACES, Layer.CGROUP)
+    broken = replace(seen, abilities={**seen.abilities, Layer.CGROUP: Ability(Layer.CGROUP, False, "read-only")})
+    assert plan(Confinement(), broken).cgroups is None
