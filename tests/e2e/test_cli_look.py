@@ -12,7 +12,6 @@ import yaml
 
 from remitup import REMIT, RemitUp, until
 
-
 HEADER = ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"]
 
 
@@ -32,19 +31,21 @@ def finish(up: RemitUp, name: str, script: str, **spec: object) -> None:
 
 
 def test_logs_are_followed_while_the_program_runs(up: RemitUp) -> None:
-    submit(up, "talker", "echo first; sleep 3; echo second")
+    submit(up, "talker", "trap 'echo second; exit' TERM; echo first; sleep 600 & wait")
     with up.spawn("logs", "-f", "talker") as following:
         assert following.stdout.readline() == "first\n"
         assert up.phase("talker") == "Running"
+        up.kubectl("patch", "executiontask", "talker", "--type=merge", "-p", '{"spec": {"cancel": true}}')
         rest, stderr = following.process.communicate(timeout=30)
         assert (rest, following.process.returncode) == ("second\n", 0), stderr
-    assert up.phase("talker") == "Succeeded"
+    assert up.phase("talker") == "Cancelled"
 
 
 def test_following_goes_on_over_retries(up: RemitUp) -> None:
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 1}}
     submit(up, "twice", "echo attempt $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2", retry=retry)
-    done = up.remit("logs", "-f", "twice")
+    until(lambda: up.task("twice").get("status", {}).get("attempts"), "the first attempt")
+    done = up.remit("logs", "-f", "twice", "--attempt", "1")
     assert done.stdout == "attempt 1\nattempt 2\n"
 
 

@@ -64,11 +64,11 @@ def usual_kubeconfig() -> Path:
 
 
 def task_names(options: Mapping[str, Any]) -> Iterator[str]:
-    """For completion: at most a second, and no complaints."""
+    """For completion: at most a few seconds, and no complaints."""
 
     async def fetch() -> list[str]:
         async with (
-            asyncio.timeout(1),
+            asyncio.timeout(3),
             connected(options.get("kubeconfig"), options.get("context"), options.get("namespace")) as connection,
         ):
             return [task["metadata"]["name"] for task in await connection.kube.list(TASKS, connection.namespace)]

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 USUAL_PORT = 6443
 """What a Kubernetes API server listens on."""
 _TRIES = 20
+QUIET = {"kopf": "warning", "kopf._core.reactor.running": "error"}
+"""kopf tells of every event that it hands over; and that it runs in a thread of its own, which is meant."""
 
 
 def settings(
@@ -53,7 +55,7 @@ def settings(
 
 def logging(form: str, level: str) -> Redactor:
     """Raises `InvalidInput` for a format or level that does not exist."""
-    return configure(format=cast(Format, form), level=level)
+    return configure(format=cast(Format, form), level=level, levels={} if level == "debug" else QUIET)
 
 
 async def everything(
