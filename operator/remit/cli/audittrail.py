@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remit.telemetry import escape
-from remit.telemetry.audit import parse_line
+from remit.telemetry.chain import parse_line
 
 
 def lines(path: Path, *, task: str | None, namespace: str | None, last: int | None) -> Iterable[str]:

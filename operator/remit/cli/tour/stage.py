@@ -21,7 +21,11 @@ from remit.errors import RemitError
 FILES = ("policies.yaml", "tasks.yaml", "stubborn.yaml")
 _START_SECONDS = 60
 _SHIM = """#!/bin/sh
-exec {python} -c 'import sys; sys.argv[0] = "{name}"; sys.path.append("{root}"); from remit.cli import main; main()' "$@"
+exec {python} -c 'import sys
+sys.argv[0] = "{name}"
+sys.path.append("{root}")
+from remit.cli import main
+main()' "$@"
 """
 
 
