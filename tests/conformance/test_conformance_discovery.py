@@ -20,7 +20,8 @@ def only(key: str, field: str, names: set[str]) -> Any:
 
     def view(body: Any) -> Any:
         chosen = [entry for entry in body[key] if entry[field] in names]
-        return [{k: v for k, v in entry.items() if k != "storageVersionHash"} for entry in chosen]
+        known = [{k: v for k, v in entry.items() if k != "storageVersionHash"} for entry in chosen]
+        return sorted(known, key=lambda entry: str(entry[field]))
 
     return view
 
@@ -100,7 +101,7 @@ async def test_health_and_version(api: Api) -> None:
     for path in ("/healthz", "/livez", "/readyz"):
         answer = await api.get(path)
         assert answer.ok() == "ok" and answer.header("Content-Type").startswith("text/plain")
-    version = (await api.get("/version", view=sorted)).ok()
+    version = (await api.get("/version", view=None)).ok()
     assert version["major"] == "1" and version["gitVersion"].startswith("v1.")
     paths = (await api.get("/", view=None)).ok()["paths"]
     assert {"/api", "/apis", "/openapi/v3", "/version", "/healthz"} <= set(paths)

@@ -184,9 +184,9 @@ class TaskReconciler:
         await self.audit.append_async(_execution(task, obj, attempt.id, result))
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
-            time_to_live = await self._finish(task, obj, what_follows)
+            look_again = await self._finish(task, obj, what_follows)
             self.runner.forget(attempt.id)
-            return time_to_live
+            return look_again
         status = progress.backing_off(task, what_follows, now)
         await self._writer.write(obj, status)
         self.runner.forget(attempt.id)
@@ -196,7 +196,10 @@ class TaskReconciler:
     async def _finish(
         self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None
     ) -> float | None:
-        """Write the end of the task, once, and tell everyone. Gives its time to live."""
+        """Write the end of the task, once, and tell everyone. Gives seconds until it is to be deleted, or None.
+
+        Our own write may come back by the watch as nothing new, so nobody else would remember the deletion.
+        """
         self.gates.leave(task.key)
         status = progress.finished(task, finish, self.now(), policy)
         await self._writer.write(obj, status)
@@ -208,8 +211,7 @@ class TaskReconciler:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
-        ttl = task.spec.ttl_seconds_after_finished
-        return None if ttl is None else float(ttl)
+        return task.spec.ttl_seconds_after_finished
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
         await self.audit.append_async(_decision(task, obj, refused))

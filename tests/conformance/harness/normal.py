@@ -69,7 +69,7 @@ def _object(value: dict[str, Any], relations: Relations) -> dict[str, Any]:
 
 def _list(key: str, items: list[Any]) -> list[Any]:
     """Lists whose order a real server leaves to chance are sorted."""
-    if key in {"causes", "managedFields"}:
+    if key in {"causes", "managedFields", "verbs"}:
         return sorted(items, key=repr)
     if key == "cells":
         return ["<age>" if isinstance(item, str) and _AGE.fullmatch(item) else item for item in items]
