@@ -58,8 +58,8 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
     admit.tidy(resource, obj)
     if not applied:
         _track(cluster, target, None, obj, request)
-    resource.settle(obj, None)
     admit.validate(resource, obj)
+    resource.settle(obj, None)
     name = obj["metadata"]["name"]
     existing = cluster.store.latest(resource.stored_as, target.namespace, name)
     if existing is not None:
@@ -109,11 +109,11 @@ def replace(
     admit.tidy(resource, obj)
     if not applied:
         _track(cluster, target, old, obj, request)
-    if not target.subresource:
-        resource.settle(obj, old)
     if resource.has_generation and target.subresource != "status" and _spec(resource, obj) != _spec(resource, old):
         obj["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
     admit.validate(resource, obj, old)
+    if not target.subresource:
+        resource.settle(obj, old)
     if _same(obj, old):
         return Written(200, old)
     metadata = obj["metadata"]
