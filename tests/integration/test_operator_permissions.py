@@ -24,7 +24,12 @@ ACCOUNT = "system:serviceaccount:remit-system:remit"
 SELDOM = {("commandpolicies.remit.dev", "get"), ("executiontasks.remit.dev", "get")}
 """Granted for the moment when somebody else wrote in between."""
 
-AUDIT_POLICY = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata"}],
+}
 SHORT_LIVED = {
     "apiVersion": "remit.dev/v1alpha1",
     "kind": "ExecutionTask",

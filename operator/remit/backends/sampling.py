@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import psutil
 
@@ -37,15 +38,15 @@ class Sampler:
         )
 
     async def _watch(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while True:
-                await asyncio.to_thread(self._sample)
-                await asyncio.sleep(_INTERVAL_SECONDS)
+        while True:
+            await asyncio.to_thread(self._sample)
+            await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _sample(self) -> None:
         memory = 0
-        for process in psutil.Process(self._pid).children(recursive=True):
+        for pid in _descendants(self._pid):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                process = psutil.Process(pid)
                 key = (process.pid, process.create_time())
                 times = process.cpu_times()
                 self._cpu[key] = times.user + times.system
@@ -53,3 +54,12 @@ class Sampler:
                 counters = process.io_counters()
                 self._io[key] = (counters.read_bytes, counters.write_bytes)
         self._memory = max(self._memory, memory)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Every process below `pid`, asked for from the kernel; psutil would read all processes of the host to know."""
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return children + [below for child in children for below in _descendants(child)]

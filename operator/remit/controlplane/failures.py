@@ -41,6 +41,14 @@ class Failure(ApiError):
         return body
 
 
+def as_failure(error: ApiError) -> Failure:
+    """A refusal by the schema room, which knows status, reason and causes, but nothing of Status objects."""
+    if isinstance(error, Failure):
+        return error
+    causes = [cause._asdict() for cause in getattr(error, "causes", ())]
+    return Failure(error.status, error.reason, str(error), {"causes": causes} if causes else None)
+
+
 class PlainFailure(Exception):
     """A refusal that Kubernetes answers in plain text: the path leads nowhere, or the method is unknown there."""
 

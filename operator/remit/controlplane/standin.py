@@ -17,6 +17,8 @@ from remit.controlplane.schema import (
     parse_label_selector,
     validate_crd,
 )
+from remit.controlplane.schema.apply import server_side_apply
+from remit.controlplane.schema.managedfields import track_update
 
 __all__ = [
     "Cause",
@@ -29,6 +31,8 @@ __all__ = [
     "openapi_v3",
     "parse_field_selector",
     "parse_label_selector",
+    "server_side_apply",
+    "track_update",
     "validate_crd",
 ]
 
@@ -54,20 +58,12 @@ def apply_json_patch(obj: Any, ops: Any) -> Any:
     return jsonpatch.apply_patch(obj, ops)
 
 
-def track_update(old: Any, new: Any, **_: Any) -> None:
-    pass
-
-
 def validate_metadata(obj: Any, **_: Any) -> list[Any]:
     return []
 
 
 def decode_protobuf(raw: bytes) -> dict[str, Any]:
     raise ValueError("protobuf is not read yet")
-
-
-def server_side_apply(live: Any, config: Any, **_: Any) -> dict[str, Any]:
-    return dict(apply_merge_patch(live or {}, config))
 
 
 def openapi_v2_protobuf() -> bytes:

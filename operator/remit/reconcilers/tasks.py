@@ -98,7 +98,7 @@ class TaskReconciler:
                 )
                 return await self._settle(task, obj, result)
             case Finish() as finish:
-                await self._finish(task, obj, finish)
+                return await self._finish(task, obj, finish)
             case Begin(number=number):
                 return await self._begin(task, obj, number)
         return None
@@ -110,8 +110,7 @@ class TaskReconciler:
             # A policy applied just before the task may not have come by our watch yet. No is final: ask the server.
             verdict = self.admission.decide(task, await self.policies.fresh())
         if isinstance(verdict, Refused):
-            await self._refuse(task, obj, verdict)
-            return None
+            return await self._refuse(task, obj, verdict)
         hold = self._take_turn(task, verdict)
         if hold is not None:
             return await self._wait_for_turn(task, obj, *hold)
@@ -123,8 +122,7 @@ class TaskReconciler:
         # Only now is it known which names `envFrom` brings.
         verdict = self.admission.decide(task, self.policies.current(), environment.env)
         if isinstance(verdict, Refused):
-            await self._refuse(task, obj, verdict)
-            return None
+            return await self._refuse(task, obj, verdict)
         try:
             limit = deadline(task)
             left = (limit - self.now()).total_seconds() if limit else None
@@ -186,9 +184,9 @@ class TaskReconciler:
         await self.audit.append_async(_execution(task, obj, attempt.id, result))
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
-            await self._finish(task, obj, what_follows)
+            look_again = await self._finish(task, obj, what_follows)
             self.runner.forget(attempt.id)
-            return None
+            return look_again
         status = progress.backing_off(task, what_follows, now)
         await self._writer.write(obj, status)
         self.runner.forget(attempt.id)
@@ -197,8 +195,11 @@ class TaskReconciler:
 
     async def _finish(
         self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None
-    ) -> None:
-        """Write the end of the task, once, and tell everyone."""
+    ) -> float | None:
+        """Write the end of the task, once, and tell everyone. Gives seconds until it is to be deleted, or None.
+
+        Our own write may come back by the watch as nothing new, so nobody else would remember the deletion.
+        """
         self.gates.leave(task.key)
         status = progress.finished(task, finish, self.now(), policy)
         await self._writer.write(obj, status)
@@ -210,13 +211,14 @@ class TaskReconciler:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
+        return task.spec.ttl_seconds_after_finished
 
-    async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> None:
+    async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
         await self.audit.append_async(_decision(task, obj, refused))
         if refused.by_policy and refused.status is not None:
             self.metrics.policy_decisions.labels("Denied").inc()
             self.policies.count(task.metadata.namespace, task.metadata.name, refused.status, refused.finish.message)
-        await self._finish(task, obj, refused.finish, refused.status)
+        return await self._finish(task, obj, refused.finish, refused.status)
 
     async def _refuse_unreadable(self, obj: Object, error: InvalidInput) -> None:
         """The object passed the API server, and is still not one: an older CRD, or a newer one, is installed."""

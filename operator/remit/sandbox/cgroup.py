@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from remit.errors import InvalidInput
 from remit.sandbox.model import CgroupTree, Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
@@ -43,12 +44,15 @@ class AttemptCgroup:
         """Make the cgroup with its limits in place.
 
         Raises:
-            OSError: the tree is not writable any more, or a limit was refused.
+            OSError: the tree is not writable any more, or a limit was refused, or the name is taken.
+            InvalidInput: the name is no plain file name.
         """
+        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+            raise InvalidInput(f"{name!r} cannot name a cgroup: use a plain name without '/'", field="id")
         cgroup = cls(tree.version, {controller: parent / name for controller, parent in tree.parents.items()})
         try:
             for path in cgroup.paths:
-                path.mkdir(exist_ok=True)
+                path.mkdir()
             for controller, file, value in _settings(tree.version, limits):
                 if controller in cgroup._folders:
                     _write(cgroup._folders[controller] / file, value)

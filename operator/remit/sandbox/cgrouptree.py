@@ -7,6 +7,7 @@ that owns the attempts, so a later one can tell leftovers from another operator'
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,10 @@ def _step_aside(top: Path) -> None:
     """A v2 cgroup gives controllers to children only while no process is in it: move this one to a leaf beside them."""
     if not (top / "cgroup.type").exists():  # the real root is free of the rule
         return
-    if str(os.getpid()) in (top / "cgroup.procs").read_text().split():
+    members = set((top / "cgroup.procs").read_text().split())
+    if members - {str(os.getpid())}:
+        raise OSError(errno.EBUSY, "other processes are in it, so its children get no controllers")
+    if members:
         leaf = top / "remit-operator"
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -50,17 +51,23 @@ def reachable(binary: Path) -> Path:
     """
     if all(folder.stat().st_mode & _OTHERS_MAY_ENTER for folder in (binary, *binary.parents)):
         return binary
-    copy = Path(tempfile.mkdtemp(prefix="remit-bubblewrap-", dir=_executable_folder()))
-    copy.chmod(0o755)
     package = binary.parent.parent
-    for folder in (package / "_bin", package.parent / f"{package.name}.libs"):
-        if folder.is_dir():
-            shutil.copytree(folder, copy / folder.relative_to(package.parent))
+    copy = _executable_folder() / hashlib.sha256(binary.read_bytes()).hexdigest()
+    if not copy.exists():
+        fresh = Path(tempfile.mkdtemp(dir=copy.parent))
+        fresh.chmod(0o755)
+        for folder in (package / "_bin", package.parent / f"{package.name}.libs"):
+            if folder.is_dir():
+                shutil.copytree(folder, fresh / folder.relative_to(package.parent))
+        try:
+            fresh.rename(copy)  # whole or not at all
+        except OSError:  # another operator was quicker
+            shutil.rmtree(fresh)
     return copy / binary.relative_to(package.parent)
 
 
 def _executable_folder() -> Path:
     """A folder of root's own: /run and /tmp are often mounted noexec."""
-    folder = Path("/var/lib/remit")
+    folder = Path("/var/lib/remit-bubblewrap")
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     return folder

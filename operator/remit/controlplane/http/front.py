@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import structlog
 from aiohttp import web
 
-from remit.controlplane.failures import Failure, PlainFailure, body_too_large, internal, unauthorized
+from remit.controlplane.failures import Failure, PlainFailure, as_failure, body_too_large, internal, unauthorized
 from remit.controlplane.http.dispatch import Answer, Dispatcher
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request
@@ -44,7 +44,7 @@ class Front:
         except Failure as failure:
             return _refuse(failure, http, request)
         except ApiError as failure:
-            return _refuse(Failure(failure.status, failure.reason, str(failure)), http, request)
+            return _refuse(as_failure(failure), http, request)
         except PlainFailure as failure:
             return web.Response(status=failure.status, text=failure.text, headers=_UNCACHED | _warnings(request))
         except StoreFailed as failure:

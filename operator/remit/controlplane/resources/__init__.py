@@ -3,8 +3,6 @@
 from remit.controlplane.resources.resource import (
     ALL_VERBS,
     Conversion,
-    ObjectColumns,
-    ObjectSchema,
     Registry,
     Resource,
     ScalePaths,
@@ -14,8 +12,6 @@ from remit.controlplane.resources.resource import (
 __all__ = [
     "ALL_VERBS",
     "Conversion",
-    "ObjectColumns",
-    "ObjectSchema",
     "Registry",
     "Resource",
     "ScalePaths",

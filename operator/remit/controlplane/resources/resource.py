@@ -5,29 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from remit.controlplane.failures import Failure, invalid, not_found, qualified
+from remit.controlplane.schema import Columns, Schema
 from remit.controlplane.storage import Object
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-
-
-class ObjectSchema(Protocol):
-    """What a resource asks of its compiled schema."""
-
-    def prune(self, obj: Object) -> list[str]: ...
-    def default(self, obj: Object) -> None: ...
-    def validate(self, obj: Object, old: Object | None = None) -> list[Any]: ...
-
-
-class ObjectColumns(Protocol):
-    """What a resource asks of its printer columns."""
-
-    @property
-    def definitions(self) -> list[dict[str, Any]]: ...
-    def cells(self, obj: Object, now: datetime) -> list[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -65,8 +49,8 @@ class Resource:
     kind: str
     singular: str
     list_kind: str
-    schema: ObjectSchema
-    columns: ObjectColumns
+    schema: Schema
+    columns: Columns
     stored_as: str
     storage_version: str
     namespaced: bool = True

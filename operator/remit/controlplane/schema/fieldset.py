@@ -157,11 +157,16 @@ def compare(old: Any, new: Any, schema: SchemaDict | None) -> Comparison:
             added.add(path)
         elif new.value is ABSENT:
             removed.add(path)
-        elif (leaf or type(old.value) is not type(new.value)) and not same(old.value, new.value):
+        elif (leaf or _unlike(old.value, new.value)) and not same(old.value, new.value):
             modified.add(path)
 
     walk(Child(old, schema), Child(new, schema), ())
     return Comparison(frozenset(added), frozenset(removed), frozenset(modified))
+
+
+def _unlike(old: Any, new: Any) -> bool:
+    """Whether a value changed its kind: null is of any kind."""
+    return old is not None and new is not None and type(old) is not type(new)
 
 
 _NOTHING: Final = Child(ABSENT, None)

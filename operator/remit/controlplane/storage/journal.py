@@ -106,5 +106,8 @@ class Journal:
             raise
 
     def close(self) -> None:
+        """Give the file back. May be called twice."""
         self._db.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

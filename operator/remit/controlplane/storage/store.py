@@ -84,7 +84,7 @@ class Store:
         self._writer = asyncio.create_task(self._write_batches(), name="store-writer")
 
     async def stop(self) -> None:
-        """Commit what is on its way, then close the file."""
+        """Commit what is on its way, then close the file. May be called twice."""
         if not self.failed.done():
             with contextlib.suppress(StoreFailed):
                 await self.durable()
@@ -93,10 +93,7 @@ class Store:
             await asyncio.gather(self._writer, return_exceptions=True)
         self._executor.shutdown()
         self._journal.close()
-        if self.failed.done():
-            self.failed.exception()
-        else:
-            self.failed.cancel()
+        self.failed.cancel()
 
     # ---- reading -------------------------------------------------------------------------------------------------
 

@@ -146,6 +146,8 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     if live is None and target.subresource:
         raise resource.not_found(target.name)
     old = convert(resource, live.load()) if live else None
+    if resource.status and not target.subresource:
+        config.pop("status", None)
     obj = schema.server_side_apply(
         convert(resource, live.load()) if live else None,
         config,

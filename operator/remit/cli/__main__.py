@@ -1,0 +1,5 @@
+"""`python -m remit.cli`."""
+
+from remit.cli.app import main
+
+main()

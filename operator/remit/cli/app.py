@@ -1,0 +1,80 @@
+"""The program `remit`, put together from its commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from remit import __version__
+from remit.cli import audit, policy
+from remit.cli.cancel import cancel
+from remit.cli.crds import crds
+from remit.cli.demo import demo
+from remit.cli.doctor import doctor
+from remit.cli.errors import INTERRUPTED, report
+from remit.cli.get import get
+from remit.cli.helptext import command
+from remit.cli.logs import logs
+from remit.cli.operator import operator
+from remit.cli.run import run
+from remit.cli.up import up
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+_TASKS, _POLICIES, _SERVICES = "Tasks", "Policies and records", "Services"
+
+
+command(app, _TASKS)(run)
+command(app, _TASKS)(logs)
+command(app, _TASKS)(get)
+command(app, _TASKS)(cancel)
+app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
+app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
+command(app, _SERVICES)(up)
+command(app, _SERVICES)(demo)
+command(app, _SERVICES)(operator)
+command(app, _SERVICES)(crds)
+command(app, _SERVICES)(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"remit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _remit(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turns YAML into governed work: every command allowed by policy, run in a sandbox, recorded.
+
+    Start with [bold]remit demo[/], or with [bold]remit up[/] and kubectl.
+    """
+
+
+def main() -> None:
+    """The entry point of `remit`, `kubectl-remit` and `python -m remit.cli`."""
+    try:
+        app(prog_name=program_name(sys.argv[0]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:  # the last stop: nobody above can tell the user
+        sys.exit(report(error))
+
+
+def program_name(path: str) -> str:
+    """As the user typed it: kubectl runs `kubectl-remit` for `kubectl remit`."""
+    name = Path(path).name
+    return {"kubectl-remit": "kubectl remit", "__main__.py": "python -m remit.cli"}.get(name, name)

@@ -1,0 +1,54 @@
+"""How the command line fails: one red line that says what is wrong, where and what to do. Never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from remit.errors import ApiError, RemitError
+
+FAILURE = 1
+"""The exit code of whatever went wrong; wrong usage exits with 2."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+def report(error: BaseException) -> int:
+    """Tell the user on standard error. Gives the exit code."""
+    if isinstance(error, RemitError):
+        complain(explained(error))
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}")
+    else:
+        if os.environ.get("REMIT_DEBUG"):
+            raise error
+        complain(
+            f"a mistake of Remit's own: {type(error).__name__}: {error}. REMIT_DEBUG=1 shows where; please report it"
+        )
+    return FAILURE
+
+
+def explained(error: RemitError) -> str:
+    """The error's message, and what to do where an API server's own words leave that open."""
+    message = str(error)
+    if not isinstance(error, ApiError):
+        return message
+    if error.status == 401:
+        return f"{message}: the kubeconfig's login is not accepted; 'remit up' writes a new one each time it starts"
+    if error.status == 403:
+        return f"{message}; ask for a role that allows it"
+    if error.status == 404 and ("could not find the requested resource" in message or "page not found" in message):
+        return "the API server does not know Remit's kinds; install them: remit crds | kubectl apply --server-side -f -"
+    if error.status == 503:
+        return f"{message}; is it running? 'remit up' starts one on this machine"
+    return message
+
+
+def complain(message: str) -> None:
+    red, plain = ("\x1b[31m", "\x1b[0m") if _colourful() else ("", "")
+    sys.stderr.write(f"{red}error: {' '.join(message.split())}{plain}\n")
+
+
+def _colourful() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

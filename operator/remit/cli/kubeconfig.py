@@ -1,0 +1,86 @@
+"""What Remit itself reads and writes in kubeconfigs.
+
+A cluster entry may carry extensions, which every client passes over. Remit's tells which directory of this machine the
+cluster's operator keeps its state in, so that `remit logs` finds the whole output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from remit.errors import InvalidInput
+
+EXTENSION = "remit.dev"
+
+
+def state_dir_of(kubeconfig: Path | None, context: str | None = None) -> Path | None:
+    """The state directory that the kubeconfig in use speaks of, if any."""
+    for path in [kubeconfig] if kubeconfig else _usual():
+        with contextlib.suppress(OSError, InvalidInput, KeyError, TypeError):
+            document = _read(path)
+            active = _named(document["contexts"], context or document["current-context"])["context"]
+            cluster = _named(document["clusters"], active["cluster"])["cluster"]
+            return Path(_named(cluster["extensions"], EXTENSION)["extension"]["stateDir"])
+    return None
+
+
+def annotate(path: Path, state_dir: Path) -> None:
+    """Write into the kubeconfig at `path` where the state of all its clusters is."""
+    document = _read(path)
+    for entry in document.get("clusters") or []:
+        others = [item for item in entry["cluster"].get("extensions", []) if item.get("name") != EXTENSION]
+        entry["cluster"]["extensions"] = [*others, {"name": EXTENSION, "extension": {"stateDir": str(state_dir)}}]
+    _write(path, document)
+
+
+def merge(source: Path, target: Path) -> None:
+    """Put what is in `source` into `target` too and make it the current context, as kind and minikube do.
+
+    Entries of the same names are replaced; all others stay. Raises `InvalidInput` when `target` is no kubeconfig.
+    """
+    document = _read(source)
+    if target.exists():
+        existing = _read(target)
+        for section in ("clusters", "users", "contexts"):
+            new = document.get(section) or []
+            names = {entry["name"] for entry in new}
+            document[section] = [*(e for e in existing.get(section) or [] if e["name"] not in names), *new]
+        document = {**existing, **document}
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(target, document)
+
+
+def _usual() -> list[Path]:
+    named = os.environ.get("KUBECONFIG")
+    return [Path(part) for part in named.split(os.pathsep) if part] if named else [Path.home() / ".kube" / "config"]
+
+
+def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    try:
+        return next(entry for entry in entries if entry["name"] == name)
+    except StopIteration:
+        raise KeyError(name) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{path} is not a kubeconfig; name another file, or remove this one")
+    return document
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """For its owner only, and whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        yaml.safe_dump(document, file, sort_keys=False)
+    temporary.replace(path)

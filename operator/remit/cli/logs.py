@@ -1,0 +1,73 @@
+"""`remit logs`: a task's output."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from remit.cli import options
+
+if TYPE_CHECKING:
+    from remit.cli.terminal import Screen
+
+
+def logs(
+    name: options.TaskName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Standard output only.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error only.")] = False,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="The attempt's number; by default the latest.", show_default=False)
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Show what a task's program wrote, each stream on its own.
+
+    On the operator's host that is all that is kept. Elsewhere it is the end of it, from the task's status. On a
+    terminal, control characters are shown as escapes.
+    """
+    if stdout and stderr:
+        raise typer.BadParameter("--stdout and --stderr exclude each other; leave both out to get both")
+
+    from remit.cli.terminal import Screen
+
+    screen = Screen(raw=raw, streams=("stdout",) if stdout else ("stderr",) if stderr else ("stdout", "stderr"))
+    asyncio.run(_logs(name, namespace, kubeconfig, context, state_dir, follow, attempt, screen))
+
+
+async def _logs(
+    name: str,
+    namespace: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    state_dir: Path | None,
+    follow: bool,
+    number: int | None,
+    screen: Screen,
+) -> None:
+    from remit.api import ExecutionTask
+    from remit.cli.connect import connected
+    from remit.cli.follow import Follower, chosen_attempt, show_once
+    from remit.cli.observe import observing
+    from remit.cli.tasks import find_task
+    from remit.cli.terminal import note
+
+    async with connected(kubeconfig, context, namespace, state_dir) as connection:
+        obj = await find_task(connection.kube, connection.namespace, name)
+        task = ExecutionTask.parse(obj)
+        attempt = chosen_attempt(task, number)
+        if not follow and attempt is None:
+            note(f"nothing of task {task.key} has run yet: {task.status.message or 'it was just created'}")
+        elif not follow and attempt is not None:
+            show_once(connection, task, attempt, screen)
+        else:
+            async with observing(connection.kube, obj) as observed:
+                first = attempt.number if attempt is not None else 1
+                await Follower(connection, observed, screen, first).to_the_end()

@@ -1,0 +1,52 @@
+"""`remit operator`: the operator alone, against any API server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from remit.cli import options
+
+
+def operator(
+    namespaces: Annotated[
+        list[str] | None,
+        typer.Option("--namespace", "-n", help="Serve only this one. Repeatable.", envvar="REMIT_NAMESPACES"),
+    ] = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    state_dir: options.StateDir = None,
+    operator_namespace: options.OperatorNamespace = "remit-system",
+    max_concurrent: options.MaxConcurrent = 32,
+    read_only_path: options.ReadOnlyPaths = None,
+    metrics_address: options.MetricsAddress = "127.0.0.1:0",
+    leader_election: Annotated[
+        bool,
+        typer.Option(
+            "--leader-election/--no-leader-election",
+            help="Hold a Lease, so that of several operators one works.",
+            envvar="REMIT_LEADER_ELECTION",
+        ),
+    ] = True,
+    log_format: options.LogFormat = "auto",
+    log_level: options.LogLevel = "info",
+) -> None:
+    """Run the operator against the cluster of the kubeconfig, or of the pod it runs in.
+
+    The CRDs must be installed: remit crds | kubectl apply --server-side -f -
+    """
+    from remit.cli import serve
+
+    settings = serve.settings(
+        state_dir,
+        metrics_address=options.split_address(metrics_address),
+        namespaces=tuple(namespaces or ()),
+        operator_namespace=operator_namespace,
+        max_concurrent=max_concurrent,
+        read_only_paths=read_only_path,
+        leader_election=leader_election,
+    )
+    redactor = serve.logging(log_format, log_level)
+    asyncio.run(serve.operator(settings, redactor, kubeconfig, context))

@@ -1,0 +1,86 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SERVER = "API server"
+_SERVICE = "Operator"
+
+
+def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of tasks, for the shell. A server that does not answer at once completes nothing."""
+    from remit.cli.connect import task_names
+
+    return [name for name in task_names(ctx.params) if name.startswith(incomplete)]
+
+
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        help="Kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.",
+        dir_okay=False,
+        rich_help_panel=_SERVER,
+    ),
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.", rich_help_panel=_SERVER)]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace; by default the context's.", rich_help_panel=_SERVER),
+]
+TaskName = Annotated[str, typer.Argument(help="Name of the ExecutionTask.", autocompletion=complete_tasks)]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the operator keeps its state: /var/lib/remit for root, else ~/.local/state/remit.",
+        envvar="REMIT_STATE_DIR",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+OperatorNamespace = Annotated[
+    str,
+    typer.Option(
+        help="Namespace whose policies are the ceiling for all others.",
+        envvar="REMIT_OPERATOR_NAMESPACE",
+        rich_help_panel=_SERVICE,
+    ),
+]
+MaxConcurrent = Annotated[
+    int,
+    typer.Option(min=1, help="Attempts running at once.", envvar="REMIT_MAX_CONCURRENT", rich_help_panel=_SERVICE),
+]
+ReadOnlyPaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--read-only-path",
+        help="A further directory of this host that sandboxes may read, for programs outside /usr. Repeatable.",
+        envvar="REMIT_READ_ONLY_PATHS",
+        rich_help_panel=_SERVICE,
+    ),
+]
+MetricsAddress = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where /metrics, /healthz and /readyz are served; port 0 picks one.",
+        envvar="REMIT_METRICS_ADDRESS",
+        rich_help_panel=_SERVICE,
+    ),
+]
+LogFormat = Annotated[
+    str,
+    typer.Option(help="auto, json or console; auto is console on a terminal.", envvar="REMIT_LOG_FORMAT"),
+]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning, error or critical.", envvar="REMIT_LOG_LEVEL")]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `:PORT` or `[IPV6]:PORT`. Raises typer's usage error."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise typer.BadParameter(f"{address!r} is not HOST:PORT, such as 127.0.0.1:9090")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 (the user left the host out)

@@ -1,0 +1,137 @@
+"""Policies and their tests, from files to the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+import yaml
+from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
+
+from remit.api import format_bytes
+from remit.cli.tasks import pairs
+from remit.errors import InvalidInput
+from remit.policy import CompiledPolicy, Decision, Limits, RateClaim
+from remit.policy.testing import (
+    DEFAULT_OPERATOR_NAMESPACE,
+    Case,
+    Expectation,
+    Suite,
+    parse_policies,
+    parse_suite,
+    run_case,
+    run_cases,
+)
+from remit.telemetry import escape
+
+T = TypeVar("T")
+
+
+def labels(words: list[str]) -> dict[str, str]:
+    return pairs(words, "--label")
+
+
+def read(paths: Sequence[Path]) -> tuple[list[CompiledPolicy], list[Suite]]:
+    """The policies and the test tables in the files, and the policies that the tables name."""
+    texts = {path: _read(path) for path in paths}
+    suites = {path: _at(path, parse_suite, text) for path, text in texts.items() if _is_suite(text)}
+    for path, suite in suites.items():
+        named = [path.parent / name for name in suite.policies]
+        texts |= {policy: _read(policy) for policy in named if policy.resolve() not in {p.resolve() for p in texts}}
+    policies = [
+        policy for path, text in texts.items() if path not in suites for policy in _at(path, parse_policies, text)
+    ]
+    if not policies:
+        raise InvalidInput(f"there is no CommandPolicy in {', '.join(map(str, texts))}")
+    return policies, list(suites.values())
+
+
+def _read(path: Path) -> str:
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not a text file") from None
+
+
+def _is_suite(text: str) -> bool:
+    try:
+        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in yaml.safe_load_all(text))
+    except yaml.YAMLError:
+        return False  # whoever parses it next says where
+
+
+def _at(path: Path, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+def decide_on(argv: list[str], policies: Sequence[CompiledPolicy], task: dict[str, Any]) -> Decision:
+    """As the operator would, on any host: a program need not be installed where policies are tested."""
+    try:
+        case = Case(argv=argv, expect=Expectation(decision="Allowed"), **task)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise typer.BadParameter(f"{first['loc'][0] if first['loc'] else ''}: {first['msg']}") from None
+    return run_case(case, policies, DEFAULT_OPERATOR_NAMESPACE).decision
+
+
+def warn_about_broken(policies: Sequence[CompiledPolicy]) -> bool:
+    """Whether all are ready."""
+    for policy in policies:
+        for problem in policy.problems:
+            typer.secho(f"policy {policy.name} is not ready: {problem}", fg="red", err=True)
+    return not any(policy.problems for policy in policies)
+
+
+def explain(decision: Decision) -> None:
+    """Everything that is known about why, and under which terms."""
+    typer.secho("Allowed" if decision.allowed else "Denied", fg="green" if decision.allowed else "red", bold=True)
+    facts = {
+        "why": decision.message,
+        "reason": str(decision.reason),
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "limits": _limits(decision.limits) if decision.allowed else "",
+        "sandbox": ", ".join(decision.layers),
+        "rate": "; ".join(_rate(claim) for claim in decision.rates),
+        "audited": "; ".join(denial.message for denial in decision.audited),
+        "warning": "; ".join(decision.warnings),
+    }
+    for name, text in facts.items():
+        if text:
+            typer.echo(f"  {name + ':':<9} {escape(text)}")
+
+
+def hold_to(suites: Sequence[Suite], policies: Sequence[CompiledPolicy]) -> bool:
+    """Run every table and print how each case came out. Whether all were as expected."""
+    results = [result for suite in suites for result in run_cases(suite, policies)]
+    for result in results:
+        mark, colour = ("ok  ", "green") if result.passed else ("FAIL", "red")
+        typer.echo(f"{typer.style(mark, fg=colour)}  {escape(result.title)}")
+        for mismatch in result.mismatches:
+            typer.echo(f"      {mismatch}: {escape(result.decision.message)}")
+    failed = sum(not result.passed for result in results)
+    typer.echo(f"{len(results)} cases, {failed or 'none'} not as expected")
+    return not failed
+
+
+def _limits(limits: Limits) -> str:
+    given = {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    written = {
+        name: format_bytes(value) if name in {"memory", "disk", "file_size", "output_bytes"} else value
+        for name, value in given.items()
+    }
+    return ", ".join(f"{to_camel(name)} {value}" for name, value in written.items())
+
+
+def _rate(claim: RateClaim) -> str:
+    spec = claim.spec
+    words = {"a minute": spec.per_minute, "in a burst": spec.burst, "at once": spec.max_concurrent}
+    return f"{claim.policy}: " + ", ".join(f"{value} {word}" for word, value in words.items() if value is not None)

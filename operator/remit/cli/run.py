@@ -1,0 +1,165 @@
+"""`remit run`: create a task, follow its output, exit as the command did."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.errors import INTERRUPTED
+
+if TYPE_CHECKING:
+    from remit.cli.connect import Connection
+    from remit.cli.observe import Observed
+
+_TASK = "Task"
+
+
+def run(
+    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG]…]", show_default=False)] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Create the one ExecutionTask in this YAML file; - is standard input."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The task's name; by default one is made up.")] = None,
+    timeout: Annotated[
+        int | None, typer.Option(min=1, metavar="SECONDS", help="How long one attempt may take.", rich_help_panel=_TASK)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Attempts after one that failed.", rich_help_panel=_TASK)
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env", "-e", metavar="NAME=VALUE", help="Environment variable. Repeatable.", rich_help_panel=_TASK
+        ),
+    ] = None,
+    cpu: Annotated[str | None, typer.Option(help="Processor time, such as 500m.", rich_help_panel=_TASK)] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory, such as 512Mi.", rich_help_panel=_TASK)] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            "-l",
+            metavar="KEY=VALUE",
+            help="Label, which policies select by. Repeatable.",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
+    stdin: Annotated[
+        bool,
+        typer.Option("--stdin", "-i", help="Hand this command's standard input to the program.", rich_help_panel=_TASK),
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
+    remove: Annotated[bool, typer.Option("--rm", help="Delete the task once it has ended.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what the command says.")] = False,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Run a command under policy, follow its output, and exit as it does.
+
+    There is no shell: the words after -- are the program and its arguments.
+
+    Exits with the command's own code (128 and the signal's number where a signal ended it), or with 124 when it timed
+    out, 125 when it could not be run, 126 when policy denied it, 127 when there is no such program, 130 when it was
+    cancelled. Ctrl-C cancels the task and waits for its end; a second one leaves at once.
+    """
+    if bool(argv) == bool(file):
+        raise typer.BadParameter("give either a command after -- or a file with -f")
+    details = {"timeout": timeout, "retries": retries, "env": env, "cpu": cpu, "memory": memory, "label": label}
+    if file and (given := [f"--{flag}" for flag, value in details.items() if value] + ["--stdin"] * stdin):
+        raise typer.BadParameter(f"{', '.join(given)} cannot be used with -f; write it in the file")
+    if remove and not wait:
+        raise typer.BadParameter("--rm needs to wait for the end; use spec.ttlSecondsAfterFinished instead")
+
+    from remit.cli import tasks
+
+    if file:
+        task = tasks.from_file(file, name)
+    else:
+        task = tasks.for_command(
+            argv or [],
+            name=name,
+            labels=tasks.pairs(label or [], "--label"),
+            env=tasks.pairs(env or [], "--env"),
+            stdin=tasks.read_standard_input() if stdin else "",
+            timeout=timeout,
+            retries=retries,
+            cpu=cpu,
+            memory=memory,
+        )
+    raise typer.Exit(asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet)))
+
+
+async def _run(
+    task: dict[str, Any],
+    namespace: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    state_dir: Path | None,
+    wait: bool,
+    remove: bool,
+    raw: bool,
+    quiet: bool,
+) -> int:
+    from remit.cli.connect import connected
+    from remit.cli.exitcodes import exit_code
+    from remit.cli.observe import observing
+    from remit.cli.terminal import note
+    from remit.reconcilers.kube import TASKS
+
+    namespace = namespace or task["metadata"].get("namespace")
+    async with connected(kubeconfig, context, namespace, state_dir) as connection:
+        created = await connection.kube.create(TASKS, connection.namespace, task)
+        name = created["metadata"]["name"]
+        if not wait:
+            typer.echo(f"executiontask.remit.dev/{name}")
+            return 0
+        if not quiet:
+            note(f"task {connection.namespace}/{name}")
+        async with observing(connection.kube, created) as observed:
+            interrupted = await _follow(connection, observed, raw, quiet)
+            if interrupted:
+                return INTERRUPTED
+            status = observed.task.status
+        if remove:
+            await connection.kube.delete(TASKS, connection.namespace, name, uid=observed.task.metadata.uid)
+        if status.phase != "Succeeded" and not quiet:
+            note(f"{str(status.phase).lower()}: {status.message}")
+        return exit_code(status)
+
+
+async def _follow(connection: Connection, observed: Observed, raw: bool, quiet: bool) -> bool:
+    """To the end of the task. True when the user would not wait for it."""
+    from remit.cli.follow import Follower
+    from remit.cli.signals import on_interrupt
+    from remit.cli.tasks import request_cancel
+    from remit.cli.terminal import Screen, note
+
+    follower = Follower(connection, observed, Screen(raw=raw), tell=(lambda _: None) if quiet else note)
+    following = asyncio.ensure_future(follower.to_the_end())
+    with on_interrupt() as interrupted:
+        if not await _first(following, interrupted):
+            note("cancelling; Ctrl-C again to leave at once")
+            interrupted.clear()
+            await request_cancel(connection.kube, observed.task)
+        if not await _first(following, interrupted):
+            following.cancel()
+            return True
+    await following
+    return False
+
+
+async def _first(following: asyncio.Future[Any], interrupted: asyncio.Event) -> bool:
+    """Wait for one of the two. Whether the following is over."""
+    waiting = asyncio.ensure_future(interrupted.wait())
+    ends: set[asyncio.Future[Any]] = {following, waiting}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    return following.done()

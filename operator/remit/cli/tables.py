@@ -1,0 +1,135 @@
+"""Objects as tables for people, and as YAML or JSON for programs."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from remit.api import CommandPolicy, ExecutionTask, Phase
+from remit.execution.progress import human_duration
+from remit.telemetry import escape
+
+Object = dict[str, Any]
+
+_COLOURS: Final = {
+    Phase.RUNNING: "cyan",
+    Phase.SUCCEEDED: "green",
+    Phase.BACKOFF: "yellow",
+    Phase.QUEUED: "yellow",
+    Phase.PENDING: "yellow",
+    Phase.FAILED: "red",
+    Phase.TIMED_OUT: "red",
+    Phase.DENIED: "red",
+    Phase.CANCELLED: "magenta",
+}
+
+
+def console() -> Console:
+    """Standard output; where that is no terminal, as wide as it takes: nothing is cut from what a program reads."""
+    probe = Console(highlight=False)
+    return probe if probe.is_terminal else Console(highlight=False, width=10_000)
+
+
+def live() -> Live:
+    return Live(console=console(), auto_refresh=False, transient=False, vertical_overflow="visible")
+
+
+def show(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool) -> None:
+    console().print(table(plural, objects, wide=wide, namespaces=namespaces))
+
+
+def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool) -> Table:
+    """The objects in the order of their names."""
+    ordered = sorted(objects, key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
+    now = datetime.datetime.now(datetime.UTC)
+    rows = [(_task if plural == "tasks" else _policy)(obj, now, wide) for obj in ordered]
+    headers = (_TASK if plural == "tasks" else _POLICY)[wide]
+    drawn = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
+    for header in (["NAMESPACE"] if namespaces else []) + headers:
+        last = header == headers[-1] and header == "MESSAGE"
+        drawn.add_column(header, overflow="fold" if last else "ellipsis", no_wrap=not last)
+    for obj, row in zip(ordered, rows, strict=True):
+        drawn.add_row(*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row)
+    return drawn
+
+
+def dump(document: Any, form: str) -> str:
+    """YAML or JSON, without the trailing newline."""
+    if form == "json":
+        return json.dumps(document, indent=2, ensure_ascii=False)
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return text.rstrip("\n")
+
+
+def as_list(objects: Sequence[Object]) -> Object:
+    return {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+
+
+_TASK: Final = {
+    False: ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"],
+    True: ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "POLICY", "RULE", "EXIT", "MESSAGE"],
+}
+_POLICY: Final = {
+    False: ["NAME", "READY", "ENFORCEMENT", "ALLOWED", "DENIED", "AGE"],
+    True: ["NAME", "READY", "ENFORCEMENT", "ALLOWED", "DENIED", "AGE", "MESSAGE"],
+}
+
+
+def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
+    task = ExecutionTask.parse(obj)
+    status, created = task.status, task.metadata.creation_timestamp
+    duration = status.duration or (human_duration(now - status.start_time) if status.start_time else "")
+    phase = Text(str(status.phase or Phase.PENDING), style=_COLOURS.get(status.phase or Phase.PENDING, ""))
+    row = [
+        _plain(task.metadata.name),
+        _plain(status.operation or task.spec.operation),
+        _plain(task.spec.backend),
+        phase,
+        _plain(str(status.attempt_count)),
+        _plain(duration),
+        _plain(_age(created, now)),
+    ]
+    if wide:
+        policy = status.policy
+        exit_code = "" if status.exit_code is None else str(status.exit_code)
+        row += [_plain(policy.name if policy else ""), _plain(policy.rule if policy else ""), _plain(exit_code)]
+    return [*row, _plain(status.message)]
+
+
+def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
+    policy = CommandPolicy.parse(obj)
+    status = policy.status
+    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    truth = ready.status if ready else "Unknown"
+    row = [
+        _plain(policy.metadata.name),
+        Text(truth, style={"True": "green", "False": "red"}.get(truth, "yellow")),
+        _plain(policy.spec.enforcement),
+        _plain(str(status.allowed)),
+        _plain(str(status.denied)),
+        _plain(_age(policy.metadata.creation_timestamp, now)),
+    ]
+    return [*row, _plain(ready.message if ready else "")] if wide else row
+
+
+def _age(since: datetime.datetime | None, now: datetime.datetime) -> str:
+    if since is None:
+        return ""
+    seconds = int((now - since).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{max(0, seconds)}s"
+
+
+def _plain(text: str) -> Text:
+    return Text(escape(text))

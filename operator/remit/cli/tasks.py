@@ -1,0 +1,120 @@
+"""ExecutionTasks as commands make, find and change them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from remit.api import API_VERSION, ExecutionTask
+from remit.errors import ApiError, InvalidInput, RemitError
+from remit.reconcilers.kube import TASKS, Kube, Object
+
+MAX_STDIN = 262_144
+
+
+def for_command(
+    argv: list[str],
+    *,
+    name: str | None = None,
+    labels: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
+    stdin: str = "",
+    timeout: int | None = None,
+    retries: int | None = None,
+    cpu: str | None = None,
+    memory: str | None = None,
+) -> Object:
+    """A task that runs `argv`. Raises `InvalidInput`."""
+    spec: Object = {
+        "command": {"argv": argv},
+        "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
+        "stdin": stdin,
+        "timeoutSeconds": timeout,
+        "retry": {"maxRetries": retries} if retries else None,
+        "resources": {key: value for key, value in {"cpu": cpu, "memory": memory}.items() if value},
+    }
+    metadata: Object = {"name": name} if name else {"generateName": f"run-{_word(argv[0])}-"}
+    if labels:
+        metadata["labels"] = labels
+    return _checked(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "ExecutionTask",
+            "metadata": metadata,
+            "spec": {key: value for key, value in spec.items() if value},
+        }
+    )
+
+
+def from_file(path: Path, name: str | None = None) -> Object:
+    """The one ExecutionTask in a YAML file; `-` is standard input. Raises `InvalidInput`."""
+    text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if len(documents) != 1 or not isinstance(documents[0], dict) or documents[0].get("kind") != "ExecutionTask":
+        raise InvalidInput(f"{path} must hold one ExecutionTask and nothing else; use kubectl apply for more")
+    task: Object = documents[0]
+    metadata = task.setdefault("metadata", {})
+    if name:
+        metadata["name"] = name
+        metadata.pop("generateName", None)
+    return _checked(task)
+
+
+def pairs(words: list[str], flag: str) -> dict[str, str]:
+    """`KEY=VALUE` words as a dict. Raises `InvalidInput`."""
+    split = [word.partition("=") for word in words]
+    wrong = next((key for key, equals, _ in split if not key or not equals), None)
+    if wrong is not None:
+        raise InvalidInput(f"{flag} wants KEY=VALUE, not {wrong!r}")
+    return {key: value for key, _, value in split}
+
+
+def read_standard_input() -> str:
+    """All of it, as text. Raises `InvalidInput` when it is more than a task may carry, or no text."""
+    data = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if len(data) > MAX_STDIN:
+        raise InvalidInput(f"standard input is larger than the {MAX_STDIN} bytes that a task may carry")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
+        ) from None
+
+
+async def find_task(kube: Kube, namespace: str, name: str) -> Object:
+    """Raises `RemitError` that says where it was looked for."""
+    try:
+        return await kube.get(TASKS, namespace, name)
+    except ApiError as error:
+        if error.status == 404 and error.reason == "NotFound" and name in str(error):
+            raise RemitError(
+                f"there is no ExecutionTask {name} in namespace {namespace}; 'remit get -A' lists all"
+            ) from None
+        raise
+
+
+async def request_cancel(kube: Kube, task: ExecutionTask) -> None:
+    """Ask for the end of a task."""
+    await kube.patch(TASKS, task.metadata.namespace, task.metadata.name, {"spec": {"cancel": True}})
+
+
+def _checked(task: Object) -> Object:
+    """What the API server would refuse, refused with the field's name before anything is sent."""
+    metadata: dict[str, Any] = task["metadata"]
+    if not metadata.get("name") and not metadata.get("generateName"):
+        raise InvalidInput("the task has no metadata.name; set it, or give --name")
+    ExecutionTask.parse({**task, "metadata": {"name": metadata.get("generateName", "-"), **metadata}})
+    return task
+
+
+def _word(program: str) -> str:
+    """A part of a Kubernetes name that tells what was run."""
+    return re.sub(r"[^a-z0-9]+", "-", PurePosixPath(program).name.lower()).strip("-")[:40] or "command"

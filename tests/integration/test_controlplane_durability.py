@@ -1,0 +1,121 @@
+"""No acknowledged write is lost, whatever happens to the process, and clients carry on after the restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from controlplanes import CONFIGMAPS, CRDS, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, serve, served, widget
+from remit.controlplane import ControlPlane
+from remit.errors import InvalidInput
+
+WRITERS = 16
+
+
+async def write_until_dead(client: Client, writer: int, acknowledged: dict[str, int]) -> None:
+    """Create and then patch objects, noting what the server said is done."""
+    for number in range(10_000):
+        name = f"w{writer}-{number}"
+        try:
+            await client.create(WIDGETS, widget(name))
+            acknowledged[name] = 1
+            await client.merge(f"{WIDGETS}/{name}", {"spec": {"size": 2}})
+            acknowledged[name] = 2
+        except (aiohttp.ClientError, ConnectionError):
+            return
+
+
+async def test_kill_loses_no_acknowledged_write(tmp_path: Path) -> None:
+    acknowledged: dict[str, int] = {}
+    for cycle in range(3):
+        server = await serve(tmp_path)
+        async with client_of(server.kubeconfig) as client:
+            if cycle == 0:
+                await client.create(CRDS, WIDGETS_CRD)
+            before = len(acknowledged)
+            writers = [
+                asyncio.create_task(write_until_dead(client, cycle * WRITERS + n, acknowledged)) for n in range(WRITERS)
+            ]
+            async with asyncio.timeout(60):
+                while len(acknowledged) < before + 200:
+                    await asyncio.sleep(0.01)
+            await server.kill()
+            await asyncio.gather(*writers)
+    async with served(tmp_path) as server, client_of(server.kubeconfig) as client:
+        listed = await client.get(WIDGETS)
+        kept = {item["metadata"]["name"]: item["spec"]["size"] for item in listed["items"]}
+    lost = {name: size for name, size in acknowledged.items() if kept.get(name, 0) < size}
+    assert len(acknowledged) >= 600 and not lost
+
+
+async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, client_of(server.kubeconfig) as client:
+        await client.create(CONFIGMAPS, configmap("a"))
+        seen = (await client.get(CONFIGMAPS))["metadata"]["resourceVersion"]
+        await client.create(CONFIGMAPS, configmap("b"))
+        await client.merge(f"{CONFIGMAPS}/a", {"metadata": {"labels": {"x": "y"}}})
+        await client.ok("DELETE", f"{CONFIGMAPS}/b")
+        await server.kill()
+    async with served(tmp_path) as server, client_of(server.kubeconfig) as client:
+        async with client.watch(CONFIGMAPS, resourceVersion=seen) as events:
+            assert await events.take(3) == [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+            await client.create(CONFIGMAPS, configmap("c"))
+            assert await events.take(1) == [("ADDED", "c")]
+        assert int((await client.get(CONFIGMAPS))["metadata"]["resourceVersion"]) > int(seen) + 3
+
+
+async def test_clients_keep_their_credentials_over_a_restart(tmp_path: Path) -> None:
+    async with ControlPlane(tmp_path) as first:
+        port, config = first.port, first.kubeconfig.read_text()
+    async with ControlPlane(tmp_path, port=port) as second:
+        assert second.kubeconfig.read_text() == config
+
+
+async def test_unfinished_deletions_are_taken_up_at_boot(tmp_path: Path) -> None:
+    """A namespace, a CRD and a foreground deletion, all held by a finalizer while the server dies."""
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        await client.create(CRDS, WIDGETS_CRD)
+        await client.create("/api/v1/namespaces", {"metadata": {"name": "going"}})
+        held = configmap("held", finalizers=["example.dev/f"])
+        await client.create("/api/v1/namespaces/going/configmaps", held)
+        await client.create(WIDGETS, widget("held", finalizers=["example.dev/f"]))
+        await client.ok("DELETE", "/api/v1/namespaces/going")
+        await client.ok("DELETE", f"{CRDS}/widgets.example.dev")
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        namespace = await client.get("/api/v1/namespaces/going")
+        assert namespace["status"]["phase"] == "Terminating"
+        status, answer = await client.call("POST", WIDGETS, widget("late"))
+        assert status in (403, 405), answer
+        for path in ("/api/v1/namespaces/going/configmaps/held", f"{WIDGETS}/held"):
+            await client.merge(path, {"metadata": {"finalizers": None}})
+        await client.gone("/api/v1/namespaces/going")
+        await client.gone(f"{CRDS}/widgets.example.dev")
+        assert (await client.call("GET", WIDGETS))[0] == 404
+
+
+async def test_a_failed_disk_fails_requests_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        await client.create(CONFIGMAPS, configmap("a"))
+
+        def full(changes: object) -> None:
+            raise OSError("no space left on device")
+
+        assert server._store is not None
+        monkeypatch.setattr(server._store._journal, "append", full)
+        status, answer = await client.call("POST", CONFIGMAPS, configmap("b"))
+        assert (status, answer["reason"]) == (500, "InternalError") and "no space left" in answer["message"]
+        assert server.failed.done()
+        assert (await client.call("GET", "/readyz"))[0] == 500
+        assert (await client.call("PUT", f"{CONFIGMAPS}/a", configmap("a")))[0] == 500
+        assert await client.names(CONFIGMAPS) == ["a"]
+
+
+async def test_a_state_directory_or_port_in_use_is_refused(tmp_path: Path) -> None:
+    async with ControlPlane(tmp_path / "a") as first:
+        with pytest.raises(InvalidInput, match="in use by another control plane"):
+            await ControlPlane(tmp_path / "a").start()
+        with pytest.raises(InvalidInput, match="choose another port"):
+            await ControlPlane(tmp_path / "b", port=first.port).start()

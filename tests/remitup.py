@@ -1,0 +1,149 @@
+"""`remit up` as users have it: a process of its own, with kubectl and the CLI talking to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+SOURCE = Path(__file__).parents[1] / "operator"
+START_SECONDS = 60
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what would lead to another API server."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("KUBE", "REMIT_STATE"))}
+    return {**kept, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1", **extra}
+
+
+def until(reached: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """Wait until `reached` gives something true, and give that."""
+    end = time.monotonic() + seconds
+    while not (found := reached()):
+        assert time.monotonic() < end, f"in vain waited for {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command in the background and what it says."""
+
+    process: subprocess.Popen[str]
+    stdout: IO[str]
+    stderr: IO[str]
+
+
+@dataclass
+class RemitUp:
+    """Use as a context manager; `kill` and `start` may be called in between."""
+
+    state_dir: Path
+    kubectl_path: str
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def log(self) -> Path:
+        return self.state_dir.with_name(self.state_dir.name + ".log")
+
+    @property
+    def env(self) -> dict[str, str]:
+        return environment(
+            KUBECONFIG=str(self.state_dir / "kubeconfig"), KUBECACHEDIR=str(self.state_dir.with_name("kubecache"))
+        )
+
+    def start(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*REMIT, "up", "--state-dir", str(self.state_dir), "--port", "0", *self.options],
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        until(
+            lambda: "Ctrl-C stops it." in self.log.read_text() or self.process.poll() is not None,
+            "remit up",
+            START_SECONDS,
+        )
+        assert self.process.poll() is None, self.log.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(30)
+
+    def __enter__(self) -> RemitUp:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+
+    def remit(self, *arguments: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*REMIT, *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @contextmanager
+    def spawn(self, *arguments: str) -> Iterator[Running]:
+        """A command in the background; killed at the end of the block if it has not ended."""
+        with subprocess.Popen(
+            [*REMIT, *arguments],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout
+            assert process.stderr
+            try:
+                yield Running(process, process.stdout, process.stderr)
+            finally:
+                process.kill()
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            [self.kubectl_path, *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def task(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        task: dict[str, Any] = json.loads(self.kubectl("get", "executiontask", name, "-n", namespace, "-o", "json"))
+        return task
+
+    def phase(self, name: str) -> str:
+        return str(self.task(name).get("status", {}).get("phase"))
+
+
+REMIT = (sys.executable, "-m", "remit.cli")

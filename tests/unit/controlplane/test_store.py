@@ -1,0 +1,169 @@
+"""The store: nothing is seen before it is durable, history survives, and a disk that fails stops everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.controlplane.storage import Change, Store, StoreFailed
+from remit.errors import InvalidInput
+
+
+def thing(name: str, namespace: str = "default", **metadata: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace, "uid": f"uid-{name}", **metadata}
+    return {"apiVersion": "v1", "kind": "Thing", "metadata": metadata}
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store(tmp_path / "state.db")
+    store.start()
+    yield store
+    await store.stop()
+
+
+async def reopen(store: Store, path: Path, **options: int) -> Store:
+    await store.stop()
+    again = Store(path, **options)
+    again.start()
+    return again
+
+
+async def test_a_write_is_seen_only_when_it_is_durable(store: Store) -> None:
+    record = store.put("things", thing("a"))
+    assert store.get("things", "default", "a") is None
+    assert store.latest("things", "default", "a") is record
+    assert [r.name for r in store.latest_all("things")] == ["a"]
+    await store.durable()
+    assert store.get("things", "default", "a") is record
+    store.remove("things", record.load())
+    assert store.get("things", "default", "a") is record and store.latest("things", "default", "a") is None
+    assert store.latest_all("things") == []
+    await store.durable()
+    assert store.get("things", "default", "a") is None
+
+
+async def test_changes_are_published_in_order_and_after_their_commit(store: Store) -> None:
+    seen: list[Change] = []
+    store.listen(seen.append)
+    subscription = store.subscribe("things", 0, lambda: None)
+    for size in range(3):
+        store.put("things", thing("a", size=size))
+    store.put("others", thing("b"))
+    assert not seen and not subscription.changes
+    await store.durable()
+    assert [c.record.revision for c in seen] == [1, 2, 3, 4]
+    assert [(c.type, c.record.revision) for c in subscription.changes] == [
+        ("ADDED", 1),
+        ("MODIFIED", 2),
+        ("MODIFIED", 3),
+    ]
+
+
+async def test_lists_are_in_kubernetes_order(store: Store) -> None:
+    for namespace, name in (("b", "x"), ("a-b", "y"), ("a", "z"), ("a", "b")):
+        store.put("things", thing(name, namespace))
+    await store.durable()
+    collection = store.collection("things")
+    assert [r.key for r in collection.select()] == ["a-b/y", "a/b", "a/z", "b/x"]
+    assert [r.key for r in collection.select("a")] == ["a/b", "a/z"]
+    assert [r.key for r in collection.select("a", start="a/c")] == ["a/z"]
+    assert [r.key for r in collection.select("nowhere")] == []
+
+
+async def test_the_past_can_be_listed(store: Store) -> None:
+    store.put("things", thing("a"))
+    store.put("things", thing("b"))
+    store.put("things", thing("a", labels={"new": "yes"}))
+    store.remove("things", thing("b"))
+    store.put("things", thing("c"))
+    await store.durable()
+    past = store.collection("things").at(2)
+    assert [(r.name, r.labels) for r in past.select()] == [("a", {}), ("b", {})]
+    assert [r.name for r in store.collection("things").at(4).select()] == ["a"]
+
+
+async def test_a_restart_keeps_objects_revision_and_history(store: Store, tmp_path: Path) -> None:
+    store.put("things", thing("a", ownerReferences=[{"uid": "owner"}]))
+    store.put("things", thing("b"))
+    store.remove("things", thing("b"))
+    await store.durable()
+    again = await reopen(store, tmp_path / "state.db")
+    try:
+        assert again.revision == 3 and again.put("things", thing("c")).revision == 4
+        subscription = again.subscribe("things", 1, lambda: None)
+        assert [(c.type, c.record.name) for c in subscription.changes] == [("ADDED", "b"), ("DELETED", "b")]
+        assert [record.name for _, record in again.dependents("owner")] == ["a"]
+    finally:
+        await again.stop()
+
+
+async def test_history_is_a_window_and_the_disk_forgets_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remit.controlplane.storage.store.COMPACT_EVERY", 5)
+    path = tmp_path / "state.db"
+    store = Store(path, history=10)
+    store.start()
+    for size in range(50):
+        store.put("things", thing("a", size=size))
+        await store.durable()
+    store.put("things", thing("b"))
+    store.remove("things", thing("b"))
+    await store.durable()
+    assert store.floor == 42
+    again = await reopen(store, path, history=10)
+    try:
+        assert again.revision == 52
+        assert again.floor >= 42 and again.get("things", "default", "a")
+        kept = [change.record.revision for change in again.subscribe("things", again.floor, lambda: None).changes]
+        assert kept == list(range(again.floor + 1, 53))
+    finally:
+        await again.stop()
+
+
+async def test_a_slow_subscriber_is_told_that_it_missed_something(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remit.controlplane.storage.store.SUBSCRIPTION_LIMIT", 2)
+    woken = asyncio.Event()
+    subscription = store.subscribe("things", 0, woken.set)
+    for name in "abc":
+        store.put("things", thing(name))
+    await store.durable()
+    assert subscription.overrun and len(subscription.changes) == 2 and woken.is_set()
+
+
+async def test_a_disk_that_fails_stops_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("things", thing("a"))
+    await store.durable()
+
+    def full(changes: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(store._journal, "append", full)
+    store.put("things", thing("b"))
+    with pytest.raises(StoreFailed, match="disk full"):
+        await store.durable()
+    assert isinstance(store.failed.exception(), StoreFailed)
+    assert store.get("things", "default", "b") is None, "what is not on the disk is never shown"
+    with pytest.raises(StoreFailed):
+        store.put("things", thing("c"))
+    with pytest.raises(StoreFailed):
+        await store.durable()
+
+
+async def test_one_process_at_a_time(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="in use by another control plane"):
+        Store(tmp_path / "state.db")
+
+
+async def test_a_newer_format_is_refused(store: Store, tmp_path: Path) -> None:
+    store._journal._db.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
+    await store.stop()
+    with pytest.raises(InvalidInput, match="format 99"):
+        Store(tmp_path / "state.db")
