@@ -61,7 +61,9 @@ def test_what_is_not_said_is_filled_in(cluster: Kubectl) -> None:
     stored = json.loads(cluster.ok("get", "et", "defaults", "-o", "json"))
     assert stored["spec"]["retry"]["backoff"] == {"initialSeconds": 1, "factor": 2, "maxSeconds": 60, "jitter": 0.1}
     assert stored["spec"]["output"] == {"tailBytes": 4096, "maxBytes": "10Mi"}
-    assert stored["status"] == {"observedGeneration": -1}, "kstatus would call it finished otherwise"
+    assert stored["status"] == {"observedGeneration": -1, "phase": "Pending"}, (
+        "kstatus would call it finished otherwise"
+    )
     assert "resources" not in stored["spec"]
 
 

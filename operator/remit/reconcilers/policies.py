@@ -140,11 +140,12 @@ class Policies:
             return
         before = CommandPolicyStatus.model_validate(obj.get("status") or {})
         counted = self._counted.pop(key, _Counted())
-        ready = self._ready(compiled, before.conditions)
+        matched = self._matched(compiled)
+        ready = self._ready(compiled, matched, before.conditions)
         status = CommandPolicyStatus(
             observed_generation=metadata["generation"],
             conditions=[ready],
-            matched_tasks=self._matched(compiled),
+            matched_tasks=matched,
             allowed=before.allowed + counted.allowed,
             denied=before.denied + counted.denied,
             last_denied=counted.last or before.last_denied,
@@ -165,8 +166,10 @@ class Policies:
         tasks = self.cache.all(TASKS.plural, namespace)
         return sum(policy.selects(task["metadata"].get("labels") or {}) for task in tasks)
 
-    def _ready(self, policy: CompiledPolicy, before: list[Condition]) -> Condition:
+    def _ready(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> Condition:
         status, reason, message = "True", "Compiled", f"in force: {policy.spec.enforcement}"
+        if not matched:
+            message += "; its selector selects no task at present"
         if not policy.ready:
             problems = "; ".join(str(problem) for problem in policy.problems[:5])
             status, reason, message = "False", "Invalid", f"allows nothing until this is mended: {problems}"

@@ -24,6 +24,7 @@ OnEvent = Callable[[str, str | None, dict[str, Any]], None]
 """(plural, event type or None for what was there already, object)"""
 
 _LONGEST_PAUSE = 30.0
+_GOODBYE = 0.1
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -69,23 +70,28 @@ class Watcher:
         while not self._stop.is_set():
             self.ready.clear()
             try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=self._registry(home),
-                        settings=_settings(),
-                        standalone=True,
-                        clusterwide=not self.namespaces,
-                        namespaces=self.namespaces,
-                        ready_flag=self.ready,
-                        stop_flag=self._stop,
-                    )
-                )
+                asyncio.run(self._watch(home))
             except Exception as error:
                 log.warning("watching broke off", error=str(error) or type(error).__name__, retry_seconds=pause)
             if self.ready.is_set():
                 pause = 0.2
             self._stop.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _watch(self, home: asyncio.AbstractEventLoop) -> None:
+        try:
+            await kopf.operator(
+                registry=self._registry(home),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self.namespaces,
+                namespaces=self.namespaces,
+                ready_flag=self.ready,
+                stop_flag=self._stop,
+            )
+        finally:
+            # kopf closes its connections without waiting; TLS needs a few turns of the loop to say goodbye.
+            await asyncio.sleep(_GOODBYE)
 
     def _registry(self, home: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

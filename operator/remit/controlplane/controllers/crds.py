@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from remit.controlplane import standin as schema
+from remit.controlplane import schema
 from remit.controlplane.resources import Resource
 from remit.controlplane.resources.crd import CRDS, is_established, resources_of, status_of
 from remit.controlplane.storage import Change, Object, Record

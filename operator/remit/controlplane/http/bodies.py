@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import yaml
 
-from remit.controlplane import standin as schema
 from remit.controlplane.failures import Failure, bad_request, unsupported_media_type
 from remit.controlplane.http.negotiation import JSON, PROTOBUF, YAML, YAML_TYPES
+from remit.controlplane.schema.protobuf import decode_protobuf
 
 _SHOWN = 30
 _GO_TYPE = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -31,7 +31,7 @@ def decode(body: bytes, content_type: str, kind: str, *, protobuf: bool = True) 
             raise unreadable(kind, str(error), body) from None
     if media == PROTOBUF and protobuf:
         try:
-            return schema.decode_protobuf(body)
+            return decode_protobuf(body)
         except ValueError as error:
             raise unreadable(kind, str(error), body) from None
     raise unsupported_media_type((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from remit.controlplane.failures import Failure, PlainFailure, no_such_path, no_such_resource, not_supported
+from remit.controlplane.failures import Failure, PlainFailure, forbidden, no_such_path, no_such_resource, not_supported
 from remit.controlplane.http import discovery, reviews
 from remit.controlplane.http.bodies import decode, load_yaml, unreadable
 from remit.controlplane.http.documents import Documents
@@ -102,7 +102,7 @@ class Dispatcher:
     async def _write(self, target: Target, request: Request, accepted: Accepted) -> Answer:
         match request.method:
             case "POST" | "DELETE" if target.resource.namespaced and not target.namespace:
-                raise not_allowed(target.resource, request.method)
+                raise no_such_path()
             case "POST" if not target.name:
                 written = self._with_body(target, request, "create", write.create)
             case "PUT" if target.name:
@@ -158,15 +158,17 @@ class Dispatcher:
         gone = delete_collection(self._cluster, target, request, options)
         await self._cluster.store.durable()
         metadata: Object = {"resourceVersion": str(self._cluster.store.revision)}
+        if target.resource.custom:
+            metadata["continue"] = ""
         return Answer(200, read.join_list(target.resource, gone, metadata))
 
     def _require_verb(self, resource: Resource, verb: str) -> None:
         if verb in resource.verbs:
             return
-        failure = not_supported(resource.group, resource.plural, verb)
         if resource.custom:
-            failure.message = f"{verb} not allowed while custom resource definition is terminating"
-        raise failure
+            why = f"{verb} not allowed while custom resource definition is terminating"
+            raise forbidden(resource.group, resource.plural, "", why)
+        raise not_supported(resource.group, resource.plural, verb)
 
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

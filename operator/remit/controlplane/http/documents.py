@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
-from remit.controlplane import standin as schema
 from remit.controlplane.http import discovery
 from remit.controlplane.http.negotiation import JSON, negotiate
 from remit.controlplane.http.request import Request
+from remit.controlplane.schema import openapi_v3
+from remit.controlplane.schema.protobuf import openapi_v2_protobuf
 from remit.controlplane.verbs.cluster import Cluster
 
 VERSION = {
@@ -61,7 +62,7 @@ class Documents:
             case ["api"] | ["apis"] | ["api", _] | ["apis", _] | ["apis", _, _]:
                 return self._discovery(parts, request)
             case ["openapi", "v2"]:
-                return Document(schema.openapi_v2_protobuf(), _V2_PROTOBUF, headers={"Vary": "Accept"})
+                return Document(openapi_v2_protobuf(), _V2_PROTOBUF, headers={"Vary": "Accept"})
             case ["openapi", "v3"]:
                 return self._openapi_index()
             case ["openapi", "v3", "api", version]:
@@ -125,7 +126,7 @@ class Documents:
             self._made_for = registry.generation
         key = (group, version)
         if key not in self._openapi:
-            self._openapi[key] = orjson.dumps(schema.openapi_v3(group, version, registry.served(group, version)))
+            self._openapi[key] = orjson.dumps(openapi_v3(group, version, registry.served(group, version)))
         return self._openapi[key]
 
     def _openapi_index(self) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from remit.controlplane.failures import bad_request
+from remit.controlplane.failures import bad_request, invalid
 
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
@@ -72,7 +72,14 @@ class Request:
 
     @property
     def dry_run(self) -> bool:
-        return bool(self.query.get("dryRun"))
+        """Raises 422 for a mode that is not known."""
+        mode = self.query.get("dryRun")
+        if mode and mode != "All":
+            options = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}
+            why = f'Unsupported value: "{mode}": supported values: "All"'
+            causes = [("FieldValueNotSupported", why, "dryRun")]
+            raise invalid("meta.k8s.io", options.get(self.method, "DeleteOptions"), "", causes)
+        return bool(mode)
 
     @property
     def manager(self) -> str:

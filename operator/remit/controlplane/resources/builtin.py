@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from remit.controlplane import standin as schema
+from remit.controlplane import schema
 from remit.controlplane.resources.events import EVENTS_VIEW
 from remit.controlplane.resources.resource import ALL_VERBS, Resource
 from remit.controlplane.storage import Object
@@ -58,6 +58,7 @@ def builtin_resources() -> list[Resource]:
             status=True,
             selectable_fields=("status.phase",),
             prepare=_prepare_namespace,
+            settle=_settle_namespace,
             verbs=tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
         ),
         _builtin("", "v1", "secrets", "Secret", selectable_fields=("type",), prepare=_prepare_secret),
@@ -90,6 +91,7 @@ def builtin_resources() -> list[Resource]:
             has_generation=True,
             unconditional_update=False,
             prepare=_prepare_crd,
+            settle=_settle_crd,
             check=schema.validate_crd,
         ),
     ]
@@ -113,9 +115,12 @@ def _builtin(group: str, version: str, plural: str, kind: str, *, stored_as: str
 
 
 def _prepare_namespace(obj: Object, old: Object | None) -> None:
-    """The finalizer and the phase are the server's; so is the label that selects a namespace by its name."""
+    """Every namespace can be selected by its name."""
     metadata = obj["metadata"]
     metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
+
+
+def _settle_namespace(obj: Object, old: Object | None) -> None:
     if old is None:
         obj["spec"] = {"finalizers": ["kubernetes"]}
         obj["status"] = {"phase": "Active"}
@@ -133,10 +138,13 @@ def _prepare_secret(obj: Object, old: Object | None) -> None:
 
 def _prepare_crd(obj: Object, old: Object | None) -> None:
     schema.default_crd(obj)
+
+
+def _settle_crd(obj: Object, old: Object | None) -> None:
     if old is None:
         versions = [version["name"] for version in obj["spec"].get("versions") or () if version.get("storage")]
         obj["status"] = {
-            "conditions": [],
+            "conditions": None,
             "acceptedNames": {"plural": "", "kind": ""},
             "storedVersions": versions,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from remit.controlplane import standin as schema
+from remit.controlplane import schema
 from remit.controlplane.resources.resource import ALL_VERBS, Registry, Resource, ScalePaths
 from remit.controlplane.storage import Object
 

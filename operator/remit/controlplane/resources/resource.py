@@ -69,7 +69,9 @@ class Resource:
     """The warning that users of a deprecated version are given."""
     conversion: Conversion | None = None
     prepare: Callable[[Object, Object | None], None] = _unchanged
-    """Given the new and the old state, sets what the server alone decides: a Namespace's phase, a Secret's data."""
+    """Given the new and the old state, brings the new one into its stored form: a Secret's stringData becomes data."""
+    settle: Callable[[Object, Object | None], None] = _unchanged
+    """Sets what the server alone decides, and no field manager owns: a Namespace's phase."""
     check: Callable[[Object, Object | None], list[Any]] = _no_causes
     """Causes that no schema can say, such as the immutability of a CRD's scope."""
 

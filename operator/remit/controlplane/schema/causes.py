@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import orjson
 
 from remit.errors import RemitError
 
@@ -27,7 +26,8 @@ class Invalid(RemitError):
 
 
 def invalid_value(field: str, value: Any, why: str) -> Cause:
-    return Cause("FieldValueInvalid", f"Invalid value: {orjson.dumps(value).decode()}: {why}", field)
+    shown = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Cause("FieldValueInvalid", f"Invalid value: {shown}: {why}", field)
 
 
 def required(field: str, why: str = "") -> Cause:

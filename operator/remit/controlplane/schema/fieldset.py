@@ -146,6 +146,8 @@ def compare(old: Any, new: Any, schema: SchemaDict | None) -> Comparison:
     modified: set[Path] = set()
 
     def walk(old: Child, new: Child, path: Path) -> None:
+        if old.value is new.value:
+            return
         before = children(old.value, old.schema)
         after = children(new.value, new.schema)
         leaf = not before and not after

@@ -81,8 +81,8 @@ def _names(metadata: dict[str, Any], rule: Callable[[str], list[str]]) -> list[C
     name, prefix = metadata.get("name") or "", metadata.get("generateName") or ""
     causes = []
     if prefix:
-        # What follows the prefix is sound, so only the last character may be one that cannot end a name.
-        causes += _each("metadata.generateName", prefix, rule(prefix[:-1] + "a" if prefix[-1] in "-." else prefix))
+        # More follows, so a dash at the end of the prefix is not at the end of the name.
+        causes += _each("metadata.generateName", prefix, rule(prefix[:-1] + "a" if prefix[-1] == "-" else prefix))
     if not name:
         return [*causes, required("metadata.name", "name or generateName is required")]
     return [*causes, *_each("metadata.name", name, rule(name))]

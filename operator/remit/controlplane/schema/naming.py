@@ -64,12 +64,19 @@ def qualified_name(text: str) -> list[str]:
         ]
     mistakes: list[str] = []
     if slash:
-        mistakes += [f"prefix part {why}" for why in subdomain(prefix)] if prefix else ["prefix part must be non-empty"]
+        mistakes += _prefix(prefix)
     if not name:
         mistakes.append("name part must be non-empty")
     elif len(name) > 63:
         mistakes.append("name part must be no more than 63 bytes")
     return mistakes if _IS_QUALIFIED(name) else [*mistakes, f"name part {_QUALIFIED_RULE}"]
+
+
+def _prefix(text: str) -> list[str]:
+    if not text:
+        return ["prefix part must be non-empty"]
+    mistakes = [] if len(text) <= 253 else ["prefix part must be no more than 253 bytes"]
+    return mistakes if _IS_SUBDOMAIN(text) else [*mistakes, f"prefix part {_BAD_SUBDOMAIN}"]
 
 
 def label_value(text: str) -> list[str]:

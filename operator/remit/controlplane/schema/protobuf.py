@@ -195,7 +195,7 @@ def decode_protobuf(body: bytes) -> dict[str, Any]:
 
 
 def openapi_v2_protobuf() -> bytes:
-    """An OpenAPI v2 document without paths or definitions, for clients that know no v3 (kubectl up to 1.26)."""
+    """An OpenAPI v2 document without paths or definitions, for clients that know no v3 (kubectl up to 1.27)."""
     info = _text(1, b"Kubernetes") + _text(2, b"v1")
     return _text(1, b"2.0") + _text(2, info) + _text(8, b"")
 

@@ -6,7 +6,6 @@ import secrets
 import uuid
 from typing import Any
 
-from remit.controlplane import standin as schema
 from remit.controlplane.failures import (
     Failure,
     bad_request,
@@ -19,10 +18,12 @@ from remit.controlplane.failures import (
 from remit.controlplane.http.bodies import missing_kind, not_an_object
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
-from remit.controlplane.schema import Cause
+from remit.controlplane.schema import Cause, duplicate_keys
+from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
 
+_TEXTS = ("name", "generateName", "namespace", "resourceVersion", "uid")
 OBJECT_LIMIT = 1_572_864
 """Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
@@ -54,7 +55,38 @@ def check_type(resource: Resource, obj: Any, raw: bytes = b"") -> Object:
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
         )
+    else:
+        _check_metadata_types(resource, metadata)
     return {**obj, "apiVersion": resource.api_version, "kind": kind or resource.kind}
+
+
+def _check_metadata_types(resource: Resource, metadata: Object) -> None:
+    """Types first: everything else counts on them. Raises 400, as Kubernetes does for what it cannot decode."""
+    for field in _TEXTS:
+        if not isinstance(metadata.get(field) or "", str):
+            raise _undecodable(resource, metadata[field], f"ObjectMeta.metadata.{field}", "string")
+    for field in ("labels", "annotations"):
+        values = metadata.get(field) or {}
+        if not isinstance(values, dict):
+            raise _undecodable(resource, values, f"ObjectMeta.metadata.{field}", "map[string]string")
+        for value in values.values():
+            if not isinstance(value, str):
+                raise _undecodable(resource, value, f"ObjectMeta.metadata.{field}", "string")
+    for field, type_, called in (("finalizers", str, "string"), ("ownerReferences", dict, "v1.OwnerReference")):
+        items = metadata.get(field) or []
+        if not isinstance(items, list):
+            raise _undecodable(resource, items, f"ObjectMeta.metadata.{field}", f"[]{called}")
+        for item in items:
+            if not isinstance(item, type_):
+                raise _undecodable(resource, item, f"ObjectMeta.metadata.{field}", called)
+
+
+def _undecodable(resource: Resource, value: Any, field: str, wanted: str) -> Failure:
+    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+    return bad_request(
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
+        f"unmarshal {names.get(type(value), 'null')} into Go struct field {field} of type {wanted}"
+    )
 
 
 def type_causes(resource: Resource, obj: Object) -> list[Cause]:
@@ -70,7 +102,7 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
         message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
         options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
-    mistakes = [f'duplicate field "{path}"' for path in schema.duplicate_keys(raw)] if raw and mode != "Ignore" else []
+    mistakes = [f'duplicate field "{path}"' for path in duplicate_keys(raw)] if raw and mode != "Ignore" else []
     mistakes += [f'unknown field "{path}"' for path in resource.schema.prune(obj)]
     if mode == "Strict" and mistakes:
         raise bad_request(
@@ -129,6 +161,18 @@ def set_new_metadata(cluster: Cluster, obj: Object) -> None:
         metadata["name"] = metadata["generateName"][:58] + suffix
 
 
+def tidy(resource: Resource, obj: Object) -> None:
+    """Leave out what is empty where Kubernetes leaves it out."""
+    metadata = obj["metadata"]
+    for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if field in metadata and not metadata[field]:
+            del metadata[field]
+    if not resource.custom:
+        for field in ("data", "binaryData"):
+            if field in obj and not obj[field]:
+                del obj[field]
+
+
 def keep_system_metadata(obj: Object, old: Object) -> None:
     metadata, before = obj["metadata"], old["metadata"]
     metadata.pop("selfLink", None)
@@ -141,14 +185,15 @@ def keep_system_metadata(obj: Object, old: Object) -> None:
             metadata.pop(field, None)
 
 
-def check_revision(resource: Resource, obj: Object, old: Object, subresource: str, *, required: bool) -> None:
+def check_revision(resource: Resource, obj: Object, old: Object, *, required: bool) -> None:
     """The resourceVersion in the body, where given, must be that of the live object."""
     metadata, before = obj["metadata"], old["metadata"]
     name, revision = before["name"], metadata.get("resourceVersion") or ""
     if revision in ("", "0") and required:
-        kind = resource.plural if subresource else resource.kind
         cause = ("FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion")
-        raise invalid(resource.group, kind, name, [cause])
+        raise invalid(resource.group, resource.plural, name, [cause])
+    if revision and not revision.isdigit():
+        raise Failure(500, "", f'strconv.ParseUint: parsing "{revision}": invalid syntax')
     if revision not in ("", "0") and revision != before["resourceVersion"]:
         raise conflict(resource.group, resource.plural, name)
     metadata["resourceVersion"] = before["resourceVersion"]
@@ -162,16 +207,36 @@ def check_uid(resource: Resource, obj: Object, old: Object) -> None:
         raise conflict(resource.group, resource.plural, old["metadata"]["name"], why)
 
 
+def _uid_causes(obj: Object, old: Object | None) -> list[Cause]:
+    uid = obj["metadata"].get("uid")
+    if old is None or uid == old["metadata"]["uid"]:
+        return []
+    return [Cause("FieldValueInvalid", f'Invalid value: "{uid}": field is immutable', "metadata.uid")]
+
+
 def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
     """Metadata, schema, and the resource's own rules. Raises 422 with every cause."""
     causes: list[Any] = [
         *type_causes(resource, obj),
-        *schema.validate_metadata(obj, namespaced=resource.namespaced, old=old, kind=resource.kind),
+        *_uid_causes(obj, old),
+        *validate_metadata(obj, namespaced=resource.namespaced, old=old, kind=resource.kind),
         *resource.schema.validate(obj, old),
         *resource.check(obj, old),
     ]
+    if causes and not resource.custom:
+        _refuse_undecodable(resource, causes)
     if causes:
         raise invalid(resource.group, obj["kind"], obj["metadata"].get("name") or "", causes)
+
+
+def _refuse_undecodable(resource: Resource, causes: list[Cause]) -> None:
+    """Built-in kinds are Go structs to Kubernetes: a value of a wrong type cannot even be decoded."""
+    for cause in causes:
+        if cause.reason == "FieldValueTypeInvalid" or "must be of type" in cause.message:
+            raise bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                f"{cause.field}: {cause.message}"
+            )
 
 
 def check_size(raw: bytes) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from remit.controlplane import standin as schema
 from remit.controlplane.failures import bad_request, unsupported_media_type
 from remit.controlplane.resources import Resource
+from remit.controlplane.schema.patches import apply_json_patch, apply_merge_patch, apply_strategic
 from remit.controlplane.storage import Object
 
 JSON_PATCH = "application/json-patch+json"
@@ -35,7 +35,7 @@ def patched(resource: Resource, media: str, body: bytes, obj: Object) -> Any:
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from None
     if media == JSON_PATCH:
-        return schema.apply_json_patch(obj, patch)
+        return apply_json_patch(obj, patch)
     if media == STRATEGIC_MERGE_PATCH:
-        return schema.apply_strategic(obj, patch)
-    return schema.apply_merge_patch(obj, patch)
+        return apply_strategic(obj, patch, resource.kind)
+    return apply_merge_patch(obj, patch)

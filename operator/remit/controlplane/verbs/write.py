@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from remit.controlplane import standin as schema
 from remit.controlplane.failures import (
     Failure,
     already_exists,
     bad_request,
     being_deleted,
+    conflict,
     generated_name_exists,
     invalid,
 )
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
+from remit.controlplane.schema.apply import server_side_apply
+from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
 from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
@@ -53,9 +55,11 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
     if resource.has_generation:
         obj["metadata"]["generation"] = 1
     resource.prepare(obj, None)
+    admit.tidy(resource, obj)
     if not applied:
         _track(cluster, target, None, obj, request)
     admit.validate(resource, obj)
+    resource.settle(obj, None)
     name = obj["metadata"]["name"]
     existing = cluster.store.latest(resource.stored_as, target.namespace, name)
     if existing is not None:
@@ -96,17 +100,20 @@ def replace(
 ) -> Written:
     """Store `obj`, pruned already, in place of `old`; both in the version of the request."""
     resource = target.resource
-    admit.check_revision(resource, obj, old, target.subresource, required=revision_required)
+    admit.check_revision(resource, obj, old, required=revision_required)
     obj = _isolate(resource, target.subresource, obj, old)
     resource.schema.default(obj)
     admit.keep_system_metadata(obj, old)
     if not target.subresource:
         resource.prepare(obj, old)
+    admit.tidy(resource, obj)
     if not applied:
         _track(cluster, target, old, obj, request)
     if resource.has_generation and target.subresource != "status" and _spec(resource, obj) != _spec(resource, old):
         obj["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
     admit.validate(resource, obj, old)
+    if not target.subresource:
+        resource.settle(obj, old)
     if _same(obj, old):
         return Written(200, old)
     metadata = obj["metadata"]
@@ -126,7 +133,7 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
     if live is None:
         raise resource.not_found(target.name)
     old = convert(resource, live.load())
-    obj = admit.check_type(resource, patched(resource, content_type, body, convert(resource, live.load())))
+    obj = admit.check_type(resource, patched(resource, content_type, body, convert(resource, live.load())), body)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request)
     return replace(cluster, target, old, obj, request)
@@ -148,7 +155,9 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     old = convert(resource, live.load()) if live else None
     if resource.status and not target.subresource:
         config.pop("status", None)
-    obj = schema.server_side_apply(
+    if config["metadata"].get("resourceVersion") and live is None:
+        raise conflict(resource.group, resource.plural, target.name)
+    obj = server_side_apply(
         convert(resource, live.load()) if live else None,
         config,
         manager=manager,
@@ -205,7 +214,7 @@ def _timeless(obj: Object) -> Object:
 
 
 def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, request: Request) -> None:
-    schema.track_update(
+    track_update(
         old,
         obj,
         manager=request.manager,
@@ -214,6 +223,8 @@ def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, re
         now=cluster.now(),
         subresource=target.subresource,
     )
+    if not obj["metadata"].get("managedFields"):
+        obj["metadata"].pop("managedFields", None)
 
 
 def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request, *, remove: bool = False) -> Object:

@@ -1,0 +1,145 @@
+"""A whole Remit in this process: the embedded control plane, the CRDs, and operators that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import require
+from remit.api.crd import crds
+from remit.controlplane import ControlPlane
+from remit.errors import ApiError
+from remit.reconcilers.kube import CRDS, EVENTS, POLICIES, TASKS, Access, Kube, Object, Resource
+from remit.reconcilers.operator import Operator, running_operator
+from remit.reconcilers.settings import Settings
+from remit.sandbox import Layer, probe_host
+from remit.telemetry import Redactor
+
+PATIENCE = 30
+"""Seconds: far more than anything takes, for the sake of busy machines."""
+_names = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sandbox() -> None:
+    ability = probe_host().abilities[Layer.NAMESPACES]
+    require("bwrap", ability.available, ability.remedy)
+
+
+@dataclass
+class World:
+    """An API server with Remit's kinds, and a hand to work it."""
+
+    kube: Kube
+    settings: Settings
+    redactor: Redactor = field(default_factory=Redactor)
+
+    @contextlib.asynccontextmanager
+    async def operator(self, **changes: Any) -> AsyncIterator[Operator]:
+        """An operator at work; several in turn share what is on disk."""
+        async with running_operator(self.kube.access, replace(self.settings, **changes), self.redactor) as operator:
+            yield operator
+
+    async def policy(self, *allow: str | dict[str, Any], namespace: str = "default", **spec: Any) -> str:
+        """A policy that allows these programs (or rules)."""
+        rules = [{"executable": rule} if isinstance(rule, str) else rule for rule in allow]
+        name = f"p{next(_names)}"
+        body = {"metadata": {"name": name}, "spec": {"commands": {"allow": rules}, **spec}}
+        await self.kube.create(POLICIES, namespace, _typed("CommandPolicy", body))
+        return name
+
+    async def task(
+        self, *argv: str, namespace: str = "default", labels: dict[str, str] | None = None, **spec: Any
+    ) -> str:
+        """A task that runs `argv`."""
+        name = f"t{next(_names)}"
+        command = {"command": {"argv": list(argv)}} if argv else {}
+        body = {"metadata": {"name": name, "labels": labels or {}}, "spec": {**command, **spec}}
+        await self.kube.create(TASKS, namespace, _typed("ExecutionTask", body))
+        return name
+
+    async def sh(self, script: str, **spec: Any) -> str:
+        """A task that runs a script, under whatever policy allows `sh`."""
+        return await self.task("sh", "-c", script, **spec)
+
+    async def edit(self, name: str, spec: dict[str, Any]) -> Object:
+        return await self.kube.patch(TASKS, "default", name, {"spec": spec})
+
+    async def get(self, name: str, resource: Resource = TASKS, namespace: str = "default") -> Object:
+        return await self.kube.get(resource, namespace, name)
+
+    async def until(
+        self,
+        name: str,
+        condition: Callable[[dict[str, Any]], object],
+        resource: Resource = TASKS,
+        namespace: str = "default",
+    ) -> dict[str, Any]:
+        """The status of an object as soon as `condition` holds of it."""
+        status: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    status = (await self.get(name, resource, namespace)).get("status", {})
+                    if condition(status):
+                        return status
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"{name} never came so far; its status: {status}")
+
+    async def phase(self, name: str, *phases: str, namespace: str = "default") -> dict[str, Any]:
+        return await self.until(name, lambda status: status.get("phase") in phases, namespace=namespace)
+
+    async def finished(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        return await self.until(name, lambda status: truth(status, "Finished") == "True", namespace=namespace)
+
+    async def events(self, name: str) -> list[Object]:
+        return await self.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+
+    async def gone(self, name: str, resource: Resource = TASKS) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await self.get(name, resource)
+                except ApiError as error:
+                    assert error.status == 404
+                    return
+                await asyncio.sleep(0.02)
+
+
+def truth(status: dict[str, Any], type_: str) -> str | None:
+    """The status of a condition."""
+    return next((found["status"] for found in status.get("conditions", []) if found["type"] == type_), None)
+
+
+def _typed(kind: str, body: Object) -> Object:
+    return {"apiVersion": "remit.dev/v1alpha1", "kind": kind, **body}
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with (
+        ControlPlane(tmp_path / "controlplane") as control_plane,
+        Kube(await Access.load(control_plane.kubeconfig)) as kube,
+    ):
+        for crd in crds():
+            await kube.create(CRDS, None, crd)
+        await _served(kube)
+        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False))
+
+
+async def _served(kube: Kube) -> None:
+    async with asyncio.timeout(PATIENCE):
+        for resource in (TASKS, POLICIES):
+            while True:
+                with contextlib.suppress(ApiError):
+                    await kube.list(resource)
+                    break
+                await asyncio.sleep(0.02)

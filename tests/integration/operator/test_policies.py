@@ -1,0 +1,83 @@
+"""CommandPolicies as their authors see them: ready or not, what they said, and how often."""
+
+from __future__ import annotations
+
+from remit.reconcilers.kube import EVENTS, NAMESPACES, POLICIES
+
+from .conftest import World, truth
+
+
+async def test_a_bad_pattern_is_told_with_its_column_and_nothing_runs(world: World) -> None:
+    async with world.operator() as operator:
+        name = await world.policy({"pattern": "echo (.*"})
+        status = await world.until(name, lambda status: truth(status, "Ready") == "False", POLICIES)
+        (condition,) = status["conditions"]
+        assert "commands.allow[0].pattern" in condition["message"]
+        assert "column 6" in condition["message"]
+        denied = await world.finished(await world.task("echo", "hello"))
+        assert (denied["phase"], denied["conditions"][0]["reason"]) == ("Denied", "PolicyNotReady")
+        await operator.events.drain()
+        events = await world.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+        assert [event["reason"] for event in events] == ["Invalid"]
+        await world.kube.patch(POLICIES, "default", name, {"spec": {"commands": {"allow": [{"pattern": "echo .*"}]}}})
+        await world.until(name, lambda status: truth(status, "Ready") == "True", POLICIES)
+        assert (await world.finished(await world.task("echo", "hello")))["phase"] == "Succeeded"
+
+
+async def test_what_a_policy_decided_is_counted(world: World) -> None:
+    async with world.operator():
+        name = await world.policy("echo")
+        await world.finished(await world.task("echo"))
+        denied = await world.task("rm", "x")
+        await world.finished(denied)
+        status = await world.until(name, lambda status: status.get("denied"), POLICIES)
+    assert (status["allowed"], status["denied"], status["matchedTasks"]) == (1, 1, 2)
+    assert status["lastDenied"]["task"] == denied
+    assert status["observedGeneration"] == 1
+
+
+async def test_a_policy_that_selects_nothing_says_so(world: World) -> None:
+    async with world.operator():
+        name = await world.policy("echo", selector={"matchLabels": {"team": "nobody"}})
+        status = await world.until(name, lambda status: truth(status, "Ready") == "True", POLICIES)
+        assert "selects no task" in status["conditions"][0]["message"]
+        denied = await world.finished(await world.task("echo"))
+    assert "wants team=nobody" in denied["message"]
+
+
+async def test_the_operators_own_namespace_is_the_ceiling_of_all_others(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh", "echo")
+        await world.policy("echo", namespace="remit-system")
+        assert (await world.finished(await world.task("echo")))["phase"] == "Succeeded"
+        denied = await world.finished(await world.task("sh", "-c", "true"))
+    assert (denied["phase"], denied["conditions"][0]["reason"]) == ("Denied", "CeilingExceeded")
+
+
+async def test_audit_records_and_lets_run(world: World) -> None:
+    async with world.operator():
+        await world.policy("echo", enforcement="Audit")
+        status = await world.finished(await world.task("true"))
+    assert status["phase"] == "Succeeded"
+    (would_be,) = status["policy"]["audited"]
+    assert "`true`" in would_be
+
+
+async def test_limits_are_filled_in_and_held(world: World) -> None:
+    async with world.operator():
+        await world.policy("sleep", limits={"timeoutSeconds": {"default": 1, "max": 5}})
+        assert (await world.finished(await world.task("sleep", "1000")))["phase"] == "TimedOut"
+        denied = await world.finished(await world.task("sleep", "1", timeoutSeconds=6))
+    assert denied["conditions"][0]["reason"] == "LimitExceeded"
+    assert "timeoutSeconds" in denied["message"]
+
+
+async def test_policies_of_other_namespaces_say_nothing(world: World) -> None:
+    async with world.operator():
+        await world.kube.create(
+            NAMESPACES, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}}
+        )
+        await world.policy("echo", namespace="elsewhere")
+        assert (await world.finished(await world.task("echo")))["phase"] == "Denied"
+        there = await world.task("echo", namespace="elsewhere")
+        assert (await world.finished(there, namespace="elsewhere"))["phase"] == "Succeeded"

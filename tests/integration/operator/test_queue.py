@@ -1,0 +1,61 @@
+"""Whose turn it is: the operator's own limit, a policy's, and its rate."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+from .conftest import World
+
+
+async def test_no_more_run_at_once_than_may_and_all_come_to_their_turn(world: World) -> None:
+    async with world.operator(max_concurrent=2) as operator:
+        await world.policy("sleep")
+        names = [await world.task("sleep", "0.2") for _ in range(8)]
+        most = 0
+        pending = set(names)
+        while pending:
+            most = max(most, len(operator.runner))
+            pending -= {
+                name for name in pending if (await world.get(name)).get("status", {}).get("phase") == "Succeeded"
+            }
+        assert most == 2
+
+
+async def test_a_policy_bounds_its_own_tasks_only(world: World) -> None:
+    async with world.operator():
+        await world.policy("sleep", selector={"matchLabels": {"team": "a"}}, rate={"maxConcurrent": 1})
+        await world.policy("echo", selector={"matchLabels": {"team": "b"}})
+        first = await world.task("sleep", "1000", labels={"team": "a"})
+        await world.phase(first, "Running")
+        second = await world.task("sleep", "0", labels={"team": "a"})
+        other = await world.task("echo", labels={"team": "b"})
+        assert (await world.finished(other))["phase"] == "Succeeded"
+        assert (await world.get(second)).get("status", {}).get("attemptCount", 0) == 0
+        queued = await world.phase(second, "Queued")
+        assert "runs as many as it may" in queued["message"]
+        await world.edit(first, {"cancel": True})
+        assert (await world.finished(second))["phase"] == "Succeeded"
+
+
+async def test_a_queued_task_is_cancelled(world: World) -> None:
+    async with world.operator(max_concurrent=1):
+        await world.policy("sleep")
+        first = await world.task("sleep", "1000")
+        await world.phase(first, "Running")
+        second = await world.task("sleep", "0")
+        await world.edit(second, {"cancel": True})
+        status = await world.finished(second)
+        assert (status["phase"], status.get("attemptCount", 0)) == ("Cancelled", 0)
+        await world.edit(first, {"cancel": True})
+        await world.finished(first)
+
+
+async def test_a_rate_spreads_starts_out(world: World) -> None:
+    async with world.operator():
+        await world.policy("echo", rate={"perMinute": 120, "burst": 2})
+        names = [await world.task("echo") for _ in range(4)]
+        results = await asyncio.gather(*(world.finished(name) for name in names))
+    starts = sorted(datetime.datetime.fromisoformat(status["startTime"]) for status in results)
+    # Two at once from the burst, then one every half second.
+    assert (starts[3] - starts[1]).total_seconds() > 0.8

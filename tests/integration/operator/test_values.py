@@ -1,0 +1,107 @@
+"""Environment from Secrets and ConfigMaps: given to the run, and seen nowhere else."""
+
+from __future__ import annotations
+
+import base64
+
+from remit.reconcilers.kube import CONFIG_MAPS, SECRETS
+
+from .conftest import World
+
+SECRET = "correct horse battery staple"
+
+
+async def secret(world: World, name: str, **data: str) -> None:
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    await world.kube.create(
+        SECRETS, "default", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded}
+    )
+
+
+async def config(world: World, name: str, **data: str) -> None:
+    await world.kube.create(
+        CONFIG_MAPS, "default", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    )
+
+
+def reference(kind: str, name: str, key: str) -> dict[str, object]:
+    return {"valueFrom": {kind: {"name": name, "key": key}}}
+
+
+async def test_values_reach_the_run_and_later_ones_win(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh")
+        await config(world, "app", COLOUR="red", SIZE="large")
+        await secret(world, "db", password="x1y2z3w4")
+        name = await world.sh(
+            'echo "$COLOUR $APP_SIZE ${#PASSWORD} $HOME $REMIT_TASK_NAMESPACE"; env | cut -d= -f1 | tr "\\n" " "',
+            envFrom=[{"configMapRef": {"name": "app"}}, {"prefix": "APP_", "configMapRef": {"name": "app"}}],
+            env=[
+                {"name": "COLOUR", "value": "blue"},
+                {"name": "PASSWORD", **reference("secretKeyRef", "db", "password")},
+            ],
+        )
+        status = await world.finished(name)
+    first, names = status["output"]["stdoutTail"].split("\n")
+    assert first == "blue large 8 /workspace default"
+    assert set(names.split()) == {
+        "APP_COLOUR", "APP_SIZE", "COLOUR", "HOME", "LANG", "PASSWORD", "PATH", "PWD", "REMIT_ATTEMPT",
+        "REMIT_TASK_NAME", "REMIT_TASK_NAMESPACE", "SIZE", "TMPDIR",
+    }  # fmt: skip
+
+
+async def test_a_secret_is_nowhere_to_be_seen(world: World) -> None:
+    async with world.operator() as operator:
+        await world.policy("sh")
+        await secret(world, "db", password=SECRET)
+        script = 'echo "it is $PASSWORD"; echo "$PASSWORD" >&2; printf %s "$PASSWORD" | base64; exit 1'
+        name = await world.sh(script, env=[{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}])
+        status = await world.finished(name)
+        await operator.events.drain()
+        events = await world.events(name)
+    assert "[redacted]" in status["output"]["stdoutTail"]
+    encoded = base64.b64encode(SECRET.encode()).decode()
+    for text in (str(status), str(events)):
+        assert SECRET not in text
+        assert encoded not in text
+    kept = [path for path in world.settings.state_dir.rglob("*") if path.is_file()]
+    assert any(path.name == "stdout.head" for path in kept)
+    for path in kept:
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+async def test_a_task_waits_for_what_it_refers_to(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh")
+        name = await world.sh(
+            'echo "$PASSWORD" | wc -c', env=[{"name": "PASSWORD", **reference("secretKeyRef", "db", "pw")}]
+        )
+        waiting = await world.until(name, lambda status: "message" in status)
+        assert waiting["message"] == "Secret db is not there; create it in namespace default"
+        assert waiting["phase"] == "Pending"
+        await secret(world, "db", pw="12345")
+        status = await world.finished(name)
+    assert status["output"]["stdoutTail"].strip() == "6"
+
+
+async def test_what_is_optional_is_not_waited_for(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh")
+        optional = {"valueFrom": {"secretKeyRef": {"name": "none", "key": "x", "optional": True}}}
+        name = await world.sh(
+            'echo "[$X]"',
+            env=[{"name": "X", **optional}],
+            envFrom=[{"configMapRef": {"name": "none", "optional": True}}],
+        )
+        assert (await world.finished(name))["output"]["stdoutTail"] == "[]\n"
+
+
+async def test_a_variable_that_steers_programs_needs_a_policy_that_says_so(world: World) -> None:
+    async with world.operator():
+        await world.policy("echo")
+        await config(world, "bad", LD_PRELOAD="/workspace/evil.so")
+        direct = await world.task("echo", env=[{"name": "GIT_SSH_COMMAND", "value": "x"}])
+        hidden = await world.task("echo", envFrom=[{"configMapRef": {"name": "bad"}}])
+        for name in (direct, hidden):
+            status = await world.finished(name)
+            assert (status["phase"], status["conditions"][0]["reason"]) == ("Denied", "EnvironmentNotAllowed")
