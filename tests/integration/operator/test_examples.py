@@ -53,6 +53,6 @@ async def test_the_starter_policy_lets_a_task_run(world: World) -> None:
     async with world.operator():
         policy = yaml.safe_load((EXAMPLES / "00-starter-policy.yaml").read_text())
         await world.kube.create(POLICIES, "default", policy)
-        labels = policy["spec"]["selector"].get("matchLabels", {})
+        labels = policy["spec"].get("selector", {}).get("matchLabels", {})
         status = await world.finished(await world.task("echo", "hello", labels=labels))
     assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "hello\n")
