@@ -102,7 +102,9 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
         message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
         options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
-    mistakes = [f'duplicate field "{path}"' for path in duplicate_keys(raw)] if raw and mode != "Ignore" else []
+    mistakes = (
+        [f'duplicate field "{path}"' for path in duplicate_keys(raw)] if raw[:1] == b"{" and mode != "Ignore" else []
+    )
     mistakes += [f'unknown field "{path}"' for path in resource.schema.prune(obj)]
     if mode == "Strict" and mistakes:
         raise bad_request(
