@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import psutil
-
 from remit.cli.tour.stage import Stage, staged, until
 from remit.errors import RemitError
 
-_MARK = "86461"
+_STUBBORN = ["sleep", "86461"]
 """The odd number of seconds that the stubborn task's processes sleep, to know them by."""
 _EXPECTED = {"hello": "Succeeded", "wipe": "Denied", "flaky": "Succeeded", "stubborn": "TimedOut", "long": "Cancelled"}
 
@@ -60,13 +58,15 @@ def _timeout(stage: Stage) -> None:
     stage.say("This one ignores SIGTERM and hides a child in another session. It has five seconds.")
     stage.run("cat stubborn.yaml")
     stage.run("kubectl apply -f stubborn.yaml")
-    until(lambda: len(_stubborn()) == 2, "the stubborn task's two processes")
-    stage.say(f"Seen from outside: {len(_stubborn())} processes 'sleep {_MARK}' are alive.")
+    until(lambda: len(stage.below(_STUBBORN)) == 2, "the stubborn task's two processes")
+    seen = stage.below(_STUBBORN)
+    stage.say(f"Seen from outside: {len(seen)} processes '{' '.join(_STUBBORN)}' are alive.")
     stage.run("kubectl wait --for=condition=Finished executiontask/stubborn")
     stage.run("kubectl get et stubborn -o jsonpath='{.status.message}{\"\\n\"}'")
-    if _stubborn():
+    alive = [process for process in seen if process.is_running()]
+    if alive:
         raise RemitError("processes of the stubborn task outlived it")
-    stage.say(f"Seen from outside: {len(_stubborn())} processes 'sleep {_MARK}' are alive.")
+    stage.say(f"Seen from outside: {len(alive)} of them are alive.")
 
 
 def _cancel(stage: Stage) -> None:
@@ -101,11 +101,3 @@ def _check(stage: Stage) -> None:
         raise RemitError("the first task's output is not what it said")
     if tasks["wipe"].get("attempts"):
         raise RemitError("the denied task ran")
-
-
-def _stubborn() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if process.info["cmdline"] == ["sleep", _MARK] and process.is_running()
-    ]
