@@ -20,7 +20,7 @@ _VARYING = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "<time>"),
-    (re.compile(r"(?<![\w.-])(\d+(\.\d+)?(ms|[smh]))+(?![\w-])"), "<duration>"),
+    (re.compile(r"(?<![\w.-])(\d+(\.\d+)? ?(ms|[smh]))+(?![\w-])"), "<duration>"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b"), "<id>"),
     (re.compile(r"(127\.0\.0\.1|localhost|\[::1\]):\d+"), r"\1:<port>"),
@@ -52,16 +52,18 @@ def with_transcript(readme: str, text: str) -> str:
 
 
 def play() -> str:
-    """Run the demo as a user without a terminal does. Raises `CalledProcessError` when it fails."""
-    return subprocess.run(
+    """Run the demo as a user without a terminal does. Raises `RuntimeError` with what it printed when it fails."""
+    done = subprocess.run(
         [sys.executable, "-m", "remit.cli", "demo"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
-        check=True,
         timeout=280,
-    ).stdout
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the demo ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from conformance.harness.client import PATIENCE_SECONDS
+from conformance.harness.play import both
 from conformance.harness.servers import Server
 from conformance.harness.widget import GROUP
 from conftest import require
@@ -208,8 +209,6 @@ async def test_kubectl_session(binary: str, contestants: list[Server], kubectl: 
     require("kubectl", chosen, f"REMIT_KUBECTL names {binary}, which is not there")
     assert chosen
     namespace = re.sub(r"[^a-z0-9]+", "-", f"session-{Path(binary).name}")
-    sessions = await asyncio.gather(
-        *(_session(chosen, namespace, server, tmp_path / server.name) for server in contestants)
-    )
+    sessions = await both(*(_session(chosen, namespace, server, tmp_path / server.name) for server in contestants))
     if len(sessions) == 2:
         assert sessions[1] == sessions[0]

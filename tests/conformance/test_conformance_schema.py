@@ -246,7 +246,8 @@ async def test_formats(api: Api) -> None:
     formats = api.collection("formats")
 
     async def post(**spec: object) -> int:
-        body = {"apiVersion": f"{api.group}/v1", "kind": "Format", "metadata": {"generateName": "f-"}, "spec": spec}
+        name = f"f-{len(api.transcript)}"
+        body = {"apiVersion": f"{api.group}/v1", "kind": "Format", "metadata": {"name": name}, "spec": spec}
         return (await api.post(formats, body)).status
 
     assert await post(when="2020-01-01T00:00:00Z", span="1h", raw="Yg==", at="10.0.0.1", made="anything") == 201

@@ -8,12 +8,14 @@ EARLIER = """\
 applied 12:00:01.25  executiontask.remit.dev/hello   uid 0b6f1c1e-3b0c-4b3e-9d64-0f7f2f5c7a11
 NAME    PHASE       DURATION   AGE
 hello   Succeeded   12ms       3s
+next attempt in 0.5 s
 kubeconfig: /tmp/remit-demo-x1y2/kubeconfig on https://127.0.0.1:40321
 """
 LATER = """\
 applied 07:59:59.00  executiontask.remit.dev/hello   uid ffffffff-3b0c-4b3e-9d64-0f7f2f5c7a11
 NAME    PHASE       DURATION     AGE
 hello   Succeeded   1m2.5s       14s
+next attempt in 1.25 s
 kubeconfig: /home/ada/.cache/remit/kubeconfig on https://127.0.0.1:5123
 """
 

@@ -91,6 +91,10 @@ def no_such_resource() -> Failure:
     return Failure(404, "NotFound", "the server could not find the requested resource", {})
 
 
+def no_such_method() -> Failure:
+    return Failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
 def no_such_path() -> PlainFailure:
     return PlainFailure(404, "404 page not found\n")
 

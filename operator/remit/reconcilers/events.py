@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-import secrets
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,7 +60,8 @@ def _event(regarding: Object, type_: str, reason: str, message: str, instance: s
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{metadata['name'][:230]}.{secrets.token_hex(8)}",
+            # As client-go does: names that rise with time keep events of one second in order.
+            "name": f"{metadata['name'][:230]}.{time.time_ns():x}",
             "namespace": metadata["namespace"],
         },
         "involvedObject": {

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -17,6 +17,7 @@ from conformance.harness.points import FORTY
 from conformance.harness.servers import Server
 from conformance.harness.widget import WIDGET, in_group
 
+Result = TypeVar("Result")
 Scenario = Callable[[Api], Awaitable[None]]
 SHOWN = 40
 _ABSENT = "(absent)"
@@ -39,7 +40,7 @@ def conformance(
 
         async def test(contestants: list[Server]) -> None:
             asked = [server for server in contestants if not needs or needs in server.traits]
-            transcripts = await asyncio.gather(*(_play(scenario, own, server) for server in asked))
+            transcripts = await both(*(_play(scenario, own, server) for server in asked))
             if len(transcripts) == 2:
                 _compare(scenario.__name__, *transcripts)
 
@@ -49,6 +50,17 @@ def conformance(
         return test
 
     return make
+
+
+async def both(*contests: Awaitable[Result]) -> list[Result]:
+    """The results of all `contests`, which run side by side. Raises when all have ended and one has failed."""
+    results = await asyncio.gather(*contests, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, Exception)]
+    if len(failures) > 1:
+        raise ExceptionGroup("on both servers", failures)
+    for failure in failures:
+        raise failure
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 async def prepare(server: Server, crds: Iterable[Object]) -> None:

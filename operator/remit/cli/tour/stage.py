@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import psutil
+
 from remit.cli.health import find_kubectl
 from remit.errors import RemitError
 
@@ -33,6 +35,17 @@ main()' "$@"
 class Stage:
     directory: Path
     env: dict[str, str]
+    server: int
+    """The process id of `remit up`."""
+
+    def below(self, command: list[str]) -> list[psutil.Process]:
+        """The processes below `remit up` that run `command`."""
+        found = []
+        for process in psutil.Process(self.server).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline() == command:
+                    found.append(process)
+        return found
 
     def say(self, text: str) -> None:
         """Narration."""
@@ -91,22 +104,21 @@ def staged() -> Iterator[Stage]:
             "KUBECACHEDIR": str(directory / "cache"),
             "NO_COLOR": "1",
         }
-        stage = Stage(directory, env)
-        with _up(stage):
-            yield stage
+        with _up(directory, env) as server:
+            yield Stage(directory, env, server)
 
 
 @contextlib.contextmanager
-def _up(stage: Stage) -> Iterator[None]:
-    """`remit up`, ready. What it says is in `up.log`."""
-    log = stage.directory / "up.log"
+def _up(directory: Path, env: dict[str, str]) -> Iterator[int]:
+    """`remit up`, ready, by its process id. What it says is in `up.log`."""
+    log = directory / "up.log"
     line = "remit up --state-dir=state --port=0"
     _write(f"{_styled(f'$ {line} > up.log 2>&1 &', '1')}\n{_styled('$ export KUBECONFIG=state/kubeconfig', '1')}\n")
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [str(stage.directory / "bin" / "remit"), *shlex.split(line)[1:]],
-            cwd=stage.directory,
-            env=stage.env,
+            [str(directory / "bin" / "remit"), *shlex.split(line)[1:]],
+            cwd=directory,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -114,7 +126,7 @@ def _up(stage: Stage) -> Iterator[None]:
         )
     try:
         until(lambda: _ready(process, log), "remit up to be ready", _START_SECONDS)
-        yield
+        yield process.pid
     except RemitError as error:
         raise RemitError(f"{error}. The end of its log: {' | '.join(log.read_text().splitlines()[-5:])}") from None
     finally:

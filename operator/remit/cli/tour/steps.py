@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import psutil
-
 from remit.cli.tour.stage import Stage, staged, until
 from remit.errors import RemitError
 
-_MARK = "86461"
+_STUBBORN = ["sleep", "86461"]
 """The odd number of seconds that the stubborn task's processes sleep, to know them by."""
 _EXPECTED = {"hello": "Succeeded", "wipe": "Denied", "flaky": "Succeeded", "stubborn": "TimedOut", "long": "Cancelled"}
 
@@ -46,16 +44,13 @@ def _output(stage: Stage) -> None:
 def _denial(stage: Stage) -> None:
     stage.say("No policy allows the second. It is denied, and says why.")
     stage.run("kubectl wait --for=condition=Finished executiontask/wipe")
-    stage.run(
-        "kubectl get executiontask wipe -o jsonpath='{.status.phase}: {.status.message}{\"\\n\"}' | fold -s -w 100"
-    )
+    stage.run("kubectl get et wipe -o jsonpath='{.status.phase}: {.status.message}{\"\\n\"}'")
 
 
 def _retry(stage: Stage) -> None:
-    stage.say("The third fails twice. It is tried again after half a second, then after a second.")
+    stage.say("The third fails twice. It is tried again after a second, then after two.")
     stage.run("kubectl wait --for=condition=Finished executiontask/flaky")
-    attempts = '{range .status.attempts[*]}{.number} {.reason} {.exitCode}{"\\n"}{end}'
-    stage.run(f"kubectl get executiontask flaky -o jsonpath='{attempts}'")
+    stage.run("kubectl get et flaky -o jsonpath='{.status.attempts[*].reason}{\"\\n\"}'")
     stage.run("kubectl remit logs flaky --attempt 1; kubectl remit logs flaky")
 
 
@@ -63,13 +58,15 @@ def _timeout(stage: Stage) -> None:
     stage.say("This one ignores SIGTERM and hides a child in another session. It has five seconds.")
     stage.run("cat stubborn.yaml")
     stage.run("kubectl apply -f stubborn.yaml")
-    until(lambda: len(_stubborn()) == 2, "the stubborn task's two processes")
-    stage.say(f"Seen from outside: {len(_stubborn())} processes 'sleep {_MARK}' are alive.")
+    until(lambda: len(stage.below(_STUBBORN)) == 2, "the stubborn task's two processes")
+    seen = stage.below(_STUBBORN)
+    stage.say(f"Seen from outside: {len(seen)} processes '{' '.join(_STUBBORN)}' are alive.")
     stage.run("kubectl wait --for=condition=Finished executiontask/stubborn")
-    stage.run("kubectl get executiontask stubborn -o jsonpath='{.status.message}{\"\\n\"}'")
-    if _stubborn():
+    stage.run("kubectl get et stubborn -o jsonpath='{.status.message}{\"\\n\"}'")
+    alive = [process for process in seen if process.is_running()]
+    if alive:
         raise RemitError("processes of the stubborn task outlived it")
-    stage.say(f"Seen from outside: {len(_stubborn())} processes 'sleep {_MARK}' are alive.")
+    stage.say(f"Seen from outside: {len(alive)} of them are alive.")
 
 
 def _cancel(stage: Stage) -> None:
@@ -86,7 +83,7 @@ def _look_back(stage: Stage) -> None:
     stage.say("The fields explain themselves.")
     stage.run("kubectl explain executiontask.spec.retry")
     stage.say("Every decision and every run is in a chain of hashes that shows any change.")
-    stage.run("remit audit verify state/audit/audit.jsonl | fold -w 100")
+    stage.run("remit audit verify state/audit/audit.jsonl")
 
 
 def _check(stage: Stage) -> None:
@@ -104,11 +101,3 @@ def _check(stage: Stage) -> None:
         raise RemitError("the first task's output is not what it said")
     if tasks["wipe"].get("attempts"):
         raise RemitError("the denied task ran")
-
-
-def _stubborn() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if process.info["cmdline"] == ["sleep", _MARK] and process.is_running()
-    ]

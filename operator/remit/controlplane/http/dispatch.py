@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from remit.controlplane.failures import Failure, PlainFailure, forbidden, no_such_path, no_such_resource, not_supported
+from remit.controlplane.failures import (
+    Failure,
+    bad_request,
+    forbidden,
+    no_such_method,
+    no_such_path,
+    no_such_resource,
+    not_supported,
+)
 from remit.controlplane.http import discovery, reviews
 from remit.controlplane.http.bodies import decode, load_yaml, unreadable
 from remit.controlplane.http.documents import Documents
@@ -52,7 +60,7 @@ class Dispatcher:
         )
         if target.resource.deprecated:
             request.warnings.append(target.resource.deprecated)
-        if request.method == "GET":
+        if request.method in ("GET", "HEAD"):
             return self._read(target, request, accepted)
         try:
             return await self._write(target, request, accepted)
@@ -61,11 +69,9 @@ class Dispatcher:
             raise
 
     def _document(self, request: Request) -> Answer:
-        if request.method not in ("GET", "HEAD"):
-            raise no_such_path()
-        found = self._documents.find(request)
+        found = self._documents.find(request) if request.method in ("GET", "HEAD") else None
         if found is None:
-            raise no_such_path()
+            raise no_such_resource() if request.path.startswith("/api/") else no_such_path()
         return Answer(found.status, found.body, found.content_type, found.headers)
 
     def _review(self, path: ResourcePath, request: Request) -> Answer | None:
@@ -90,7 +96,7 @@ class Dispatcher:
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     def _read(self, target: Target, request: Request, accepted: Accepted) -> Answer:
-        if request.flag("watch"):
+        if request.flag("watch") and not target.name:
             return Answer(200, Watch(self._cluster, target, request, accepted))
         if target.subresource == "scale":
             return Answer(200, accepted.dump(scale.get_scale(self._cluster, target)), accepted.content_type)
@@ -103,6 +109,8 @@ class Dispatcher:
         match request.method:
             case "POST" | "DELETE" if target.resource.namespaced and not target.namespace:
                 raise no_such_path()
+            case "PUT" | "PATCH" if target.resource.custom and not target.name:
+                raise bad_request("name must be provided")
             case "POST" if not target.name:
                 written = self._with_body(target, request, "create", write.create)
             case "PUT" if target.name:
@@ -174,7 +182,7 @@ class Dispatcher:
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
-def not_allowed(resource: Resource, method: str) -> Failure | PlainFailure:
+def not_allowed(resource: Resource, method: str) -> Failure:
     if resource.custom:
-        return not_supported(resource.group, resource.plural, _VERBS.get(method, method.lower()))
-    return PlainFailure(405, "405: Method Not Allowed")
+        return not_supported(resource.group, resource.plural, _VERBS.get(method, ""))
+    return no_such_method()

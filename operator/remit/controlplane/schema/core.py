@@ -47,7 +47,9 @@ _SERIES: Final = _object(count=_INTEGER, lastObservedTime=_TIME)
 _CONDITION: Final = _object(
     type=STRING, status=STRING, reason=STRING, message=STRING, lastTransitionTime=_TIME, observedGeneration=_INTEGER
 )
-_CONDITIONS: Final = _list(_CONDITION, **{"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+_CONDITIONS: Final = _list(
+    _CONDITION, **{"nullable": True, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+)
 _NAMES: Final = _object(
     plural=STRING,
     singular=STRING,

@@ -46,7 +46,7 @@ def list_objects(cluster: Cluster, target: Target, request: Request, accepted: A
     if not selection.everything:
         found = filter(selection, found)
     metadata: dict[str, object] = {"resourceVersion": str(revision)}
-    if resource.custom:
+    if resource.custom and accepted.shape == "Object":
         metadata["continue"] = ""
     if limit > 0:
         records = list(islice(found, limit))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from remit.controlplane.failures import Failure, bad_request, expired, too_large_revision
+from remit.controlplane.failures import Failure, bad_request, expired, invalid, too_large_revision
 from remit.controlplane.http.request import Request
 from remit.controlplane.storage import Store
 
@@ -54,20 +54,29 @@ class Continue(NamedTuple):
 
 def check_list_revision(request: Request) -> tuple[int, str]:
     """`resourceVersion` and `resourceVersionMatch` of a list, checked against each other as Kubernetes does."""
-    revision_text, match = request.text("resourceVersion"), request.text("resourceVersionMatch")
-    if match and match not in ("Exact", "NotOlderThan"):
-        raise _match_forbidden(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
-    if match and request.text("continue"):
-        raise _match_forbidden("Forbidden: resourceVersionMatch is forbidden when continue is provided")
-    if match and not revision_text:
-        raise _match_forbidden("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
-    if match == "Exact" and revision_text == "0":
-        raise _match_forbidden('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
-    return parse_revision(revision_text), match
+    revision, match = request.text("resourceVersion"), request.text("resourceVersionMatch")
+    causes = []
+    if why := _misplaced_match(revision, match, request.text("continue")):
+        reason = "FieldValueForbidden" if why.startswith("Forbidden") else "FieldValueNotSupported"
+        causes.append((reason, why, "resourceVersionMatch"))
+    if "sendInitialEvents" in request.query:
+        causes.append(
+            ("FieldValueForbidden", "Forbidden: sendInitialEvents is forbidden for list", "sendInitialEvents")
+        )
+    if causes:
+        raise invalid("meta.k8s.io", "ListOptions", "", causes)
+    return parse_revision(revision), match
 
 
-def _match_forbidden(why: str) -> Failure:
-    reason = "FieldValueForbidden" if why.startswith("Forbidden") else "FieldValueNotSupported"
-    cause = {"reason": reason, "message": why, "field": "resourceVersionMatch"}
-    message = f'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: {why}'
-    return Failure(422, "Invalid", message, {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]})
+def _misplaced_match(revision: str, match: str, token: str) -> str:
+    if not match:
+        return ""
+    if match not in ("Exact", "NotOlderThan"):
+        return f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
+    if token:
+        return "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+    if not revision:
+        return "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+    if match == "Exact" and revision == "0":
+        return 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+    return ""

@@ -1,0 +1,165 @@
+"""The command line itself: help, wrong usage, and how it fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from remit import __version__
+from remit.cli import app as program
+from remit.cli.errors import explained, report
+from remit.cli.options import split_address
+from remit.errors import ApiError, InvalidInput
+
+COMMANDS = [
+    ["run"], ["logs"], ["get"], ["cancel"], ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
+    ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
+]  # fmt: skip
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(program.app, list(arguments), env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    code, text = invoke(*command, "--help")
+    assert code == 0
+    assert "Usage:" in text
+    options = [line for line in text.splitlines() if line.startswith("│ --")]
+    assert all(len(line.strip("│ ").split("  ", 1)) == 2 for line in options), "an option has no words"
+
+
+def test_the_help_lists_every_command() -> None:
+    text = invoke("--help")[1]
+    for command in COMMANDS:
+        assert f"│ {command[0]} " in text
+
+
+def test_the_help_is_quick_because_it_imports_little() -> None:
+    heavy = "{'kubernetes', 'kopf', 'aiohttp', 'pydantic', 'remit.controlplane', 'remit.reconcilers'}"
+    script = f"import sys, remit.cli; print({heavy} & set(sys.modules))"
+    env = {"PYTHONPATH": str(Path(program.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_version() -> None:
+    assert invoke("--version") == (0, f"remit {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "give either a command"),
+        (["run", "-f", "x", "--", "ls"], "give either a command"),
+        (["run", "-f", "x", "--cpu", "1", "-i"], "--cpu, --stdin cannot be used with -f"),
+        (["run", "--no-wait", "--rm", "--", "ls"], "--rm needs to wait"),
+        (["logs"], "Missing argument"),
+        (["logs", "x", "--stdout", "--stderr"], "exclude each other"),
+        (["get", "pods", "x"], "neither tasks nor policies"),
+        (["get", "tasks", "x", "-A"], "leave -A out"),
+        (["get", "-w", "-o", "yaml"], "--watch shows a table"),
+        (["up", "--port", "70000"], "less than or equal to 65535"),
+        (["operator", "--metrics-address", "nowhere"], "not HOST:PORT"),
+        (["policy", "test", "--", "ls"], "name a policy file"),
+        (["audit", "verify", "x", "--head", "1"], "SEQ:HASH"),
+        (["nonsense"], "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -> None:
+    code, text = invoke(*arguments)
+    assert code == 2
+    assert said in " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--env", "X", "--", "ls"], "--env wants KEY=VALUE, not 'X'"),
+        (["run", "-f", "missing.yaml"], "missing.yaml: No such file or directory"),
+        (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
+        (["up", "--log-format", "xml"], "'xml' is not a log format"),
+        (["get", "--kubeconfig", "missing"], "there is no kubeconfig missing"),
+        (["audit", "verify", "missing"], "missing cannot be read"),
+        (["audit", "show", "missing"], "missing: No such file or directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_failures_are_one_line_on_standard_error(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["remit", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_a_mistake_of_our_own_is_one_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report(KeyError("x")) == 1
+    assert "mistake of Remit's own: KeyError: 'x'" in capsys.readouterr().err
+    monkeypatch.setenv("REMIT_DEBUG", "1")
+    with pytest.raises(KeyError):
+        report(KeyError("x"))
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "remedy"),
+    [
+        (401, "Unauthorized", "remit up"),
+        (403, "forbidden", "role"),
+        (404, "the server could not find the requested resource", "remit crds"),
+        (404, "404 page not found", "remit crds"),
+        (503, "https://127.0.0.1:1 does not answer", "remit up"),
+    ],
+)
+def test_an_api_servers_refusal_names_the_remedy(status: int, message: str, remedy: str) -> None:
+    assert remedy in explained(ApiError(message, status=status))
+
+
+def test_other_refusals_speak_for_themselves() -> None:
+    assert explained(ApiError("already exists", status=409)) == "already exists"
+    assert explained(InvalidInput("is wrong", field="spec")) == "spec: is wrong"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/usr/bin/remit", "remit"), ("/x/kubectl-remit", "kubectl remit"), ("/x/cli/__main__.py", "python -m remit.cli")],
+)
+def test_the_program_is_called_what_the_user_called_it(path: str, name: str) -> None:
+    assert program.program_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1:0", ("127.0.0.1", 0)), (":9090", ("0.0.0.0", 9090)), ("[::1]:80", ("::1", 80))],
+)
+def test_addresses(address: str, expected: tuple[str, int]) -> None:
+    assert split_address(address) == expected
+
+
+def test_the_crds_are_printed() -> None:
+    code, text = invoke("crds")
+    assert code == 0
+    assert text.count("kind: CustomResourceDefinition") == 3
+
+
+def test_doctor_names_every_layer() -> None:
+    _, text = invoke("doctor")
+    for what in ("namespaces", "seccomp", "cgroup", "rlimits", "state directory", "kubectl"):
+        assert what in text

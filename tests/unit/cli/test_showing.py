@@ -1,0 +1,131 @@
+"""Tables, harmless output, and the audit trail as text."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from remit.cli import tables
+from remit.cli.app import app
+from remit.cli.terminal import harmless
+from remit.telemetry import AuditEvent, AuditLog
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def task(name: str, **status: Any) -> dict[str, Any]:
+    created = (NOW - datetime.timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "ExecutionTask",
+        "metadata": {"name": name, "namespace": "data", "creationTimestamp": created},
+        "spec": {"command": {"line": "ls"}},
+        "status": status,
+    }
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_tasks_in_the_order_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    done = task("b", phase="Succeeded", attemptCount=2, duration="3.1s", message="completed", operation="command")
+    tables.show("tasks", [done, task("a")], wide=False, namespaces=True)
+    header, first, second = lines(capsys)
+    assert header[0] == "NAMESPACE"
+    assert first == ["data", "a", "command", "process", "Pending", "0", "5m"]
+    assert second == ["data", "b", "command", "process", "Succeeded", "2", "3.1s", "5m", "completed"]
+
+
+def test_a_message_is_text_and_drives_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show("tasks", [task("a", message="[red]\x1b[31m\nnext")], wide=True, namespaces=False)
+    shown = capsys.readouterr().out
+    assert r"[red]\x1b[31m\nnext" in shown
+    assert "\x1b" not in shown
+
+
+def test_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = {
+        "metadata": {"name": "p"},
+        "spec": {"enforcement": "Audit"},
+        "status": {"allowed": 3, "conditions": [{"type": "Ready", "status": "False", "message": "bad pattern"}]},
+    }
+    tables.show("policies", [policy], wide=True, namespaces=False)
+    assert lines(capsys)[1] == ["p", "False", "Audit", "3", "0", "bad", "pattern"]
+
+
+def test_documents() -> None:
+    assert tables.dump({"ü": [1]}, "yaml") == "ü:\n- 1"
+    assert tables.dump({"ü": 1}, "json") == '{\n  "ü": 1\n}'
+
+
+@given(st.text())
+def test_harmless_text_has_no_control_characters_but_newlines_and_tabs(text: str) -> None:
+    shown = harmless(text)
+    assert all(character in "\n\t" or (character >= " " and not "\x7f" <= character <= "\x9f") for character in shown)
+
+
+def test_plain_text_is_left_alone() -> None:
+    assert harmless("a\tb\r\nçà va\n") == "a\tb\nçà va\n"
+
+
+@pytest.fixture
+def trail(tmp_path: Path) -> Path:
+    path = tmp_path / "audit.jsonl"
+    with AuditLog(path) as log:
+        log.append(
+            AuditEvent(
+                kind="decision",
+                namespace="data",
+                task="a",
+                argv=["ls", "a b"],
+                policy="p",
+                rule="r[0]",
+                verdict="Allowed",
+            )
+        )
+        log.append(AuditEvent(kind="execution", namespace="data", task="a", verdict="Completed", message="completed"))
+        log.append(AuditEvent(kind="decision", namespace="other", task="b", verdict="Denied", message="no\nway"))
+    return path
+
+
+def audit(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["audit", *arguments])
+    return result.exit_code, result.output
+
+
+def test_a_whole_trail(trail: Path) -> None:
+    code, text = audit("verify", str(trail))
+    assert code == 0
+    assert "3 records, whole\nhead 3:" in text
+    head = text.rsplit(maxsplit=1)[1]
+    assert audit("verify", str(trail), "--head", head)[0] == 0
+    kept = trail.read_bytes().splitlines(keepends=True)
+    trail.write_bytes(b"".join(kept[:-1]))
+    assert audit("verify", str(trail))[0] == 0
+    code, text = audit("verify", str(trail), "--head", head)
+    assert code == 1
+    assert "cut" in text
+
+
+def test_an_edited_trail(trail: Path) -> None:
+    trail.write_bytes(trail.read_bytes().replace(b"Denied", b"Agreed"))
+    code, text = audit("verify", str(trail))
+    assert code == 1
+    assert "3: edited:" in text.replace(str(trail), "").replace(":3:", "3:")
+    assert "NOT whole" in text
+
+
+def test_records_are_shown_one_a_line(trail: Path) -> None:
+    rows = audit("show", str(trail))[1].splitlines()
+    assert len(rows) == 3
+    assert rows[0].endswith("data/a  [p r[0]]  ls 'a b'")
+    assert rows[2].endswith(r"other/b  no\nway")
+    assert audit("show", str(trail), "--task", "a", "--last", "1")[1].splitlines() == rows[1:2]
+    assert audit("show", str(trail), "-n", "other")[1].splitlines() == rows[2:]
