@@ -136,7 +136,11 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
     if live is None:
         raise resource.not_found(target.name)
     old = convert(resource, live.load())
-    obj = admit.check_type(resource, patched(resource, content_type, body, convert(resource, live.load())), body)
+    result = patched(resource, content_type, body, convert(resource, live.load()))
+    if resource.custom and isinstance(result, dict) and result.get("apiVersion") != resource.api_version:
+        why = f'Invalid value: "{result.get("apiVersion", "")}": must be {resource.api_version}'
+        raise invalid("", resource.kind, target.name, [("FieldValueInvalid", why, "apiVersion")])
+    obj = admit.check_type(resource, result, body)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request)
     return replace(cluster, target, old, obj, request)
@@ -149,6 +153,10 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     if not manager:
         cause = ("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
         raise _patch_options(cause)
+    if isinstance(config, dict) and config.get("kind") and config.get("apiVersion"):
+        given = config["apiVersion"], config["kind"]
+        if given != (resource.api_version, resource.kind):
+            raise bad_request(f"invalid object type: {given[0]}, Kind={given[1]}")
     config = admit.check_type(resource, config)
     admit.check_place(target, config)
     if config["metadata"].get("managedFields") is not None:
@@ -194,8 +202,12 @@ def _isolate(resource: Resource, subresource: str, obj: Object, old: Object) -> 
     return _with_status(obj, old) if resource.status else obj
 
 
+def _without_status(obj: Object) -> Object:
+    return {key: value for key, value in obj.items() if key != "status"}
+
+
 def _with_status(obj: Object, source: Object) -> Object:
-    result = {key: value for key, value in obj.items() if key != "status"}
+    result = _without_status(obj)
     if "status" in source:
         result["status"] = source["status"]
     return result
@@ -219,6 +231,10 @@ def _timeless(obj: Object) -> Object:
 
 
 def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, request: Request) -> None:
+    if target.resource.status and not target.subresource:
+        # The main endpoint does not own status, not even what its default put there. Metadata stays shared.
+        old = old and _without_status(old)
+        obj = _without_status(obj)
     track_update(
         old,
         obj,
