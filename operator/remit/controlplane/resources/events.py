@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from remit.controlplane.schema import Cause
 from remit.controlplane.resources.resource import Conversion
+from remit.controlplane.schema import Cause
 from remit.controlplane.storage import Object
 
 _RENAMED = {

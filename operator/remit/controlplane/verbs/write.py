@@ -28,6 +28,9 @@ from remit.controlplane.verbs import admit
 from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
 from remit.controlplane.verbs.patches import patched
 
+LONGEST_MANAGER = 128
+"""Bytes of a field manager's name."""
+
 
 class Written(NamedTuple):
     """The outcome of a write: HTTP status and the object as the client's version shows it."""
@@ -130,7 +133,8 @@ def _held(obj: Object) -> bool:
 
 
 def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, request: Request) -> Written:
-    """JSON patch, merge patch, strategic merge patch; server-side apply is in `apply.py`."""
+    """JSON patch, merge patch, strategic merge patch."""
+    _check_patch_options(request, applied=False)
     resource = target.resource
     live = _live(cluster, target)
     if live is None:
@@ -149,10 +153,7 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
 def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Written:
     """Server-side apply: create the object, or merge into it what the manager owns."""
     resource = target.resource
-    manager = request.text("fieldManager")
-    if not manager:
-        cause = ("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
-        raise _patch_options(cause)
+    manager = _check_patch_options(request, applied=True)
     if isinstance(config, dict) and config.get("kind") and config.get("apiVersion"):
         given = config["apiVersion"], config["kind"]
         if given != (resource.api_version, resource.kind):
@@ -186,8 +187,20 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     return replace(cluster, target, old, obj, request, applied=True)
 
 
-def _patch_options(cause: tuple[str, str, str]) -> Failure:
-    return invalid("meta.k8s.io", "PatchOptions", "", [cause])
+def _check_patch_options(request: Request, *, applied: bool) -> str:
+    """The field manager. Raises 422 for options that do not fit the type of the patch."""
+    manager = request.text("fieldManager")
+    causes = []
+    if applied and not manager:
+        causes.append(("FieldValueRequired", "Required value: is required for apply patch", "fieldManager"))
+    if not applied and "force" in request.query:
+        causes.append(("FieldValueForbidden", "Forbidden: may not be specified for non-apply patch", "force"))
+    if len(manager.encode()) > LONGEST_MANAGER:
+        why = f"Too long: may not be more than {LONGEST_MANAGER} bytes"
+        causes.append(("FieldValueTooLong", why, "fieldManager"))
+    if causes:
+        raise invalid("meta.k8s.io", "PatchOptions", "", causes)
+    return manager
 
 
 def _live(cluster: Cluster, target: Target) -> Record | None:
