@@ -15,10 +15,10 @@ from remit.controlplane.failures import (
     invalid,
     not_found,
 )
-from remit.controlplane.http.bodies import missing_kind, not_an_object
+from remit.controlplane.http.bodies import missing_kind, not_an_object, repeated_keys
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
-from remit.controlplane.schema import Cause, duplicate_keys
+from remit.controlplane.schema import Cause
 from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
@@ -102,9 +102,12 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
         message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
         options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
-    mistakes = [f'duplicate field "{path}"' for path in duplicate_keys(raw)] if raw and mode != "Ignore" else []
+    content_type = request.headers.get("Content-Type", "")
+    mistakes = repeated_keys(raw, content_type) if raw and mode != "Ignore" else []
     mistakes += [f'unknown field "{path}"' for path in resource.schema.prune(obj)]
     if mode == "Strict" and mistakes:
+        if mistakes[0].startswith("line "):
+            mistakes[0] = f"yaml: unmarshal errors:\n  {mistakes[0]}"
         raise bad_request(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             f"strict decoding error: {', '.join(mistakes)}"

@@ -117,8 +117,11 @@ def replace(
     if _same(obj, old):
         return Written(200, old)
     metadata = obj["metadata"]
-    finished = bool(metadata.get("deletionTimestamp")) and not _held(obj)
-    return Written(200, _put(cluster, resource, obj, request, remove=finished))
+    if metadata.get("deletionTimestamp") and not _held(obj):
+        if not request.dry_run:
+            cluster.store.remove(resource.stored_as, to_storage(resource, old))
+        return Written(200, obj)  # with the version it had: the deletion's own is seen by watches only
+    return Written(200, _put(cluster, resource, obj, request))
 
 
 def _held(obj: Object) -> bool:
@@ -142,12 +145,14 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
 def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Written:
     """Server-side apply: create the object, or merge into it what the manager owns."""
     resource = target.resource
-    config = admit.check_type(resource, config)
-    admit.check_place(target, config)
     manager = request.text("fieldManager")
     if not manager:
         cause = ("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
         raise _patch_options(cause)
+    config = admit.check_type(resource, config)
+    admit.check_place(target, config)
+    if config["metadata"].get("managedFields") is not None:
+        raise bad_request("metadata.managedFields must be nil")
     admit.check_fields(resource, config, request)
     live = _live(cluster, target)
     if live is None and target.subresource:
@@ -227,15 +232,12 @@ def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, re
         obj["metadata"].pop("managedFields", None)
 
 
-def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request, *, remove: bool = False) -> Object:
+def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request) -> Object:
     """Hand the object to the store, unless this is a dry run; the result is what the client is shown."""
     stored = to_storage(resource, obj)
     admit.check_size(orjson.dumps(stored))
     if request.dry_run:
         return obj
-    if remove:
-        cluster.store.remove(resource.stored_as, stored)
-    else:
-        cluster.store.put(resource.stored_as, stored)
+    cluster.store.put(resource.stored_as, stored)
     obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
     return obj
