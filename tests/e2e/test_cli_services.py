@@ -140,7 +140,6 @@ def test_the_operator_alone_waits_for_the_kinds_and_then_works(
 
     with service(log, *arguments, KUBECONFIG=str(server)) as process:
         until(lambda: "waiting for Remit's CRDs" in log.read_text(), "the operator to wait")
-        run(kubectl, "create", "namespace", "remit-system")
         run(kubectl, "apply", "--server-side", "-f", "-", stdin=run(*REMIT, "crds"))
         until(lambda: "the operator is at work" in log.read_text(), "the operator to work")
         policy = "kind: CommandPolicy\nmetadata: {name: p}\nspec: {commands: {allow: [{executable: echo}]}}"

@@ -40,9 +40,7 @@ def get(
     selector: Annotated[
         str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
     ] = "",
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show changes until interrupted.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until interrupted.")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="The form.")] = Form.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
