@@ -145,7 +145,7 @@ def test_server_side_apply_and_conflicts(run: Kubectl) -> None:
     run.apply(widget("a", 3), more=("--server-side", "--field-manager=other", "--force-conflicts"))
     assert run("get", "widget", "a", "-o", "jsonpath={.spec.size}") == "3"
     managers = run("get", "widget", "a", "-o", "yaml", "--show-managed-fields")
-    assert "manager: other" in managers and "manager: kubectl" in managers
+    assert "manager: other" in managers and "manager: kubectl" not in managers, "the field was taken over"
 
 
 def test_changing_objects(run: Kubectl) -> None:
