@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from remit.controlplane.failures import (
-    Failure,
     already_exists,
     bad_request,
     being_deleted,
