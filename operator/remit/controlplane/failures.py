@@ -182,5 +182,10 @@ def body_too_large(limit: int) -> Failure:
     return Failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
+def too_many_operations(limit: int, given: int) -> Failure:
+    message = f"The allowed maximum operations in a JSON patch is {limit}, got {given}"
+    return Failure(413, "RequestEntityTooLarge", f"Request entity too large: {message}")
+
+
 def internal(message: str) -> Failure:
     return Failure(500, "InternalError", f"Internal error occurred: {message}", {"causes": [{"message": message}]})

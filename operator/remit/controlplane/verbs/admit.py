@@ -53,7 +53,7 @@ def check_type(resource: Resource, obj: Any, raw: bytes = b"") -> Object:
     elif not isinstance(metadata, dict):
         raise bad_request(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
+            f"json: cannot unmarshal {_go_type(metadata)} into Go value of type v1.ObjectMeta"
         )
     else:
         _check_metadata_types(resource, metadata)
@@ -64,29 +64,33 @@ def _check_metadata_types(resource: Resource, metadata: Object) -> None:
     """Types first: everything else counts on them. Raises 400, as Kubernetes does for what it cannot decode."""
     for field in _TEXTS:
         if not isinstance(metadata.get(field) or "", str):
-            raise _undecodable(resource, metadata[field], f"ObjectMeta.metadata.{field}", "string")
+            raise _undecodable(resource, metadata[field], f"ObjectMeta.{field}", "string")
     for field in ("labels", "annotations"):
         values = metadata.get(field) or {}
         if not isinstance(values, dict):
-            raise _undecodable(resource, values, f"ObjectMeta.metadata.{field}", "map[string]string")
+            raise _undecodable(resource, values, f"ObjectMeta.{field}", "map[string]string")
         for value in values.values():
             if not isinstance(value, str):
-                raise _undecodable(resource, value, f"ObjectMeta.metadata.{field}", "string")
+                raise _undecodable(resource, value, f"ObjectMeta.{field}", "string")
     for field, type_, called in (("finalizers", str, "string"), ("ownerReferences", dict, "v1.OwnerReference")):
         items = metadata.get(field) or []
         if not isinstance(items, list):
-            raise _undecodable(resource, items, f"ObjectMeta.metadata.{field}", f"[]{called}")
+            raise _undecodable(resource, items, f"ObjectMeta.{field}", f"[]{called}")
         for item in items:
             if not isinstance(item, type_):
-                raise _undecodable(resource, item, f"ObjectMeta.metadata.{field}", called)
+                raise _undecodable(resource, item, f"ObjectMeta.{field}", called)
 
 
 def _undecodable(resource: Resource, value: Any, field: str, wanted: str) -> Failure:
-    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
     return bad_request(
         f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
-        f"unmarshal {names.get(type(value), 'null')} into Go struct field {field} of type {wanted}"
+        f"unmarshal {_go_type(value)} into Go struct field {field} of type {wanted}"
     )
+
+
+def _go_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+    return names.get(type(value), "null")
 
 
 def type_causes(resource: Resource, obj: Object) -> list[Cause]:
