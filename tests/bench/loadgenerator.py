@@ -1,7 +1,7 @@
 """Asks an API server as fast as it answers: `python -m bench.loadgenerator` reads a JSON job and prints JSON figures.
 
-A process of its own, and a client that does as little as can be: requests are rendered beforehand, and of an answer only its
-status and its length are read. So what is measured is the server.
+A process of its own, and a client that does as little as can be: requests are rendered beforehand, and of an answer
+only status and length are read. So what is measured is the server.
 """
 
 from __future__ import annotations
