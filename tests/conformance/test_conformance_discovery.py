@@ -110,8 +110,8 @@ async def test_health_and_version(api: Api) -> None:
 @conformance(points.OPENAPI, crds=[crd("Paper", spec_schema(title={"type": "string", "description": "Its title."}))])
 async def test_openapi_v3(api: Api) -> None:
     """`kubectl explain` and client-side validation read this."""
-    index = (await api.get("/openapi/v3", view=lambda body: sorted(body))).ok()["paths"]
-    assert {f"apis/{GROUP}/v1", "api/v1", "apis"} <= index.keys()
+    index = (await api.get("/openapi/v3", view=lambda body: list(body))).ok()["paths"]
+    assert {f"apis/{GROUP}/v1", "api/v1"} <= index.keys()
     url = f"apis/{api.group}/v1"
     await api.eventually("/openapi/v3", lambda answer: url in answer.body["paths"], view=None)
 

@@ -22,4 +22,56 @@ class Difference:
         return re.search(self.where, line) is not None
 
 
-DECLARED: tuple[Difference, ...] = ()
+_RFC_7235 = "RFC 7235: a 401 names the scheme that would help"
+_PROTOBUF = "protobuf is read where kubectl insists on it, written never, and not claimed for custom resources"
+_UNSIGNED = "a version that is no number is the client's mistake, not the server's: 400"
+_GO_TEXT = "the words of Go's decoder for text that is no JSON or YAML"
+_BARE_DETAILS = "a refusal has no empty details"
+_STATUS_PATH = "a mistake in status is named from the root of the object, as everywhere else"
+_DESCRIPTIONS = "the columns of built-in kinds are the same, their descriptions are shorter"
+_TYPED = "built-in kinds are tracked by what was sent, not by the Go struct it is decoded into"
+_RFC_6902 = "RFC 6902: the source of a copy must exist"
+
+DECLARED: tuple[Difference, ...] = (
+    Difference("test_unauthenticated", r"headers\.www-authenticate", _RFC_7235),
+    Difference("test_accept", r"body\.message|headers\.content-type", _PROTOBUF),
+    Difference("test_content_types", r"body\.message", f"{_PROTOBUF}; {_GO_TEXT}"),
+    Difference("test_protobuf_bodies", r"headers\.content-type", _PROTOBUF),
+    Difference("test_protobuf_answers_for_core_kinds", r"headers\.content-type", _PROTOBUF),
+    Difference("test_watch_of_versions_that_are_not", r"=<…> (status|body\.(code|reason))", _UNSIGNED),
+    Difference("test_list_resource_versions", r"(status|body\.(code|reason|message))$", _UNSIGNED),
+    Difference("test_put_without_resource_version", r"(status|body\.(code|reason|message|details))$", _UNSIGNED),
+    Difference("test_pages_refused", r"continue=<…> body\.message", _GO_TEXT),
+    Difference("test_merge_patch_of_no_object", r"PATCH .* body\.message", _GO_TEXT),
+    Difference("test_apply_refusals", r"body\.message", _GO_TEXT),
+    Difference("test_stale_writes", r"body\.details", _BARE_DETAILS),
+    Difference("test_json_patch_that_fails", r"body\.(details|message)$", f"{_BARE_DETAILS}; {_GO_TEXT}"),
+    Difference("test_json_patch_with_a_missing_source", r"PATCH", _RFC_6902),
+    Difference("test_status_is_apart", r"body\.(message|details\.causes\[0\]\.message)", _STATUS_PATH),
+    Difference("test_tables_of_core_kinds", r"columnDefinitions\[\d\]\.description|managedFields", _DESCRIPTIONS),
+    Difference("test_crd_life", r"managedFields\[0\]\.fieldsV1\.f:spec", _TYPED),
+    Difference(
+        "test_field_validation",
+        r"PATCH .*=Strict (status|body)",
+        "a patch that makes an unknown field is refused in the words of a PUT, without the whole object in the message",
+    ),
+    Difference(
+        "test_immutable_and_special_core_objects",
+        r"POST .*/configmaps body\.message",
+        "the types of built-in kinds are checked by a schema, which names the field and the value",
+    ),
+    Difference(
+        "test_wrong_or_missing_kind",
+        r"headers\.warning",
+        "no warning about the fields of a kind or version that is refused anyway",
+    ),
+    Difference("test_uid_mismatch", r"PUT .* body\.message", "there is no etcd key to speak of"),
+    Difference("test_openapi_v3", r"headers\.content-type", "the index of OpenAPI is JSON, and called so"),
+    Difference("test_watch_of_one_object", r"/v1/watch/", "the /watch/ paths were deprecated in Kubernetes 1.11"),
+    Difference("test_map_items", r"body\.message", "the namespace of the request is known when the text is written"),
+    Difference(
+        "test_scale",
+        r"managedFields\[1\]\.time|body\.(message|details)|replicas",
+        "a refused number of replicas is named in the Scale that was sent; every owner has a time",
+    ),
+)

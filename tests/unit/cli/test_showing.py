@@ -103,7 +103,7 @@ def audit(*arguments: str) -> tuple[int, str]:
 def test_a_whole_trail(trail: Path) -> None:
     code, text = audit("verify", str(trail))
     assert code == 0
-    assert "3 records, whole; head 3:" in text
+    assert "3 records, whole\nhead 3:" in text
     head = text.rsplit(maxsplit=1)[1]
     assert audit("verify", str(trail), "--head", head)[0] == 0
     kept = trail.read_bytes().splitlines(keepends=True)

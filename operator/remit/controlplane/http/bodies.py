@@ -10,6 +10,7 @@ import yaml
 
 from remit.controlplane.failures import Failure, bad_request, unsupported_media_type
 from remit.controlplane.http.negotiation import JSON, PROTOBUF, YAML, YAML_TYPES
+from remit.controlplane.schema import duplicate_keys, duplicate_yaml_keys
 from remit.controlplane.schema.protobuf import decode_protobuf
 
 _SHOWN = 30
@@ -34,7 +35,15 @@ def decode(body: bytes, content_type: str, kind: str, *, protobuf: bool = True) 
             return decode_protobuf(body)
         except ValueError as error:
             raise unreadable(kind, str(error), body) from None
-    raise unsupported_media_type((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))
+    raise unsupported_media_type((JSON, YAML, PROTOBUF))
+
+
+def repeated_keys(body: bytes, content_type: str) -> list[str]:
+    """What to say of each key that a readable body has more than once."""
+    media = content_type.split(";")[0].strip().lower() or JSON
+    if media in YAML_TYPES:
+        return duplicate_yaml_keys(body)
+    return [f'duplicate field "{path}"' for path in duplicate_keys(body)] if media == JSON else []
 
 
 def _from_json(body: bytes, kind: str) -> Any:

@@ -97,6 +97,8 @@ class Rule:
             text = f'Invalid value: "{_type_name(value)}": {error} evaluating rule: {self.message or self.source}'
             return Cause("FieldValueInvalid", text, path)
         where = f"{path}{self.field_path}" if path else self.field_path.lstrip(".")
+        if self.reason == "FieldValueInvalid" and not isinstance(value, dict | list):
+            message = f"{orjson.dumps(value).decode()}: {message}"
         return Cause(self.reason, f"{_REASONS[self.reason]}: {message}", where)
 
     def _message(self, context: cel.Context) -> str:
