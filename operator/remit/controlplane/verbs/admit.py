@@ -223,15 +223,16 @@ def _uid_causes(obj: Object, old: Object | None) -> list[Cause]:
 
 def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
     """Metadata, schema, and the resource's own rules. Raises 422 with every cause."""
+    shape = resource.schema.validate(obj, old)
+    if not resource.custom:
+        _refuse_undecodable(resource, shape)
     causes: list[Any] = [
         *type_causes(resource, obj),
         *_uid_causes(obj, old),
         *validate_metadata(obj, namespaced=resource.namespaced, old=old, kind=resource.kind),
-        *resource.schema.validate(obj, old),
+        *shape,
         *resource.check(obj, old),
     ]
-    if causes and not resource.custom:
-        _refuse_undecodable(resource, causes)
     if causes:
         raise invalid(resource.group, obj["kind"], obj["metadata"].get("name") or "", causes)
 
