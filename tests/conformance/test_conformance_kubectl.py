@@ -107,7 +107,7 @@ SESSION = (
     Step("get sprockets", "the server doesn't have a resource type", 1),
     Step("get widget none", "not found", 1),
     Step("apply --server-side -f changed.yaml --field-manager=other", "serverside-applied"),
-    Step("apply --server-side -f widget.yaml --field-manager=third", "conflict", 1),
+    Step("apply --server-side -f widget.yaml --field-manager=third", "conflict", 1, same=False),
     Step("apply --server-side -f widget.yaml --field-manager=third --force-conflicts", "serverside-applied"),
     Step("apply --server-side -f widget.yaml", "serverside-applied"),
     Step('patch widget a --type=merge -p {"spec":{"size":7}}', "patched"),

@@ -194,9 +194,7 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
     out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in missing)
     if raw.get("x-kubernetes-embedded-resource"):
         absent = [name for name in ("apiVersion", "kind") if not value.get(name)]
-        out.extend(
-            Cause("FieldValueRequired", "Required value: must not be empty", _join(path, name)) for name in absent
-        )
+        out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in absent)
     earlier = old if isinstance(old, dict) else {}
     for key, part in value.items():
         child = node.child(key)
