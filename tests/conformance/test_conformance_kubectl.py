@@ -102,7 +102,7 @@ SESSION = (
     Step("apply -f kindless.yaml", "no matches for kind", 1),
     Step("create -f widget.yaml", "already exists", 1),
     Step("create -f generated.yaml", "created"),
-    Step("get gadgets", "the server doesn't have a resource type", 1),
+    Step("get sprockets", "the server doesn't have a resource type", 1),
     Step("get widget none", "not found", 1),
     Step("apply --server-side -f changed.yaml --field-manager=other", "serverside-applied"),
     Step("apply --server-side -f widget.yaml --field-manager=third", "conflict", 1),

@@ -35,7 +35,7 @@ def decode(body: bytes, content_type: str, kind: str, *, protobuf: bool = True) 
             return decode_protobuf(body)
         except ValueError as error:
             raise unreadable(kind, str(error), body) from None
-    raise unsupported_media_type((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))
+    raise unsupported_media_type((JSON, YAML, PROTOBUF))
 
 
 def repeated_keys(body: bytes, content_type: str) -> list[str]:
