@@ -103,7 +103,7 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
     """Prune unknown fields; with fieldValidation Strict they are refused, with Warn the client is told."""
     mode = request.text("fieldValidation", "Warn")
     if mode not in ("Ignore", "Warn", "Strict"):
-        message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
+        message = f'Unsupported value: "{mode}": supported values: "", "Ignore", "Strict", "Warn"'
         options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
     content_type = request.headers.get("Content-Type", "")
