@@ -160,7 +160,7 @@ def not_acceptable(accepted: Sequence[str]) -> Failure:
 
 
 def unauthorized() -> Failure:
-    return Failure(401, "Unauthorized", "Unauthorized", headers={"WWW-Authenticate": 'Bearer realm="remit"'})
+    return Failure(401, "Unauthorized", "Unauthorized")
 
 
 def expired(message: str) -> Failure:

@@ -96,7 +96,7 @@ def _custom(column: dict[str, Any]) -> tuple[dict[str, Any], Cell]:
         found = find(obj)
         if not found:
             return None
-        return " ".join(map(_printed, found)) if type_ == "string" else _typed(type_, found[0], now)
+        return _printed(found[0]) if type_ == "string" else _typed(type_, found[0], now)
 
     return definition, cell
 

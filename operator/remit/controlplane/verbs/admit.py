@@ -103,7 +103,7 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
     """Prune unknown fields; with fieldValidation Strict they are refused, with Warn the client is told."""
     mode = request.text("fieldValidation", "Warn")
     if mode not in ("Ignore", "Warn", "Strict"):
-        message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
+        message = f'Unsupported value: "{mode}": supported values: "", "Ignore", "Strict", "Warn"'
         options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
     content_type = request.headers.get("Content-Type", "")
@@ -223,15 +223,16 @@ def _uid_causes(obj: Object, old: Object | None) -> list[Cause]:
 
 def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
     """Metadata, schema, and the resource's own rules. Raises 422 with every cause."""
+    shape = resource.schema.validate(obj, old)
+    if not resource.custom:
+        _refuse_undecodable(resource, shape)
     causes: list[Any] = [
         *type_causes(resource, obj),
         *_uid_causes(obj, old),
         *validate_metadata(obj, namespaced=resource.namespaced, old=old, kind=resource.kind),
-        *resource.schema.validate(obj, old),
+        *shape,
         *resource.check(obj, old),
     ]
-    if causes and not resource.custom:
-        _refuse_undecodable(resource, causes)
     if causes:
         raise invalid(resource.group, obj["kind"], obj["metadata"].get("name") or "", causes)
 
