@@ -37,8 +37,9 @@ from remit.telemetry import AuditEvent, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
-QUEUED_IS_WORTH_A_WRITE = 5.0
-"""Seconds that a task waits for its turn before status says so. Most never wait that long, and a write costs more."""
+QUEUED_IS_WORTH_A_WRITE = 10.0
+"""Seconds that a task waits for its turn before status says so. The write would only make a burst's queue longer; past
+that, whoever waits wants to know what for."""
 
 
 @dataclass
