@@ -16,11 +16,9 @@ from remit.cli.app import app
 from remit.cli.terminal import harmless
 from remit.telemetry import AuditEvent, AuditLog
 
-NOW = datetime.datetime.now(datetime.UTC)
-
 
 def task(name: str, **status: Any) -> dict[str, Any]:
-    created = (NOW - datetime.timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "ExecutionTask",
