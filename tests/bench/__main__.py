@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import signal
+import sys
 
 from rich.console import Console
 
@@ -22,6 +24,7 @@ def main() -> None:
     chosen = parser.parse_args().sections or SECTIONS
     if unknown := set(chosen) - set(SECTIONS):
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers that were started are stopped
     console = Console(highlight=False)
     console.print(machine(), "")
     for name in chosen:
