@@ -10,6 +10,7 @@ import orjson
 from remit.controlplane.schema import cel
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.formats import conforms
+from remit.controlplane.schema.jsontypes import json_type
 from remit.controlplane.schema.structural import Node
 
 MISSING: Final = object()
@@ -34,25 +35,6 @@ def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
         else:
             _rules(node, value, old, "", causes)
     return causes
-
-
-def json_type(value: Any) -> str:
-    """The JSON name of a value's type."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case _:
-            return "object"
 
 
 def correlated(node: Node, value: list[Any], old: Any) -> Iterator[tuple[Any, Any]]:
