@@ -42,7 +42,7 @@ transcript: $(VENV)/.runs ## Write what the demo prints into the README
 	$(BIN)/python tests/transcript.py
 
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
-	$(PYTEST) tests/bench -s
+	@PYTHONPATH=tests $(BIN)/python -m bench $(SECTIONS)
 
 clean: ## Remove what was built, .venv included
 	rm -rf $(VENV) .coverage* htmlcov dist build .*_cache .hypothesis .benchmarks

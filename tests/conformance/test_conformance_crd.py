@@ -90,7 +90,6 @@ async def test_crds_refused(api: Api) -> None:
         "bad column path": changed(
             versions=[{**version, "additionalPrinterColumns": [{"name": "A", "type": "string", "jsonPath": "a["}]}]
         ),
-        "bad selectable": changed(versions=[{**version, "selectableFields": [{"jsonPath": ".spec.none"}]}]),
     }
     for what, body in wrong.items():
         answer = await api.post(CRDS, body)

@@ -164,7 +164,7 @@ async def test_terminating_namespace(api: Api) -> None:
     refused = await api.post(things, configmap("late"))
     refused.refused(403, "Forbidden", "because it is being terminated")
     assert refused.causes(403) == {("metadata.namespace", "NamespaceTerminating")}
-    (await api.merge(f"{things}/held", {"metadata": {"labels": {"a": "b"}}})).ok()
+    (await api.merge(f"{things}/held", {"metadata": {"labels": {"a": "b"}}}, view=None)).ok()
     await api.eventually(f"{things}/free", lambda answer: answer.status == 404)
     (await api.get(space, view=None)).ok()
     (await api.merge(f"{things}/held", {"metadata": {"finalizers": None}}, view=None)).ok()

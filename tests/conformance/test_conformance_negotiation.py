@@ -100,7 +100,8 @@ async def test_access_reviews(api: Api) -> None:
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes},
     }
-    assert (await api.post(reviews, body)).ok(201)["status"]["allowed"] is True
+    asked = await api.post(reviews, body, view=lambda body: (body["kind"], body["spec"], body["status"]))
+    assert asked.ok(201)["status"]["allowed"] is True
     spec = field(1, field(1, field(1, api.namespace) + field(2, "get") + field(5, "pods")))
     raw = envelope("authorization.k8s.io/v1", "SelfSubjectAccessReview", field(2, spec[2:]))
     answer = await api.post(reviews, raw, content_type=PROTOBUF, accept=JSON, view=lambda body: body["status"])

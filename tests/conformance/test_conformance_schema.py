@@ -27,10 +27,11 @@ async def test_field_validation(api: Api) -> None:
         422, "Invalid", "fieldValidation"
     )
     path = f"{api.widgets}/warn"
-    (await api.merge(path, {"spec": {"siez": 3}}, fieldValidation="Strict")).refused(422, "Invalid", "unknown field")
-    (await api.json_patch(path, {"op": "add", "path": "/spec/siez", "value": 3}, fieldValidation="Strict")).refused(
-        422, "Invalid", "unknown field"
-    )
+    for strict in (
+        await api.merge(path, {"spec": {"siez": 3}}, fieldValidation="Strict"),
+        await api.json_patch(path, {"op": "add", "path": "/spec/siez", "value": 3}, fieldValidation="Strict"),
+    ):
+        assert strict.status in {400, 422} and 'unknown field "spec.siez"' in strict.body["message"].replace("\\", "")
     assert (await api.merge(path, {"spec": {"siez": 3}})).warnings
     top = widget("top") | {"extra": 1, "status": {"nothing": 1}}
     (await api.post(api.widgets, top, fieldValidation="Strict")).refused(400, "BadRequest", 'unknown field "extra"')

@@ -111,7 +111,7 @@ async def test_initial_events_refused(api: Api) -> None:
         {"resourceVersionMatch": "NotOlderThan"},
         {"sendInitialEvents": True, "resourceVersionMatch": "NotOlderThan"},
     ):
-        answer = await api.get(api.widgets, watch=True, timeoutSeconds=1, **query)
+        answer = await api.get(api.widgets, watch=True, timeoutSeconds=1, view=None, **query)
         assert answer.status in {200, 422}, query
     answer = await api.get(api.widgets, sendInitialEvents=True, resourceVersionMatch="NotOlderThan")
     answer.refused(422, "Invalid", "sendInitialEvents")

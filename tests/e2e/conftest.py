@@ -27,7 +27,7 @@ spec:
 @pytest.fixture(scope="session")
 def sandbox() -> None:
     ability = probe_host().abilities[Layer.NAMESPACES]
-    require("bubblewrap", ability.available, ability.remedy)
+    require("bwrap", ability.available, ability.remedy)
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ def test_the_audit_trail_is_whole_and_readable(up: RemitUp) -> None:
     finish(up, "audited", "true")
     verified = up.remit("audit", "verify", "--state-dir", str(up.state_dir))
     assert verified.returncode == 0
-    assert "whole; head " in verified.stdout
+    assert "whole\nhead " in verified.stdout
     shown = up.remit("audit", "show", "--state-dir", str(up.state_dir), "--task", "audited").stdout.splitlines()
     assert [line.split()[2:4] for line in shown] == [["decision", "Allowed"], ["execution", "Completed"]]
     assert "sh -c true" in shown[0]

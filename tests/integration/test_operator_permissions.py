@@ -21,7 +21,7 @@ from support import Kubectl, wait_until
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "system:serviceaccount:remit-system:remit"
-SELDOM = {("commandpolicies.remit.dev", "get"), ("executiontasks.remit.dev", "get")}
+SELDOM = {(f"{plural}.remit.dev", "get") for plural in ("commandpolicies", "deployments", "executiontasks")}
 """Granted for the moment when somebody else wrote in between."""
 
 AUDIT_POLICY = {
@@ -29,6 +29,12 @@ AUDIT_POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata"}],
+}
+RELEASE = {
+    "apiVersion": "remit.dev/v1alpha1",
+    "kind": "Deployment",
+    "metadata": {"name": "shop"},
+    "spec": {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["python3", "app.py"]}}},
 }
 SHORT_LIVED = {
     "apiVersion": "remit.dev/v1alpha1",
@@ -119,6 +125,8 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubec
         for name in ("hello", "greeter"):
             run("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
             assert run("get", "executiontask", name, "-o", "jsonpath={.status.phase}") == "Succeeded", log.read_text()
+        run("create", "-f", "-", given=RELEASE)
+        run("wait", "--for=condition=Stalled", "deployments.remit.dev/shop", "--timeout=60s")
         run("create", "-f", "-", given=SHORT_LIVED)
         run("wait", "--for=delete", "executiontask/short-lived", "--timeout=60s")
         wait_until(lambda: run("get", "events", "-o", "name"), "an Event")

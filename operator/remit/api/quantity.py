@@ -58,6 +58,18 @@ def _check(value: Any) -> Any:
 Quantity = Annotated[
     str | int,
     BeforeValidator(_check),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": PATTERN, "minimum": 0}),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            # A rule and not a pattern: its message is one that a person can act on.
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"type(self) == int ? self >= 0 : self.matches(r'{PATTERN}')",
+                    "message": "must be a quantity, such as 500m, 0.5, 256Mi or 2G",
+                }
+            ],
+        }
+    ),
 ]
 """A Kubernetes quantity as users write it; `parse_quantity` gives its number."""

@@ -52,7 +52,7 @@ def verify(
     for problem in report.problems:
         typer.secho(f"{where}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
     verdict = "whole" if report.ok else "NOT whole"
-    typer.echo(f"{where}: {report.records} records, {verdict}; head {report.head.seq}:{report.head.hash}")
+    typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head.seq}:{report.head.hash}")
     raise typer.Exit(0 if report.ok else 1)
 
 

@@ -69,7 +69,9 @@ class Follower:
             self._narrate(task)
             if task.status.phase is not None and task.status.phase.final:
                 return task
-            await self.observed.changed(within=POLL_SECONDS if self._open else None)
+            # Also before the run has a directory: an attempt is in status before it is on disk.
+            going = any(attempt.finished_at is None for attempt in task.status.attempts)
+            await self.observed.changed(within=POLL_SECONDS if going else None)
 
     def _show(self, task: ExecutionTask, attempt: AttemptStatus) -> None:
         shown = self._open.get(attempt.number) or self._find(task, attempt)

@@ -40,9 +40,7 @@ def get(
     selector: Annotated[
         str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
     ] = "",
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Draw the table anew each second until interrupted.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until interrupted.")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="The form.")] = Form.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
@@ -113,16 +111,15 @@ async def _objects(
 async def _watch(
     connection: Connection, resource: Resource, namespace: str | None, name: str | None, selector: str, form: Form
 ) -> None:
-    """Draw the table anew each second, ages included."""
+    """Look again each second."""
     from remit.cli import tables
     from remit.errors import ApiError
 
     plural = "tasks" if resource.plural == "executiontasks" else "policies"
-    with tables.live() as screen:
+    with tables.Watch(plural, wide=form is Form.WIDE, namespaces=namespace is None) as screen:
         while True:
             try:
-                objects = await _objects(connection, resource, namespace, name, selector)
-                screen.update(tables.table(plural, objects, wide=form is Form.WIDE, namespaces=namespace is None))
+                screen.update(await _objects(connection, resource, namespace, name, selector))
             except ApiError as error:
                 if not error.retryable:
                     raise

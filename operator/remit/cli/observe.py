@@ -64,7 +64,7 @@ class Observed:
         if current is None or current["metadata"]["uid"] != metadata.uid:
             self._stop(RemitError(f"task {self.task.key} was deleted"))
             return
-        self._see(current)
+        self.see(current)
         async for type_, obj in self._kube.watch(
             TASKS,
             metadata.namespace,
@@ -75,9 +75,10 @@ class Observed:
                 self._stop(RemitError(f"task {self.task.key} was deleted"))
                 return
             if type_ in {"ADDED", "MODIFIED"}:
-                self._see(obj)
+                self.see(obj)
 
-    def _see(self, obj: Object) -> None:
+    def see(self, obj: Object) -> None:
+        """A newer state of the task."""
         self.task = ExecutionTask.parse(obj)
         self._changed.set()
 

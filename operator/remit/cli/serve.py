@@ -18,7 +18,7 @@ from remit.cli.signals import stop_requested
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError, InvalidInput, RemitError
 from remit.reconcilers.kube import CRDS, NAMESPACES, Access, Kube
-from remit.reconcilers.operator import running_operator
+from remit.reconcilers.operator import Operator, running_operator
 from remit.reconcilers.settings import Settings, default_state_dir
 from remit.telemetry import Redactor, configure
 from remit.telemetry.logs import Format
@@ -69,7 +69,7 @@ async def everything(
                 merge(control_plane.kubeconfig, kubeconfig)
             access = await Access.load(control_plane.kubeconfig)
             await _furnish(access, settings.operator_namespace)
-            async with running_operator(access, settings, redactor) as operator:
+            async with _operator(access, settings, redactor) as operator:
                 _welcome(control_plane, kubeconfig, operator.health.port)
                 await _until(stop, control_plane.failed, operator.failed)
                 log.info("stopping; once more stops at once")
@@ -81,7 +81,7 @@ async def operator(settings: Settings, redactor: Redactor, kubeconfig: Path | No
     started = asyncio.Event()
 
     async def operate() -> None:
-        async with running_operator(access, settings, redactor) as running:
+        async with _operator(access, settings, redactor) as running:
             started.set()
             log.info("the operator is at work", server=access.server, metrics=f"port {running.health.port}")
             await _until(stop, running.failed)
@@ -96,6 +96,20 @@ async def operator(settings: Settings, redactor: Redactor, kubeconfig: Path | No
             working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
+
+
+@contextlib.asynccontextmanager
+async def _operator(access: Access, settings: Settings, redactor: Redactor) -> AsyncIterator[Operator]:
+    """The operator at work. Raises `RemitError` where its metrics cannot be served."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            running = await stack.enter_async_context(running_operator(access, settings, redactor))
+        except OSError as error:
+            address = f"{settings.health_host}:{settings.health_port}"
+            raise RemitError(
+                f"cannot serve metrics on {address}: {error.strerror or error}; choose another --metrics-address"
+            ) from None
+        yield running
 
 
 @contextlib.asynccontextmanager

@@ -39,8 +39,38 @@ def console() -> Console:
     return probe if probe.is_terminal else Console(highlight=False, width=10_000)
 
 
-def live() -> Live:
-    return Live(console=console(), auto_refresh=False, transient=False, vertical_overflow="visible")
+class Watch:
+    """A table that is drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a context manager."""
+
+    def __init__(self, plural: str, *, wide: bool, namespaces: bool) -> None:
+        self._plural, self._wide, self._namespaces = plural, wide, namespaces
+        self._console = console()
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible")
+        self._shown: dict[str, str] = {}
+
+    def __enter__(self) -> Watch:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, objects: Sequence[Object]) -> None:
+        if self._console.is_terminal:
+            self._live.update(self._table(objects), refresh=True)
+            return
+        versions = {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in objects}
+        changed = [obj for obj in objects if self._shown.get(uid := obj["metadata"]["uid"]) != versions[uid]]
+        if changed:
+            drawn = self._table(changed)
+            drawn.show_header = not self._shown
+            self._console.print(drawn)
+            self._console.file.flush()
+        self._shown = versions
+
+    def _table(self, objects: Sequence[Object]) -> Table:
+        return table(self._plural, objects, wide=self._wide, namespaces=self._namespaces)
 
 
 def show(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool) -> None:

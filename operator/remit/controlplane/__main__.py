@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from remit.controlplane.server import ControlPlane
 from remit.errors import RemitError
@@ -35,6 +38,15 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     arguments = parser.parse_args()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,  # without local variables: they may hold secrets
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for the ready line
+    )
     try:
         asyncio.run(serve(arguments.state, arguments.host, arguments.port))
     except RemitError as error:

@@ -160,7 +160,7 @@ def not_acceptable(accepted: Sequence[str]) -> Failure:
 
 
 def unauthorized() -> Failure:
-    return Failure(401, "Unauthorized", "Unauthorized", headers={"WWW-Authenticate": 'Bearer realm="remit"'})
+    return Failure(401, "Unauthorized", "Unauthorized")
 
 
 def expired(message: str) -> Failure:
@@ -180,6 +180,11 @@ def too_large_revision(asked: int, current: int) -> Failure:
 
 def body_too_large(limit: int) -> Failure:
     return Failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
+
+
+def too_many_operations(limit: int, given: int) -> Failure:
+    message = f"The allowed maximum operations in a JSON patch is {limit}, got {given}"
+    return Failure(413, "RequestEntityTooLarge", f"Request entity too large: {message}")
 
 
 def internal(message: str) -> Failure:

@@ -138,40 +138,51 @@ class Runner:
         await asyncio.gather(*(going.task for going in self._going.values()), return_exceptions=True)
 
     async def _run(self, attempt: Attempt, cancel: asyncio.Event) -> None:
-        run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
+        try:
+            with self.redactor.holding(attempt.secrets):
+                result = await self._kept(attempt, cancel)
+        except Exception:
+            log.exception("an attempt broke down", attempt=attempt.request.id)
+            result = _failed("InternalError", "the operator failed to run it; its log says why")
+        going = self._going.pop(attempt.uid)
+        if going.abandoned:
+            self.store.forget(attempt.namespace, attempt.uid)
+        else:
+            self._results[attempt.request.id] = result
+        self.on_ended(attempt.key)
+
+    async def _kept(self, attempt: Attempt, cancel: asyncio.Event) -> AttemptResult:
+        """Run it, keep what it says, and store how it ended."""
+        try:
+            run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
+        except OSError as error:
+            return _failed("BackendError", f"the run store cannot be written: {error.strerror}")
         writer = OutputWriter(
             run.path,
             max_bytes=attempt.max_output_bytes,
             tail_bytes=attempt.tail_bytes,
             secrets=attempt.secrets,
         )
-        with self.redactor.holding(attempt.secrets):
-            result = await self._result(attempt, run, writer, cancel)
-        going = self._going[attempt.uid]
-        if result.reason == CANCELLED and going.asked == INTERRUPTED:
+        result = await self._result(attempt, run, writer, cancel)
+        if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
             message = "the operator was shut down while this attempt was running; nothing of it is alive"
             result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
-        output = writer.close()
-        result = result.model_copy(update={"output": output, "output_digest": writer.digest})
-        if going.abandoned:
-            self.store.forget(attempt.namespace, attempt.uid)
-        else:
+        result = result.model_copy(update={"output": writer.close(), "output_digest": writer.digest})
+        try:
             await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
-            self._results[attempt.request.id] = result
-        del self._going[attempt.uid]
-        self.on_ended(attempt.key)
+        except OSError:
+            # It is known as long as this process lives, which is long enough to write status.
+            log.exception("how an attempt ended could not be stored", attempt=attempt.request.id)
+        return result
 
     async def _result(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
-        """Run it, and put whatever comes of it in the words of status."""
+        """Run it, and put what the backend says of it in the words of status."""
         try:
             return await self._outcome(attempt, run, writer, cancel)
         except SandboxUnavailable as error:
             return _failed("SandboxUnavailable", str(error))
         except RemitError as error:
             return _failed("BackendError", str(error))
-        except Exception:
-            log.exception("an attempt broke down", attempt=attempt.request.id)
-            return _failed("InternalError", "the operator failed to run it; its log says why")
 
     async def _outcome(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
         backend = self.backends[attempt.backend]

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
+import yaml
 
 from remit.api import GROUP, VERSION
 from remit.errors import ApiError, RemitError
@@ -89,6 +90,11 @@ class Access:
         except config.ConfigException as error:
             raise RemitError(
                 f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
+            ) from None
+        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):  # the loader checks little
+            raise RemitError(
+                f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is not a kubeconfig; "
+                "mend it, or name another one with --kubeconfig"
             ) from None
         return cls(
             server=configuration.host,

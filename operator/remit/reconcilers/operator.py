@@ -23,8 +23,9 @@ from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.policy import Limits
 from remit.reconcilers.cache import Cache, key_of
+from remit.reconcilers.deployments import DeploymentNotice
 from remit.reconcilers.events import Recorder
-from remit.reconcilers.kube import POLICIES, TASKS, Access, Kube, Resource
+from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.settings import Settings
@@ -36,7 +37,7 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
-WATCHED = (TASKS, POLICIES)
+WATCHED = (TASKS, POLICIES, DEPLOYMENTS)
 
 
 @contextlib.asynccontextmanager
@@ -74,6 +75,7 @@ class Operator:
     runner: Runner
     tasks: TaskReconciler
     policies: Policies
+    deployments: DeploymentNotice
     audit: AuditLog
     events: Recorder
     metrics: Metrics
@@ -113,9 +115,9 @@ class Operator:
             events=events,
         )
         operator: Operator
-        watcher = Watcher(
-            kube.access, WATCHED, lambda *event: operator.on_event(*event), namespaces=settings.namespaces
-        )
+        # Ceilings live in the operator's own namespace, whether or not its tasks are served.
+        namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
+        watcher = Watcher(kube.access, WATCHED, lambda *event: operator.on_event(*event), namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -125,6 +127,7 @@ class Operator:
             runner=runner,
             tasks=tasks,
             policies=policies,
+            deployments=DeploymentNotice(kube, cache, metrics),
             audit=audit,
             events=events,
             metrics=metrics,
@@ -156,9 +159,9 @@ class Operator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 await self.queue.drain()
-        for task in self._background:
+        for task in (going := list(self._background)):
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*going, return_exceptions=True)
         await self.policies.write_status()
         await self.events.drain()
 
@@ -169,6 +172,7 @@ class Operator:
         self._background.append(task)
 
     def _on_background_end(self, task: asyncio.Task[Any]) -> None:
+        self._background.remove(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             log.error("the operator cannot go on", part=task.get_name(), error=str(error))
             self.failed.set_exception(error)
@@ -176,6 +180,8 @@ class Operator:
     def on_event(self, plural: str, type_: str | None, obj: dict[str, Any]) -> None:
         """What a watch saw, or what was there when it began."""
         key = key_of(obj)
+        if plural != POLICIES.plural and not self._serves(obj["metadata"]["namespace"]):
+            return
         if type_ == "DELETED":
             if self.cache.remove(plural, key, obj["metadata"].get("uid")) is not None:
                 self._on_gone(plural, key, obj)
@@ -192,6 +198,8 @@ class Operator:
     def _on_changed(self, plural: str, key: str) -> None:
         if plural == TASKS.plural:
             self.queue.add(key)
+        elif plural == DEPLOYMENTS.plural:
+            self.spawn(self.deployments.reconcile(key), f"deployment {key}")
         else:
             self.policies.changed()
 
@@ -199,12 +207,15 @@ class Operator:
         if plural == TASKS.plural:
             self.tasks.deleted(obj)
             self.queue.add(key)
-        else:
+        elif plural == POLICIES.plural:
             self.policies.changed()
+
+    def _serves(self, namespace: str) -> bool:
+        return not self.settings.namespaces or namespace in self.settings.namespaces
 
     async def resync(self) -> None:
         """List everything, look at everything, and forget what is gone: an expired watch reports no deletions."""
-        for resource in (POLICIES, TASKS):
+        for resource in (POLICIES, TASKS, DEPLOYMENTS):
             known = {key: self.cache.get(resource.plural, key) for key in self.cache.keys(resource.plural)}
             for key in self.cache.replace(resource.plural, await self._list(resource), frozenset(known)):
                 obj = self.cache.get(resource.plural, key)
@@ -235,8 +246,7 @@ class Operator:
         """Remove what is kept of tasks that are no more."""
         alive = {obj["metadata"]["uid"] for obj in self.cache.all(TASKS.plural)}
         for namespace, uid in list(self.runner.store.tasks()):
-            served = not self.settings.namespaces or namespace in self.settings.namespaces
-            if served and uid not in alive and not self.runner.running(uid):
+            if self._serves(namespace) and uid not in alive and not self.runner.running(uid):
                 self.runner.store.forget(namespace, uid)
 
 

@@ -37,8 +37,9 @@ from remit.telemetry import AuditEvent, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
-QUEUED_IS_WORTH_A_WRITE = 5.0
-"""Seconds that a task waits for its turn before status says so. Most never wait that long, and a write costs more."""
+QUEUED_IS_WORTH_A_WRITE = 10.0
+"""Seconds that a task waits for its turn before status says so. The write would only make a burst's queue longer; past
+that, whoever waits wants to know what for."""
 
 
 @dataclass
@@ -56,6 +57,8 @@ class TaskReconciler:
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _writer: StatusWriter = field(init=False)
+    _audited: set[str] = field(default_factory=set)
+    """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
@@ -181,17 +184,24 @@ class TaskReconciler:
             output=result.output,
             sandbox=result.sandbox,
         )
-        await self.audit.append_async(_execution(task, obj, attempt.id, result))
+        if attempt.id not in self._audited:
+            await self.audit.append_async(_execution(task, obj, attempt.id, result))
+            self._audited.add(attempt.id)
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)
-            self.runner.forget(attempt.id)
+            self._forget(attempt.id)
             return look_again
         status = progress.backing_off(task, what_follows, now)
         await self._writer.write(obj, status)
-        self.runner.forget(attempt.id)
+        self._forget(attempt.id)
         self.events.record(obj, "Warning", "BackOff", f"attempt {attempt.number} {what_follows.message}")
         return (what_follows.when - now).total_seconds()
+
+    def _forget(self, attempt_id: str) -> None:
+        """Status tells how the attempt ended: nothing of it is needed here any more."""
+        self.runner.forget(attempt_id)
+        self._audited.discard(attempt_id)
 
     async def _finish(
         self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,10 @@ class Answer:
     @cached_property
     def body(self) -> Any:
         # Not every JSON document is called one: an index of OpenAPI comes as text/plain.
-        return json.loads(self.raw) if self.raw[:1] in b"{[" else self.raw.decode(errors="backslashreplace")
+        try:
+            return json.loads(self.raw)
+        except ValueError:
+            return self.raw.decode(errors="backslashreplace")
 
     @property
     def media_type(self) -> str:
@@ -55,7 +59,8 @@ class Answer:
 
     @property
     def warnings(self) -> list[str]:
-        return self.headers.get("warning", [])
+        """Each warning, whether it came in a header of its own or with others."""
+        return [text for header in self.headers.get("warning", []) for text in re.split(r", (?=299 )", header)]
 
     def header(self, name: str) -> str:
         return ", ".join(self.headers.get(name.lower(), []))

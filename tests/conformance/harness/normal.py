@@ -13,11 +13,12 @@ from typing import Any
 
 from conformance.harness.client import Answer
 
-HEADERS = ("content-type", "warning", "cache-control", "vary", "www-authenticate", "allow", "location")
+HEADERS = ("content-type", "warning", "cache-control", "www-authenticate", "allow", "location")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z")
+_CHOSEN = re.compile(r"((?:resourceVersion|continue|hash)=)[^&]{3,}")
 _AGE = re.compile(r"\d+(ms|[smhd])")
-_CAUSES = re.compile(r"is invalid: \[.*\]$", re.DOTALL)
-_VERSIONS_IN_TEXT = re.compile(r"((?:resource version|ResourceVersion)[^:(]*[:(] ?)\d+(?: \(\d+\))?")
+_CAUSES = re.compile(r"is invalid: .*$", re.DOTALL)
+_VERSIONS_IN_TEXT = re.compile(r"((?:resource version|ResourceVersion)[^:(]*[:(] ?)\d+(?: \(\d+\)|, current: \d+)?")
 
 
 @dataclass
@@ -32,9 +33,16 @@ class Relations:
         return self.names[value]
 
 
+def request(answer: Answer) -> str:
+    """What was asked, without the values that a server chose."""
+    return _CHOSEN.sub(r"\1<…>", answer.request)
+
+
 def normal(answer: Answer, relations: Relations) -> dict[str, Any]:
     """The comparable part of `answer`: status, headers and body."""
-    headers = {name: sorted(answer.headers[name]) for name in HEADERS if name in answer.headers}
+    headers = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+    if answer.warnings:
+        headers["warning"] = sorted(answer.warnings)
     if answer.view is None:
         return {"status": answer.status, "headers": headers}
     return {"status": answer.status, "headers": headers, "body": _value("", answer.view(answer.body), relations)}
@@ -54,22 +62,25 @@ def _value(key: str, value: Any, relations: Relations) -> Any:
 
 def _object(value: dict[str, Any], relations: Relations) -> dict[str, Any]:
     known = {}
-    for key in sorted(value, key=lambda key: (key != "metadata", key)):
-        known[key] = _value(key, value[key], relations)
-    if "generateName" in value and value.get("name", "").startswith(value["generateName"]):
-        known["name"] = value["generateName"] + "*" * (len(value["name"]) - len(value["generateName"]))
+    for key in sorted(value, key=lambda key: (key not in {"metadata", "uid"}, key)):
+        # Ownership of list items is keyed by what they hold: `k:{"uid":"…"}`.
+        known[_text("", key, relations)] = _value(key, value[key], relations)
+    if (prefix := value.get("generateName", "")[:58]) and value.get("name", "").startswith(prefix):
+        known["name"] = prefix + "*" * (len(value["name"]) - len(prefix))
     version = value.get("resourceVersion")
     if isinstance(version, str) and version.isdigit() and version != "0":
         # A list's version is the store's: it moves with writes that are no part of the scenario.
         known["resourceVersion"] = relations.name("rv", version) if "uid" in value else "<current>"
-    if len((value.get("details") or {}).get("causes", [])) > 1:
-        known["message"] = _CAUSES.sub("is invalid: […]", known["message"])
+    if len((known.get("details") or {}).get("causes", [])) > 1:
+        known["message"] = _CAUSES.sub("is invalid: (see causes)", known["message"])
     return known
 
 
 def _list(key: str, items: list[Any]) -> list[Any]:
-    """Lists whose order a real server leaves to chance are sorted."""
-    if key in {"causes", "managedFields", "verbs"}:
+    """Lists whose order a real server leaves to chance are sorted; a cause that it repeats is one."""
+    if key == "causes":
+        return sorted({repr(item): item for item in items}.values(), key=repr)
+    if key in {"managedFields", "verbs"}:
         return sorted(items, key=repr)
     if key == "cells":
         return ["<age>" if isinstance(item, str) and _AGE.fullmatch(item) else item for item in items]

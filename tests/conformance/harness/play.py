@@ -12,7 +12,7 @@ import aiohttp
 
 from conformance.harness.client import CRDS, Answer, Api, Object
 from conformance.harness.differences import DECLARED
-from conformance.harness.normal import Relations, normal
+from conformance.harness.normal import Relations, normal, request
 from conformance.harness.points import FORTY
 from conformance.harness.servers import Server
 from conformance.harness.widget import WIDGET, in_group
@@ -116,13 +116,13 @@ def _compare(scenario: str, judge: list[Answer], candidate: list[Answer]) -> Non
 def _differences(judge: list[Answer], candidate: list[Answer]) -> Iterator[tuple[str, str]]:
     relations = Relations(), Relations()
     for real, ours in zip_longest(judge, candidate):
-        if real is None or ours is None or real.request != ours.request:
-            asked = [answer.request if answer else "nothing" for answer in (real, ours)]
+        if real is None or ours is None or request(real) != request(ours):
+            asked = [request(answer) if answer else "nothing" for answer in (real, ours)]
             yield "transcript", f"kube-apiserver was asked {asked[0]}, embedded {asked[1]}"
             return
         known = normal(real, relations[0]), normal(ours, relations[1])
         for path, theirs, our in _walk("", *known):
-            yield f"{real.request} {path}", f"kube-apiserver {theirs!r}, embedded {our!r}"
+            yield f"{request(real)} {path}", f"kube-apiserver {theirs!r}, embedded {our!r}"
 
 
 def _walk(path: str, real: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -31,6 +31,7 @@ class Server:
     """A running API server. `traits` names what it can be asked beyond the plain API:
 
     `controllers`        namespaces are emptied and owned objects collected
+    `cel-checker`        CEL rules are type-checked and their cost is estimated when a CRD is created
     `old-discovery`      aggregated discovery is also served as v2beta1, which Kubernetes 1.36 no longer does
     `protobuf-refusals`  protobuf for a custom resource is refused, where Kubernetes 1.36 drops the connection
     """
@@ -124,14 +125,15 @@ def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
         "disable_admission_plugins": "ServiceAccount",
     }
     apiserver = _command("kube-apiserver", **settings | flags)
-    traits = frozenset({"controllers"} if find_asset("kube-controller-manager") else ())
+    controllers_found = find_asset("kube-controller-manager") is not None
+    traits = frozenset({"cel-checker", "controllers"} if controllers_found else {"cel-checker"})
     with ExitStack() as running:
         running.enter_context(_running(etcd, state / "etcd.log"))
         process = running.enter_context(_running(apiserver, state / "kube-apiserver.log"))
         process.wait_until(ca.exists)
         server = Server("kube-apiserver", f"https://127.0.0.1:{port}", TOKEN, ca, traits)
         process.wait_until(lambda: _ready(server))
-        if traits:
+        if controllers_found:
             config = server.kubeconfig(state / "kubeconfig")
             controllers = _command(
                 "kube-controller-manager",

@@ -54,7 +54,8 @@ async def test_a_task_succeeds_in_three_writes(world: World) -> None:
     assert "namespaces" in status["sandbox"]["layers"]
     (attempt,) = status["attempts"]
     assert attempt["finishedAt"] > attempt["startedAt"]
-    assert attempt["usage"]["maxMemoryBytes"] > 0
+    if "cgroup" in status["sandbox"]["layers"]:  # elsewhere so short a run is over before it is looked at
+        assert attempt["usage"]["maxMemoryBytes"] > 0
     assert {kind: count for (verb, kind), count in writes.items() if kind != "CommandPolicy"} == {
         "ExecutionTask": 2,
         "Event": 1,

@@ -80,7 +80,7 @@ def without_cgroups(host: Host) -> Host:
 @pytest.fixture(scope="session")
 def host() -> Host:
     found = probe_host()
-    require("bubblewrap", found.bubblewrap, found.abilities[Layer.NAMESPACES].detail)
+    require("bwrap", found.bubblewrap, found.abilities[Layer.NAMESPACES].detail)
     require("system-python", Path(PYTHON).exists(), f"{PYTHON} runs the hostile programs")
     return found
 

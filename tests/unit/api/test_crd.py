@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from remit.api import crd
+from remit.controlplane.schema import Schema
 
 CRDS = crd.crds()
 BY_KIND = {definition["spec"]["names"]["kind"]: definition for definition in CRDS}
@@ -83,11 +84,14 @@ def test_status_says_nothing_until_the_operator_does() -> None:
     assert filled == []
 
 
-def test_quantities_are_numbers_or_strings() -> None:
+@pytest.mark.parametrize(("quantity", "right"), [("512Mi", True), (7, True), ("5Q", False), (-7, False), ("", False)])
+def test_quantities_are_numbers_or_strings_and_a_wrong_one_is_told_in_words(quantity: object, right: bool) -> None:
     memory = at("ExecutionTask", ".spec.resources.memory")
     assert memory["x-kubernetes-int-or-string"] is True
-    assert memory["minimum"] == 0
-    assert memory["pattern"].startswith("^[0-9]+")
+    causes = Schema.compile({"type": "object", "properties": {"memory": memory}}).validate({"memory": quantity})
+    shown = json.dumps(quantity)
+    words = f"Invalid value: {shown}: must be a quantity, such as 500m, 0.5, 256Mi or 2G"
+    assert [cause.message for cause in causes] == ([] if right else [words])
 
 
 def test_rules_that_look_at_the_old_object_stay_out_of_lists() -> None:

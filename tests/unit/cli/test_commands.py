@@ -108,6 +108,17 @@ def test_failures_are_one_line_on_standard_error(
     assert said in err
 
 
+@pytest.mark.parametrize("text", ["", "hello", "foo: [", "clusters: 5\ncontexts: {}", "\0"])
+def test_a_file_that_is_no_kubeconfig_is_one_line(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["remit", "get", "--kubeconfig", str(tmp_path / "config")])
+    with pytest.raises(SystemExit, match="1"):
+        program.main()
+    assert capsys.readouterr().err.endswith("is not a kubeconfig; mend it, or name another one with --kubeconfig\n")
+
+
 def test_a_mistake_of_our_own_is_one_line_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

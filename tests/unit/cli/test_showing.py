@@ -16,11 +16,9 @@ from remit.cli.app import app
 from remit.cli.terminal import harmless
 from remit.telemetry import AuditEvent, AuditLog
 
-NOW = datetime.datetime.now(datetime.UTC)
-
 
 def task(name: str, **status: Any) -> dict[str, Any]:
-    created = (NOW - datetime.timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "ExecutionTask",
@@ -103,7 +101,7 @@ def audit(*arguments: str) -> tuple[int, str]:
 def test_a_whole_trail(trail: Path) -> None:
     code, text = audit("verify", str(trail))
     assert code == 0
-    assert "3 records, whole; head 3:" in text
+    assert "3 records, whole\nhead 3:" in text
     head = text.rsplit(maxsplit=1)[1]
     assert audit("verify", str(trail), "--head", head)[0] == 0
     kept = trail.read_bytes().splitlines(keepends=True)

@@ -38,12 +38,13 @@ class Stage:
     server: int
     """The process id of `remit up`."""
 
-    def alive(self, command: list[str]) -> int:
-        """How many processes below `remit up` run `command`."""
-        found = 0
+    def below(self, command: list[str]) -> list[psutil.Process]:
+        """The processes below `remit up` that run `command`."""
+        found = []
         for process in psutil.Process(self.server).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                found += process.cmdline() == command
+                if process.cmdline() == command:
+                    found.append(process)
         return found
 
     def say(self, text: str) -> None:

@@ -44,16 +44,13 @@ def _output(stage: Stage) -> None:
 def _denial(stage: Stage) -> None:
     stage.say("No policy allows the second. It is denied, and says why.")
     stage.run("kubectl wait --for=condition=Finished executiontask/wipe")
-    stage.run(
-        "kubectl get executiontask wipe -o jsonpath='{.status.phase}: {.status.message}{\"\\n\"}' | fold -s -w 100"
-    )
+    stage.run("kubectl get et wipe -o jsonpath='{.status.phase}: {.status.message}{\"\\n\"}'")
 
 
 def _retry(stage: Stage) -> None:
-    stage.say("The third fails twice. It is tried again after half a second, then after a second.")
+    stage.say("The third fails twice. It is tried again after a second, then after two.")
     stage.run("kubectl wait --for=condition=Finished executiontask/flaky")
-    attempts = '{range .status.attempts[*]}{.number} {.reason} {.exitCode}{"\\n"}{end}'
-    stage.run(f"kubectl get executiontask flaky -o jsonpath='{attempts}'")
+    stage.run("kubectl get et flaky -o jsonpath='{.status.attempts[*].reason}{\"\\n\"}'")
     stage.run("kubectl remit logs flaky --attempt 1; kubectl remit logs flaky")
 
 
@@ -61,13 +58,15 @@ def _timeout(stage: Stage) -> None:
     stage.say("This one ignores SIGTERM and hides a child in another session. It has five seconds.")
     stage.run("cat stubborn.yaml")
     stage.run("kubectl apply -f stubborn.yaml")
-    until(lambda: stage.alive(_STUBBORN) == 2, "the stubborn task's two processes")
-    stage.say(f"Seen from outside: {stage.alive(_STUBBORN)} processes '{' '.join(_STUBBORN)}' are alive.")
+    until(lambda: len(stage.below(_STUBBORN)) == 2, "the stubborn task's two processes")
+    seen = stage.below(_STUBBORN)
+    stage.say(f"Seen from outside: {len(seen)} processes '{' '.join(_STUBBORN)}' are alive.")
     stage.run("kubectl wait --for=condition=Finished executiontask/stubborn")
-    stage.run("kubectl get executiontask stubborn -o jsonpath='{.status.message}{\"\\n\"}'")
-    if stage.alive(_STUBBORN):
+    stage.run("kubectl get et stubborn -o jsonpath='{.status.message}{\"\\n\"}'")
+    alive = [process for process in seen if process.is_running()]
+    if alive:
         raise RemitError("processes of the stubborn task outlived it")
-    stage.say(f"Seen from outside: {stage.alive(_STUBBORN)} processes '{' '.join(_STUBBORN)}' are alive.")
+    stage.say(f"Seen from outside: {len(alive)} of them are alive.")
 
 
 def _cancel(stage: Stage) -> None:
@@ -84,7 +83,7 @@ def _look_back(stage: Stage) -> None:
     stage.say("The fields explain themselves.")
     stage.run("kubectl explain executiontask.spec.retry")
     stage.say("Every decision and every run is in a chain of hashes that shows any change.")
-    stage.run("remit audit verify state/audit/audit.jsonl | fold -w 100")
+    stage.run("remit audit verify state/audit/audit.jsonl")
 
 
 def _check(stage: Stage) -> None:

@@ -10,9 +10,13 @@ import yaml
 
 from remit.controlplane.failures import Failure, bad_request, unsupported_media_type
 from remit.controlplane.http.negotiation import JSON, PROTOBUF, YAML, YAML_TYPES
+from remit.controlplane.schema import duplicate_keys, duplicate_yaml_keys
 from remit.controlplane.schema.protobuf import decode_protobuf
 
 _SHOWN = 30
+_FRACTION = re.compile(rb"\d(\.0*[,\s}\]eE]|[eE])")
+_EXACT = 1e21
+"""From here on Go writes an exponent."""
 _GO_TYPE = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 
 
@@ -34,17 +38,38 @@ def decode(body: bytes, content_type: str, kind: str, *, protobuf: bool = True) 
             return decode_protobuf(body)
         except ValueError as error:
             raise unreadable(kind, str(error), body) from None
-    raise unsupported_media_type((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))
+    raise unsupported_media_type((JSON, YAML, PROTOBUF))
+
+
+def repeated_keys(body: bytes, content_type: str) -> list[str]:
+    """What to say of each key that a readable body has more than once."""
+    media = content_type.split(";")[0].strip().lower() or JSON
+    if media in YAML_TYPES:
+        return duplicate_yaml_keys(body)
+    return [f'duplicate field "{path}"' for path in duplicate_keys(body)] if media == JSON else []
 
 
 def _from_json(body: bytes, kind: str) -> Any:
     try:
-        return orjson.loads(body)
+        parsed = orjson.loads(body)
+        return _as_written_by_go(parsed) if _FRACTION.search(body) else parsed
     except orjson.JSONDecodeError as error:
         why = f"couldn't get version/kind; json parse error: {json_mistake(error, body)}"
         if kind == "DeleteOptions":
             raise bad_request(why) from None
         raise unreadable(kind, why, body) from None
+
+
+def _as_written_by_go(value: Any) -> Any:
+    """2.0 and 1e3 are 2 and 1000 once Go has read and written them: an `integer` may be given so."""
+    match value:
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+        case dict():
+            return {key: _as_written_by_go(item) for key, item in value.items()}
+        case list():
+            return [_as_written_by_go(item) for item in value]
+    return value
 
 
 def json_mistake(error: orjson.JSONDecodeError, body: bytes) -> str:

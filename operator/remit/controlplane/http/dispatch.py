@@ -55,9 +55,7 @@ class Dispatcher:
         if request.method == "POST" and not path.name and (review := self._review(path, request)):
             return review
         target = self._target(path)
-        accepted = negotiate(
-            request.headers.get("Accept", ""), pretty=request.flag("pretty"), protobuf=not target.resource.custom
-        )
+        accepted = negotiate(request.headers.get("Accept", ""), pretty=request.flag("pretty"))
         if target.resource.deprecated:
             request.warnings.append(target.resource.deprecated)
         if request.method in ("GET", "HEAD"):

@@ -61,7 +61,7 @@ _SHAPES: dict[str, Shape] = {
 _PLAIN = Accepted()
 
 
-def negotiate(header: str, *, pretty: bool = False, protobuf: bool = True) -> Accepted:
+def negotiate(header: str, *, pretty: bool = False) -> Accepted:
     """Raises 406 when nothing the client accepts can be given."""
     if header in ("", "*/*", JSON) and not pretty:
         return _PLAIN
@@ -76,4 +76,4 @@ def negotiate(header: str, *, pretty: bool = False, protobuf: bool = True) -> Ac
         version = parameters.get("v", "v1")
         if shape and parameters.get("g", "meta.k8s.io") == "meta.k8s.io" and version in ("v1", "v1beta1"):
             return Accepted(shape, version, in_yaml, pretty)
-    raise not_acceptable((JSON, YAML, PROTOBUF) if protobuf else (JSON, YAML))
+    raise not_acceptable((JSON, YAML, PROTOBUF))

@@ -76,7 +76,7 @@ class Request:
         mode = self.query.get("dryRun")
         if mode and mode != "All":
             options = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}
-            why = f'Unsupported value: "{mode}": supported values: "All"'
+            why = f'Unsupported value: ["{mode}"]: supported values: "All"'
             causes = [("FieldValueNotSupported", why, "dryRun")]
             raise invalid("meta.k8s.io", options.get(self.method, "DeleteOptions"), "", causes)
         return bool(mode)

@@ -11,10 +11,9 @@ def review(plural: str, body: dict[str, Any]) -> dict[str, Any] | None:
     """The answered review, or None when there is no such review."""
     match plural:
         case "selfsubjectaccessreviews":
-            status: dict[str, Any] = {"allowed": True, "reason": "the holder of the token may do everything"}
-            return _answer("authorization.k8s.io/v1", "SelfSubjectAccessReview", body, status)
+            return _answer("authorization.k8s.io/v1", "SelfSubjectAccessReview", body, {"allowed": True})
         case "selfsubjectrulesreviews":
-            status = {
+            status: dict[str, Any] = {
                 "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
                 "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
                 "incomplete": False,
@@ -26,7 +25,7 @@ def review(plural: str, body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _answer(api_version: str, kind: str, body: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"kind": kind, "apiVersion": api_version, "metadata": {"creationTimestamp": None}}
+    answer: dict[str, Any] = {"kind": kind, "apiVersion": api_version, "metadata": {}}
     if "spec" in body:
         answer["spec"] = body["spec"]
     return answer | {"status": status}

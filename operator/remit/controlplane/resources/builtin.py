@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 from remit.controlplane import schema
-from remit.controlplane.resources.events import EVENTS_VIEW
+from remit.controlplane.failures import bad_request
+from remit.controlplane.resources.events import EVENTS_VIEW, check_event
 from remit.controlplane.resources.resource import ALL_VERBS, Resource
 from remit.controlplane.storage import Object
 
@@ -47,6 +48,7 @@ def builtin_resources() -> list[Resource]:
             short_names=("ev",),
             selectable_fields=_EVENT_FIELDS,
             create_on_update=True,
+            check=check_event,
         ),
         _builtin(
             "",
@@ -129,7 +131,14 @@ def _settle_namespace(obj: Object, old: Object | None) -> None:
 
 
 def _prepare_secret(obj: Object, old: Object | None) -> None:
-    """`stringData` is for writing only: it is merged into `data`."""
+    """`stringData` is for writing only: it is merged into `data`, which is base64."""
+    for text in (obj.get("data") or {}).values():
+        try:
+            base64.b64decode(text, validate=True)
+        except (ValueError, TypeError):
+            raise bad_request(
+                'Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 0'
+            ) from None
     texts = obj.pop("stringData", None)
     if isinstance(texts, dict):
         encoded = {key: base64.b64encode(str(text).encode()).decode() for key, text in texts.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from remit.controlplane.resources.resource import Conversion
+from remit.controlplane.schema import Cause
 from remit.controlplane.storage import Object
 
 _RENAMED = {
@@ -14,6 +17,7 @@ _RENAMED = {
     "count": "deprecatedCount",
     "reportingComponent": "reportingController",
 }
+_ABOUT = "involvedObject.namespace"
 _BACK = {new: old for old, new in _RENAMED.items()}
 
 
@@ -28,6 +32,14 @@ def _to_view(obj: Object) -> Object:
 
 def _to_storage(obj: Object) -> Object:
     return _rename(obj, _BACK, "v1")
+
+
+def check_event(obj: Object, old: Object | None) -> list[Any]:
+    """An Event lives beside what it is about."""
+    about = (obj.get("involvedObject") or {}).get("namespace") or ""
+    if about == obj["metadata"].get("namespace") or not about:
+        return []
+    return [Cause("FieldValueInvalid", f'Invalid value: "{about}": does not match event.namespace', _ABOUT)]
 
 
 EVENTS_VIEW = Conversion(_to_view, _to_storage)

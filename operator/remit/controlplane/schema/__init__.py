@@ -5,7 +5,7 @@ from remit.controlplane.schema.causes import Cause, Invalid
 from remit.controlplane.schema.columns import Columns
 from remit.controlplane.schema.core import core_schema
 from remit.controlplane.schema.crd import default_crd, validate_crd
-from remit.controlplane.schema.duplicates import duplicate_keys
+from remit.controlplane.schema.duplicates import duplicate_keys, duplicate_yaml_keys
 from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.schema.openapi import openapi_v3
@@ -28,6 +28,7 @@ __all__ = [
     "decode_protobuf",
     "default_crd",
     "duplicate_keys",
+    "duplicate_yaml_keys",
     "openapi_v2_protobuf",
     "openapi_v3",
     "parse_field_selector",

@@ -64,7 +64,7 @@ def server_side_apply(
     At the main endpoint of a resource with a status subresource, the caller leaves `status` out of `config`.
     Raises `ApplyConflict` unless `force`, and `ApiError` for a `config` that cannot be applied.
     """
-    if config.get("metadata", {}).get("managedFields"):
+    if config.get("metadata", {}).get("managedFields") is not None:
         raise ApiError("metadata.managedFields must be nil", status=400, reason="BadRequest")
     rules = fieldset.object_schema(schema.raw if schema else None)
     wanted = {**config, "metadata": {k: v for k, v in config.get("metadata", {}).items() if k != "managedFields"}}

@@ -20,6 +20,7 @@ import orjson
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
 from remit.controlplane.schema.formats import parse_date_time, parse_duration
+from remit.controlplane.schema.jsontypes import json_type
 
 ToCel = Callable[[Any, "frozenset[str] | None"], Any]
 
@@ -94,9 +95,11 @@ class Rule:
                 return None
             message = self._message(context)
         except Exception as error:
-            text = f'Invalid value: "{_type_name(value)}": {error} evaluating rule: {self.message or self.source}'
+            text = f'Invalid value: "{json_type(value)}": {error} evaluating rule: {self.message or self.source}'
             return Cause("FieldValueInvalid", text, path)
         where = f"{path}{self.field_path}" if path else self.field_path.lstrip(".")
+        if self.reason == "FieldValueInvalid" and not isinstance(value, dict | list):
+            message = f"{orjson.dumps(value).decode()}: {message}"
         return Cause(self.reason, f"{_REASONS[self.reason]}: {message}", where)
 
     def _message(self, context: cel.Context) -> str:
@@ -248,19 +251,3 @@ def _text(value: str, format_: str | None) -> Any:
         wanted = "Timestamp" if format_ == "date-time" else "Duration"
         raise Inconvertible(f"type conversion error from 'string' to 'google.protobuf.{wanted}'") from None
     return value
-
-
-def _type_name(value: Any) -> str:
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case _:
-            return "object"

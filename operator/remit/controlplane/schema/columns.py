@@ -41,12 +41,15 @@ class Columns:
             if isinstance(source, str)
             else [_custom(c) for c in source or [_AGE]]
         )
-        self.definitions: list[dict[str, Any]] = [_NAME, *(definition for definition, _ in declared)]
-        self._cells = [cell for _, cell in declared]
+        name = _path(".metadata.name")
+        # An Event is read for what happened: its name comes last, and only in the wide form.
+        columns = [*declared, ({**_NAME, "priority": 1}, name)] if source == "Event" else [(_NAME, name), *declared]
+        self.definitions: list[dict[str, Any]] = [definition for definition, _ in columns]
+        self._cells = [cell for _, cell in columns]
 
     def cells(self, obj: dict[str, Any], now: datetime.datetime) -> list[Any]:
-        """The row for `obj`, name first. What is not there is null."""
-        return [obj["metadata"].get("name"), *(cell(obj, now) for cell in self._cells)]
+        """The row for `obj`, in the order of the definitions. What is not there is null."""
+        return [cell(obj, now) for cell in self._cells]
 
 
 def human_duration(span: datetime.timedelta) -> str:
@@ -93,7 +96,7 @@ def _custom(column: dict[str, Any]) -> tuple[dict[str, Any], Cell]:
         found = find(obj)
         if not found:
             return None
-        return " ".join(map(_printed, found)) if type_ == "string" else _typed(type_, found[0], now)
+        return _printed(found[0]) if type_ == "string" else _typed(type_, found[0], now)
 
     return definition, cell
 

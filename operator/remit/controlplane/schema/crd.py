@@ -39,7 +39,7 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
         or not isinstance(spec.get("versions"), list)
     ):
         return []  # the schema of CRDs has said so already
-    causes = [*_names(crd, spec), *_versions(spec)]
+    causes = [*_names(spec), *_versions(spec)]
     if spec.get("preserveUnknownFields"):
         causes.append(
             invalid_value("spec.preserveUnknownFields", True, "must be false in order to use defaults in the schema")
@@ -50,10 +50,19 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
         )
     if old is not None:
         causes += _unchanged(spec, old["spec"])
+    else:
+        causes += _named(crd, spec)
     return causes
 
 
-def _names(crd: Raw, spec: Raw) -> list[Cause]:
+def _named(crd: Raw, spec: Raw) -> list[Cause]:
+    plural, group, name = spec["names"].get("plural"), spec.get("group"), crd["metadata"].get("name")
+    if not plural or not group or name == f"{plural}.{group}":
+        return []
+    return [invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group')]
+
+
+def _names(spec: Raw) -> list[Cause]:
     names, group = spec["names"], spec.get("group") or ""
     causes = (
         [invalid_value("spec.group", group, why) for why in subdomain(group)] if group else [required("spec.group")]
@@ -70,10 +79,6 @@ def _names(crd: Raw, spec: Raw) -> list[Cause]:
     plural = names.get("plural") or ""
     if plural and plural != plural.lower():
         causes += [invalid_value("spec.names.plural", plural, why) for why in label_name(plural)]
-    expected = f"{plural}.{group}"
-    if plural and group and crd["metadata"].get("name") != expected:
-        message = 'must be spec.names.plural+"."+spec.group'
-        causes.append(invalid_value("metadata.name", crd["metadata"].get("name"), message))
     if names.get("kind") and names.get("kind") == names.get("listKind"):
         causes.append(invalid_value("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
     if spec.get("scope") not in {"Cluster", "Namespaced"}:

@@ -1,10 +1,12 @@
-"""Keys that a JSON document writes twice: the last one wins, so the first was lost without a word."""
+"""Keys that a document writes twice: the last one wins, so the first was lost without a word."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from typing import Any
+
+import yaml
 
 
 class _Map(dict[str, Any]):
@@ -33,4 +35,26 @@ def duplicate_keys(raw: bytes) -> list[str]:
                 walk(child, f"{path}[{index}]")
 
     walk(json.loads(raw, object_pairs_hook=build), "")
+    return found
+
+
+def duplicate_yaml_keys(raw: bytes) -> list[str]:
+    """What Kubernetes' YAML reader says of each key written again. `raw` is known to parse as YAML."""
+    found: list[str] = []
+
+    def walk(node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    found.append(f'line {key.start_mark.line + 1}: key "{key.value}" already set in map')
+                seen.add(str(key.value))
+                walk(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                walk(item)
+
+    root = yaml.compose(raw, Loader=yaml.SafeLoader)
+    if root is not None:
+        walk(root)
     return found

@@ -33,7 +33,7 @@ def validate_metadata(
         *_labels(metadata.get("labels") or {}),
         *_annotations(metadata.get("annotations") or {}),
         *_owners(metadata.get("ownerReferences") or []),
-        *_finalizers(metadata.get("finalizers") or []),
+        *_finalizers(metadata.get("finalizers") or [], builtin="/" not in obj.get("apiVersion", "")),
     ]
     if old is not None:
         causes += _transition(metadata, old.get("metadata") or {})
@@ -141,12 +141,12 @@ def _owners(references: list[dict[str, Any]]) -> list[Cause]:
     return causes
 
 
-def _finalizers(finalizers: list[str]) -> list[Cause]:
+def _finalizers(finalizers: list[str], *, builtin: bool) -> list[Cause]:
     field = "metadata.finalizers"
     causes: list[Cause] = []
     for index, finalizer in enumerate(finalizers):
         causes += _each(field, finalizer, naming.qualified_name(finalizer))
-        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+        if builtin and "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
             why = "name is neither a standard finalizer name nor is it fully qualified"
             causes.append(invalid_value(f"{field}[{index}]", finalizer, why))
     if {"orphan", "foregroundDeletion"} <= set(finalizers):

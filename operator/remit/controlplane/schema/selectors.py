@@ -183,7 +183,8 @@ class _LabelParser:
                 values.add(word)
                 expects_value = False
             else:
-                self._expected(word, ", expected: ',' or ')'")
+                wanted = "',', ')' or identifier" if expects_value else "',' or ')'"
+                self._expected(word, f", expected: {wanted}")
 
     def _identifier(self) -> str:
         word = self._take()

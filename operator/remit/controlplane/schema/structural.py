@@ -130,6 +130,11 @@ def _check(schema: dict[str, Any], path: str, causes: list[Cause], *, root: bool
     if list_type == "map" and not schema.get("x-kubernetes-list-map-keys"):
         refuse("FieldValueRequired", "Required value: must not be empty if x-kubernetes-list-type is map",
                "x-kubernetes-list-map-keys")  # fmt: skip
+    items: Any = schema.get("items")
+    granular = list_type == "set" and isinstance(items, dict) and items.get("type") == "object"
+    if granular and items.get("x-kubernetes-map-type") != "atomic":
+        message = 'Invalid value: "granular": must be atomic as item of a list with x-kubernetes-list-type=set'
+        refuse("FieldValueInvalid", message, "items.x-kubernetes-map-type")
     for word in ("allOf", "anyOf", "oneOf"):
         for number, part in enumerate(schema.get(word, ())):
             _check_logic(part, f"{path}.{word}[{number}]", causes)

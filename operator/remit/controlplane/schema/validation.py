@@ -10,6 +10,7 @@ import orjson
 from remit.controlplane.schema import cel
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.formats import conforms
+from remit.controlplane.schema.jsontypes import json_type
 from remit.controlplane.schema.structural import Node
 
 MISSING: Final = object()
@@ -34,25 +35,6 @@ def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
         else:
             _rules(node, value, old, "", causes)
     return causes
-
-
-def json_type(value: Any) -> str:
-    """The JSON name of a value's type."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case _:
-            return "object"
 
 
 def correlated(node: Node, value: list[Any], old: Any) -> Iterator[tuple[Any, Any]]:
@@ -118,19 +100,26 @@ def _type_fits(node: Node, value: Any) -> bool:
 
 
 def _string(node: Node, value: str, path: str, out: list[Cause]) -> None:
+    """Only the first mistake in length or pattern is told."""
     raw = node.raw
     if (most := raw.get("maxLength")) is not None and len(value) > most:
         out.append(Cause("FieldValueTooLong", f"Too long: may not be more than {most} bytes", path))
-    if (least := raw.get("minLength")) is not None and len(value) < least:
+    elif (least := raw.get("minLength")) is not None and len(value) < least:
         out.append(_invalid(value, f"{path} in body should be at least {least} chars long", path))
-    if node.pattern is not None and not node.pattern.search(value):
+    elif node.pattern is not None and not node.pattern.search(value):
         out.append(_invalid(value, f"{path} in body should match '{raw['pattern']}'", path))
     if (format_ := raw.get("format")) and not conforms(value, format_):
         message = f"Invalid value: {_quoted(value)}: {path} in body must be of type {format_}: {_quoted(value)}"
         out.append(Cause("FieldValueTypeInvalid", message, path))
 
 
+_BITS = {"int32": 31, "int64": 63}
+
+
 def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> None:
+    bits = _BITS.get(raw.get("format", ""))
+    if bits and not -(2**bits) <= value < 2**bits:
+        out.append(_invalid(value, f"should be an integer of format {raw['format']}", path))
     if (least := raw.get("minimum")) is not None:
         if raw.get("exclusiveMinimum") and value <= least:
             out.append(_invalid(value, f"{path} in body should be greater than {least}", path))
@@ -185,6 +174,9 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
         out.append(_invalid(len(value), f"{path} in body should have at least {least} properties", path))
     missing = [name for name in node.required if name not in value]
     out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in missing)
+    if raw.get("x-kubernetes-embedded-resource"):
+        absent = [name for name in ("apiVersion", "kind") if not value.get(name)]
+        out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in absent)
     earlier = old if isinstance(old, dict) else {}
     for key, part in value.items():
         child = node.child(key)

@@ -15,10 +15,10 @@ from remit.controlplane.failures import (
     invalid,
     not_found,
 )
-from remit.controlplane.http.bodies import missing_kind, not_an_object
+from remit.controlplane.http.bodies import missing_kind, not_an_object, repeated_keys
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
-from remit.controlplane.schema import Cause, duplicate_keys
+from remit.controlplane.schema import Cause
 from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
@@ -53,7 +53,7 @@ def check_type(resource: Resource, obj: Any, raw: bytes = b"") -> Object:
     elif not isinstance(metadata, dict):
         raise bad_request(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
+            f"json: cannot unmarshal {_go_type(metadata)} into Go value of type v1.ObjectMeta"
         )
     else:
         _check_metadata_types(resource, metadata)
@@ -64,29 +64,33 @@ def _check_metadata_types(resource: Resource, metadata: Object) -> None:
     """Types first: everything else counts on them. Raises 400, as Kubernetes does for what it cannot decode."""
     for field in _TEXTS:
         if not isinstance(metadata.get(field) or "", str):
-            raise _undecodable(resource, metadata[field], f"ObjectMeta.metadata.{field}", "string")
+            raise _undecodable(resource, metadata[field], f"ObjectMeta.{field}", "string")
     for field in ("labels", "annotations"):
         values = metadata.get(field) or {}
         if not isinstance(values, dict):
-            raise _undecodable(resource, values, f"ObjectMeta.metadata.{field}", "map[string]string")
+            raise _undecodable(resource, values, f"ObjectMeta.{field}", "map[string]string")
         for value in values.values():
             if not isinstance(value, str):
-                raise _undecodable(resource, value, f"ObjectMeta.metadata.{field}", "string")
+                raise _undecodable(resource, value, f"ObjectMeta.{field}", "string")
     for field, type_, called in (("finalizers", str, "string"), ("ownerReferences", dict, "v1.OwnerReference")):
         items = metadata.get(field) or []
         if not isinstance(items, list):
-            raise _undecodable(resource, items, f"ObjectMeta.metadata.{field}", f"[]{called}")
+            raise _undecodable(resource, items, f"ObjectMeta.{field}", f"[]{called}")
         for item in items:
             if not isinstance(item, type_):
-                raise _undecodable(resource, item, f"ObjectMeta.metadata.{field}", called)
+                raise _undecodable(resource, item, f"ObjectMeta.{field}", called)
 
 
 def _undecodable(resource: Resource, value: Any, field: str, wanted: str) -> Failure:
-    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
     return bad_request(
         f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
-        f"unmarshal {names.get(type(value), 'null')} into Go struct field {field} of type {wanted}"
+        f"unmarshal {_go_type(value)} into Go struct field {field} of type {wanted}"
     )
+
+
+def _go_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+    return names.get(type(value), "null")
 
 
 def type_causes(resource: Resource, obj: Object) -> list[Cause]:
@@ -99,12 +103,15 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
     """Prune unknown fields; with fieldValidation Strict they are refused, with Warn the client is told."""
     mode = request.text("fieldValidation", "Warn")
     if mode not in ("Ignore", "Warn", "Strict"):
-        message = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
+        message = f'Unsupported value: "{mode}": supported values: "", "Ignore", "Strict", "Warn"'
         options = "CreateOptions" if request.method == "POST" else "UpdateOptions"
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
-    mistakes = [f'duplicate field "{path}"' for path in duplicate_keys(raw)] if raw and mode != "Ignore" else []
+    content_type = request.headers.get("Content-Type", "")
+    mistakes = repeated_keys(raw, content_type) if raw and mode != "Ignore" else []
     mistakes += [f'unknown field "{path}"' for path in resource.schema.prune(obj)]
     if mode == "Strict" and mistakes:
+        if mistakes[0].startswith("line "):
+            mistakes[0] = f"yaml: unmarshal errors:\n  {mistakes[0]}"
         raise bad_request(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             f"strict decoding error: {', '.join(mistakes)}"
@@ -216,15 +223,16 @@ def _uid_causes(obj: Object, old: Object | None) -> list[Cause]:
 
 def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
     """Metadata, schema, and the resource's own rules. Raises 422 with every cause."""
+    shape = resource.schema.validate(obj, old)
+    if not resource.custom:
+        _refuse_undecodable(resource, shape)
     causes: list[Any] = [
         *type_causes(resource, obj),
         *_uid_causes(obj, old),
         *validate_metadata(obj, namespaced=resource.namespaced, old=old, kind=resource.kind),
-        *resource.schema.validate(obj, old),
+        *shape,
         *resource.check(obj, old),
     ]
-    if causes and not resource.custom:
-        _refuse_undecodable(resource, causes)
     if causes:
         raise invalid(resource.group, obj["kind"], obj["metadata"].get("name") or "", causes)
 

@@ -43,6 +43,11 @@ class DeleteOptions:
         if propagation and orphan is not None:
             why = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
             raise _invalid_options("FieldValueInvalid", why, "propagationPolicy")
+        dry_run = options.get("dryRun") or []
+        if dry_run not in ([], ["All"]):
+            shown = ", ".join(f'"{stage}"' for stage in dry_run)
+            why = f'Unsupported value: [{shown}]: supported values: "All"'
+            raise _invalid_options("FieldValueNotSupported", why, "dryRun")
         preconditions = options.get("preconditions") or {}
         return cls(
             propagation=propagation,

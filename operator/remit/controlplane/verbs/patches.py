@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from remit.controlplane.failures import bad_request, unsupported_media_type
+from remit.controlplane.failures import bad_request, too_many_operations, unsupported_media_type
 from remit.controlplane.resources import Resource
 from remit.controlplane.schema.patches import apply_json_patch, apply_merge_patch, apply_strategic
 from remit.controlplane.storage import Object
@@ -15,6 +15,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+MOST_OPERATIONS = 10_000
 
 
 def patch_type(resource: Resource, content_type: str) -> str:
@@ -35,6 +36,8 @@ def patched(resource: Resource, media: str, body: bytes, obj: Object) -> Any:
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from None
     if media == JSON_PATCH:
+        if isinstance(patch, list) and len(patch) > MOST_OPERATIONS:
+            raise too_many_operations(MOST_OPERATIONS, len(patch))
         return apply_json_patch(obj, patch)
     if media == STRATEGIC_MERGE_PATCH:
         return apply_strategic(obj, patch, resource.kind)

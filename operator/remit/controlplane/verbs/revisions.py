@@ -63,6 +63,8 @@ def check_list_revision(request: Request) -> tuple[int, str]:
         causes.append(
             ("FieldValueForbidden", "Forbidden: sendInitialEvents is forbidden for list", "sendInitialEvents")
         )
+    if request.text("continue") and revision not in ("", "0"):
+        raise bad_request("specifying resource version is not allowed when using continue")
     if causes:
         raise invalid("meta.k8s.io", "ListOptions", "", causes)
     return parse_revision(revision), match

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from remit.controlplane.failures import bad_request, invalid
+from remit.controlplane.failures import bad_request, internal, invalid
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Object
@@ -34,7 +34,7 @@ def _show(resource: Resource, obj: Object) -> Object:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: metadata[key] for key in kept if key in metadata},
-        "spec": {} if replicas is None else {"replicas": replicas},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }
 
@@ -43,7 +43,12 @@ def get_scale(cluster: Cluster, target: Target) -> Object:
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    return _show(target.resource, convert(target.resource, record.load()))
+    obj = convert(target.resource, record.load())
+    assert target.resource.scale is not None  # noqa: S101 - the path is served only where there is one
+    path = target.resource.scale.spec_replicas
+    if _at(obj, path) is None:
+        raise internal(f'the spec replicas field ".{path}" does not exist')
+    return _show(target.resource, obj)
 
 
 def _live(cluster: Cluster, target: Target) -> Object:

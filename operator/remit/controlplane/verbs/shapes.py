@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from remit.controlplane.failures import bad_request
 from remit.controlplane.http.negotiation import Accepted
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Object
@@ -33,6 +34,9 @@ def table(
     columns: bool = True,
 ) -> Object:
     """A meta.k8s.io Table. `include` is the includeObject option: None, Metadata or Object."""
+    if include not in ("", "None", "Metadata", "Object"):
+        why = f"Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+        raise bad_request(f"Unable to convert to Table as requested: includeObject: {why}")
     rows = []
     for obj in objects:
         row: dict[str, Any] = {"cells": resource.columns.cells(obj, now)}

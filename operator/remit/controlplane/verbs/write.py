@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from remit.controlplane.failures import (
-    Failure,
     already_exists,
     bad_request,
     being_deleted,
@@ -27,6 +26,9 @@ from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
 from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
 from remit.controlplane.verbs.patches import patched
+
+LONGEST_MANAGER = 128
+"""Bytes of a field manager's name."""
 
 
 class Written(NamedTuple):
@@ -117,8 +119,11 @@ def replace(
     if _same(obj, old):
         return Written(200, old)
     metadata = obj["metadata"]
-    finished = bool(metadata.get("deletionTimestamp")) and not _held(obj)
-    return Written(200, _put(cluster, resource, obj, request, remove=finished))
+    if metadata.get("deletionTimestamp") and not _held(obj):
+        if not request.dry_run:
+            cluster.store.remove(resource.stored_as, to_storage(resource, old))
+        return Written(200, obj)  # with the version it had: the deletion's own is seen by watches only
+    return Written(200, _put(cluster, resource, obj, request))
 
 
 def _held(obj: Object) -> bool:
@@ -127,13 +132,18 @@ def _held(obj: Object) -> bool:
 
 
 def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, request: Request) -> Written:
-    """JSON patch, merge patch, strategic merge patch; server-side apply is in `apply.py`."""
+    """JSON patch, merge patch, strategic merge patch."""
+    _check_patch_options(request, applied=False)
     resource = target.resource
     live = _live(cluster, target)
     if live is None:
         raise resource.not_found(target.name)
     old = convert(resource, live.load())
-    obj = admit.check_type(resource, patched(resource, content_type, body, convert(resource, live.load())), body)
+    result = patched(resource, content_type, body, convert(resource, live.load()))
+    if resource.custom and isinstance(result, dict) and result.get("apiVersion") != resource.api_version:
+        why = f'Invalid value: "{result.get("apiVersion", "")}": must be {resource.api_version}'
+        raise invalid("", resource.kind, target.name, [("FieldValueInvalid", why, "apiVersion")])
+    obj = admit.check_type(resource, result, body)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request)
     return replace(cluster, target, old, obj, request)
@@ -142,12 +152,15 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
 def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Written:
     """Server-side apply: create the object, or merge into it what the manager owns."""
     resource = target.resource
+    manager = _check_patch_options(request, applied=True)
+    if isinstance(config, dict) and config.get("kind") and config.get("apiVersion"):
+        given = config["apiVersion"], config["kind"]
+        if given != (resource.api_version, resource.kind):
+            raise bad_request(f"invalid object type: {given[0]}, Kind={given[1]}")
     config = admit.check_type(resource, config)
     admit.check_place(target, config)
-    manager = request.text("fieldManager")
-    if not manager:
-        cause = ("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
-        raise _patch_options(cause)
+    if config["metadata"].get("managedFields") is not None:
+        raise bad_request("metadata.managedFields must be nil")
     admit.check_fields(resource, config, request)
     live = _live(cluster, target)
     if live is None and target.subresource:
@@ -173,8 +186,20 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     return replace(cluster, target, old, obj, request, applied=True)
 
 
-def _patch_options(cause: tuple[str, str, str]) -> Failure:
-    return invalid("meta.k8s.io", "PatchOptions", "", [cause])
+def _check_patch_options(request: Request, *, applied: bool) -> str:
+    """The field manager. Raises 422 for options that do not fit the type of the patch."""
+    manager = request.text("fieldManager")
+    causes = []
+    if applied and not manager:
+        causes.append(("FieldValueRequired", "Required value: is required for apply patch", "fieldManager"))
+    if not applied and "force" in request.query:
+        causes.append(("FieldValueForbidden", "Forbidden: may not be specified for non-apply patch", "force"))
+    if len(manager.encode()) > LONGEST_MANAGER:
+        why = f"Too long: may not be more than {LONGEST_MANAGER} bytes"
+        causes.append(("FieldValueTooLong", why, "fieldManager"))
+    if causes:
+        raise invalid("meta.k8s.io", "PatchOptions", "", causes)
+    return manager
 
 
 def _live(cluster: Cluster, target: Target) -> Record | None:
@@ -189,8 +214,12 @@ def _isolate(resource: Resource, subresource: str, obj: Object, old: Object) -> 
     return _with_status(obj, old) if resource.status else obj
 
 
+def _without_status(obj: Object) -> Object:
+    return {key: value for key, value in obj.items() if key != "status"}
+
+
 def _with_status(obj: Object, source: Object) -> Object:
-    result = {key: value for key, value in obj.items() if key != "status"}
+    result = _without_status(obj)
     if "status" in source:
         result["status"] = source["status"]
     return result
@@ -214,6 +243,10 @@ def _timeless(obj: Object) -> Object:
 
 
 def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, request: Request) -> None:
+    if target.resource.status and not target.subresource:
+        # The main endpoint does not own status, not even what its default put there. Metadata stays shared.
+        old = old and _without_status(old)
+        obj = _without_status(obj)
     track_update(
         old,
         obj,
@@ -227,15 +260,12 @@ def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, re
         obj["metadata"].pop("managedFields", None)
 
 
-def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request, *, remove: bool = False) -> Object:
+def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request) -> Object:
     """Hand the object to the store, unless this is a dry run; the result is what the client is shown."""
     stored = to_storage(resource, obj)
     admit.check_size(orjson.dumps(stored))
     if request.dry_run:
         return obj
-    if remove:
-        cluster.store.remove(resource.stored_as, stored)
-    else:
-        cluster.store.put(resource.stored_as, stored)
+    cluster.store.put(resource.stored_as, stored)
     obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
     return obj

@@ -1,0 +1,49 @@
+"""What a benchmark finds, and how it is printed."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One table: a row a contestant or a measure, the first column its name."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
+
+    def show(self, console: Console) -> None:
+        table = Table(title=self.title, title_justify="left", title_style="bold", caption=self.note or None)
+        table.caption_justify = "left"
+        for at, column in enumerate(self.columns):
+            table.add_column(column, justify="left" if at == 0 else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table, "")
+
+
+def machine() -> str:
+    """What the figures depend on besides the code."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{os.cpu_count()} cores, Linux {os.uname().release}, load {load} at the start"
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Of two values or more."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def ratio(value: float, baseline: float | None) -> str:
+    return f"{value / baseline:.2f}×" if baseline else "–"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}"

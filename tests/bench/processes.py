@@ -1,0 +1,44 @@
+"""Servers to measure, each a process of its own, started as a user would start it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "operator"
+START_SECONDS = 60.0
+
+
+def environment() -> dict[str, str]:
+    """Without what would lead to another API server."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("KUBE", "REMIT_"))}
+    return kept | {"PYTHONPATH": os.pathsep.join((str(SOURCE), str(SOURCE.parent / "tests")))}
+
+
+@contextmanager
+def running(*arguments: str, log: Path, ready: Callable[[str], object]) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m ARGUMENTS` until the end of the block, entered when `ready` is true of what it has said."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment()
+        )
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not ready(log.read_text()):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"python -m {arguments[0]} did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,156 @@
+"""How long it takes to start something, see it end, and know what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.figures import Figures, milliseconds, percentile, ratio
+from remit.backends import AttemptRequest, Command, ProcessBackend, Stream
+from remit.sandbox import Confinement, Limits, probe_host
+from remit.sandbox.bubblewrap import walls
+from remit.sandbox.filesystem import private_mounts, sealing, system_mounts
+from remit.sandbox.model import Host
+
+RUNS = 300
+AT_ONCE = 8
+DOCKER_RUNS = 20
+TRUE = shutil.which("true", path="/usr/bin:/bin") or "/bin/true"
+COLUMNS = ("", "p50 ms", "p95 ms", "p50 to bare", "CPU ms")
+BARE = "bare bubblewrap, every namespace"
+_ids = itertools.count()
+
+
+class Silence:
+    """A sink for those who say nothing."""
+
+    def write(self, stream: Stream, chunk: bytes) -> None:
+        pass
+
+
+async def measure() -> Figures:
+    host = probe_host()
+    backend = ProcessBackend(host)
+    bare = bare_bubblewrap(host)
+    contestants: dict[str, Callable[[], Awaitable[None]]] = {
+        "posix_spawn": lambda: spawn([TRUE]),
+        BARE: lambda: spawn(bare),
+        "Remit's runner": lambda: attempt(backend),
+    }
+    note = "The first three in turns, so that a busy machine is unfair to none of them."
+    samples = await in_turns(contestants, RUNS)
+    samples[f"Remit's runner, {AT_ONCE} at once"] = await together(lambda: attempt(backend), RUNS, AT_ONCE)
+    if image := docker_image():
+        run = ["docker", "run", "--rm", image]
+        samples |= await in_turns({"docker run --rm": lambda: spawn(run)}, DOCKER_RUNS)
+    else:
+        note += " No docker run: no Docker engine answers here."
+    base = percentile([sample.seconds for sample in samples[BARE]], 50)
+    rows = [_row(name, taken, base) for name, taken in samples.items()]
+    return Figures("Start-up: /bin/true from start to known end", COLUMNS, rows, note)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: wall clock, and processor time of this process and of what it started (not of a daemon)."""
+
+    seconds: float
+    cpu: float
+
+
+def _row(name: str, samples: Sequence[Sample], base: float) -> tuple[str, ...]:
+    seconds = [sample.seconds for sample in samples]
+    middle, cpu = percentile(seconds, 50), sum(sample.cpu for sample in samples) / len(samples)
+    return name, milliseconds(middle), milliseconds(percentile(seconds, 95)), ratio(middle, base), milliseconds(cpu)
+
+
+async def in_turns(contestants: Mapping[str, Callable[[], Awaitable[None]]], runs: int) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = {name: [] for name in contestants}
+    for _ in range(runs):
+        for name, work in contestants.items():
+            start, cpu = time.perf_counter(), _cpu()
+            await work()
+            samples[name].append(Sample(time.perf_counter() - start, _cpu() - cpu))
+    return samples
+
+
+async def together(work: Callable[[], Awaitable[None]], runs: int, at_once: int) -> list[Sample]:
+    """`runs` in all, by `at_once` workers; the processor time is shared out evenly."""
+    times: list[float] = []
+
+    async def worker() -> None:
+        for _ in range(runs // at_once):
+            start = time.perf_counter()
+            await work()
+            times.append(time.perf_counter() - start)
+
+    cpu = _cpu()
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+    share = (_cpu() - cpu) / len(times)
+    return [Sample(seconds, share) for seconds in times]
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+async def spawn(argv: Sequence[str]) -> None:
+    """With the least that Python can do: posix_spawn and waitpid."""
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    pid = os.posix_spawnp(argv[0], list(argv), os.environ if argv[0] == "docker" else {}, file_actions=quiet)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError(f"{argv[0]} failed with status {status}")
+
+
+def bare_bubblewrap(host: Host) -> list[str]:
+    """The same walls, made by nobody but bubblewrap: no cgroup, no limits, no seccomp, nothing read."""
+    if host.bubblewrap is None:
+        raise RuntimeError("bubblewrap confines nothing on this host; see `remit doctor`")
+    mounts = [*private_mounts(256 << 20), *system_mounts(network=False), *sealing()]
+    return [host.bubblewrap.path, *walls("none"), *mounts, "--", TRUE]
+
+
+async def attempt(backend: ProcessBackend) -> None:
+    request = AttemptRequest(
+        id=f"bench-{next(_ids)}",
+        command=Command((TRUE,), TRUE),
+        confinement=Confinement(limits=Limits(memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20)),
+        timeout_seconds=60,
+    )
+    outcome = await backend.run(request, Silence(), cancel=asyncio.Event())
+    if outcome.exit_code:
+        raise RuntimeError(f"{TRUE} failed: {outcome.message}")
+
+
+def docker_image() -> str | None:
+    """An image that holds nothing but a program that ends at once, or None where no engine answers."""
+    docker, compiler = shutil.which("docker"), shutil.which("cc")
+    if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
+        return None
+    busybox = shutil.which("busybox")
+    name = "remit-bench:true"
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder, "true")
+        if compiler:
+            Path(folder, "true.c").write_text("int main(void) { return 0; }")
+            subprocess.run([compiler, "-static", "-o", binary, f"{folder}/true.c"], check=True)
+        elif busybox:
+            shutil.copy(busybox, binary)
+        else:
+            sys.stderr.write("docker run is left out: a C compiler or busybox is needed to make an image offline\n")
+            return None
+        Path(folder, "Dockerfile").write_text('FROM scratch\nCOPY true /true\nCMD ["/true"]\n')
+        subprocess.run([docker, "build", "--quiet", "--tag", name, folder], check=True, capture_output=True)
+    return name

@@ -1,0 +1,88 @@
+"""Following a task that this test moves on by hand: the run store is real, the watch is not needed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.cli.connect import Connection
+from remit.cli.follow import Follower
+from remit.cli.observe import Observed
+from remit.cli.terminal import Screen
+from remit.errors import RemitError
+from remit.execution.output import OutputWriter
+from remit.reconcilers.kube import Access, Kube
+
+NOW = "2026-01-01T00:00:00.000000Z"
+KUBE = Kube(Access("http://127.0.0.1:1"))
+
+
+def task(*attempts: dict[str, Any], phase: str = "Running", **status: Any) -> dict[str, Any]:
+    numbered = [{"number": n, "id": f"u-{n}", "startedAt": NOW, **attempt} for n, attempt in enumerate(attempts, 1)]
+    return {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "ExecutionTask",
+        "metadata": {"name": "t", "namespace": "data", "uid": "u"},
+        "spec": {"command": {"line": "ls"}},
+        "status": {"phase": phase, "attempts": numbered, **status},
+    }
+
+
+async def seen(capsys: pytest.CaptureFixture[bytes], expected: bytes) -> None:
+    out = b""
+    async with asyncio.timeout(10):
+        while out != expected:
+            await asyncio.sleep(0.01)
+            out += capsys.readouterr().out
+
+
+async def test_a_run_that_is_in_status_before_it_is_on_disk(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    observed = Observed(KUBE, task({}))
+    follower = Follower(Connection(KUBE, "data", (tmp_path,)), observed, Screen())
+    following = asyncio.create_task(follower.to_the_end())
+    await asyncio.sleep(0)  # it has looked, and found nothing
+    directory = tmp_path / "runs" / "data" / "u" / "u-1"
+    directory.mkdir(parents=True)
+    writer = OutputWriter(directory, max_bytes=1000, tail_bytes=0)
+    writer.write("stdout", b"started\n")
+    await seen(capsysbinary, b"started\n")
+    writer.write("stdout", b"ended\n")
+    writer.close()
+    observed.see(task({"finishedAt": NOW}, phase="Succeeded"))
+    assert (await following).status.phase == "Succeeded"
+    assert capsysbinary.readouterr().out == b"ended\n"
+
+
+async def test_where_no_run_store_is_the_tails_are_shown_and_the_waits_told(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    told: list[str] = []
+    observed = Observed(KUBE, task(phase="Queued", message="its turn comes"))
+    follower = Follower(Connection(KUBE, "data", (tmp_path,)), observed, Screen(), tell=told.append)
+    following = asyncio.create_task(follower.to_the_end())
+    await asyncio.sleep(0)
+    first = {"finishedAt": NOW}
+    output = {"stdoutTail": "one\n", "stdoutBytes": 4}
+    observed.see(task(first, phase="Backoff", message="again soon", output=output))
+    await seen(capsysbinary, b"one\n")
+    output = {"stdoutTail": "two\n", "stdoutBytes": 400, "ref": "/far/away"}
+    observed.see(task(first, {"finishedAt": NOW}, phase="Failed", output=output))
+    await following
+    shown = capsysbinary.readouterr()
+    assert shown.out == b"two\n"
+    assert b"only the end of 400 bytes" in shown.err
+    assert told == ["its turn comes", "again soon"]
+
+
+async def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.cli.observe.PATIENCE_SECONDS", 0)
+    async with Kube(Access("http://127.0.0.1:1")) as kube:
+        observed = Observed(kube, task({}))
+        await observed.keep()
+        with pytest.raises(RemitError, match="lost sight of task data/t"):
+            await observed.finished()

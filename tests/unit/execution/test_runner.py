@@ -1,0 +1,160 @@
+"""What happens around a run when the ground gives way: full disks, backends that break, tasks that vanish."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.api.executiontask import AttemptStatus
+from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, Usage
+from remit.errors import BackendError, SandboxUnavailable
+from remit.execution.runner import Attempt, Runner
+from remit.execution.store import Run, RunStore
+from remit.sandbox import Confinement, Limits
+from remit.telemetry import Redactor
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+class Scripted:
+    """A backend that does what a test says."""
+
+    name = "process"
+
+    def __init__(self, act: Callable[[asyncio.Event], Any]) -> None:
+        self.act = act
+        self.recovered: list[Handle] = []
+
+    async def run(
+        self, request: AttemptRequest, sink: Any, *, cancel: asyncio.Event, on_started: Any = None
+    ) -> Outcome:
+        on_started(Handle(pid=1, start_time=2, boot_id="b", cgroups=("/c",)))
+        sink.write("stdout", b"some output\n")
+        await self.act(cancel)
+        reason = ExitReason.CANCELLED if cancel.is_set() else ExitReason.EXITED
+        return Outcome(reason, 0, None, Usage(), NOW, NOW, (), (), "")
+
+    async def recover(self, handle: Handle) -> bool:
+        self.recovered.append(handle)
+        return True
+
+
+async def at_once(cancel: asyncio.Event) -> None:
+    pass
+
+
+async def until_cancelled(cancel: asyncio.Event) -> None:
+    await cancel.wait()
+
+
+def attempt(number: int = 1) -> Attempt:
+    request = AttemptRequest(
+        id=f"u-{number}",
+        command=Command(("true",), "/bin/true"),
+        confinement=Confinement(limits=Limits(), network="none", require=frozenset()),
+        timeout_seconds=1,
+    )
+    return Attempt("ns/t", "ns", "u", "process", request, max_output_bytes=1000, tail_bytes=100)
+
+
+def recorded(number: int = 1) -> AttemptStatus:
+    return AttemptStatus(number=number, id=f"u-{number}", started_at=NOW)
+
+
+class Bench:
+    def __init__(self, root: Path, act: Callable[[asyncio.Event], Any]) -> None:
+        self.ended = asyncio.Event()
+        self.backend = Scripted(act)
+        self.store = RunStore(root)
+        self.runner = Runner({"process": self.backend}, self.store, Redactor(), lambda key: self.ended.set())
+
+    async def reason(self) -> str:
+        await asyncio.wait_for(self.ended.wait(), 10)
+        assert not self.runner.running("u")
+        return (await self.runner.collect("ns", "u", recorded(), 100)).reason
+
+
+async def test_a_result_outlives_the_runner(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, at_once)
+    bench.runner.start(attempt())
+    assert await bench.reason() == "Completed"
+    later = await Bench(tmp_path, at_once).runner.collect("ns", "u", recorded(), 100)
+    assert later.reason == "Completed"
+    assert later.output is not None
+    assert later.output.stdout_tail == "some output\n"
+
+
+async def test_a_run_that_nobody_saw_end_is_looked_for_and_interrupted(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).open("ns", "u", "u-1")
+    run.started({"pid": 7, "start_time": 8, "boot_id": "b", "cgroups": ["/c"]})
+    bench = Bench(tmp_path, at_once)
+    result = await bench.runner.collect("ns", "u", recorded(), 100)
+    assert result.reason == "Interrupted"
+    assert bench.backend.recovered == [Handle(7, 8, "b", ("/c",))]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SandboxUnavailable("no namespaces"), "SandboxUnavailable"),
+        (BackendError("engine away"), "BackendError"),
+        (ZeroDivisionError(), "InternalError"),
+    ],
+)
+async def test_a_backend_that_breaks_gives_a_reason_and_never_a_task_that_hangs(
+    tmp_path: Path, error: Exception, reason: str
+) -> None:
+    async def act(cancel: asyncio.Event) -> None:
+        raise error
+
+    bench = Bench(tmp_path, act)
+    bench.runner.start(attempt())
+    assert await bench.reason() == reason
+
+
+async def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    bench = Bench(tmp_path, at_once)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "open", full)
+        bench.runner.start(attempt())
+        result = await bench.reason()
+    assert result == "BackendError"
+
+    bench = Bench(tmp_path, at_once)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "ended", full)
+        bench.runner.start(attempt(2))
+        await asyncio.wait_for(bench.ended.wait(), 10)
+    assert (await bench.runner.collect("ns", "u", recorded(2), 100)).reason == "Completed"
+
+
+async def test_what_was_cancelled_by_a_shutdown_was_interrupted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, until_cancelled)
+    bench.runner.start(attempt())
+    await bench.runner.shutdown()
+    assert await bench.reason() == "Interrupted"
+
+
+async def test_the_user_s_cancel_comes_before_a_shutdown_s(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, until_cancelled)
+    bench.runner.start(attempt())
+    bench.runner.stop("u")
+    await bench.runner.shutdown()
+    assert await bench.reason() == "Cancelled"
+
+
+async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, until_cancelled)
+    bench.runner.start(attempt())
+    bench.runner.abandon("ns", "u")
+    await asyncio.wait_for(bench.ended.wait(), 10)
+    assert list(bench.store.tasks()) == []
+    assert len(bench.runner) == 0
