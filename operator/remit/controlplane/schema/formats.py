@@ -14,6 +14,11 @@ from urllib.parse import urlsplit
 
 _DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_SPOKEN_PART: Final = re.compile(r"(\d+)\s*([A-Za-zµ]+)", re.ASCII)
+_SPOKEN_UNITS: Final = {
+    r"ns|nano.*": 1e-9, r"us|µs|micro.*": 1e-6, r"ms|milli.*": 1e-3, r"s|sec.*": 1, r"m|min.*": 60,
+    r"h|hr|hour.*": 3600, r"d|day.*": 86_400, r"w|wk|week.*": 604_800,
+}  # fmt: skip
 _UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -25,17 +30,34 @@ def parse_date_time(text: str) -> datetime.datetime:
 
 
 def parse_duration(text: str) -> datetime.timedelta:
-    """As Go writes durations: `1h30m`, `-1.5s`. Raises ValueError."""
-    rest = text.removeprefix("-").removeprefix("+")
+    """As Go writes durations, `1h30m` and `-1.5s`, or else as people do: `2 days`. Raises ValueError."""
+    try:
+        return _go_duration(text)
+    except ValueError:
+        seconds = [
+            int(number) * size
+            for number, unit in _SPOKEN_PART.findall(text)
+            for units, size in _SPOKEN_UNITS.items()
+            if re.fullmatch(units, unit, re.IGNORECASE)
+        ]
+        if not seconds:
+            raise
+        return datetime.timedelta(seconds=sum(seconds))
+
+
+def _go_duration(text: str) -> datetime.timedelta:
+    sign, rest = (text[0], text[1:]) if text[:1] in {"-", "+"} else ("", text)
+    if rest == "0":
+        return datetime.timedelta()
     seconds, position = 0.0, 0
     for part in _DURATION_PART.finditer(rest):
         if part.start() != position:
             raise ValueError(text)
         seconds += float(part[1]) * _UNIT_SECONDS[part[2]]
         position = part.end()
-    if position != len(rest) or ((not rest or rest == "0") and text not in {"0", "+0", "-0"}):
+    if not rest or position != len(rest):
         raise ValueError(text)
-    return datetime.timedelta(seconds=-seconds if text.startswith("-") else seconds)
+    return datetime.timedelta(seconds=-seconds if sign == "-" else seconds)
 
 
 def _email(text: str) -> None:
@@ -44,7 +66,7 @@ def _email(text: str) -> None:
 
 
 def _uri(text: str) -> None:
-    if not urlsplit(text).scheme:
+    if not urlsplit(text).scheme and not text.startswith("/"):
         raise ValueError(text)
 
 
@@ -54,6 +76,8 @@ def _hostname(text: str) -> None:
 
 
 def _byte(text: str) -> None:
+    if not text:
+        raise ValueError(text)
     base64.b64decode(text, validate=True)
 
 

@@ -137,7 +137,7 @@ def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> N
 def _array(node: Node, value: list[Any], old: Any, path: str, out: list[Cause]) -> None:
     raw = node.raw
     if (most := raw.get("maxItems")) is not None and len(value) > most:
-        out.append(Cause("FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items", path))
+        out.append(_too_many(len(value), most, path))
     if (least := raw.get("minItems")) is not None and len(value) < least:
         out.append(_invalid(len(value), f"{path} in body should have at least {least} items", path))
     if node.items is not None:
@@ -169,7 +169,7 @@ def _map_key(node: Node, item: dict[str, Any]) -> bytes:
 def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Cause]) -> None:
     raw = node.raw
     if (most := raw.get("maxProperties")) is not None and len(value) > most:
-        out.append(Cause("FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items", path))
+        out.append(_too_many(len(value), most, path))
     if (least := raw.get("minProperties")) is not None and len(value) < least:
         out.append(_invalid(len(value), f"{path} in body should have at least {least} properties", path))
     missing = [name for name in node.required if name not in value]
@@ -186,8 +186,12 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
 
 def _logic(raw: dict[str, Any], value: Any, path: str, out: list[Cause]) -> None:
     """allOf, anyOf, oneOf and not: only values are narrowed by them, so plain validation does."""
-    for part in raw.get("allOf", ()):
-        out += _against(part, value, path)
+    if "allOf" in raw:
+        results = [_against(part, value, path) for part in raw["allOf"]]
+        out += [cause for result in results for cause in result]
+        if any(results):
+            none = ". None validated" if all(results) else ""
+            out.append(_nowhere(f'"{path}" must validate all the schemas (allOf){none}'))
     if "anyOf" in raw and not raw.get("x-kubernetes-int-or-string"):
         results = [_against(part, value, path) for part in raw["anyOf"]]
         if all(results):
@@ -249,6 +253,11 @@ def _converter(node: Node) -> Callable[[Any, frozenset[str] | None], Any]:
 
 def _invalid(value: Any, message: str, path: str) -> Cause:
     return Cause("FieldValueInvalid", f"Invalid value: {_quoted(value)}: {message}", path)
+
+
+def _too_many(count: int, most: int, path: str) -> Cause:
+    items = "item" if most == 1 else "items"
+    return Cause("FieldValueTooMany", f"Too many: {count}: must have at most {most} {items}", path)
 
 
 def _nowhere(message: str) -> Cause:
