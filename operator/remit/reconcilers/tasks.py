@@ -6,6 +6,7 @@ import datetime
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -259,38 +260,40 @@ def requester(obj: Object) -> str:
 
 def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
     status, command = verdict.status, verdict.command
+    refused = verdict.finish if isinstance(verdict, Refused) else None
     return AuditEvent(
         kind="decision",
-        namespace=task.metadata.namespace,
-        task=task.metadata.name,
-        uid=task.metadata.uid,
-        who=requester(obj),
-        attempt=attempt,
+        **_about(task, obj, attempt),
         argv=command.argv if command else (),
         executable=command.program if command else "",
         resolved=(command.resolved or "") if command else "",
         policy=status.name if status else "",
         rule=status.rule if status else "",
-        verdict="Allowed" if isinstance(verdict, Admitted) else "Denied",
-        reason="" if isinstance(verdict, Admitted) else verdict.finish.reason,
-        message="" if isinstance(verdict, Admitted) else verdict.finish.message,
-        backend=task.spec.backend,
+        verdict="Denied" if refused else "Allowed",
+        reason=refused.reason if refused else "",
+        message=refused.message if refused else "",
     )
 
 
 def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptResult) -> AuditEvent:
-    usage = result.usage.model_dump(by_alias=True) if result.usage else {}
     return AuditEvent(
         kind="execution",
-        namespace=task.metadata.namespace,
-        task=task.metadata.name,
-        uid=task.metadata.uid,
-        who=requester(obj),
-        attempt=attempt,
+        **_about(task, obj, attempt),
         verdict=result.reason,
         message=result.message,
-        backend=task.spec.backend,
         exit_code=result.exit_code,
-        usage=usage,
+        usage=result.usage.model_dump(by_alias=True) if result.usage else {},
         output_digest=result.output_digest,
     )
+
+
+def _about(task: ExecutionTask, obj: Object, attempt: str) -> dict[str, Any]:
+    metadata = task.metadata
+    return {
+        "namespace": metadata.namespace,
+        "task": metadata.name,
+        "uid": metadata.uid,
+        "who": requester(obj),
+        "attempt": attempt,
+        "backend": task.spec.backend,
+    }

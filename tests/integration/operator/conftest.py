@@ -100,8 +100,17 @@ class World:
     async def finished(self, name: str, namespace: str = "default") -> dict[str, Any]:
         return await self.until(name, lambda status: truth(status, "Finished") == "True", namespace=namespace)
 
-    async def events(self, name: str) -> list[Object]:
-        return await self.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+    async def events(self, name: str, count: int) -> list[Object]:
+        """The Events of an object, as soon as there are `count`: they are posted after status is written."""
+        found: list[Object] = []
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while len(found) < count:
+                    await asyncio.sleep(0.02)
+                    found = await self.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+        except TimeoutError:
+            pytest.fail(f"{name} never had {count} Events, only {[event['reason'] for event in found]}")
+        return found
 
     async def gone(self, name: str, resource: Resource = TASKS) -> None:
         async with asyncio.timeout(PATIENCE):

@@ -37,6 +37,7 @@ async def test_a_task_succeeds_in_three_writes(world: World) -> None:
         await world.policy("echo")
         name = await world.task("echo", "hello", "world")
         status = await world.finished(name)
+        events = await world.events(name, 1)
         await operator.events.drain()
         writes = {
             tuple(sample.labels.values()): sample.value
@@ -45,7 +46,6 @@ async def test_a_task_succeeds_in_three_writes(world: World) -> None:
             for sample in metric.samples
             if sample.name.endswith("_total")
         }
-        events = await world.events(name)
     assert status["phase"] == "Succeeded"
     assert (truth(status, "Succeeded"), truth(status, "Stalled")) == ("True", "False")
     assert status["output"]["stdoutTail"] == "hello world\n"
@@ -69,11 +69,10 @@ async def test_a_task_succeeds_in_three_writes(world: World) -> None:
 
 
 async def test_nothing_runs_without_a_policy(world: World) -> None:
-    async with world.operator() as operator:
+    async with world.operator():
         name = await world.task("echo", "hello")
         status = await world.finished(name)
-        await operator.events.drain()
-        (event,) = await world.events(name)
+        (event,) = await world.events(name, 1)
     assert (status["phase"], status["error"]["category"]) == ("Denied", "Denied")
     assert "there is no CommandPolicy" in status["message"]
     assert (truth(status, "Stalled"), truth(status, "Succeeded")) == ("True", "False")
@@ -94,14 +93,13 @@ async def test_a_policy_applied_together_with_its_task_is_not_overlooked(world: 
 
 
 async def test_a_failing_task_is_retried_with_growing_waits_until_it_succeeds(world: World) -> None:
-    async with world.operator() as operator:
+    async with world.operator():
         await world.policy("sh")
         backoff = {"initialSeconds": 0.2, "factor": 2, "jitter": 0}
         name = await world.sh("test $REMIT_ATTEMPT -ge 3", retry={"maxRetries": 5, "backoff": backoff})
         waiting = await world.phase(name, "Backoff")
         status = await world.finished(name)
-        await operator.events.drain()
-        reasons = [event["reason"] for event in await world.events(name)]
+        reasons = [event["reason"] for event in await world.events(name, 3)]
     assert waiting["nextRetryTime"] > waiting["attempts"][0]["finishedAt"]
     assert (status["phase"], status["attemptCount"]) == ("Succeeded", 3)
     assert [attempt["reason"] for attempt in status["attempts"]] == ["ExitCode", "ExitCode", "Completed"]

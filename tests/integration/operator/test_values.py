@@ -51,14 +51,13 @@ async def test_values_reach_the_run_and_later_ones_win(world: World) -> None:
 
 
 async def test_a_secret_is_nowhere_to_be_seen(world: World) -> None:
-    async with world.operator() as operator:
+    async with world.operator():
         await world.policy("sh")
         await secret(world, "db", password=SECRET)
         script = 'echo "it is $PASSWORD"; echo "$PASSWORD" >&2; printf %s "$PASSWORD" | base64; exit 1'
         name = await world.sh(script, env=[{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}])
         status = await world.finished(name)
-        await operator.events.drain()
-        events = await world.events(name)
+        events = await world.events(name, 1)
     assert "[redacted]" in status["output"]["stdoutTail"]
     encoded = base64.b64encode(SECRET.encode()).decode()
     for text in (str(status), str(events)):

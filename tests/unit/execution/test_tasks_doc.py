@@ -1,0 +1,52 @@
+"""docs/tasks.md tells every word that programs may meet in a task's status."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from remit.api import Phase
+from remit.backends import ExitReason
+from remit.execution.admission import BASE_ENVIRONMENT
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "tasks.md").read_text()
+WRITERS = [
+    *sorted((ROOT / "operator/remit/execution").glob("*.py")),
+    *(ROOT / "operator/remit/reconcilers" / f"{name}.py" for name in ("deployments", "policies", "tasks")),
+]
+OF_OTHER_FIELDS = {"Allowed", "Audited", "CommandPolicy", "ExecutionTask", "False", "Normal", "True", "Warning"}
+"""Policy decisions and their metrics, kinds, truth values, and types of Events."""
+WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
+
+
+def _words() -> set[str]:
+    """Every string in the code that writes status and that has the form of a reason."""
+    nodes = (node for path in WRITERS for node in ast.walk(ast.parse(path.read_text())))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if WORD.fullmatch(text)} - OF_OTHER_FIELDS
+
+
+def _untold(words: set[str]) -> list[str]:
+    return sorted(word for word in words if f"`{word}`" not in PAGE)
+
+
+def test_the_words_are_found():
+    assert {"Completed", "Backoff", "BackOff", "ExitCode", "DeadlineExceeded", "NotSupported", "Compiled"} <= _words()
+
+
+def test_every_reason_is_documented():
+    taken_over = {str(ExitReason.OOM_KILLED), str(ExitReason.START_FAILED)}
+    assert _untold(_words() | taken_over) == []
+
+
+def test_every_phase_is_documented():
+    assert _untold(set(map(str, Phase))) == []
+
+
+def test_every_variable_that_a_run_is_given_is_documented():
+    source = (ROOT / "operator/remit/execution/admission.py").read_text()
+    given = set(re.findall(r'"(REMIT_[A-Z_]+)":', source))
+    assert given
+    assert _untold(given | set(BASE_ENVIRONMENT)) == []
