@@ -111,7 +111,8 @@ class RemitUp:
     def spawn(self, *arguments: str) -> Iterator[Running]:
         """A command in the background; killed at the end of the block if it has not ended."""
         with subprocess.Popen(
-            [*REMIT, *arguments],
+            # A shell's background jobs ignore SIGINT, and so would whatever they start.
+            ["/usr/bin/env", "--default-signal=INT", *REMIT, *arguments],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -102,7 +102,7 @@ def test_a_release_scales_by_kubectl(cluster: Kubectl) -> None:
         (task(backend="docker"), "backends docker and kubernetes need an image"),
         (task(backend="dokcer"), 'supported values: "process", "docker", "kubernetes"'),
         (task(resources={"memory": "lots"}), 'spec.resources.memory: Invalid value: "lots"'),
-        (task(resources={"cpu": -1}), "spec.resources.cpu in body should be greater than or equal to 0"),
+        (task(resources={"cpu": -1}), "spec.resources.cpu: Invalid value: -1: must be a quantity, such as 500m"),
         (task(retry={"maxRetries": -1}), "spec.retry.maxRetries in body should be greater than or equal to 0"),
         (task(command={"argv": "echo"}), "spec.command.argv in body must be of type array"),
         (task(env=[{"name": "A"}, {"name": "A"}]), "spec.env[1]: Duplicate value"),

@@ -14,6 +14,7 @@ import orjson
 from remit.controlplane.schema import fieldset
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.fieldset import FieldSet, Path, SchemaDict
+from remit.controlplane.schema.jsontypes import same
 from remit.controlplane.schema.managedfields import (
     Entry,
     HasRaw,
@@ -99,7 +100,7 @@ def server_side_apply(
             raise ApplyConflict(conflicts)
     managers = release(managers, taken | changed.removed)
     if mine.fields:
-        time = (last.time if last else "") if fieldset.same(before, after) else stamp(now)
+        time = (last.time if last else "") if same(before, after) else stamp(now)
         managers[mine.identity] = Entry(manager, "Apply", api_version, mine.subresource, time, mine.fields)
     result: dict[str, Any] = orjson.loads(orjson.dumps(unmanaged(after)))
     write(result, managers)

@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from remit.controlplane.schema.jsontypes import same
+
 Path = tuple[str, ...]
 FieldSet = frozenset[Path]
 SchemaDict = Mapping[str, Any]
@@ -172,17 +174,6 @@ def _unlike(old: Any, new: Any) -> bool:
 
 
 _NOTHING: Final = Child(ABSENT, None)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equality of JSON values: `1` is `1.0`, and `true` is not `1`."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    return bool(left == right)
 
 
 def without(value: Any, schema: SchemaDict | None, gone: FieldSet) -> Any:

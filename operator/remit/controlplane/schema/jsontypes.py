@@ -1,4 +1,4 @@
-"""The names of JSON's types, as messages use them."""
+"""JSON's types: their names, as messages use them, and equality that keeps them apart."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ def json_type(value: Any) -> str:
             return "array"
         case _:
             return "object"
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality of JSON values: `1` is `1.0`, and `true` is not `1`."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    return bool(left == right)

@@ -10,7 +10,7 @@ import orjson
 from remit.controlplane.schema import cel
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.formats import conforms
-from remit.controlplane.schema.jsontypes import json_type
+from remit.controlplane.schema.jsontypes import json_type, same
 from remit.controlplane.schema.structural import Node
 
 MISSING: Final = object()
@@ -48,8 +48,13 @@ def correlated(node: Node, value: list[Any], old: Any) -> Iterator[tuple[Any, An
         yield item, earlier.get(_map_key(node, item), MISSING) if isinstance(item, dict) else MISSING
 
 
+def _unchanged(value: Any, old: Any) -> bool:
+    """Python's `==` is quick to say no; where it says yes, `true` may still have taken the place of `1`."""
+    return old is not MISSING and value == old and same(value, old)
+
+
 def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> None:
-    if old is not MISSING and value == old:
+    if _unchanged(value, old):
         return
     if value is None and node.nullable:
         return
@@ -65,7 +70,7 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         )
         return
     raw = node.raw
-    if "enum" in raw and value not in raw["enum"]:
+    if "enum" in raw and not any(same(value, choice) for choice in raw["enum"]):
         supported = ", ".join(_quoted(choice) for choice in raw["enum"])
         message = f"Unsupported value: {_quoted(value)}: supported values: {supported}"
         out.append(Cause("FieldValueNotSupported", message, path))
@@ -228,7 +233,7 @@ def _loose(schema: dict[str, Any]) -> Node:
 
 def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> None:
     """CEL, innermost last, skipping every subtree that has no rule or has not changed."""
-    if not node.has_rules or value is None or (old is not MISSING and value == old):
+    if not node.has_rules or value is None or _unchanged(value, old):
         return
     if node.rules:
         to_cel = _converter(node)
