@@ -3,8 +3,8 @@
 Converting an object costs far more than a rule does, so a rule that only reads `self.a` and `oldSelf.b` is given just
 those. A rule that cannot be evaluated has failed: validation is never skipped silently.
 
-Not in the expression library, and refused when a CRD uses it: optional field selection (`self.?a`), `cel.bind` and
-macros of two variables. Estimated cost limits are a real server's affair.
+Not in the expression library: optional field selection (`self.?a`) and `cel.bind`, which are refused with the CRD, and
+macros of two variables, whose rules fail when they are evaluated. Types and estimated cost are a real server's affair.
 """
 
 from __future__ import annotations
