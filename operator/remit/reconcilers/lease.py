@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from remit.errors import ApiError
+from remit.errors import ApiError, RemitError
 from remit.reconcilers.kube import LEASES, Kube, Object
 
 log = structlog.get_logger(__name__)
 
 
-class LeaseLost(Exception):
+class LeaseLost(RemitError):
     """Another operator may be at work: this one must stop."""
 
 

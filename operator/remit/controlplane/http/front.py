@@ -6,10 +6,19 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 
+import orjson
 import structlog
 from aiohttp import web
 
-from remit.controlplane.failures import Failure, PlainFailure, as_failure, body_too_large, internal, unauthorized
+from remit.controlplane.failures import (
+    Failure,
+    PlainFailure,
+    as_failure,
+    bad_request,
+    body_too_large,
+    internal,
+    unauthorized,
+)
 from remit.controlplane.http.dispatch import Answer, Dispatcher
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request
@@ -24,6 +33,9 @@ OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 _UNCACHED = {"Cache-Control": "no-cache, private"}
 
 log = structlog.get_logger(__name__)
+_TOO_DEEP = (
+    "the object cannot be written as JSON: it is nested deeper than 250 levels, or has an integer beyond 64 bits"
+)
 
 
 class Front:
@@ -49,6 +61,8 @@ class Front:
             return web.Response(status=failure.status, text=failure.text, headers=_UNCACHED | _warnings(request))
         except StoreFailed as failure:
             return _refuse(internal(str(failure)), http, request)
+        except (orjson.JSONEncodeError, RecursionError):
+            return _refuse(bad_request(_TOO_DEEP), http, request)
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -1,0 +1,67 @@
+"""Bodies that nobody means well with: each is refused, and the server goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from controlplanes import CONFIGMAPS, PATIENCE, WIDGETS_CRD, Client, client_of, configmap
+from remit.controlplane import ControlPlane
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        yield client
+
+
+def nested(levels: int) -> bytes:
+    head = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"deep"},"data":'
+    return head + b'{"a":' * levels + b"1" + b"}" * levels + b"}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(pytest.param(nested(levels), id=f"{levels} levels") for levels in (100, 300, 1_100, 100_000)),
+        pytest.param(
+            b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"a":1e999}}', id="infinity"
+        ),
+        pytest.param(
+            b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","generation":99999999999999999999999}}',
+            id="an integer of 77 bits",
+        ),
+        pytest.param(b"\xff\xfe\x00", id="no text"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b'"text"', id="a string"),
+        pytest.param(b"{" * 100_000, id="open braces"),
+        pytest.param(b"[" * 100_000, id="open brackets"),
+        pytest.param(b"k8s\x00" + b"\xff" * 1000, id="protobuf that is none"),
+    ],
+)
+async def test_a_body_that_cannot_be_an_object_is_refused(client: Client, body: bytes) -> None:
+    for path in (CONFIGMAPS, CRDS):
+        status, _ = await client.call("POST", path, body)
+        assert 400 <= status < 500
+    await client.create(CONFIGMAPS, configmap("alive"))
+
+
+async def test_a_deep_object_that_a_schema_lets_through_is_refused(client: Client) -> None:
+    crd = {**WIDGETS_CRD, "spec": {**WIDGETS_CRD["spec"]}}
+    (version,) = crd["spec"]["versions"]
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    crd["spec"]["versions"] = [{**version, "schema": schema, "additionalPrinterColumns": []}]
+    await client.create(CRDS, crd)
+    async with asyncio.timeout(PATIENCE):
+        while (await client.call("GET", "/apis/example.dev/v1/widgets"))[0] != 200:
+            await asyncio.sleep(0.02)
+    body = nested(300).replace(b'"v1"', b'"example.dev/v1"').replace(b"ConfigMap", b"Widget")
+    status, answer = await client.call("POST", "/apis/example.dev/v1/namespaces/default/widgets", body)
+    assert status == 400
+    assert "nested deeper" in answer["message"]
