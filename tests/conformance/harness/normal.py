@@ -15,7 +15,7 @@ from conformance.harness.client import Answer
 
 HEADERS = ("content-type", "warning", "cache-control", "www-authenticate", "allow", "location")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z")
-_CHOSEN = re.compile(r"((?:resourceVersion|continue|hash)=)[^&]{2,}")
+_CHOSEN = re.compile(r"(resourceVersion=(?![01](?:&|$))|(?:continue|hash)=(?=..))[^&]+")
 _AGE = re.compile(r"\d+(ms|[smhd])")
 _CAUSES = re.compile(r"is invalid: .*$", re.DOTALL)
 _VERSIONS_IN_TEXT = re.compile(r"((?:resource version|ResourceVersion)[^:(]*[:(] ?)\d+(?: \(\d+\)|, current: \d+)?")

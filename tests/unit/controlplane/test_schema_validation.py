@@ -219,7 +219,7 @@ class TestRatcheting:
         ruled = schema({**NUMBER, "x-kubernetes-validations": [{"rule": "self < 5"}]}, required=["a"])
         assert ruled.validate({"a": 9}, {"a": 9}) == []
         assert ruled.validate({"a": 8}, {"a": 9}) == [
-            Cause("FieldValueInvalid", "Invalid value: failed rule: self < 5", "a")
+            Cause("FieldValueInvalid", "Invalid value: 8: failed rule: self < 5", "a")
         ]
 
 
