@@ -341,6 +341,8 @@ class ExecutionTaskStatus(StatusModel):
     """When it first had to wait for its turn."""
     start_time: MicroTime | None = None
     """When the first run started."""
+    deadline: MicroTime | None = None
+    """When it must be over: by its own `deadlineSeconds`, or by a policy's."""
     completion_time: MicroTime | None = None
     """When it ended."""
     duration: str = ""

@@ -72,11 +72,14 @@ Step = Idle | Expire | Stop | Collect | Begin | Finish
 
 
 def deadline(task: ExecutionTask) -> datetime.datetime | None:
-    """When the whole task must be over, counted from its creation."""
+    """When the whole task must be over: what its admission found, or else what it asks for."""
+    return task.status.deadline or deadline_after(task, task.spec.deadline_seconds)
+
+
+def deadline_after(task: ExecutionTask, seconds: int | None) -> datetime.datetime | None:
+    """So many seconds after the task's creation."""
     created = task.metadata.creation_timestamp
-    if task.spec.deadline_seconds is None or created is None:
-        return None
-    return created + datetime.timedelta(seconds=task.spec.deadline_seconds)
+    return None if seconds is None or created is None else created + datetime.timedelta(seconds=seconds)
 
 
 def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime) -> Step:
@@ -170,6 +173,11 @@ def deadline_exceeded(task: ExecutionTask, message: str = "") -> Finish:
         Phase.TIMED_OUT,
         "DeadlineExceeded",
         "Deadline",
-        message or f"not done within spec.deadlineSeconds, {task.spec.deadline_seconds} s after its creation",
+        message or f"not done by its deadline, {_seconds_allowed(task):g} s after its creation",
         retryable=True,
     )
+
+
+def _seconds_allowed(task: ExecutionTask) -> float:
+    limit, created = deadline(task), task.metadata.creation_timestamp
+    return (limit - created).total_seconds() if limit and created else 0.0

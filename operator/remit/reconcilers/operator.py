@@ -92,7 +92,7 @@ class Operator:
         cache = Cache()
         events = Recorder(kube, metrics)
         audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
-        queue = WorkQueue(lambda key: tasks.reconcile(key), workers=settings.workers)
+        queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
         runner = Runner(
             backends={
                 "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
@@ -187,6 +187,11 @@ class Operator:
                 self._on_gone(plural, key, obj)
         elif self.cache.store(plural, obj):
             self._on_changed(plural, key)
+
+    async def reconcile(self, key: str) -> float | None:
+        """One look at a task, timed."""
+        with self.metrics.reconcile_duration.labels("ExecutionTask").time():
+            return await self.tasks.reconcile(key)
 
     def on_error(self, key: str, error: Exception) -> None:
         self.metrics.reconcile_errors.labels("ExecutionTask").inc()

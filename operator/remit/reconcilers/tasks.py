@@ -25,6 +25,8 @@ from remit.execution.lifecycle import (
     Stop,
     after_attempt,
     deadline,
+    deadline_after,
+    deadline_exceeded,
     next_step,
 )
 from remit.execution.runner import AttemptResult, Runner
@@ -115,20 +117,23 @@ class TaskReconciler:
             verdict = self.admission.decide(task, await self.policies.fresh())
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
+        limit = deadline_after(task, verdict.limits.deadline_seconds)
+        task = task.model_copy(update={"status": task.status.model_copy(update={"deadline": limit})})
+        if limit is not None and self.now() >= limit:
+            return await self._finish(task, obj, deadline_exceeded(task))
         hold = self._take_turn(task, verdict)
         if hold is not None:
-            return await self._wait_for_turn(task, obj, *hold)
+            return self._in_time(task, await self._wait_for_turn(task, obj, *hold))
         try:
             environment = await resolve_environment(self.kube, task.metadata.namespace, task.spec)
         except MissingReference as error:
             self.gates.leave(task.key)
-            return await self._wait_for_reference(task, obj, str(error))
+            return self._in_time(task, await self._wait_for_reference(task, obj, str(error)))
         # Only now is it known which names `envFrom` brings.
         verdict = self.admission.decide(task, self.policies.current(), environment.env)
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
         try:
-            limit = deadline(task)
             left = (limit - self.now()).total_seconds() if limit else None
             attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets, left)
             await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
@@ -153,6 +158,11 @@ class TaskReconciler:
             self.gates.leave(task.key)
             return f"waits for its turn: policy {verdict.status.name} lets no more start this minute", wait
         return None
+
+    def _in_time(self, task: ExecutionTask, seconds: float) -> float:
+        """`seconds`, or less where the task's deadline comes first."""
+        limit = deadline(task)
+        return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
 
     async def _wait_for_turn(self, task: ExecutionTask, obj: Object, why: str, seconds: float) -> float:
         since = task.status.next_retry_time or task.metadata.creation_timestamp or self.now()

@@ -80,3 +80,15 @@ async def test_policies_of_other_namespaces_say_nothing(world: World) -> None:
         assert (await world.finished(await world.task("echo")))["phase"] == "Denied"
         there = await world.task("echo", namespace="elsewhere")
         assert (await world.finished(there, namespace="elsewhere"))["phase"] == "Succeeded"
+
+
+async def test_a_policys_deadline_holds_for_tasks_that_ask_for_none(world: World) -> None:
+    async with world.operator():
+        await world.policy("sleep", limits={"deadlineSeconds": {"default": 2, "max": 3}})
+        running = await world.task("sleep", "1000")
+        status = await world.finished(running)
+        assert (status["phase"], status["error"]["category"]) == ("TimedOut", "Deadline")
+        assert "2 s after its creation" in status["message"]
+        missing = {"valueFrom": {"secretKeyRef": {"name": "none", "key": "x"}}}
+        waiting = await world.finished(await world.task("sleep", "0", env=[{"name": "X", **missing}]))
+        assert (waiting["phase"], waiting.get("attemptCount", 0)) == ("TimedOut", 0)

@@ -76,7 +76,8 @@ def json_mistake(error: orjson.JSONDecodeError, body: bytes) -> str:
     """What Go's decoder says of the same text."""
     if error.pos >= len(body.decode("utf-8", "replace").rstrip()):
         return "unexpected end of JSON input"
-    return f"invalid character '{error.doc[error.pos]}' looking for beginning of value"
+    character = error.doc[error.pos : error.pos + 1] or body[:1].decode("latin-1")  # no text at all has no position
+    return f"invalid character '{character}' looking for beginning of value"
 
 
 def unreadable(kind: str, why: str, body: bytes) -> Failure:
