@@ -25,6 +25,11 @@ class Invalid(RemitError):
         self.causes = list(causes)
 
 
+def joined(path: str, key: str) -> str:
+    """The dotted path of a field of what stands at `path`, which is empty for the object itself."""
+    return f"{path}.{key}" if path else key
+
+
 def invalid_value(field: str, value: Any, why: str) -> Cause:
     shown = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return Cause("FieldValueInvalid", f"Invalid value: {shown}: {why}", field)

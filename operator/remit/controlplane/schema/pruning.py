@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from remit.controlplane.schema.causes import joined
 from remit.controlplane.schema.structural import Node
 
 OBJECT_META: Final = frozenset(
@@ -31,24 +32,20 @@ def _prune_object(node: Node, value: dict[str, Any], path: str, unknown: list[st
     for key, part in value.items():
         if node.resource and key in _RESOURCE:
             if key == "metadata" and isinstance(part, dict):
-                _prune_metadata(part, _join(path, key), unknown)
+                _prune_metadata(part, joined(path, key), unknown)
             continue
         child = node.child(key)
         if child is None:
             if not node.preserve:
                 gone.append(key)
         elif isinstance(part, dict | list):
-            prune(child, part, _join(path, key), unknown)
+            prune(child, part, joined(path, key), unknown)
     for key in gone:
         del value[key]
-        unknown.append(_join(path, key))
+        unknown.append(joined(path, key))
 
 
 def _prune_metadata(metadata: dict[str, Any], path: str, unknown: list[str]) -> None:
     for key in [key for key in metadata if key not in OBJECT_META]:
         del metadata[key]
         unknown.append(f"{path}.{key}")
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key

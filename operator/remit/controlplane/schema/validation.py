@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from remit.controlplane.schema import cel
-from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.causes import Cause, joined
 from remit.controlplane.schema.formats import conforms
 from remit.controlplane.schema.jsontypes import json_type, same
 from remit.controlplane.schema.structural import Node
@@ -178,15 +178,15 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
     if (least := raw.get("minProperties")) is not None and len(value) < least:
         out.append(_invalid(len(value), f"{path} in body should have at least {least} properties", path))
     missing = [name for name in node.required if name not in value]
-    out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in missing)
+    out.extend(Cause("FieldValueRequired", "Required value", joined(path, name)) for name in missing)
     if raw.get("x-kubernetes-embedded-resource"):
         absent = [name for name in ("apiVersion", "kind") if not value.get(name)]
-        out.extend(Cause("FieldValueRequired", "Required value", _join(path, name)) for name in absent)
+        out.extend(Cause("FieldValueRequired", "Required value", joined(path, name)) for name in absent)
     earlier = old if isinstance(old, dict) else {}
     for key, part in value.items():
         child = node.child(key)
         if child is not None:
-            _validate(child, part, earlier.get(key, MISSING), _join(path, key), out)
+            _validate(child, part, earlier.get(key, MISSING), joined(path, key), out)
 
 
 def _logic(raw: dict[str, Any], value: Any, path: str, out: list[Cause]) -> None:
@@ -246,7 +246,7 @@ def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> Non
         for key, part in value.items():
             child = node.child(key)
             if child is not None and child.has_rules:
-                _rules(child, part, earlier.get(key, MISSING), _join(path, key), out)
+                _rules(child, part, earlier.get(key, MISSING), joined(path, key), out)
     elif isinstance(value, list) and node.items is not None and node.items.has_rules:
         for index, (item, earlier_item) in enumerate(correlated(node, value, old)):
             _rules(node.items, item, earlier_item, f"{path}[{index}]", out)
@@ -271,7 +271,3 @@ def _nowhere(message: str) -> Cause:
 
 def _quoted(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
