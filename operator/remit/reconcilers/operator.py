@@ -37,7 +37,8 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
-WATCHED = (TASKS, POLICIES, DEPLOYMENTS)
+WATCHED = (POLICIES, TASKS, DEPLOYMENTS)
+"""Policies first: a task is judged by what is known of them."""
 
 
 @contextlib.asynccontextmanager
@@ -154,6 +155,7 @@ class Operator:
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""
+        self.tasks.stopping = True
         await self.watcher.stop()
         await self.runner.shutdown()
         with contextlib.suppress(TimeoutError):
@@ -220,7 +222,7 @@ class Operator:
 
     async def resync(self) -> None:
         """List everything, look at everything, and forget what is gone: an expired watch reports no deletions."""
-        for resource in (POLICIES, TASKS, DEPLOYMENTS):
+        for resource in WATCHED:
             known = {key: self.cache.get(resource.plural, key) for key in self.cache.keys(resource.plural)}
             for key in self.cache.replace(resource.plural, await self._list(resource), frozenset(known)):
                 obj = self.cache.get(resource.plural, key)

@@ -59,6 +59,8 @@ class TaskReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    stopping: bool = False
+    """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
     _audited: set[str] = field(default_factory=set)
     """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
@@ -105,7 +107,7 @@ class TaskReconciler:
                 return await self._settle(task, obj, result)
             case Finish() as finish:
                 return await self._finish(task, obj, finish)
-            case Begin(number=number):
+            case Begin(number=number) if not self.stopping:
                 return await self._begin(task, obj, number)
         return None
 
@@ -133,6 +135,9 @@ class TaskReconciler:
         verdict = self.admission.decide(task, self.policies.current(), environment.env)
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
+        if self.stopping:  # since it was asked: a run that is started now would be lost at once
+            self.gates.leave(task.key)
+            return None
         try:
             left = (limit - self.now()).total_seconds() if limit else None
             attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets, left)

@@ -64,3 +64,16 @@ async def test_a_second_operator_does_not_share_a_state_directory(world: World) 
         with pytest.raises(RemitError, match="another operator works in"):
             async with world.operator():
                 pass
+
+
+async def test_a_task_that_waits_for_its_turn_is_not_started_by_a_shutdown(world: World) -> None:
+    """The runs that a shutdown ends make room; whoever took it would be lost a moment later."""
+    async with world.operator(max_concurrent=1):
+        await world.policy("sleep")
+        running = await world.task("sleep", "1000")
+        await world.phase(running, "Running")
+        waiting = [await world.task("sleep", "0.2") for _ in range(3)]
+    assert (await world.finished(running))["error"]["category"] == "Interrupted"
+    assert {(await world.get(name))["status"].get("attemptCount", 0) for name in waiting} == {0}
+    async with world.operator(max_concurrent=1):
+        assert {(await world.finished(name))["phase"] for name in waiting} == {"Succeeded"}
