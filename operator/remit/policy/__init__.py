@@ -3,7 +3,9 @@
 from remit.policy.argv import canonical, split_line, unacceptable
 from remit.policy.compile import CompiledPolicy, Problem, compile_policy
 from remit.policy.decide import Decision, decide
+from remit.policy.egress import Egress, Forbidden, Permit, permits
 from remit.policy.evaluate import Denial, Reason
+from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
 from remit.policy.match import Command
 from remit.policy.rate import Bucket, RateClaim, RateSpec, concurrency_reached, take, take_all
@@ -12,12 +14,19 @@ from remit.policy.selector import selects
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
+    "Address",
+    "BadHost",
     "Bucket",
     "Command",
     "CompiledPolicy",
     "Decision",
     "Denial",
+    "Destination",
+    "Egress",
+    "Forbidden",
+    "Host",
     "Limits",
+    "Permit",
     "Problem",
     "RateClaim",
     "RateSpec",
@@ -25,9 +34,11 @@ __all__ = [
     "Request",
     "argv_of",
     "canonical",
+    "canonical_host",
     "compile_policy",
     "concurrency_reached",
     "decide",
+    "permits",
     "request_for",
     "selects",
     "split_line",
