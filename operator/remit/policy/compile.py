@@ -54,6 +54,7 @@ class CompiledPolicy:
     allow: tuple[CompiledRule, ...]
     deny: tuple[CompiledRule, ...]
     images: tuple[Pattern, ...]
+    scripts: tuple[Pattern, ...]
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -86,8 +87,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
-    for index, source in enumerate(spec.scripts.patterns):
-        _pattern(f"spec.scripts.patterns[{index}]", source, problems)
+    scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     bounds = bounds_of(spec.limits)
     problems += [
         Problem(f"spec.limits.{name}", "the default is above the maximum; lower one or raise the other")
@@ -95,6 +95,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     ]
     problems += _selector_problems(spec.selector)
     size = sum(rule.matcher.size + _PATTERN_OVERHEAD for rule in (*allow, *deny))
+    size += sum(pattern.size + _PATTERN_OVERHEAD for pattern in scripts)
     if size > MAX_PROGRAM:
         problems.append(Problem("spec.commands", "all patterns together are too big; use shorter or fewer repetitions"))
     return CompiledPolicy(
@@ -106,6 +107,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         allow=allow,
         deny=deny,
         images=images,
+        scripts=scripts,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
         problems=tuple(problems),
@@ -159,6 +161,12 @@ def _pattern(field: str, source: str, problems: list[Problem]) -> Pattern | None
     except BadPattern as error:
         problems.append(Problem(field, str(error)))
         return None
+
+
+def _patterns(field: str, sources: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:
+    for index, source in enumerate(sources):
+        if pattern := _pattern(f"{field}[{index}]", source, problems):
+            yield pattern
 
 
 def _globs(field: str, globs: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:
