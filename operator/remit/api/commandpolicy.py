@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
+from remit.api.egress import Egress
 from remit.api.executiontask import BackendName, Network
 from remit.api.quantity import Quantity
 
@@ -204,6 +205,15 @@ class Rate(SpecModel):
 class CommandPolicySpec(SpecModel):
     """What the selected tasks may do. Whatever is not allowed is denied."""
 
+    rules = (
+        Rule(
+            "!has(self.egress) || !has(self.egress.allow) || size(self.egress.allow) == 0"
+            " || 'restricted' in self.networks",
+            "egress is about tasks with network: restricted; add restricted to networks",
+            ".egress.allow",
+        ),
+    )
+
     selector: LabelSelector = LabelSelector()
     """The tasks that it speaks for, by label; empty: all tasks of its namespace. Policies in the operator's own
     namespace speak for every namespace, as a ceiling."""
@@ -218,9 +228,11 @@ class CommandPolicySpec(SpecModel):
     ] = ["process"]
     """Where tasks may run."""
     networks: Annotated[
-        list[Network], Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
+        list[Network], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["none"]
-    """What tasks may see of the network."""
+    """What tasks may see of the network: `none`, `restricted` (what `egress` lists) or `host` (all of it)."""
+    egress: Egress = Egress()
+    """Rules for the connections of tasks with `network: restricted`."""
     environment: Environment = Environment()
     """Rules for environment variables."""
     images: Images = Images()

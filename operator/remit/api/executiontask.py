@@ -24,7 +24,7 @@ from remit.api.quantity import Quantity
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 BackendName = Literal["process", "docker", "kubernetes"]
-Network = Literal["none", "host"]
+Network = Literal["none", "restricted", "host"]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 
 
@@ -152,7 +152,8 @@ class TaskTemplate(SpecModel):
     resources: Resources = Resources()
     """The most that an attempt may use."""
     network: Network = "none"
-    """What the program sees of the network."""
+    """What the program sees of the network: nothing; the hosts that a policy lists in `egress`, through a proxy that
+    `HTTPS_PROXY` and its kin lead to; or what the operator itself sees."""
     output: Output = Output()
     """What is kept of its output."""
 

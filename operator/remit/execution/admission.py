@@ -227,6 +227,8 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
     if spec.schedule is not None:
         return "this version of Remit does not run tasks by the clock; leave spec.schedule out"
+    if spec.network == "restricted":
+        return "this version of Remit has no proxy for spec.network: restricted"
     wanted = spec.resources
     for name in ("disk_bytes_per_second", "network_bytes_per_second"):
         if getattr(wanted, name) is not None:

@@ -3,7 +3,9 @@
 from remit.policy.argv import canonical, split_line, unacceptable
 from remit.policy.compile import CompiledPolicy, Problem, compile_policy
 from remit.policy.decide import Decision, decide
+from remit.policy.egress import Egress, Forbidden, Permit, permits
 from remit.policy.grant import Grant
+from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
 from remit.policy.match import Command
 from remit.policy.rate import Bucket, RateClaim, RateSpec, concurrency_reached, take, take_all
@@ -14,13 +16,20 @@ from remit.policy.verdict import Denial, Reason
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
+    "Address",
+    "BadHost",
     "Bucket",
     "Command",
     "CompiledPolicy",
     "Decision",
     "Denial",
+    "Destination",
+    "Egress",
+    "Forbidden",
     "Grant",
+    "Host",
     "Limits",
+    "Permit",
     "Problem",
     "RateClaim",
     "RateSpec",
@@ -28,10 +37,12 @@ __all__ = [
     "Request",
     "argv_of",
     "canonical",
+    "canonical_host",
     "compile_policy",
     "concurrency_reached",
     "decide",
     "describe",
+    "permits",
     "request_for",
     "selects",
     "split_line",

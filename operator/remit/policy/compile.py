@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from remit.api import CommandPolicy, CommandPolicySpec
+from remit.api import CommandPolicy, CommandPolicySpec, egress
 from remit.api.base import LabelSelector
 from remit.api.commandpolicy import CommandRule
 from remit.policy.argv import refused_character, takes_a_detour
+from remit.policy.egress import Egress, EgressRule, HostPattern
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob
@@ -19,6 +21,7 @@ from remit.policy.selector import selects
 MAX_PROGRAM: Final = 500_000
 """How big all patterns of one policy may be together, in RE2 instructions of 16 bytes."""
 _PATTERN_OVERHEAD: Final = 100
+Parsed = TypeVar("Parsed")
 _ELLIPSES: Final = frozenset({"…", "..."})
 
 
@@ -55,6 +58,7 @@ class CompiledPolicy:
     deny: tuple[CompiledRule, ...]
     images: tuple[Pattern, ...]
     scripts: tuple[Pattern, ...]
+    egress: Egress
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -88,6 +92,9 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
+    reachable = tuple(_egress_rules(spec.egress.allow, problems))
+    if reachable and "restricted" not in spec.networks:
+        problems.append(Problem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks"))
     bounds = bounds_of(spec.limits)
     problems += [
         Problem(f"spec.limits.{name}", "the default is above the maximum; lower one or raise the other")
@@ -108,6 +115,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         deny=deny,
         images=images,
         scripts=scripts,
+        egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
         problems=tuple(problems),
@@ -174,6 +182,24 @@ def _globs(field: str, globs: Sequence[str], problems: list[Problem]) -> Iterato
         try:
             yield glob(text)
         except BadPattern as error:
+            problems.append(Problem(f"{field}[{index}]", str(error)))
+
+
+def _egress_rules(rules: Sequence[egress.EgressRule], problems: list[Problem]) -> Iterator[EgressRule]:
+    for index, rule in enumerate(rules):
+        name = f"egress.allow[{index}]"
+        hosts = _each(f"spec.{name}.hosts", rule.hosts, HostPattern.parse, problems)
+        addresses = _each(f"spec.{name}.addresses", rule.addresses, ipaddress.ip_network, problems)
+        yield EgressRule(name, tuple(hosts), frozenset(rule.ports), tuple(addresses))
+
+
+def _each(
+    field: str, texts: Sequence[str], parse: Callable[[str], Parsed], problems: list[Problem]
+) -> Iterator[Parsed]:
+    for index, text in enumerate(texts):
+        try:
+            yield parse(text)
+        except ValueError as error:
             problems.append(Problem(f"{field}[{index}]", str(error)))
 
 

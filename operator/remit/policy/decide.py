@@ -19,7 +19,8 @@ from typing import Final
 
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
-from remit.policy.evaluate import evaluate
+from remit.policy.egress import Egress
+from remit.policy.evaluate import Allowance, Denial, Reason, evaluate
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
 from remit.policy.rate import RateClaim
@@ -53,6 +54,9 @@ class Decision:
     """What the task gets."""
     layers: tuple[str, ...] = ()
     """Confinement layers without which it must not run, sorted."""
+    egress: tuple[Egress, ...] = ()
+    """For `network: restricted`: the rules of the policy that allowed and of every ceiling, all of which must allow a
+    connection."""
     rates: tuple[RateClaim, ...] = ()
     """Rates that its start must respect, all of them."""
 
@@ -103,14 +107,17 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
 def _with_terms(
     decision: Decision, request: Request, chosen: CompiledPolicy, ceilings: Sequence[CompiledPolicy]
 ) -> Decision:
-    """The terms of the policy that allowed and of every ceiling. An Audit policy only suggests defaults."""
-    binding = {policy.key: policy for policy in (chosen, *ceilings) if policy.enforced}.values()
+    """The terms of the policy that allowed and of every ceiling. An Audit policy only suggests defaults; its egress
+    rules count all the same, because `network: restricted` means nothing without rules."""
+    terms = {policy.key: policy for policy in (chosen, *ceilings)}.values()
+    binding = [policy for policy in terms if policy.enforced]
     bounds = [policy.bounds for policy in binding]
     if not chosen.enforced:
         bounds.append(Bounds(default=effective(Limits(), [chosen.bounds])))
     return replace(
         decision,
         limits=effective(request.limits, bounds),
+        egress=tuple(policy.egress for policy in terms) if request.network == "restricted" else (),
         layers=tuple(sorted({layer for policy in binding for layer in policy.spec.sandbox.require})),
         rates=tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate),
     )

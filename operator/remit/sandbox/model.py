@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-Network = Literal["none", "host"]
+Network = Literal["none", "restricted", "host"]
 
 
 class Layer(StrEnum):

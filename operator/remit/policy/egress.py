@@ -1,0 +1,135 @@
+"""Where a task may connect to: by name and port first, and then by the address that the name turns out to have. Pure.
+
+The two steps are apart because a name is only resolved once it is allowed, and because only the address that was
+judged may be connected to: a second look-up could say something else.
+
+    match permits(destination, every policy's rules):
+        case Forbidden(message): …
+        case Permit() as permit:
+            usable, objection = permit.screen(resolve(destination.host))
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from remit.policy.addresses import METADATA, Network, admitted, special_kind
+from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host, plain_address
+
+ANY: Final = "*"
+_WILDCARD: Final = "*."
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """A host as a rule names it: exactly, as everything below a domain (`*.example.com`), or as everything (`*`)."""
+
+    host: Host
+    below: bool = False
+    """Whether the names below `host` are meant, and not `host` itself."""
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """Raises `BadHost`."""
+        if text == ANY:
+            return cls(ANY)
+        below = text.startswith(_WILDCARD)
+        host = canonical_host(text.removeprefix(_WILDCARD))
+        if below and not isinstance(host, str):
+            raise BadHost(f"{text!r} is a wildcard in front of an address; list addresses one by one")
+        return cls(host, below)
+
+    def matches(self, host: Host) -> bool:
+        if self.host == ANY:
+            return True
+        return isinstance(host, str) and host.endswith(f".{self.host}") if self.below else host == self.host
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """One entry of `spec.egress.allow`; `name` is such as `egress.allow[2]`."""
+
+    name: str
+    hosts: tuple[HostPattern, ...]
+    ports: frozenset[int]
+    addresses: tuple[Network, ...] = ()
+    """Networks that may be connected to although they are not public."""
+
+    def matches(self, destination: Destination) -> bool:
+        return destination.port in self.ports and any(host.matches(destination.host) for host in self.hosts)
+
+    def admits(self, address: Address) -> bool:
+        """Whether an address of a host that matches may be connected to. To list an address as a host names it."""
+        listed = [pattern.host for pattern in self.hosts if not isinstance(pattern.host, str)]
+        return admitted(address, (*self.addresses, *map(ipaddress.ip_network, listed)))
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """All rules of one policy, by its name. None of them: nothing can be reached."""
+
+    policy: str
+    rules: tuple[EgressRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """Why not, and which field of which policy would have to say otherwise."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A destination that every policy's rules allow by name. Its addresses are still to be judged, each by itself."""
+
+    destination: Destination
+    egress: tuple[Egress, ...]
+    """Of each policy, the rules that match."""
+
+    def screen(self, addresses: Iterable[Address]) -> tuple[list[Address], str | None]:
+        """Those that may be connected to, in their order, and the objection to the first that may not."""
+        usable, first = [], None
+        for address in map(plain_address, addresses):
+            if objection := self._objection(address):
+                first = first or objection
+            else:
+                usable.append(address)
+        return usable, first
+
+    def _objection(self, address: Address) -> str | None:
+        for egress in self.egress:
+            if not any(rule.admits(address) for rule in egress.rules):
+                return _not_admitted(self.destination, address, egress)
+        return None
+
+
+def permits(destination: Destination, egress: Iterable[Egress]) -> Permit | Forbidden:
+    """Hold a destination against the rules of every policy that has a say: all must allow it. No policy: forbidden."""
+    matching = []
+    for policy in egress:
+        rules = tuple(rule for rule in policy.rules if rule.matches(destination))
+        if not rules:
+            return Forbidden(_not_listed(destination, policy))
+        matching.append(Egress(policy.policy, rules))
+    return Permit(destination, tuple(matching)) if matching else Forbidden(f"nothing allows {destination}")
+
+
+def _not_listed(destination: Destination, egress: Egress) -> str:
+    where = f"policy {egress.policy}"
+    if not egress.rules:
+        return f"{destination} is not allowed: {where} has no spec.egress.allow"
+    about = next((rule for rule in egress.rules if any(host.matches(destination.host) for host in rule.hosts)), None)
+    if about is not None:
+        return f"port {destination.port} of {destination.host} is not in spec.{about.name}.ports of {where}"
+    return f"{destination} is not allowed: no spec.egress.allow[].hosts of {where} names {destination.host}"
+
+
+def _not_admitted(destination: Destination, address: Address, egress: Egress) -> str:
+    kind = special_kind(address)
+    found = f"{address}, {kind}" if destination.host == address else f"{destination.host} leads to {address}, {kind}"
+    how = f"{address}/{address.max_prefixlen}" if kind == METADATA else "a network that holds it"
+    return f"{found}: policy {egress.policy} would have to list {how} in spec.{egress.rules[0].name}.addresses"
