@@ -20,7 +20,7 @@ from typing import Final
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress
-from remit.policy.evaluate import Allowance, Denial, Reason, evaluate
+from remit.policy.evaluate import evaluate
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
 from remit.policy.rate import RateClaim
