@@ -18,6 +18,7 @@ from remit.api.operations import (
     ProcessOperation,
     RedisOperation,
     ScriptOperation,
+    Subject,
 )
 from remit.api.quantity import Quantity
 
@@ -160,6 +161,11 @@ class TaskTemplate(SpecModel):
     def operation(self) -> Operation:
         """The one that is set."""
         return next(name for name in OPERATIONS if getattr(self, name) is not None)
+
+    @property
+    def subject(self) -> Subject:
+        """What that one says."""
+        return cast(Subject, getattr(self, self.operation))
 
 
 def _immutable(*fields: str) -> tuple[Rule, ...]:

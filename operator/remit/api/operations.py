@@ -178,3 +178,16 @@ class ContainerOperation(SpecModel):
     """Environment variables, for run and exec."""
     options: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=32)] = {}
     """Further options by name, each of which a policy must allow."""
+
+
+Subject = (
+    CommandOperation
+    | ScriptOperation
+    | FileOperation
+    | ProcessOperation
+    | HttpOperation
+    | RedisOperation
+    | PostgresOperation
+    | ContainerOperation
+)
+"""Any operation, as the task has it."""

@@ -5,20 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from remit.api import ExecutionTask, Phase
+from remit.api import ExecutionTask, ExecutionTaskSpec, Phase
 from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
 from remit.execution.gates import OPERATOR
 from remit.execution.lifecycle import Finish
+from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
+from remit.operations.base import Work
 from remit.operations.command import SEARCH_PATH, look_up
-from remit.policy import Command, CompiledPolicy, Decision, Limits, RateClaim, Reason, argv_of, decide, request_for
+from remit.policy import (
+    Command,
+    CompiledPolicy,
+    Decision,
+    Grant,
+    Limits,
+    RateClaim,
+    Reason,
+    argv_of,
+    decide,
+    request_for,
+)
 from remit.sandbox import Confinement, Layer
 from remit.sandbox import Limits as SandboxLimits
 
-OFFERED_OPERATIONS = frozenset({"command"})
+CONFINED_OPERATIONS = frozenset({"command", "script"})
+"""What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
+SCRIPT_PATH = "/run/remit/script"
+"""Where a script stands inside."""
 OFFERED_BACKENDS = frozenset({"process"})
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
@@ -45,8 +61,9 @@ class PolicySet:
 class Admitted:
     """It may run, under these terms."""
 
-    command: Command
+    command: Command | None
     status: PolicyStatus
+    grant: Grant
     limits: Limits
     layers: frozenset[Layer]
     rates: tuple[RateClaim, ...]
@@ -70,26 +87,29 @@ class Admission:
     max_concurrent: int = 32
     defaults: Limits = field(default_factory=Limits)
     """For what neither the task nor a policy says."""
+    performed: frozenset[str] = frozenset()
+    """The operations that this operator performs itself, besides those that a backend runs."""
 
     def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
         `envFrom` brings."""
         spec, namespace = task.spec, task.metadata.namespace
-        if (missing := _not_offered(task)) is not None:
+        if (missing := _not_offered(task, self.performed)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
-        if spec.command is None:
-            return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", "spec.command is not set"))
         try:
-            command = look_up(argv_of(spec.command), self.search_path)
+            argv = executed(spec)
         except InvalidInput as error:
-            return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.command: {error}"))
-        own = policies.by_namespace.get(namespace, ())
-        decision = decide(request_for(task, command, environment), own, policies.ceilings_for(namespace))
+            return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.{spec.operation}: {error}"))
+        command = look_up(argv, self.search_path) if argv else None
+        request = request_for(task, command, environment)
+        own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
+        decision = decide(request, own, ceilings)
         if not decision.allowed:
             return _refused(decision, command)
         return Admitted(
             command=command,
             status=_status(decision),
+            grant=Grant(request, own, ceilings),
             limits=_filled(decision.limits, self.defaults),
             layers=frozenset(Layer(name) for name in decision.layers),
             rates=decision.rates,
@@ -107,59 +127,102 @@ class Admission:
         task: ExecutionTask,
         admitted: Admitted,
         number: int,
-        environment: Mapping[str, str],
-        secrets: Iterable[str],
+        resolved: Resolved,
         seconds_left: float | None,
     ) -> Attempt:
         """The attempt itself. `seconds_left` is what the task's deadline leaves of its time-out."""
-        spec, metadata, limits = task.spec, task.metadata, admitted.limits
+        spec, limits = task.spec, admitted.limits
         timeout = float(limits.timeout_seconds or 300)
-        about = {
-            "REMIT_TASK_NAME": metadata.name,
-            "REMIT_TASK_NAMESPACE": metadata.namespace,
-            "REMIT_ATTEMPT": str(number),
-        }
-        request = AttemptRequest(
-            id=f"{metadata.uid}-{number}",
-            command=Process(
-                argv=admitted.command.argv,
-                executable=admitted.command.resolved or "",
-                env={**BASE_ENVIRONMENT, **environment, **about},
-                stdin=spec.stdin.encode(),
-            ),
-            confinement=Confinement(
-                limits=SandboxLimits(
-                    memory_bytes=limits.memory,
-                    cpu_cores=limits.cpu,
-                    pids=limits.pids,
-                    disk_bytes=limits.disk,
-                    file_bytes=limits.file_size,
-                    open_files=limits.open_files,
-                ),
-                network=spec.network,
-                require=admitted.layers,
-                working_dir=spec.working_dir,
-            ),
-            timeout_seconds=timeout if seconds_left is None else max(0.0, min(timeout, seconds_left)),
-            grace_seconds=float(spec.termination_grace_period_seconds),
-            files={},
-        )
+        timeout = timeout if seconds_left is None else max(0.0, min(timeout, seconds_left))
+        make = _confined if spec.operation in CONFINED_OPERATIONS else _performed
         return Attempt(
             key=task.key,
-            namespace=metadata.namespace,
-            uid=metadata.uid,
+            namespace=task.metadata.namespace,
+            uid=task.metadata.uid,
             backend=spec.backend,
-            request=request,
+            operation=spec.operation,
+            request=make(task, admitted, number, resolved, timeout),
             max_output_bytes=limits.output_bytes or 0,
             tail_bytes=spec.output.tail_bytes,
-            secrets=frozenset(secrets),
+            secrets=frozenset(resolved.secrets),
         )
 
 
-def _not_offered(task: ExecutionTask) -> str | None:
+def executed(spec: ExecutionTaskSpec) -> list[str]:
+    """The exact argument list of what is executed; empty for an operation that executes nothing.
+
+    Raises `InvalidInput` when a command's `line` cannot be split.
+    """
+    if spec.command is not None:
+        return argv_of(spec.command)
+    if spec.script is not None:
+        return [spec.script.interpreter, SCRIPT_PATH, *spec.script.args]
+    if spec.process is not None:
+        return list(spec.process.argv or ())
+    return []
+
+
+def _confined(
+    task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
+) -> AttemptRequest:
+    spec, metadata, limits = task.spec, task.metadata, admitted.limits
+    command = admitted.command
+    if command is None:
+        raise InvalidInput("has nothing to execute", field=f"spec.{spec.operation}")
+    about = {
+        "REMIT_TASK_NAME": metadata.name,
+        "REMIT_TASK_NAMESPACE": metadata.namespace,
+        "REMIT_ATTEMPT": str(number),
+    }
+    return AttemptRequest(
+        id=_attempt_id(task, number),
+        command=Process(
+            argv=command.argv,
+            executable=command.resolved or "",
+            env={**BASE_ENVIRONMENT, **resolved.env, **about},
+            stdin=spec.stdin.encode(),
+        ),
+        confinement=Confinement(
+            limits=SandboxLimits(
+                memory_bytes=limits.memory,
+                cpu_cores=limits.cpu,
+                pids=limits.pids,
+                disk_bytes=limits.disk,
+                file_bytes=limits.file_size,
+                open_files=limits.open_files,
+            ),
+            network=spec.network,
+            require=admitted.layers,
+            working_dir=spec.working_dir,
+        ),
+        timeout_seconds=timeout,
+        grace_seconds=float(spec.termination_grace_period_seconds),
+        files={SCRIPT_PATH: spec.script.source.encode()} if spec.script else {},
+    )
+
+
+def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float) -> Work:
+    return Work(
+        id=_attempt_id(task, number),
+        namespace=task.metadata.namespace,
+        task=task.metadata.name,
+        subject=task.spec.subject,
+        grant=admitted.grant,
+        timeout_seconds=timeout,
+        limits=admitted.limits,
+        values=resolved.values,
+    )
+
+
+def _attempt_id(task: ExecutionTask, number: int) -> str:
+    return f"{task.metadata.uid}-{number}"
+
+
+def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
     spec = task.spec
-    if spec.operation not in OFFERED_OPERATIONS:
-        return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(OFFERED_OPERATIONS)}"
+    offered = CONFINED_OPERATIONS | performed
+    if spec.operation not in offered:
+        return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in OFFERED_BACKENDS:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
     if spec.schedule is not None:
@@ -182,7 +245,7 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, command: Command) -> Refused:
+def _refused(decision: Decision, command: Command | None) -> Refused:
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
         finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", decision.message)
     else:

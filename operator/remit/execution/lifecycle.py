@@ -118,10 +118,15 @@ class Ended:
     reason: str
     message: str
     exit_code: int | None = None
+    category: str = ""
+    """The kind of failure; empty: what the reason says."""
+    retryable: bool = True
+    """False where the same, tried again, ends the same."""
 
 
-COMPLETED, CANCELLED, TIMEOUT, INTERRUPTED = "Completed", "Cancelled", "Timeout", "Interrupted"
+COMPLETED, CANCELLED, TIMEOUT, INTERRUPTED, DENIED = "Completed", "Cancelled", "Timeout", "Interrupted", "Denied"
 _FINAL_REASONS = {"StartFailed": "Invalid", "SandboxUnavailable": "Sandbox"}
+_PHASES = {TIMEOUT: Phase.TIMED_OUT, DENIED: Phase.DENIED}
 _CATEGORIES = {
     "ExitCode": "ExitCode",
     "Signal": "ExitCode",
@@ -141,15 +146,16 @@ def after_attempt(task: ExecutionTask, ended: Ended, *, now: datetime.datetime, 
     limit = deadline(task)
     if limit is not None and now >= limit:
         return deadline_exceeded(task)
-    category = _FINAL_REASONS.get(ended.reason) or _CATEGORIES.get(ended.reason, "Infrastructure")
+    category = ended.category or _FINAL_REASONS.get(ended.reason) or _CATEGORIES.get(ended.reason, "Infrastructure")
+    hopeless = ended.reason in _FINAL_REASONS or not ended.retryable
     final = Finish(
-        phase=Phase.TIMED_OUT if ended.reason == TIMEOUT else Phase.FAILED,
+        phase=_PHASES.get(ended.reason, Phase.FAILED),
         reason=ended.reason,
         category=category,
         message=ended.message,
-        retryable=ended.reason not in _FINAL_REASONS,
+        retryable=not hopeless,
     )
-    if ended.reason in _FINAL_REASONS:
+    if hopeless:
         return final
     interrupted = ended.reason == INTERRUPTED
     if interrupted and (spec.retry.on_interruption == "Fail" or status.interruptions >= MAX_INTERRUPTIONS):

@@ -21,7 +21,9 @@ from remit.backends import AttemptRequest, Backend, ExitReason, Handle, Outcome
 from remit.errors import RemitError, SandboxUnavailable
 from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
 from remit.execution.output import OutputWriter, recovered
+from remit.execution.performing import perform
 from remit.execution.store import Run, RunStore
+from remit.operations.base import Performer, Work
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
@@ -35,10 +37,11 @@ class Attempt:
     namespace: str
     uid: str
     backend: str
-    request: AttemptRequest
+    request: AttemptRequest | Work
     max_output_bytes: int
     tail_bytes: int
     secrets: frozenset[str] = frozenset()
+    operation: str = "command"
 
 
 class AttemptResult(BaseModel):
@@ -47,6 +50,8 @@ class AttemptResult(BaseModel):
     reason: str
     message: str
     exit_code: int | None = None
+    category: str = ""
+    retryable: bool = True
     finished_at: MicroTime
     usage: UsageStatus | None = None
     output: OutputStatus | None = None
@@ -55,7 +60,7 @@ class AttemptResult(BaseModel):
 
     @property
     def ended(self) -> Ended:
-        return Ended(self.reason, self.message, self.exit_code)
+        return Ended(self.reason, self.message, self.exit_code, self.category, self.retryable)
 
 
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class Runner:
     store: RunStore
     redactor: Redactor
     on_ended: Callable[[str], None]
+    performers: Mapping[str, Performer] = field(default_factory=dict)
+    """Of the operations that Remit performs itself, by name."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, AttemptResult] = field(default_factory=dict)
 
@@ -137,6 +144,11 @@ class Runner:
             self.stop(uid, INTERRUPTED)
         await asyncio.gather(*(going.task for going in self._going.values()), return_exceptions=True)
 
+    async def close(self) -> None:
+        """Let go of what the performers hold. After `shutdown`."""
+        for performer in self.performers.values():
+            await performer.close()
+
     async def _run(self, attempt: Attempt, cancel: asyncio.Event) -> None:
         try:
             with self.redactor.holding(attempt.secrets):
@@ -178,20 +190,29 @@ class Runner:
     async def _result(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
         """Run it, and put what the backend says of it in the words of status."""
         try:
-            return await self._outcome(attempt, run, writer, cancel)
+            if isinstance(attempt.request, Work):
+                return await self._performed(attempt.operation, attempt.request, writer, cancel)
+            return await self._outcome(attempt.backend, attempt.request, run, writer, cancel)
         except SandboxUnavailable as error:
             return _failed("SandboxUnavailable", str(error))
         except RemitError as error:
             return _failed("BackendError", str(error))
 
-    async def _outcome(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
-        backend = self.backends[attempt.backend]
-        outcome = await backend.run(
-            attempt.request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
+    async def _performed(
+        self, operation: str, work: Work, writer: OutputWriter, cancel: asyncio.Event
+    ) -> AttemptResult:
+        ended = await perform(self.performers[operation], work, writer, cancel)
+        return AttemptResult(**dataclasses.asdict(ended), finished_at=_now())
+
+    async def _outcome(
+        self, place: str, request: AttemptRequest, run: Run, writer: OutputWriter, cancel: asyncio.Event
+    ) -> AttemptResult:
+        outcome = await self.backends[place].run(
+            request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
         )
         usage = outcome.usage
         return AttemptResult(
-            **_ended(outcome, attempt.request),
+            **_ended(outcome, request),
             finished_at=outcome.finished_at,
             usage=UsageStatus(
                 cpu_seconds=round(usage.cpu_seconds, 3),

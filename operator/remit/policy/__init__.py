@@ -4,13 +4,15 @@ from remit.policy.argv import canonical, split_line, unacceptable
 from remit.policy.compile import CompiledPolicy, Problem, compile_policy
 from remit.policy.decide import Decision, decide
 from remit.policy.egress import Egress, Forbidden, Permit, permits
-from remit.policy.evaluate import Denial, Reason
+from remit.policy.grant import Grant
 from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
 from remit.policy.match import Command
 from remit.policy.rate import Bucket, RateClaim, RateSpec, concurrency_reached, take, take_all
 from remit.policy.request import Request, argv_of, request_for
+from remit.policy.rules import describe
 from remit.policy.selector import selects
+from remit.policy.verdict import Denial, Reason
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
@@ -24,6 +26,7 @@ __all__ = [
     "Destination",
     "Egress",
     "Forbidden",
+    "Grant",
     "Host",
     "Limits",
     "Permit",
@@ -38,6 +41,7 @@ __all__ = [
     "compile_policy",
     "concurrency_reached",
     "decide",
+    "describe",
     "permits",
     "request_for",
     "selects",

@@ -57,6 +57,7 @@ class CompiledPolicy:
     allow: tuple[CompiledRule, ...]
     deny: tuple[CompiledRule, ...]
     images: tuple[Pattern, ...]
+    scripts: tuple[Pattern, ...]
     egress: Egress
     bounds: Bounds
     rate: RateSpec | None
@@ -90,8 +91,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
-    for index, source in enumerate(spec.scripts.patterns):
-        _pattern(f"spec.scripts.patterns[{index}]", source, problems)
+    scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     reachable = tuple(_egress_rules(spec.egress.allow, problems))
     if reachable and "restricted" not in spec.networks:
         problems.append(Problem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks"))
@@ -102,6 +102,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     ]
     problems += _selector_problems(spec.selector)
     size = sum(rule.matcher.size + _PATTERN_OVERHEAD for rule in (*allow, *deny))
+    size += sum(pattern.size + _PATTERN_OVERHEAD for pattern in scripts)
     if size > MAX_PROGRAM:
         problems.append(Problem("spec.commands", "all patterns together are too big; use shorter or fewer repetitions"))
     return CompiledPolicy(
@@ -113,6 +114,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         allow=allow,
         deny=deny,
         images=images,
+        scripts=scripts,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
@@ -167,6 +169,12 @@ def _pattern(field: str, source: str, problems: list[Problem]) -> Pattern | None
     except BadPattern as error:
         problems.append(Problem(field, str(error)))
         return None
+
+
+def _patterns(field: str, sources: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:
+    for index, source in enumerate(sources):
+        if pattern := _pattern(f"{field}[{index}]", source, problems):
+            yield pattern
 
 
 def _globs(field: str, globs: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:

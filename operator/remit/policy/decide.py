@@ -20,12 +20,14 @@ from typing import Final
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress
-from remit.policy.evaluate import Allowance, Denial, Reason, evaluate, shown
+from remit.policy.evaluate import evaluate
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
 from remit.policy.rate import RateClaim
 from remit.policy.request import Request
+from remit.policy.rules import describe
 from remit.policy.selector import unmet
+from remit.policy.verdict import Allowance, Denial, Reason
 
 _SHOWN_POLICIES = 5
 MAX_MESSAGE: Final = 1000
@@ -72,7 +74,8 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
     policies allow, the first by name says the terms.
     """
     command = request.command
-    if request.operation == "command" and (wrong := unacceptable(command.argv if command else ())):
+    wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
+    if wrong:
         return Decision(allowed=False, reason=Reason.INVALID_COMMAND, message=wrong)
     policies = [policy for policy in policies if policy.namespace == request.namespace]
     verdicts = _verdicts(request, policies)
@@ -166,7 +169,7 @@ def _nearest(denials: Sequence[Denial]) -> Denial:
 
 
 def _no_policy(request: Request, policies: Sequence[CompiledPolicy]) -> str:
-    what = shown(request.command) if request.command else f"the operation {request.operation}"
+    what = describe(request)
     if not policies:
         return f"nothing allows {what}: there is no CommandPolicy in namespace {request.namespace}"
     labels = ",".join(f"{key}={value}" for key, value in sorted(request.labels.items())) or "(none)"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from remit.api import ExecutionTask
-from remit.api.operations import CommandOperation, Operation
+from remit.api.operations import CommandOperation, Operation, Subject
 from remit.policy.argv import split_line
 from remit.policy.limits import Limits, asked_for
 from remit.policy.match import Command
@@ -20,7 +20,9 @@ class Request:
     labels: Mapping[str, str] = field(default_factory=dict)
     operation: Operation = "command"
     command: Command | None = None
-    """What would be executed, for the operation `command`."""
+    """What would be executed, for operations that execute something."""
+    subject: Subject | None = None
+    """The operation as the task has it; while it runs, as far as it turned out to be another (a redirect, a link)."""
     backend: str = "process"
     network: str = "none"
     environment: frozenset[str] = frozenset()
@@ -44,6 +46,7 @@ def request_for(task: ExecutionTask, command: Command | None, environment: Itera
         labels=task.metadata.labels,
         operation=spec.operation,
         command=command,
+        subject=spec.subject,
         backend=spec.backend,
         network=spec.network,
         environment=frozenset({*(variable.name for variable in spec.env), *environment}),

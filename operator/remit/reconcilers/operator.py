@@ -21,6 +21,7 @@ from remit.execution.admission import Admission
 from remit.execution.gates import Gates
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
+from remit.operations import performers
 from remit.policy import Limits
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.deployments import DeploymentNotice
@@ -94,6 +95,7 @@ class Operator:
         events = Recorder(kube, metrics)
         audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
+        performing = performers()
         runner = Runner(
             backends={
                 "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
@@ -101,6 +103,7 @@ class Operator:
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
+            performers=performing,
         )
         gates = Gates(wake=queue.add)
         policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
@@ -110,7 +113,9 @@ class Operator:
             runner=runner,
             gates=gates,
             policies=policies,
-            admission=Admission(settings.search_path, settings.max_concurrent, default_limits(host)),
+            admission=Admission(
+                settings.search_path, settings.max_concurrent, default_limits(host), frozenset(performing)
+            ),
             audit=audit,
             metrics=metrics,
             events=events,
@@ -164,6 +169,7 @@ class Operator:
         for task in (going := list(self._background)):
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
+        await self.runner.close()
         await self.policies.write_status()
         await self.events.drain()
 

@@ -35,7 +35,7 @@ from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.status import Outdated, StatusWriter
-from remit.reconcilers.values import MissingReference, resolve_environment
+from remit.reconcilers.values import MissingReference, resolve
 from remit.telemetry import AuditEvent, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
@@ -127,12 +127,12 @@ class TaskReconciler:
         if hold is not None:
             return self._in_time(task, await self._wait_for_turn(task, obj, *hold))
         try:
-            environment = await resolve_environment(self.kube, task.metadata.namespace, task.spec)
+            resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
         except MissingReference as error:
             self.gates.leave(task.key)
             return self._in_time(task, await self._wait_for_reference(task, obj, str(error)))
         # Only now is it known which names `envFrom` brings.
-        verdict = self.admission.decide(task, self.policies.current(), environment.env)
+        verdict = self.admission.decide(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
         if self.stopping:  # since it was asked: a run that is started now would be lost at once
@@ -140,7 +140,7 @@ class TaskReconciler:
             return None
         try:
             left = (limit - self.now()).total_seconds() if limit else None
-            attempt = self.admission.attempt(task, verdict, number, environment.env, environment.secrets, left)
+            attempt = self.admission.attempt(task, verdict, number, resolved, left)
             await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
             await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         except BaseException:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
 
 from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector
+from remit.api.references import references
 from remit.errors import ApiError, RemitError
+from remit.execution.resolved import Resolved
 from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube, Resource
 
 
@@ -18,19 +22,11 @@ class MissingReference(RemitError):
     retryable = True
 
 
-@dataclass(slots=True)
-class Resolved:
-    """The environment, and which of its values are secret."""
+async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
+    """The task's `envFrom` and `env`, the latter winning, and what its operation refers to.
 
-    env: dict[str, str] = field(default_factory=dict)
-    secrets: set[str] = field(default_factory=set)
-
-    def __repr__(self) -> str:
-        return f"Resolved({', '.join(self.env)})"  # names only
-
-
-async def resolve_environment(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
-    """The task's `envFrom` and `env`, the latter winning. Raises `MissingReference`."""
+    Raises `MissingReference`.
+    """
     source = _Source(kube, namespace)
     resolved = Resolved()
     for bundle in spec.env_from:
@@ -47,7 +43,21 @@ async def resolve_environment(kube: Kube, namespace: str, spec: ExecutionTaskSpe
         selector = variable.value_from.secret_key_ref or variable.value_from.config_map_key_ref
         if selector is not None and (found := await source.key(selector)) is not None:
             _put(resolved, variable.name, found, secret=isinstance(selector, SecretKeySelector))
+    for path, wanted in references(spec.subject):
+        if (text := await source.key(wanted)) is not None:
+            resolved.values[path] = text.encode()
+            if isinstance(wanted, SecretKeySelector):
+                resolved.secrets.update(_secrets_in(text))
     return resolved
+
+
+def _secrets_in(value: str) -> Iterator[str]:
+    """A secret, and the password in it where it is a URL: a driver may name that alone."""
+    if value:
+        yield value
+    with contextlib.suppress(ValueError):
+        if password := urlsplit(value).password:
+            yield from {password, unquote(password)}
 
 
 def _put(resolved: Resolved, name: str, value: str, secret: bool) -> None:

@@ -1,0 +1,66 @@
+"""What operations that Remit performs itself have in common: a file copied, a request sent, rows read.
+
+Commands and scripts are not among them: a backend runs those, behind the walls of the sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from remit.api.operations import Subject
+from remit.backends import OutputSink
+from remit.errors import RemitError
+from remit.policy import Grant, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One operation to perform once.
+
+    `values` holds what it refers to, by the path of the reference in the operation: `connection`,
+    `headers[0].valueFrom`, `contentFrom.secretKeyRef` … An optional reference that is not there is not in it.
+    `grant` is asked again about whatever only shows while it is performed.
+    """
+
+    id: str
+    namespace: str
+    task: str
+    subject: Subject
+    grant: Grant
+    timeout_seconds: float
+    limits: Limits = field(default_factory=Limits)
+    values: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+class OperationFailed(RemitError):
+    """It was tried and did not succeed. `reason` is one CamelCase word, and API; `retryable`: the same may succeed
+    later."""
+
+    def __init__(self, reason: str, message: str, *, retryable: bool = True, category: str = "Operation") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retryable = retryable
+        self.category = category
+
+
+class Performer(Protocol):
+    """Performs one kind of operation."""
+
+    async def perform(self, work: Work, output: OutputSink) -> str:
+        """Do it; what it found goes to `output` as `stdout`. Gives one sentence on what was done.
+
+        It is cancelled when its time is over or the user cancels; it then leaves nothing half done that it can undo,
+        and returns only when nothing of it goes on.
+
+        Raises:
+            OperationFailed: it did not succeed.
+            PolicyDenied: what showed only now is not allowed.
+            RemitError: anything else that users can understand.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; called once, when the operator stops."""
+        ...

@@ -1,0 +1,27 @@
+"""What a decision covers while the operation runs, when more of it shows than was written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from remit.api.operations import Subject
+from remit.policy.compile import CompiledPolicy
+from remit.policy.decide import Decision, decide
+from remit.policy.request import Request
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Asks the policies that allowed `request`, as they were then, about the same request with another subject.
+
+    A redirect leads to another address, a path ends somewhere else than it seems to: what was allowed is the first
+    one only.
+    """
+
+    request: Request
+    policies: Sequence[CompiledPolicy]
+    ceilings: Sequence[CompiledPolicy]
+
+    def ask(self, subject: Subject) -> Decision:
+        return decide(replace(self.request, subject=subject), self.policies, self.ceilings)

@@ -1,0 +1,37 @@
+"""What a policy says of each kind of operation: one module a kind, all of the same shape.
+
+`judge` gives the name of the rule that allows the request, or the denial with what would have been needed. `describe`
+says for messages what is asked. Both are pure; a module looks at `request.command` or `request.subject` only, and what
+is common to all operations (backend, network, environment, limits) is asked elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from remit.api.operations import Operation
+from remit.policy.compile import CompiledPolicy
+from remit.policy.request import Request
+from remit.policy.rules import commands, scripts
+from remit.policy.verdict import Denial
+
+
+@dataclass(frozen=True)
+class OperationRules:
+    """How one kind of operation is judged."""
+
+    judge: Callable[[CompiledPolicy, Request], str | Denial]
+    describe: Callable[[Request], str]
+
+
+RULES: Mapping[Operation, OperationRules] = {
+    "command": OperationRules(commands.judge, commands.describe),
+    "script": OperationRules(scripts.judge, scripts.describe),
+}
+
+
+def describe(request: Request) -> str:
+    """What is asked, for messages."""
+    rules = RULES.get(request.operation)
+    return rules.describe(request) if rules else f"the operation {request.operation}"

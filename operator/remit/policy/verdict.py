@@ -1,0 +1,51 @@
+"""What a policy can say, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from remit.policy.compile import CompiledPolicy
+
+
+class Reason(StrEnum):
+    """Why, as one stable word: it is API."""
+
+    ALLOWED = "Allowed"
+    AUDITED = "Audited"
+    INVALID_COMMAND = "InvalidCommand"
+    NO_POLICY = "NoPolicy"
+    POLICY_NOT_READY = "PolicyNotReady"
+    DENIED_BY_RULE = "DeniedByRule"
+    OPERATION_NOT_ALLOWED = "OperationNotAllowed"
+    NOT_ALLOWED = "NotAllowed"
+    BACKEND_NOT_ALLOWED = "BackendNotAllowed"
+    NETWORK_NOT_ALLOWED = "NetworkNotAllowed"
+    ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
+    IMAGE_NOT_ALLOWED = "ImageNotAllowed"
+    LIMIT_EXCEEDED = "LimitExceeded"
+    CEILING_EXCEEDED = "CeilingExceeded"
+    EXECUTABLE_NOT_FOUND = "ExecutableNotFound"
+
+
+@dataclass(frozen=True)
+class Denial:
+    """Why not, and what would have been needed. `policy` is `namespace/name`, or empty when there is none."""
+
+    reason: Reason
+    message: str
+    policy: str = ""
+    rule: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether it stands whatever other policies say."""
+        return self.reason in {Reason.DENIED_BY_RULE, Reason.POLICY_NOT_READY}
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Why. `rule` is such as `commands.allow[2]`."""
+
+    policy: CompiledPolicy
+    rule: str

@@ -1,0 +1,119 @@
+"""An operation of Remit's own: in time, cancelled, failed, denied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from remit.api.operations import CommandOperation
+from remit.errors import BackendError, PolicyDenied
+from remit.execution.lifecycle import Ended
+from remit.execution.performing import perform
+from remit.operations import OperationFailed, Work
+from remit.policy import Grant, Request
+
+
+class Scripted:
+    def __init__(self, act: Callable[[], Awaitable[str]]) -> None:
+        self.act = act
+
+    async def perform(self, work: Work, output: object) -> str:
+        return await self.act()
+
+    async def close(self) -> None:
+        pass
+
+
+class Silence:
+    def write(self, stream: str, chunk: bytes) -> None:
+        raise AssertionError("nothing is written here")
+
+
+def work(seconds: float = 10.0) -> Work:
+    grant = Grant(Request(namespace="ns"), (), ())
+    return Work("u-1", "ns", "t", CommandOperation(argv=["-"]), grant, timeout_seconds=seconds)
+
+
+async def end(act: Callable[[], Awaitable[str]], *, seconds: float = 10.0, cancelled: bool = False) -> Ended:
+    cancel = asyncio.Event()
+    if cancelled:
+        cancel.set()
+    return await perform(Scripted(act), work(seconds), Silence(), cancel)
+
+
+async def for_ever() -> str:
+    await asyncio.Event().wait()
+    return "never"
+
+
+async def test_what_was_done_is_said() -> None:
+    async def act() -> str:
+        return "3 rows"
+
+    assert await end(act) == Ended("Completed", "3 rows")
+
+
+async def test_time_runs_out() -> None:
+    assert await end(for_ever, seconds=0.01) == Ended("Timeout", "timed out after 0.01 s")
+
+
+async def test_the_user_cancels() -> None:
+    assert (await end(for_ever, cancelled=True)).reason == "Cancelled"
+
+
+async def test_it_returns_only_when_nothing_goes_on() -> None:
+    cleaned = []
+
+    async def act() -> str:
+        try:
+            return await for_ever()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    await end(act, seconds=0.01)
+    assert cleaned == [True]
+
+
+async def test_what_was_done_before_it_heard_is_done() -> None:
+    async def act() -> str:
+        try:
+            return await for_ever()
+        except asyncio.CancelledError:
+            return "committed"
+
+    assert await end(act, seconds=0.01) == Ended("Completed", "committed")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OperationFailed("StatusMismatch", "503", retryable=True),
+            Ended("StatusMismatch", "503", category="Operation", retryable=True),
+        ),
+        (
+            PolicyDenied("redirected elsewhere"),
+            Ended("Denied", "redirected elsewhere", category="Denied", retryable=False),
+        ),
+        (
+            BackendError("engine away"),
+            Ended("BackendError", "engine away", category="Infrastructure", retryable=True),
+        ),
+    ],
+)
+async def test_a_failure_says_what_kind_it_is(error: Exception, expected: Ended) -> None:
+    async def act() -> str:
+        raise error
+
+    assert await end(act) == expected
+
+
+async def test_a_mistake_of_ours_is_not_hidden() -> None:
+    async def act() -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await end(act)
