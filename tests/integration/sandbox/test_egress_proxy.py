@@ -374,7 +374,7 @@ async def test_a_name_server_that_does_not_answer_is_not_waited_for(net: Net) ->
 
 async def test_the_operators_own_resolver() -> None:
     assert ipaddress.ip_address("127.0.0.1") in await system_resolver("localhost", 443)
-    with pytest.raises(OSError, match="known|resolution|address"):
+    with pytest.raises(OSError, match=r"known|resolution|address"):
         await system_resolver("nowhere.invalid", 443)
 
 
