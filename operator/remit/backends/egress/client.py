@@ -1,0 +1,100 @@
+"""One client's connection to the proxy: one request, of which CONNECT becomes a tunnel and any other is passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+import h11
+
+from remit.backends.egress.dialing import Dialer, Refused
+from remit.backends.egress.relay import Downstream, exchange, tunnel
+from remit.backends.egress.targets import BadRequest, Target, onward, refusal, target_of
+
+_CHUNK: Final = 16384
+_LINGER_SECONDS: Final = 1.0
+_ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a client may take its time for, and how much it may say before it says what it wants."""
+
+    head_bytes: int = 16384
+    head_seconds: float = 10.0
+    idle_seconds: float = 300.0
+    """How long nothing may move in either direction."""
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialer: Dialer, patience: Patience) -> None:
+    """Serve one connection to its end. What goes wrong is told to the client, as far as it still listens."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=patience.head_bytes)
+    try:
+        with contextlib.suppress(ConnectionError):
+            request, target = await _request(reader, connection, dialer, patience)
+            await _perform(reader, writer, connection, request, target, dialer, patience)
+    except Refused as refused:
+        if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            with contextlib.suppress(ConnectionError):
+                await _refuse(reader, writer, refused)
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refused: Refused) -> None:
+    """Answer with the refusal, and let the client read it: to close at once could take it back."""
+    writer.write(refusal(refused.status, refused.message))
+    await writer.drain()
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while await reader.read(_CHUNK):
+                pass
+
+
+async def _request(
+    reader: asyncio.StreamReader, connection: h11.Connection, dialer: Dialer, patience: Patience
+) -> tuple[h11.Request, Target]:
+    """The head of the request and where it wants to go. Raises `Refused`, and `ConnectionError` when there is none."""
+    try:
+        async with asyncio.timeout(patience.head_seconds):
+            while (event := connection.next_event()) is h11.NEED_DATA:
+                connection.receive_data(await reader.read(_CHUNK))
+        if not isinstance(event, h11.Request):
+            raise ConnectionAbortedError
+        return event, target_of(event)
+    except TimeoutError:
+        raise dialer.denied(None, 408, "the request took too long to come") from None
+    except h11.RemoteProtocolError as error:
+        raise dialer.denied(None, error.error_status_hint, f"not a request: {error}") from None
+    except BadRequest as error:
+        raise dialer.denied(None, 400, str(error)) from None
+
+
+async def _perform(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    connection: h11.Connection,
+    request: h11.Request,
+    target: Target,
+    dialer: Dialer,
+    patience: Patience,
+) -> None:
+    clock = asyncio.get_running_loop().time
+    upstream = await dialer.open(target.host, target.port)
+    try:
+        async with asyncio.timeout(patience.idle_seconds) as idle:
+            client = Downstream(reader, writer, lambda: idle.reschedule(clock() + patience.idle_seconds))
+            if request.method == b"CONNECT":
+                connection.next_event()  # the end of a request without a body
+                connection.send(h11.Response(status_code=200, headers=[]))
+                await client.write(_ESTABLISHED)
+                await tunnel(client, upstream, connection.trailing_data[0])
+            else:
+                await exchange(client, upstream, connection, onward(request, target))
+    except TimeoutError:
+        pass  # nothing moved for too long: both sides see the connection go
+    except h11.ProtocolError:
+        pass  # in mid-message there is nobody to tell but by the connection's end
+    finally:
+        upstream.close()

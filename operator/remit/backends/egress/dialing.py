@@ -1,0 +1,134 @@
+"""Connects to a destination that policy allows, at an address that policy has seen.
+
+The name is resolved once, here, outside the sandbox. What is connected to is one of the addresses that were judged:
+a name that says something else a moment later gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from remit.backends.egress.ledger import Account, Ledger
+from remit.backends.egress.pacing import Pace
+from remit.policy import Address, BadHost, Destination, Egress, Forbidden, canonical_host, permits
+
+log = structlog.get_logger(__name__)
+
+Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
+"""Name and port to addresses. Raises OSError."""
+
+_MOST_ADDRESSES: Final = 4
+# Threads of its own: a name server that does not answer must not keep the operator from other work.
+_resolving = ThreadPoolExecutor(max_workers=8, thread_name_prefix="egress-resolver")
+
+
+class Refused(Exception):
+    """The answer is no: an HTTP status, and a sentence for the user."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A connection to a destination, counted and held to the attempt's pace."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    account: Account
+    pace: Pace
+
+    async def read(self) -> bytes:
+        """What came, or nothing at the end."""
+        data = await self.reader.read(self.pace.chunk)
+        self.account.received_bytes += len(data)
+        await self.pace.passed(len(data))
+        return data
+
+    async def write(self, data: bytes) -> None:
+        self.writer.write(data)
+        self.account.sent_bytes += len(data)
+        await self.writer.drain()
+        await self.pace.passed(len(data))
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """Opens connections for one attempt, by its policies' `egress`."""
+
+    egress: tuple[Egress, ...]
+    ledger: Ledger
+    pace: Pace
+    resolve: Resolver
+    resolve_seconds: float
+    connect_seconds: float
+
+    async def open(self, host: str, port: int) -> Upstream:
+        """Raises `Refused`: 400 for what is no host, 403 where policy says no, 502 and 504 where nothing answers."""
+        try:
+            destination = Destination(canonical_host(host), port)
+        except BadHost as error:
+            raise self.denied(None, 400, str(error)) from None
+        permit = permits(destination, self.egress)
+        if isinstance(permit, Forbidden):
+            raise self.denied(destination, 403, permit.message)
+        usable, objection = permit.screen(await self._addresses(destination))
+        if not usable:
+            raise self.denied(destination, 403, objection or f"{destination.host} has no address")
+        reader, writer = await self._connect(destination, usable)
+        return Upstream(reader, writer, self.ledger.connected(destination), self.pace)
+
+    def denied(self, destination: Destination | None, status: int, message: str) -> Refused:
+        """The refusal to raise; it is counted, and logged the first time that a destination is refused."""
+        if self.ledger.denied(destination, message):
+            log.warning("egress denied", destination=str(destination or ""), reason=message)
+        return Refused(status, message)
+
+    async def _addresses(self, destination: Destination) -> Sequence[Address]:
+        if not isinstance(destination.host, str):
+            return [destination.host]
+        try:
+            async with asyncio.timeout(self.resolve_seconds):
+                return await self.resolve(destination.host, destination.port)
+        except TimeoutError:
+            raise Refused(504, f"no name server told where {destination.host} is in time") from None
+        except OSError as error:
+            raise Refused(502, f"{destination.host} cannot be resolved: {error.strerror or error}") from None
+
+    async def _connect(
+        self, destination: Destination, addresses: Sequence[Address]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        problem = Refused(502, f"{destination} cannot be reached")
+        for address in addresses[:_MOST_ADDRESSES]:
+            try:
+                async with asyncio.timeout(self.connect_seconds):
+                    # An address, so nothing is resolved again.
+                    return await asyncio.open_connection(str(address), destination.port)
+            except TimeoutError:
+                problem = Refused(504, f"{destination} does not answer at {address}")
+            except OSError as error:
+                problem = Refused(502, f"{destination} cannot be reached at {address}: {error.strerror or error}")
+        raise problem
+
+
+async def system_resolver(name: str, port: int) -> Sequence[Address]:
+    """What the operator's own machine makes of a name, its hosts file and search domains included."""
+
+    def look_up() -> list[Address]:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+
+    return await asyncio.get_running_loop().run_in_executor(_resolving, look_up)

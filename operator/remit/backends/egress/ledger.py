@@ -1,0 +1,85 @@
+"""What went where, counted: for status, for the audit trail, and never with more than the destination's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from remit.policy import Destination
+
+_KEPT_DESTINATIONS: Final = 64
+_OTHERS: Final = "(others)"
+_MALFORMED: Final = "(malformed)"
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationUse:
+    """What went to one destination, such as `api.example.com:443`."""
+
+    destination: str
+    connections: int
+    denied: int
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkUse:
+    """What an attempt did with its network. `last_denied` says in a sentence why a connection was refused."""
+
+    connections: int = 0
+    denied: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    last_denied: str = ""
+    destinations: tuple[DestinationUse, ...] = ()
+
+
+@dataclass(slots=True)
+class Account:
+    """One destination's counters."""
+
+    connections: int = 0
+    denied: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The accounts of one attempt: one a destination, and one for all that come after the first 64."""
+
+    last_denied: str = ""
+    _accounts: dict[str, Account] = field(default_factory=dict)
+
+    def connected(self, destination: Destination) -> Account:
+        account = self._account(str(destination))
+        account.connections += 1
+        return account
+
+    def denied(self, destination: Destination | None, why: str) -> bool:
+        """Count a refusal; None where the request named no destination. True if it is the first of its destination."""
+        account = self._account(str(destination) if destination else _MALFORMED)
+        account.denied += 1
+        self.last_denied = why
+        return account.denied == 1
+
+    @property
+    def use(self) -> NetworkUse:
+        accounts = self._accounts.values()
+        return NetworkUse(
+            connections=sum(account.connections for account in accounts),
+            denied=sum(account.denied for account in accounts),
+            sent_bytes=sum(account.sent_bytes for account in accounts),
+            received_bytes=sum(account.received_bytes for account in accounts),
+            last_denied=self.last_denied,
+            destinations=tuple(
+                DestinationUse(name, account.connections, account.denied, account.sent_bytes, account.received_bytes)
+                for name, account in self._accounts.items()
+            ),
+        )
+
+    def _account(self, name: str) -> Account:
+        if name not in self._accounts and len(self._accounts) >= _KEPT_DESTINATIONS:
+            name = _OTHERS
+        return self._accounts.setdefault(name, Account())

@@ -1,0 +1,115 @@
+"""The proxy of one attempt: the only way out of a sandbox with `network: restricted`.
+
+It runs in the operator, outside the sandbox, and accepts on sockets that are inside: what it connects to it resolves,
+judges and opens by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from remit.backends.egress.client import Patience, serve
+from remit.backends.egress.dialing import Dialer, Resolver, system_resolver
+from remit.backends.egress.ledger import Ledger, NetworkUse
+from remit.backends.egress.pacing import Pace
+from remit.backends.egress.targets import refusal
+from remit.policy import Egress
+
+log = structlog.get_logger(__name__)
+
+_DESCRIPTORS: Final = 2
+"""Of one connection through the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyLimits:
+    """What one attempt may hold of the operator."""
+
+    connections: int = 64
+    resolve_seconds: float = 5.0
+    connect_seconds: float = 10.0
+    patience: Patience = field(default_factory=Patience)
+
+
+class Connections:
+    """How many connections all proxies together may hold: at most half of the operator's descriptors."""
+
+    def __init__(self, most: int | None = None) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most = soft // 2 // _DESCRIPTORS if most is None else most
+        self.now = 0
+
+
+class EgressProxy:
+    """`start` it with the sockets to accept on, which become its own; `close` it when the attempt is dead."""
+
+    def __init__(
+        self,
+        egress: Sequence[Egress],
+        *,
+        bytes_per_second: int | None = None,
+        resolve: Resolver = system_resolver,
+        limits: ProxyLimits | None = None,
+        connections: Connections | None = None,
+    ) -> None:
+        self._ledger = Ledger()
+        self._limits = limits or ProxyLimits()
+        self._all = connections or Connections()
+        self._dialer = Dialer(
+            egress=tuple(egress),
+            ledger=self._ledger,
+            pace=Pace(bytes_per_second),
+            resolve=resolve,
+            resolve_seconds=self._limits.resolve_seconds,
+            connect_seconds=self._limits.connect_seconds,
+        )
+        self._servers: list[asyncio.Server] = []
+        self._clients: set[asyncio.Task[None]] = set()
+
+    @property
+    def use(self) -> NetworkUse:
+        """What went over so far."""
+        return self._ledger.use
+
+    async def start(self, *listeners: socket.socket) -> None:
+        """Accept on sockets that listen already, TCP or Unix."""
+        for listener in listeners:
+            start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
+            self._servers.append(await start(self._accepted, sock=listener))
+
+    async def close(self) -> None:
+        """Cut every connection."""
+        for server in self._servers:
+            server.close()
+        for client in self._clients:
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = asyncio.create_task(self._serve(reader, writer))
+        self._clients.add(client)
+        client.add_done_callback(self._clients.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._all.now += 1
+        # What is not read by the client keeps the task waiting, and so stays counted.
+        writer.transport.set_write_buffer_limits(0)
+        try:
+            if len(self._clients) > self._limits.connections or self._all.now > self._all.most:
+                # Not waited for: it must not cost anything to be one too many.
+                busy = self._dialer.denied(None, 503, f"more than {self._limits.connections} connections at once")
+                writer.write(refusal(busy.status, busy.message))
+            else:
+                await serve(reader, writer, self._dialer, self._limits.patience)
+        except Exception:
+            log.exception("egress proxy failed to serve a connection")
+        finally:
+            self._all.now -= 1
+            writer.transport.abort()

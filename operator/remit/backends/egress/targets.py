@@ -1,0 +1,146 @@
+"""Where an HTTP request to a proxy wants to go, and what of it may go on. Pure.
+
+Everything that could be read in two ways is refused: user info in front of the host, a Host header that names another
+host, two ways to say where the body ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import h11
+
+from remit.policy import BadHost, Host, canonical_host
+
+Headers = list[tuple[bytes, bytes]]
+
+_HTTP: Final = b"http://"
+_HTTP_PORT: Final = 80
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+    }
+)
+
+
+class BadRequest(ValueError):
+    """A request that no honest client sends; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`path` is what to ask the host for; empty for CONNECT."""
+
+    host: str
+    port: int
+    path: bytes = b""
+
+
+def target_of(request: h11.Request) -> Target:
+    """Raises `BadRequest`."""
+    if request.http_version not in {b"1.0", b"1.1"}:
+        raise BadRequest("this proxy speaks HTTP/1.1")
+    lengths = {name for name, _ in request.headers} & {b"content-length", b"transfer-encoding"}
+    if len(lengths) > 1:
+        raise BadRequest("a request has Content-Length or Transfer-Encoding, not both")
+    if request.method == b"CONNECT":
+        if lengths:
+            raise BadRequest("CONNECT has no body")
+        target = Target(*_authority(request.target, default_port=None))
+    else:
+        target = _absolute(request.target)
+    for name, value in request.headers:
+        if name == b"host" and not _same(value, target):
+            raise BadRequest(f"the Host header names another host than the request: {_shown(value)}")
+    return target
+
+
+def onward(request: h11.Request, target: Target) -> h11.Request:
+    """The request to send to the host itself: Host as it was checked, and nothing that is meant for a proxy."""
+    dropped = _hop_by_hop(request.headers) | {b"host", b"expect"}
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    named = host if target.port == _HTTP_PORT else f"{host}:{target.port}"
+    headers = [(b"Host", named.encode()), *_without(request.headers, dropped), (b"Connection", b"close")]
+    return h11.Request(method=request.method, target=target.path, headers=headers)
+
+
+def backward(response: h11.Response) -> h11.Response:
+    """The response to give to the client. One request a connection: the next is judged anew."""
+    headers = [*_without(response.headers, _hop_by_hop(response.headers)), (b"Connection", b"close")]
+    return h11.Response(status_code=response.status_code, reason=response.reason, headers=headers)
+
+
+def refusal(status: int, message: str) -> bytes:
+    """A response that says no. The reason stands in the status line too: many clients show nothing else of it."""
+    body = f"remit: {message}\n".encode()
+    line = "".join(char if " " <= char <= "~" else "?" for char in message)[:200]
+    head = f"HTTP/1.1 {status} {line}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def _absolute(url: bytes) -> Target:
+    if url[: len(_HTTP)].lower() != _HTTP:
+        raise BadRequest("a proxy takes CONNECT host:port, or a whole http:// address")
+    rest = url[len(_HTTP) :]
+    if b"#" in rest or b"\\" in rest:
+        raise BadRequest("an address has no # or \\ in it")
+    end = min((rest.index(mark) for mark in (b"/", b"?") if mark in rest), default=len(rest))
+    host, port = _authority(rest[:end], default_port=_HTTP_PORT)
+    path = rest[end:]
+    return Target(host, port, path if path.startswith(b"/") else b"/" + path)
+
+
+def _authority(text: bytes, *, default_port: int | None) -> tuple[str, int]:
+    """Host, in its canonical spelling, and port."""
+    if b"@" in text:
+        raise BadRequest("a proxy's address has no user in it")
+    host, colon, digits = text.rpartition(b":")
+    if not colon or digits.endswith(b"]"):
+        host, digits = text, b""
+    if digits and not (digits.isdigit() and len(digits) <= 5 and 0 < int(digits) < 65536):
+        raise BadRequest(f"{_shown(digits)} is not a port")
+    port = int(digits) if digits else default_port
+    if port is None:
+        raise BadRequest("CONNECT needs host:port")
+    try:
+        return str(_host(host)), port
+    except BadHost as error:
+        raise BadRequest(str(error)) from None
+
+
+def _host(text: bytes) -> Host:
+    if b":" in text and not text.startswith(b"["):
+        raise BadHost("an IPv6 address stands in brackets")
+    return canonical_host(text.decode("latin-1"))
+
+
+def _same(header: bytes, target: Target) -> bool:
+    """Whether a Host header means the target. A missing port is the target's: many clients leave it out of CONNECT."""
+    try:
+        host, port = _authority(header.strip(), default_port=target.port)
+    except BadRequest:
+        return False
+    return (host, port) == (target.host, target.port)
+
+
+def _hop_by_hop(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    named = (value.split(b",") for name, value in headers if name == b"connection")
+    listed = {word.strip().lower() for words in named for word in words}
+    return _HOP_BY_HOP | (listed - {b"host", b"content-length", b"transfer-encoding"})
+
+
+def _without(headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Headers:
+    return [(name, value) for name, value in headers if name not in dropped]
+
+
+def _shown(text: bytes) -> str:
+    return ascii(text[:80].decode("latin-1"))
