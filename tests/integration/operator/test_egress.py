@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import SECRETS
+from remit.reconcilers.kube import POLICIES, SECRETS
 
-from .conftest import World
+from .conftest import World, truth
 
 HOST = "127.0.0.2"
 FETCH = """
@@ -129,6 +129,7 @@ async def test_a_ceiling_has_a_say(world: World, server: Server) -> None:
     async with world.operator():
         await world.policy("python3", **egress(server.http))
         ceiling = await world.policy({"pattern": ".*"}, namespace="remit-system", **egress(443, hosts=("*",)))
+        await world.until(ceiling, lambda status: truth(status, "Ready") == "True", POLICIES, "remit-system")
         status = await fetched(world, f"http://{HOST}:{server.http}/", server)
     assert status["phase"] == "Failed"
     assert f"of policy remit-system/{ceiling}" in status["attempts"][0]["network"]["lastDenied"]
