@@ -14,6 +14,7 @@ from remit.sandbox.model import (
     Network,
     Plan,
 )
+from remit.sandbox.netns import listener_inside
 from remit.sandbox.planning import plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import ProcessHandle, boot_id, start_time
@@ -36,6 +37,7 @@ __all__ = [
     "ProcessHandle",
     "boot_id",
     "kill_cgroups",
+    "listener_inside",
     "plan",
     "probe_host",
     "remove_cgroups",
