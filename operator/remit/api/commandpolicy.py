@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
-from remit.api.egress import Egress
+from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
-from remit.api.operations import FileAction
+from remit.api.operations import FileAction, HttpMethod
 from remit.api.quantity import Quantity
 
 LayerName = Literal["namespaces", "seccomp", "landlock", "cgroup", "rlimits"]
@@ -90,12 +90,18 @@ class Files(SpecModel):
 
 
 class HttpRule(SpecModel):
-    hosts: Annotated[list[Annotated[str, Field(max_length=253)]], Field(min_length=1, max_length=64)]
-    """Host names; a leading `*.` stands for one label or more."""
-    methods: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=16)] = ["GET", "HEAD"]
+    hosts: Annotated[list[HostName], Field(min_length=1, max_length=64)]
+    """Host names or addresses. A leading `*.` stands for one label or more, so `*.example.com` is not `example.com`;
+    `*` alone stands for any host."""
+    methods: Annotated[list[HttpMethod], Field(min_length=1, max_length=16)] = ["GET", "HEAD"]
     """Methods."""
-    ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(max_length=64)] = [443]
+    ports: Annotated[list[Port], Field(min_length=1, max_length=64)] = [443]
     """Ports."""
+    paths: Annotated[list[Annotated[str, Field(max_length=1024, pattern="^/")]], Field(max_length=64)] = []
+    """Globs over the path, without the query: `*` stays within one segment, `**` spans them. Empty: any path."""
+    addresses: Annotated[list[Cidr], Field(max_length=64)] = []
+    """Networks, such as `10.1.0.0/16`, that these hosts may lead to though they are loopback, private, link-local or
+    otherwise not public. A cloud's metadata address must be listed by itself, as `169.254.169.254/32`."""
 
 
 class Http(SpecModel):
