@@ -11,7 +11,8 @@ from remit.policy.environment import steering, steering_files
     "name",
     [
         "LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "IFS", "BASH_ENV", "ENV", "PYTHONPATH", "PYTHONSTARTUP", "PERL5OPT",
-        "NODE_OPTIONS", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "HOME", "KUBECONFIG", "XDG_CONFIG_HOME", "GIT_CONFIG_COUNT", "JAVA_TOOL_OPTIONS",
+        "NODE_OPTIONS", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF",
+        "HOME", "KUBECONFIG", "XDG_CONFIG_HOME", "GIT_CONFIG_COUNT", "JAVA_TOOL_OPTIONS",
         "_JAVA_OPTIONS", "PAGER", "EDITOR", "SSH_ASKPASS", "DOCKER_HOST", "npm_config_script_shell", "TAR_OPTIONS",
     ],
 )  # fmt: skip
