@@ -63,6 +63,14 @@ class Environment(SpecModel):
     """Names that may be set though they steer programs; `*` stands for any characters."""
 
 
+class PrivateFiles(SpecModel):
+    """Rules for private files. Those below `/run` are free; programs look for their configuration in their home, which
+    is `/workspace`, so that a file there can make a program load or run something else, and must be allowed."""
+
+    allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
+    """Paths at which tasks may put files; `*` stands for any characters, `/` included."""
+
+
 class Images(SpecModel):
     """Rules for container images."""
 
@@ -246,6 +254,8 @@ class CommandPolicySpec(SpecModel):
     """Rules for the connections of tasks with `network: restricted`."""
     environment: Environment = Environment()
     """Rules for environment variables."""
+    private_files: PrivateFiles = PrivateFiles()
+    """Rules for private files."""
     images: Images = Images()
     """Rules for container images."""
     files: Files = Files()
