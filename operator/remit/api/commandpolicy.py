@@ -9,11 +9,13 @@ from pydantic import Field
 from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
 from remit.api.egress import Egress
 from remit.api.executiontask import BackendName, Network
+from remit.api.operations import FileAction
 from remit.api.quantity import Quantity
 
 LayerName = Literal["namespaces", "seccomp", "landlock", "cgroup", "rlimits"]
 Pattern = Annotated[str, Field(min_length=1, max_length=2048)]
 Glob = Annotated[str, Field(min_length=1, max_length=1024)]
+FileGlob = Annotated[str, Field(min_length=2, max_length=1024, pattern="^/")]
 
 
 class CommandRule(SpecModel):
@@ -69,10 +71,13 @@ class Images(SpecModel):
 
 
 class FileRule(SpecModel):
-    paths: Annotated[list[Glob], Field(min_length=1, max_length=64)]
-    """Globs over absolute paths; `**` spans directories."""
-    operations: Annotated[list[Annotated[str, Field(max_length=32)]], Field(min_length=1, max_length=16)]
-    """The file operations that are meant, such as `read`."""
+    paths: Annotated[list[FileGlob], Field(min_length=1, max_length=64)]
+    """Globs over absolute paths: `*` and `?` stay within one directory, `**` spans them. What comes before the first
+    wildcard is the directory that no link leads out of."""
+    operations: Annotated[list[FileAction], Field(min_length=1, max_length=16)]
+    """The file operations that are meant, such as `read`. `copy` and `move` are asked of both paths."""
+    owners: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=16)] = []
+    """Users, by name or number, whose files these may be; empty: anyone's. Looked at before anything is done."""
 
 
 class Files(SpecModel):

@@ -266,6 +266,21 @@ class UsageStatus(StatusModel):
     """Written to disk, in bytes."""
 
 
+class NetworkStatus(StatusModel):
+    """What an attempt with `network: restricted` did through its proxy."""
+
+    connections: int = 0
+    """How many were made."""
+    denied: int = 0
+    """How many were refused."""
+    sent_bytes: int = 0
+    """How much was sent, in bytes."""
+    received_bytes: int = 0
+    """How much was received, in bytes."""
+    last_denied: str = ""
+    """Why the last refused one was, and which field of which policy would allow it."""
+
+
 class AttemptStatus(StatusModel):
     """One run of the operation, recorded before it starts."""
 
@@ -285,6 +300,8 @@ class AttemptStatus(StatusModel):
     """How it ended, as one CamelCase word: Completed, ExitCode, Signal, Timeout, OOMKilled, Cancelled, Interrupted …"""
     usage: UsageStatus | None = None
     """What it used."""
+    network: NetworkStatus | None = None
+    """With `network: restricted`: its connections."""
 
 
 class OutputStatus(StatusModel):

@@ -6,14 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from remit.api.base import ConfigMapKeySelector, EnvVar, Name, SecretKeySelector, SpecModel, ValueSource
+from remit.api.base import ConfigMapKeySelector, EnvVar, Name, Rule, SecretKeySelector, SpecModel, ValueSource
 from remit.api.quantity import Quantity
 
 Argument = Annotated[str, Field(max_length=8192)]
 Argv = Annotated[list[Argument], Field(min_length=1, max_length=256)]
 Path = Annotated[str, Field(min_length=1, max_length=4096)]
+AbsolutePath = Annotated[str, Field(min_length=2, max_length=4096, pattern=r"^/")]
 FileMode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]
 
+FileAction = Literal[
+    "create", "read", "write", "append", "copy", "move", "delete",
+    "list", "stat", "chmod", "chown", "checksum", "mkdir",
+]  # fmt: skip
 Operation = Literal["command", "script", "file", "process", "http", "redis", "postgres", "container"]
 
 
@@ -55,14 +60,40 @@ class ContentSource(SpecModel):
 class FileOperation(SpecModel):
     """Works on files beneath the directories that a policy allows; no link or race leads out of them."""
 
-    operation: Literal[
-        "create", "read", "write", "append", "copy", "move", "delete",
-        "list", "stat", "chmod", "chown", "checksum", "mkdir",
-    ]  # fmt: skip
+    rules = (
+        Rule(
+            "(self.operation in ['copy', 'move']) == has(self.destination)",
+            "destination goes with copy and move, and they need it",
+        ),
+        Rule(
+            "self.operation in ['create', 'write', 'append'] || (!has(self.content) && !has(self.contentFrom))",
+            "content and contentFrom go with create, write and append",
+        ),
+        Rule("!has(self.content) || !has(self.contentFrom)", "set content or contentFrom, not both"),
+        Rule(
+            "!(self.operation in ['write', 'append']) || has(self.content) || has(self.contentFrom)",
+            "write and append need content or contentFrom",
+        ),
+        Rule(
+            "(self.operation == 'chmod') ? has(self.mode) :"
+            " (!has(self.mode) || self.operation in ['create', 'write', 'mkdir'])",
+            "chmod needs mode; otherwise mode goes with create, write and mkdir",
+        ),
+        Rule(
+            "(self.operation == 'chown') == (has(self.owner) || has(self.group))",
+            "owner and group go with chown, which needs one of them",
+        ),
+        Rule(
+            "!self.recursive || self.operation in ['copy', 'delete', 'list', 'chmod', 'chown', 'mkdir']",
+            "recursive goes with copy, delete, list, chmod, chown and mkdir",
+        ),
+    )
+
+    operation: FileAction
     """What to do."""
-    path: Path
-    """The absolute path to work on."""
-    destination: Path | None = None
+    path: AbsolutePath
+    """The absolute path to work on, without `..`."""
+    destination: AbsolutePath | None = None
     """Where to, for copy and move."""
     content: Annotated[str, Field(max_length=262144)] | None = None
     """The content to write, as it is."""

@@ -11,6 +11,7 @@ from remit.backends.base import (
     Stream,
     Usage,
 )
+from remit.backends.egress import NetworkUse
 from remit.backends.process import ProcessBackend
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Command",
     "ExitReason",
     "Handle",
+    "NetworkUse",
     "Outcome",
     "OutputSink",
     "ProcessBackend",

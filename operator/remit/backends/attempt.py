@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
 from remit.backends.child import Child
+from remit.backends.egress import ENVIRONMENT, Door
 from remit.backends.ending import Ending, conclude
 from remit.backends.sampling import Sampler
 from remit.backends.status import StatusPipe
@@ -27,12 +28,19 @@ class ProcessAttempt:
     """Used once: `run` starts, confines, watches, stops and accounts for one command."""
 
     def __init__(
-        self, request: AttemptRequest, chosen: Plan, sink: OutputSink, read_only_paths: Sequence[str] = ()
+        self,
+        request: AttemptRequest,
+        chosen: Plan,
+        sink: OutputSink,
+        read_only_paths: Sequence[str] = (),
+        door: Door | None = None,
     ) -> None:
+        """`door` is the way out of a sandbox whose network is restricted."""
         self._request = request
         self._plan = chosen
         self._sink = sink
         self._read_only_paths = read_only_paths
+        self._door = door
         self._sink_failed = asyncio.Event()
 
     async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
@@ -45,7 +53,7 @@ class ProcessAttempt:
                 self._plan.bubblewrap,
                 executable=command.executable,
                 argv=command.argv,
-                env=command.env,
+                env={**command.env, **ENVIRONMENT} if self._door else command.env,
                 files=self._request.files,
                 network=confinement.network,
                 disk_bytes=confinement.limits.disk_bytes,
@@ -63,7 +71,7 @@ class ProcessAttempt:
             job = functools.partial(launch.job, cgroup=cgroup)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
             stack.callback(child.close)
-            stopped, sampler = None, None
+            stopped, sampler, network = None, None, None
             try:
                 launch.begun()
                 if on_started:
@@ -73,6 +81,8 @@ class ProcessAttempt:
                 if launch.waits_inside:
                     await status.reported.wait()
                     if status.init:
+                        if self._door:
+                            await self._door.open(status.init)
                         launch.enter(status.init.pid)
                 sampler = None if cgroup else Sampler(child.pid)
                 stopped = await self._until_over(child, cancel)
@@ -82,6 +92,8 @@ class ProcessAttempt:
                 await _kill(child, status, cgroup)
                 if sampler:
                     await sampler.stop()
+                if self._door:
+                    network = await self._door.close()
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
             if child.lost:
@@ -106,6 +118,7 @@ class ProcessAttempt:
                 layers=self._plan.layers,
                 missing=self._plan.missing,
                 message=end.message,
+                network=network,
             )
 
     async def _until_over(self, child: Child, cancel: asyncio.Event) -> ExitReason | None:

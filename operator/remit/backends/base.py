@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from remit.backends.egress.ledger import NetworkUse
+from remit.policy import Egress
 from remit.sandbox import Confinement, Layer
 
 Stream = Literal["stdout", "stderr"]
@@ -28,7 +30,8 @@ class Command:
 class AttemptRequest:
     """One attempt. `files` are private files placed in the sandbox: absolute path inside → content.
 
-    `timeout_seconds` counts from the start; then, or on a cancel, comes TERM, and KILL `grace_seconds` later.
+    `timeout_seconds` counts from the start; then, or on a cancel, comes TERM, and KILL `grace_seconds` later. `egress`
+    says where it may connect to with `network: restricted`; without any it reaches nothing.
     """
 
     id: str
@@ -37,6 +40,7 @@ class AttemptRequest:
     timeout_seconds: float
     grace_seconds: float = 5.0
     files: Mapping[str, bytes] = field(default_factory=dict)
+    egress: tuple[Egress, ...] = ()
 
 
 class ExitReason(StrEnum):
@@ -83,6 +87,8 @@ class Outcome:
     layers: tuple[Layer, ...]
     missing: tuple[Layer, ...]
     message: str
+    network: NetworkUse | None = None
+    """With `network: restricted`: what went through the proxy."""
 
 
 @dataclass(frozen=True, slots=True)

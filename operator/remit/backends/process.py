@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from remit.backends.attempt import ProcessAttempt
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.egress import Connections, Door, EgressProxy, Resolver, system_resolver
 from remit.backends.recovery import recover
 from remit.errors import BackendError
 from remit.sandbox import Host, Plan, plan, probe_host
@@ -18,14 +19,23 @@ class ProcessBackend:
     """Commands in bubblewrap, each in a pid namespace and, where writable, a cgroup of its own.
 
     `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
-    Python installation): the operator's choice, none by default. `host` is probed when not given.
+    Python installation): the operator's choice, none by default. `host` is probed when not given. `resolve` tells where
+    the hosts are that a policy names.
     """
 
     name = "process"
 
-    def __init__(self, host: Host | None = None, *, read_only_paths: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        host: Host | None = None,
+        *,
+        read_only_paths: Sequence[str] = (),
+        resolve: Resolver = system_resolver,
+    ) -> None:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
+        self._resolve = resolve
+        self._connections = Connections()
 
     async def run(
         self,
@@ -39,13 +49,21 @@ class ProcessBackend:
         chosen = plan(request.confinement, self.host)
         if cancel.is_set():
             return _not_started(chosen, ExitReason.CANCELLED, "cancelled before it started")
-        attempt = ProcessAttempt(request, chosen, sink, self._read_only_paths)
+        attempt = ProcessAttempt(request, chosen, sink, self._read_only_paths, self._door(request))
         try:
             return await attempt.run(cancel, on_started)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
             raise BackendError(f"the process backend could not start an attempt: {error}") from error
+
+    def _door(self, request: AttemptRequest) -> Door | None:
+        if request.confinement.network != "restricted":
+            return None
+        rate = getattr(request.confinement.limits, "network_bytes_per_second", None)
+        return Door(
+            EgressProxy(request.egress, bytes_per_second=rate, resolve=self._resolve, connections=self._connections)
+        )
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`."""

@@ -33,7 +33,7 @@ def test(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the task.")] = "default",
     backend: Annotated[str, typer.Option(help="Where it would run: process, docker or kubernetes.")] = "process",
     image: Annotated[str | None, typer.Option(help="Container image.")] = None,
-    network: Annotated[str, typer.Option(help="none or host.")] = "none",
+    network: Annotated[str, typer.Option(help="none, restricted or host.")] = "none",
     timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time-out that is asked for.")] = None,
     resolved: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")

@@ -20,6 +20,7 @@ from remit.policy import (
     Command,
     CompiledPolicy,
     Decision,
+    Egress,
     Grant,
     Limits,
     RateClaim,
@@ -67,6 +68,7 @@ class Admitted:
     limits: Limits
     layers: frozenset[Layer]
     rates: tuple[RateClaim, ...]
+    egress: tuple[Egress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Admission:
             limits=_filled(decision.limits, self.defaults),
             layers=frozenset(Layer(name) for name in decision.layers),
             rates=decision.rates,
+            egress=decision.egress,
         )
 
     def capacities(self, admitted: Admitted) -> dict[str, int]:
@@ -198,6 +201,7 @@ def _confined(
         timeout_seconds=timeout,
         grace_seconds=float(spec.termination_grace_period_seconds),
         files={SCRIPT_PATH: spec.script.source.encode()} if spec.script else {},
+        egress=admitted.egress,
     )
 
 
@@ -227,8 +231,6 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
     if spec.schedule is not None:
         return "this version of Remit does not run tasks by the clock; leave spec.schedule out"
-    if spec.network == "restricted":
-        return "this version of Remit has no proxy for spec.network: restricted"
     wanted = spec.resources
     for name in ("disk_bytes_per_second", "network_bytes_per_second"):
         if getattr(wanted, name) is not None:

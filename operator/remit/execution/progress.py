@@ -8,6 +8,7 @@ from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
 from remit.api.executiontask import (
     AttemptStatus,
     ErrorStatus,
+    NetworkStatus,
     OutputStatus,
     PolicyStatus,
     SandboxStatus,
@@ -55,12 +56,19 @@ def attempt_ended(
     usage: UsageStatus | None = None,
     output: OutputStatus | None = None,
     sandbox: SandboxStatus | None = None,
+    network: NetworkStatus | None = None,
 ) -> ExecutionTaskStatus:
     """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
     status = task.status
     *earlier, attempt = status.attempts
     closed = attempt.model_copy(
-        update={"finished_at": at, "exit_code": ended.exit_code, "reason": ended.reason, "usage": usage}
+        update={
+            "finished_at": at,
+            "exit_code": ended.exit_code,
+            "reason": ended.reason,
+            "usage": usage,
+            "network": network,
+        }
     )
     return status.model_copy(
         update={

@@ -11,13 +11,15 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from remit.api.base import MicroTime
-from remit.api.executiontask import AttemptStatus, OutputStatus, SandboxStatus, UsageStatus
-from remit.backends import AttemptRequest, Backend, ExitReason, Handle, Outcome
+from remit.api.executiontask import AttemptStatus, NetworkStatus, OutputStatus, SandboxStatus, UsageStatus
+from remit.backends import AttemptRequest, Backend, ExitReason, Handle, NetworkUse, Outcome
 from remit.errors import RemitError, SandboxUnavailable
 from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
 from remit.execution.output import OutputWriter, recovered
@@ -57,6 +59,9 @@ class AttemptResult(BaseModel):
     output: OutputStatus | None = None
     output_digest: str = ""
     sandbox: SandboxStatus | None = None
+    network: NetworkStatus | None = None
+    destinations: list[dict[str, str | int]] = []
+    """Where it connected to or wanted to, for the audit trail."""
 
     @property
     def ended(self) -> Ended:
@@ -212,7 +217,7 @@ class Runner:
         )
         usage = outcome.usage
         return AttemptResult(
-            **_ended(outcome, request),
+            **self.redactor.scrub(_with_refusals(_ended(outcome, request), outcome.network)),
             finished_at=outcome.finished_at,
             usage=UsageStatus(
                 cpu_seconds=round(usage.cpu_seconds, 3),
@@ -221,7 +226,16 @@ class Runner:
                 written_bytes=usage.written_bytes,
             ),
             sandbox=SandboxStatus(layers=list(outcome.layers), missing=list(outcome.missing)),
+            **self._network(outcome.network),
         )
+
+    def _network(self, use: NetworkUse | None) -> dict[str, Any]:
+        """In the words of status; a program may have put a secret into a host's name."""
+        if use is None:
+            return {}
+        known: dict[str, Any] = self.redactor.scrub(dataclasses.asdict(use))
+        destinations = [{to_camel(name): value for name, value in one.items()} for one in known.pop("destinations")]
+        return {"network": NetworkStatus(**known), "destinations": destinations}
 
 
 def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | None]:
@@ -259,6 +273,14 @@ def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | N
             }
         case _:
             return {"reason": str(outcome.reason), "message": outcome.message, "exit_code": outcome.exit_code}
+
+
+def _with_refusals(ended: dict[str, str | int | None], use: NetworkUse | None) -> dict[str, str | int | None]:
+    """A program that fails after it was refused a connection has most likely failed of that."""
+    if use is None or not use.denied or ended["reason"] == COMPLETED:
+        return ended
+    count = f"the last of {use.denied} refused connections" if use.denied > 1 else "a refused connection"
+    return ended | {"message": f"{ended['message']}; {count}: {use.last_denied}"}
 
 
 def _failed(reason: str, message: str) -> AttemptResult:

@@ -12,6 +12,7 @@ from remit.api.base import LabelSelector
 from remit.api.commandpolicy import CommandRule
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.egress import Egress, EgressRule, HostPattern
+from remit.policy.filerules import CompiledFileRule, compile_file_rules
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob
@@ -58,6 +59,8 @@ class CompiledPolicy:
     deny: tuple[CompiledRule, ...]
     images: tuple[Pattern, ...]
     scripts: tuple[Pattern, ...]
+    file_allow: tuple[CompiledFileRule, ...]
+    file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
     bounds: Bounds
     rate: RateSpec | None
@@ -91,6 +94,12 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
+
+    def report(field: str, message: str) -> None:
+        problems.append(Problem(field, message))
+
+    file_allow = tuple(compile_file_rules("files.allow", spec.files.allow, report))
+    file_deny = tuple(compile_file_rules("files.deny", spec.files.deny, report))
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     reachable = tuple(_egress_rules(spec.egress.allow, problems))
     if reachable and "restricted" not in spec.networks:
@@ -115,6 +124,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         deny=deny,
         images=images,
         scripts=scripts,
+        file_allow=file_allow,
+        file_deny=file_deny,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         bounds=bounds,
         rate=RateSpec.of(spec.rate),

@@ -23,5 +23,13 @@ class Grant:
     policies: Sequence[CompiledPolicy]
     ceilings: Sequence[CompiledPolicy]
 
+    def binding(self) -> Sequence[CompiledPolicy]:
+        """The policies that have a say in it."""
+        return [
+            policy
+            for policy in (*self.policies, *self.ceilings)
+            if policy.ready and policy.enforced and policy.selects(self.request.labels)
+        ]
+
     def ask(self, subject: Subject) -> Decision:
         return decide(replace(self.request, subject=subject), self.policies, self.ceilings)

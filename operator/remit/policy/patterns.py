@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import re2
@@ -52,6 +53,17 @@ class Pattern:
 def glob(text: str) -> Pattern:
     """A pattern in which `*` stands for any characters, `?` for one, and all else for itself."""
     return Pattern("".join({"*": ".*", "?": "."}.get(character) or str(re2.escape(character)) for character in text))
+
+
+def path_glob(text: str) -> Pattern:
+    """A pattern over absolute paths: `*` and `?` stand for characters of one name, `**` for any, slashes included.
+
+    `/a/**` is everything below `/a`, and `/a` itself.
+    """
+    below = text.removesuffix("/**")
+    pieces = re.split(r"(\*\*|\*|\?)", below)
+    body = "".join({"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece) or str(re2.escape(piece)) for piece in pieces)
+    return Pattern(body + ("(/.*)?" if below != text else ""))
 
 
 def _compile(source: str) -> Any:

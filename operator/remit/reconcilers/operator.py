@@ -95,7 +95,7 @@ class Operator:
         events = Recorder(kube, metrics)
         audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
-        performing = performers()
+        performing = performers(protected=[settings.state_dir])
         runner = Runner(
             backends={
                 "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])

@@ -199,6 +199,7 @@ class TaskReconciler:
             usage=result.usage,
             output=result.output,
             sandbox=result.sandbox,
+            network=result.network,
         )
         if attempt.id not in self._audited:
             await self.audit.append_async(_execution(task, obj, attempt.id, result))
@@ -298,6 +299,7 @@ def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptRe
         message=result.message,
         exit_code=result.exit_code,
         usage=result.usage.model_dump(by_alias=True) if result.usage else {},
+        network=result.destinations,
         output_digest=result.output_digest,
     )
 

@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from remit.sandbox.model import Network
+
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FOLDERS = ("/etc/alternatives",)
-_NETWORK_FOLDERS = ("/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted")
+_TRUST_FOLDERS = ("/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted")
 _FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf")
+_TRUST_FILES = ("/etc/ssl/openssl.cnf",)
 _NETWORK_FILES = (
     "/etc/hosts",
     "/etc/resolv.conf",
@@ -17,7 +20,6 @@ _NETWORK_FILES = (
     "/etc/host.conf",
     "/etc/protocols",
     "/etc/services",
-    "/etc/ssl/openssl.cnf",
 )
 
 UID = 1000
@@ -25,19 +27,20 @@ _ROOT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
 _USER = f"remit:x:{UID}:{UID}:remit:/workspace:/bin/sh"
 
 
-def system_files(*, network: bool) -> dict[str, bytes]:
+def system_files(*, network: Network) -> dict[str, bytes]:
     """Path inside → content: accounts that are the attempt's own, and the host's public configuration.
 
     Copies, because each bind mount costs bubblewrap a quarter of a millisecond. A file the host lacks is left out.
     """
     files = {"/etc/passwd": f"{_ROOT}\n{_USER}\n".encode(), "/etc/group": f"root:x:0:\nremit:x:{UID}:\n".encode()}
-    for name in _FILES + (_NETWORK_FILES if network else ()):
+    trusted = () if network == "none" else _TRUST_FILES
+    for name in _FILES + trusted + (_NETWORK_FILES if network == "host" else ()):
         with contextlib.suppress(OSError):
             files[name] = Path(name).read_bytes()
     return files
 
 
-def system_mounts(*, network: bool, read_only_paths: Iterable[str] = ()) -> list[str]:
+def system_mounts(*, network: Network, read_only_paths: Iterable[str] = ()) -> list[str]:
     """Bubblewrap arguments that bind the host's system and `read_only_paths`.
 
     A merged-/usr host has symlinks for /bin and /lib, an older one folders: each is repeated as it is.
@@ -49,7 +52,7 @@ def system_mounts(*, network: bool, read_only_paths: Iterable[str] = ()) -> list
             mounts += ["--symlink", str(path.readlink()), name]
         elif path.is_dir():
             mounts += ["--ro-bind", name, name]
-    for name in _FOLDERS + (_NETWORK_FOLDERS if network else ()):
+    for name in _FOLDERS + (() if network == "none" else _TRUST_FOLDERS):
         mounts += ["--ro-bind-try", name, name]
     for name in read_only_paths:
         mounts += ["--ro-bind", name, name]

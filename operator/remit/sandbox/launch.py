@@ -49,10 +49,9 @@ class Launch:
         """
         _check(executable, argv, env, files, working_dir)
         self._descriptors: set[int] = set()
-        shared = network == "host"
         try:
             placed = {
-                path: self._holding(content) for path, content in {**system_files(network=shared), **files}.items()
+                path: self._holding(content) for path, content in {**system_files(network=network), **files}.items()
             }
             private = private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir)
             private_fd = self._holding(encode(private))
@@ -60,11 +59,12 @@ class Launch:
             self.status_fd, status_write = self._pipe()
             early = dict(rlimits)
             self._late = None if bubblewrap.identities else early.pop("nproc", None)
-            block_read, self._block = self._pipe() if self._late is not None else (None, -1)
+            waits = network == "restricted" or self._late is not None
+            block_read, self._block = self._pipe() if waits else (None, -1)
         except OSError:
             self.close()
             raise
-        self._system = encode([*system_mounts(network=shared, read_only_paths=read_only_paths), *sealing()])
+        self._system = encode([*system_mounts(network=network, read_only_paths=read_only_paths), *sealing()])
         self._steps: list[tuple[object, ...]] = [("no_new_privileges",)]
         if bubblewrap.identities:
             self._steps.append(("become", bubblewrap.identities.uid(next(_slots))))
@@ -102,11 +102,12 @@ class Launch:
 
     @property
     def waits_inside(self) -> bool:
-        """The command also waits for `enter`: a limit can only be set once its user namespace is there to count in."""
-        return self._late is not None
+        """The command also waits for `enter`: there is a limit that can only be set once its user namespace is there to
+        count in, or a proxy that must listen in its network namespace first."""
+        return self._block >= 0
 
     def enter(self, init: int) -> None:
-        """Set that limit on the namespace's init, whose pid is `init` here, and let the command be executed."""
+        """Set that limit, if any, on the namespace's init, whose pid here is `init`; let the command be executed."""
         if self._late is not None:
             resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
         with contextlib.suppress(BrokenPipeError):

@@ -58,6 +58,8 @@ class AuditEvent:
     backend: str = ""
     exit_code: int | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
+    network: Sequence[Mapping[str, str | int]] = ()
+    """With a restricted network: each destination, with its connections, refusals and bytes."""
     output_digest: str = ""
     """`sha256:` and the digest of everything that was written to standard output and error."""
 

@@ -8,6 +8,8 @@ from typing import Final
 from remit.policy import Destination
 
 _KEPT_DESTINATIONS: Final = 64
+_MOST_WORDS: Final = 500
+"""In characters, of a reason."""
 _OTHERS: Final = "(others)"
 _MALFORMED: Final = "(malformed)"
 
@@ -61,7 +63,7 @@ class Ledger:
         """Count a refusal; None where the request named no destination. True if it is the first of its destination."""
         account = self._account(str(destination) if destination else _MALFORMED)
         account.denied += 1
-        self.last_denied = why
+        self.last_denied = why if len(why) <= _MOST_WORDS else f"{why[:_MOST_WORDS]}…"
         return account.denied == 1
 
     @property

@@ -1,0 +1,44 @@
+"""Where a sandbox and its proxy meet: a port on the sandbox's own loopback, on which the operator accepts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from remit.backends.egress.ledger import NetworkUse
+from remit.backends.egress.proxy import EgressProxy
+from remit.sandbox import ProcessHandle, listener_inside
+
+PORT: Final = 3128
+_URL: Final = f"http://127.0.0.1:{PORT}"
+# What listens on the sandbox's loopback is the attempt's own, and needs no proxy to be reached.
+_OWN: Final = "localhost,127.0.0.1,::1"
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "HTTP_PROXY": _URL,
+    "HTTPS_PROXY": _URL,
+    "ALL_PROXY": _URL,
+    "NO_PROXY": _OWN,
+    "http_proxy": _URL,
+    "https_proxy": _URL,
+    "all_proxy": _URL,
+    "no_proxy": _OWN,
+}
+"""By which programs find the proxy. One that does not look at them reaches nothing."""
+
+
+class Door:
+    """Opened once the network namespace is there and before the command runs; closed when the attempt is dead."""
+
+    def __init__(self, proxy: EgressProxy) -> None:
+        self._proxy = proxy
+
+    async def open(self, init: ProcessHandle) -> None:
+        """Listen inside the namespace of `init`. Raises OSError when that cannot be done."""
+        listener = await asyncio.to_thread(listener_inside, init.pid, init.descriptor, PORT)
+        await self._proxy.start(listener)
+
+    async def close(self) -> NetworkUse:
+        await self._proxy.close()
+        return self._proxy.use

@@ -1,0 +1,96 @@
+"""Whether this may be touched: asked again about what a path turned out to be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import pwd
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from remit.api.operations import FileOperation
+from remit.errors import PolicyDenied
+from remit.operations.file.beneath import Place, place
+from remit.operations.file.errors import Stopped, refused
+from remit.policy import Grant
+from remit.policy.rules import files
+
+NEVER = ("/proc", "/sys", "/dev")
+"""Not files but the kernel itself: no policy opens them to file operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Guards one operation. `protected` are directories of the operator's own: its state, its credentials."""
+
+    grant: Grant
+    file: FileOperation
+    protected: Sequence[str]
+    stop: threading.Event
+
+    @contextmanager
+    def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
+        """Where `path` is, once it was seen to be allowed there too."""
+        with place(
+            files.root(self.grant.binding(), self.file.operation, path), path, make_parents=make_parents
+        ) as found:
+            self.check(found.path, written=path)
+            yield found
+
+    def check(self, path: str, *, written: str = "") -> None:
+        """Raises for what policy does not allow, for the operator's own, and when it is time to stop."""
+        if self.stop.is_set():
+            raise Stopped
+        for own in (*NEVER, *self.protected):
+            if path == own or path.startswith(f"{own}/") or (own.startswith(f"{path}/") and self.file.recursive):
+                raise refused("Protected", f"{self.file.operation} of {path}: {own} is closed to file operations")
+        if path != written:
+            decision = self.grant.ask(self.file.model_copy(update={"path": path, "destination": None}))
+            if not decision.allowed:
+                raise PolicyDenied(f"{written or path} is really {path}: {decision.message}")
+
+    def inspect(self, path: str, info: os.stat_result, *, links: bool = False) -> None:
+        """Look at owner and kind before anything is done.
+
+        A file with a second name could be one from elsewhere, linked here; a device or a pipe is no file.
+        """
+        if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode) or (links and stat.S_ISLNK(info.st_mode))):
+            raise refused("NotAFile", f"{path} is {_kind(info.st_mode)}, not a file or a directory")
+        if stat.S_ISREG(info.st_mode) and info.st_nlink > 1 and self.file.operation not in {"stat", "list", "delete"}:
+            raise refused("HardLink", f"{path} has {info.st_nlink} names: it may be a file from elsewhere, linked here")
+        if info.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(info.st_mode) and self._changes:
+            raise refused("SetUserId", f"{path} runs with its owner's rights (mode {info.st_mode & 0o7777:o})")
+        owner = _user(info.st_uid)
+        operation = (self.file.operation, path)
+        binding, namespace = self.grant.binding(), self.grant.request.namespace
+        if why := files.owner_refusal(binding, namespace, operation, {str(info.st_uid), owner}):
+            raise refused("OwnerNotAllowed", f"{path} belongs to {owner}; {why}")
+
+    @property
+    def _changes(self) -> bool:
+        return self.file.operation in {"write", "append", "chmod", "chown"}
+
+
+def below(path: str, name: str) -> str:
+    return posixpath.join(path, name)
+
+
+def _user(uid: int) -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFBLK: "a device",
+        stat.S_IFCHR: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")

@@ -1,0 +1,358 @@
+"""What can be done with files, each action a function of the same shape. They block: they run in a thread."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import hashlib
+import os
+import pwd
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from remit.api.operations import FileOperation
+from remit.operations.base import OperationFailed
+from remit.operations.file.access import Access
+from remit.operations.file.beneath import SELF, Place
+from remit.operations.file.errors import refused
+from remit.operations.file.tree import copy_file, copy_tree, entries, remove, walk
+from remit.operations.file.writing import (
+    Limit,
+    mode_of,
+    permissions,
+    put,
+    read_all,
+    replacing,
+    sync,
+    write_all,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One action with what it needs. `content` is what is to be written, `emit` where output goes."""
+
+    file: FileOperation
+    access: Access
+    content: Iterable[bytes]
+    emit: Callable[[bytes], None]
+    limit: Limit
+
+
+def create(job: Job) -> str:
+    with job.access.place(job.file.path) as at:
+        if at.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        return _write(job, at, mode_of(job.file.mode, 0o644), exclusive=True)
+
+
+def write(job: Job) -> str:
+    with job.access.place(job.file.path) as at:
+        mode = 0o644
+        if at.exists():
+            info = at.lstat()
+            _must_be_file(job, at, info)
+            mode = permissions(info)
+        return _write(job, at, mode_of(job.file.mode, mode), exclusive=False)
+
+
+def _write(job: Job, at: Place, mode: int, *, exclusive: bool) -> str:
+    _not_the_root(job, at)
+    with replacing(at, mode, exclusive=exclusive) as descriptor:
+        size = write_all(descriptor, job.content, lambda size: _check(job, at, size))
+    return f"wrote {size} bytes to {at.path}"
+
+
+def append(job: Job) -> str:
+    with job.access.place(job.file.path) as at:
+        _must_be_file(job, at, at.lstat())
+        descriptor = at.open(os.O_WRONLY | os.O_APPEND)
+        try:
+            before = os.fstat(descriptor)
+            _must_be_file(job, at, before)
+            try:
+                added = write_all(descriptor, job.content, lambda size: _check(job, at, before.st_size + size))
+                os.fsync(descriptor)
+            except BaseException:
+                os.ftruncate(descriptor, before.st_size)  # all of it or nothing
+                raise
+        finally:
+            os.close(descriptor)
+    return f"appended {added} bytes to {at.path}"
+
+
+def read(job: Job) -> str:
+    size = 0
+    with _reading(job) as (at, chunks):
+        for chunk in chunks:
+            job.emit(chunk)
+            size += len(chunk)
+    return f"read {size} bytes of {at.path}"
+
+
+def checksum(job: Job) -> str:
+    digest = hashlib.new(job.file.algorithm)
+    with _reading(job) as (at, chunks):
+        for chunk in chunks:
+            digest.update(chunk)
+    job.emit(f"{digest.hexdigest()}  {at.path}\n".encode())
+    return f"{job.file.algorithm} {digest.hexdigest()}"
+
+
+class _reading:  # noqa: N801  # reads as a statement
+    """The file, opened and looked at; its bytes in pieces, stopping when asked to."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __enter__(self) -> tuple[Place, Iterator[bytes]]:
+        self._place = self._job.access.place(self._job.file.path)
+        at = self._place.__enter__()
+        try:
+            self._descriptor = at.open(os.O_RDONLY)
+        except BaseException as error:
+            self._place.__exit__(type(error), error, error.__traceback__)
+            raise
+        return at, self._chunks(at)
+
+    def _chunks(self, at: Place) -> Iterator[bytes]:
+        _must_be_file(self._job, at, os.fstat(self._descriptor))
+        for chunk in read_all(self._descriptor):
+            _check(self._job, at, 0)
+            yield chunk
+
+    def __exit__(self, *error: Any) -> None:
+        os.close(self._descriptor)
+        self._place.__exit__(*error)
+
+
+def copy(job: Job) -> str:
+    with job.access.place(job.file.path) as source, job.access.place(job.file.destination or "") as target:
+        return _copied(job, source, target)
+
+
+def _copied(job: Job, source: Place, target: Place) -> str:
+    """Under another name first, so that nobody finds half a copy."""
+    _not_the_root(job, target)
+    info = source.lstat()
+    job.access.inspect(source.path, info)
+    temporary = Place(target.parent, f".remit-{secrets.token_hex(8)}", target.path)
+    if stat.S_ISDIR(info.st_mode):
+        if not job.file.recursive and job.file.operation == "copy":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if f"{target.path}/".startswith(f"{source.path}/"):
+            raise refused("IntoItself", f"{target.path} is inside {source.path}; name a place outside of it")
+        try:
+            count = copy_tree(job.access, source, temporary, job.limit)
+            os.rename(temporary.name, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
+        except BaseException:
+            _discard(job, temporary)
+            raise
+        done = f"copied {count} files from {source.path} to {target.path}"
+    else:
+        if target.exists():
+            _must_be_file(job, target, target.lstat())
+        try:
+            size = copy_file(job.access, source, temporary, job.limit)
+            put(target, temporary.name, exclusive=False)
+        except BaseException:
+            _discard(job, temporary)
+            raise
+        done = f"copied {size} bytes from {source.path} to {target.path}"
+    sync(target)
+    return done
+
+
+def _discard(job: Job, temporary: Place) -> None:
+    """What was made under another name goes, also when it was time to stop."""
+    if not temporary.exists():
+        return
+    info = temporary.lstat()
+    if stat.S_ISDIR(info.st_mode):
+        _clear(temporary)
+    remove(temporary, info)
+
+
+def _clear(folder: Place) -> None:
+    with entries(folder) as found:
+        for entry in found:
+            info = entry.lstat()
+            if stat.S_ISDIR(info.st_mode):
+                _clear(entry)
+            remove(entry, info)
+
+
+def move(job: Job) -> str:
+    with job.access.place(job.file.path) as source, job.access.place(job.file.destination or "") as target:
+        _not_the_root(job, source)
+        _not_the_root(job, target)
+        job.access.inspect(source.path, source.lstat(), links=True)
+        try:
+            os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copied(job, source, target)  # another file system
+            info = source.lstat()
+            if stat.S_ISDIR(info.st_mode):
+                walk(job.access, source, remove)
+            remove(source, info)
+        sync(target)
+        sync(source)
+    return f"moved {source.path} to {target.path}"
+
+
+def delete(job: Job) -> str:
+    with job.access.place(job.file.path) as at:
+        _not_the_root(job, at)
+        info = at.lstat()
+        job.access.inspect(at.path, info, links=True)
+        count = 0
+        if stat.S_ISDIR(info.st_mode) and job.file.recursive:
+            count = walk(job.access, at, remove)
+        remove(at, info)
+        sync(at)
+    return f"deleted {at.path}" + (f" and {count} entries below it" if count else "")
+
+
+def list_(job: Job) -> str:
+    def emit(entry: Place, info: os.stat_result) -> None:
+        job.emit(orjson.dumps(_described(entry, info)) + b"\n")
+
+    with job.access.place(job.file.path) as at:
+        info = at.lstat()
+        job.access.inspect(at.path, info)
+        if not stat.S_ISDIR(info.st_mode):
+            emit(at, info)
+            return "listed 1 entry"
+        count = walk(job.access, at, emit) if job.file.recursive else _listed(at, emit)
+    return f"listed {count} entries of {at.path}"
+
+
+def _listed(at: Place, emit: Callable[[Place, os.stat_result], None]) -> int:
+    count = 0
+    with entries(at) as found:
+        for entry in found:
+            emit(entry, entry.lstat())
+            count += 1
+    return count
+
+
+def stat_(job: Job) -> str:
+    with job.access.place(job.file.path) as at:
+        info = at.lstat()
+        job.access.inspect(at.path, info, links=True)
+        job.emit(orjson.dumps(_described(at, info), option=orjson.OPT_INDENT_2) + b"\n")
+    return f"{at.path} is a {_described(at, info)['type']} of {info.st_size} bytes"
+
+
+def mkdir(job: Job) -> str:
+    with job.access.place(job.file.path, make_parents=job.file.recursive) as at:
+        if job.file.recursive and at.exists() and stat.S_ISDIR(at.lstat().st_mode):
+            return f"{at.path} was there"
+        os.mkdir(at.name, 0o700, dir_fd=at.parent)
+        os.chmod(at.name, mode_of(job.file.mode, 0o755), dir_fd=at.parent)
+        sync(at)
+    return f"made {at.path}"
+
+
+def chmod(job: Job) -> str:
+    mode = mode_of(job.file.mode, 0)
+    return _changed(job, lambda descriptor: Path(f"/proc/self/fd/{descriptor}").chmod(mode), f"mode {mode:04o}")
+
+
+def chown(job: Job) -> str:
+    uid = _id(job.file.owner, "owner", lambda name: pwd.getpwnam(name).pw_uid)
+    gid = _id(job.file.group, "group", lambda name: grp.getgrnam(name).gr_gid)
+    who = ":".join(filter(None, (job.file.owner, job.file.group)))
+    return _changed(job, lambda descriptor: os.chown(f"/proc/self/fd/{descriptor}", uid, gid), f"owner {who}")
+
+
+def _changed(job: Job, change: Callable[[int], None], what: str) -> str:
+    """Change what a descriptor holds: what was looked at is what is changed. Links are left alone."""
+
+    def visit(entry: Place, info: os.stat_result) -> None:
+        if stat.S_ISLNK(info.st_mode):
+            return
+        descriptor = entry.open(os.O_PATH)
+        try:
+            job.access.inspect(entry.path, os.fstat(descriptor))
+            change(descriptor)
+        finally:
+            os.close(descriptor)
+
+    with job.access.place(job.file.path) as at:
+        info = at.lstat()
+        job.access.inspect(at.path, info)
+        count = walk(job.access, at, visit) if job.file.recursive and stat.S_ISDIR(info.st_mode) else 0
+        visit(at, info)
+    return f"gave {at.path} {what}" + (f", and {count} entries below it" if count else "")
+
+
+def _id(text: str | None, field: str, find: Callable[[str], int]) -> int:
+    if text is None:
+        return -1
+    if text.isdecimal():
+        return int(text)
+    try:
+        return find(text)
+    except KeyError:
+        message = f"spec.file.{field}: this host has no {field} {text!r}; use a number or create it"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+
+
+def _must_be_file(job: Job, at: Place, info: os.stat_result) -> None:
+    if stat.S_ISDIR(info.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    job.access.inspect(at.path, info)
+
+
+def _not_the_root(job: Job, at: Place) -> None:
+    if at.name == SELF:
+        raise refused("Root", f"{at.path} is where what policy allows begins: it can be neither replaced nor removed")
+
+
+def _check(job: Job, at: Place, size: int) -> None:
+    job.access.check(at.path, written=at.path)
+    job.limit.check(size, at.path)
+
+
+_TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+
+
+def _described(at: Place, info: os.stat_result) -> dict[str, Any]:
+    return {
+        "path": at.path,
+        "type": _TYPES.get(stat.S_IFMT(info.st_mode), "other"),
+        "size": info.st_size,
+        "mode": f"{stat.S_IMODE(info.st_mode):04o}",
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+        "modified": datetime.fromtimestamp(info.st_mtime, UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+ACTIONS: Mapping[str, Callable[[Job], str]] = {
+    "create": create,
+    "read": read,
+    "write": write,
+    "append": append,
+    "copy": copy,
+    "move": move,
+    "delete": delete,
+    "list": list_,
+    "stat": stat_,
+    "chmod": chmod,
+    "chown": chown,
+    "checksum": checksum,
+    "mkdir": mkdir,
+}

@@ -1,0 +1,146 @@
+"""Names beneath a directory, resolved by the kernel and held by descriptor.
+
+A path is looked at once, when its parent directory is opened; from then on everything goes by that descriptor and a
+single name that is never followed as a link. So neither `..` nor a symbolic link leads out of the root, and renaming
+or replacing a directory in the meantime changes nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import posixpath
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.EINVAL}
+
+SELF = "."
+"""The name of the root itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One name in an open directory. `path` is where it really is; `name` is `SELF` for the root itself."""
+
+    parent: int
+    name: str
+    path: str
+
+    def lstat(self) -> os.stat_result:
+        return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
+
+    def exists(self) -> bool:
+        try:
+            self.lstat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, flags: int, mode: int = 0o600) -> int:
+        """Open it, never as a link, and without waiting for the other end of a pipe."""
+        return os.open(
+            self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, mode, dir_fd=self.parent
+        )
+
+
+@contextmanager
+def place(root: str, path: str, *, make_parents: bool = False) -> Iterator[Place]:
+    """The place of `path`, which is at or below `root`.
+
+    Raises:
+        OSError: EXDEV or ELOOP when a link leads out of the root, ENOENT when there is no such directory.
+    """
+    relative = posixpath.relpath(path, root)
+    above, name = posixpath.split(relative)
+    root_fd = os.open(root, _DIRECTORY)
+    try:
+        if make_parents:
+            _make_directories(root_fd, above)
+        parent = open_beneath(root_fd, above or SELF, _DIRECTORY)
+        try:
+            folder = str(Path(f"/proc/self/fd/{parent}").readlink())
+            yield Place(parent, name, folder if name == SELF else posixpath.join(folder, name))
+        finally:
+            os.close(parent)
+    finally:
+        os.close(root_fd)
+
+
+def _make_directories(root: int, relative: str) -> None:
+    """Like `mkdir -p`, one component after the other, each beneath the root."""
+    made = ""
+    for part in relative.split("/") if relative else ():
+        above, made = made, posixpath.join(made, part)
+        parent = open_beneath(root, above or SELF, _DIRECTORY)
+        try:
+            os.mkdir(part, 0o755, dir_fd=parent)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(parent)
+
+
+def open_beneath(root: int, relative: str, flags: int) -> int:
+    """Open `relative` so that no component of it leads out of `root`."""
+    if _has_openat2():
+        how = struct.pack("QQQ", flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        return _openat2(root, relative, how)
+    return _open_without_links(root, relative, flags)
+
+
+def _openat2(root: int, relative: str, how: bytes) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    while True:
+        descriptor = int(
+            libc.syscall(
+                ctypes.c_long(_OPENAT2), ctypes.c_int(root), os.fsencode(relative), how, ctypes.c_size_t(len(how))
+            )
+        )
+        if descriptor >= 0:
+            return descriptor
+        number = ctypes.get_errno()
+        if number not in {errno.EAGAIN, errno.EINTR}:  # EAGAIN: something was renamed meanwhile, so look again
+            raise OSError(number, os.strerror(number), relative)
+
+
+@cache
+def _has_openat2() -> bool:
+    """Linux 5.6 has it; a container's seccomp profile may refuse it."""
+    here = os.open("/", _DIRECTORY)
+    try:
+        os.close(_openat2(here, SELF, struct.pack("QQQ", _DIRECTORY, 0, _RESOLVE_BENEATH)))
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    finally:
+        os.close(here)
+    return True
+
+
+def _open_without_links(root: int, relative: str, flags: int) -> int:
+    """Where the kernel cannot do it: component by component, and no link at all."""
+    descriptor = os.dup(root)
+    for part in relative.split("/"):
+        if part == "..":
+            os.close(descriptor)
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)
+        try:
+            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), relative)
+    return descriptor

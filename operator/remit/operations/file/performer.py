@@ -1,0 +1,77 @@
+"""Performs file operations in a thread, so that a slow disk holds up nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from remit.api.operations import FileOperation
+from remit.backends import OutputSink
+from remit.operations.base import OperationFailed, Work
+from remit.operations.file.access import Access
+from remit.operations.file.actions import ACTIONS, Job
+from remit.operations.file.errors import Stopped, failure
+from remit.operations.file.writing import Limit
+
+
+class FilePerformer:
+    """Files of the host (or of the pod's volumes) that the operator's user may reach.
+
+    `protected` are directories that no policy opens: the operator's state and credentials.
+    """
+
+    def __init__(self, protected: Sequence[Path] = ()) -> None:
+        self._protected = [str(path.resolve()) for path in protected]
+
+    async def perform(self, work: Work, output: OutputSink) -> str:
+        """See `Performer.perform`."""
+        file, stop = work.subject, threading.Event()
+        assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
+        loop = asyncio.get_running_loop()
+
+        async def write(chunk: bytes) -> None:
+            output.write("stdout", chunk)
+
+        def emit(chunk: bytes) -> None:  # one at a time: a file larger than memory is never queued
+            asyncio.run_coroutine_threadsafe(write(chunk), loop).result()
+
+        job = Job(
+            file=file,
+            access=Access(work.grant, file, self._protected, stop),
+            content=content(work, file),
+            emit=emit,
+            limit=Limit(work.limits.file_size),
+        )
+        doing = asyncio.ensure_future(asyncio.to_thread(_act, job))
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            stop.set()
+            try:
+                return await doing  # it was done before it heard
+            except Stopped:
+                pass
+            raise
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def content(work: Work, file: FileOperation) -> Iterable[bytes]:
+    """What is to be written: as it stands, or what it refers to."""
+    if file.content is not None:
+        return [file.content.encode()]
+    if file.content_from is not None:
+        return [value for path, value in work.values.items() if path.startswith("contentFrom.")]
+    return []
+
+
+def _act(job: Job) -> str:
+    try:
+        return ACTIONS[job.file.operation](job)
+    except OSError as error:
+        raise failure(error, f"{job.file.operation} of {job.file.path}") from error
+    except RecursionError as error:
+        raise OperationFailed("TooDeep", f"{job.file.path} is nested too deeply", retryable=False) from error

@@ -1,0 +1,105 @@
+"""Whole trees, by descriptor: a directory that is swapped for a link meanwhile is not entered."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from remit.operations.file.access import Access, below
+from remit.operations.file.beneath import Place
+from remit.operations.file.errors import refused
+from remit.operations.file.writing import Limit, permissions, read_all, write_all
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_DEPTH = 256
+
+
+@contextmanager
+def entries(at: Place) -> Iterator[Iterator[Place]]:
+    """What is in the directory `at`, by name."""
+    descriptor = os.open(at.name, _OPEN, dir_fd=at.parent)
+    try:
+        names = sorted(os.listdir(descriptor))  # noqa: PTH208  # a descriptor, not a path
+        yield (Place(descriptor, name, below(at.path, name)) for name in names)
+    finally:
+        os.close(descriptor)
+
+
+def walk(access: Access, top: Place, visit: Callable[[Place, os.stat_result], None], *, depth: int = 0) -> int:
+    """Call `visit` for everything below `top`, contents before their directory. Gives how many there were.
+
+    Policy is asked about each path; one that it does not allow ends the walk.
+    """
+    if depth > MAX_DEPTH:
+        raise refused("TooDeep", f"{top.path} is nested deeper than {MAX_DEPTH} directories")
+    count = 0
+    with entries(top) as found:
+        for entry in found:
+            access.check(entry.path)
+            info = entry.lstat()
+            access.inspect(entry.path, info, links=True)
+            if stat.S_ISDIR(info.st_mode):
+                count += walk(access, entry, visit, depth=depth + 1)
+            visit(entry, info)
+            count += 1
+    return count
+
+
+def remove(entry: Place, info: os.stat_result) -> None:
+    if stat.S_ISDIR(info.st_mode):
+        os.rmdir(entry.name, dir_fd=entry.parent)
+    else:
+        os.unlink(entry.name, dir_fd=entry.parent)
+
+
+def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, depth: int = 0) -> int:
+    """Copy what is below `source` into the new directory `target`; links stay links. Gives how many files."""
+    if depth > MAX_DEPTH:
+        raise refused("TooDeep", f"{source.path} is nested deeper than {MAX_DEPTH} directories")
+    os.mkdir(target.name, 0o700, dir_fd=target.parent)
+    mode, count = permissions(source.lstat()), 0
+    with entries(source) as found:
+        inside = os.open(target.name, _OPEN, dir_fd=target.parent)
+        try:
+            for entry in found:
+                access.check(entry.path)
+                info, copy = entry.lstat(), Place(inside, entry.name, below(target.path, entry.name))
+                access.inspect(entry.path, info, links=True)
+                if stat.S_ISDIR(info.st_mode):
+                    count += copy_tree(access, entry, copy, limit, depth=depth + 1)
+                elif stat.S_ISLNK(info.st_mode):
+                    os.symlink(os.readlink(entry.name, dir_fd=entry.parent), copy.name, dir_fd=inside)
+                else:
+                    copy_file(access, entry, copy, limit)
+                    count += 1
+            os.fchmod(inside, mode)
+            os.fsync(inside)
+        finally:
+            os.close(inside)
+    return count
+
+
+def copy_file(access: Access, source: Place, target: Place, limit: Limit) -> int:
+    """Copy one file to a new name. Gives its bytes."""
+    reading = source.open(os.O_RDONLY)
+    try:
+        info = os.fstat(reading)
+        access.inspect(source.path, info)
+        writing = target.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            size = write_all(writing, _checked(access, source, reading), lambda size: limit.check(size, target.path))
+            os.fchmod(writing, permissions(info))
+            os.fsync(writing)
+            return size
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def _checked(access: Access, source: Place, descriptor: int) -> Iterator[bytes]:
+    for chunk in read_all(descriptor):
+        access.check(source.path, written=source.path)
+        yield chunk

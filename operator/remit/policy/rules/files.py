@@ -1,0 +1,97 @@
+"""File operations: which may be done where.
+
+Paths are held against the rules as they are written, which is why there is only one way to write one; while the
+operation runs, the same rules are asked about where a path really leads.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from remit.api.operations import FileOperation
+from remit.policy.argv import refused_character, takes_a_detour
+from remit.policy.compile import CompiledPolicy
+from remit.policy.filerules import CompiledFileRule
+from remit.policy.request import Request
+from remit.policy.verdict import Denial, Reason
+
+
+def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+    """The rule that allows the operation on its path, or why none does."""
+    file = request.subject
+    assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
+    rules = []
+    for path in paths(file):
+        if wrong := unacceptable_path(path):
+            return Denial(Reason.NOT_ALLOWED, wrong, policy.key)
+        for rule in policy.file_deny:
+            if file.operation in rule.operations and rule.matches(path):
+                message = f"{file.operation} of {path} is denied by {rule.name} of policy {policy.key}"
+                return Denial(Reason.DENIED_BY_RULE, message, policy.key, rule.name)
+        rule_name = next((r.name for r in matching(policy, file.operation, path)), None)
+        if rule_name is None:
+            return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, path), policy.key)
+        rules.append(rule_name)
+    return rules[0]
+
+
+def matching(policy: CompiledPolicy, operation: str, path: str) -> Iterator[CompiledFileRule]:
+    """The rules that allow `operation` on `path`."""
+    return (rule for rule in policy.file_allow if operation in rule.operations and rule.matches(path))
+
+
+def paths(file: FileOperation) -> list[str]:
+    return [file.path, *([file.destination] if file.destination else [])]
+
+
+def describe(request: Request) -> str:
+    file = request.subject
+    assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
+    return f"{file.operation} of {' to '.join(paths(file))}"
+
+
+def unacceptable_path(path: str) -> str | None:
+    """None, or why no rule is asked about it."""
+    if refused := refused_character(path):
+        return f"the path has {refused[1]} in column {refused[0]}"
+    if path != "/" and (takes_a_detour(path) or posixpath.normpath(path) != path):
+        return f"the path {path!r} takes a detour; write it without '..', '.', '//' or a final '/'"
+    return None
+
+
+def _what_is_allowed(policy: CompiledPolicy, file: FileOperation, path: str) -> str:
+    start = f"no rule of policy {policy.key} allows {file.operation} of {path}"
+    if not policy.file_allow:
+        return f"{start}: it has no spec.files.allow"
+    for rule in policy.file_allow:
+        if rule.matches(path):
+            return f"{start}; {rule.name} allows {', '.join(rule.operations)} there (spec.{rule.name}.operations)"
+    places = [glob for rule in policy.file_allow if file.operation in rule.operations for glob, _ in rule.globs]
+    if places:
+        return f"{start}; it allows {file.operation} in {', '.join(places[:5])} (spec.files.allow)"
+    return f"{start}; none of spec.files.allow names {file.operation}"
+
+
+def root(policies: Sequence[CompiledPolicy], operation: str, path: str) -> str:
+    """The directory that no link may lead out of: that of the first rule that allows it."""
+    return next((rule.root(path) for policy in policies for rule in matching(policy, operation, path)), "/")
+
+
+def owner_refusal(policies: Sequence[CompiledPolicy], namespace: str, file: tuple[str, str], owner: set[str]) -> str:
+    """Empty, or whose files these would have to be. `file` is the operation and the path, `owner` the owner's name and
+    number; one policy of `namespace` must accept the owner, and every ceiling that speaks of the path."""
+    verdicts = []
+    for policy in policies:
+        if rules := list(matching(policy, *file)):
+            accepted = any(not rule.owners or owner & set(rule.owners) for rule in rules)
+            verdicts.append((policy, accepted, [name for rule in rules for name in rule.owners]))
+    own = [accepted for policy, accepted, _ in verdicts if policy.namespace == namespace]
+    ceilings = [accepted for policy, accepted, _ in verdicts if policy.namespace != namespace]
+    if (any(own) or not own) and all(ceilings):
+        return ""
+    return "; ".join(
+        f"policy {policy.key} wants {', '.join(wanted)} (files.allow[].owners)"
+        for policy, accepted, wanted in verdicts
+        if not accepted
+    )

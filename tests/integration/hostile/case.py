@@ -1,0 +1,111 @@
+"""What a hostile case is: what the attacker wants, the control that stops it, and how we know that it was stopped.
+
+A `Program` is Python that runs inside the sandbox. It says `won(...)` where it got what it wanted, and its last line
+says that it was tried: a case whose program breaks down early, or that wins, fails. Where `outside` names a user, the
+same program is also run without a sandbox as that user and must win there, so that it is known to be able to.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from remit.backends import ExitReason
+from remit.sandbox import Layer, Limits
+
+MEBIBYTE = 1 << 20
+SMALL = Limits(memory_bytes=128 * MEBIBYTE, pids=32, disk_bytes=8 * MEBIBYTE, cpu_cores=1.0)
+
+_PRELUDE = '''
+import ctypes, errno, json, os, resource, signal, socket, struct, subprocess, sys, threading, time
+scene = json.loads(sys.argv[1])
+libc = ctypes.CDLL(None, use_errno=True)
+
+def won(*evidence):
+    print("WON", *evidence, flush=True)
+
+def stopped(error):
+    print("STOPPED", errno.errorcode.get(error.errno, error.errno), flush=True)
+
+def checked(result):
+    """The result of a C call, or its error as OSError."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+def syscall(number, *arguments):
+    return checked(libc.syscall(ctypes.c_long(number), *(
+        ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)))
+
+def linger():
+    while True: time.sleep(60)
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row of the table of attacks."""
+
+    name: str
+    wants: str
+    """What the attacker is after, as `to …`."""
+    control: str
+    """What stops it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program(Case):
+    """An attack by a program that a policy let run.
+
+    `stopped_by` are the errors, one of which it must have met (none: it must be tried without any effect). `ends` are
+    the ways in which the attempt may end. `layer` is what has to be in force for the control to be there.
+    """
+
+    attack: str
+    stopped_by: tuple[str, ...] = ()
+    outside: Literal["anybody", "root"] | None = None
+    ends: tuple[ExitReason, ...] = (ExitReason.EXITED,)
+    tried: bool = True
+    """Whether it lives to say so."""
+    limits: Limits = SMALL
+    timeout: float = 30
+    layer: Layer | None = None
+
+    @property
+    def source(self) -> str:
+        body = textwrap.indent(textwrap.dedent(self.attack).strip("\n"), "    ")
+        return f"{_PRELUDE}\ntry:\n{body}\nexcept OSError as error:\n    stopped(error)\nprint('TRIED', flush=True)\n"
+
+    def arguments(self, scene: dict[str, Any]) -> tuple[str, ...]:
+        """For `python3`, isolated from anything around it."""
+        return "-I", "-c", self.source, json.dumps(scene)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario(Case):
+    """An attack that takes more than a program: the function does it, and asserts that it came to nothing."""
+
+    play: Callable[..., Awaitable[None]]
+
+
+class Book:
+    """The cases of one module, in the order they are written."""
+
+    def __init__(self) -> None:
+        self.cases: list[Case] = []
+
+    def scenario(self, name: str, *, wants: str, control: str) -> Callable[..., Any]:
+        """Declares the test function below it as a case."""
+
+        def declare(play: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+            self.cases.append(Scenario(name=name, wants=wants, control=control, play=play))
+            return play
+
+        return declare

@@ -1,0 +1,177 @@
+"""The scene of the crime: what an operator has lying about that nobody inside may get at."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from conftest import require
+from remit.backends import ProcessBackend
+from remit.sandbox import Ability, Host, Layer, probe_host
+
+from ..operator.conftest import World, world
+
+__all__ = ["World", "world"]
+
+PYTHON = "/usr/bin/python3"
+
+
+@dataclass
+class Scene:
+    """A host with an operator on it. `canary` is in every place where something worth stealing may be."""
+
+    canary: str
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    visitors: list[bytes] = field(default_factory=list)
+    """What anyone said to one of the host's sockets."""
+
+    def unharmed(self) -> bool:
+        """Whether the operator's file is as it was, nobody came to a socket, and the bystander lives."""
+        file = Path(self.facts["file"])
+        return file.read_text() == self.canary and not self.visitors and Path(f"/proc/{self.facts['pid']}").exists()
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    found = probe_host()
+    require("system-python", Path(PYTHON).exists(), f"{PYTHON} runs the hostile programs")
+    return found
+
+
+@pytest.fixture(params=["cgroup", "rlimits"])
+def backend(request: pytest.FixtureRequest, host: Host) -> ProcessBackend:
+    """Once with this host's cgroups, once as on a host that has none."""
+    if request.param == "cgroup":
+        require("cgroup", host.cgroups, host.abilities[Layer.CGROUP].remedy)
+        return ProcessBackend(host)
+    lacking = Ability(Layer.CGROUP, False, "left out by the test", "leave it in")
+    return ProcessBackend(
+        Host(**{**_fields(host), "cgroups": None, "abilities": {**host.abilities, Layer.CGROUP: lacking}})
+    )
+
+
+def _fields(host: Host) -> dict[str, Any]:
+    return {name: getattr(host, name) for name in Host.__dataclass_fields__}
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Scene]:
+    """Built once: a file, a process, sockets of every kind, shared memory, the operator's environment."""
+    canary = f"canary-{uuid4().hex}"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remit-hostile-")))
+        folder.chmod(0o755)  # not the folder's mode is to be the control
+        scene = Scene(canary, folder)
+        file = folder / "token"
+        file.write_text(canary)
+        file.chmod(0o644)
+        os.environ["REMIT_HOSTILE_CANARY"] = canary
+        stack.callback(os.environ.pop, "REMIT_HOSTILE_CANARY")
+        bystander = subprocess.Popen(
+            [PYTHON, "-I", "-c", "import os; os.write(1, b'!'); import time; time.sleep(3600)"],
+            env={"CANARY": canary},
+            stdout=subprocess.PIPE,
+        )
+        stack.callback(bystander.wait)
+        stack.callback(bystander.kill)
+        assert bystander.stdout is not None
+        stack.enter_context(bystander.stdout).read(1)
+        scene.facts = {
+            "canary": canary,
+            "file": str(file),
+            "folder": str(folder),
+            "pid": bystander.pid,
+            "operator": os.getpid(),
+            "unix": str(folder / "docker.sock"),
+            "abstract": f"remit-{uuid4().hex}",
+            "namespaces": {
+                name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("user", "mnt", "pid", "net", "ipc")
+            },
+            "shared": _shared_memory(stack, canary),
+        }
+        scene.facts["tcp"] = _listen(stack, scene, socket.AF_INET, ("127.0.0.1", 0))[1]
+        _listen(stack, scene, socket.AF_UNIX, scene.facts["unix"])
+        (folder / "docker.sock").chmod(0o777)
+        _listen(stack, scene, socket.AF_UNIX, "\0" + scene.facts["abstract"])
+        scene.facts["udp"] = _datagrams(stack, scene)
+        yield scene
+
+
+@pytest.fixture
+def scene(stage: Scene) -> Iterator[Scene]:
+    """The stage, with nobody having been there yet."""
+    stage.visitors.clear()
+    yield stage
+    stage.visitors.clear()
+
+
+def _listen(stack: contextlib.ExitStack, scene: Scene, family: int, address: Any) -> Any:
+    server = stack.enter_context(socket.socket(family))
+    server.bind(address)
+    server.listen()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                visitor, _ = server.accept()
+                with visitor:
+                    scene.visitors.append(b"connected")
+                    visitor.sendall(scene.canary.encode())
+
+    _background(stack, serve, server)
+    return server.getsockname()
+
+
+def _datagrams(stack: contextlib.ExitStack, scene: Scene) -> int:
+    server = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    server.bind(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                said, sender = server.recvfrom(100)
+                if sender is None:  # shut down
+                    return
+                scene.visitors.append(said)
+                server.sendto(scene.canary.encode(), sender)
+
+    _background(stack, serve, server)
+    return int(server.getsockname()[1])
+
+
+def _background(stack: contextlib.ExitStack, serve: Any, server: socket.socket) -> None:
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+    stack.callback(stop)
+
+
+def _shared_memory(stack: contextlib.ExitStack, canary: str) -> int:
+    """A System V segment with the canary in it, for everyone to read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    segment = libc.shmget(0, 4096, 0o1666)
+    assert segment >= 0
+    stack.callback(libc.shmctl, segment, 0, None)
+    address = libc.shmat(segment, None, 0)
+    ctypes.memmove(address, canary.encode(), len(canary))
+    libc.shmdt(ctypes.c_void_p(address))
+    return int(segment)

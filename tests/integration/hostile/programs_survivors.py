@@ -1,0 +1,84 @@
+"""Programs that try to be there after their attempt, or to end somebody else's."""
+
+from __future__ import annotations
+
+from remit.backends import ExitReason
+
+from .case import Program
+
+ENDED = (ExitReason.EXITED, ExitReason.TIMED_OUT, ExitReason.SIGNALED)
+
+
+def survivor(name: str, attack: str, **changes: object) -> Program:
+    """`attack` leaves a descendant; the test looks for it outside by the folder's name, which is in its argv."""
+    return Program(
+        name=name,
+        wants="to go on running after the timeout",
+        control="KILL to the init of its pid namespace, and to its cgroup",
+        attack=f"print('TRIED', flush=True)\n{attack}",
+        ends=(ExitReason.TIMED_OUT,),
+        timeout=0.7,
+        tried=False,
+        **changes,
+    )
+
+
+CASES = [
+    survivor(
+        "a daemon that forks twice",
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: linger()\n    os._exit(0)\nlinger()",
+    ),
+    survivor("a daemon in its own session", "if os.fork() == 0: os.setsid(); linger()\nlinger()"),
+    survivor(
+        "a daemon that ignores TERM",
+        "for n in (1, 2, 3, 15): signal.signal(n, signal.SIG_IGN)\nif os.fork() == 0: os.setsid()\nlinger()",
+    ),
+    survivor("a daemon that stops itself", "if os.fork() == 0: os.kill(os.getpid(), signal.SIGSTOP)\nlinger()"),
+    survivor(
+        "a daemon that will not die with its parent",
+        "checked(libc.prctl(1, 0, 0, 0, 0))\nif os.fork() == 0: os.setsid(); libc.prctl(36, 1, 0, 0, 0)\nlinger()",
+    ),
+    survivor(
+        "one that runs ahead of the killer",
+        "while True:\n"
+        "    pid = os.fork()\n"
+        "    if pid: os._exit(0) if os.getpid() != 2 else linger()\n"
+        "    time.sleep(0.01)",
+    ),
+    Program(
+        name="a background child that holds the output open",
+        wants="to have the operator wait for it for ever",
+        control="the end of the attempt is the end of its pid namespace",
+        attack="if os.fork() == 0: os.setsid(); linger()",
+    ),
+    Program(
+        name="kill everything in sight",
+        wants="to end the operator or another task",
+        control="a pid namespace of its own",
+        ends=ENDED,
+        stopped_by=("EPERM", "ESRCH"),
+        attack="""
+            for pid in (scene['pid'], scene['operator'], 1):
+                try: os.kill(pid, signal.SIGKILL); won(pid) if pid != 1 else print('TRIED', flush=True)
+                except OSError as error: stopped(error)
+        """,
+    ),
+    Program(
+        name="kill by broadcast",
+        wants="to end every process of its user",
+        control="a pid namespace of its own",
+        ends=ENDED,
+        tried=False,
+        attack="signal.signal(15, signal.SIG_IGN); print('TRIED', flush=True); os.kill(-1, signal.SIGKILL)",
+    ),
+    Program(
+        name="stop the operator by its group",
+        wants="to stop the process group that it was started in",
+        control="a session of its own; a pid namespace",
+        ends=ENDED,
+        attack="""
+            if os.getpgid(0) == 0 or os.getsid(0) == 0: won('shares a group with somebody outside')
+            os.killpg(os.getpgid(0), signal.SIGCONT)
+        """,
+    ),
+]

@@ -1,0 +1,82 @@
+"""Performs operations without an API server: policy, performer, output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.api import CommandPolicy, ExecutionTask
+from remit.errors import PolicyDenied
+from remit.operations import Performer, Work
+from remit.policy import Decision, Grant, Limits, compile_policy, decide, request_for
+
+
+@dataclass
+class Kept:
+    """What an operation wrote."""
+
+    stdout: bytes = b""
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        assert stream == "stdout"
+        self.stdout += chunk
+
+
+@dataclass
+class Desk:
+    """One policy, and operations that ask for leave under it."""
+
+    performer: Performer
+    policies: list[dict[str, Any]] = field(default_factory=list)
+    ceilings: list[dict[str, Any]] = field(default_factory=list)
+    output: Kept = field(default_factory=Kept)
+    limits: Limits = field(default_factory=Limits)
+
+    def decision(self, **operation: Any) -> Decision:
+        grant = self._grant(operation)
+        return decide(grant.request, grant.policies, grant.ceilings)
+
+    def work(self, values: dict[str, bytes] | None = None, **operation: Any) -> Work:
+        grant = self._grant(operation)
+        assert grant.request.subject is not None
+        return Work(
+            "uid-1",
+            "ns",
+            "t",
+            grant.request.subject,
+            grant,
+            timeout_seconds=30,
+            limits=self.limits,
+            values=values or {},
+        )
+
+    async def do(self, values: dict[str, bytes] | None = None, **operation: Any) -> str:
+        """Decide, then perform. Raises `PolicyDenied` as a task would end Denied."""
+        work, self.output = self.work(values, **operation), Kept()
+        decision = decide(work.grant.request, work.grant.policies, work.grant.ceilings)
+        if not decision.allowed:
+            raise PolicyDenied(decision.message)
+        return await self.performer.perform(work, self.output)
+
+    def _grant(self, operation: dict[str, Any]) -> Grant:
+        task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": operation})
+        compiled = [_compiled(spec, "ns", index) for index, spec in enumerate(self.policies)]
+        ceilings = [_compiled(spec, "remit-system", index) for index, spec in enumerate(self.ceilings)]
+        return Grant(request_for(task, None), compiled, ceilings)
+
+
+def _compiled(spec: dict[str, Any], namespace: str, index: int) -> Any:
+    return compile_policy(
+        CommandPolicy.parse({"metadata": {"name": f"p{index}", "namespace": namespace}, "spec": spec})
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where file operations are allowed; what is beside it is not."""
+    place = tmp_path / "allowed"
+    place.mkdir()
+    return place

@@ -1,0 +1,337 @@
+"""File operations on a real file system: what they do, and that nothing leads out of what policy allows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from remit.errors import PolicyDenied
+from remit.operations import OperationFailed
+from remit.operations.file import FilePerformer, beneath
+from remit.policy import Limits
+
+from .conftest import Desk
+
+EVERYTHING = [
+    "create", "read", "write", "append", "copy", "move", "delete",
+    "list", "stat", "chmod", "chown", "checksum", "mkdir",
+]  # fmt: skip
+
+
+@pytest.fixture(params=["openat2", "by component"])
+def desk(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """With the kernel's resolution, and without it."""
+    if request.param == "by component":
+        monkeypatch.setattr(beneath, "_has_openat2", lambda: False)
+    allow = [{"paths": [f"{folder}/**"], "operations": EVERYTHING}]
+    deny = [{"paths": [f"{folder}/closed/**"], "operations": EVERYTHING}]
+    return Desk(FilePerformer([folder / "state"]), [{"files": {"allow": allow, "deny": deny}}])
+
+
+async def do(desk: Desk, operation: str, path: Path, **rest: Any) -> str:
+    return await desk.do(file={"operation": operation, "path": str(path), **rest})
+
+
+async def reason(desk: Desk, operation: str, path: Path, **rest: Any) -> str:
+    with pytest.raises(OperationFailed) as caught:
+        await do(desk, operation, path, **rest)
+    return caught.value.reason
+
+
+async def test_from_creation_to_deletion(desk: Desk, folder: Path) -> None:
+    path = folder / "a.txt"
+    assert await do(desk, "create", path, content="one\n", mode="0640") == f"wrote 4 bytes to {path}"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    await do(desk, "append", path, content="two\n")
+    await do(desk, "read", path)
+    assert desk.output.stdout == b"one\ntwo\n"
+    await do(desk, "write", path, content="three\n")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("three\n", 0o640)
+    await do(desk, "checksum", path)
+    digest = hashlib.sha256(b"three\n").hexdigest()
+    assert desk.output.stdout.decode() == f"{digest}  {path}\n"
+    await do(desk, "chmod", path, mode="0600")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    await do(desk, "stat", path)
+    assert orjson.loads(desk.output.stdout)["size"] == 6
+    await do(desk, "move", path, destination=str(folder / "b.txt"))
+    await do(desk, "copy", folder / "b.txt", destination=str(path))
+    assert sorted(item.name for item in folder.iterdir()) == ["a.txt", "b.txt"]
+    await do(desk, "delete", path)
+    assert [item.name for item in folder.iterdir()] == ["b.txt"]
+
+
+async def test_trees(desk: Desk, folder: Path) -> None:
+    await do(desk, "mkdir", folder / "x" / "y" / "z", recursive=True, mode="0750")
+    assert stat.S_IMODE((folder / "x/y/z").stat().st_mode) == 0o750
+    await do(desk, "mkdir", folder / "x" / "y" / "z", recursive=True)
+    for name in ("one", "two"):
+        (folder / "x/y" / name).write_text(name)
+    (folder / "x/link").symlink_to("/etc/passwd")
+    await do(desk, "copy", folder / "x", destination=str(folder / "copy"), recursive=True)
+    assert (folder / "copy/y/one").read_text() == "one"
+    assert (folder / "copy/link").readlink() == Path("/etc/passwd")
+    await do(desk, "list", folder / "copy", recursive=True)
+    listed = {orjson.loads(line)["path"].removeprefix(f"{folder}/copy/") for line in desk.output.stdout.splitlines()}
+    assert listed == {"link", "y", "y/one", "y/two", "y/z"}
+    await do(desk, "chmod", folder / "copy", mode="0700", recursive=True)
+    assert stat.S_IMODE((folder / "copy/y/one").stat().st_mode) == 0o700
+    assert stat.S_IMODE(Path("/etc/passwd").stat().st_mode) != 0o700
+    assert await reason(desk, "delete", folder / "copy") == "NotEmpty"
+    await do(desk, "delete", folder / "copy", recursive=True)
+    assert not (folder / "copy").exists()
+    assert (
+        await reason(desk, "copy", folder / "x", destination=str(folder / "x/inside"), recursive=True) == "IntoItself"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+async def test_chown(desk: Desk, folder: Path) -> None:
+    (folder / "a").write_text("")
+    await do(desk, "chown", folder / "a", owner="nobody", group="0")
+    assert (folder / "a").stat().st_uid == 65534
+    assert await reason(desk, "chown", folder / "a", owner="no-such-user") == "Invalid"
+
+
+@pytest.mark.parametrize(
+    ("operation", "rest", "expected"),
+    [
+        ("create", {"content": "x"}, "AlreadyExists"),
+        ("mkdir", {}, "AlreadyExists"),
+        ("list", {}, None),
+        ("copy", {"destination": "{folder}/sub"}, "IsADirectory"),
+    ],
+)
+async def test_what_is_there_already(
+    desk: Desk, folder: Path, operation: str, rest: dict[str, str], expected: str | None
+) -> None:
+    (folder / "a").write_text("before")
+    (folder / "sub").mkdir()
+    rest = {key: value.format(folder=folder) for key, value in rest.items()}
+    if expected:
+        assert await reason(desk, operation, folder / "a", **rest) == expected
+    else:
+        await do(desk, operation, folder / "a", **rest)
+    assert (folder / "a").read_text() == "before"
+
+
+async def test_what_is_not_there(desk: Desk, folder: Path) -> None:
+    for operation, rest in {"read": {}, "append": {"content": "x"}, "delete": {}, "stat": {}, "checksum": {}}.items():
+        assert await reason(desk, operation, folder / "none", **rest) == "NotFound"
+    assert await reason(desk, "write", folder / "none" / "a", content="x") == "NotFound"
+
+
+async def test_a_denial_says_what_would_allow_it(desk: Desk, folder: Path) -> None:
+    with pytest.raises(PolicyDenied, match=r"no rule of policy ns/p0 allows read of /etc/shadow; it allows read in"):
+        await do(desk, "read", Path("/etc/shadow"))
+    with pytest.raises(PolicyDenied, match=r"denied by files.deny\[0\]"):
+        await do(desk, "read", folder / "closed" / "x")
+    with pytest.raises(PolicyDenied, match=r"no rule of policy ns/p0 allows copy of /etc/passwd"):
+        await do(desk, "copy", Path("/etc/passwd"), destination=str(folder / "x"))
+
+
+@pytest.mark.parametrize(
+    "written", ["{0}/../secret", "{0}/./a", "{0}//a", "{0}/a/", "{0}/a\u202e", "{0}/a\nb", "{0}/closed/../a"]
+)
+async def test_a_path_has_one_spelling(desk: Desk, folder: Path, written: str) -> None:
+    with pytest.raises(PolicyDenied, match=r"detour|format character|control character"):
+        await desk.do(file={"operation": "read", "path": written.format(folder)})
+
+
+@pytest.fixture
+def secret(folder: Path) -> Path:
+    path = folder.parent / "secret"
+    path.write_text("canary")
+    return path
+
+
+@pytest.mark.parametrize("target", ["../secret", "{secret}", "/etc/passwd"])
+async def test_a_link_leads_nowhere(desk: Desk, folder: Path, secret: Path, target: str) -> None:
+    (folder / "a").symlink_to(target.format(secret=secret))
+    for operation, rest in {
+        "read": {}, "write": {"content": "x"}, "append": {"content": "x"}, "checksum": {}, "chmod": {"mode": "0777"},
+        "copy": {"destination": str(folder / "b")},
+    }.items():  # fmt: skip
+        assert await reason(desk, operation, folder / "a", **rest) in {"SymbolicLink", "NotAFile"}
+    assert secret.read_text() == "canary"
+    assert b"canary" not in desk.output.stdout
+    await do(desk, "delete", folder / "a")  # the link itself
+    assert secret.exists()
+
+
+async def test_a_directory_that_is_a_link_leads_nowhere(desk: Desk, folder: Path, secret: Path) -> None:
+    (folder / "out").symlink_to(folder.parent)
+    with pytest.raises(OperationFailed, match=r"symbolic link|no directory") as caught:
+        await do(desk, "read", folder / "out" / "secret")
+    assert caught.value.reason in {"OutsideRoot", "SymbolicLink", "NotADirectory"}
+    with pytest.raises(OperationFailed):
+        await do(desk, "create", folder / "out" / "new", content="x")
+    assert not (folder.parent / "new").exists()
+
+
+async def test_a_link_within_the_root_is_judged_by_where_it_leads(desk: Desk, folder: Path) -> None:
+    (folder / "closed").mkdir()
+    (folder / "closed" / "x").write_text("canary")
+    (folder / "alias").symlink_to("closed")
+    with pytest.raises((PolicyDenied, OperationFailed)):
+        await do(desk, "read", folder / "alias" / "x")
+    assert b"canary" not in desk.output.stdout
+
+
+async def test_a_file_with_a_second_name_is_refused(desk: Desk, folder: Path, secret: Path) -> None:
+    os.link(secret, folder / "a")
+    for operation, rest in {"read": {}, "write": {"content": "x"}, "append": {"content": "x"}}.items():
+        assert await reason(desk, operation, folder / "a", **rest) == "HardLink"
+    assert secret.read_text() == "canary"
+
+
+async def test_a_deny_rule_holds_below_a_tree(desk: Desk, folder: Path) -> None:
+    (folder / "tree").mkdir()
+    (folder / "closed").mkdir()
+    (folder / "closed" / "x").write_text("stays")
+    with pytest.raises(PolicyDenied, match=r"files.deny\[0\]"):
+        await do(desk, "delete", folder / "closed", recursive=True)
+    assert (folder / "closed" / "x").exists()
+
+
+async def test_the_operators_own_files_are_closed(desk: Desk, folder: Path) -> None:
+    (folder / "state").mkdir()
+    (folder / "state" / "audit").write_text("trail")
+    assert await reason(desk, "read", folder / "state" / "audit") == "Protected"
+    (folder / "alias").symlink_to("state")
+    with pytest.raises(OperationFailed):
+        await do(desk, "read", folder / "alias" / "audit")
+
+
+async def test_kernel_files_are_no_files(folder: Path) -> None:
+    desk = Desk(FilePerformer(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
+    for path in ("/proc/self/environ", "/sys/kernel/notes", "/dev/zero"):
+        assert await reason(desk, "read", Path(path)) == "Protected"
+
+
+async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    assert await reason(desk, "read", folder / "pipe") == "NotAFile"
+
+
+async def test_set_user_id(desk: Desk, folder: Path) -> None:
+    (folder / "a").write_text("x")
+    (folder / "a").chmod(0o4755)
+    assert await reason(desk, "append", folder / "a", content="y") == "SetUserId"
+
+
+async def test_owners(folder: Path) -> None:
+    (folder / "a").write_text("x")
+    rule = {"paths": [f"{folder}/**"], "operations": ["read"], "owners": ["daemon"]}
+    desk = Desk(FilePerformer(), [{"files": {"allow": [rule]}}])
+    assert await reason(desk, "read", folder / "a") == "OwnerNotAllowed"
+    desk.policies[0]["files"]["allow"][0]["owners"].append(str(os.geteuid()))
+    await do(desk, "read", folder / "a")
+    desk.ceilings.append({"files": {"allow": [{**rule, "owners": ["daemon"]}]}})
+    assert await reason(desk, "read", folder / "a") == "OwnerNotAllowed"
+
+
+async def test_the_root_stays(desk: Desk, folder: Path) -> None:
+    assert await reason(desk, "delete", folder, recursive=True) in {"Root", "Protected"}
+    assert await reason(desk, "move", folder, destination=str(folder / "x")) in {"Root", "Protected"}
+    assert folder.exists()
+
+
+async def test_a_write_is_whole_or_not_at_all(desk: Desk, folder: Path) -> None:
+    (folder / "a").write_text("before")
+    desk.limits = Limits(file_size=3)
+    assert await reason(desk, "write", folder / "a", content="longer") == "FileSizeExceeded"
+    assert await reason(desk, "append", folder / "a", content="x") == "FileSizeExceeded"
+    assert (folder / "a").read_text() == "before"
+    assert [item.name for item in folder.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+async def test_a_full_disk_changes_nothing(desk: Desk, folder: Path) -> None:
+    import subprocess
+
+    small = folder / "small"
+    small.mkdir()
+    mounted = subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        (small / "a").write_text("before")
+        assert await reason(desk, "write", small / "a", content="x" * 200_000) == "DiskFull"
+        assert await reason(desk, "append", small / "a", content="x" * 200_000) == "DiskFull"
+        assert (small / "a").read_text() == "before"
+        (folder / "big").write_bytes(b"x" * 200_000)
+        assert await reason(desk, "copy", folder / "big", destination=str(small / "b")) == "DiskFull"
+        assert await reason(desk, "move", folder / "big", destination=str(small / "b")) == "DiskFull"
+        assert [item.name for item in small.iterdir()] == ["a"]
+        assert (folder / "big").stat().st_size == 200_000
+        (folder / "little").write_text("moved")
+        await do(desk, "move", folder / "little", destination=str(small / "little"))  # another file system
+        assert (small / "little").read_text() == "moved"
+        assert not (folder / "little").exists()
+    finally:
+        subprocess.run(["/bin/umount", str(small)], check=True)
+
+
+async def test_content_of_a_secret(desk: Desk, folder: Path) -> None:
+    operation = {
+        "operation": "create",
+        "path": str(folder / "a"),
+        "contentFrom": {"secretKeyRef": {"name": "s", "key": "k"}},
+    }
+    await desk.do({"contentFrom.secretKeyRef": b"value"}, file=operation)
+    assert (folder / "a").read_bytes() == b"value"
+
+
+async def test_a_swap_between_check_and_use_never_leads_out(desk: Desk, folder: Path, secret: Path) -> None:
+    """A hostile neighbour renames a directory and a link over each other as fast as it can."""
+    inside, link = folder / "d", folder / "l"
+    inside.mkdir()
+    (inside / "secret").write_text("harmless")
+    link.symlink_to(folder.parent)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            for source, target in (("d", "t"), ("l", "d"), ("d", "l"), ("t", "d")):
+                (folder / source).rename(folder / target)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    seen = set()
+    try:
+        for number in range(300):
+            try:
+                await do(desk, "read", folder / "d" / "secret")
+                seen.add(desk.output.stdout)
+            except (OperationFailed, PolicyDenied):
+                pass
+            with contextlib.suppress(OperationFailed, PolicyDenied):
+                await do(desk, "write", folder / "d" / "secret", content=f"{number}")
+    finally:
+        over.set()
+        thread.join()
+    assert b"canary" not in seen
+    assert secret.read_text() == "canary"
+
+
+async def test_cancelling_a_long_copy_leaves_nothing(desk: Desk, folder: Path) -> None:
+    with (folder / "big").open("wb") as file:
+        file.truncate(64 << 30)  # sparse: it would take long to copy
+    work = desk.work(file={"operation": "copy", "path": str(folder / "big"), "destination": str(folder / "b")})
+    doing = asyncio.create_task(desk.performer.perform(work, desk.output))
+    while not any(item.name.startswith(".remit-") for item in folder.iterdir()):
+        await asyncio.sleep(0.001)
+    doing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+    assert [item.name for item in folder.iterdir()] == ["big"]

@@ -1,0 +1,199 @@
+"""Programs in a sandbox with `network: restricted`: the proxy is the only way out, and it is there from the start."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from policies import policy
+from remit.backends import AttemptRequest, Command, Outcome, ProcessBackend
+from remit.policy import Address, Egress
+from remit.sandbox import Confinement, Host
+
+_ids = itertools.count()
+PYTHON = "/usr/bin/python3"
+PRELUDE = """
+import json, os, socket, urllib.request, urllib.error
+def fetch(url):
+    try:
+        return urllib.request.urlopen(url, timeout=20).read().decode()
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read().decode()}"
+    except OSError as error:
+        return f"failed: {error}"
+def tries(*address, family=socket.AF_INET, kind=socket.SOCK_STREAM):
+    try:
+        s = socket.socket(family, kind); s.settimeout(5); s.connect(address[0] if len(address) == 1 else address)
+        s.send(b"x")
+        return "connected"
+    except OSError as error:
+        return "stopped"
+"""
+
+
+async def local(name: str, port: int) -> Sequence[Address]:
+    return [ipaddress.ip_address("127.0.0.1")]
+
+
+class Collected:
+    def __init__(self) -> None:
+        self.stdout = self.stderr = b""
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        setattr(self, stream, getattr(self, stream) + chunk)
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """A web server on the host's loopback, that says what it was asked for."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if line := (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(line), line))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+
+class Sandbox:
+    def __init__(self, host: Host, port: int) -> None:
+        self.backend = ProcessBackend(host, resolve=local)
+        self.port = port
+
+    def egress(self, **rule: Any) -> Egress:
+        rule = {"hosts": ["api.test"], "ports": [self.port], "addresses": ["127.0.0.0/8"]} | rule
+        return policy(networks=["restricted"], egress={"allow": [rule]}).egress
+
+    async def __call__(self, source: str, *egress: Egress, **env: str) -> tuple[Outcome, Any]:
+        sink = Collected()
+        request = AttemptRequest(
+            id=f"egress-{next(_ids)}",
+            command=Command((PYTHON, "-I", "-c", PRELUDE + source), PYTHON, env),
+            confinement=Confinement(network="restricted"),
+            timeout_seconds=60,
+            egress=egress or (self.egress(),),
+        )
+        outcome = await self.backend.run(request, sink, cancel=asyncio.Event())
+        assert outcome.exit_code == 0, sink.stderr
+        return outcome, json.loads(sink.stdout)
+
+
+@pytest.fixture(params=["cgroup", "rlimits"])
+def sandbox(request: pytest.FixtureRequest, host: Host, port: int) -> Sandbox:
+    return Sandbox(host if request.param == "cgroup" else replace(host, cgroups=None), port)
+
+
+async def test_an_allowed_host_is_reached_through_the_proxy(sandbox: Sandbox) -> None:
+    outcome, said = await sandbox(f"print(json.dumps(fetch('http://api.test:{sandbox.port}/x?y')))")
+    assert said == "GET /x?y HTTP/1.1"
+    assert outcome.network is not None
+    assert (outcome.network.connections, outcome.network.denied) == (1, 0)
+    assert [use.destination for use in outcome.network.destinations] == [f"api.test:{sandbox.port}"]
+    assert outcome.network.sent_bytes
+    assert outcome.network.received_bytes
+
+
+async def test_a_host_that_is_not_allowed_is_named_with_the_field_that_would(sandbox: Sandbox) -> None:
+    outcome, said = await sandbox(f"print(json.dumps(fetch('http://evil.test:{sandbox.port}/')))")
+    assert said.startswith("403 remit: evil.test")
+    assert "spec.egress.allow[].hosts of policy data/p" in said
+    assert outcome.network is not None
+    assert (outcome.network.connections, outcome.network.denied) == (0, 1)
+    assert "evil.test" in outcome.network.last_denied
+
+
+async def test_nothing_is_reached_without_the_proxy(sandbox: Sandbox) -> None:
+    """Neither the host's loopback nor its addresses, a neighbour, the Internet, a name server, nor a cloud."""
+    own = socket.gethostbyname(socket.gethostname())
+    _, said = await sandbox(f"""
+for name in list(os.environ):
+    if "proxy" in name.lower(): del os.environ[name]
+print(json.dumps([
+    tries("127.0.0.1", {sandbox.port}), tries({own!r}, {sandbox.port}), tries("10.0.0.1", 80), tries("1.1.1.1", 443),
+    tries("169.254.169.254", 80), tries("1.1.1.1", 53, kind=socket.SOCK_DGRAM),
+    tries("2606:4700::1111", 443, family=socket.AF_INET6), tries("\\0abstract", family=socket.AF_UNIX),
+    fetch("http://api.test:{sandbox.port}/"),
+]))
+""")
+    assert said[:-1] == ["stopped"] * 8
+    assert said[-1].startswith("failed:")
+
+
+async def test_only_loopback_is_there(sandbox: Sandbox) -> None:
+    _, said = await sandbox("print(json.dumps([name for _, name in socket.if_nameindex()]))")
+    assert said == ["lo"]
+
+
+async def test_the_proxy_cannot_be_taken_over(sandbox: Sandbox) -> None:
+    """Its port is taken before the program runs, and a task's own words about proxies do not count."""
+    outcome, said = await sandbox(
+        f"""
+try:
+    socket.create_server(("127.0.0.1", 3128)); bound = True
+except OSError:
+    bound = False
+print(json.dumps([bound, os.environ["http_proxy"], fetch("http://api.test:{sandbox.port}/")]))
+""",
+        http_proxy="http://127.0.0.1:1",
+        NO_PROXY="*",
+    )
+    assert said == [False, "http://127.0.0.1:3128", "GET / HTTP/1.1"]
+    assert outcome.network is not None
+    assert outcome.network.connections == 1
+
+
+async def test_a_name_that_leads_to_the_host_is_refused(sandbox: Sandbox) -> None:
+    _, said = await sandbox(
+        f"print(json.dumps(fetch('http://api.test:{sandbox.port}/')))", sandbox.egress(addresses=[])
+    )
+    assert said.startswith("403 ")
+    assert "api.test leads to 127.0.0.1, a loopback address" in said
+    assert "spec.egress.allow[0].addresses" in said
+
+
+async def test_attempts_have_a_proxy_each(sandbox: Sandbox) -> None:
+    source = f"print(json.dumps(fetch('http://api.test:{sandbox.port}/')))"
+    (_, first), (_, second) = await asyncio.gather(sandbox(source), sandbox(source, sandbox.egress(hosts=["b.test"])))
+    assert first == "GET / HTTP/1.1"
+    assert second.startswith("403 ")
+
+
+async def test_a_flood_of_connections_ends_with_the_attempt(sandbox: Sandbox) -> None:
+    outcome, said = await sandbox("""
+held = []
+for _ in range(300):
+    s = socket.socket(); s.settimeout(5)
+    try:
+        s.connect(("127.0.0.1", 3128)); held.append(s)
+    except OSError: break
+print(json.dumps(len(held)))
+""")
+    assert said > 0
+    assert outcome.network is not None
+    assert outcome.network.connections == 0
+    assert sandbox.backend._connections.now == 0
+
+
+async def test_certificates_are_there(sandbox: Sandbox) -> None:
+    _, said = await sandbox("print(json.dumps(os.path.isdir('/etc/ssl/certs')))")
+    assert said
+
+
+async def test_a_sandbox_without_network_has_no_proxy(host: Host) -> None:
+    sink = Collected()
+    source = PRELUDE + "print(json.dumps([tries('127.0.0.1', 3128), [n for n in os.environ if 'proxy' in n.lower()]]))"
+    request = AttemptRequest("none", Command((PYTHON, "-I", "-c", source), PYTHON), Confinement(), 60)
+    outcome = await ProcessBackend(host).run(request, sink, cancel=asyncio.Event())
+    assert json.loads(sink.stdout) == ["stopped", []]
+    assert outcome.network is None
