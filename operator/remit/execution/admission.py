@@ -200,7 +200,7 @@ def _confined(
         ),
         timeout_seconds=timeout,
         grace_seconds=float(spec.termination_grace_period_seconds),
-        files={SCRIPT_PATH: spec.script.source.encode()} if spec.script else {},
+        files={**resolved.files, **({SCRIPT_PATH: spec.script.source.encode()} if spec.script else {})},
         egress=admitted.egress,
     )
 

@@ -145,6 +145,10 @@ class Operator:
         queue.on_error = operator.on_error
         metrics.tasks_running.labels("process").set_function(lambda: len(runner))
         metrics.tasks_queued.set_function(gates.waiting)
+        for operation, performer in performing.items():
+            if performer.breaker is not None:
+                metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
+                metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check

@@ -37,6 +37,7 @@ from remit.reconcilers.policies import Policies
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
 from remit.telemetry import AuditEvent, AuditLog, Metrics
+from remit.telemetry.redact import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
 
@@ -147,6 +148,8 @@ class TaskReconciler:
             self.gates.leave(task.key)
             raise
         self.runner.start(attempt)
+        if resolved.exposed and number == 1:
+            self.events.record(obj, "Warning", "ShortSecret", _exposed(resolved.exposed))
         self.policies.count(task.metadata.namespace, task.metadata.name, verdict.status)
         if number == 1 and task.metadata.creation_timestamp is not None:
             self.metrics.task_queue.observe((self.now() - task.metadata.creation_timestamp).total_seconds())
@@ -265,6 +268,13 @@ class TaskReconciler:
             if error.status not in {404, 409}:
                 raise
         self.metrics.api_writes.labels("delete", "ExecutionTask").inc()
+
+
+def _exposed(names: list[str]) -> str:
+    return (
+        f"the secret for {', '.join(names)} is shorter than {MIN_LENGTH} bytes, and so is not redacted where the"
+        " program prints it; use a longer one"
+    )
 
 
 def requester(obj: Object) -> str:

@@ -148,5 +148,7 @@ def _check(
     if not working_dir.startswith("/"):
         raise InvalidInput("must be an absolute path", field="workingDir")
     for path in files:
-        if not path.startswith(_FILE_ROOTS) or ".." in path.split("/"):
-            raise InvalidInput(f"{path}: private files go under {', '.join(_FILE_ROOTS)}", field="files")
+        if not path.startswith(_FILE_ROOTS) or {"", ".", ".."} & set(path[1:].split("/")):
+            raise InvalidInput(f"{path!r}: private files go under {', '.join(_FILE_ROOTS)}", field="files")
+        if any(other.startswith(f"{path}/") for other in (*files, f"{working_dir}/")):
+            raise InvalidInput(f"{path!r} is a file, and another path goes through it", field="files")
