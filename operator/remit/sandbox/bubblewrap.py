@@ -54,18 +54,12 @@ def command_line(
     status_fd: int,
     executable: str,
     argv: Sequence[str],
-    slot: int,
-    rlimits: Mapping[str, int],
     block_fd: int | None = None,
 ) -> list[str]:
-    """The whole argv to start. Where the operator is root, `slot` chooses the attempt's user and `rlimits` are set.
-
-    With `block_fd` the command is not executed until that can be read.
-    """
+    """The whole argv to start. With `block_fd` the command is not executed until that can be read."""
     from_fds = [word for fd in argument_fds for word in ("--args", str(fd))]
     named = ["--argv0", argv[0]] if bubblewrap.sets_argv0 and argv[0] != executable else []
     return [
-        *(bubblewrap.identities.prefix(slot, rlimits) if bubblewrap.identities else ()),
         bubblewrap.path,
         *walls(network),
         *("--json-status-fd", str(status_fd)),

@@ -6,6 +6,7 @@ at the first use.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
@@ -17,6 +18,7 @@ from pathlib import Path
 from remit.sandbox.bubblewrap import candidates
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.cgrouptree import find_cgroups
+from remit.sandbox.forkserver import fork_server
 from remit.sandbox.identity import find_identities, reachable
 from remit.sandbox.launch import Launch
 from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
@@ -33,6 +35,7 @@ _CGROUP_REMEDY = (
     "or Delegate=yes in the operator's unit"
 )
 _TIMEOUT_SECONDS = 10.0
+_MOST_SAID = 4096
 
 
 @functools.cache
@@ -52,10 +55,7 @@ def probe_host() -> Host:
 
 def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:
     reasons = []
-    try:
-        identities = find_identities()
-    except FileNotFoundError as error:
-        return None, str(error)
+    identities = find_identities()
     for candidate in candidates():
         try:
             path = reachable(candidate) if identities else candidate
@@ -138,26 +138,19 @@ def _run(
         rlimits={},
     )
     cgroup = AttemptCgroup.create(tree, "probe", limits or Limits()) if tree else None
-    try:
-        with subprocess.Popen(
-            launch.argv,
-            env={},
-            pass_fds=launch.pass_fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            try:
-                launch.started(process.pid)
-                if cgroup:
-                    cgroup.add(process.pid)
-                launch.release()
-                stdout, stderr = process.communicate(timeout=_TIMEOUT_SECONDS)
-            finally:
-                process.kill()
-        return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
-    finally:
-        launch.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(launch.close)
         if cgroup:
-            cgroup.kill()
-            cgroup.remove()
+            stack.callback(cgroup.remove)
+            stack.callback(cgroup.kill)
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, nothing)
+        stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        process = fork_server().begin(launch.job((nothing, stdout.fileno(), stderr.fileno()), cgroup))
+        stack.callback(process.close)
+        launch.begun()
+        process.wait(_TIMEOUT_SECONDS, start=True)
+        launch.release()
+        process.wait(_TIMEOUT_SECONDS)
+        said = [os.pread(file.fileno(), _MOST_SAID, 0) for file in (stdout, stderr)]
+        return subprocess.CompletedProcess(argv, 1 if process.returncode is None else process.returncode, *said)
