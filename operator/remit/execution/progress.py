@@ -16,6 +16,7 @@ from remit.api.executiontask import (
 )
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import INTERRUPTED, Ended, Finish, RetryAt
+from remit.telemetry import escape
 
 KEPT_ATTEMPTS = 10
 """Attempts shown in status: the first and the latest nine. The audit trail has them all."""
@@ -116,7 +117,7 @@ def finished(
     started = task.status.start_time
     error = None
     if finish.phase is not Phase.SUCCEEDED:
-        error = ErrorStatus(category=finish.category, message=finish.message, retryable=finish.retryable)
+        error = ErrorStatus(category=finish.category, message=escape(finish.message), retryable=finish.retryable)
     return _moved(
         task,
         finish.phase,
@@ -148,6 +149,7 @@ def human_duration(span: datetime.timedelta) -> str:
 def _moved(
     task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime, **changes: object
 ) -> ExecutionTaskStatus:
+    message = escape(message)  # parts of it are a user's, and people read it on terminals
     conditions = conditions_for(
         phase, reason, message, before=task.status.conditions, generation=task.metadata.generation, now=now
     )

@@ -37,7 +37,7 @@ from remit.reconcilers.policies import Policies
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
-from remit.telemetry import AuditEvent, AuditLog, Metrics
+from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.redact import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
@@ -146,7 +146,7 @@ class TaskReconciler:
             resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
         except MissingReference as error:
             self.gates.leave(task.key)
-            return self._in_time(task, await self._wait_for_reference(task, obj, str(error)))
+            return self._in_time(task, await self._wait_for_reference(task, obj, escape(str(error))))
         # Only now is it known which names `envFrom` brings.
         verdict = self.admission.decide(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
