@@ -103,7 +103,10 @@ def container() -> Iterator[Container]:
                 (Path(folder) / name).mkdir()
             Path(folder).chmod(0o755)
             (Path(folder) / "results").chmod(0o777)
-            yield Container(tag, carry(Path(folder) / "suite"), Path(folder) / "results")
+            container = Container(tag, carry(Path(folder) / "suite"), Path(folder) / "results")
+            started = container.run("root", "/usr/bin/true")
+            require("docker", started.returncode == 0, f"no container can be started: {started.stderr.decode()}")
+            yield container
     finally:
         docker("image", "rm", "--force", tag)
 
