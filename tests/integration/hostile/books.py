@@ -22,8 +22,6 @@ PROGRAMS: dict[str, list[Program]] = {
     "Outliving the attempt": programs_survivors.CASES,
     "Taking what is not theirs": programs_thefts.CASES,
     "Asking the kernel": programs_kernel.CASES,
-    "Policies as a weapon": scenarios_policies.BOOK.cases,
-    "Deceiving who looks": scenarios_names.BOOK.cases,
 }
 BOOKS: dict[str, Sequence[Case]] = {
     **PROGRAMS,
