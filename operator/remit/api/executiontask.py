@@ -101,8 +101,8 @@ class Output(SpecModel):
     tail_bytes: Annotated[int, Field(ge=0, le=16384)] = 4096
     """How much of the end of each is shown in status, in bytes."""
     max_bytes: Quantity = "10Mi"
-    """How much of each is kept for `remit logs`. More than that is dropped from the middle of what was said; the
-    program is not stopped."""
+    """How much of each is kept for `remit logs`, at most 256Mi. More than that is dropped from the middle of what was
+    said; the program is not stopped."""
 
 
 class TaskTemplate(SpecModel):

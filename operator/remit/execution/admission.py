@@ -38,6 +38,9 @@ SCRIPT_PATH = "/run/remit/script"
 """Where a script stands inside."""
 OFFERED_BACKENDS = frozenset({"process"})
 
+MAX_OUTPUT_BYTES = 256 * 1024 * 1024
+"""A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
+
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": ":".join(SEARCH_PATH),
     "HOME": "/workspace",
@@ -91,6 +94,8 @@ class Admission:
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
     """The operations that this operator performs itself, besides those that a backend runs."""
+    max_output_bytes: int = MAX_OUTPUT_BYTES
+    """The most that is kept of each stream of a run, whatever the task and the policies say."""
 
     def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
@@ -145,7 +150,7 @@ class Admission:
             backend=spec.backend,
             operation=spec.operation,
             request=make(task, admitted, number, resolved, timeout),
-            max_output_bytes=limits.output_bytes or 0,
+            max_output_bytes=min(limits.output_bytes or 0, self.max_output_bytes),
             tail_bytes=spec.output.tail_bytes,
             secrets=frozenset(resolved.secrets),
         )
