@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
-from remit.api.egress import Egress
+from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
-from remit.api.operations import FileAction
+from remit.api.operations import FileAction, HttpMethod
 from remit.api.quantity import Quantity
 
 LayerName = Literal["namespaces", "seccomp", "landlock", "cgroup", "rlimits"]
@@ -63,6 +63,14 @@ class Environment(SpecModel):
     """Names that may be set though they steer programs; `*` stands for any characters."""
 
 
+class PrivateFiles(SpecModel):
+    """Rules for private files. Those below `/run` are free; programs look for their configuration in their home, which
+    is `/workspace`, so that a file there can make a program load or run something else, and must be allowed."""
+
+    allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
+    """Paths at which tasks may put files; `*` stands for any characters, `/` included."""
+
+
 class Images(SpecModel):
     """Rules for container images."""
 
@@ -90,12 +98,18 @@ class Files(SpecModel):
 
 
 class HttpRule(SpecModel):
-    hosts: Annotated[list[Annotated[str, Field(max_length=253)]], Field(min_length=1, max_length=64)]
-    """Host names; a leading `*.` stands for one label or more."""
-    methods: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=16)] = ["GET", "HEAD"]
+    hosts: Annotated[list[HostName], Field(min_length=1, max_length=64)]
+    """Host names or addresses. A leading `*.` stands for one label or more, so `*.example.com` is not `example.com`;
+    `*` alone stands for any host."""
+    methods: Annotated[list[HttpMethod], Field(min_length=1, max_length=16)] = ["GET", "HEAD"]
     """Methods."""
-    ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(max_length=64)] = [443]
+    ports: Annotated[list[Port], Field(min_length=1, max_length=64)] = [443]
     """Ports."""
+    paths: Annotated[list[Annotated[str, Field(max_length=1024, pattern="^/")]], Field(max_length=64)] = []
+    """Globs over the path, without the query: `*` stays within one segment, `**` spans them. Empty: any path."""
+    addresses: Annotated[list[Cidr], Field(max_length=64)] = []
+    """Networks, such as `10.1.0.0/16`, that these hosts may lead to though they are loopback, private, link-local or
+    otherwise not public. A cloud's metadata address must be listed by itself, as `169.254.169.254/32`."""
 
 
 class Http(SpecModel):
@@ -240,6 +254,8 @@ class CommandPolicySpec(SpecModel):
     """Rules for the connections of tasks with `network: restricted`."""
     environment: Environment = Environment()
     """Rules for environment variables."""
+    private_files: PrivateFiles = PrivateFiles()
+    """Rules for private files."""
     images: Images = Images()
     """Rules for container images."""
     files: Files = Files()

@@ -20,6 +20,7 @@ from remit.api.operations import (
     ScriptOperation,
     Subject,
 )
+from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PrivateFile
 from remit.api.quantity import Quantity
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -110,6 +111,7 @@ class TaskTemplate(SpecModel):
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.backend == 'process' || has(self.image)", "backends docker and kubernetes need an image"),
+        NO_FILE_IN_A_FILE,
     )
 
     command: CommandOperation | None = None
@@ -133,12 +135,15 @@ class TaskTemplate(SpecModel):
     """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes."""
-    working_dir: Annotated[str, Field(pattern=r"^/", max_length=4096)] = "/workspace"
+    working_dir: Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)] = "/workspace"
     """The directory to start in, as an absolute path inside the sandbox."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. Nothing of the operator's own environment is passed on."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
     """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them."""
+    private_files: Annotated[list[PrivateFile], Field(max_length=MAX_FILES, json_schema_extra=map_by("path"))] = []
+    """Files that the program finds and nobody else: passwords, keys, configuration. They are placed in memory for each
+    attempt; values of Secrets in them are redacted everywhere else, as those of `env` are."""
     stdin: Annotated[str, Field(max_length=262144)] = ""
     """What the program reads from its standard input."""
     timeout_seconds: Seconds | None = None

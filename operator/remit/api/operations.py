@@ -19,6 +19,7 @@ FileAction = Literal[
     "create", "read", "write", "append", "copy", "move", "delete",
     "list", "stat", "chmod", "chown", "checksum", "mkdir",
 ]  # fmt: skip
+HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Operation = Literal["command", "script", "file", "process", "http", "redis", "postgres", "container"]
 
 
@@ -140,7 +141,7 @@ class HttpOperation(SpecModel):
 
     url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
     """The address."""
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    method: HttpMethod = "GET"
     """The method."""
     headers: Annotated[list[HttpHeader], Field(max_length=64)] = []
     """Request headers."""

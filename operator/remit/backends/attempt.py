@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ class ProcessAttempt:
                 working_dir=confinement.working_dir,
                 read_only_paths=self._read_only_paths,
                 rlimits=rlimits(limits, controllers=held),
+                system_call_filter=self._plan.system_call_filter,
             )
             stack.callback(launch.close)
             cgroup = None
@@ -67,13 +69,12 @@ class ProcessAttempt:
                 stack.callback(cgroup.remove)
             status = StatusPipe(launch.status_fd)
             stack.callback(status.close)
-            child = await Child.start(launch.argv, launch.pass_fds, command.stdin, self._sink, self._sink_failed)
+            job = functools.partial(launch.job, cgroup=cgroup)
+            child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
             stack.callback(child.close)
             stopped, sampler, network = None, None, None
             try:
-                launch.started(child.pid)
-                if cgroup:
-                    cgroup.add(child.pid)
+                launch.begun()
                 if on_started:
                     on_started(_handle(child.pid, cgroup))
                 started_at, started = datetime.now(UTC), time.monotonic()
@@ -96,6 +97,8 @@ class ProcessAttempt:
                     network = await self._door.close()
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
+            if child.lost:
+                raise BackendError("the fork server was killed, and the attempt with it; a new one starts the next")
             if child.sink_failure:
                 raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
             ending = Ending(

@@ -1,19 +1,15 @@
-"""A child process on an event loop: subprocess and a pidfd, without asyncio's process-wide child watcher.
-
-That watcher is one thread per child on Python 3.11, and belongs to whoever set the event loop policy.
-"""
+"""A child process on an event loop, started by the fork server: its streams, its end, and what ended it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from remit.backends.base import OutputSink
 from remit.backends.streams import OutputPipe, wide_pipe
-from remit.sandbox import ProcessHandle, sealed_memory
+from remit.sandbox import Execute, ForkedProcess, fork_server, sealed_memory
 
 _DRAIN_SECONDS = 5.0
 
@@ -21,38 +17,41 @@ _DRAIN_SECONDS = 5.0
 class Child:
     """A started process, its two streams flowing to a sink. `sink_failed` is set if that raises."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdout: OutputPipe, stderr: OutputPipe) -> None:
+    def __init__(self, process: ForkedProcess, stdout: OutputPipe, stderr: OutputPipe) -> None:
         self._process = process
-        self._handle = ProcessHandle(process.pid)
         self._streams = (stdout, stderr)
         self._transports: list[asyncio.BaseTransport] = []
         self.exited = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._handle.descriptor, self._reap)
+        asyncio.get_running_loop().add_reader(process.fileno(), self._update)
+        self._update()
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], pass_fds: Sequence[int], stdin: bytes, sink: OutputSink, sink_failed: asyncio.Event
+        cls,
+        job: Callable[[tuple[int, int, int]], Execute],
+        stdin: bytes,
+        sink: OutputSink,
+        sink_failed: asyncio.Event,
     ) -> Child:
-        """Start with an empty environment and `pass_fds` only.
+        """Start what `job` gives for the descriptors of stdin, stdout and stderr.
 
         Raises:
-            OSError: the kernel refused (E2BIG, EAGAIN, ENOMEM …).
+            OSError: the kernel refused (E2BIG, EAGAIN, ENOMEM …), or the fork server died.
         """
         loop = asyncio.get_running_loop()
-        read_ends, write_ends = zip(wide_pipe(), wide_pipe(), strict=True)
-        # Memory, not a pipe: no size can block and no early close can fail.
-        source = sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            process = subprocess.Popen(  # noqa: ASYNC220  # what asyncio does itself: vfork and exec, a millisecond
-                argv, env={}, pass_fds=pass_fds, stdin=source, stdout=write_ends[0], stderr=write_ends[1]
-            )
-        except OSError:
-            for descriptor in read_ends:
-                os.close(descriptor)
-            raise
-        finally:
-            for descriptor in (source, *write_ends):
-                os.close(descriptor)
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
+            read_ends, write_ends = zip(wide_pipe(), wide_pipe(), strict=True)
+            for ours, other in zip(read_ends, write_ends, strict=True):
+                undo.callback(os.close, ours)
+                theirs.callback(os.close, other)
+            # Memory, not a pipe: no size can block and no early close can fail.
+            source = sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            theirs.callback(os.close, source)
+            process = fork_server().begin(job((source, write_ends[0], write_ends[1])))
+            undo.callback(process.close)
+            theirs.close()
+            await process.started()
+            undo.pop_all()
         stdout, stderr = (OutputPipe(name, sink, sink_failed.set) for name in ("stdout", "stderr"))
         child = cls(process, stdout, stderr)
         for descriptor, stream in zip(read_ends, (stdout, stderr), strict=True):
@@ -66,8 +65,13 @@ class Child:
         return self._process.pid
 
     @property
+    def lost(self) -> bool:
+        """The fork server died and took it along: how it ended is not known."""
+        return self._process.lost
+
+    @property
     def returncode(self) -> int | None:
-        """As subprocess has it: negative is the signal that ended it, None while it runs."""
+        """As subprocess has it: negative is the signal that ended it, None while it runs and if it was lost."""
         return self._process.returncode
 
     @property
@@ -91,11 +95,13 @@ class Child:
 
     def close(self) -> None:
         """Only after the exit."""
+        asyncio.get_running_loop().remove_reader(self._process.fileno())
+        self._process.close()
         for transport in self._transports:
             transport.close()
 
-    def _reap(self) -> None:
-        if self._process.poll() is not None:
-            asyncio.get_running_loop().remove_reader(self._handle.descriptor)
-            self._handle.close()
+    def _update(self) -> None:
+        self._process.update()
+        if self._process.ended:
+            asyncio.get_running_loop().remove_reader(self._process.fileno())
             self.exited.set()

@@ -45,11 +45,7 @@ class ProcessBackend:
         cancel: asyncio.Event,
         on_started: Callable[[Handle], None] | None = None,
     ) -> Outcome:
-        """See `Backend.run`.
-
-        Call it from an event loop whose thread lives as long as the operator: the kernel's die-with-parent signal is
-        tied to the thread that started the child, so a thread that ends would take its attempts with it.
-        """
+        """See `Backend.run`."""
         chosen = plan(request.confinement, self.host)
         if cancel.is_set():
             return _not_started(chosen, ExitReason.CANCELLED, "cancelled before it started")

@@ -8,7 +8,8 @@ import contextlib
 from remit.backends import OutputSink
 from remit.errors import PolicyDenied, RemitError
 from remit.execution.lifecycle import CANCELLED, COMPLETED, DENIED, TIMEOUT, Ended
-from remit.operations.base import OperationFailed, Performer, Work
+from remit.operations.base import Performer, Work
+from remit.operations.failure import OperationFailed
 
 
 async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Ended:

@@ -16,6 +16,7 @@ from remit.api.executiontask import (
 )
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import INTERRUPTED, Ended, Finish, RetryAt
+from remit.telemetry import escape
 
 KEPT_ATTEMPTS = 10
 """Attempts shown in status: the first and the latest nine. The audit trail has them all."""
@@ -27,6 +28,29 @@ def waiting(
     """The task waits: for its turn, or for something that it refers to."""
     queued_at = task.status.queued_at or now
     return _moved(task, phase, reason, message, now, queued_at=queued_at)
+
+
+def scheduled(
+    task: ExecutionTask,
+    now: datetime.datetime,
+    *,
+    last: datetime.datetime | None,
+    upcoming: datetime.datetime | None,
+    active: list[str],
+) -> ExecutionTaskStatus:
+    """A task that runs by the clock: when it ran last, when it runs next (None: suspended), what of it runs now."""
+    message = f"next run at {upcoming:%FT%TZ}" if upcoming else "suspended: no run is started"
+    reason = "Scheduled" if upcoming else "Suspended"
+    return _moved(
+        task,
+        Phase.SCHEDULED,
+        reason,
+        message,
+        now,
+        last_schedule_time=last,
+        next_schedule_time=upcoming,
+        active=active,
+    )
 
 
 def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datetime.datetime) -> ExecutionTaskStatus:
@@ -93,7 +117,7 @@ def finished(
     started = task.status.start_time
     error = None
     if finish.phase is not Phase.SUCCEEDED:
-        error = ErrorStatus(category=finish.category, message=finish.message, retryable=finish.retryable)
+        error = ErrorStatus(category=finish.category, message=escape(finish.message), retryable=finish.retryable)
     return _moved(
         task,
         finish.phase,
@@ -125,6 +149,7 @@ def human_duration(span: datetime.timedelta) -> str:
 def _moved(
     task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime, **changes: object
 ) -> ExecutionTaskStatus:
+    message = escape(message)  # parts of it are a user's, and people read it on terminals
     conditions = conditions_for(
         phase, reason, message, before=task.status.conditions, generation=task.metadata.generation, now=now
     )

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Resolved:
-    """The environment; the values of the operation's own references by their path in it (`connection`,
-    `headers[0].valueFrom.secretKeyRef`); and the texts among all these that are secret."""
+    """The environment; the private files by their path; the values of the operation's own references by their path in
+    it (`connection`, `headers[0].valueFrom.secretKeyRef`); and what among all these is secret. Bytes that are no text
+    are in `secrets` with surrogates for them (`surrogateescape`)."""
 
     env: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     values: dict[str, bytes] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    exposed: list[str] = field(default_factory=list)
+    """What was given a secret too short to be redacted, such as `env PIN`."""
 
     def __repr__(self) -> str:
-        return f"Resolved({', '.join((*self.env, *self.values))})"  # names only
+        return f"Resolved({', '.join((*self.env, *self.files, *self.values))})"  # names only

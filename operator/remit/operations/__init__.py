@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from remit.operations.base import OperationFailed, Performer, Work
+from remit.operations.base import Performer, Work
+from remit.operations.failure import OperationFailed
 from remit.operations.file import FilePerformer
+from remit.operations.http import HttpPerformer
 
 __all__ = ["OperationFailed", "Performer", "Work", "performers"]
 
 
 def performers(*, protected: Sequence[Path] = ()) -> Mapping[str, Performer]:
     """What performs each of the operations that no backend runs. `protected` are the operator's own directories."""
-    return {"file": FilePerformer(protected)}
+    return {"file": FilePerformer(protected), "http": HttpPerformer()}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from remit.api.operations import Subject
 from remit.backends import OutputSink
-from remit.errors import RemitError
+from remit.operations.breaker import Breaker
 from remit.policy import Grant, Limits
 
 
@@ -34,19 +34,13 @@ class Work:
     values: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-class OperationFailed(RemitError):
-    """It was tried and did not succeed. `reason` is one CamelCase word, and API; `retryable`: the same may succeed
-    later."""
-
-    def __init__(self, reason: str, message: str, *, retryable: bool = True, category: str = "Operation") -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.retryable = retryable
-        self.category = category
-
-
 class Performer(Protocol):
     """Performs one kind of operation."""
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """What keeps it from servers that fail again and again; None where it talks to none."""
+        ...
 
     async def perform(self, work: Work, output: OutputSink) -> str:
         """Do it; what it found goes to `output` as `stdout`. Gives one sentence on what was done.

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from remit.api import CommandPolicy, CommandPolicySpec, egress
 from remit.api.base import LabelSelector
-from remit.api.commandpolicy import CommandRule
+from remit.api.commandpolicy import CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.egress import Egress, EgressRule, HostPattern
 from remit.policy.filerules import CompiledFileRule, compile_file_rules
@@ -62,6 +62,8 @@ class CompiledPolicy:
     file_allow: tuple[CompiledFileRule, ...]
     file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
+    http: tuple[EgressRule, ...]
+    """Of each rule of `spec.http.allow`, where it may lead; its methods are in the spec."""
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -101,7 +103,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     file_allow = tuple(compile_file_rules("files.allow", spec.files.allow, report))
     file_deny = tuple(compile_file_rules("files.deny", spec.files.deny, report))
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
-    reachable = tuple(_egress_rules(spec.egress.allow, problems))
+    reachable = tuple(_egress_rules("egress.allow", spec.egress.allow, problems))
+    requests = tuple(_egress_rules("http.allow", spec.http.allow, problems))
     if reachable and "restricted" not in spec.networks:
         problems.append(Problem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks"))
     bounds = bounds_of(spec.limits)
@@ -127,6 +130,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         file_allow=file_allow,
         file_deny=file_deny,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
+        http=requests,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
         problems=tuple(problems),
@@ -196,9 +200,11 @@ def _globs(field: str, globs: Sequence[str], problems: list[Problem]) -> Iterato
             problems.append(Problem(f"{field}[{index}]", str(error)))
 
 
-def _egress_rules(rules: Sequence[egress.EgressRule], problems: list[Problem]) -> Iterator[EgressRule]:
+def _egress_rules(
+    field: str, rules: Sequence[egress.EgressRule | HttpRule], problems: list[Problem]
+) -> Iterator[EgressRule]:
     for index, rule in enumerate(rules):
-        name = f"egress.allow[{index}]"
+        name = f"{field}[{index}]"
         hosts = _each(f"spec.{name}.hosts", rule.hosts, HostPattern.parse, problems)
         addresses = _each(f"spec.{name}.addresses", rule.addresses, ipaddress.ip_network, problems)
         yield EgressRule(name, tuple(hosts), frozenset(rule.ports), tuple(addresses))

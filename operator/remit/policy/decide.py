@@ -57,6 +57,8 @@ class Decision:
     egress: tuple[Egress, ...] = ()
     """For `network: restricted`: the rules of the policy that allowed and of every ceiling, all of which must allow a
     connection."""
+    binding: tuple[CompiledPolicy, ...] = ()
+    """The policy that allowed and the ceilings: those whose terms hold while it runs."""
     rates: tuple[RateClaim, ...] = ()
     """Rates that its start must respect, all of them."""
 
@@ -117,6 +119,7 @@ def _with_terms(
     return replace(
         decision,
         limits=effective(request.limits, bounds),
+        binding=tuple(terms),
         egress=tuple(policy.egress for policy in terms) if request.network == "restricted" else (),
         layers=tuple(sorted({layer for policy in binding for layer in policy.spec.sandbox.require})),
         rates=tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remit.policy.compile import CompiledPolicy
-from remit.policy.environment import steering
+from remit.policy.environment import steering, steering_files
 from remit.policy.limits import excess
 from remit.policy.request import Request
 from remit.policy.rules import RULES
@@ -56,6 +56,13 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f"{', '.join(refused[:_SHOWN_NAMES])} can make a program run something else; policy {policy.key} would have"
             " to allow it in spec.environment.allow",
             "environment.allow",
+        )
+    if refused := steering_files(request.private_files, policy.spec.private_files.allow):
+        return denied(
+            Reason.PRIVATE_FILE_NOT_ALLOWED,
+            f"a program may take {', '.join(refused[:_SHOWN_NAMES])} for its configuration; put private files below"
+            f" /run, or policy {policy.key} would have to allow it in spec.privateFiles.allow",
+            "privateFiles.allow",
         )
     if request.backend != "process" and not any(image.matches(request.image or "") for image in policy.images):
         return denied(

@@ -27,6 +27,8 @@ class Request:
     network: str = "none"
     environment: frozenset[str] = frozenset()
     """Names of the environment variables that are set for it."""
+    private_files: frozenset[str] = frozenset()
+    """Paths of the private files that are put there for it."""
     image: str | None = None
     limits: Limits = field(default_factory=Limits)
     """What is asked for; what is not set gets a default."""
@@ -50,6 +52,7 @@ def request_for(task: ExecutionTask, command: Command | None, environment: Itera
         backend=spec.backend,
         network=spec.network,
         environment=frozenset({*(variable.name for variable in spec.env), *environment}),
+        private_files=frozenset(file.path for file in spec.private_files),
         image=spec.image,
         limits=asked_for(spec),
     )

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     BACKEND_NOT_ALLOWED = "BackendNotAllowed"
     NETWORK_NOT_ALLOWED = "NetworkNotAllowed"
     ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
+    PRIVATE_FILE_NOT_ALLOWED = "PrivateFileNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"
     CEILING_EXCEEDED = "CeilingExceeded"

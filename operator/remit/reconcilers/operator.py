@@ -29,6 +29,7 @@ from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.watching import Watcher
@@ -145,6 +146,10 @@ class Operator:
         queue.on_error = operator.on_error
         metrics.tasks_running.labels("process").set_function(lambda: len(runner))
         metrics.tasks_queued.set_function(gates.waiting)
+        for operation, performer in performing.items():
+            if performer.breaker is not None:
+                metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
+                metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
@@ -211,6 +216,9 @@ class Operator:
     def _on_changed(self, plural: str, key: str) -> None:
         if plural == TASKS.plural:
             self.queue.add(key)
+            obj = self.cache.get(plural, key)
+            if obj is not None and (parent := parent_key(obj)) is not None:
+                self.queue.add(parent)
         elif plural == DEPLOYMENTS.plural:
             self.spawn(self.deployments.reconcile(key), f"deployment {key}")
         else:
@@ -220,6 +228,8 @@ class Operator:
         if plural == TASKS.plural:
             self.tasks.deleted(obj)
             self.queue.add(key)
+            if (parent := parent_key(obj)) is not None:
+                self.queue.add(parent)
         elif plural == POLICIES.plural:
             self.policies.changed()
 

@@ -1,4 +1,4 @@
-"""Environment variables from ConfigMaps and Secrets, resolved just before a run and kept nowhere."""
+"""Environment variables and files from ConfigMaps and Secrets, resolved just before a run and kept nowhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from remit.api import ExecutionTaskSpec
-from remit.api.base import ConfigMapKeySelector, SecretKeySelector
+from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
 from remit.api.references import references
 from remit.errors import ApiError, RemitError
 from remit.execution.resolved import Resolved
 from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube, Resource
+from remit.telemetry.redact import MIN_LENGTH
 
 
 class MissingReference(RemitError):
@@ -23,7 +24,7 @@ class MissingReference(RemitError):
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
-    """The task's `envFrom` and `env`, the latter winning, and what its operation refers to.
+    """The task's `envFrom` and `env`, the latter winning, its private files, and what its operation refers to.
 
     Raises `MissingReference`.
     """
@@ -38,34 +39,53 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
             _put(resolved, bundle.prefix + key, value, secret)
     for variable in spec.env:
         if variable.value_from is None:
-            _put(resolved, variable.name, variable.value or "", secret=False)
-            continue
-        selector = variable.value_from.secret_key_ref or variable.value_from.config_map_key_ref
-        if selector is not None and (found := await source.key(selector)) is not None:
-            _put(resolved, variable.name, found, secret=isinstance(selector, SecretKeySelector))
+            _put(resolved, variable.name, (variable.value or "").encode(), secret=False)
+        elif (found := await source.value(variable.value_from)) is not None:
+            _put(resolved, variable.name, found, secret=variable.value_from.secret_key_ref is not None)
+    for file in spec.private_files:
+        content = (file.value or "").encode() if file.value_from is None else await source.value(file.value_from)
+        if content is not None:
+            resolved.files[file.path] = content
+            if file.value_from is not None and file.value_from.secret_key_ref is not None:
+                _keep_secret(resolved, content, f"private file {file.path}")
     for path, wanted in references(spec.subject):
-        if (text := await source.key(wanted)) is not None:
-            resolved.values[path] = text.encode()
+        if (content := await source.key(wanted)) is not None:
+            resolved.values[path] = content
             if isinstance(wanted, SecretKeySelector):
-                resolved.secrets.update(_secrets_in(text))
+                _keep_secret(resolved, content, path)
     return resolved
 
 
-def _secrets_in(value: str) -> Iterator[str]:
-    """A secret, and the password in it where it is a URL: a driver may name that alone."""
-    if value:
-        yield value
+def _put(resolved: Resolved, name: str, value: bytes, secret: bool) -> None:
+    if b"\0" in value:
+        raise MissingReference(f"the value for {name} has a NUL character, which no environment variable can carry")
+    try:
+        resolved.env[name] = value.decode()
+    except UnicodeDecodeError:
+        raise MissingReference(
+            f"the value for {name} is not text, which an environment variable must be; use a private file"
+        ) from None
+    if secret:
+        _keep_secret(resolved, value, f"env {name}")
+
+
+def _keep_secret(resolved: Resolved, value: bytes, where: str) -> None:
+    if value.strip():
+        resolved.secrets.update({_text(value), _text(value.strip())})  # a file's last line end is easily lost
+        resolved.secrets.update(_passwords_in(_text(value)))
+    if 0 < len(value.strip()) < MIN_LENGTH:
+        resolved.exposed.append(where)
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
+
+
+def _passwords_in(value: str) -> Iterator[str]:
+    """The password in a secret that is a URL: a driver may name that alone."""
     with contextlib.suppress(ValueError):
         if password := urlsplit(value).password:
             yield from {password, unquote(password)}
-
-
-def _put(resolved: Resolved, name: str, value: str, secret: bool) -> None:
-    if "\0" in value:
-        raise MissingReference(f"the value for {name} has a NUL character, which no environment variable can carry")
-    resolved.env[name] = value
-    if secret and value:
-        resolved.secrets.add(value)
 
 
 class _Source:
@@ -73,16 +93,20 @@ class _Source:
 
     def __init__(self, kube: Kube, namespace: str) -> None:
         self._kube, self._namespace = kube, namespace
-        self._read: dict[tuple[bool, str], dict[str, str] | None] = {}
+        self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
 
-    async def key(self, selector: SecretKeySelector | ConfigMapKeySelector) -> str | None:
+    async def value(self, source: ValueSource) -> bytes | None:
+        selector = source.secret_key_ref or source.config_map_key_ref
+        return await self.key(selector) if selector else None
+
+    async def key(self, selector: SecretKeySelector | ConfigMapKeySelector) -> bytes | None:
         secret = isinstance(selector, SecretKeySelector)
         data = await self.data(secret, selector.name, selector.optional)
         if selector.key not in data and not selector.optional:
             raise MissingReference(f"{_kind(secret)} {selector.name} has no key {selector.key}")
         return data.get(selector.key)
 
-    async def data(self, secret: bool, name: str, optional: bool) -> dict[str, str]:
+    async def data(self, secret: bool, name: str, optional: bool) -> dict[str, bytes]:
         if (secret, name) not in self._read:
             self._read[secret, name] = await self._fetch(secret, name)
         data = self._read[secret, name]
@@ -90,7 +114,7 @@ class _Source:
             raise MissingReference(f"{_kind(secret)} {name} is not there; create it in namespace {self._namespace}")
         return data or {}
 
-    async def _fetch(self, secret: bool, name: str) -> dict[str, str] | None:
+    async def _fetch(self, secret: bool, name: str) -> dict[str, bytes] | None:
         resource: Resource = SECRETS if secret else CONFIG_MAPS
         try:
             obj = await self._kube.get(resource, self._namespace, name)
@@ -98,13 +122,13 @@ class _Source:
             if error.status == 404:
                 return None
             raise
-        data: dict[str, str] = obj.get("data") or {}
-        if not secret:
-            return data
+        texts: dict[str, str] = {} if secret else obj.get("data") or {}
+        encoded: dict[str, str] = obj.get("data" if secret else "binaryData") or {}
         try:
-            return {key: base64.b64decode(value, validate=True).decode() for key, value in data.items()}
-        except (binascii.Error, UnicodeDecodeError):
-            raise MissingReference(f"Secret {name} holds bytes that are not text") from None
+            binary = {key: base64.b64decode(value, validate=True) for key, value in encoded.items()}
+        except binascii.Error:
+            raise MissingReference(f"{_kind(secret)} {name} holds a value that is not base64") from None
+        return {key: value.encode() for key, value in texts.items()} | binary
 
 
 def _kind(secret: bool) -> str:

@@ -1,7 +1,9 @@
 """Floor 2: the walls, and what this host can give."""
 
 from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remove_cgroups
-from remit.sandbox.launch import Launch, sealed_memory
+from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, fork_server
+from remit.sandbox.launch import Launch
+from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import (
     Ability,
     Bubblewrap,
@@ -27,15 +29,21 @@ __all__ = [
     "CgroupTree",
     "CgroupUsage",
     "Confinement",
+    "Execute",
+    "ForkServer",
+    "ForkedProcess",
     "Host",
     "Identities",
+    "Job",
     "Launch",
     "Layer",
     "Limits",
+    "Listen",
     "Network",
     "Plan",
     "ProcessHandle",
     "boot_id",
+    "fork_server",
     "kill_cgroups",
     "listener_inside",
     "plan",

@@ -54,23 +54,22 @@ def command_line(
     status_fd: int,
     executable: str,
     argv: Sequence[str],
-    slot: int,
-    rlimits: Mapping[str, int],
     block_fd: int | None = None,
+    filter_fd: int | None = None,
 ) -> list[str]:
-    """The whole argv to start. Where the operator is root, `slot` chooses the attempt's user and `rlimits` are set.
+    """The whole argv to start. With `block_fd` the command is not executed until that can be read.
 
-    With `block_fd` the command is not executed until that can be read.
+    `filter_fd` reads as a system call filter, which holds for the command and for the namespace's init.
     """
     from_fds = [word for fd in argument_fds for word in ("--args", str(fd))]
     named = ["--argv0", argv[0]] if bubblewrap.sets_argv0 and argv[0] != executable else []
     return [
-        *(bubblewrap.identities.prefix(slot, rlimits) if bubblewrap.identities else ()),
         bubblewrap.path,
         *walls(network),
         *("--json-status-fd", str(status_fd)),
         *from_fds,
         *(("--block-fd", str(block_fd)) if block_fd is not None else ()),
+        *(("--seccomp", str(filter_fd)) if filter_fd is not None else ()),
         *named,
         *("--", executable, *argv[1:]),
     ]

@@ -66,10 +66,9 @@ class AttemptCgroup:
     def paths(self) -> tuple[Path, ...]:
         return tuple(dict.fromkeys(self._folders.values()))
 
-    def add(self, pid: int) -> None:
-        """Move a process in; everything that it starts from now on stays in."""
-        for path in self.paths:
-            _write(path / "cgroup.procs", str(pid))
+    def joining(self) -> tuple[object, ...]:
+        """The step of the fork server by which a process moves itself in; all that it starts from then on stays in."""
+        return "join_cgroups", [str(path) for path in self.paths], "cgroup.procs" if self.version == 2 else "tasks"
 
     def oom_kills(self) -> int:
         """How many processes the kernel killed here for want of memory."""

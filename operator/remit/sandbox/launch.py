@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import resource
@@ -11,18 +10,20 @@ from collections.abc import Mapping, Sequence
 
 from remit.errors import InvalidInput
 from remit.sandbox.bubblewrap import command_line, encode, private_arguments
+from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.filesystem import sealing, system_files, system_mounts
+from remit.sandbox.forkserver import Execute
+from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import Bubblewrap, Network
 from remit.sandbox.rlimits import RESOURCES
 
 _slots = itertools.count(os.getpid())
-_ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MOST_VARIABLES = 1500  # bubblewrap takes 9000 arguments in all, and a file is five of them
 _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
 
 
 class Launch:
-    """Start `argv` with `pass_fds` and an empty environment, call `started`, put it under its limits, then `release`.
+    """Give its `job` to the fork server, call `begun`, and once it has started `release`.
 
     bubblewrap waits for `release` with nothing of the system mounted. `status_fd` then gives its JSON lines. Close it
     when done; that is enough to undo a launch at any stage.
@@ -41,8 +42,9 @@ class Launch:
         working_dir: str,
         read_only_paths: Sequence[str],
         rlimits: Mapping[str, int],
+        system_call_filter: bytes | None = None,
     ) -> None:
-        """`rlimits` as `remit.sandbox.rlimits` gives them.
+        """`rlimits` as `remit.sandbox.rlimits` gives them, `system_call_filter` as a plan has it.
 
         Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
         """
@@ -54,21 +56,25 @@ class Launch:
             }
             private = private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir)
             private_fd = self._holding(encode(private))
+            filter_fd = None if system_call_filter is None else self._holding(system_call_filter)
             go_read, self._go = self._pipe()
             self.status_fd, status_write = self._pipe()
-            own = {} if bubblewrap.identities else dict(rlimits)
-            self._late = own.pop("nproc", None)
+            early = dict(rlimits)
+            self._late = None if bubblewrap.identities else early.pop("nproc", None)
             waits = network == "restricted" or self._late is not None
             block_read, self._block = self._pipe() if waits else (None, -1)
         except OSError:
             self.close()
             raise
         self._system = encode([*system_mounts(network=network, read_only_paths=read_only_paths), *sealing()])
-        self._rlimits = own
+        self._steps: list[tuple[object, ...]] = [("no_new_privileges",)]
+        if bubblewrap.identities:
+            self._steps.append(("become", bubblewrap.identities.uid(next(_slots))))
+        self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
         self.pass_fds = (
             *(placed.values()),
             *(private_fd, go_read, status_write),
-            *(() if block_read is None else (block_read,)),
+            *(each for each in (block_read, filter_fd) if each is not None),
         )
         self.argv = command_line(
             bubblewrap,
@@ -77,18 +83,17 @@ class Launch:
             status_fd=status_write,
             executable=executable,
             argv=argv,
-            slot=next(_slots),
-            rlimits=rlimits,
             block_fd=block_read,
+            filter_fd=filter_fd,
         )
 
-    def started(self, pid: int) -> None:
-        """Limit the process, if its argv does not, and leave it alone with its descriptors.
+    def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Execute:
+        """bubblewrap, confined from before its first instruction: in its cgroup, another user than root, limited."""
+        joining = [cgroup.joining()] if cgroup else []
+        return Execute(self.argv, stdio, self.pass_fds, [*joining, *self._steps])
 
-        Closing ours lets the status pipe end when the process does.
-        """
-        for name, value in self._rlimits.items():
-            resource.prlimit(pid, RESOURCES[name], (value, value))
+    def begun(self) -> None:
+        """Leave the descriptors to the process. Closing ours lets the status pipe end when the process does."""
         for descriptor in self.pass_fds:
             self._close(descriptor)
 
@@ -132,17 +137,6 @@ class Launch:
             os.close(descriptor)
 
 
-def sealed_memory(content: bytes) -> int:
-    """A descriptor that reads as `content`: never on a disk, never in argv, and not even its reader can change it."""
-    descriptor = os.memfd_create("remit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _ALL_SEALS)
-    return descriptor
-
-
 def _check(
     executable: str, argv: Sequence[str], env: Mapping[str, str], files: Mapping[str, bytes], working_dir: str
 ) -> None:
@@ -157,5 +151,7 @@ def _check(
     if not working_dir.startswith("/"):
         raise InvalidInput("must be an absolute path", field="workingDir")
     for path in files:
-        if not path.startswith(_FILE_ROOTS) or ".." in path.split("/"):
-            raise InvalidInput(f"{path}: private files go under {', '.join(_FILE_ROOTS)}", field="files")
+        if not path.startswith(_FILE_ROOTS) or {"", ".", ".."} & set(path[1:].split("/")):
+            raise InvalidInput(f"{path!r}: private files go under {', '.join(_FILE_ROOTS)}", field="files")
+        if any(other.startswith(f"{path}/") for other in (*files, f"{working_dir}/")):
+            raise InvalidInput(f"{path!r} is a file, and another path goes through it", field="files")

@@ -62,20 +62,15 @@ class Identities:
     """Users that belong to nobody, for an operator that is root: each attempt becomes one before bubblewrap starts.
 
     So nothing of root's can be read even where it is bound, RLIMIT_NPROC counts one attempt, and attempts cannot
-    see each other's processes by being the same user. `prlimit` is the program that sets resource limits on the way:
-    a root without CAP_SYS_RESOURCE, as in most containers, cannot set them from outside on another user's process.
+    see each other's processes by being the same user.
     """
 
-    setpriv: str
-    prlimit: str
     first: int
     count: int
 
-    def prefix(self, slot: int, rlimits: Mapping[str, int]) -> tuple[str, ...]:
-        """What to run bubblewrap with, for any attempt number `slot`."""
-        uid = str(self.first + slot % self.count)
-        limits = (f"--{name}={value}:{value}" for name, value in rlimits.items())
-        return (self.prlimit, *limits, "--", self.setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--")
+    def uid(self, slot: int) -> int:
+        """The user (and group) of any attempt number `slot`."""
+        return self.first + slot % self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +106,8 @@ class Host:
     abilities: Mapping[Layer, Ability]
     bubblewrap: Bubblewrap | None
     cgroups: CgroupTree | None
+    machine: str
+    """As uname(2) names the architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +123,4 @@ class Plan:
     layers: tuple[Layer, ...]
     missing: tuple[Layer, ...]
     enforced_by: Mapping[str, str]
+    system_call_filter: bytes | None = None

@@ -36,6 +36,12 @@ class Metrics:
         self.api_writes: Final = self._counter(
             "remit_api_writes_total", "Requests that changed something on the API server.", "verb", "kind"
         )
+        self.circuits_open: Final = self._gauge(
+            "remit_circuits_open", "Hosts and servers that are left alone after failures in a row.", "operation"
+        )
+        self.circuit_trips: Final = self._gauge(
+            "remit_circuit_trips", "How often a circuit was opened since the start.", "operation"
+        )
         self.workqueue_depth: Final = self._gauge("remit_workqueue_depth", "Objects waiting to be reconciled.", "kind")
         self.reconcile_duration: Final = self._histogram(
             "remit_reconcile_duration_seconds", "One reconciliation.", _DELAYS, "kind"

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import programs_bombs, programs_kernel, programs_survivors, programs_thefts
+from . import (
+    bodies,
+    commands_starter,
+    programs_bombs,
+    programs_kernel,
+    programs_survivors,
+    programs_thefts,
+    scenarios_names,
+    scenarios_policies,
+    scenarios_secrets,
+    tasks_smuggling,
+)
 from .case import Case, Program
 
 PROGRAMS: dict[str, list[Program]] = {
@@ -13,4 +24,12 @@ PROGRAMS: dict[str, list[Program]] = {
     "Taking what is not theirs": programs_thefts.CASES,
     "Asking the kernel": programs_kernel.CASES,
 }
-BOOKS: dict[str, Sequence[Case]] = {**PROGRAMS}
+BOOKS: dict[str, Sequence[Case]] = {
+    **PROGRAMS,
+    "Getting around the starter policy": commands_starter.CASES,
+    "Smuggling with a task": tasks_smuggling.CASES,
+    "Objects that nobody means well with": bodies.CASES,
+    "Policies as a weapon": scenarios_policies.BOOK.cases,
+    "Deceiving who looks": scenarios_names.BOOK.cases,
+    "Letting a secret out": scenarios_secrets.BOOK.cases,
+}

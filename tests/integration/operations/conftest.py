@@ -19,10 +19,10 @@ class Kept:
     """What an operation wrote."""
 
     stdout: bytes = b""
+    stderr: bytes = b""
 
     def write(self, stream: str, chunk: bytes) -> None:
-        assert stream == "stdout"
-        self.stdout += chunk
+        setattr(self, stream, getattr(self, stream) + chunk)
 
 
 @dataclass

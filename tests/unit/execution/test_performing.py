@@ -19,6 +19,8 @@ class Scripted:
     def __init__(self, act: Callable[[], Awaitable[str]]) -> None:
         self.act = act
 
+    breaker = None
+
     async def perform(self, work: Work, output: object) -> str:
         return await self.act()
 

@@ -4,14 +4,15 @@ import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.policy import Command, Reason, compile_policy, decide, request_for
-from remit.policy.environment import steering
+from remit.policy.environment import steering, steering_files
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "IFS", "BASH_ENV", "ENV", "PYTHONPATH", "PYTHONSTARTUP", "PERL5OPT",
-        "NODE_OPTIONS", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_CONFIG_COUNT", "JAVA_TOOL_OPTIONS",
+        "NODE_OPTIONS", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF",
+        "HOME", "KUBECONFIG", "XDG_CONFIG_HOME", "GIT_CONFIG_COUNT", "JAVA_TOOL_OPTIONS",
         "_JAVA_OPTIONS", "PAGER", "EDITOR", "SSH_ASKPASS", "DOCKER_HOST", "npm_config_script_shell", "TAR_OPTIONS",
     ],
 )  # fmt: skip
@@ -48,3 +49,8 @@ def test_a_policy_has_to_name_them_wherever_they_come_from() -> None:
     assert reason([], [], ["GIT_SSH_COMMAND"]) is Reason.ENVIRONMENT_NOT_ALLOWED
     assert reason(["GIT_AUTHOR_*"], ["GIT_SSH_COMMAND"], []) is Reason.ENVIRONMENT_NOT_ALLOWED
     assert reason(["GIT_SSH_*"], ["GIT_SSH_COMMAND"], []) is Reason.ALLOWED
+
+
+def test_files_where_a_program_looks_unasked_need_a_policy() -> None:
+    assert steering_files(["/run/a", "/run/a/b", "/workspace/.npmrc", "/tmp/x"], []) == ["/tmp/x", "/workspace/.npmrc"]
+    assert steering_files(["/workspace/in/a/b", "/workspace/in"], ["/workspace/in/*"]) == ["/workspace/in"]

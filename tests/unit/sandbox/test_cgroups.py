@@ -60,8 +60,7 @@ def test_v2_limits_and_usage(v2):
     assert written["memory.swap.max"] == "0"
     assert written["cpu.max"] == "25000 100000"
     assert written["pids.max"] == "9"
-    cgroup.add(4321)
-    assert (folder / "cgroup.procs").read_text() == "4321"
+    assert cgroup.joining() == ("join_cgroups", [str(folder)], "cgroup.procs")
     (folder / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
     (folder / "memory.peak").write_text("777\n")
     (folder / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from remit.api.operations import FileOperation
-from remit.operations.base import OperationFailed
+from remit.operations.failure import OperationFailed
 from remit.operations.file.access import Access
 from remit.operations.file.beneath import SELF, Place
 from remit.operations.file.errors import refused

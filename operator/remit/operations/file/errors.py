@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from remit.operations.base import OperationFailed
+from remit.operations.failure import OperationFailed
 
 
 class Stopped(Exception):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from remit.api.operations import FileOperation
 from remit.backends import OutputSink
-from remit.operations.base import OperationFailed, Work
+from remit.operations.base import Work
+from remit.operations.breaker import Breaker
+from remit.operations.failure import OperationFailed
 from remit.operations.file.access import Access
 from remit.operations.file.actions import ACTIONS, Job
 from remit.operations.file.errors import Stopped, failure
@@ -21,6 +23,8 @@ class FilePerformer:
 
     `protected` are directories that no policy opens: the operator's state and credentials.
     """
+
+    breaker: Breaker | None = None
 
     def __init__(self, protected: Sequence[Path] = ()) -> None:
         self._protected = [str(path.resolve()) for path in protected]

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from remit.operations.base import OperationFailed
+from remit.operations.failure import OperationFailed
 from remit.operations.file.beneath import Place
 
 CHUNK = 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from remit.api.operations import Operation
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
-from remit.policy.rules import commands, files, scripts
+from remit.policy.rules import commands, files, http, scripts
 from remit.policy.verdict import Denial
 
 
@@ -28,6 +28,7 @@ class OperationRules:
 RULES: Mapping[Operation, OperationRules] = {
     "command": OperationRules(commands.judge, commands.describe),
     "file": OperationRules(files.judge, files.describe),
+    "http": OperationRules(http.judge, http.describe),
     "script": OperationRules(scripts.judge, scripts.describe),
 }
 

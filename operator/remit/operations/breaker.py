@@ -1,0 +1,73 @@
+"""A circuit breaker: what has failed again and again is left alone for a while. Pure; the caller keeps the clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from remit.operations.failure import OperationFailed
+
+FAILURES = 5
+OPEN_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Circuit:
+    """Closed: calls go through. Open after `FAILURES` failures in a row. After `OPEN_SECONDS` one call may try: if it
+    succeeds the circuit is closed, if not it stays open as long again."""
+
+    failures: int = 0
+    opened_at: float | None = None
+    trying: bool = False
+
+    def wait(self, now: float) -> float:
+        """Seconds until a call may go through; 0.0: now."""
+        if self.opened_at is None:
+            return 0.0
+        left = self.opened_at + OPEN_SECONDS - now
+        return left if left > 0 else (1.0 if self.trying else 0.0)
+
+
+@dataclass
+class Breaker:
+    """Circuits by name, such as a host and a port."""
+
+    what: str
+    trips: int = 0
+    _circuits: dict[str, Circuit] = field(default_factory=dict)
+
+    def open(self) -> list[str]:
+        """The names of circuits that are open."""
+        return [name for name, circuit in self._circuits.items() if circuit.opened_at is not None]
+
+    def open_count(self) -> float:
+        return len(self.open())
+
+    def trip_count(self) -> float:
+        return self.trips
+
+    def enter(self, name: str, now: float) -> None:
+        """Before a call. Raises `OperationFailed` when none may be made now; else `succeeded`, `failed` or `unknown`
+        must follow."""
+        circuit = self._circuits.setdefault(name, Circuit())
+        if wait := circuit.wait(now):
+            raise OperationFailed(
+                "CircuitOpen",
+                f"{self.what} {name} failed {circuit.failures} times in a row; it is left alone for {wait:.0f} s more",
+                category="Infrastructure",
+            )
+        circuit.trying = circuit.opened_at is not None
+
+    def succeeded(self, name: str) -> None:
+        self._circuits.pop(name, None)
+
+    def failed(self, name: str, now: float) -> None:
+        circuit = self._circuits.setdefault(name, Circuit())
+        circuit.failures += 1
+        if circuit.trying or (circuit.failures >= FAILURES and circuit.opened_at is None):
+            circuit.opened_at, circuit.trying = now, False
+            self.trips += 1
+
+    def unknown(self, name: str) -> None:
+        """The call was given up before it could tell."""
+        if circuit := self._circuits.get(name):
+            circuit.trying = False

@@ -1,0 +1,5 @@
+"""HTTP: one request, its redirects held to policy, connected to no address but the one that was judged."""
+
+from remit.operations.http.performer import HttpPerformer
+
+__all__ = ["HttpPerformer"]

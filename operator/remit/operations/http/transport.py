@@ -1,0 +1,84 @@
+"""Connections to judged addresses: the name is resolved here, once, and what is connected to is what was judged."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import httpcore
+import httpx
+
+from remit.backends.egress import Resolver
+from remit.errors import PolicyDenied
+from remit.operations.failure import OperationFailed
+from remit.policy import Address, Destination, Egress, Forbidden, permits
+
+RESOLVE_SECONDS = 5.0
+
+
+class JudgedNetwork(httpcore.AsyncNetworkBackend):
+    """Resolves, judges and connects to one destination. TLS goes by the name, the connection by the address."""
+
+    def __init__(self, destination: Destination, egress: Sequence[Egress], resolve: Resolver) -> None:
+        self._destination = destination
+        self._egress = egress
+        self._resolve = resolve
+        self._network = httpcore.AnyIOBackend()
+        self.address: str | None = None
+        """What was connected to."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        addresses = await self._judged()
+        problem: Exception = OperationFailed("ConnectFailed", f"{self._destination} has no address")
+        for address in addresses:
+            try:
+                stream = await self._network.connect_tcp(
+                    str(address), self._destination.port, timeout, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                problem = error
+            else:
+                self.address = str(address)
+                return stream
+        raise problem
+
+    async def _judged(self) -> list[Address]:
+        permit = permits(self._destination, self._egress)
+        if isinstance(permit, Forbidden):
+            raise PolicyDenied(permit.message)
+        usable, objection = permit.screen(await self._addresses())
+        if not usable:
+            raise PolicyDenied(objection or f"{self._destination.host} has no address")
+        return usable
+
+    async def _addresses(self) -> Sequence[Address]:
+        host = self._destination.host
+        if not isinstance(host, str):
+            return [host]
+        try:
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                return await self._resolve(host, self._destination.port)
+        except TimeoutError:
+            message = f"no name server told where {host} is in {RESOLVE_SECONDS:g} s"
+            raise OperationFailed("ResolveFailed", message, category="Infrastructure") from None
+        except OSError as error:
+            message = f"{host} cannot be resolved: {error.strerror or error}"
+            raise OperationFailed("ResolveFailed", message, category="Infrastructure") from None
+
+
+class JudgedTransport(httpx.AsyncHTTPTransport):
+    """httpx over one `JudgedNetwork`, without proxies and without reuse of connections."""
+
+    def __init__(self, network: JudgedNetwork, context: ssl.SSLContext) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context, max_connections=1, max_keepalive_connections=0, network_backend=network
+        )

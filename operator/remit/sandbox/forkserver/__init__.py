@@ -1,0 +1,9 @@
+"""A small process that starts all others, so that the operator itself never forks.
+
+`client` is the operator's side. `__main__`, `server` and `jobs` run in the fork server and import nothing but the
+standard library: everything they load is copied by each fork.
+"""
+
+from remit.sandbox.forkserver.client import Execute, ForkedProcess, ForkServer, Job, Listen, fork_server
+
+__all__ = ["Execute", "ForkServer", "ForkedProcess", "Job", "Listen", "fork_server"]

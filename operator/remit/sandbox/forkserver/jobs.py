@@ -1,0 +1,148 @@
+"""What a forked child does. Runs in the fork server's children: the standard library only, plain data only.
+
+A request names one job. To add one, write a function that takes `(channel, descriptors, data)`, put it into JOBS, and
+give it a dataclass in `client`. It runs in a process of its own, single-threaded and with the operator's identity,
+whose only descriptors are those it was given; what it raises reaches the caller as an OSError, and it may send
+messages on `channel`. It may return (the process ends with 0), replace itself by a program, or stay as a supervisor.
+
+`execute` confines itself by steps before the program takes over. To add one (such as a Landlock ruleset), write a
+function of plain arguments, put it into STEPS, and name it in `Execute.steps`.
+
+Nothing secret may be in `data`: it passes through the fork server's memory. Secrets travel in sealed memory files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from remit.sandbox.forkserver.wire import send
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x1000_0000
+_CLONE_NEWNET = 0x4000_0000
+_NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
+_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(function: str, *arguments: int) -> int:
+    """A function of libc that returns -1 and sets errno. Raises OSError."""
+    result: int = getattr(_libc, function)(*(ctypes.c_ulong(argument) for argument in arguments))
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}: {os.strerror(number)}")
+    return result
+
+
+def become_subreaper() -> None:
+    call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def reset_signals() -> None:
+    """What a program expects to start with: a fork server ignores signals, and so does Python."""
+    for number in _RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def keep_only(descriptors: Sequence[int]) -> None:
+    """Close every other descriptor."""
+    first = 0
+    for descriptor in sorted({*descriptors}):
+        if first < descriptor:
+            os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def place(descriptors: Sequence[int], places: Sequence[int], besides: Sequence[int]) -> list[int]:
+    """Make `descriptors` be at the numbers `places`, inherited, and close all others.
+
+    `besides` are kept for this process alone, out of the way; their new numbers are returned.
+    """
+    clear = max(places, default=2) + 1
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, clear) for each in (*descriptors, *besides)]
+    for source, number in zip(moved, places, strict=False):
+        os.dup2(source, number)
+    kept = moved[len(descriptors) :]
+    keep_only([*places, *kept])
+    return kept
+
+
+def join_cgroups(folders: Sequence[str], file: str) -> None:
+    """Move this process into each of the cgroups, by its `file` ("cgroup.procs", or "tasks" on v1)."""
+    for folder in folders:
+        descriptor = os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+
+
+def become(uid: int) -> None:
+    """Stop being root: this user, the group of the same number, no other groups, and so no capability."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def limit(rlimits: Mapping[int, int]) -> None:
+    for number, value in rlimits.items():
+        try:
+            resource.setrlimit(number, (value, value))
+        except ValueError as error:  # Python's word for EPERM
+            raise PermissionError(errno.EPERM, f"limit {number}: {error}") from None
+
+
+def no_new_privileges() -> None:
+    call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    "join_cgroups": join_cgroups,
+    "become": become,
+    "no_new_privileges": no_new_privileges,
+    "limit": limit,
+}
+
+
+def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
+    """Confine this process by `steps` and make it the program `argv`, with no environment."""
+    for name, *arguments in data["steps"]:
+        STEPS[name](*arguments)
+    die_with_parent()  # a change of user clears it, so it comes after
+    os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell
+
+
+def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
+    """Send back a TCP socket that listens on 127.0.0.1:`port` in the network namespace of the process `pid`.
+
+    Only a single-threaded process may enter the user namespace that owns it, without which an ordinary user may not.
+    """
+    network = os.open(f"/proc/{data['pid']}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    call("setns", call("ioctl", network, _NS_GET_USERNS), _CLONE_NEWUSER)
+    call("setns", network, _CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", data["port"]))
+        listener.listen(data["backlog"])
+        send(channel, ("result", listener.getsockname()[1]), [listener.fileno()])
+
+
+JOBS: dict[str, Callable[[socket.socket, Sequence[int], dict[str, Any]], None]] = {
+    "execute": execute,
+    "listen": listen,
+}

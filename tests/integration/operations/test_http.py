@@ -1,0 +1,261 @@
+"""HTTP requests against a real server, under policy."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from remit.controlplane.certificates import ensure_tls
+from remit.errors import PolicyDenied
+from remit.operations import OperationFailed, breaker
+from remit.operations.http import HttpPerformer
+from remit.policy import Address
+
+from .conftest import Desk
+from .httpserver import Server, serving
+
+LOCAL = ["127.0.0.0/8"]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as running:
+        yield running
+
+
+class Names:
+    """A name server that a test is in charge of."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[str]] = {"api.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]}
+        self.asked = 0
+
+    async def __call__(self, name: str, port: int) -> list[Address]:
+        self.asked += 1
+        if name not in self.answers:
+            raise OSError(-2, "Name or service not known")
+        return [ipaddress.ip_address(text) for text in self.answers[name]]
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+@pytest.fixture
+def desk(server: Server, names: Names) -> Desk:
+    rules = [
+        {"hosts": ["api.test"], "ports": [server.port], "methods": ["GET", "HEAD", "POST", "PUT"], "addresses": LOCAL},
+        {"hosts": ["other.test"], "ports": [server.port], "paths": ["/open/**"], "addresses": LOCAL},
+        {"hosts": ["public.test"], "ports": [server.port]},
+    ]
+    return Desk(HttpPerformer(resolve=names), [{"http": {"allow": rules}}])
+
+
+async def send(desk: Desk, server: Server, path: str = "/", host: str = "api.test", **rest: Any) -> str:
+    values = rest.pop("values", None)
+    return await desk.do(values, http={"url": f"http://{host}:{server.port}{path}", **rest})
+
+
+async def failure(desk: Desk, server: Server, path: str, **rest: Any) -> OperationFailed:
+    with pytest.raises(OperationFailed) as caught:
+        await send(desk, server, path, **rest)
+    return caught.value
+
+
+async def test_a_request_and_what_is_kept_of_it(desk: Desk, server: Server) -> None:
+    assert await send(desk, server, "/a?b=c") == f"GET http://api.test:{server.port}/a: 200, 6 bytes"
+    assert desk.output.stdout == b"GET /a"
+    exchange = orjson.loads(desk.output.stderr)
+    assert (exchange["status"], exchange["address"], exchange["bodyBytes"]) == (200, "127.0.0.1", 6)
+    assert ["X-Answer", "yes"] in [[name.title(), value] for name, value in exchange["headers"]]
+    assert exchange["seconds"] >= exchange["firstByteSeconds"] > 0
+
+
+async def test_headers_and_body(desk: Desk, server: Server) -> None:
+    await send(
+        desk,
+        server,
+        method="POST",
+        body="data",
+        headers=[
+            {"name": "X-Plain", "value": "1"},
+            {"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "s", "key": "t"}}},
+        ],
+        values={"headers[1].valueFrom.secretKeyRef": b"Bearer x\n"},
+    )
+    method, _, headers, body = server.seen[0]
+    assert (method, body, headers["X-Plain"], headers["Authorization"]) == ("POST", b"data", "1", "Bearer x")
+    assert headers["Host"] == f"api.test:{server.port}"
+
+
+async def test_expectations(desk: Desk, server: Server) -> None:
+    assert (await failure(desk, server, "/status?code=404")).reason == "UnexpectedStatus"
+    await send(desk, server, "/status?code=404", expectedStatus=[404], expectedBody="^t.ld$")
+    assert (await failure(desk, server, "/", expectedBody="nothing like it")).reason == "UnexpectedBody"
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "retryable"),
+    [("GET", 503, True), ("POST", 503, False), ("POST", 429, True), ("GET", 404, False), ("PUT", 500, True)],
+)
+async def test_only_what_is_safe_is_repeated(
+    desk: Desk, server: Server, method: str, code: int, retryable: bool
+) -> None:
+    assert (await failure(desk, server, f"/status?code={code}", method=method)).retryable is retryable
+
+
+async def test_a_lost_answer(desk: Desk, server: Server) -> None:
+    lost = await failure(desk, server, "/cut", method="POST")
+    assert (lost.reason, lost.retryable) == ("ConnectionLost", False)
+    assert "not safe to repeat" in str(lost)
+    key = [{"name": "Idempotency-Key", "value": "1"}]
+    assert (await failure(desk, server, "/cut", method="POST", headers=key)).retryable
+
+
+async def test_nobody_listens(desk: Desk, server: Server) -> None:
+    desk.policies[0]["http"]["allow"][0]["ports"].append(1)
+    with pytest.raises(OperationFailed) as caught:
+        await desk.do(http={"url": "http://api.test:1/", "method": "POST"})
+    assert (caught.value.reason, caught.value.retryable) == ("ConnectFailed", True)
+
+
+async def test_size_is_capped(desk: Desk, server: Server) -> None:
+    await send(desk, server, "/big?bytes=1000", maxResponseBytes="1000")
+    assert (await failure(desk, server, "/big?bytes=1001", maxResponseBytes="1000")).reason == "ResponseTooLarge"
+    assert (await failure(desk, server, "/endless")).reason == "ResponseTooLarge"
+
+
+async def test_redirects_are_judged(desk: Desk, server: Server) -> None:
+    await send(desk, server, "/redirect?to=/b")
+    assert desk.output.stdout.endswith(b"GET /b")
+    with pytest.raises(PolicyDenied, match=r"at /closed; spec.http.allow\[1\].paths has /open/\*\*"):
+        await send(desk, server, f"/redirect?to=http://other.test:{server.port}/closed")
+    await send(desk, server, f"/redirect?to=http://other.test:{server.port}/open/x")
+    with pytest.raises(PolicyDenied, match=r"names api\.test"):
+        await send(desk, server, f"/redirect?to=http://127.0.0.1:{server.port}/")
+    assert (await failure(desk, server, "/redirect?to=file:///etc/passwd")).reason == "BadRedirect"
+    assert (await failure(desk, server, "/loop")).reason == "TooManyRedirects"
+    moved = await failure(desk, server, "/redirect?to=/b", followRedirects=False)
+    assert moved.reason == "UnexpectedStatus"
+
+
+async def test_credentials_stay_with_their_origin(desk: Desk, server: Server) -> None:
+    headers = [
+        {"name": "Authorization", "value": "Basic eA=="},
+        {"name": "X-Key", "valueFrom": {"secretKeyRef": {"name": "s", "key": "t"}}},
+        {"name": "X-Plain", "value": "1"},
+    ]
+    values = {"headers[1].valueFrom.secretKeyRef": b"canary"}
+    await send(desk, server, f"/redirect?to=http://other.test:{server.port}/open/x", headers=headers, values=values)
+    first, second = (seen[2] for seen in server.seen)
+    assert "Authorization" in first
+    assert "X-Key" in first
+    assert not {"Authorization", "X-Key"} & set(second)
+    assert second["X-Plain"] == "1"
+    server.seen.clear()
+    await send(desk, server, "/redirect?to=/b", headers=headers, values=values)
+    assert server.seen[1][2]["X-Key"] == "canary"
+
+
+async def test_a_redirected_post(desk: Desk, server: Server) -> None:
+    await send(desk, server, "/redirect?to=/b&code=303", method="POST", body="x")
+    assert [(seen[0], seen[3]) for seen in server.seen] == [("POST", b"x"), ("GET", b"")]
+    server.seen.clear()
+    await send(desk, server, "/redirect?to=/b&code=307", method="POST", body="x")
+    assert [(seen[0], seen[3]) for seen in server.seen] == [("POST", b"x"), ("POST", b"x")]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1"])
+async def test_a_name_that_leads_inside_is_denied(desk: Desk, server: Server, names: Names, address: str) -> None:
+    names.answers["public.test"] = [address]
+    with pytest.raises(PolicyDenied, match=r"spec.http.allow\[2\].addresses"):
+        await send(desk, server, host="public.test")
+    assert server.seen == []
+
+
+async def test_a_name_is_resolved_once(desk: Desk, server: Server, names: Names) -> None:
+    """What was judged is what is connected to: a second answer changes nothing."""
+    await send(desk, server)
+    assert names.asked == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:pass@api.test/",
+        "http://api.test@evil.test/",
+        "http://0x7f.1/",
+        "http://2130706433/",
+        "http://[::1]/",
+    ],
+)
+async def test_smuggled_hosts(desk: Desk, url: str) -> None:
+    with pytest.raises(PolicyDenied):
+        await desk.do(http={"url": url})
+
+
+async def test_a_ceiling_must_allow_it_too(desk: Desk, server: Server) -> None:
+    desk.ceilings.append({"http": {"allow": [{"hosts": ["api.test"], "ports": [server.port]}]}})
+    with pytest.raises(PolicyDenied, match=r"remit-system/p0 would have to list"):
+        await send(desk, server)
+
+
+async def test_a_header_has_one_line(desk: Desk, server: Server) -> None:
+    headers = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "t"}}}]
+    failed = await failure(
+        desk, server, "/", headers=headers, values={"headers[0].valueFrom.secretKeyRef": b"a\r\nB: c"}
+    )
+    assert (failed.reason, failed.retryable) == ("Invalid", False)
+    assert server.seen == []
+
+
+async def test_cancelled_in_mid_answer(desk: Desk, server: Server) -> None:
+    work = desk.work(http={"url": f"http://api.test:{server.port}/slow"})
+    sending = asyncio.create_task(desk.performer.perform(work, desk.output))
+    while not server.seen:
+        await asyncio.sleep(0.001)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+
+async def test_a_storm_opens_the_circuit(desk: Desk, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    performer = desk.performer
+    assert performer.breaker is not None
+    server.failures = breaker.FAILURES
+    for _ in range(breaker.FAILURES):
+        assert (await failure(desk, server, "/storm")).reason == "UnexpectedStatus"
+    opened = await failure(desk, server, "/storm")
+    assert (opened.reason, opened.retryable, len(server.seen)) == ("CircuitOpen", True, breaker.FAILURES)
+    assert performer.breaker.open() == [f"api.test:{server.port}"]
+    await send(desk, server, "/open/x", host="other.test")  # the others are not held up
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 0.0)
+    await send(desk, server, "/storm")
+    assert performer.breaker.open() == []
+
+
+async def test_tls_of_a_private_authority(tmp_path: Path, names: Names) -> None:
+    material = ensure_tls(tmp_path, ["api.test"])
+    authority = {"caFrom": {"configMapKeyRef": {"name": "ca", "key": "pem"}}}
+    pem = {"caFrom.configMapKeyRef": material.authority.read_bytes()}
+    async with serving(material.server_context()) as server:
+        rule = {"hosts": ["api.test", "other.test"], "ports": [server.port], "addresses": LOCAL}
+        desk = Desk(HttpPerformer(resolve=names), [{"http": {"allow": [rule]}}])
+        url = f"https://api.test:{server.port}/"
+        await desk.do(pem, http={"url": url, **authority})
+        assert desk.output.stdout == b"GET /"
+        for values, wrong in (({}, {"url": url}), (pem, {"url": url.replace("api", "other"), **authority})):
+            with pytest.raises(OperationFailed) as caught:
+                await desk.do(values, http=wrong)
+            assert caught.value.reason == "TlsFailed"
+        with pytest.raises(OperationFailed, match="no certificate in PEM form"):
+            await desk.do({"caFrom.configMapKeyRef": b"junk"}, http={"url": url, **authority})
+        with pytest.raises(OperationFailed, match="not encrypted"):
+            await desk.do(pem, http={"url": f"{url}redirect?to=http://api.test:{server.port}/", **authority})

@@ -1,0 +1,133 @@
+"""Files from Secrets and ConfigMaps: in the sandbox of their task, and nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from remit.errors import ApiError
+from remit.reconcilers.kube import CONFIG_MAPS, SECRETS
+
+from .conftest import World
+
+
+async def given(world: World, **data: bytes) -> None:
+    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+    about = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}}
+    await world.kube.create(SECRETS, "default", {**about, "data": encoded})
+
+
+def from_secret(path: str, key: str, **more: object) -> dict[str, object]:
+    return {"path": path, "valueFrom": {"secretKeyRef": {"name": "db", "key": key, **more}}}
+
+
+async def test_they_are_there_private_and_as_they_were(world: World) -> None:
+    every_byte = bytes(range(256))
+    async with world.operator():
+        await world.policy("sh", privateFiles={"allow": ["/workspace/in/*"]})
+        await given(world, blob=every_byte)
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app"}}
+        binary = {"blob": base64.b64encode(b"\xff\x00").decode()}
+        await world.kube.create(CONFIG_MAPS, "default", {**config, "data": {"ini": "a = 1"}, "binaryData": binary})
+        name = await world.sh(
+            "cat /run/app.ini /workspace/in/put; sha256sum < /run/secrets/blob; stat -c '%a %U' /run/secrets/blob;"
+            " wc -c < /run/more; cp /run/more /run/app.ini; ls /run/none",
+            privateFiles=[
+                from_secret("/run/secrets/blob", "blob"),
+                {"path": "/run/app.ini", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "ini"}}},
+                {"path": "/run/more", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "blob"}}},
+                {"path": "/workspace/in/put", "value": " b = 2\n"},
+                from_secret("/run/none", "none", optional=True),
+            ],
+        )
+        status = await world.finished(name)
+    lines = status["output"]["stdoutTail"].splitlines()
+    assert lines[0] == "a = 1 b = 2"
+    assert lines[1].split()[0] == hashlib.sha256(every_byte).hexdigest()
+    assert lines[2:] == ["400 remit", "2"]
+    complaints = status["output"]["stderrTail"].splitlines()
+    assert "/run/app.ini" in complaints[0]
+    assert "/run/none" in complaints[1]
+
+
+async def test_a_missing_one_is_waited_for(world: World) -> None:
+    async with world.operator():
+        await world.policy("cat")
+        name = await world.task("cat", "/run/token", privateFiles=[from_secret("/run/token", "token")])
+        waiting = await world.until(name, lambda status: "message" in status)
+        assert waiting["message"] == "Secret db is not there; create it in namespace default"
+        await given(world, token=b"t")
+        assert (await world.finished(name))["phase"] == "Succeeded"
+
+
+async def test_a_program_is_not_steered_by_a_file_in_its_home(world: World) -> None:
+    async with world.operator():
+        await world.policy("cat")
+        file = {"path": "/workspace/.gitconfig", "value": "[core]\nsshCommand = evil"}
+        status = await world.finished(await world.task("cat", "/workspace/.gitconfig", privateFiles=[file]))
+    assert (status["phase"], status["conditions"][0]["reason"]) == ("Denied", "PrivateFileNotAllowed")
+    assert "spec.privateFiles.allow" in status["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "relative", "/etc/passwd", "/run", "/run/", "/run//x", "/run/../etc/x", "/run/x/..", "/run/./x", "/run/.",
+        "/run/..", "/run/x/", "/run/a\nb",
+        "/run/a\n", "/run/a\x1bb", "/runx", "/workspace", "/proc/self/x", "/run/remit/script",
+        "/run/remit", "//run/x", "/dev/shm/x",
+    ],
+)  # fmt: skip
+async def test_a_path_that_leads_elsewhere_is_refused_at_once(world: World, path: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        await world.task("true", privateFiles=[{"path": path, "value": "x"}])
+    assert refusal.value.status == 422
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [{"path": "/run/a", "value": "x"}, {"path": "/run/a/b", "value": "x"}],
+        [{"path": "/run/a", "value": "x"}, {"path": "/run/a", "value": "y"}],
+        [{"path": "/run/a"}],
+        [{"path": "/run/a", "value": "x", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+        [{"path": f"/run/{number}", "value": "x"} for number in range(33)],
+    ],
+)
+async def test_files_that_cannot_all_be_are_refused_at_once(world: World, files: list[dict[str, object]]) -> None:
+    with pytest.raises(ApiError) as refusal:
+        await world.task("true", privateFiles=files)
+    assert refusal.value.status == 422
+
+
+@pytest.mark.parametrize("path", ["/run/..x/...", "/run/.x", "/run/a b", "/workspace/ä", "/run/remits"])
+async def test_unusual_names_are_fine(world: World, path: str) -> None:
+    async with world.operator():
+        await world.policy("cat", privateFiles={"allow": ["/workspace/*"]})
+        status = await world.finished(await world.task("cat", path, privateFiles=[{"path": path, "value": "x"}]))
+    assert status["output"]["stdoutTail"] == "x"
+
+
+async def test_a_working_directory_that_is_a_file_ends_the_task(world: World) -> None:
+    async with world.operator():
+        await world.policy("cat", privateFiles={"allow": ["/workspace/*"]})
+        file = {"path": "/workspace/x", "value": "x"}
+        status = await world.finished(await world.task("cat", workingDir="/workspace/x/y", privateFiles=[file]))
+    assert status["phase"] == "Failed"
+    assert "another path goes through it" in status["message"]
+
+
+async def test_a_secret_too_short_to_hide_is_told_of(world: World) -> None:
+    async with world.operator():
+        await world.policy("cat")
+        await given(world, pin=b"42\n")
+        reference = {"secretKeyRef": {"name": "db", "key": "pin"}}
+        files = [from_secret("/run/pin", "pin")]
+        name = await world.task("cat", "/run/pin", privateFiles=files, env=[{"name": "PIN", "valueFrom": reference}])
+        await world.finished(name)
+        events = await world.events(name, 2)
+    (warning,) = (event for event in events if event["reason"] == "ShortSecret")
+    assert "env PIN, private file /run/pin" in warning["message"]
+    assert "42" not in warning["message"]
