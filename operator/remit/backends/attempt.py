@@ -61,6 +61,7 @@ class ProcessAttempt:
                 read_only_paths=self._read_only_paths,
                 rlimits=rlimits(limits, controllers=held),
                 system_call_filter=self._plan.system_call_filter,
+                landlock_scopes=self._plan.landlock_scopes,
             )
             stack.callback(launch.close)
             cgroup = None
