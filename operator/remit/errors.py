@@ -6,7 +6,7 @@
     │   ├── SecurityError       it must not run (also called SecurityException)
     │   │   ├── PolicyDenied        no policy allows it, or one forbids it; never retried
     │   │   └── SandboxUnavailable  this host cannot give a confinement layer that is required; never a silent downgrade
-    │   ├── TimeoutError        it took longer than it may, and was killed; a builtin TimeoutError too (TimeoutException)
+    │   ├── TimeoutError        it took longer than it may, was killed; also a builtin TimeoutError (TimeoutException)
     │   ├── ResourceError       it asks for more than a policy gives, or the host has no more to give
     │   ├── ExecutionCancelled  somebody cancelled it, and nothing of it is alive
     │   ├── BackendError        the place where work runs failed, not the work; retryable
@@ -79,7 +79,7 @@ class SandboxUnavailable(SecurityError):
     """A confinement layer that is required cannot be given by this host."""
 
 
-class TimeoutError(ExecutionError, builtins.TimeoutError):  # noqa: A001 (one of the fixed names of the Python API)
+class TimeoutError(ExecutionError, builtins.TimeoutError):
     """It took longer than it may. Nothing of it is alive."""
 
     retryable = True
