@@ -22,10 +22,7 @@ and what to do about it: it is shown to users as it is.
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from remit.api.result import ExecutionResult
+from typing import Any
 
 
 class RemitError(Exception):
@@ -45,10 +42,11 @@ class InvalidInput(RemitError):
 class ExecutionError(RemitError):
     """An execution was refused, or came to no result of its own.
 
-    `result` is how far it came, its output so far included; None where it never was one.
+    `result` is how far it came, as an `ExecutionResult` with its output so far; None where it never was one. (It is not
+    typed so, because errors are for rooms that know nothing of tasks, too.)
     """
 
-    def __init__(self, message: str, *, result: ExecutionResult | None = None) -> None:
+    def __init__(self, message: str, *, result: Any = None) -> None:
         super().__init__(message)
         self.result = result
 
@@ -63,7 +61,7 @@ class SecurityError(ExecutionError):
         policy: str = "",
         rule: str = "",
         reason: str = "",
-        result: ExecutionResult | None = None,
+        result: Any = None,
     ) -> None:
         super().__init__(message, result=result)
         self.policy = policy
