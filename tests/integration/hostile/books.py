@@ -13,6 +13,7 @@ from . import (
     programs_thefts,
     scenarios_names,
     scenarios_policies,
+    scenarios_secrets,
     tasks_smuggling,
 )
 from .case import Case, Program
@@ -30,4 +31,5 @@ BOOKS: dict[str, Sequence[Case]] = {
     "Objects that nobody means well with": bodies.CASES,
     "Policies as a weapon": scenarios_policies.BOOK.cases,
     "Deceiving who looks": scenarios_names.BOOK.cases,
+    "Letting a secret out": scenarios_secrets.BOOK.cases,
 }
