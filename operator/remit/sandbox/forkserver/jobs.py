@@ -20,11 +20,14 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.landlock import restrict
+
+TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
