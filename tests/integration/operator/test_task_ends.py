@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from remit.errors import ApiError
 from remit.reconcilers.kube import POLICIES, TASKS
+from remit.sandbox import Ability, Layer, probe_host
 from remit.telemetry import verify
 
 from .conftest import World, truth
@@ -218,12 +220,16 @@ async def test_what_cannot_be_done_is_refused_in_words(world: World, spec: dict[
     assert words in status["message"]
 
 
-async def test_a_required_layer_that_is_missing_refuses_the_run(world: World) -> None:
+async def test_a_required_layer_that_is_missing_refuses_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = probe_host()
+    lacking = Ability(Layer.LANDLOCK, False, "the kernel does not offer it", "Use a newer one")
+    without = replace(host, abilities={**host.abilities, Layer.LANDLOCK: lacking})
+    monkeypatch.setattr("remit.reconcilers.operator.probe_host", lambda: without)
     async with world.operator():
         await world.policy("echo", sandbox={"require": ["landlock"]})
         status = await world.finished(await world.task("echo", "hello"))
     assert (status["phase"], status["error"]["category"]) == ("Failed", "Sandbox")
-    assert "landlock" in status["message"]
+    assert "landlock: the kernel does not offer it. Use a newer one" in status["message"]
     assert "output" not in status or "stdoutTail" not in status["output"]
 
 

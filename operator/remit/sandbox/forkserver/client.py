@@ -67,7 +67,20 @@ class Listen:
         return {"pid": self.pid, "port": self.port, "backlog": self.backlog}
 
 
-Job = Execute | Listen
+@dataclass(frozen=True, slots=True)
+class TryScopes:
+    """Whether a Landlock domain with these scopes keeps a process from its parent: the result is True if it does."""
+
+    scoped: int
+
+    kind: ClassVar[str] = "try_scopes"
+    descriptors: ClassVar[tuple[int, ...]] = ()
+
+    def data(self) -> dict[str, Any]:
+        return {"scoped": self.scoped}
+
+
+Job = Execute | Listen | TryScopes
 
 
 @dataclass(slots=True)
