@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 
-from remit.reconcilers.kube import TASKS, Object, Resource
+from remit.reconcilers.kube import NAMESPACES, TASKS, Object
 
 from .conftest import PATIENCE, World
-
-NAMESPACES = Resource("", "v1", "namespaces")
 
 
 async def test_no_more_run_at_once_than_may_and_all_come_to_their_turn(world: World) -> None:
