@@ -98,7 +98,11 @@ Time = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_
 MicroTime = Annotated[AwareDatetime, PlainSerializer(_rfc3339_micro, return_type=str, when_used="json")]
 """A moment in microseconds, as Kubernetes' `MicroTime`."""
 
-Name = Annotated[str, Field(min_length=1, max_length=253)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+"""An object's name, as Kubernetes takes it."""
+
+DataKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+"""A key in the data of a Secret or a ConfigMap."""
 
 
 def map_by(key: str) -> dict[str, JsonValue]:
@@ -129,7 +133,7 @@ class LabelSelector(SpecModel):
 class SecretKeySelector(SpecModel):
     name: Name
     """Name of the Secret, in the object's own namespace."""
-    key: Annotated[str, Field(min_length=1, max_length=253)]
+    key: DataKey
     """Key in the Secret's data."""
     optional: bool = False
     """Go on without the value when the Secret or the key is not there."""
@@ -138,7 +142,7 @@ class SecretKeySelector(SpecModel):
 class ConfigMapKeySelector(SpecModel):
     name: Name
     """Name of the ConfigMap, in the object's own namespace."""
-    key: Annotated[str, Field(min_length=1, max_length=253)]
+    key: DataKey
     """Key in the ConfigMap's data."""
     optional: bool = False
     """Go on without the value when the ConfigMap or the key is not there."""

@@ -135,7 +135,7 @@ class TaskTemplate(SpecModel):
     """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes."""
-    working_dir: Annotated[str, Field(pattern=r"^/", max_length=4096)] = "/workspace"
+    working_dir: Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)] = "/workspace"
     """The directory to start in, as an absolute path inside the sandbox."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. Nothing of the operator's own environment is passed on."""

@@ -94,9 +94,17 @@ def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: boo
 
 def dump(document: Any, form: str) -> str:
     """YAML or JSON, without the trailing newline."""
+    text = _dumped(document, form, ascii_only=False)
+    lines = text.split("\n")
+    if any(escape(line) != line for line in lines):  # something in it would drive a terminal
+        text = _dumped(document, form, ascii_only=True).replace("\x7f", "\\u007f")
+    return text
+
+
+def _dumped(document: Any, form: str, *, ascii_only: bool) -> str:
     if form == "json":
-        return json.dumps(document, indent=2, ensure_ascii=False)
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return json.dumps(document, indent=2, ensure_ascii=ascii_only)
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=not ascii_only)
     return text.rstrip("\n")
 
 

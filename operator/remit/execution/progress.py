@@ -18,6 +18,7 @@ from remit.api.executiontask import (
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import INTERRUPTED, Ended, Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
+from remit.telemetry import escape
 
 KEPT_ATTEMPTS = 10
 """Attempts shown in status: the first and the latest nine. The audit trail has them all."""
@@ -122,7 +123,7 @@ def finished(
     started = task.status.start_time
     error = None
     if finish.phase is not Phase.SUCCEEDED:
-        error = ErrorStatus(category=finish.category, message=finish.message, retryable=finish.retryable)
+        error = ErrorStatus(category=finish.category, message=escape(finish.message), retryable=finish.retryable)
     return _moved(
         task,
         finish.phase,
@@ -154,6 +155,7 @@ def human_duration(span: datetime.timedelta) -> str:
 def _moved(
     task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime, **changes: object
 ) -> ExecutionTaskStatus:
+    message = escape(message)  # parts of it are a user's, and people read it on terminals
     conditions = conditions_for(
         phase, reason, message, before=task.status.conditions, generation=task.metadata.generation, now=now
     )

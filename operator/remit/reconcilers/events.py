@@ -14,7 +14,7 @@ import structlog
 
 from remit.errors import ApiError
 from remit.reconcilers.kube import EVENTS, Kube, Object
-from remit.telemetry import Metrics
+from remit.telemetry import Metrics, escape
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class Recorder:
         if len(self._pending) >= _MOST_PENDING:
             log.warning("an event is dropped: too many are on their way", reason=reason)
             return
-        task = asyncio.create_task(self._post(_event(regarding, type_, reason, message, self.instance)))
+        task = asyncio.create_task(self._post(_event(regarding, type_, reason, escape(message), self.instance)))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 

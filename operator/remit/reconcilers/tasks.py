@@ -36,7 +36,7 @@ from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
-from remit.telemetry import AuditEvent, AuditLog, Metrics
+from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.redact import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
@@ -139,7 +139,7 @@ class TaskReconciler:
             return await self._run(task, obj, number)
         except MissingReference as error:
             self._leave(task.key)
-            return self._in_time(task, await self._wait_for_reference(task, obj, str(error)))
+            return self._in_time(task, await self._wait_for_reference(task, obj, escape(str(error))))
         except Outdated:
             raise  # asked again at once, and still its turn
         except BaseException:

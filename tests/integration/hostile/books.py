@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import programs_bombs, programs_kernel, programs_survivors, programs_thefts
+from . import (
+    bodies,
+    commands_starter,
+    programs_bombs,
+    programs_kernel,
+    programs_survivors,
+    programs_thefts,
+    scenarios_names,
+    scenarios_policies,
+    tasks_smuggling,
+)
 from .case import Case, Program
 
 PROGRAMS: dict[str, list[Program]] = {
@@ -12,5 +22,14 @@ PROGRAMS: dict[str, list[Program]] = {
     "Outliving the attempt": programs_survivors.CASES,
     "Taking what is not theirs": programs_thefts.CASES,
     "Asking the kernel": programs_kernel.CASES,
+    "Policies as a weapon": scenarios_policies.BOOK.cases,
+    "Deceiving who looks": scenarios_names.BOOK.cases,
 }
-BOOKS: dict[str, Sequence[Case]] = {**PROGRAMS}
+BOOKS: dict[str, Sequence[Case]] = {
+    **PROGRAMS,
+    "Getting around the starter policy": commands_starter.CASES,
+    "Smuggling with a task": tasks_smuggling.CASES,
+    "Objects that nobody means well with": bodies.CASES,
+    "Policies as a weapon": scenarios_policies.BOOK.cases,
+    "Deceiving who looks": scenarios_names.BOOK.cases,
+}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from remit.backends import ExitReason
@@ -89,6 +89,37 @@ class Program(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task(Case):
+    """An attack by a task. `spec` must end with `reason`; `honest`, the same without the attack, must succeed."""
+
+    spec: dict[str, Any]
+    reason: str
+    honest: dict[str, Any]
+    policy: dict[str, Any] = field(default_factory=lambda: ECHO_AND_LIST)
+
+
+ECHO_AND_LIST: dict[str, Any] = {"commands": {"allow": [{"executable": "echo"}, {"executable": "ls"}]}}
+"""What the policy of a task says where the case does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Case):
+    """Attacks on the starter policy: every argument list must be denied, and `honest`, one like them, allowed."""
+
+    attacks: tuple[tuple[str, ...], ...]
+    honest: tuple[str, ...]
+    reason: str = "NotAllowed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body(Case):
+    """An attack by a request: `body` must be refused with one of `codes`, and an ordinary one taken after it."""
+
+    body: Callable[[], dict[str, Any] | bytes]
+    codes: tuple[int, ...] = (400, 422)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scenario(Case):
     """An attack that takes more than a program: the function does it, and asserts that it came to nothing."""
 
@@ -99,7 +130,7 @@ class Book:
     """The cases of one module, in the order they are written."""
 
     def __init__(self) -> None:
-        self.cases: list[Case] = []
+        self.cases: list[Scenario] = []
 
     def scenario(self, name: str, *, wants: str, control: str) -> Callable[..., Any]:
         """Declares the test function below it as a case."""

@@ -1,0 +1,105 @@
+"""Tasks that bring along what steers an allowed program, or ask for more than their policy gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .case import ECHO_AND_LIST, Task
+
+GREETING: dict[str, Any] = {"command": {"argv": ["echo", "hello"]}}
+
+
+def variable(name: str, value: str, wants: str) -> Task:
+    return Task(
+        name=f"{name} in the environment",
+        wants=wants,
+        control="variables that steer programs have to be named in the policy",
+        spec={**GREETING, "env": [{"name": name, "value": value}]},
+        honest={**GREETING, "env": [{"name": "GREETING", "value": value}]},
+        reason="EnvironmentNotAllowed",
+    )
+
+
+def file(path: str, wants: str) -> Task:
+    return Task(
+        name=f"a private file at {path}",
+        wants=wants,
+        control="private files outside of /run have to be named in the policy",
+        spec={**GREETING, "privateFiles": [{"path": path, "value": "x"}]},
+        honest={**GREETING, "privateFiles": [{"path": f"/run{path}", "value": "x"}]},
+        reason="PrivateFileNotAllowed",
+    )
+
+
+CASES = [
+    variable("LD_PRELOAD", "/run/evil.so", "to have a library of its own loaded into every program"),
+    variable("PYTHONPATH", "/run", "to have Python import a module of its own"),
+    variable("PATH", "/run", "to have a program start another of the same name"),
+    variable("GIT_SSH_COMMAND", "id", "to have git run a program"),
+    variable("GIT_CONFIG_GLOBAL", "/run/gitconfig", "to have git read a configuration that runs a program"),
+    variable("GIT_CONFIG_COUNT", "1", "the same without a file"),
+    variable("HOME", "/run", "to have programs read their configuration from private files"),
+    variable("BASH_ENV", "/run/rc", "to have a shell run a file before its script"),
+    variable("NODE_OPTIONS", "--require=/run/x.js", "to have node run a file"),
+    variable("KUBECONFIG", "/run/config", "to have kubectl run a credential plugin"),
+    file("/workspace/.gitconfig", "to have git run a program by its aliases, pager or ssh command"),
+    file("/workspace/.npmrc", "to have npm run its scripts by another shell"),
+    file("/tmp/ls", "to put a program where something may find it"),
+    Task(
+        name="a steering variable from a ConfigMap",
+        wants="to hide LD_PRELOAD in an envFrom, which does not say what it brings",
+        control="policy is asked again once envFrom is resolved",
+        spec={**GREETING, "envFrom": [{"configMapRef": {"name": "steering"}}]},
+        honest={**GREETING, "envFrom": [{"configMapRef": {"name": "harmless"}}]},
+        reason="EnvironmentNotAllowed",
+    ),
+    Task(
+        name="a steering variable put together by a prefix",
+        wants="to hide PATH in a prefix and a key",
+        control="policy is asked about whole names",
+        spec={**GREETING, "envFrom": [{"prefix": "LD_", "configMapRef": {"name": "harmless"}}]},
+        honest={**GREETING, "envFrom": [{"prefix": "APP_", "configMapRef": {"name": "harmless"}}]},
+        reason="EnvironmentNotAllowed",
+    ),
+    Task(
+        name="the host's network",
+        wants="to reach what the host reaches",
+        control="networks of the policy, `none` unless it says more",
+        spec={**GREETING, "network": "host"},
+        honest={**GREETING, "network": "none"},
+        reason="NetworkNotAllowed",
+    ),
+    Task(
+        name="more than the maximum",
+        wants="to have more memory than the policy gives",
+        control="limits of the policy",
+        spec={**GREETING, "resources": {"memory": "2Gi"}},
+        honest={**GREETING, "resources": {"memory": "512Mi"}},
+        reason="LimitExceeded",
+        policy={**ECHO_AND_LIST, "limits": {"memory": {"default": "256Mi", "max": "1Gi"}}},
+    ),
+    Task(
+        name="a working directory of the host",
+        wants="to start in a folder of the host",
+        control="a mount namespace in which it is not",
+        spec={**GREETING, "workingDir": "/var/lib"},
+        honest={**GREETING, "workingDir": "/tmp/deep/er"},
+        reason="StartFailed",
+    ),
+    Task(
+        name="a working directory by a detour",
+        wants="to make or enter a folder outside of the workspace",
+        control="a mount namespace above whose root nothing is; a read-only root",
+        spec={**GREETING, "workingDir": "/workspace/../../../var/lib/x"},
+        honest={**GREETING, "workingDir": "/workspace/x"},
+        reason="StartFailed",
+    ),
+    Task(
+        name="a line that a shell would read differently",
+        wants="to run a second command by an operator that is not quoted",
+        control="operators in `line` are refused",
+        spec={"command": {"line": "echo hello; id"}},
+        honest={"command": {"line": "echo 'hello; id'"}},
+        reason="Invalid",
+    ),
+]
