@@ -100,3 +100,16 @@ def test_a_second_ctrl_c_leaves_at_once(up: RemitUp) -> None:
         assert running.process.returncode == 130
     assert up.phase("stubborn") == "Running"  # its grace period is not over
     up.kubectl("delete", "executiontask", "stubborn")
+
+
+def test_a_scheduled_task_is_run_by_hand(up: RemitUp) -> None:
+    task = TASK.replace("from-a-file", "yearly").replace("spec:", 'spec:\n  schedule: {cron: "0 0 1 1 *"}')
+    up.kubectl("apply", "-f", "-", stdin=task)
+    done = up.remit("run", "--from-schedule", "yearly", "--rm")
+    assert (done.returncode, done.stdout) == (0, "from a file\n")
+    assert "yearly-manual-" in done.stderr
+    for name, said in (("none", "there is no task none"), ("yearly", "cannot be used with -f or")):
+        flags = ["--memory", "1Gi"] if name == "yearly" else []
+        done = up.remit("run", *flags, "--from-schedule", name)
+        assert done.returncode != 0
+        assert said in done.stderr

@@ -60,6 +60,7 @@ class ProcessAttempt:
                 working_dir=confinement.working_dir,
                 read_only_paths=self._read_only_paths,
                 rlimits=rlimits(limits, controllers=held),
+                system_call_filter=self._plan.system_call_filter,
             )
             stack.callback(launch.close)
             cgroup = None

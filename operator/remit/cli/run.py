@@ -12,6 +12,7 @@ from remit.cli import options
 from remit.cli.errors import INTERRUPTED
 
 if TYPE_CHECKING:
+    from remit.cli import tasks
     from remit.cli.connect import Connection
     from remit.cli.observe import Observed
 
@@ -23,6 +24,10 @@ def run(
     file: Annotated[
         Path | None,
         typer.Option("--file", "-f", help="Create the one ExecutionTask in this YAML file; - is standard input."),
+    ] = None,
+    from_schedule: Annotated[
+        str | None,
+        typer.Option("--from-schedule", metavar="NAME", help="Run the scheduled task NAME once, now, by hand."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The task's name; by default one is made up.")] = None,
     timeout: Annotated[
@@ -70,17 +75,20 @@ def run(
     out, 125 when it could not be run, 126 when policy denied it, 127 when there is no such program, 130 when it was
     cancelled. Ctrl-C cancels the task and waits for its end; a second one leaves at once.
     """
-    if bool(argv) == bool(file):
-        raise typer.BadParameter("give either a command after -- or a file with -f")
+    if bool(argv) + bool(file) + bool(from_schedule) != 1:
+        raise typer.BadParameter("give either a command after --, a file with -f or a task with --from-schedule")
     details = {"timeout": timeout, "retries": retries, "env": env, "cpu": cpu, "memory": memory, "label": label}
-    if file and (given := [f"--{flag}" for flag, value in details.items() if value] + ["--stdin"] * stdin):
-        raise typer.BadParameter(f"{', '.join(given)} cannot be used with -f; write it in the file")
+    if not argv and (given := [f"--{flag}" for flag, value in details.items() if value] + ["--stdin"] * stdin):
+        raise typer.BadParameter(f"{', '.join(given)} cannot be used with -f or --from-schedule; write it in the task")
     if remove and not wait:
         raise typer.BadParameter("--rm needs to wait for the end; use spec.ttlSecondsAfterFinished instead")
 
     from remit.cli import tasks
 
-    if file:
+    task: dict[str, Any] | tasks.Scheduled
+    if from_schedule:
+        task = tasks.Scheduled(from_schedule, name)
+    elif file:
         task = tasks.from_file(file, name)
     else:
         task = tasks.for_command(
@@ -98,7 +106,7 @@ def run(
 
 
 async def _run(
-    task: dict[str, Any],
+    task: dict[str, Any] | tasks.Scheduled,
     namespace: str | None,
     kubeconfig: Path | None,
     context: str | None,
@@ -111,11 +119,15 @@ async def _run(
     from remit.cli.connect import connected
     from remit.cli.exitcodes import exit_code
     from remit.cli.observe import observing
+    from remit.cli.tasks import Scheduled
     from remit.cli.terminal import note
     from remit.reconcilers.kube import TASKS
 
-    namespace = namespace or task["metadata"].get("namespace")
+    if not isinstance(task, Scheduled):
+        namespace = namespace or task["metadata"].get("namespace")
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
+        if isinstance(task, Scheduled):
+            task = await task.child(connection.kube, connection.namespace)
         created = await connection.kube.create(TASKS, connection.namespace, task)
         name = created["metadata"]["name"]
         if not wait:

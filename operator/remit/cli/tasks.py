@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from remit.api import API_VERSION, ExecutionTask
 from remit.errors import ApiError, InvalidInput, RemitError
+from remit.execution import schedule
 from remit.reconcilers.kube import TASKS, Kube, Object
 
 MAX_STDIN = 262_144
@@ -48,6 +50,29 @@ def for_command(
             "spec": {key: value for key, value in spec.items() if value},
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A scheduled task by its name, to be run once by hand."""
+
+    parent: str
+    name: str | None = None
+
+    async def child(self, kube: Kube, namespace: str) -> Object:
+        """The task to create. Raises `InvalidInput` when there is no such scheduled task."""
+        try:
+            obj = await kube.get(TASKS, namespace, self.parent)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            raise InvalidInput(f"there is no task {self.parent} in namespace {namespace}") from None
+        if "schedule" not in obj["spec"]:
+            raise InvalidInput(f"task {self.parent} has no schedule; it has run, or will, by itself")
+        task = schedule.child(obj, None)
+        if self.name:
+            task["metadata"] = {**task["metadata"], "name": self.name}
+        return task
 
 
 def from_file(path: Path, name: str | None = None) -> Object:

@@ -229,8 +229,6 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in OFFERED_BACKENDS:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
-    if spec.schedule is not None:
-        return "this version of Remit does not run tasks by the clock; leave spec.schedule out"
     wanted = spec.resources
     for name in ("disk_bytes_per_second", "network_bytes_per_second"):
         if getattr(wanted, name) is not None:

@@ -30,7 +30,8 @@ def conditions_for(
     truths: dict[str, Truth] = {
         "Succeeded": succeeded,
         "Finished": "True" if phase.final else "False",
-        "Reconciling": "False" if phase.final else "True",
+        # A schedule is as it should be once it is known when it runs next.
+        "Reconciling": "False" if phase.final or phase is Phase.SCHEDULED else "True",
         "Stalled": "True" if phase.final and phase is not Phase.SUCCEEDED else "False",
     }
     previous = {condition.type: condition for condition in before}

@@ -59,6 +59,29 @@ def ordinal(number: int) -> str:
     return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
+def scheduled(
+    task: ExecutionTask,
+    now: datetime.datetime,
+    *,
+    last: datetime.datetime | None,
+    upcoming: datetime.datetime | None,
+    active: list[str],
+) -> ExecutionTaskStatus:
+    """A task that runs by the clock: when it ran last, when it runs next (None: suspended), what of it runs now."""
+    message = f"next run at {upcoming:%FT%TZ}" if upcoming else "suspended: no run is started"
+    reason = "Scheduled" if upcoming else "Suspended"
+    return _moved(
+        task,
+        Phase.SCHEDULED,
+        reason,
+        message,
+        now,
+        last_schedule_time=last,
+        next_schedule_time=upcoming,
+        active=active,
+    )
+
+
 def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datetime.datetime) -> ExecutionTaskStatus:
     """Attempt `attempt_id` is about to start. Written before it does."""
     status = task.status

@@ -30,6 +30,7 @@ from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.watching import Watcher
@@ -216,6 +217,9 @@ class Operator:
     def _on_changed(self, plural: str, key: str) -> None:
         if plural == TASKS.plural:
             self.queue.add(key)
+            obj = self.cache.get(plural, key)
+            if obj is not None and (parent := parent_key(obj)) is not None:
+                self.queue.add(parent)
         elif plural == DEPLOYMENTS.plural:
             self.spawn(self.deployments.reconcile(key), f"deployment {key}")
         else:
@@ -225,6 +229,8 @@ class Operator:
         if plural == TASKS.plural:
             self.tasks.deleted(obj)
             self.queue.add(key)
+            if (parent := parent_key(obj)) is not None:
+                self.queue.add(parent)
         elif plural == POLICIES.plural:
             self.policies.changed()
 

@@ -34,6 +34,7 @@ from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
@@ -67,11 +68,15 @@ class TaskReconciler:
     _writer: StatusWriter = field(init=False)
     _told: dict[str, datetime.datetime] = field(default_factory=dict)
     """When a waiting task's status last told its place."""
+    _schedules: ScheduleReconciler = field(init=False)
     _audited: set[str] = field(default_factory=set)
     """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+        self._schedules = ScheduleReconciler(
+            self.kube, self.cache, self.metrics, self.events, lambda: self.now(), self._wake
+        )
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
@@ -98,7 +103,9 @@ class TaskReconciler:
         self.runner.abandon(metadata["namespace"], metadata["uid"])
 
     async def _step(self, task: ExecutionTask, obj: Object) -> float | None:
-        now = self.now()
+        now, phase = self.now(), task.status.phase
+        if task.spec.schedule is not None and not (phase and phase.final) and not task.metadata.deletion_timestamp:
+            return await self._by_the_clock(task, obj)
         match next_step(task, running=self.runner.running(task.metadata.uid), now=now):
             case Idle(until=until):
                 if not self.runner.running(task.metadata.uid):
@@ -118,6 +125,14 @@ class TaskReconciler:
             case Begin(number=number) if not self.stopping:
                 return await self._begin(task, obj, number)
         return None
+
+    async def _by_the_clock(self, task: ExecutionTask, obj: Object) -> float | None:
+        if self.stopping:
+            return None
+        try:
+            return await self._schedules.step(task, obj)
+        except InvalidInput as error:
+            return await self._finish(task, obj, Finish(Phase.FAILED, "InvalidSchedule", "Invalid", str(error)))
 
     async def _begin(self, task: ExecutionTask, obj: Object, number: int) -> float | None:
         """Ask policy and queue, resolve what the task refers to, record the attempt, start it."""
@@ -192,6 +207,9 @@ class TaskReconciler:
             if attempts and attempts[-1].finished_at is None and not (task.status.phase and task.status.phase.final):
                 running[task.key] = namespace, claims
         self.turns.restore(running, starts, self.now().timestamp())
+
+    def _wake(self, key: str) -> None:
+        self.turns.wake(key, 0.0)
 
     def _leave(self, key: str) -> None:
         self.turns.leave(key, self.now().timestamp())
@@ -275,6 +293,8 @@ class TaskReconciler:
         if status.start_time is not None and status.completion_time is not None:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds)
+        if (parent := parent_key(obj)) is not None:  # the watch will bring nothing new of what we wrote ourselves
+            self._wake(parent)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
         return task.spec.ttl_seconds_after_finished
 

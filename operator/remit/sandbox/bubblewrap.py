@@ -55,8 +55,12 @@ def command_line(
     executable: str,
     argv: Sequence[str],
     block_fd: int | None = None,
+    filter_fd: int | None = None,
 ) -> list[str]:
-    """The whole argv to start. With `block_fd` the command is not executed until that can be read."""
+    """The whole argv to start. With `block_fd` the command is not executed until that can be read.
+
+    `filter_fd` reads as a system call filter, which holds for the command and for the namespace's init.
+    """
     from_fds = [word for fd in argument_fds for word in ("--args", str(fd))]
     named = ["--argv0", argv[0]] if bubblewrap.sets_argv0 and argv[0] != executable else []
     return [
@@ -65,6 +69,7 @@ def command_line(
         *("--json-status-fd", str(status_fd)),
         *from_fds,
         *(("--block-fd", str(block_fd)) if block_fd is not None else ()),
+        *(("--seccomp", str(filter_fd)) if filter_fd is not None else ()),
         *named,
         *("--", executable, *argv[1:]),
     ]

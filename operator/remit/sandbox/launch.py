@@ -42,8 +42,9 @@ class Launch:
         working_dir: str,
         read_only_paths: Sequence[str],
         rlimits: Mapping[str, int],
+        system_call_filter: bytes | None = None,
     ) -> None:
-        """`rlimits` as `remit.sandbox.rlimits` gives them.
+        """`rlimits` as `remit.sandbox.rlimits` gives them, `system_call_filter` as a plan has it.
 
         Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
         """
@@ -55,6 +56,7 @@ class Launch:
             }
             private = private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir)
             private_fd = self._holding(encode(private))
+            filter_fd = None if system_call_filter is None else self._holding(system_call_filter)
             go_read, self._go = self._pipe()
             self.status_fd, status_write = self._pipe()
             early = dict(rlimits)
@@ -72,7 +74,7 @@ class Launch:
         self.pass_fds = (
             *(placed.values()),
             *(private_fd, go_read, status_write),
-            *(() if block_read is None else (block_read,)),
+            *(each for each in (block_read, filter_fd) if each is not None),
         )
         self.argv = command_line(
             bubblewrap,
@@ -82,6 +84,7 @@ class Launch:
             executable=executable,
             argv=argv,
             block_fd=block_read,
+            filter_fd=filter_fd,
         )
 
     def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Execute:

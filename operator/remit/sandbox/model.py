@@ -106,6 +106,8 @@ class Host:
     abilities: Mapping[Layer, Ability]
     bubblewrap: Bubblewrap | None
     cgroups: CgroupTree | None
+    machine: str
+    """As uname(2) names the architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +123,4 @@ class Plan:
     layers: tuple[Layer, ...]
     missing: tuple[Layer, ...]
     enforced_by: Mapping[str, str]
+    system_call_filter: bytes | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from remit.errors import SandboxUnavailable
 from remit.sandbox.model import CgroupTree, Confinement, Host, Layer, Plan
+from remit.sandbox.seccomp import compile_filter
 
 NOT_ENFORCED = "not enforced"
 
@@ -29,6 +30,7 @@ def plan(confinement: Confinement, host: Host) -> Plan:
         layers=in_force,
         missing=tuple(layer for layer in Layer if layer not in in_force),
         enforced_by=_enforcement(confinement, host.cgroups if Layer.CGROUP in in_force else None),
+        system_call_filter=compile_filter(host.machine, confinement.network) if Layer.SECCOMP in in_force else None,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from remit.sandbox.forkserver import fork_server
 from remit.sandbox.identity import find_identities, reachable
 from remit.sandbox.launch import Launch
 from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
+from remit.sandbox.seccomp import MACHINES, compile_filter
+from remit.sandbox.syscalls import REFUSED
 
 _PATH = "/usr/bin:/bin"
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
@@ -34,6 +37,9 @@ _CGROUP_REMEDY = (
     "Run as root, or in a delegated cgroup: systemd-run --user --scope -p Delegate=yes remit up, "
     "or Delegate=yes in the operator's unit"
 )
+_SECCOMP_REMEDY = (
+    "Use a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64, and see that bubblewrap works: the filter is its"
+)
 _TIMEOUT_SECONDS = 10.0
 _MOST_SAID = 4096
 
@@ -45,12 +51,12 @@ def probe_host() -> Host:
     cgroups, counted = _probe_cgroups(bubblewrap)
     abilities = (
         Ability(Layer.NAMESPACES, bubblewrap is not None, seen, "" if bubblewrap else _NAMESPACES_REMEDY),
-        Ability(Layer.SECCOMP, False, "not offered by this version", "It comes with a later release"),
+        _probe_seccomp(bubblewrap),
         Ability(Layer.LANDLOCK, False, "not offered by this version", "It comes with a later release"),
         Ability(Layer.CGROUP, cgroups is not None, counted, "" if cgroups else _CGROUP_REMEDY),
         _probe_rlimits(),
     )
-    return Host({ability.layer: ability for ability in abilities}, bubblewrap, cgroups)
+    return Host({ability.layer: ability for ability in abilities}, bubblewrap, cgroups, platform.machine())
 
 
 def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:
@@ -110,6 +116,35 @@ def _probe_cgroups(bubblewrap: Bubblewrap | None) -> tuple[CgroupTree | None, st
     return tree, detail
 
 
+def _probe_seccomp(bubblewrap: Bubblewrap | None) -> Ability:
+    machine = platform.machine()
+    problem = (
+        f"there is no filter for {machine or 'this machine'}"
+        if machine not in MACHINES
+        else _filters(bubblewrap, compile_filter(machine, "none"))
+        if bubblewrap
+        else "nothing can be run to try it"
+    )
+    if problem:
+        return Ability(Layer.SECCOMP, False, problem, _SECCOMP_REMEDY)
+    return Ability(Layer.SECCOMP, True, f"{len(REFUSED)} system calls refused, newer ones than Linux 6.17's hidden")
+
+
+def _filters(bubblewrap: Bubblewrap, system_call_filter: bytes) -> str:
+    """What is wrong with the filter here, or nothing: the kernel must say that it is there, and it must refuse."""
+    status = _run(bubblewrap, "cat", "/proc/self/status", system_call_filter=system_call_filter)
+    if status.returncode != 0:
+        return status.stderr.decode(errors="replace").strip() or f"exit code {status.returncode}"
+    if "Seccomp:\t2" not in status.stdout.decode().splitlines():
+        return "the kernel took the filter and does not apply it"
+    refused = ("setarch", "--addr-no-randomize", "true")  # personality(2), which needs no privilege
+    if shutil.which(refused[0], path=_PATH) is None or _run(bubblewrap, *refused).returncode != 0:
+        return ""  # this one cannot tell: it fails by itself
+    if _run(bubblewrap, *refused, system_call_filter=system_call_filter).returncode == 0:
+        return "a call that the filter refuses went through"
+    return ""
+
+
 def _probe_rlimits() -> Ability:
     detail = "CORE, NOFILE and FSIZE always; AS (of each process) and NPROC where no cgroup is"
     try:
@@ -120,7 +155,11 @@ def _probe_rlimits() -> Ability:
 
 
 def _run(
-    bubblewrap: Bubblewrap, *argv: str, tree: CgroupTree | None = None, limits: Limits | None = None
+    bubblewrap: Bubblewrap,
+    *argv: str,
+    tree: CgroupTree | None = None,
+    limits: Limits | None = None,
+    system_call_filter: bytes | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     executable = shutil.which(argv[0], path=_PATH)
     if executable is None:
@@ -136,6 +175,7 @@ def _run(
         working_dir="/workspace",
         read_only_paths=(),
         rlimits={},
+        system_call_filter=system_call_filter,
     )
     cgroup = AttemptCgroup.create(tree, "probe", limits or Limits()) if tree else None
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,8 @@
 """Keeps secret values out of everything that is written: logs, the audit trail, output.
 
 A `Redactor` replaces each registered value by `[redacted]` wherever it appears, also where it appears as Python, JSON,
-a shell, a URL or base64 would write it. What several values cover together is replaced as one.
+a shell, a URL, hexadecimal or base64 would write it, the latter also in the middle of a longer text such as
+`user:password`. What several values cover together is replaced as one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MASK: Final = "[redacted]"
 MIN_LENGTH: Final = 4
 """In bytes. Shorter values are not registered: to blank every `1` or `on` hides nothing and garbles everything."""
 _MIN_LINE_LENGTH: Final = 8
+_MIN_CORE_LENGTH: Final = 8
 
 
 class Redactor:
@@ -144,13 +146,23 @@ def _forms(value: str | bytes) -> frozenset[bytes]:
     raw = value.encode(errors="surrogateescape") if isinstance(value, str) else value
     if len(raw) < MIN_LENGTH:
         return frozenset()
-    forms = {raw, base64.b64encode(raw)}
+    forms = {raw, base64.b64encode(raw), *_base64_cores(raw), raw.hex().encode(), raw.hex().upper().encode()}
     with contextlib.suppress(UnicodeDecodeError):
         text = raw.decode()
         quoted = [repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), shlex.quote(text)]
         lines = [line for line in text.split("\n") if len(line) >= _MIN_LINE_LENGTH] if "\n" in text else []
         forms.update(form.encode() for form in quoted + lines)
     return frozenset(forms)
+
+
+def _base64_cores(raw: bytes) -> Iterator[bytes]:
+    """The characters that base64 writes for `raw` whatever stands around it, for each of its three alignments."""
+    for offset in range(3):
+        first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            core = encode(bytes(offset) + raw)[first:last]
+            if len(core) >= _MIN_CORE_LENGTH:
+                yield core
 
 
 def _decoded(values: Iterable[bytes]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from . import (
     programs_thefts,
     scenarios_names,
     scenarios_policies,
+    scenarios_secrets,
     tasks_smuggling,
 )
 from .case import Case, Program
@@ -22,8 +23,6 @@ PROGRAMS: dict[str, list[Program]] = {
     "Outliving the attempt": programs_survivors.CASES,
     "Taking what is not theirs": programs_thefts.CASES,
     "Asking the kernel": programs_kernel.CASES,
-    "Policies as a weapon": scenarios_policies.BOOK.cases,
-    "Deceiving who looks": scenarios_names.BOOK.cases,
 }
 BOOKS: dict[str, Sequence[Case]] = {
     **PROGRAMS,
@@ -32,4 +31,5 @@ BOOKS: dict[str, Sequence[Case]] = {
     "Objects that nobody means well with": bodies.CASES,
     "Policies as a weapon": scenarios_policies.BOOK.cases,
     "Deceiving who looks": scenarios_names.BOOK.cases,
+    "Letting a secret out": scenarios_secrets.BOOK.cases,
 }

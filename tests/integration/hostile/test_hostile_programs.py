@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,7 +42,9 @@ class Said:
 
 
 @pytest.mark.parametrize("case", PROGRAMS, ids=str)
-async def test_inside(case: Program, backend: ProcessBackend, scene: Scene, tmp_path: Path) -> None:
+async def test_inside(
+    case: Program, backend: ProcessBackend, scene: Scene, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     if case.layer and not backend.host.abilities[case.layer].available:
         pytest.skip(f"{case.layer} is what stops it: {backend.host.abilities[case.layer].detail}")
     mark = f"hostile-{uuid4().hex}"
@@ -58,9 +61,11 @@ async def test_inside(case: Program, backend: ProcessBackend, scene: Scene, tmp_
     except SandboxUnavailable:
         assert not said.end, "it was refused, and ran"
         assert scene.unharmed()
+        record_property("end", "refused")
         return
     finally:
         said.keeper.close()
+    record_property("end", "confined")
     text = said.end.decode(errors="replace")
     assert "WON" not in text
     assert scene.canary not in text

@@ -9,7 +9,7 @@ import pytest
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Confinement, plan, probe_host
 
-from . import scenarios_names, scenarios_policies
+from . import scenarios_names, scenarios_policies, scenarios_secrets
 from .case import Scenario
 from .conftest import World
 
@@ -19,8 +19,8 @@ async def test_policy(case: Scenario, world: World, tmp_path: Path) -> None:
     await case.play(world, tmp_path)
 
 
-@pytest.mark.parametrize("case", scenarios_names.BOOK.cases, ids=str)
-async def test_name(case: Scenario, world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", [*scenarios_names.BOOK.cases, *scenarios_secrets.BOOK.cases], ids=str)
+async def test_words(case: Scenario, world: World, tmp_path: Path) -> None:
     try:
         plan(Confinement(), probe_host())
     except SandboxUnavailable as error:

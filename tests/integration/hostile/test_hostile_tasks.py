@@ -33,13 +33,14 @@ async def test_task(case: Task, world: World) -> None:
     async with world.operator():
         attack = await world.finished(await world.task(**case.spec))
         honest = await world.finished(await world.task(**case.honest))
-    assert attack["conditions"][0]["reason"] == case.reason, attack["message"]
+    reasons = [status["conditions"][0]["reason"] for status in (attack, honest)]
     assert attack["phase"] != "Succeeded"
     assert not attack.get("output", {}).get("stdoutTail")
-    if probe_host().abilities[Layer.NAMESPACES].available:
-        assert honest["phase"] == "Succeeded", honest["message"]
+    if reasons[1] == "SandboxUnavailable":  # nothing can be run here at all
+        assert not probe_host().abilities[Layer.NAMESPACES].available
+        assert reasons[0] in {case.reason, "SandboxUnavailable"}
     else:
-        assert honest["conditions"][0]["reason"] == "SandboxUnavailable"
+        assert reasons == [case.reason, "Completed"], (attack["message"], honest["message"])
 
 
 @pytest.mark.parametrize("case", commands_starter.CASES, ids=str)

@@ -41,6 +41,17 @@ def test_an_older_bubblewrap_is_not_given_what_it_does_not_know():
     assert "--argv0" not in launch.argv
 
 
+def test_a_filter_travels_by_its_descriptor():
+    launch = Launch(PLAIN, **OPTIONS, system_call_filter=b"12345678")
+    descriptor = int(launch.argv[launch.argv.index("--seccomp") + 1])
+    assert descriptor in launch.pass_fds
+    assert os.read(descriptor, 100) == b"12345678"
+    launch.close()
+    unfiltered = Launch(PLAIN, **OPTIONS)
+    unfiltered.close()
+    assert "--seccomp" not in unfiltered.argv
+
+
 def test_only_a_host_network_is_shared():
     assert set(walls("none")) - set(walls("host")) == {"--unshare-net"}
 

@@ -22,6 +22,7 @@ def host(*available: Layer, controllers: tuple[str, ...] = ("memory", "pids", "c
         abilities,
         bubblewrap if Layer.NAMESPACES in available else None,
         CgroupTree(2, dict.fromkeys(controllers, Path("/cgroup"))) if Layer.CGROUP in available else None,
+        machine="x86_64",
     )
 
 
@@ -38,6 +39,7 @@ def test_a_run_has_every_layer_it_requires_or_is_refused(available, required):
         chosen = plan(confinement, host(*available))
         assert set(chosen.layers) == available
         assert set(chosen.missing) == set(Layer) - available
+        assert (chosen.system_call_filter is not None) == (Layer.SECCOMP in available)
 
 
 def test_each_limit_says_what_holds_it():

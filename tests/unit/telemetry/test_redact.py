@@ -30,6 +30,26 @@ def test_a_secret_is_found_however_it_is_written(shown):
     assert b"s3cr3t" not in redactor.redact_bytes(f"a {shown} b".encode())
 
 
+@pytest.mark.parametrize("user", ["a", "ab", "abc", ""])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_of_a_text_with_a_secret_in_it(user, encode):
+    password = "s3cr3t?>~value"
+    shown = Redactor([password]).redact(encode(f"{user}:{password}:x".encode()).decode())
+    assert MASK in shown
+    assert len(shown.replace(MASK, "")) <= 10  # of the surroundings, with their padding
+
+
+@given(st.binary(min_size=7, max_size=12), st.binary(max_size=5), st.binary(max_size=5))
+def test_no_alignment_of_base64_hides_a_secret(secret, before, after):
+    shown = Redactor([secret]).redact_bytes(base64.b64encode(before + secret + after))
+    assert MASK.encode() in shown
+
+
+def test_hexadecimal():
+    assert Redactor([SECRET]).redact(SECRET.encode().hex()) == MASK
+    assert Redactor([SECRET]).redact(SECRET.encode().hex().upper()) == MASK
+
+
 def test_each_line_of_a_key_is_a_secret():
     key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqh\nkiG9w0BAQEFAASC\n-----END KEY-----\n"
     assert Redactor([key]).redact("> kiG9w0BAQEFAASC") == f"> {MASK}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import errno
 import marshal
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from remit.sandbox.forkserver.wire import MOST_DESCRIPTORS, receive, send
+from remit.sandbox.forkserver.wire import receive, send
 from remit.sandbox.memory import sealed_memory
 
 _MOST_INLINE = 1 << 15
@@ -209,9 +210,6 @@ class ForkServer:
                 body = None
             request = {"job": job.kind, "data": body, "descriptors": len(descriptors)}
             with self._lock:
-                while len(descriptors) > MOST_DESCRIPTORS:
-                    send(self._control, None, descriptors[:MOST_DESCRIPTORS])
-                    descriptors = descriptors[MOST_DESCRIPTORS:]
                 send(self._control, request, descriptors)
             undo.pop_all()
         return ForkedProcess(ours)
@@ -219,7 +217,10 @@ class ForkServer:
     def close(self) -> None:
         """End it, and every process that it started."""
         self._control.close()
-        self._process.wait()
+        if self.owner == os.getpid():
+            self._process.wait()
+        else:  # inherited by a fork of ours: somebody else's child
+            self._process.returncode = 0
 
 
 _server: ForkServer | None = None
@@ -227,7 +228,7 @@ _server_lock = threading.Lock()
 
 
 def fork_server() -> ForkServer:
-    """This process's fork server, started now if there is none or if it has died.
+    """This process's fork server, started now if there is none or if it has died. It ends with this process.
 
     Raises:
         OSError: it cannot be started.
@@ -235,5 +236,13 @@ def fork_server() -> ForkServer:
     global _server
     with _server_lock:
         if _server is None or _server.owner != os.getpid() or not _server.alive:
+            if _server:
+                _server.close()
             _server = ForkServer()
         return _server
+
+
+@atexit.register
+def _end() -> None:
+    if _server and _server.owner == os.getpid():
+        _server.close()

@@ -14,6 +14,7 @@ Nothing secret may be in `data`: it passes through the fork server's memory. Sec
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -100,7 +101,10 @@ def become(uid: int) -> None:
 
 def limit(rlimits: Mapping[int, int]) -> None:
     for number, value in rlimits.items():
-        resource.setrlimit(number, (value, value))
+        try:
+            resource.setrlimit(number, (value, value))
+        except ValueError as error:  # Python's word for EPERM
+            raise PermissionError(errno.EPERM, f"limit {number}: {error}") from None
 
 
 def no_new_privileges() -> None:

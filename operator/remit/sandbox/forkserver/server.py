@@ -23,17 +23,21 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with_parent, place, reset_signals
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with_parent, keep_only, place, reset_signals
 from remit.sandbox.forkserver.wire import receive, send
 
 
 @dataclass(slots=True)
 class _Child:
+    """Forked before it is needed: a fork, and the page faults after it, cost more than all that follows."""
+
     pid: int
     pidfd: int
-    channel: socket.socket
+    hand: socket.socket
+    """Through which it gets its job."""
     trouble: int
-    """Where the child says what went wrong. At its end nothing did: the program has taken over."""
+    """Where it says what went wrong. At the end of this nothing did: the program has taken over."""
+    channel: socket.socket | None = None
     failure: tuple[int, str] | None = None
     settled: bool = False
 
@@ -52,9 +56,9 @@ class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         control.set_inheritable(False)
-        self._descriptors: list[int] = []
         self._children: dict[int, _Child] = {}
         self._by_descriptor: dict[int, _Child] = {}
+        self._spare: _Child | None = None
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
         wake.setblocking(False)
@@ -88,14 +92,11 @@ class _Server:
         if received is None:
             return False
         request, descriptors = received
-        self._descriptors += descriptors
-        if request is not None:
-            descriptors, self._descriptors = self._descriptors, []
-            try:
-                self._start(request, descriptors)
-            finally:
-                for descriptor in descriptors[1:]:
-                    os.close(descriptor)
+        try:
+            self._start(request, descriptors)
+        finally:
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
         return True
 
     def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
@@ -107,30 +108,57 @@ class _Server:
             _send(channel, ("failed", errno.EMFILE, "the fork server has too many open files"))
             channel.close()
             return
-        given = descriptors[1:]
-        if (body := request.get("data")) is None:
-            body = _contents(given.pop())
-        trouble, write = os.pipe2(os.O_CLOEXEC)
         try:
-            pid = os.fork()
+            child = self._hand_over(request, descriptors)
         except OSError as error:
-            _send(channel, ("failed", error.errno, f"fork: {error.strerror}"))
+            _send(channel, ("failed", error.errno, f"the fork server: {error.strerror}"))
             channel.close()
-            os.close(trouble)
-            os.close(write)
             return
-        if pid == 0:
-            _child(request["job"], marshal.loads(body), given, channel, write)  # noqa: S302  # the operator's own
-        os.close(write)
-        child = _Child(pid, os.pidfd_open(pid), channel, trouble)
-        self._children[pid] = child
-        for descriptor, events in ((trouble, select.EPOLLIN), (channel.fileno(), select.EPOLLRDHUP)):
+        child.channel = channel
+        self._children[child.pid] = child
+        for descriptor, events in ((child.trouble, select.EPOLLIN), (channel.fileno(), select.EPOLLRDHUP)):
             self._by_descriptor[descriptor] = child
             self._poller.register(descriptor, events)
 
+    def _hand_over(self, request: dict[str, Any], descriptors: list[int]) -> _Child:
+        """Give the job to the spare child, or to a new one if there is none or it was killed meanwhile."""
+        while True:
+            child, self._spare = self._spare or self._fork(), None
+            try:
+                send(child.hand, request, descriptors)
+            except (BrokenPipeError, ConnectionResetError):
+                for descriptor in (child.pidfd, child.trouble):
+                    os.close(descriptor)
+                continue
+            finally:
+                child.hand.close()
+            return child
+
+    def _fork(self) -> _Child:
+        trouble, write = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                os.close(trouble)
+                os.close(write)
+                raise
+            if pid == 0:
+                _child(theirs, write)
+            os.close(write)
+        return _Child(pid, os.pidfd_open(pid), ours, trouble)
+
+    def _prepare(self) -> None:
+        """Have a child ready for the next request, while nothing else is to be done."""
+        if self._spare is None:
+            with contextlib.suppress(OSError):  # told to whoever asks next
+                self._spare = self._fork()
+
     def _settle(self, child: _Child) -> None:
         """Answer if the job is under way. A failure is told when the child is dead, and has left its cgroups."""
-        if child.settled:
+        if child.settled or child.channel is None:
             return
         said = os.read(child.trouble, 4096)
         self._forget(child.trouble)
@@ -141,10 +169,12 @@ class _Server:
         else:
             _send(child.channel, ("started", child.pid), child.pidfd)
         os.close(child.pidfd)
+        self._prepare()
 
     def _abandoned(self, child: _Child) -> None:
         """Nobody waits for it any more."""
-        self._forget(child.channel.fileno())
+        if child.channel:
+            self._forget(child.channel.fileno())
         os.kill(child.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -162,7 +192,7 @@ class _Server:
                 return
             if pid == 0:
                 return
-            if child := self._children.pop(pid, None):
+            if (child := self._children.pop(pid, None)) and child.channel:
                 self._settle(child)
                 _send(child.channel, ("failed", *child.failure) if child.failure else ("exited", status))
                 self._forget(child.channel.fileno())
@@ -173,17 +203,23 @@ class _Server:
             self._poller.unregister(descriptor)
 
 
-def _child(job: str, data: dict[str, Any], given: list[int], channel: socket.socket, trouble: int) -> None:
-    """Do the job and end. Never returns."""
+def _child(hand: socket.socket, trouble: int) -> None:
+    """Wait for a job, do it and end. Never returns."""
     try:
         signal.set_wakeup_fd(-1)
         reset_signals()
-        places = data.get("places", ())
-        channel_fd, trouble, *others = place(
-            given[: len(places)], places, [channel.detach(), trouble, *given[len(places) :]]
-        )
         die_with_parent()
-        JOBS[job](socket.socket(fileno=channel_fd), others, data)
+        keep_only([0, 1, 2, hand.fileno(), trouble])
+        order = receive(hand)
+        if order is None:
+            os._exit(0)
+        request, (channel_fd, *given) = order
+        body = _contents(given.pop()) if request["data"] is None else request["data"]
+        data = marshal.loads(body)  # noqa: S302  # the operator's own
+        places = data.get("places", ())
+        besides = [channel_fd, trouble, *given[len(places) :]]
+        channel_fd, trouble, *others = place(given[: len(places)], places, besides)
+        JOBS[request["job"]](socket.socket(fileno=channel_fd), others, data)
         os._exit(0)
     except BaseException as error:  # there is nobody above to hear of it
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO

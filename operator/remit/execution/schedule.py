@@ -1,0 +1,183 @@
+"""When a scheduled task is due, and what to do about it. Pure: the caller has the clock and the children.
+
+Daylight saving follows Debian's cron (and cronsim, which reads the expressions): a time that the spring gap skips runs
+right after the gap; a time that the autumn fold repeats runs the first time only, unless the expression has `*` for the
+hour or the minute's step spans it, as then every turn of the clock counts.
+
+A tick is the minute for which a run is due. Its child is named after it, so that no tick runs twice whoever looks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cronsim import CronSim, CronSimError
+
+from remit.api import ExecutionTask
+from remit.api.executiontask import Phase, Schedule
+from remit.errors import InvalidInput
+from remit.execution.lifecycle import Finish
+
+_FIELDS: Final = 5
+_MAX_NAME: Final = 240
+"""Of a parent's name in a child's, which has the minute or a random end besides."""
+_MAX_LABEL: Final = 63
+PARENT_LABEL: Final = "remit.dev/schedule"
+TICK_ANNOTATION: Final = "remit.dev/scheduled-at"
+CANCELLED: Final = Finish(Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; no further runs")
+_NOT_OF_A_CHILD: Final = frozenset({"schedule", "cancel", "ttlSecondsAfterFinished"})
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create the child for `tick`."""
+
+    tick: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The run for `tick` is not started, now or later; `why` is for people."""
+
+    tick: datetime.datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Cancel these children first; `tick` is started when they have ended."""
+
+    tick: datetime.datetime
+    children: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing is due."""
+
+
+Action = Start | Skip | Replace | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What to do now, and when to look again (None: not by the clock)."""
+
+    action: Action
+    next_tick: datetime.datetime | None
+
+
+def check(schedule: Schedule) -> None:
+    """Raises `InvalidInput` naming the field."""
+    zone_of(schedule)
+    if len(schedule.cron.split()) != _FIELDS:
+        raise InvalidInput(
+            f"{schedule.cron!r} has not five fields: minute, hour, day of month, month, day of week",
+            field="spec.schedule.cron",
+        )
+    try:
+        next(CronSim(schedule.cron, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)))
+    except CronSimError as error:
+        raise InvalidInput(f"{schedule.cron!r}: {error}", field="spec.schedule.cron") from None
+    except StopIteration:
+        raise InvalidInput(f"{schedule.cron!r} names a day that never comes", field="spec.schedule.cron") from None
+
+
+def zone_of(schedule: Schedule) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(schedule.time_zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidInput(
+            f"{schedule.time_zone!r} is no time zone that this host knows; use an IANA name such as Europe/Paris",
+            field="spec.schedule.timeZone",
+        ) from None
+
+
+def following(schedule: Schedule, after: datetime.datetime) -> datetime.datetime:
+    """The first tick after `after`, in UTC."""
+    return next(CronSim(schedule.cron, after.astimezone(zone_of(schedule)))).astimezone(datetime.UTC)
+
+
+def latest(schedule: Schedule, now: datetime.datetime) -> datetime.datetime | None:
+    """The last tick at or before `now`, in UTC: found backwards, so that no number of missed ticks costs anything."""
+    moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
+    try:
+        return next(CronSim(schedule.cron, moment.astimezone(zone_of(schedule)), reverse=True)).astimezone(datetime.UTC)
+    except StopIteration:
+        return None
+
+
+def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> Turn:
+    """What the schedule of `task` wants now, while the children named `active` have not ended.
+
+    However many ticks were missed, only the latest is made up for, and only within the starting deadline.
+    """
+    schedule, created = task.spec.schedule, task.metadata.creation_timestamp or now
+    assert schedule is not None  # noqa: S101  # by the caller's choice
+    upcoming = following(schedule, now)
+    if schedule.suspend:
+        return Turn(Wait(), None)
+    since = max(filter(None, (task.status.last_schedule_time, created)))
+    tick = latest(schedule, now)
+    if tick is None or tick <= since:
+        return Turn(Wait(), upcoming)
+    late = (now - tick).total_seconds()
+    limit = schedule.starting_deadline_seconds
+    if limit is not None and late > limit:
+        why = f"the run for {tick:%FT%TZ} could not start within {limit} s of its time"
+        return Turn(Skip(tick, why), upcoming)
+    if active and schedule.concurrency_policy == "Forbid":
+        return Turn(Skip(tick, f"the run for {tick:%FT%TZ} was skipped: {active[0]} has not ended"), upcoming)
+    if active and schedule.concurrency_policy == "Replace":
+        return Turn(Replace(tick, tuple(active)), upcoming)
+    return Turn(Start(tick), upcoming)
+
+
+def child_name(parent: str, tick: datetime.datetime) -> str:
+    """Of the child for a tick: the parent's name and the minute, counted from 1970 as a CronJob counts it."""
+    return f"{parent[:_MAX_NAME]}-{int(tick.timestamp()) // 60}"
+
+
+def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str, Any]:
+    """The child task to create for `tick`, or by hand (None). `parent` is the object as the server has it."""
+    metadata = parent["metadata"]
+    name = metadata["name"]
+    labels = dict(metadata.get("labels") or {})
+    if len(name) <= _MAX_LABEL:
+        labels[PARENT_LABEL] = name
+    owner = {
+        "apiVersion": parent["apiVersion"],
+        "kind": parent["kind"],
+        "name": name,
+        "uid": metadata["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    named = (
+        {"name": child_name(name, tick), "annotations": {TICK_ANNOTATION: f"{tick:%FT%TZ}"}}
+        if tick
+        else {"generateName": f"{name[:_MAX_NAME]}-manual-"}
+    )
+    spec = {key: value for key, value in parent["spec"].items() if key not in _NOT_OF_A_CHILD}
+    return {
+        "apiVersion": parent["apiVersion"],
+        "kind": parent["kind"],
+        "metadata": {**named, "namespace": metadata["namespace"], "labels": labels, "ownerReferences": [owner]},
+        "spec": spec,
+    }
+
+
+def surplus(children: Sequence[ExecutionTask], schedule: Schedule) -> list[ExecutionTask]:
+    """The ended children that the history limits do not keep, oldest first."""
+    ended = [child for child in children if child.status.phase is not None and child.status.phase.final]
+    ended.sort(key=lambda child: child.status.completion_time or datetime.datetime.min.replace(tzinfo=datetime.UTC))
+    good = [child for child in ended if child.status.phase is Phase.SUCCEEDED]
+    bad = [child for child in ended if child.status.phase is not Phase.SUCCEEDED]
+    return [
+        *good[: max(0, len(good) - schedule.successful_runs_history_limit)],
+        *bad[: max(0, len(bad) - schedule.failed_runs_history_limit)],
+    ]

@@ -1,0 +1,138 @@
+"""The system call filter: what is refused, as a program for the kernel's classic BPF machine. Pure.
+
+A deny-list, because any program may run here; the namespaces are what confines, and the filter takes away the calls
+with which kernels were broken out of. Calls newer than the list do not exist inside, so it cannot be outdated by a new
+kernel. 32-bit and x32 calls, whose numbers mean others, kill the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+
+from remit.sandbox.model import Network
+from remit.sandbox.syscalls import INSPECTED, NEWEST, REFUSED, error_of, numbers
+
+_Instruction = tuple[int, int, int, int]
+_Program = list[_Instruction]
+
+# linux/bpf_common.h
+_LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
+_IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x25, 0x35, 0x45
+
+# struct seccomp_data; both machines are little-endian, so an argument's low half comes first
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+
+_ALLOW, _ERROR, _KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
+
+_AUDIT_ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+_X32_BIT = 0x4000_0000
+_NO_CALL = 0xFFFF_FFFF
+
+_NEW_TIME_NAMESPACE = 0x80  # in clone's flags this is part of the signal
+_NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_REFUSED_REQUESTS = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
+_PERSONALITIES = (0, 0x0008, 0x2_0000, 0x2_0008, 0xFFFF_FFFF)  # LINUX, LINUX32, with UNAME26; the last one asks
+_ALL = 0xFFFF_FFFF
+_TYPE_MASK = 0xF  # the rest are SOCK_CLOEXEC and SOCK_NONBLOCK
+_NETLINK_ROUTE = 0
+_INET_PROTOCOLS = (0, socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
+
+MACHINES = frozenset(_AUDIT_ARCHITECTURES)
+
+
+@functools.cache
+def compile_filter(machine: str, network: Network, *, own_network: bool = True) -> bytes:
+    """The filter as struct sock_filter[], for bubblewrap's `--seccomp` or prctl(2).
+
+    `machine` is one of MACHINES. `own_network` says that the run is in a network namespace of its own: without one, and
+    with no network granted, there are Unix sockets only.
+    """
+    calls = numbers(INSPECTED, machine)
+    refusals = {number: error_of(name) for name, number in numbers(REFUSED, machine).items()}
+    program: _Program = [
+        _load(_ARCHITECTURE),
+        (_IF_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
+        _end(_KILL),
+        _load(_NUMBER),
+        *_when(_IF_EQUAL, _NO_CALL, _refuse(errno.ENOSYS)),
+        *_when(_IF_AT_LEAST, _X32_BIT, _end(_KILL)),
+        *_when(_IF_GREATER, NEWEST, _refuse(errno.ENOSYS)),
+        *_branch(calls["clone"], _unless_bits(0, _NEW_NAMESPACES)),
+        *_branch(calls["unshare"], _unless_bits(0, _NEW_NAMESPACES | _NEW_TIME_NAMESPACE)),
+        *_branch(calls["ioctl"], _unless_one_of(1, _REFUSED_REQUESTS.values())),
+        *_branch(calls["personality"], _only((0, _ALL, _PERSONALITIES))),
+        *_branch(calls["socketpair"], _only((0, _ALL, (socket.AF_UNIX,)))),
+        *_branch(calls["socket"], _sockets(network, own_network=own_network)),
+    ]
+    for number, error in sorted(refusals.items()):
+        program += _when(_IF_EQUAL, number, _refuse(error))
+    return _assemble([*program, _end(_ALLOW)])
+
+
+def _sockets(network: Network, *, own_network: bool) -> _Program:
+    """Unix sockets always; TCP, UDP and ping unless that would be the host's network; routes for getifaddrs(3).
+
+    Every other family is kernel code that an unprivileged program may load and talk to: no namespace keeps vsock apart.
+    """
+    program = [_load_argument(0), *_when(_IF_EQUAL, socket.AF_UNIX, _end(_ALLOW))]
+    if own_network or network == "host":
+        inet = _only((1, _TYPE_MASK, (socket.SOCK_STREAM, socket.SOCK_DGRAM)), (2, _ALL, _INET_PROTOCOLS))
+        for family in (socket.AF_INET, socket.AF_INET6):
+            program += _branch(family, inet)
+    if network != "none":
+        program += _branch(socket.AF_NETLINK, _only((2, _ALL, (_NETLINK_ROUTE,))))
+    return [*program, _refuse(errno.EPERM)]
+
+
+def _only(*allowed: tuple[int, int, Sequence[int]]) -> _Program:
+    """Allow if each argument, by its index and under its mask, is one of the values."""
+    program: _Program = []
+    for index, mask, values in allowed:
+        program += [_load_argument(index), (_AND, 0, 0, mask)]
+        # each jumps over the values after it and the refusal
+        program += [(_IF_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
+        program.append(_refuse(errno.EPERM))
+    return [*program, _end(_ALLOW)]
+
+
+def _unless_bits(index: int, bits: int) -> _Program:
+    return [_load_argument(index), *_when(_IF_ANY_BIT, bits, _refuse(errno.EPERM)), _end(_ALLOW)]
+
+
+def _unless_one_of(index: int, values: Iterable[int]) -> _Program:
+    refusals = [instruction for value in values for instruction in _when(_IF_EQUAL, value, _refuse(errno.EPERM))]
+    return [_load_argument(index), *refusals, _end(_ALLOW)]
+
+
+def _branch(value: int, body: _Program) -> _Program:
+    """Do `body`, which always returns, if what was loaded is `value`."""
+    return [(_IF_EQUAL, 0, len(body), value), *body]
+
+
+def _when(test: int, value: int, then: _Instruction) -> _Program:
+    return [(test, 0, 1, value), then]
+
+
+def _load(offset: int) -> _Instruction:
+    return _LOAD, 0, 0, offset
+
+
+def _load_argument(index: int) -> _Instruction:
+    """The low 32 bits, which are all that the kernel looks at in each call that is inspected here."""
+    return _load(_FIRST_ARGUMENT + 8 * index)
+
+
+def _end(verdict: int) -> _Instruction:
+    return _RETURN, 0, 0, verdict
+
+
+def _refuse(error: int) -> _Instruction:
+    return _end(_ERROR | error)
+
+
+def _assemble(program: _Program) -> bytes:
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)

@@ -1,0 +1,161 @@
+"""Programs that are given a secret and try to have it written where others read: status, Events, logs, files."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import aiohttp
+import orjson
+import structlog
+
+from remit.reconcilers.kube import EVENTS, POLICIES, SECRETS, TASKS
+from remit.telemetry import configure
+
+from .case import Book
+from .conftest import World
+
+BOOK = Book()
+PRELUDE = """
+import base64, json, os, sys, time
+from urllib.parse import quote
+secret = open("/run/secret").read()
+assert secret == os.environ["SECRET"]
+say = lambda text, stream=1: os.write(stream, text.encode())
+"""
+
+
+@contextlib.contextmanager
+def listening(world: World) -> Iterator[io.StringIO]:
+    """What the operator logs, at its most talkative."""
+    root, heard = logging.getLogger(), io.StringIO()
+    before, level, settings = root.handlers[:], root.level, structlog.get_config()
+    configure(format="json", level="debug", stream=heard, redactor=world.redactor)
+    try:
+        yield heard
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        structlog.configure(**settings)
+
+
+def spellings(secret: str) -> set[bytes]:
+    raw = secret.encode()
+    lines = {line.encode() for line in secret.splitlines() if len(line) >= 8}
+    texts = (repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
+    return {raw, base64.b64encode(raw), raw.hex().encode(), *lines, *(text.encode() for text in texts)}
+
+
+def leak(name: str, wants: str, program: str, **spec: object) -> None:
+    """Declares a case: `program` knows `secret`, and says it by `say`."""
+
+    @BOOK.scenario(name, wants=wants, control="redaction of all that Remit writes, by stream and before it is kept")
+    async def play(world: World, folder: Path) -> None:
+        secret = f"k3y-{uuid4().hex}\"'$ %\nsecond-line-{uuid4().hex}\n"
+        written = await everything_written(world, secret, PRELUDE + program, spec)
+        for what, content in written.items():
+            for spelling in spellings(secret):
+                assert spelling not in content, what
+        assert b"canary" in written[TASKS.plural] or spec, "the program never came so far"
+
+
+async def everything_written(world: World, secret: str, program: str, spec: dict[str, object]) -> dict[str, bytes]:
+    about = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault"}}
+    data = {"secret": base64.b64encode(secret.encode()).decode()}
+    await world.kube.create(SECRETS, "default", {**about, "data": data})
+    reference = {"valueFrom": {"secretKeyRef": {"name": "vault", "key": "secret"}}}
+    with listening(world) as heard:
+        async with world.operator(health_port=0) as operator:
+            await world.policy(scripts={"interpreters": ["python3"], "patterns": ["(?s).*"]})
+            name = await world.task(
+                script={"interpreter": "python3", "source": program},
+                env=[{"name": "SECRET", **reference}], privateFiles=[{"path": "/run/secret", **reference}],
+                retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}}, **spec,
+            )  # fmt: skip
+            await world.finished(name)
+            await world.events(name, 1)
+            written = {
+                resource.plural: orjson.dumps(await world.kube.list(resource)) for resource in (TASKS, EVENTS, POLICIES)
+            }
+            async with aiohttp.ClientSession() as session:
+                url = f"http://127.0.0.1:{operator.health.port}/metrics"
+                async with session.get(url) as answer:
+                    assert answer.status == 200
+                    written["metrics"] = await answer.read()
+    written["log"] = heard.getvalue().encode()
+    files = [path for path in world.settings.state_dir.rglob("*") if path.is_file()]
+    assert {"audit.jsonl", "outcome.json"} <= {path.name for path in files}
+    return written | {str(path): await asyncio.to_thread(path.read_bytes) for path in files}
+
+
+_LEAKS: tuple[tuple[str, str, str], ...] = (
+    ("a secret said plainly", "to have it in status and in the kept output", "say(f'canary {secret} canary')"),
+    ("a secret on standard error", "the same by the other stream", "say(f'canary {secret}', 2); sys.exit(3)"),
+    ("a secret in pieces", "to have no write with all of it in it",
+     "for character in secret: say(character)\nsay('canary')"),
+    ("a secret in pieces over time", "to have pieces of it read one by one",
+     "say(secret[:10]); time.sleep(0.3); say(secret[10:]); say('canary')"),
+    ("a secret over the edge of a buffer", "to have it cut by the size of a pipe or a file",
+     "for size in (65536, 1048576): say('x' * (size - 7)); say(secret)\nsay('canary')"),
+    ("a secret over the edge of the tail", "to have its end in status without its beginning",
+     "say('x' * 5000 + secret + 'y' * 4080); say('canary')"),
+    ("a secret in a traceback", "to have it in the message of an error", "say('canary', 2); raise ValueError(secret)"),
+    ("a secret as the exit message", "to have it in status as why the task failed", "say('canary'); sys.exit(secret)"),
+    ("a secret in other spellings", "to write it as programs do that quote and encode",
+     "say('canary ' + ' '.join([repr(secret), json.dumps({'s': secret}), quote(secret, safe=''), secret.encode().hex(),"
+     " base64.b64encode(secret.encode()).decode(), base64.b64encode(f'user:{secret}'.encode()).decode()]))"),
+    ("a line of a secret", "to say a line of a key at a time, with others between",
+     "say('canary\\n' + '\\n--\\n'.join(secret.splitlines()))"),
+    ("a secret among many", "to have it overlooked behind half of it, again and again",
+     "say('canary' + (secret[:-1] + '!') * 50 + secret[:20] * 50 + secret)"),
+)  # fmt: skip
+for _name, _wants, _program in _LEAKS:
+    leak(_name, _wants, _program)
+leak(
+    "a secret in a start that fails",
+    "to have it in the message of the sandbox",
+    "say('never')",
+    workingDir="/nowhere",
+)
+leak(
+    "a secret in a run that is cut off",
+    "to have half of it kept when the time is over",
+    "say('canary ' + secret + secret[:12]); time.sleep(60)",
+    timeoutSeconds=1,
+    terminationGracePeriodSeconds=0,
+)
+
+
+@BOOK.scenario(
+    "the operator's own environment",
+    wants="to have a task see what the operator was started with",
+    control="an environment made from the task alone; nothing of the operator's is inherited",
+)
+async def the_operators_environment(world: World, folder: Path) -> None:
+
+    canary = f"canary-{uuid4().hex}"
+    os.environ["REMIT_HOSTILE_TOKEN"] = canary
+    try:
+        async with world.operator():
+            await world.policy({"executable": "python3"})
+            look = "import os, subprocess; print(dict(os.environ)); print(open('/proc/1/environ').read())"
+            name = await world.task("python3", "-c", look)
+            status = await world.finished(name)
+            written = orjson.dumps([await world.kube.list(resource) for resource in (TASKS, EVENTS)])
+    finally:
+        del os.environ["REMIT_HOSTILE_TOKEN"]
+    assert status["phase"] == "Succeeded", status
+    assert "REMIT_TASK_NAME" in status["output"]["stdoutTail"]
+    assert canary.encode() not in written
+    for path in world.settings.state_dir.rglob("*"):
+        if path.is_file():
+            assert canary.encode() not in await asyncio.to_thread(path.read_bytes), path

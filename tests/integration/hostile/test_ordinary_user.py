@@ -1,0 +1,48 @@
+"""The suite once more, as a user who is nobody."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .portable import Portable, carry, ends, failures
+
+NOBODY = "65534"
+
+
+@pytest.fixture
+def portable() -> Iterator[Portable]:
+    with tempfile.TemporaryDirectory(prefix="remit-hostile-", dir="/var/tmp") as folder:
+        yield carry(Path(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("is run by an ordinary user already")
+    setpriv = shutil.which("setpriv")
+    assert setpriv, "setpriv is part of util-linux"
+    with tempfile.TemporaryDirectory(prefix="remit-nobody-", dir="/var/tmp") as folder:
+        os.chown(folder, int(NOBODY), int(NOBODY))
+        junit = Path(folder) / "junit.xml"
+        become = [setpriv, "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"]
+        done = subprocess.run(
+            [*become, *portable.pytest(junit, f"--basetemp={folder}/tests")],
+            env={**portable.environment, "TMPDIR": folder},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (
+            failures(junit) if junit.exists() else [],
+            done.stdout[-3000:],
+            done.stderr[-2000:],
+        )
+        assert set(ends(junit)) == {"confined"}

@@ -1,0 +1,154 @@
+"""Scheduled tasks, with a clock that the test turns."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from remit.execution.schedule import PARENT_LABEL
+from remit.reconcilers.kube import TASKS, Object
+from remit.reconcilers.operator import Operator
+
+from .conftest import World, truth
+
+
+@dataclass
+class Clock:
+    """Runs with the real one, `ahead` of it."""
+
+    operator: Operator
+    ahead: datetime.timedelta = datetime.timedelta()
+
+    def __call__(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC) + self.ahead
+
+    def turn(self, key: str, **by: float) -> None:
+        self.ahead += datetime.timedelta(**by)
+        self.operator.queue.add(key)
+
+
+def wound(operator: Operator) -> Clock:
+    clock = Clock(operator)
+    operator.tasks.now = clock
+    return clock
+
+
+async def children(world: World) -> list[Object]:
+    return [
+        obj for obj in await world.kube.list(TASKS, "default") if obj["metadata"].get("labels", {}).get(PARENT_LABEL)
+    ]
+
+
+async def scheduled(world: World, *argv: str, **schedule: Any) -> str:
+    name = await world.task(*argv, schedule={"cron": "0 0 1 1 *", **schedule})
+    await world.until(name, lambda status: status.get("phase") == "Scheduled")
+    return name
+
+
+async def a_run(world: World, parent: str, after: str | None = None) -> str:
+    """The name of the run that `parent` tells of, once there is another than `after`."""
+    status = await world.until(
+        parent, lambda status: bool(status.get("lastScheduleTime")) and status["lastScheduleTime"] != after
+    )
+    return str(status["lastScheduleTime"])
+
+
+async def test_a_tick_makes_a_child_that_runs(world: World) -> None:
+    async with world.operator() as operator:
+        clock = wound(operator)
+        await world.policy("echo")
+        name = await scheduled(world, "echo", "tick")
+        status = (await world.get(name))["status"]
+        assert (truth(status, "Reconciling"), truth(status, "Finished")) == ("False", "False")
+        assert "next run at" in status["message"]
+        clock.turn(f"default/{name}", days=366)
+        first = await a_run(world, name)
+        (child,) = await children(world)
+        assert child["metadata"]["name"].startswith(f"{name}-")
+        assert (await world.finished(child["metadata"]["name"]))["output"]["stdoutTail"] == "tick\n"
+        await world.until(name, lambda status: not status.get("active"))
+        clock.turn(f"default/{name}", days=366 * 20)  # away for long
+        await a_run(world, name, after=first)
+        assert len(await children(world)) == 2
+
+
+async def test_an_operator_that_was_killed_before_it_told_runs_the_tick_once(world: World) -> None:
+    async with world.operator() as operator:
+        await world.policy("echo")
+        name = await scheduled(world, "echo", "tick")
+        clock = wound(operator)
+        clock.turn(f"default/{name}", days=366)
+        last = await a_run(world, name)
+        (child,) = await children(world)
+        await world.finished(child["metadata"]["name"])
+    await world.kube.patch(TASKS, "default", name, {"status": {"lastScheduleTime": None}}, subresource="status")
+    async with world.operator() as operator:
+        clock = wound(operator)
+        clock.turn(f"default/{name}", days=366)
+        assert await a_run(world, name) == last
+        assert [obj["metadata"]["uid"] for obj in await children(world)] == [child["metadata"]["uid"]]
+
+
+@pytest.mark.parametrize("policy", ["Forbid", "Replace", "Allow"])
+async def test_a_run_that_has_not_ended(world: World, policy: str) -> None:
+    async with world.operator() as operator:
+        clock = wound(operator)
+        await world.policy("sleep")
+        name = await scheduled(world, "sleep", "60", concurrencyPolicy=policy)
+        clock.turn(f"default/{name}", days=366)
+        first = await a_run(world, name)
+        (child,) = await children(world)
+        await world.until(child["metadata"]["name"], lambda status: status.get("phase") == "Running")
+        clock.turn(f"default/{name}", days=366)
+        await a_run(world, name, after=first)
+        expected = {"Forbid": ["Running"], "Replace": ["Cancelled", "Running"], "Allow": ["Running", "Running"]}[policy]
+        for obj in await children(world):
+            await world.until(obj["metadata"]["name"], lambda status: status.get("phase") in {"Running", "Cancelled"})
+        phases = [obj["status"]["phase"] for obj in await children(world)]
+        assert sorted(phases) == expected
+        if policy == "Forbid":
+            assert any(event["reason"] == "RunSkipped" for event in await world.events(name, 2))
+        await world.edit(name, {"cancel": True})
+        assert (await world.finished(name))["phase"] == "Cancelled"
+        phases = [obj["status"]["phase"] for obj in await children(world)]
+        assert set(phases) == {"Cancelled"}
+
+
+async def test_suspended_and_resumed(world: World) -> None:
+    async with world.operator() as operator:
+        clock = wound(operator)
+        await world.policy("echo")
+        name = await world.task("echo", schedule={"cron": "0 0 1 1 *", "suspend": True})
+        await world.until(name, lambda status: status.get("message") == "suspended: no run is started")
+        clock.turn(f"default/{name}", days=366)
+        await world.edit(name, {"schedule": {"suspend": False}})
+        await a_run(world, name)
+        assert len(await children(world)) == 1  # the latest that was missed
+
+
+async def test_old_runs_go(world: World) -> None:
+    async with world.operator() as operator:
+        clock = wound(operator)
+        await world.policy("echo")
+        name = await scheduled(world, "echo", successfulRunsHistoryLimit=1)
+        last = None
+        for _ in range(3):
+            clock.turn(f"default/{name}", days=366)
+            last = await a_run(world, name, after=last)
+            await world.until(name, lambda status: not status.get("active"))
+        newest = max(obj["metadata"]["name"] for obj in await children(world))
+        for obj in await children(world):
+            if obj["metadata"]["name"] != newest:
+                await world.gone(obj["metadata"]["name"])
+        assert [obj["metadata"]["name"] for obj in await children(world)] == [newest]
+
+
+async def test_a_schedule_that_cannot_be_read(world: World) -> None:
+    async with world.operator():
+        name = await world.task("echo", schedule={"cron": "every day"})
+        status = await world.finished(name)
+    assert (status["phase"], truth(status, "Stalled")) == ("Failed", "True")
+    assert status["message"].startswith("spec.schedule.cron: 'every day' has not five fields")

@@ -1,0 +1,295 @@
+"""The fork server: what it starts has what it was given and nothing else, errors come back, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from remit.backends import ExitReason
+from remit.errors import BackendError
+from remit.sandbox import Execute, ForkServer, Job, ProcessHandle, fork_server
+from remit.sandbox.forkserver import client
+
+PYTHON = "/usr/bin/python3"
+SECONDS = 30
+
+
+@pytest.fixture
+def server() -> Iterator[ForkServer]:
+    own = ForkServer()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def null() -> Iterator[int]:
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    yield descriptor
+    os.close(descriptor)
+
+
+def until(condition) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+def descriptors(pid: int | str = "self") -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def done(server: ForkServer, job: Job) -> client.ForkedProcess:
+    process = server.begin(job)
+    try:
+        process.wait(SECONDS)
+    finally:
+        process.close()
+    return process
+
+
+def output(server: ForkServer, null: int, source: str, **options) -> bytes:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream:
+        process = server.begin(Execute([PYTHON, "-I", "-c", source], (null, write, write), **options))
+        os.close(write)
+        said = stream.read()
+        process.wait(SECONDS)
+        process.close()
+    return said
+
+
+def test_it_has_no_environment_and_no_open_file_of_ours(server, null):
+    secret = os.open("/etc/hostname", os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    try:
+        done(server, Execute(["/usr/bin/true"], (null, null, null)))
+        links = [str(path.readlink()) for path in Path(f"/proc/{server.pid}/fd").iterdir()]
+    finally:
+        os.close(secret)
+    assert "/etc/hostname" not in links
+    assert Path(f"/proc/{server.pid}/environ").read_bytes() == b""
+    assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
+
+
+def test_a_program_has_the_named_descriptors_no_environment_and_the_usual_signals(server, null):
+    extra = os.open("/etc/hostname", os.O_RDONLY)
+    source = """
+import os, re, signal
+print(sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")))
+print(open("/proc/self/environ").read() == "")
+print(re.findall(r"Sig(?:Blk|Ign):\\s*(\\w+)", open("/proc/self/status").read()))
+"""
+    fds, environ, signals = output(server, null, source, pass_fds=[extra]).decode().splitlines()
+    os.close(extra)
+    assert fds == str([0, 1, 2, extra])
+    assert environ == "True"
+    assert signals == str(["0" * 16, f"{1 << 12 | 1 << 24:016x}"])  # PIPE and XFSZ: the inner Python's own
+
+
+def test_descriptors_may_cross(server, null):
+    """Numbers wanted in the child are taken by other descriptors on the way."""
+    pairs = [os.pipe() for _ in range(130)]
+    ends = [end for pair in pairs for end in pair]
+    for number, (_, write) in enumerate(pairs):
+        os.write(write, b"%d" % number)
+    reads = [read for read, _ in pairs]
+    source = f"import os\nprint([int(os.read(fd, 9)) for fd in {reads}] == list(range(130)))"
+    try:
+        assert output(server, null, source, pass_fds=ends) == b"True\n"  # more than one message may carry
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def test_steps_are_taken(server, null):
+    limits = {resource.RLIMIT_NOFILE: 17, resource.RLIMIT_CORE: 0}
+    source = """
+import os, re, resource
+print(resource.getrlimit(resource.RLIMIT_NOFILE), re.findall(r"NoNewPrivs:\\s*(.)", open("/proc/self/status").read()))
+print(os.getresuid(), os.getresgid(), os.getgroups(), re.findall(r"CapPrm:\\s*(.*)", open("/proc/self/status").read()))
+"""
+    steps = [("no_new_privileges",), ("limit", limits)]
+    if os.geteuid() == 0:
+        steps.insert(1, ("become", 54321))
+    first, second = output(server, null, source, steps=steps).decode().splitlines()
+    assert first == "(17, 17) ['1']"
+    if os.geteuid() == 0:
+        assert second == f"{(54321,) * 3} {(54321,) * 3} [] ['{0:016x}']"
+
+
+@pytest.mark.parametrize(
+    ("argv", "steps", "number"),
+    [
+        (["/usr/bin/no-such-program"], [], errno.ENOENT),
+        (["/etc/passwd"], [], errno.EACCES),
+        (["/usr/bin/true", "x" * (4 << 20)], [], errno.E2BIG),
+        (["/usr/bin/true"], [("join_cgroups", ["/no/such/cgroup"], "tasks")], errno.ENOENT),
+        (["/usr/bin/true"], [("limit", {resource.RLIMIT_NOFILE: 1 << 40})], errno.EPERM),
+        (["/usr/bin/true"], [("no such step",)], errno.EIO),
+    ],
+)
+def test_what_fails_before_the_program_is_an_error_with_its_number(server, null, argv, steps, number):
+    if number == errno.EPERM and resource.getrlimit(resource.RLIMIT_NOFILE)[1] == resource.RLIM_INFINITY:
+        pytest.skip("every limit may be set here")
+    with pytest.raises(OSError, match=r".") as failed:
+        done(server, Execute(argv, (null, null, null), steps=steps))
+    assert failed.value.errno == number
+    assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
+
+
+def test_a_server_out_of_descriptors_says_so(server, null):
+    done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    until(lambda: len(psutil.Process(server.pid).children()) == 1)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (descriptors(server.pid) + 2, hard))
+    with pytest.raises(OSError, match="open files"):
+        done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
+
+
+def test_ends_are_told_as_subprocess_tells_them(server, null):
+    assert done(server, Execute(["/usr/bin/false"], (null, null, null))).returncode == 1
+    process = server.begin(Execute(["/usr/bin/sleep", "60"], (null, null, null)))
+    process.wait(SECONDS, start=True)
+    with pytest.raises(TimeoutError):
+        process.wait(0.01)
+    process.kill()
+    process.wait(SECONDS)
+    assert process.returncode == -signal.SIGKILL
+    process.kill()
+    process.close()
+
+
+def test_nobody_waits_so_it_is_killed(server, null):
+    process = server.begin(Execute(["/usr/bin/sleep", "60"], (null, null, null)))
+    process.wait(SECONDS, start=True)
+    with ProcessHandle(process.pid) as handle:
+        process.close()
+        until(lambda: handle.dead)
+
+
+def test_two_hundred_starts_leave_no_descriptor_and_no_zombie(server, null):
+    job = Execute(["/usr/bin/true"], (null, null, null))
+    done(server, job)
+    before = descriptors(), descriptors(server.pid)
+    for number in range(200):
+        if number % 10:
+            done(server, job)
+        else:
+            with pytest.raises(FileNotFoundError):
+                done(server, Execute(["/usr/bin/no-such-program"], (null, null, null)))
+    assert descriptors() == before[0]
+    until(lambda: descriptors(server.pid) == before[1])
+    children = psutil.Process(server.pid).children()
+    assert [child for child in children if child.status() == psutil.STATUS_ZOMBIE] == []
+    assert len(children) <= 1  # the one that waits for the next job
+
+
+def test_orphans_are_collected(server, null):
+    source = "import os\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    os._exit(0)\n"
+    output(server, null, source)
+    until(lambda: len(psutil.Process(server.pid).children()) <= 1)
+
+
+def test_a_spare_child_that_was_killed_is_replaced(server, null):
+    job = Execute(["/usr/bin/true"], (null, null, null))
+    done(server, job)
+    for _ in range(5):
+        until(lambda: psutil.Process(server.pid).children())
+        (spare,) = psutil.Process(server.pid).children()
+        spare.kill()
+        spare.wait(SECONDS)
+        assert done(server, job).returncode == 0
+
+
+def test_ctrl_c_is_not_for_it(server, null):
+    done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(server.pid, number)
+    assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
+    assert os.getsid(server.pid) != os.getsid(0)
+
+
+def test_many_at_once(server, null):
+    jobs = [Execute(["/bin/sh", "-c", f"exit {n}"], (null, null, null)) for n in range(32)]
+    processes = [server.begin(job) for job in jobs]
+    for process in processes:
+        process.wait(SECONDS)
+        process.close()
+    assert [process.returncode for process in processes] == list(range(32))
+
+
+def test_a_server_that_dies_takes_its_processes_along_and_is_replaced(null, monkeypatch):
+    monkeypatch.setattr(client, "_server", None)
+    first = fork_server()
+    assert fork_server() is first
+    process = first.begin(Execute(["/usr/bin/sleep", "60"], (null, null, null)))
+    process.wait(SECONDS, start=True)
+    with ProcessHandle(process.pid) as handle:
+        os.kill(first.pid, signal.SIGKILL)
+        process.wait(SECONDS)
+        assert (process.lost, process.returncode) == (True, None)
+        until(lambda: handle.dead)
+    process.close()
+    until(lambda: not first.alive)
+    second = fork_server()
+    assert second.pid != first.pid
+    assert done(second, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
+    first.close()
+    second.close()
+
+
+async def test_an_attempt_whose_fork_server_dies_is_an_infrastructure_failure(run, monkeypatch):
+    monkeypatch.setattr(client, "_server", None)
+    sink = run.sink()
+    running = asyncio.create_task(run.python("import time; print(1, flush=True); time.sleep(60)", sink=sink))
+    await asyncio.wait_for(sink.seen.wait(), SECONDS)
+    doomed = fork_server()
+    os.kill(doomed.pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match="fork server"):
+        await running
+    outcome, _ = await run("/usr/bin/true")
+    assert outcome.reason is ExitReason.EXITED
+    doomed.close()
+    fork_server().close()
+
+
+OPERATOR = """
+import os, sys
+from remit.sandbox import *
+null = os.open(os.devnull, os.O_RDWR)
+process = fork_server().begin(Execute(["/usr/bin/sleep", "600"], (null, null, null)))
+process.wait(30, start=True)
+print(fork_server().pid, process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_operator_that_is_killed_leaves_nothing(number):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", OPERATOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as operator:
+        started = [int(word) for word in operator.stdout.readline().split()]
+        handles = [ProcessHandle(pid) for pid in started]
+        handles += [ProcessHandle(child.pid) for child in psutil.Process(started[0]).children()]
+        operator.send_signal(number)
+    assert len(handles) >= 2
+    for handle in handles:
+        with handle:
+            assert select.select([handle.descriptor], [], [], SECONDS)[0]

@@ -1,0 +1,203 @@
+"""The filter, executed as the kernel would: so both architectures are tested on either."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import require
+from remit.sandbox.seccomp import MACHINES, compile_filter
+from remit.sandbox.syscalls import INSPECTED, NEWEST, REFUSED, error_of, numbers
+
+AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+ALLOW, KILL = "allow", "kill"
+EPERM, ENOSYS = errno.EPERM, errno.ENOSYS
+NETWORKS = ("none", "restricted", "host")
+LATER = st.integers(NEWEST + 1, 0x3FFFFFFF)
+
+
+def verdict(program: bytes, number: int, *arguments: int, audit: int) -> str | int:
+    """Run classic BPF over a struct seccomp_data."""
+    padded = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+    data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, audit, 0, *(a & (2**64 - 1) for a in padded))
+    code = list(struct.iter_unpack("<HBBI", program))
+    accumulator, at = 0, 0
+    while True:
+        operation, then, otherwise, value = code[at]
+        at += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("<I", data, value)
+        elif operation == 0x54:
+            accumulator &= value
+        elif operation == 0x06:
+            if value >> 16 == 5:
+                return value & 0xFFFF
+            return {0x7FFF0000: ALLOW, 0x80000000: KILL}[value]
+        else:
+            holds = {
+                0x15: accumulator == value,
+                0x25: accumulator > value,
+                0x35: accumulator >= value,
+                0x45: bool(accumulator & value),
+            }[operation]
+            at += then if holds else otherwise
+
+
+@pytest.fixture(params=sorted(MACHINES))
+def machine(request):
+    return request.param
+
+
+@pytest.fixture
+def judge(machine):
+    def judging(name, *arguments, network="none", **options):
+        number = numbers(INSPECTED | REFUSED, machine)[name]
+        return verdict(compile_filter(machine, network, **options), number, *arguments, audit=AUDIT[machine])
+
+    return judging
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_refused_call_gets_its_error(machine, network):
+    program = compile_filter(machine, network)
+    for name, number in numbers(REFUSED, machine).items():
+        assert verdict(program, number, audit=AUDIT[machine]) == error_of(name), name
+
+
+@given(st.integers(0, NEWEST), st.lists(st.integers(0, 2**64 - 1), max_size=6))
+def test_any_other_call_is_allowed(number, arguments):
+    for machine in MACHINES:
+        judged = {*numbers(REFUSED, machine).values(), *numbers(INSPECTED, machine).values()}
+        if number not in judged:
+            assert verdict(compile_filter(machine, "none"), number, *arguments, audit=AUDIT[machine]) == ALLOW
+
+
+@given(LATER)
+def test_calls_that_nobody_has_considered_do_not_exist(number):
+    for machine in MACHINES:
+        assert verdict(compile_filter(machine, "host"), number, audit=AUDIT[machine]) == ENOSYS
+
+
+def test_calls_of_another_architecture_kill(machine):
+    program = compile_filter(machine, "host")
+    i386, arm = 0x40000003, 0x40000028
+    others = {i386, arm, *AUDIT.values()} - {AUDIT[machine]}
+    for audit in others:
+        assert verdict(program, 1, audit=audit) == KILL
+
+
+def test_x32_calls_kill_and_no_call_at_all_does_not(machine):
+    program = compile_filter(machine, "host")
+    assert verdict(program, 0x40000000, audit=AUDIT[machine]) == KILL
+    assert verdict(program, 0x40000000 | 59, audit=AUDIT[machine]) == KILL
+    assert verdict(program, -1, audit=AUDIT[machine]) == ENOSYS
+
+
+@pytest.mark.parametrize("flag", [0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000])
+def test_no_namespace_can_be_made(judge, flag):
+    for name in ("clone", "unshare"):
+        assert judge(name, flag | 17) == EPERM
+        assert judge(name, flag | 1 << 33) == EPERM
+
+
+def test_threads_and_forks_are_allowed(judge):
+    thread = 0x3D0F00  # what pthread_create asks for
+    assert judge("clone", thread) == ALLOW
+    assert judge("clone", 0x1200011) == ALLOW
+    assert judge("unshare", 0x400) == ALLOW
+    assert judge("unshare", 0x80) == EPERM  # a time namespace
+    assert judge("clone", 0x80) == ALLOW  # an odd signal
+
+
+@pytest.mark.parametrize("request_number", [0x5412, 0x541C, 0x5423])
+def test_no_terminal_is_typed_into(judge, request_number):
+    assert judge("ioctl", 0, request_number) == EPERM
+    assert judge("ioctl", 0, request_number | 1 << 32) == EPERM  # the kernel looks at 32 bits
+    assert judge("ioctl", 0, 0x5413) == ALLOW
+
+
+def test_personalities_that_weaken_a_process_are_refused(judge):
+    for harmless in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF):
+        assert judge("personality", harmless) == ALLOW
+    for weakening in (0x40000, 0x400000, 0x100000, 0x40008):  # no randomisation, read implies exec, page zero
+        assert judge("personality", weakening) == EPERM
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_only_the_families_that_were_thought_of_give_sockets(family, kind, protocol):
+    for machine in MACHINES:
+        number = numbers(INSPECTED, machine)["socket"]
+        for network in NETWORKS:
+            inet = family in {2, 10} and kind & 0xF in {1, 2} and protocol in {0, 1, 6, 17, 58}
+            route = family == 16 and protocol == 0 and network != "none"
+            wanted = ALLOW if family == 1 or inet or route else EPERM
+            program = compile_filter(machine, network)
+            assert verdict(program, number, family, kind, protocol, audit=AUDIT[machine]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "protocol", "network", "wanted"),
+    [
+        (socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0, "none", ALLOW),
+        (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "none", ALLOW),
+        (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP, "host", EPERM),
+        (socket.AF_INET, socket.SOCK_STREAM, 262, "host", EPERM),  # MPTCP, for which Landlock's TCP rules do not hold
+        (socket.AF_INET, socket.SOCK_STREAM, 132, "host", EPERM),  # SCTP
+        (socket.AF_NETLINK, socket.SOCK_RAW, 0, "none", EPERM),
+        (socket.AF_NETLINK, socket.SOCK_RAW, 0, "restricted", ALLOW),
+        (socket.AF_NETLINK, socket.SOCK_RAW, 0, "host", ALLOW),
+        (socket.AF_NETLINK, socket.SOCK_RAW, 12, "host", EPERM),  # netfilter
+        (socket.AF_VSOCK, socket.SOCK_STREAM, 0, "host", EPERM),
+        (socket.AF_ALG, socket.SOCK_SEQPACKET, 0, "host", EPERM),
+        (socket.AF_PACKET, socket.SOCK_RAW, 0, "host", EPERM),
+        (socket.AF_UNIX, socket.SOCK_STREAM, 0, "none", ALLOW),
+    ],
+)
+def test_sockets(judge, family, kind, protocol, network, wanted):
+    assert judge("socket", family, kind, protocol, network=network) == wanted
+
+
+def test_without_a_network_of_its_own_only_unix_sockets_remain(judge):
+    for family in range(50):
+        wanted = ALLOW if family == socket.AF_UNIX else EPERM
+        assert judge("socket", family, socket.SOCK_DGRAM, 0, own_network=False) == wanted
+
+
+def test_pairs_are_of_unix_sockets(judge):
+    assert judge("socketpair", socket.AF_UNIX, 1, 0) == ALLOW
+    assert judge("socketpair", 30, 1, 0) == EPERM  # AF_TIPC
+
+
+def test_an_unknown_machine_has_no_filter():
+    with pytest.raises(KeyError):
+        compile_filter("sparc", "none")
+
+
+def test_the_numbers_are_those_of_libseccomp(machine):
+    library = ctypes.util.find_library("seccomp") or "libseccomp.so.2"
+    try:
+        resolve = ctypes.CDLL(library).seccomp_syscall_resolve_name_arch
+    except OSError:
+        require("libseccomp", None, "apt install libseccomp2")
+    for name, number in numbers(INSPECTED | REFUSED, machine).items():
+        known = resolve(ctypes.c_uint32(AUDIT[machine]), name.encode())
+        if known < 0:
+            assert name == "open_tree_attr", f"{name} is not a call of {machine}"  # newer than the library
+        else:
+            assert known == number, name
+
+
+def test_what_a_machine_lacks_is_lacking_in_libseccomp_too():
+    try:
+        resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name_arch
+    except OSError:
+        require("libseccomp", None, "apt install libseccomp2")
+    for name in (INSPECTED | REFUSED).keys() - numbers(INSPECTED | REFUSED, "aarch64").keys():
+        assert resolve(ctypes.c_uint32(AUDIT["aarch64"]), name.encode()) < 0, name
