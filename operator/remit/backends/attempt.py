@@ -61,6 +61,7 @@ class ProcessAttempt:
                 read_only_paths=self._read_only_paths,
                 rlimits=rlimits(limits, controllers=held),
                 system_call_filter=self._plan.system_call_filter,
+                landlock_scopes=self._plan.landlock_scopes,
             )
             stack.callback(launch.close)
             cgroup = None
@@ -97,8 +98,8 @@ class ProcessAttempt:
                     network = await self._door.close()
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
-            if child.lost:
-                raise BackendError("the fork server was killed, and the attempt with it; a new one starts the next")
+            if child.failure:
+                raise child.failure
             if child.sink_failure:
                 raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
             ending = Ending(

@@ -36,7 +36,7 @@ class Child:
         """Start what `job` gives for the descriptors of stdin, stdout and stderr.
 
         Raises:
-            OSError: the kernel refused (E2BIG, EAGAIN, ENOMEM …), or the fork server died.
+            OSError: the kernel refused a process or a descriptor. What is refused to the process comes as `failure`.
         """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
@@ -65,13 +65,13 @@ class Child:
         return self._process.pid
 
     @property
-    def lost(self) -> bool:
-        """The fork server died and took it along: how it ended is not known."""
-        return self._process.lost
+    def failure(self) -> OSError | None:
+        """Why it could not be executed; or that the fork server died and took it along."""
+        return self._process.failure
 
     @property
     def returncode(self) -> int | None:
-        """As subprocess has it: negative is the signal that ended it, None while it runs and if it was lost."""
+        """As subprocess has it: negative is the signal that ended it, None while it runs and if it failed."""
         return self._process.returncode
 
     @property

@@ -75,7 +75,8 @@ async def test_a_program_is_not_steered_by_a_file_in_its_home(world: World) -> N
     "path",
     [
         "relative", "/etc/passwd", "/run", "/run/", "/run//x", "/run/../etc/x", "/run/x/..", "/run/./x", "/run/.",
-        "/run/..", "/run/x/", "/run/a\nb", "/run/a\x1bb", "/runx", "/workspace", "/proc/self/x", "/run/remit/script",
+        "/run/..", "/run/x/", "/run/a\nb",
+        "/run/a\n", "/run/a\x1bb", "/runx", "/workspace", "/proc/self/x", "/run/remit/script",
         "/run/remit", "//run/x", "/dev/shm/x",
     ],
 )  # fmt: skip

@@ -20,10 +20,14 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from remit.sandbox.forkserver.wire import send
+from remit.sandbox.landlock import restrict
+
+TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -116,6 +120,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "become": become,
     "no_new_privileges": no_new_privileges,
     "limit": limit,
+    "restrict": restrict,
 }
 
 
@@ -142,7 +147,21 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
         send(channel, ("result", listener.getsockname()[1]), [listener.fileno()])
 
 
+def try_scopes(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
+    """Enter a Landlock domain with these scopes, and send back whether its parent is then out of its reach."""
+    os.kill(os.getppid(), 0)  # within reach so far
+    restrict(data["scoped"])
+    os.kill(os.getpid(), 0)
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        send(channel, ("result", True))
+    else:
+        send(channel, ("result", False))
+
+
 JOBS: dict[str, Callable[[socket.socket, Sequence[int], dict[str, Any]], None]] = {
     "execute": execute,
     "listen": listen,
+    "try_scopes": try_scopes,
 }
