@@ -27,6 +27,7 @@ from remit.execution.lifecycle import (
     deadline_after,
     deadline_exceeded,
     next_step,
+    waits_since,
 )
 from remit.execution.queue import Claims, Place, Queue, WaitReason
 from remit.execution.runner import AttemptResult, Runner
@@ -146,8 +147,9 @@ class TaskReconciler:
         task = task.model_copy(update={"status": task.status.model_copy(update={"deadline": limit})})
         if limit is not None and self.now() >= limit:
             return await self._finish(task, obj, deadline_exceeded(task))
-        since, seconds = _waits_since(task) or self.now(), self.now().timestamp()
-        place = self.turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since.timestamp(), now=seconds)
+        now = self.now()
+        since = waits_since(task, now).timestamp()
+        place = self.turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since, now=now.timestamp())
         if place is not None:
             return self._in_time(task, await self._wait_for_turn(task, obj, place))
         try:
@@ -224,8 +226,7 @@ class TaskReconciler:
         now = self.now()
         told = self._told.get(task.key)
         told_at = told + datetime.timedelta(seconds=PLACE_IS_FRESH) if told else None
-        since = _waits_since(task) or now
-        due = told_at or since + datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
+        due = told_at or waits_since(task, now) + datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
         if now < due:
             return (due - now).total_seconds()
         status = progress.queued(task, place, now)
@@ -330,10 +331,6 @@ def _exposed(names: list[str]) -> str:
         f"the secret for {', '.join(names)} is shorter than {MIN_LENGTH} bytes, and so is not redacted where the"
         " program prints it; use a longer one"
     )
-
-
-def _waits_since(task: ExecutionTask) -> datetime.datetime | None:
-    return task.status.next_retry_time or task.metadata.creation_timestamp
 
 
 def requester(obj: Object) -> str:
