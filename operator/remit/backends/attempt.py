@@ -73,7 +73,7 @@ class ProcessAttempt:
             job = functools.partial(launch.job, cgroup=cgroup)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
             stack.callback(child.close)
-            stopped, sampler, network = None, None, None
+            stopped, sampler = None, None
             try:
                 launch.begun()
                 if on_started:
@@ -91,11 +91,12 @@ class ProcessAttempt:
                 if stopped:
                     await self._ask_to_end(child, status)
             finally:
-                await _kill(child, status, cgroup)
-                if sampler:
-                    await sampler.stop()
-                if self._door:
-                    network = await self._door.close()
+                try:
+                    await _kill(child, status, cgroup)
+                    if sampler:
+                        await sampler.stop()
+                finally:
+                    network = await self._door.close() if self._door else None
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
             if child.failure:

@@ -34,6 +34,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x1000_0000
 _CLONE_NEWNET = 0x4000_0000
+_IP_FREEBIND = 15
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
@@ -136,12 +137,17 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
     """Send back a TCP socket that listens on 127.0.0.1:`port` in the network namespace of the process `pid`.
 
     Only a single-threaded process may enter the user namespace that owns it, without which an ordinary user may not.
+    Whoever owns a user namespace has every right in it; root without CAP_SYS_ADMIN has none, so it becomes the owner.
     """
+    owner = os.stat(f"/proc/{data['pid']}").st_uid  # noqa: PTH116  # pathlib would be copied by every fork
+    if os.geteuid() == 0 and owner != 0:
+        become(owner)
     network = os.open(f"/proc/{data['pid']}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     call("setns", call("ioctl", network, _NS_GET_USERNS), _CLONE_NEWUSER)
     call("setns", network, _CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # its loopback interface may not be up yet
         listener.bind(("127.0.0.1", data["port"]))
         listener.listen(data["backlog"])
         send(channel, ("result", listener.getsockname()[1]), [listener.fileno()])
