@@ -21,7 +21,7 @@ import select
 import signal
 import socket
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with_parent, keep_only, place, reset_signals
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
 from remit.sandbox.forkserver.wire import receive, send
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -146,6 +146,7 @@ class _Server:
             return child
 
     def _fork(self) -> _Child:
+        server = os.getpid()
         trouble, write = os.pipe2(os.O_CLOEXEC)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -157,7 +158,7 @@ class _Server:
                 os.close(write)
                 raise
             if pid == 0:
-                _child(theirs, write)
+                _child(server, theirs, write)
             os.close(write)
         return _Child(pid, ours, trouble)
 
@@ -210,12 +211,12 @@ class _Server:
             self._poller.unregister(descriptor)
 
 
-def _child(hand: socket.socket, trouble: int) -> None:
+def _child(server: int, hand: socket.socket, trouble: int) -> None:
     """Wait for a job, do it and end. Never returns."""
     try:
         signal.set_wakeup_fd(-1)
         reset_signals()
-        die_with_parent()
+        die_with(server)
         keep_only([0, 1, 2, hand.fileno(), trouble])
         order = receive(hand)
         if order is None:
