@@ -1,17 +1,28 @@
 """The error family. Everything Remit raises on purpose is a `RemitError`.
 
     RemitError
-    ├── InvalidInput          what the user wrote cannot be right; `field` says where
-    ├── PolicyDenied          no policy allows it, or one forbids it; never retried
-    ├── SandboxUnavailable    this host cannot give a confinement layer that is required; never a silent downgrade
-    ├── AuditUnavailable      the audit trail cannot be written, so nothing may be decided or run; retryable
-    ├── BackendError          the place where work runs failed, not the work; retryable
-    └── ApiError              an API server refused a request; `status` is the HTTP code
+    ├── InvalidInput            what the user wrote cannot be right; `field` says where
+    ├── ExecutionError          an execution was refused or came to no result; `result` holds what is known of it
+    │   ├── SecurityError       it must not run (also called SecurityException)
+    │   │   ├── PolicyDenied        no policy allows it, or one forbids it; never retried
+    │   │   └── SandboxUnavailable  this host cannot give a confinement layer that is required; never a silent downgrade
+    │   ├── TimeoutError        it took longer than it may, was killed; also a builtin TimeoutError (TimeoutException)
+    │   ├── ResourceError       it asks for more than a policy gives, or the host has no more to give
+    │   ├── ExecutionCancelled  somebody cancelled it, and nothing of it is alive
+    │   ├── BackendError        the place where work runs failed, not the work; retryable
+    │   └── AuditUnavailable    the audit trail cannot be written, so nothing may be decided or run; retryable
+    ├── DeploymentError         a release cannot be made, or failed
+    ├── NotSupported            this version of Remit does not do that
+    └── ApiError                an API server refused a request; `status` is the HTTP code
 
-Every message says what was wrong, where, and what to do about it: it is shown to users as it is.
+A program that exits with another code than 0 is not an error: it is a result. Every message says what was wrong, where,
+and what to do about it: it is shown to users as it is.
 """
 
 from __future__ import annotations
+
+import builtins
+from typing import Any
 
 
 class RemitError(Exception):
@@ -28,24 +39,76 @@ class InvalidInput(RemitError):
         self.field = field
 
 
-class PolicyDenied(RemitError):
+class ExecutionError(RemitError):
+    """An execution was refused, or came to no result of its own.
+
+    `result` is how far it came, as an `ExecutionResult` with its output so far; None where it never was one. (It is not
+    typed so, because errors are for rooms that know nothing of tasks, too.)
+    """
+
+    def __init__(self, message: str, *, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class SecurityError(ExecutionError):
+    """It must not run. `policy` and `rule` decided, where one did; `reason` is a stable CamelCase word."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        policy: str = "",
+        rule: str = "",
+        reason: str = "",
+        result: Any = None,
+    ) -> None:
+        super().__init__(message, result=result)
+        self.policy = policy
+        self.rule = rule
+        self.reason = reason
+
+
+class PolicyDenied(SecurityError):
     """No policy allows the operation, or one denies it."""
 
 
-class SandboxUnavailable(RemitError):
+class SandboxUnavailable(SecurityError):
     """A confinement layer that is required cannot be given by this host."""
 
 
-class AuditUnavailable(RemitError):
+class TimeoutError(ExecutionError, builtins.TimeoutError):
+    """It took longer than it may. Nothing of it is alive."""
+
+    retryable = True
+
+
+class ResourceError(ExecutionError):
+    """It asks for more than a policy gives, or the host has no more to give."""
+
+
+class ExecutionCancelled(ExecutionError):
+    """Somebody cancelled it. Nothing of it is alive."""
+
+
+class BackendError(ExecutionError):
+    """The place where work runs failed, not the work itself."""
+
+    retryable = True
+
+
+class AuditUnavailable(ExecutionError):
     """The audit trail cannot be written. What cannot be recorded must not happen."""
 
     retryable = True
 
 
-class BackendError(RemitError):
-    """The place where work runs failed, not the work itself."""
+class DeploymentError(RemitError):
+    """A release cannot be made, or failed."""
 
-    retryable = True
+
+class NotSupported(RemitError):
+    """This version of Remit does not do that."""
 
 
 class ApiError(RemitError):

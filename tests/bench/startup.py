@@ -15,13 +15,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from bench.figures import Figures, milliseconds, percentile, ratio
 from remit.backends import AttemptRequest, Command, ProcessBackend, Stream
-from remit.sandbox import Confinement, Limits, probe_host
+from remit.sandbox import (
+    AttemptCgroup,
+    CgroupTree,
+    Confinement,
+    Execute,
+    Host,
+    Limits,
+    fork_server,
+    probe_host,
+    rlimits,
+)
 from remit.sandbox.bubblewrap import walls
 from remit.sandbox.filesystem import private_mounts, sealing, system_mounts
-from remit.sandbox.model import Host
+from remit.sandbox.rlimits import RESOURCES
 
+LIMITS = Limits(memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20)
+ALL = frozenset({"memory", "pids"})
 RUNS = 300
 AT_ONCE = 8
 DOCKER_RUNS = 20
@@ -45,9 +59,10 @@ async def measure() -> Figures:
     contestants: dict[str, Callable[[], Awaitable[None]]] = {
         "posix_spawn": lambda: spawn([TRUE]),
         BARE: lambda: spawn(bare),
-        "Remit's runner": lambda: attempt(backend),
+        **layers(host, bare),
+        "all, and the rest of Remit's runner": lambda: attempt(backend),
     }
-    note = "The first three in turns, so that a busy machine is unfair to none of them."
+    note = "These in turns, so that a busy machine is unfair to none of them."
     samples = await in_turns(contestants, RUNS)
     samples[f"Remit's runner, {AT_ONCE} at once"] = await together(lambda: attempt(backend), RUNS, AT_ONCE)
     if image := docker_image():
@@ -101,8 +116,11 @@ async def together(work: Callable[[], Awaitable[None]], runs: int, at_once: int)
 
 
 def _cpu() -> float:
+    """Of this process and its children, and of the fork server and its."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    server = psutil.Process(fork_server().pid).cpu_times()
+    forked = server.user + server.system + server.children_user + server.children_system
+    return forked + sum(each.ru_utime + each.ru_stime for each in used)
 
 
 async def spawn(argv: Sequence[str]) -> None:
@@ -122,11 +140,42 @@ def bare_bubblewrap(host: Host) -> list[str]:
     return [host.bubblewrap.path, *walls("none"), *mounts, "--", TRUE]
 
 
+def layers(host: Host, bare: Sequence[str]) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Bare bubblewrap with one layer after the other added to those before it."""
+    named: dict[str, Callable[[], Awaitable[None]]] = {}
+    steps: list[tuple[object, ...]] = [("no_new_privileges",)]
+    if host.bubblewrap and (identities := host.bubblewrap.identities):
+        steps.append(("become", identities.uid(0)))
+    forked = tuple(steps)
+    named["+ fork server, and a user of its own"] = lambda: fork(bare, forked)
+    limited = (*forked, ("limit", {RESOURCES[name]: value for name, value in rlimits(LIMITS, controllers=ALL).items()}))
+    named["+ rlimits"] = lambda: fork(bare, limited)
+    if host.cgroups:
+        named["+ cgroup"] = lambda: fork(bare, limited, host.cgroups)
+    return named
+
+
+async def fork(argv: Sequence[str], steps: Sequence[tuple[object, ...]], tree: CgroupTree | None = None) -> None:
+    """By the fork server, in a cgroup if there is a `tree` for one."""
+    cgroup = AttemptCgroup.create(tree, f"bench-{next(_ids)}", LIMITS) if tree else None
+    quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    joining = [cgroup.joining()] if cgroup else []
+    process = fork_server().begin(Execute(argv, (quiet, quiet, quiet), steps=[*joining, *steps]))
+    os.close(quiet)
+    process.wait(60)
+    process.close()
+    if cgroup:
+        cgroup.usage()
+        cgroup.remove()
+    if process.returncode:
+        raise RuntimeError(f"{argv[0]} failed with exit code {process.returncode}")
+
+
 async def attempt(backend: ProcessBackend) -> None:
     request = AttemptRequest(
         id=f"bench-{next(_ids)}",
         command=Command((TRUE,), TRUE),
-        confinement=Confinement(limits=Limits(memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20)),
+        confinement=Confinement(limits=LIMITS),
         timeout_seconds=60,
     )
     outcome = await backend.run(request, Silence(), cancel=asyncio.Event())

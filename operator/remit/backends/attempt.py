@@ -61,6 +61,7 @@ class ProcessAttempt:
                 read_only_paths=self._read_only_paths,
                 rlimits=rlimits(limits, controllers=held),
                 system_call_filter=self._plan.system_call_filter,
+                landlock_scopes=self._plan.landlock_scopes,
             )
             stack.callback(launch.close)
             cgroup = None
@@ -72,7 +73,7 @@ class ProcessAttempt:
             job = functools.partial(launch.job, cgroup=cgroup)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
             stack.callback(child.close)
-            stopped, sampler, network = None, None, None
+            stopped, sampler = None, None
             try:
                 launch.begun()
                 if on_started:
@@ -90,15 +91,16 @@ class ProcessAttempt:
                 if stopped:
                     await self._ask_to_end(child, status)
             finally:
-                await _kill(child, status, cgroup)
-                if sampler:
-                    await sampler.stop()
-                if self._door:
-                    network = await self._door.close()
+                try:
+                    await _kill(child, status, cgroup)
+                    if sampler:
+                        await sampler.stop()
+                finally:
+                    network = await self._door.close() if self._door else None
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
-            if child.lost:
-                raise BackendError("the fork server was killed, and the attempt with it; a new one starts the next")
+            if child.failure:
+                raise child.failure
             if child.sink_failure:
                 raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
             ending = Ending(

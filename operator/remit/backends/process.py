@@ -55,7 +55,7 @@ class ProcessBackend:
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
-            raise BackendError(f"the process backend could not start an attempt: {error}") from error
+            raise BackendError(f"the process backend could not run an attempt: {error}") from error
 
     def _door(self, request: AttemptRequest) -> Door | None:
         if request.confinement.network != "restricted":

@@ -10,7 +10,6 @@ from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
-from remit.execution.gates import OPERATOR
 from remit.execution.lifecycle import Finish
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
@@ -60,6 +59,15 @@ class PolicySet:
     def ceilings_for(self, namespace: str) -> Sequence[CompiledPolicy]:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
 
+    def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
+        """The rates that the task's last start counted for: of the policy named in status, and of ceilings."""
+        namespace, decided = task.metadata.namespace, task.status.policy
+        own = f"{namespace}/{decided.name}" if decided is not None else ""
+        chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
+        ceilings = [policy for policy in self.ceilings_for(namespace) if policy.selects(task.metadata.labels)]
+        binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
+        return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -89,7 +97,6 @@ class Admission:
     """Puts policy, operation and limits together. Reads the disk only to look programs up."""
 
     search_path: Sequence[str] = SEARCH_PATH
-    max_concurrent: int = 32
     defaults: Limits = field(default_factory=Limits)
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
@@ -122,13 +129,6 @@ class Admission:
             rates=decision.rates,
             egress=decision.egress,
         )
-
-    def capacities(self, admitted: Admitted) -> dict[str, int]:
-        """The gates that it has to pass, and how many each lets in."""
-        own = {
-            f"policy {claim.policy}": claim.spec.max_concurrent for claim in admitted.rates if claim.spec.max_concurrent
-        }
-        return {OPERATOR: self.max_concurrent, **own}
 
     def attempt(
         self,

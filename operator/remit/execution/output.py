@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -20,6 +21,8 @@ from remit.telemetry import Redactor
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+Listener = Callable[[Stream, bytes], None]
+"""Told of everything that is said, secrets taken out, as it comes. It must not block."""
 _RING = 4
 """Segments of the end that are kept besides the one being written."""
 
@@ -86,8 +89,15 @@ class OutputWriter:
     """Takes a run's output as it comes, takes secrets out, and keeps it. An `OutputSink` for the backends."""
 
     def __init__(
-        self, directory: Path, *, max_bytes: int, tail_bytes: int, secrets: frozenset[str] = frozenset()
+        self,
+        directory: Path,
+        *,
+        max_bytes: int,
+        tail_bytes: int,
+        secrets: frozenset[str] = frozenset(),
+        listener: Listener | None = None,
     ) -> None:
+        self._listener = listener
         self._tail_bytes = tail_bytes
         self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
         self._redact = {name: Redactor(secrets).stream() for name in STREAMS} if secrets else {}
@@ -108,6 +118,8 @@ class OutputWriter:
     def _put(self, stream: Stream, chunk: bytes) -> None:
         self._hash[stream].update(chunk)
         self._kept[stream].write(chunk, self._tail_bytes)
+        if self._listener and chunk:
+            self._listener(stream, chunk)
 
     def close(self) -> OutputStatus:
         """Ends the writing and gives what status says of it."""

@@ -22,7 +22,7 @@ from remit.api.executiontask import AttemptStatus, NetworkStatus, OutputStatus, 
 from remit.backends import AttemptRequest, Backend, ExitReason, Handle, NetworkUse, Outcome
 from remit.errors import RemitError, SandboxUnavailable
 from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
-from remit.execution.output import OutputWriter, recovered
+from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import perform
 from remit.execution.store import Run, RunStore
 from remit.operations.base import Performer, Work
@@ -44,6 +44,8 @@ class Attempt:
     tail_bytes: int
     secrets: frozenset[str] = frozenset()
     operation: str = "command"
+    listener: Listener | None = None
+    """Told of its output as it comes."""
 
 
 class AttemptResult(BaseModel):
@@ -179,6 +181,7 @@ class Runner:
             max_bytes=attempt.max_output_bytes,
             tail_bytes=attempt.tail_bytes,
             secrets=attempt.secrets,
+            listener=attempt.listener,
         )
         result = await self._result(attempt, run, writer, cancel)
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:

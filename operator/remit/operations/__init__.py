@@ -7,12 +7,20 @@ from pathlib import Path
 
 from remit.operations.base import Performer, Work
 from remit.operations.failure import OperationFailed
-from remit.operations.file import FilePerformer
-from remit.operations.http import HttpPerformer
 
 __all__ = ["OperationFailed", "Performer", "Work", "performers"]
 
 
 def performers(*, protected: Sequence[Path] = ()) -> Mapping[str, Performer]:
     """What performs each of the operations that no backend runs. `protected` are the operator's own directories."""
-    return {"file": FilePerformer(protected), "http": HttpPerformer()}
+    # The drivers take long to import, and who only asks policy does not need them.
+    from remit.operations.database import PostgresPerformer, RedisPerformer
+    from remit.operations.file import FilePerformer
+    from remit.operations.http import HttpPerformer
+
+    return {
+        "file": FilePerformer(protected),
+        "http": HttpPerformer(),
+        "postgres": PostgresPerformer(),
+        "redis": RedisPerformer(),
+    }

@@ -20,6 +20,7 @@ Host = str | Address
 
 MAX_NAME: Final = 253
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -33,6 +34,21 @@ class Destination:
 
     host: Host
     port: int
+
+    @classmethod
+    def parse(cls, text: str, default_port: int | None = None) -> Destination:
+        """From `host:port`, an IPv6 address in brackets. Raises `BadHost`."""
+        host, colon, port = text.rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = text, ""
+        if ":" in host and not host.startswith("["):
+            raise BadHost(f"{text[:80]!r}: an IPv6 address stands in brackets, before the port")
+        if port and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
+            raise BadHost(f"{port[:80]!r} is not a port")
+        number = int(port) if port else default_port
+        if number is None:
+            raise BadHost(f"{text[:80]!r} has no port; write host:port")
+        return cls(canonical_host(host), number)
 
     def __str__(self) -> str:
         return (

@@ -21,6 +21,8 @@ from remit.errors import InvalidInput
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.decide import Decision, decide
+from remit.policy.egress import Forbidden, permits
+from remit.policy.hosts import BadHost, Destination
 from remit.policy.limits import asked_for
 from remit.policy.match import Command
 from remit.policy.request import Request, argv_of
@@ -37,6 +39,10 @@ class Expectation(SpecModel):
     rule: str | None = None
     audited: bool | None = None
     """Whether a would-be denial of an Audit policy is recorded."""
+    reaches: list[str] = Field(default_factory=list)
+    """With `network: restricted`: destinations, such as `api.example.com:443`, that must be allowed."""
+    refuses: list[str] = Field(default_factory=list)
+    """Destinations that must not be."""
 
 
 class Case(SpecModel):
@@ -146,12 +152,28 @@ def _mismatches(expected: Expectation, decision: Decision) -> list[str]:
         "rule": decision.rule,
         "audited": bool(decision.audited),
     }
-    wanted = expected.model_dump(exclude_none=True)
+    wanted = expected.model_dump(exclude_none=True, exclude={"reaches", "refuses"})
     return [
-        f"{name} should be {value}, is {found[name] or 'none'}"
-        for name, value in wanted.items()
-        if found[name] != value
+        *(
+            f"{name} should be {value}, is {found[name] or 'none'}"
+            for name, value in wanted.items()
+            if found[name] != value
+        ),
+        *(f"should be reached: {why}" for text in expected.reaches if (why := _in_the_way(text, decision))),
+        *(f"{text} should be refused, is allowed" for text in expected.refuses if not _in_the_way(text, decision)),
     ]
+
+
+def _in_the_way(text: str, decision: Decision) -> str | None:
+    """Why `text` cannot be reached, as far as it can be told without resolving a name."""
+    try:
+        destination = Destination.parse(text, default_port=443)
+    except BadHost as error:
+        raise InvalidInput(str(error), field="expect") from None
+    permit = permits(destination, decision.egress)
+    if isinstance(permit, Forbidden):
+        return permit.message
+    return None if isinstance(destination.host, str) else permit.screen([destination.host])[1]
 
 
 def _usual_path(program: str) -> str:

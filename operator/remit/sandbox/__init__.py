@@ -16,13 +16,13 @@ from remit.sandbox.model import (
     Network,
     Plan,
 )
-from remit.sandbox.netns import listener_inside
-from remit.sandbox.planning import plan
+from remit.sandbox.planning import NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import ProcessHandle, boot_id, start_time
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
+    "NOT_ENFORCED",
     "Ability",
     "AttemptCgroup",
     "Bubblewrap",
@@ -45,7 +45,6 @@ __all__ = [
     "boot_id",
     "fork_server",
     "kill_cgroups",
-    "listener_inside",
     "plan",
     "probe_host",
     "remove_cgroups",

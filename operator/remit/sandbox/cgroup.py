@@ -98,8 +98,8 @@ class AttemptCgroup:
         )
 
     def kill(self) -> None:
-        """KILL every process inside, now."""
-        kill_cgroups(self.paths)
+        """KILL every process inside, now. They joined in the order of `paths`: who is in any is in the first."""
+        kill_cgroups(self.paths[:1])
 
     def remove(self) -> None:
         """Remove the folders; one that still holds a dying process is left to the sweep at the next start."""

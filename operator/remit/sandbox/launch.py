@@ -43,8 +43,9 @@ class Launch:
         read_only_paths: Sequence[str],
         rlimits: Mapping[str, int],
         system_call_filter: bytes | None = None,
+        landlock_scopes: int = 0,
     ) -> None:
-        """`rlimits` as `remit.sandbox.rlimits` gives them, `system_call_filter` as a plan has it.
+        """`rlimits` as `remit.sandbox.rlimits` gives them, the last two as a plan has them.
 
         Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
         """
@@ -71,6 +72,8 @@ class Launch:
         if bubblewrap.identities:
             self._steps.append(("become", bubblewrap.identities.uid(next(_slots))))
         self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
+        if landlock_scopes:
+            self._steps.append(("restrict", landlock_scopes))
         self.pass_fds = (
             *(placed.values()),
             *(private_fd, go_read, status_write),

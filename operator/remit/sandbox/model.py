@@ -108,6 +108,8 @@ class Host:
     cgroups: CgroupTree | None
     machine: str
     """As uname(2) names the architecture."""
+    landlock_scopes: int = 0
+    """The scopes that a Landlock domain can have here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +126,4 @@ class Plan:
     missing: tuple[Layer, ...]
     enforced_by: Mapping[str, str]
     system_call_filter: bytes | None = None
+    landlock_scopes: int = 0

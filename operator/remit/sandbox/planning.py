@@ -31,6 +31,7 @@ def plan(confinement: Confinement, host: Host) -> Plan:
         missing=tuple(layer for layer in Layer if layer not in in_force),
         enforced_by=_enforcement(confinement, host.cgroups if Layer.CGROUP in in_force else None),
         system_call_filter=compile_filter(host.machine, confinement.network) if Layer.SECCOMP in in_force else None,
+        landlock_scopes=host.landlock_scopes if Layer.LANDLOCK in in_force else 0,
     )
 
 

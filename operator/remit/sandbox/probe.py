@@ -19,8 +19,9 @@ from pathlib import Path
 from remit.sandbox.bubblewrap import candidates
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.cgrouptree import find_cgroups
-from remit.sandbox.forkserver import fork_server
+from remit.sandbox.forkserver import TryScopes, fork_server
 from remit.sandbox.identity import find_identities, reachable
+from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes
 from remit.sandbox.launch import Launch
 from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
 from remit.sandbox.seccomp import MACHINES, compile_filter
@@ -37,9 +38,9 @@ _CGROUP_REMEDY = (
     "Run as root, or in a delegated cgroup: systemd-run --user --scope -p Delegate=yes remit up, "
     "or Delegate=yes in the operator's unit"
 )
-_SECCOMP_REMEDY = (
-    "Use a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64, and see that bubblewrap works: the filter is its"
-)
+_SECCOMP_REMEDY = "Use a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64"
+_FIRST_REMEDY = "Get namespaces first: this layer is put around what runs in them"
+_LANDLOCK_REMEDY = "Use Linux 6.12 or later, with landlock in the list of its lsm= boot parameter"
 _TIMEOUT_SECONDS = 10.0
 _MOST_SAID = 4096
 
@@ -49,14 +50,15 @@ def probe_host() -> Host:
     """Try every layer once. Takes some tens of milliseconds; later calls return the same answer."""
     bubblewrap, seen = _probe_bubblewrap()
     cgroups, counted = _probe_cgroups(bubblewrap)
+    abi = abi_version()
     abilities = (
         Ability(Layer.NAMESPACES, bubblewrap is not None, seen, "" if bubblewrap else _NAMESPACES_REMEDY),
         _probe_seccomp(bubblewrap),
-        Ability(Layer.LANDLOCK, False, "not offered by this version", "It comes with a later release"),
+        _probe_landlock(abi, bubblewrap),
         Ability(Layer.CGROUP, cgroups is not None, counted, "" if cgroups else _CGROUP_REMEDY),
         _probe_rlimits(),
     )
-    return Host({ability.layer: ability for ability in abilities}, bubblewrap, cgroups, platform.machine())
+    return Host({ability.layer: ability for ability in abilities}, bubblewrap, cgroups, platform.machine(), scopes(abi))
 
 
 def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:
@@ -126,7 +128,7 @@ def _probe_seccomp(bubblewrap: Bubblewrap | None) -> Ability:
         else "nothing can be run to try it"
     )
     if problem:
-        return Ability(Layer.SECCOMP, False, problem, _SECCOMP_REMEDY)
+        return Ability(Layer.SECCOMP, False, problem, _SECCOMP_REMEDY if bubblewrap else _FIRST_REMEDY)
     return Ability(Layer.SECCOMP, True, f"{len(REFUSED)} system calls refused, newer ones than Linux 6.17's hidden")
 
 
@@ -145,6 +147,36 @@ def _filters(bubblewrap: Bubblewrap, system_call_filter: bytes) -> str:
     return ""
 
 
+def _probe_landlock(abi: int, bubblewrap: Bubblewrap | None) -> Ability:
+    """The domain must keep a process from its parent, and bubblewrap must still be able to build its walls in it."""
+    problem = ""
+    if abi < SCOPES_ABI:
+        problem = f"ABI {abi} has no scopes" if abi else "the kernel does not offer it"
+    elif bubblewrap is None:
+        problem = f"ABI {abi}, but nothing can be run in it"
+    else:
+        try:
+            if not _keeps_apart(scopes(abi)):
+                problem = f"ABI {abi}, but a process could signal one outside its domain"
+            elif _run(bubblewrap, "true", landlock_scopes=scopes(abi)).returncode != 0:
+                problem = f"ABI {abi}, but bubblewrap does not work in a domain"
+        except OSError as error:
+            problem = str(error)
+    if problem:
+        remedy = _FIRST_REMEDY if abi >= SCOPES_ABI and bubblewrap is None else _LANDLOCK_REMEDY
+        return Ability(Layer.LANDLOCK, False, problem, remedy)
+    return Ability(Layer.LANDLOCK, True, f"ABI {abi}: no abstract socket, no signal outside; files by namespaces")
+
+
+def _keeps_apart(scoped: int) -> bool:
+    process = fork_server().begin(TryScopes(scoped))
+    try:
+        process.wait(_TIMEOUT_SECONDS)
+        return process.result is True
+    finally:
+        process.close()
+
+
 def _probe_rlimits() -> Ability:
     detail = "CORE, NOFILE and FSIZE always; AS (of each process) and NPROC where no cgroup is"
     try:
@@ -160,6 +192,7 @@ def _run(
     tree: CgroupTree | None = None,
     limits: Limits | None = None,
     system_call_filter: bytes | None = None,
+    landlock_scopes: int = 0,
 ) -> subprocess.CompletedProcess[bytes]:
     executable = shutil.which(argv[0], path=_PATH)
     if executable is None:
@@ -176,6 +209,7 @@ def _run(
         read_only_paths=(),
         rlimits={},
         system_call_filter=system_call_filter,
+        landlock_scopes=landlock_scopes,
     )
     cgroup = AttemptCgroup.create(tree, "probe", limits or Limits()) if tree else None
     with contextlib.ExitStack() as stack:

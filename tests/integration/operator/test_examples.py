@@ -26,6 +26,12 @@ ENDINGS: dict[str, dict[str, Ending]] = {
             s["output"]["stdoutTail"].splitlines() == ["good morning", "everyone", "green", "[redacted]"]
         )
     },
+    "06-egress": {
+        "download": lambda s: (
+            s["phase"] == "Failed"
+            and "policy default/example-egress names example.org" in s["attempts"][0]["network"]["lastDenied"]
+        )
+    },
     "05-limits": {
         "greedy": lambda s: (
             s["error"]["category"] == "Resources" if "cgroup" in s["sandbox"]["layers"] else s["phase"] != "Succeeded"

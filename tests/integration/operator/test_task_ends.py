@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from remit.errors import ApiError
 from remit.reconcilers.kube import POLICIES, TASKS
+from remit.sandbox import Ability, Layer, probe_host
 from remit.telemetry import verify
 
 from .conftest import World, truth
@@ -203,9 +205,8 @@ async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: Wor
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"http": {"url": "https://example.com"}}, "does not perform http"),
+        ({"container": {"action": "list"}}, "does not perform container"),
         ({"command": {"argv": ["echo"]}, "backend": "docker", "image": "x"}, "no backend docker"),
-        ({"command": {"argv": ["echo"]}, "schedule": {"cron": "* * * * *"}}, "by the clock"),
         ({"command": {"line": "echo 'open"}}, "cannot be split"),
         ({"command": {"line": "echo a | rm -rf /"}}, "no shell reads the line"),
     ],
@@ -218,12 +219,16 @@ async def test_what_cannot_be_done_is_refused_in_words(world: World, spec: dict[
     assert words in status["message"]
 
 
-async def test_a_required_layer_that_is_missing_refuses_the_run(world: World) -> None:
+async def test_a_required_layer_that_is_missing_refuses_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = probe_host()
+    lacking = Ability(Layer.LANDLOCK, False, "the kernel does not offer it", "Use a newer one")
+    without = replace(host, abilities={**host.abilities, Layer.LANDLOCK: lacking})
+    monkeypatch.setattr("remit.reconcilers.operator.probe_host", lambda: without)
     async with world.operator():
         await world.policy("echo", sandbox={"require": ["landlock"]})
         status = await world.finished(await world.task("echo", "hello"))
     assert (status["phase"], status["error"]["category"]) == ("Failed", "Sandbox")
-    assert "landlock" in status["message"]
+    assert "landlock: the kernel does not offer it. Use a newer one" in status["message"]
     assert "output" not in status or "stdoutTail" not in status["output"]
 
 

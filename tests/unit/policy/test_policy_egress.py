@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import allowing, policy, request
+from remit.errors import InvalidInput
 from remit.policy import Destination, Egress, Forbidden, Permit, canonical_host, decide, permits
 from remit.policy.addresses import METADATA, admitted, special_kind
+from remit.policy.testing import Case, run_case
 
 PUBLIC = ipaddress.ip_address("93.184.215.14")
 
@@ -186,3 +188,22 @@ def test_a_ceiling_that_does_not_list_the_network_stands_in_the_way() -> None:
     decided = decide(request("true", network="restricted"), [own], [allowing(".*", namespace="system")])
     assert not decided.allowed
     assert "spec.networks" in decided.message
+
+
+def test_a_policy_test_says_what_is_reached() -> None:
+    own = allowing("true", networks=["restricted"], egress={"allow": [{"hosts": ["*.a.test", "10.0.0.1", "*"]}]})
+    case = {
+        "line": "true",
+        "namespace": "data",
+        "network": "restricted",
+        "expect": {"decision": "Allowed", "reaches": ["b.a.test", "10.0.0.1"], "refuses": ["b.a.test:22", "127.0.0.1"]},
+    }
+    assert run_case(Case.model_validate(case), [own], "system").mismatches == ()
+    case["expect"] = {"decision": "Allowed", "reaches": ["b.a.test:22"], "refuses": ["b.a.test"]}
+    assert run_case(Case.model_validate(case), [own], "system").mismatches == (
+        "should be reached: port 22 of b.a.test is not in spec.egress.allow[0].ports of policy data/p",
+        "b.a.test should be refused, is allowed",
+    )
+    case["expect"] = {"decision": "Allowed", "reaches": ["https://b.a.test"]}
+    with pytest.raises(InvalidInput, match="not a port"):
+        run_case(Case.model_validate(case), [own], "system")

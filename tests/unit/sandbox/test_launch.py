@@ -52,6 +52,12 @@ def test_a_filter_travels_by_its_descriptor():
     assert "--seccomp" not in unfiltered.argv
 
 
+def test_a_landlock_domain_is_entered_before_bubblewrap_starts():
+    launch = Launch(PLAIN, **OPTIONS, landlock_scopes=3)
+    launch.close()
+    assert launch.job((0, 1, 2), None).steps[-1] == ("restrict", 3)
+
+
 def test_only_a_host_network_is_shared():
     assert set(walls("none")) - set(walls("host")) == {"--unshare-net"}
 

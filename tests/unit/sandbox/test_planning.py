@@ -23,6 +23,7 @@ def host(*available: Layer, controllers: tuple[str, ...] = ("memory", "pids", "c
         bubblewrap if Layer.NAMESPACES in available else None,
         CgroupTree(2, dict.fromkeys(controllers, Path("/cgroup"))) if Layer.CGROUP in available else None,
         machine="x86_64",
+        landlock_scopes=3,
     )
 
 
@@ -39,6 +40,7 @@ def test_a_run_has_every_layer_it_requires_or_is_refused(available, required):
         chosen = plan(confinement, host(*available))
         assert set(chosen.layers) == available
         assert set(chosen.missing) == set(Layer) - available
+        assert chosen.landlock_scopes == (3 if Layer.LANDLOCK in available else 0)
         assert (chosen.system_call_filter is not None) == (Layer.SECCOMP in available)
 
 

@@ -81,7 +81,7 @@ async def _perform(
     patience: Patience,
 ) -> None:
     clock = asyncio.get_running_loop().time
-    upstream = await dialer.open(target.host, target.port)
+    upstream = await dialer.open(target.destination)
     try:
         async with asyncio.timeout(patience.idle_seconds) as idle:
             client = Downstream(reader, writer, lambda: idle.reschedule(clock() + patience.idle_seconds))

@@ -18,7 +18,7 @@ import structlog
 
 from remit.backends.egress.ledger import Account, Ledger
 from remit.backends.egress.pacing import Pace
-from remit.policy import Address, BadHost, Destination, Egress, Forbidden, canonical_host, permits
+from remit.policy import Address, Destination, Egress, Forbidden, permits
 
 log = structlog.get_logger(__name__)
 
@@ -76,12 +76,8 @@ class Dialer:
     resolve_seconds: float
     connect_seconds: float
 
-    async def open(self, host: str, port: int) -> Upstream:
-        """Raises `Refused`: 400 for what is no host, 403 where policy says no, 502 and 504 where nothing answers."""
-        try:
-            destination = Destination(canonical_host(host), port)
-        except BadHost as error:
-            raise self.denied(None, 400, str(error)) from None
+    async def open(self, destination: Destination) -> Upstream:
+        """Raises `Refused`: 403 where policy says no, 502 and 504 where nothing answers."""
         permit = permits(destination, self.egress)
         if isinstance(permit, Forbidden):
             raise self.denied(destination, 403, permit.message)

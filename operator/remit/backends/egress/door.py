@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Mapping
 from typing import Final
 
 from remit.backends.egress.ledger import NetworkUse
 from remit.backends.egress.proxy import EgressProxy
-from remit.sandbox import ProcessHandle, listener_inside
+from remit.sandbox import Listen, ProcessHandle, fork_server
 
 PORT: Final = 3128
+_SECONDS: Final = 10.0
 _URL: Final = f"http://127.0.0.1:{PORT}"
 # What listens on the sandbox's loopback is the attempt's own, and needs no proxy to be reached.
 _OWN: Final = "localhost,127.0.0.1,::1"
@@ -36,9 +39,21 @@ class Door:
 
     async def open(self, init: ProcessHandle) -> None:
         """Listen inside the namespace of `init`. Raises OSError when that cannot be done."""
-        listener = await asyncio.to_thread(listener_inside, init.pid, init.descriptor, PORT)
-        await self._proxy.start(listener)
+        await self._proxy.start(await asyncio.to_thread(_listener, init))
 
     async def close(self) -> NetworkUse:
         await self._proxy.close()
         return self._proxy.use
+
+
+def _listener(init: ProcessHandle) -> socket.socket:
+    """Which namespace a socket is in is settled when it is made: who accepts on it makes no difference."""
+    with contextlib.closing(fork_server().begin(Listen(init.pid, PORT))) as job:
+        job.wait(_SECONDS)
+        if not job.descriptors:
+            raise OSError("no socket could be made in the sandbox")
+        listener = socket.socket(fileno=job.descriptors[0])
+    if init.dead:
+        listener.close()
+        raise ProcessLookupError("the sandbox ended before it began")  # and its pid may have been another's
+    return listener

@@ -12,7 +12,7 @@ from typing import Final
 
 import h11
 
-from remit.policy import BadHost, Host, canonical_host
+from remit.policy import BadHost, Destination
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -40,8 +40,7 @@ class BadRequest(ValueError):
 class Target:
     """`path` is what to ask the host for; empty for CONNECT."""
 
-    host: str
-    port: int
+    destination: Destination
     path: bytes = b""
 
 
@@ -55,11 +54,11 @@ def target_of(request: h11.Request) -> Target:
     if request.method == b"CONNECT":
         if lengths:
             raise BadRequest("CONNECT has no body")
-        target = Target(*_authority(request.target, default_port=None))
+        target = Target(_destination(request.target, default_port=None))
     else:
         target = _absolute(request.target)
     for name, value in request.headers:
-        if name == b"host" and not _same(value, target):
+        if name == b"host" and not _same(value, target.destination):
             raise BadRequest(f"the Host header names another host than the request: {_shown(value)}")
     return target
 
@@ -67,8 +66,9 @@ def target_of(request: h11.Request) -> Target:
 def onward(request: h11.Request, target: Target) -> h11.Request:
     """The request to send to the host itself: Host as it was checked, and nothing that is meant for a proxy."""
     dropped = _hop_by_hop(request.headers) | {b"host", b"expect"}
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    named = host if target.port == _HTTP_PORT else f"{host}:{target.port}"
+    named = str(target.destination)
+    if target.destination.port == _HTTP_PORT:
+        named = named.removesuffix(f":{_HTTP_PORT}")
     headers = [(b"Host", named.encode()), *_without(request.headers, dropped), (b"Connection", b"close")]
     return h11.Request(method=request.method, target=target.path, headers=headers)
 
@@ -94,42 +94,25 @@ def _absolute(url: bytes) -> Target:
     if b"#" in rest or b"\\" in rest:
         raise BadRequest("an address has no # or \\ in it")
     end = min((rest.index(mark) for mark in (b"/", b"?") if mark in rest), default=len(rest))
-    host, port = _authority(rest[:end], default_port=_HTTP_PORT)
     path = rest[end:]
-    return Target(host, port, path if path.startswith(b"/") else b"/" + path)
+    return Target(_destination(rest[:end], _HTTP_PORT), path if path.startswith(b"/") else b"/" + path)
 
 
-def _authority(text: bytes, *, default_port: int | None) -> tuple[str, int]:
-    """Host, in its canonical spelling, and port."""
+def _destination(text: bytes, default_port: int | None) -> Destination:
     if b"@" in text:
         raise BadRequest("a proxy's address has no user in it")
-    host, colon, digits = text.rpartition(b":")
-    if not colon or digits.endswith(b"]"):
-        host, digits = text, b""
-    if digits and not (digits.isdigit() and len(digits) <= 5 and 0 < int(digits) < 65536):
-        raise BadRequest(f"{_shown(digits)} is not a port")
-    port = int(digits) if digits else default_port
-    if port is None:
-        raise BadRequest("CONNECT needs host:port")
     try:
-        return str(_host(host)), port
+        return Destination.parse(text.decode("latin-1"), default_port)
     except BadHost as error:
         raise BadRequest(str(error)) from None
 
 
-def _host(text: bytes) -> Host:
-    if b":" in text and not text.startswith(b"["):
-        raise BadHost("an IPv6 address stands in brackets")
-    return canonical_host(text.decode("latin-1"))
-
-
-def _same(header: bytes, target: Target) -> bool:
-    """Whether a Host header means the target. A missing port is the target's: many clients leave it out of CONNECT."""
+def _same(header: bytes, destination: Destination) -> bool:
+    """Whether a Host header means it. A missing port is its own: many clients leave it out of CONNECT."""
     try:
-        host, port = _authority(header.strip(), default_port=target.port)
+        return _destination(header.strip(), destination.port) == destination
     except BadRequest:
         return False
-    return (host, port) == (target.host, target.port)
 
 
 def _hop_by_hop(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:

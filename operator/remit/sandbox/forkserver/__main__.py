@@ -2,14 +2,13 @@
 
 import sys
 import types
-from pathlib import Path
 
-_FOLDERS = Path(__file__).parents[:3]
+_FOLDERS = [__file__.rsplit("/", depth)[0] for depth in (1, 2, 3)]
 
 # The packages above by name only: what their __init__ import would be copied by every fork.
 for name, folder in zip(("remit.sandbox.forkserver", "remit.sandbox", "remit"), _FOLDERS, strict=True):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [str(folder)]
+    sys.modules[name].__path__ = [folder]
 
 from remit.sandbox.forkserver.server import main  # noqa: E402  # finds them as they are now
 

@@ -67,7 +67,20 @@ class Listen:
         return {"pid": self.pid, "port": self.port, "backlog": self.backlog}
 
 
-Job = Execute | Listen
+@dataclass(frozen=True, slots=True)
+class TryScopes:
+    """Whether a Landlock domain with these scopes keeps a process from its parent: the result is True if it does."""
+
+    scoped: int
+
+    kind: ClassVar[str] = "try_scopes"
+    descriptors: ClassVar[tuple[int, ...]] = ()
+
+    def data(self) -> dict[str, Any]:
+        return {"scoped": self.scoped}
+
+
+Job = Execute | Listen | TryScopes
 
 
 @dataclass(slots=True)
@@ -75,14 +88,15 @@ class ForkedProcess:
     """A job under way. `fileno` is readable when there is news, which `update` takes.
 
     Closing it before its end kills the process. `returncode` is as subprocess has it: negative is the signal that
-    ended it. `lost`: the fork server died, and with it, by the kernel's signal, the process.
+    ended it.
     """
 
     _channel: socket.socket
     pid: int = 0
     pidfd: int = -1
     returncode: int | None = None
-    lost: bool = False
+    failure: OSError | None = None
+    """Why it could not be done; or that the fork server died, and with it, by the kernel's signal, the process."""
     result: object = None
     descriptors: list[int] = field(default_factory=list)
     """What a job sent back. They belong to the caller."""
@@ -92,14 +106,10 @@ class ForkedProcess:
 
     @property
     def ended(self) -> bool:
-        return self.lost or self.returncode is not None
+        return self.failure is not None or self.returncode is not None
 
     def update(self) -> None:
-        """Take all news there is, without waiting.
-
-        Raises:
-            OSError: the job could not be done, and this is the child's or the server's own error.
-        """
+        """Take all news there is, without waiting."""
         while not self.ended:
             try:
                 received = receive(self._channel, socket.MSG_DONTWAIT)
@@ -114,19 +124,17 @@ class ForkedProcess:
             case ("started", int(pid)):
                 self.pid, (self.pidfd,) = pid, descriptors
             case ("failed", int(number), str(text)):
-                raise OSError(number, text)
+                self.failure = OSError(number, text)
             case ("result", result):
                 self.result = result
                 self.descriptors += descriptors
             case ("exited", int(status)):
                 self.returncode = os.waitstatus_to_exitcode(status)
             case _:
-                self.lost = True
-                if not self.pid:
-                    raise OSError(errno.EPIPE, _LOST)
+                self.failure = OSError(errno.EPIPE, _LOST)
 
     def wait(self, seconds: float, *, start: bool = False) -> None:
-        """Block until the end, or only until it has started. Raises TimeoutError, and what `update` does."""
+        """Block until the end, or only until there is a pid. Raises TimeoutError, and `failure`."""
         poller = select.poll()
         poller.register(self.fileno(), select.POLLIN)
         self.update()
@@ -134,9 +142,11 @@ class ForkedProcess:
             if not poller.poll(seconds * 1000):
                 raise TimeoutError(f"still running after {seconds:g} s")
             self.update()
+        if self.failure:
+            raise self.failure
 
     async def started(self) -> None:
-        """Wait until the program has been executed. Raises what `update` does."""
+        """Wait until there is a pid. The program may not be executed yet. Raises `failure`."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self.fileno(), news.set)
         try:
@@ -147,10 +157,12 @@ class ForkedProcess:
                 self.update()
         finally:
             loop.remove_reader(self.fileno())
+        if self.failure:
+            raise self.failure
 
     def kill(self) -> None:
         """KILL, unless it has ended."""
-        if self.pidfd >= 0 and not self.ended:
+        if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
@@ -194,7 +206,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def begin(self, job: Job) -> ForkedProcess:
-        """Ask for it. The descriptors may be closed at once; what went wrong is told by the process's `update`.
+        """Ask for it. The descriptors may be closed at once; what went wrong is told by its `failure`.
 
         Raises:
             OSError: the fork server is gone, or there are no descriptors left.

@@ -20,16 +20,21 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from remit.sandbox.forkserver.wire import send
+from remit.sandbox.landlock import restrict
+
+TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x1000_0000
 _CLONE_NEWNET = 0x4000_0000
+_IP_FREEBIND = 15
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
@@ -49,8 +54,11 @@ def become_subreaper() -> None:
     call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
+    """Be killed when `parent` ends; now, if it has ended already and the kernel would say nothing more."""
     call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)
 
 
 def reset_signals() -> None:
@@ -116,14 +124,16 @@ STEPS: dict[str, Callable[..., None]] = {
     "become": become,
     "no_new_privileges": no_new_privileges,
     "limit": limit,
+    "restrict": restrict,
 }
 
 
 def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
     """Confine this process by `steps` and make it the program `argv`, with no environment."""
+    parent = os.getppid()
     for name, *arguments in data["steps"]:
         STEPS[name](*arguments)
-    die_with_parent()  # a change of user clears it, so it comes after
+    die_with(parent)  # a change of user clears it, so it comes after
     os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell
 
 
@@ -131,18 +141,37 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
     """Send back a TCP socket that listens on 127.0.0.1:`port` in the network namespace of the process `pid`.
 
     Only a single-threaded process may enter the user namespace that owns it, without which an ordinary user may not.
+    Whoever owns a user namespace has every right in it; root without CAP_SYS_ADMIN has none, so it becomes the owner.
     """
+    owner = os.stat(f"/proc/{data['pid']}").st_uid  # noqa: PTH116  # pathlib would be copied by every fork
+    if os.geteuid() == 0 and owner != 0:
+        become(owner)
     network = os.open(f"/proc/{data['pid']}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     call("setns", call("ioctl", network, _NS_GET_USERNS), _CLONE_NEWUSER)
     call("setns", network, _CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # its loopback interface may not be up yet
         listener.bind(("127.0.0.1", data["port"]))
         listener.listen(data["backlog"])
         send(channel, ("result", listener.getsockname()[1]), [listener.fileno()])
 
 
+def try_scopes(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
+    """Enter a Landlock domain with these scopes, and send back whether its parent is then out of its reach."""
+    os.kill(os.getppid(), 0)  # within reach so far
+    restrict(data["scoped"])
+    os.kill(os.getpid(), 0)
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        send(channel, ("result", True))
+    else:
+        send(channel, ("result", False))
+
+
 JOBS: dict[str, Callable[[socket.socket, Sequence[int], dict[str, Any]], None]] = {
     "execute": execute,
     "listen": listen,
+    "try_scopes": try_scopes,
 }

@@ -2,8 +2,8 @@
 
 A request comes with the descriptor of a channel of its own, on which this server and the child answer:
 
-    ("started", pid) and a pidfd     the job is under way; a program was executed
-    ("failed", errno, text)          it could not be done; nothing follows
+    ("started", pid) and a pidfd     a process is at it
+    ("failed", errno, text)          it could not be done, and the process is dead; nothing follows
     ("result", …)                    what a job found, from the child itself
     ("exited", wait status)          the end
 
@@ -20,26 +20,30 @@ import os
 import select
 import signal
 import socket
-from dataclasses import dataclass
-from typing import Any
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with_parent, keep_only, place, reset_signals
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
 from remit.sandbox.forkserver.wire import receive, send
 
+TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+if TYPE_CHECKING:
+    from typing import Any
 
-@dataclass(slots=True)
+
+_IDLE_SECONDS = 0.003  # nobody is served, and what was just forked has got its processor
+
+
 class _Child:
     """Forked before it is needed: a fork, and the page faults after it, cost more than all that follows."""
 
-    pid: int
-    pidfd: int
-    hand: socket.socket
-    """Through which it gets its job."""
-    trouble: int
-    """Where it says what went wrong. At the end of this nothing did: the program has taken over."""
-    channel: socket.socket | None = None
-    failure: tuple[int, str] | None = None
-    settled: bool = False
+    def __init__(self, pid: int, hand: socket.socket, trouble: int) -> None:
+        """It gets its job by `hand`, and says by `trouble` what went wrong."""
+        self.pid = pid
+        self.hand = hand
+        self.trouble = trouble
+        self.pidfd = os.pidfd_open(pid)
+        self.channel: socket.socket | None = None
+        self.failure: tuple[int, str] | None = None
+        self.settled = False
 
 
 def main(control_fd: int) -> None:
@@ -59,6 +63,7 @@ class _Server:
         self._children: dict[int, _Child] = {}
         self._by_descriptor: dict[int, _Child] = {}
         self._spare: _Child | None = None
+        self._lacking = True
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
         wake.setblocking(False)
@@ -72,7 +77,10 @@ class _Server:
 
     def serve(self) -> None:
         while True:
-            for descriptor, _ in self._poller.poll():
+            ready = self._poller.poll(_IDLE_SECONDS if self._lacking else None)
+            if not ready:
+                self._prepare()
+            for descriptor, _ in ready:
                 if descriptor == self._operator:
                     return
                 if descriptor == self._control.fileno():
@@ -115,6 +123,8 @@ class _Server:
             channel.close()
             return
         child.channel = channel
+        _send(channel, ("started", child.pid), child.pidfd)
+        os.close(child.pidfd)
         self._children[child.pid] = child
         for descriptor, events in ((child.trouble, select.EPOLLIN), (channel.fileno(), select.EPOLLRDHUP)):
             self._by_descriptor[descriptor] = child
@@ -122,6 +132,7 @@ class _Server:
 
     def _hand_over(self, request: dict[str, Any], descriptors: list[int]) -> _Child:
         """Give the job to the spare child, or to a new one if there is none or it was killed meanwhile."""
+        self._lacking = True
         while True:
             child, self._spare = self._spare or self._fork(), None
             try:
@@ -135,6 +146,7 @@ class _Server:
             return child
 
     def _fork(self) -> _Child:
+        server = os.getpid()
         trouble, write = os.pipe2(os.O_CLOEXEC)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -146,18 +158,18 @@ class _Server:
                 os.close(write)
                 raise
             if pid == 0:
-                _child(theirs, write)
+                _child(server, theirs, write)
             os.close(write)
-        return _Child(pid, os.pidfd_open(pid), ours, trouble)
+        return _Child(pid, ours, trouble)
 
     def _prepare(self) -> None:
         """Have a child ready for the next request, while nothing else is to be done."""
-        if self._spare is None:
-            with contextlib.suppress(OSError):  # told to whoever asks next
-                self._spare = self._fork()
+        self._lacking = False
+        with contextlib.suppress(OSError):  # told to whoever asks next
+            self._spare = self._fork()
 
     def _settle(self, child: _Child) -> None:
-        """Answer if the job is under way. A failure is told when the child is dead, and has left its cgroups."""
+        """Note what went wrong, if anything. It is told when the child is dead, and has left its cgroups."""
         if child.settled or child.channel is None:
             return
         said = os.read(child.trouble, 4096)
@@ -166,10 +178,6 @@ class _Server:
         child.settled = True
         if said:
             child.failure = marshal.loads(said)  # noqa: S302  # our own child's
-        else:
-            _send(child.channel, ("started", child.pid), child.pidfd)
-        os.close(child.pidfd)
-        self._prepare()
 
     def _abandoned(self, child: _Child) -> None:
         """Nobody waits for it any more."""
@@ -203,12 +211,12 @@ class _Server:
             self._poller.unregister(descriptor)
 
 
-def _child(hand: socket.socket, trouble: int) -> None:
+def _child(server: int, hand: socket.socket, trouble: int) -> None:
     """Wait for a job, do it and end. Never returns."""
     try:
         signal.set_wakeup_fd(-1)
         reset_signals()
-        die_with_parent()
+        die_with(server)
         keep_only([0, 1, 2, hand.fileno(), trouble])
         order = receive(hand)
         if order is None:

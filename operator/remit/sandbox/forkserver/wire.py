@@ -8,8 +8,11 @@ from __future__ import annotations
 import array
 import marshal
 import socket
-from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 _MOST_DESCRIPTORS = 253  # in one message: SCM_MAX_FD of the kernel
 _MOST_BYTES = 1 << 17

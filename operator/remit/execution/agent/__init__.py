@@ -1,0 +1,23 @@
+"""The Python API: the operator's engine for programs, without an API server."""
+
+from remit.execution.agent.agent import Chunk, ExecutionAgent, Submission
+from remit.execution.agent.rooms import (
+    CommandRunner,
+    DeploymentManager,
+    ExecutionMonitor,
+    ResourceLimiter,
+    SandboxEnvironment,
+    SystemOperations,
+)
+
+__all__ = [
+    "Chunk",
+    "CommandRunner",
+    "DeploymentManager",
+    "ExecutionAgent",
+    "ExecutionMonitor",
+    "ResourceLimiter",
+    "SandboxEnvironment",
+    "Submission",
+    "SystemOperations",
+]

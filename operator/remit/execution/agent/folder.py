@@ -1,0 +1,46 @@
+"""The state folder of one agent: numbered, locked while in use, used again by the next one.
+
+<root>/agent-0/   audit/audit.jsonl   runs/   lock
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from remit.errors import ResourceError
+
+_MOST = 1024
+
+
+def default_root() -> Path:
+    """Where agents keep their state, as XDG says."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "remit" / "agents"
+
+
+class Folder:
+    """The first folder below `root` that nobody else holds. Several processes may look for one at once."""
+
+    def __init__(self, root: Path) -> None:
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for number in range(_MOST):
+                path = root / f"agent-{number}"
+                path.mkdir(mode=0o700, exist_ok=True)
+                lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(lock)
+                    continue
+                self.path, self._lock = path, lock
+                return
+        except OSError as error:
+            raise ResourceError(
+                f"the state folder {root} cannot be used: {error.strerror}; give another state_dir"
+            ) from error
+        raise ResourceError(f"{_MOST} agents use {root}; close some, or give another state_dir")
+
+    def release(self) -> None:
+        os.close(self._lock)

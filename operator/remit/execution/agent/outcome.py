@@ -1,0 +1,89 @@
+"""From how a task ended to what the caller gets: a result, or an exception. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from remit.api import Phase
+from remit.api.executiontask import OutputStatus
+from remit.api.result import ExecutionResult
+from remit.errors import (
+    BackendError,
+    ExecutionCancelled,
+    ExecutionError,
+    PolicyDenied,
+    ResourceError,
+    SandboxUnavailable,
+    TimeoutError,
+)
+from remit.execution.agent.engine import Execution
+
+_EXCEEDED = frozenset({"LimitExceeded", "CeilingExceeded"})
+
+
+def result_of(execution: Execution) -> ExecutionResult:
+    """All that is known of it."""
+    task = execution.task
+    status = task.status
+    output = status.output
+    started, ended = status.start_time, status.completion_time
+    last = status.attempts[-1] if status.attempts else None
+    condition = next((found for found in status.conditions if found.type == "Succeeded"), None)
+    stdout, stderr = (output.stdout_tail, output.stderr_tail) if output else ("", "")
+    return ExecutionResult(
+        task_id=task.metadata.uid,
+        exit_code=status.exit_code,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_bytes=output.stdout_bytes if output else 0,
+        stderr_bytes=output.stderr_bytes if output else 0,
+        truncated=output is not None and _cut(output),
+        duration=(ended - started).total_seconds() if started and ended else 0.0,
+        attempts=status.attempt_count,
+        reason=condition.reason if condition else "",
+        message=status.message,
+        usage=last.usage if last else None,
+        layers=tuple(status.sandbox.layers) if status.sandbox else (),
+        policy=status.policy.name if status.policy else "",
+        rule=status.policy.rule if status.policy else "",
+        output_ref=output.ref if output else "",
+        status=status,
+    )
+
+
+def concluded(execution: Execution) -> ExecutionResult:
+    """The result of what came to one. Raises the `ExecutionError` that says why it did not."""
+    result = result_of(execution)
+    status, message = execution.task.status, result.message
+    if execution.refused is not None:
+        decided = execution.refused.status
+        if result.reason in _EXCEEDED:
+            raise ResourceError(message, result=result)
+        if execution.refused.by_policy and decided is not None:
+            raise PolicyDenied(message, policy=decided.name, rule=decided.rule, reason=result.reason, result=result)
+        raise ExecutionError(message, result=result)
+    category = status.error.category if status.error else ""
+    match status.phase:
+        case Phase.TIMED_OUT:
+            raise TimeoutError(message, result=result)
+        case Phase.CANCELLED:
+            raise ExecutionCancelled(message, result=result)
+        case Phase.DENIED:
+            raise PolicyDenied(message, reason=result.reason, result=result)
+    if category == "Sandbox":
+        raise SandboxUnavailable(message, reason=result.reason, result=result)
+    if category == "Infrastructure":
+        raise BackendError(message, result=result)
+    if category == "Invalid":
+        raise ExecutionError(message, result=result)
+    return result
+
+
+def without_output(result: ExecutionResult) -> ExecutionResult:
+    return dataclasses.replace(result, stdout="", stderr="")
+
+
+def _cut(output: OutputStatus) -> bool:
+    """Whether a tail lacks the beginning. Masks and mended characters only make text longer than its bytes."""
+    pairs = (output.stdout_tail, output.stdout_bytes), (output.stderr_tail, output.stderr_bytes)
+    return any(len(text.encode()) < size for text, size in pairs)

@@ -1,0 +1,161 @@
+"""Thin doors to single rooms: one attempt, the limits, the sandbox, what goes on, the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import psutil
+
+from remit.api import CommandPolicy
+from remit.api.result import ExecutionResult, ResourceLimits
+from remit.errors import DeploymentError
+from remit.execution.agent.agent import ExecutionAgent
+from remit.sandbox import Ability, Confinement, Host, Layer, Limits, Plan, plan, probe_host
+
+
+class CommandRunner:
+    """One attempt under given policies, and no retries.
+
+    async with CommandRunner([Path("policy.yaml")]) as runner:
+        result = await runner.run(["git", "--version"], timeout=10)
+    """
+
+    def __init__(self, policies: Sequence[CommandPolicy | Path | str], **options: Any) -> None:
+        """`options` as for `ExecutionAgent`."""
+        self._agent = ExecutionAgent(policies=policies, **options)
+
+    async def run(self, command: str | Sequence[str], **options: Any) -> ExecutionResult:
+        """As `ExecutionAgent.execute_command`, without `retry`."""
+        return await self._agent.execute_command(command, **options, retry=0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._agent.aclose()
+
+
+class ResourceLimiter:
+    """What holds limits on this host.
+
+    ResourceLimiter().enforcement(ResourceLimits(memory_mb=100))   # {"memory_bytes": "cgroup v2 memory"}
+    """
+
+    def enforcement(self, limits: ResourceLimits) -> Mapping[str, str]:
+        """By limit, what would hold it; "not enforced" where nothing can. Raises `SandboxUnavailable`."""
+        asked = Limits(
+            memory_bytes=_bytes(limits.memory_mb),
+            cpu_cores=limits.cpu_cores,
+            pids=limits.pids,
+            disk_bytes=_bytes(limits.disk_mb),
+            file_bytes=_bytes(limits.file_size_mb),
+            open_files=limits.open_files,
+        )
+        return plan(Confinement(limits=asked), probe_host()).enforced_by
+
+
+class SandboxEnvironment:
+    """What this host can give, found by trying when the block is entered.
+
+    with SandboxEnvironment() as sandbox:
+        print(sandbox.layers, [ability.remedy for ability in sandbox.missing])
+    """
+
+    host: Host
+
+    def __enter__(self) -> Self:
+        self.host = probe_host()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """In force for whatever runs here."""
+        return tuple(layer for layer in Layer if self.host.abilities[layer].available)
+
+    @property
+    def missing(self) -> tuple[Ability, ...]:
+        """Not to be had, with why and the remedy."""
+        return tuple(ability for ability in self.host.abilities.values() if not ability.available)
+
+    def plan(self, confinement: Confinement) -> Plan:
+        """How one run would be confined. Raises `SandboxUnavailable` when a required layer is missing."""
+        return plan(confinement, self.host)
+
+
+class ExecutionMonitor:
+    """What an agent does and did.
+
+    monitor = ExecutionMonitor(agent)
+    monitor.snapshot()   # {"running": 1, "finished": 7, "Completed": 6, "ExitCode": 1}
+    """
+
+    def __init__(self, agent: ExecutionAgent) -> None:
+        self._agent = agent
+
+    def running(self) -> list[ExecutionResult]:
+        return self._agent.running()
+
+    def history(self) -> list[ExecutionResult]:
+        """The latest that ended, oldest first, without output."""
+        return self._agent.history()
+
+    def snapshot(self) -> dict[str, int]:
+        """How many run, and how the latest ended, by reason."""
+        history = self.history()
+        counts = {"running": len(self.running()), "finished": len(history)}
+        for result in history:
+            counts[result.reason] = counts.get(result.reason, 0) + 1
+        return counts
+
+
+class SystemOperations:
+    """What the host has and uses, read only.
+
+    SystemOperations().memory()["available_bytes"]
+    """
+
+    def cpu(self) -> dict[str, float]:
+        """Cores, and the load of the last minute."""
+        return {"cores": float(psutil.cpu_count() or 1), "load_1m": psutil.getloadavg()[0]}
+
+    def memory(self) -> dict[str, int]:
+        found = psutil.virtual_memory()
+        return {"total_bytes": found.total, "available_bytes": found.available}
+
+    def disk(self, path: str = "/") -> dict[str, int]:
+        found = psutil.disk_usage(path)
+        return {"total_bytes": found.total, "free_bytes": found.free}
+
+    def processes(self) -> list[dict[str, Any]]:
+        """This program's own and what descends from them: pid, name, status."""
+        own = psutil.Process()
+        return [child.as_dict(["pid", "name", "status"]) for child in (own, *own.children(recursive=True))]
+
+
+class DeploymentManager:
+    """Releases come in a later version: every method raises `DeploymentError`."""
+
+    async def deploy(self, artifact: str, target: str) -> NoReturn:
+        _no_releases()
+
+    async def rollback(self, deployment_id: str) -> NoReturn:
+        _no_releases()
+
+    async def status(self, target: str) -> NoReturn:
+        _no_releases()
+
+
+def _bytes(mebibytes: float | None) -> int | None:
+    return None if mebibytes is None else int(mebibytes * 1024**2)
+
+
+def _no_releases() -> NoReturn:
+    raise DeploymentError("this version of Remit makes no releases")

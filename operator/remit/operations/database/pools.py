@@ -1,0 +1,78 @@
+"""Connection pools, one for each connection Secret: few, bounded, and closed when the Secret says something else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+MOST_POOLS = 16
+IDLE_SECONDS = 300.0
+
+P = TypeVar("P")
+
+
+@dataclass(slots=True)
+class _Pool(Generic[P]):
+    pool: P
+    digest: bytes
+    users: int = 0
+    used_at: float = 0.0
+    retired: bool = False
+
+
+@dataclass
+class Pools(Generic[P]):
+    """Pools by namespace and Secret. `make` opens one for a URL, `close` closes it; neither keeps the URL here."""
+
+    make: Callable[[str], Awaitable[P]]
+    close_one: Callable[[P], Awaitable[None]]
+    _pools: dict[str, _Pool[P]] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @contextlib.asynccontextmanager
+    async def lease(self, name: str, url: str) -> AsyncIterator[P]:
+        """The pool of the Secret `name`, for as long as the block lasts."""
+        held = await self._take(name, url)
+        try:
+            yield held.pool
+        finally:
+            held.users -= 1
+            held.used_at = time.monotonic()
+            if held.retired and not held.users:
+                await self.close_one(held.pool)
+
+    async def _take(self, name: str, url: str) -> _Pool[P]:
+        digest = hashlib.sha256(url.encode()).digest()
+        async with self._lock:
+            held = self._pools.get(name)
+            if held is not None and held.digest != digest:  # the Secret was changed
+                await self._retire(name)
+                held = None
+            if held is None:
+                await self._make_room()
+                held = self._pools[name] = _Pool(await self.make(url), digest)
+            held.users += 1
+            return held
+
+    async def _make_room(self) -> None:
+        now = time.monotonic()
+        idle = sorted((held.used_at, name) for name, held in self._pools.items() if not held.users)
+        for used_at, name in idle:
+            if now - used_at > IDLE_SECONDS or len(self._pools) >= MOST_POOLS:
+                await self._retire(name)
+
+    async def _retire(self, name: str) -> None:
+        """Out of the list; closed once nobody uses it."""
+        held = self._pools.pop(name)
+        held.retired = True
+        if not held.users:
+            await self.close_one(held.pool)
+
+    async def close(self) -> None:
+        for name in list(self._pools):
+            await self._retire(name)

@@ -1,0 +1,194 @@
+"""PostgreSQL: statements with parameters, in one transaction, their rows as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from remit.api.operations import PostgresOperation, SqlStatement
+from remit.api.quantity import parse_bytes
+from remit.backends import OutputSink
+from remit.operations.base import Work
+from remit.operations.breaker import Breaker
+from remit.operations.database.connection import checked
+from remit.operations.database.pools import Pools
+from remit.operations.failure import OperationFailed
+from remit.policy.statements import gives_no_rows
+
+_OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
+_MOST_CONNECTIONS = 4
+_CONNECT_SECONDS = 10.0
+# libpq reads passwords and certificates from the operator's home unless it is told otherwise.
+_OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable"}
+_LATER = ("40", "53", "55", "57", "58", "08")
+"""Classes of SQLSTATE after which the same may succeed: rollbacks, resources, locks, interventions, connections."""
+
+_NO_ROWS = "didn't produce a result"
+Connection = psycopg.AsyncConnection[Any]
+Pool = AsyncConnectionPool[Connection]
+
+
+class PostgresPerformer:
+    """Statements on PostgreSQL servers, over pooled connections."""
+
+    def __init__(self) -> None:
+        self.breaker = Breaker("database")
+        self._pools: Pools[Pool] = Pools(_open, lambda pool: pool.close())
+
+    async def perform(self, work: Work, output: OutputSink) -> str:
+        """See `Performer.perform`. One JSON object a statement goes to stdout."""
+        postgres = work.subject
+        assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
+        url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
+        name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
+        self.breaker.enter(name, time.monotonic())
+        try:
+            async with self._pools.lease(name, url) as pool, pool.connection(timeout=_CONNECT_SECONDS) as connection:
+                done = await _transact(connection, postgres, work.timeout_seconds)
+        except (PoolTimeout, psycopg.Error) as error:
+            failure = _failure(error)
+            if failure.category == "Infrastructure":
+                self.breaker.failed(name, time.monotonic())
+            else:
+                self.breaker.succeeded(name)
+            raise failure from None
+        except BaseException:
+            self.breaker.unknown(name)
+            raise
+        self.breaker.succeeded(name)
+        for result in done:
+            output.write("stdout", orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS) + b"\n")
+        return f"committed {len(done)} statements, {sum(result['rowCount'] for result in done)} rows"
+
+    async def close(self) -> None:
+        await self._pools.close()
+
+
+async def _open(url: str) -> Pool:
+    conninfo = make_conninfo(url, **_OWN)
+    pool: Pool = AsyncConnectionPool(
+        conninfo,
+        min_size=0,
+        max_size=_MOST_CONNECTIONS,
+        max_idle=60.0,
+        timeout=_CONNECT_SECONDS,
+        reconnect_timeout=_CONNECT_SECONDS,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
+    )
+    await pool.open(wait=False)
+    return pool
+
+
+async def _transact(connection: Connection, postgres: PostgresOperation, seconds: float) -> list[dict[str, Any]]:
+    budget = _Budget(postgres.max_rows, parse_bytes(postgres.max_bytes))
+    async with connection.transaction():
+        # The server's own clock, so that a statement ends there too when it ends here.
+        await connection.execute(
+            sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
+        )
+        if postgres.read_only:
+            await connection.execute("SET TRANSACTION READ ONLY")
+            await connection.execute("SET LOCAL default_transaction_read_only = on")
+        return [
+            await _statement(connection, index, statement, budget)
+            for index, statement in enumerate(postgres.statements)
+        ]
+
+
+class _Budget:
+    """What of the rows is kept. All are read, so that the statement takes place as it would; the rest is dropped."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        self._most_rows, self._bytes = rows, size
+
+    def keep(self, kept: int, row: dict[str, Any]) -> bool:
+        if kept >= self._most_rows:
+            return False
+        self._bytes -= len(orjson.dumps(row, default=_plain, option=orjson.OPT_NON_STR_KEYS))
+        return self._bytes >= 0
+
+
+async def _statement(connection: Connection, index: int, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
+    """One statement by the extended protocol, which takes no second one; its rows come one by one."""
+    rows: list[dict[str, Any]] = []
+    count, keeping = 0, True
+    parameters: Sequence[str] = statement.parameters
+    async with connection.cursor() as cursor:
+        try:
+            if gives_no_rows(statement.sql):
+                await cursor.execute(statement.sql.encode(), parameters, binary=True)  # binary: by that protocol
+                return {"statement": index, "status": cursor.statusmessage, "rowCount": cursor.rowcount, "rows": []}
+            async for record in cursor.stream(statement.sql.encode(), parameters):
+                names = [column.name for column in cursor.description or ()]
+                row = _row(names, record)
+                keeping = keeping and budget.keep(len(rows), row)
+                if keeping:
+                    rows.append(row)
+                count += 1
+        except psycopg.ProgrammingError as error:
+            # psycopg streams rows only; a statement that gives none has been performed all the same.
+            if error.sqlstate is not None or _NO_ROWS not in str(error):
+                raise _at(error, index) from error
+        except psycopg.Error as error:
+            raise _at(error, index) from error
+    return {
+        "statement": index,
+        "status": cursor.statusmessage,
+        "rowCount": count,
+        "truncated": not keeping,
+        "rows": rows,
+    }
+
+
+def _row(names: Sequence[str], record: Sequence[Any]) -> dict[str, Any]:
+    """A row by its columns' names; a name that comes twice gets a number."""
+    row: dict[str, Any] = {}
+    for number, (name, value) in enumerate(zip(names, record, strict=True), start=1):
+        row[name if name not in row else f"{name}_{number}"] = value
+    return row
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: bytes as PostgreSQL writes them, and all else as text, exactly."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    return str(value)
+
+
+def _at(error: psycopg.Error, index: int) -> psycopg.Error:
+    error.add_note(f"spec.postgres.statements[{index}]")
+    return error
+
+
+def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
+    """In words; libpq's own texts about connections may carry the connection's string, the server's never do."""
+    if isinstance(error, PoolTimeout):
+        message = f"the server gave no connection in {_CONNECT_SECONDS:g} s: it is down, refuses us, or is overrun"
+        return OperationFailed("ConnectFailed", message, category="Infrastructure")
+    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    state = error.sqlstate
+    if state is None:
+        return OperationFailed(
+            "ConnectionLost", f"{where}the connection to the server was lost", category="Infrastructure"
+        )
+    message = f"{where}{error.diag.message_primary} (SQLSTATE {state})"
+    if state == "57014":
+        return OperationFailed("StatementTimeout", message, category="Timeout")
+    if state == "25006":
+        return OperationFailed("ReadOnly", message, retryable=False)
+    infrastructure = state.startswith(("08", "53", "57", "58"))
+    return OperationFailed(
+        "StatementFailed",
+        message,
+        retryable=state.startswith(_LATER),
+        category="Infrastructure" if infrastructure else "Operation",
+    )

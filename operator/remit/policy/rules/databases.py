@@ -1,0 +1,106 @@
+"""Databases: which connections, and which commands or kinds of statement on them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from remit.api.operations import PostgresOperation, RedisOperation
+from remit.policy.compile import CompiledPolicy
+from remit.policy.request import Request
+from remit.policy.statements import READING, UnreadableStatement, kinds
+from remit.policy.verdict import Denial, Reason
+
+NEVER: Final = frozenset(
+    [
+        "MULTI",
+        "EXEC",
+        "DISCARD",
+        "WATCH",
+        "UNWATCH",
+        "SUBSCRIBE",
+        "PSUBSCRIBE",
+        "SSUBSCRIBE",
+        "MONITOR",
+        "SYNC",
+        "PSYNC",
+        "REPLCONF",
+        "AUTH",
+        "HELLO",
+        "RESET",
+        "QUIT",
+        "SELECT",
+        "CLIENT",
+    ]
+)
+"""Redis commands that change what the connection is, and so what the others mean."""
+
+
+def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
+    """The rule that allows all statements, or why none does."""
+    postgres, rule = request.subject, policy.spec.databases.postgres
+    assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
+    allowed = rule.statements if rule else []
+    if denial := _connection(policy, "postgres", rule.secrets if rule else [], postgres.connection.name):
+        return denial
+    for index, statement in enumerate(postgres.statements):
+        where = f"spec.postgres.statements[{index}]"
+        try:
+            found = kinds(statement.sql)
+        except UnreadableStatement as error:
+            return Denial(Reason.NOT_ALLOWED, f"{where}: {error}", policy.key)
+        if postgres.read_only and (writing := sorted(found - READING)):
+            message = f"{where} is {', '.join(writing)}, but spec.postgres.readOnly is set"
+            return Denial(Reason.NOT_ALLOWED, message, policy.key)
+        if missing := sorted(found - {kind.lower() for kind in allowed}):
+            listed = ", ".join(allowed) or "none"
+            return Denial(
+                Reason.NOT_ALLOWED,
+                f"policy {policy.key} does not allow {', '.join(missing)} ({where});"
+                f" spec.databases.postgres.statements has {listed}",
+                policy.key,
+            )
+    return "databases.postgres"
+
+
+def judge_redis(policy: CompiledPolicy, request: Request) -> str | Denial:
+    """The rule that allows all commands, or why none does."""
+    redis, rule = request.subject, policy.spec.databases.redis
+    assert isinstance(redis, RedisOperation)  # noqa: S101  # by its operation
+    if denial := _connection(policy, "redis", rule.secrets if rule else [], redis.connection.name):
+        return denial
+    allowed = {name.upper() for name in rule.commands} if rule else set()
+    for index, words in enumerate(redis.commands):
+        name, where = words[0].upper(), f"spec.redis.commands[{index}]"
+        if name in NEVER:
+            message = f"{where}: {name} changes the connection or the transaction, which Remit keeps itself"
+            return Denial(Reason.NOT_ALLOWED, message, policy.key)
+        if name not in allowed and " ".join(words[:2]).upper() not in allowed:
+            listed = ", ".join(rule.commands) if rule and rule.commands else "none"
+            return Denial(
+                Reason.NOT_ALLOWED,
+                f"policy {policy.key} does not allow {name} ({where}); spec.databases.redis.commands has {listed}",
+                policy.key,
+            )
+    return "databases.redis"
+
+
+def describe(request: Request) -> str:
+    """Never with values in it: they may be secret."""
+    match request.subject:
+        case PostgresOperation() as postgres:
+            return f"{len(postgres.statements)} statements on {postgres.connection.name}"
+        case RedisOperation() as redis:
+            return f"{', '.join(words[0].upper() for words in redis.commands[:5])} on {redis.connection.name}"
+    return "a database operation"
+
+
+def _connection(policy: CompiledPolicy, kind: str, secrets: list[str], wanted: str) -> Denial | None:
+    if wanted in secrets:
+        return None
+    listed = ", ".join(secrets) or "none"
+    return Denial(
+        Reason.NOT_ALLOWED,
+        f"policy {policy.key} does not allow the connection in Secret {wanted};"
+        f" spec.databases.{kind}.secrets has {listed}",
+        policy.key,
+    )

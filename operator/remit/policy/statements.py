@@ -1,0 +1,86 @@
+"""What kinds of statement a piece of PostgreSQL is made of, by a real parser. Pure.
+
+A parser that is not the server's own may read something else than the server does. So two readings must agree: the
+tree, and the first word. What neither knows has the kind of its first word; what does not parse at all has no kind and
+is refused. The server itself takes one statement at a time (the extended protocol), and holds a read-only transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache, lru_cache
+from types import ModuleType
+from typing import Any, Final
+
+READING: Final = frozenset({"select", "values", "table", "show", "explain"})
+"""Kinds that a read-only transaction is for."""
+_QUERY_WORDS: Final = frozenset({"select", "with", "values", "table", "("})
+_EXPLAINED_WORDS: Final = frozenset(
+    ["select", "with", "values", "table", "insert", "update", "delete", "merge", "create"]
+)
+_WITHIN: Final = {
+    "Insert": "insert",
+    "Update": "update",
+    "Delete": "delete",
+    "Merge": "merge",
+    "Into": "create",
+    "Create": "create",
+    "Drop": "drop",
+    "Copy": "copy",
+}
+"""What may stand within another statement, by its class in the parser."""
+
+
+class UnreadableStatement(ValueError):
+    """It is not one statement of PostgreSQL, as far as can be told; the message says why."""
+
+
+@lru_cache(maxsize=1024)
+def kinds(sql: str) -> frozenset[str]:
+    """The kinds in one statement: a `with` that deletes is `select` and `delete`, `select into` also `create`.
+
+    Raises `UnreadableStatement`.
+    """
+    parser = _parser()
+    try:
+        tokens = parser.tokenize(sql, dialect="postgres")
+        trees = [tree for tree in parser.parse(sql, dialect="postgres") if tree is not None]
+    except (parser.errors.SqlglotError, RecursionError, ValueError) as error:
+        raise UnreadableStatement(f"it does not parse: {str(error).splitlines()[0][:200]}") from None
+    if len(trees) != 1 or not tokens:
+        raise UnreadableStatement(f"it holds {len(trees)} statements; write each as an entry of its own")
+    first, tree = tokens[0].text.lower(), trees[0]
+    if first == "explain":
+        return frozenset({"explain"}) | _explained(sql[tokens[0].end + 1 :])
+    found = {_WITHIN[name] for node in tree.walk() if (name := type(node).__name__) in _WITHIN}
+    if isinstance(tree, parser.exp.Query | parser.exp.Values):
+        if first not in _QUERY_WORDS:
+            raise UnreadableStatement(f"it begins with {first!r} and reads as a query")
+        return frozenset(found | {"select"})
+    if not sql[tokens[0].start].isalpha():
+        raise UnreadableStatement(f"it begins with {first!r}")
+    return frozenset(found | {first} if first != "with" else found)
+
+
+def gives_no_rows(sql: str) -> bool:
+    """Whether it is a change without RETURNING. For a statement that `kinds` accepted."""
+    tree: Any = _parser().parse_one(sql, dialect="postgres")
+    changes = type(tree).__name__ in {"Insert", "Update", "Delete", "Merge"}
+    return changes and tree.find(_parser().exp.Returning) is None
+
+
+def _explained(rest: str) -> frozenset[str]:
+    """The kinds of the statement that is explained: ANALYZE performs it."""
+    for token in _parser().tokenize(rest, dialect="postgres"):
+        if token.text.lower() in _EXPLAINED_WORDS:
+            return kinds(rest[token.start :])
+    raise UnreadableStatement("what EXPLAIN explains cannot be told")
+
+
+@cache
+def _parser() -> ModuleType:
+    """Imported on first use: it takes a third of a second, and most policies are about something else."""
+    import sqlglot
+
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)
+    return sqlglot

