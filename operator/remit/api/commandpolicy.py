@@ -214,11 +214,11 @@ class Rate(SpecModel):
     rules = (Rule("!has(self.burst) || has(self.perMinute)", "burst goes with perMinute"),)
 
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Starts a minute, in the long run."""
+    """Starts a minute, in the long run, in each namespace."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Starts at once after a quiet time. Not set: as many as `perMinute`."""
+    """Starts at once after a quiet time, in each namespace. Not set: as many as `perMinute`."""
     max_concurrent: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Tasks running at once."""
+    """Tasks running at once, in all namespaces together."""
 
 
 class CommandPolicySpec(SpecModel):

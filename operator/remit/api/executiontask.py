@@ -101,8 +101,8 @@ class Output(SpecModel):
     tail_bytes: Annotated[int, Field(ge=0, le=16384)] = 4096
     """How much of the end of each is shown in status, in bytes."""
     max_bytes: Quantity = "10Mi"
-    """How much of each is kept for `remit logs`. More than that is dropped from the middle of what was said; the
-    program is not stopped."""
+    """How much of each is kept for `remit logs`, at most 256Mi. More than that is dropped from the middle of what was
+    said; the program is not stopped."""
 
 
 class TaskTemplate(SpecModel):
@@ -249,6 +249,19 @@ class PolicyStatus(StatusModel):
     """What a policy in Audit enforcement would have denied."""
 
 
+class QueueStatus(StatusModel):
+    """Where a queued task waits, and for what. Gone as soon as it is let in."""
+
+    position: int
+    """Its place among the waiting tasks of its namespace, counted from 1."""
+    waiting: int
+    """How many tasks wait in its namespace."""
+    reason: str
+    """What lets no more in: OperatorCapacity, PolicyConcurrency or PolicyRate."""
+    policy: str = ""
+    """The policy, as `namespace/name`, where one does."""
+
+
 class SandboxStatus(StatusModel):
     """The confinement layers of the last attempt."""
 
@@ -374,6 +387,8 @@ class ExecutionTaskStatus(StatusModel):
     """The last run's exit code."""
     error: ErrorStatus | None = None
     """Why it failed."""
+    queue: QueueStatus | None = None
+    """Its place in the queue, no fresher than half a minute. Only while it waits."""
     queued_at: MicroTime | None = None
     """When it first had to wait for its turn."""
     start_time: MicroTime | None = None

@@ -17,10 +17,12 @@ _DRAIN_SECONDS = 5.0
 class Child:
     """A started process, its two streams flowing to a sink. `sink_failed` is set if that raises."""
 
-    def __init__(self, process: ForkedProcess, stdout: OutputPipe, stderr: OutputPipe) -> None:
+    def __init__(
+        self, process: ForkedProcess, streams: tuple[OutputPipe, OutputPipe], transports: list[asyncio.ReadTransport]
+    ) -> None:
         self._process = process
-        self._streams = (stdout, stderr)
-        self._transports: list[asyncio.BaseTransport] = []
+        self._streams = streams
+        self._transports = transports
         self.exited = asyncio.Event()
         asyncio.get_running_loop().add_reader(process.fileno(), self._update)
         self._update()
@@ -39,26 +41,30 @@ class Child:
             OSError: the kernel refused a process or a descriptor. What is refused to the process comes as `failure`.
         """
         loop = asyncio.get_running_loop()
+        streams = OutputPipe("stdout", sink, sink_failed.set), OutputPipe("stderr", sink, sink_failed.set)
+        transports: list[asyncio.ReadTransport] = []
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
-            read_ends, write_ends = zip(wide_pipe(), wide_pipe(), strict=True)
-            for ours, other in zip(read_ends, write_ends, strict=True):
-                undo.callback(os.close, ours)
-                theirs.callback(os.close, other)
+            pipes = []
+            write_ends = []
+            for _ in streams:
+                read, write = wide_pipe()
+                theirs.callback(os.close, write)
+                write_ends.append(write)
+                pipes.append(os.fdopen(read, "rb", buffering=0))
+                undo.callback(pipes[-1].close)
             # Memory, not a pipe: no size can block and no early close can fail.
             source = sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             theirs.callback(os.close, source)
             process = fork_server().begin(job((source, write_ends[0], write_ends[1])))
             undo.callback(process.close)
             theirs.close()
+            for pipe, stream in zip(pipes, streams, strict=True):  # while it is forked
+                transport, _ = await loop.connect_read_pipe(lambda stream=stream: stream, pipe)  # type: ignore[misc]
+                undo.callback(transport.close)
+                transports.append(transport)
             await process.started()
             undo.pop_all()
-        stdout, stderr = (OutputPipe(name, sink, sink_failed.set) for name in ("stdout", "stderr"))
-        child = cls(process, stdout, stderr)
-        for descriptor, stream in zip(read_ends, (stdout, stderr), strict=True):
-            pipe = os.fdopen(descriptor, "rb", buffering=0)
-            transport, _ = await loop.connect_read_pipe(lambda stream=stream: stream, pipe)  # type: ignore[misc]
-            child._transports.append(transport)
-        return child
+        return cls(process, streams, transports)
 
     @property
     def pid(self) -> int:

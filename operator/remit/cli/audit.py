@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 
 Trail = Annotated[
     Path | None,
-    typer.Argument(help="The audit file; by default the one in the state directory.", show_default=False),
+    typer.Argument(help="The trail's newest file; by default the one in the state directory.", show_default=False),
 ]
 
 
@@ -33,11 +33,14 @@ def verify(
         str | None, typer.Option(metavar="SEQ:HASH", help="A record that must be there; finds a cut end.")
     ] = None,
     after: Annotated[
-        str | None, typer.Option(metavar="SEQ:HASH", help="The last record of the file that this one continues.")
+        str | None, typer.Option(metavar="SEQ:HASH", help="The last record of what was moved away from the front.")
     ] = None,
     state_dir: options.StateDir = None,
 ) -> None:
     """Follow the chain of hashes: exits with 1 when a record was edited, removed, added or moved.
+
+    All files of the trail are read: the closed ones, audit-000001.jsonl and on, and then the newest. Old ones may be
+    moved away from the front only; --after then takes the last record of the last file that was moved.
 
     The chain cannot tell that its end was cut off. Keep the head that this prints somewhere else, and give it with
     --head the next time.
@@ -50,7 +53,7 @@ def verify(
         where, after=_anchor(after, "--after") if after else GENESIS, head=_anchor(head, "--head") if head else None
     )
     for problem in report.problems:
-        typer.secho(f"{where}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
+        typer.secho(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
     verdict = "whole" if report.ok else "NOT whole"
     typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head.seq}:{report.head.hash}")
     raise typer.Exit(0 if report.ok else 1)

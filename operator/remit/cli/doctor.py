@@ -16,4 +16,5 @@ def doctor(state_dir: options.StateDir = None) -> None:
 
     findings = health.findings(state_dir)
     health.show(findings)
+    health.show_limits(health.held_by())
     raise typer.Exit(1 if any(finding.needed and not finding.available for finding in findings) else 0)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from remit.cli.tables import console
+from remit.errors import SandboxUnavailable
 from remit.reconcilers.settings import default_state_dir
-from remit.sandbox import Layer, probe_host
+from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, plan, probe_host
+
+_LIMITS = {"cpu_cores": "cpu", "file_bytes": "file size"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,39 @@ def find_kubectl() -> str | None:
 
 
 def show(found: Sequence[Finding]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for header in ("WHAT", "HERE", "SEEN", "REMEDY"):
-        table.add_column(header, overflow="fold")
+    """A table that folds on a terminal; piped, one line for each finding."""
+    table = _table("LAYER", "AVAILABLE", "WHAT WAS SEEN", "REMEDY")
     for finding in found:
-        mark = "[green]yes[/]" if finding.available else "[red]no[/]" if finding.needed else "[yellow]no[/]"
-        table.add_row(finding.what, mark, finding.detail, "" if finding.available else finding.remedy)
+        colour = "green" if finding.available else "red" if finding.needed else "yellow"
+        mark = Text("yes" if finding.available else "no", style=colour)
+        table.add_row(finding.what, mark, Text(finding.detail), Text("" if finding.available else finding.remedy))
     console().print(table)
+
+
+def held_by() -> dict[str, str]:
+    """Each limit that a task may set, and what holds it here. Nothing where no task can run."""
+    limits = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 1))
+    try:
+        found = plan(Confinement(limits), probe_host()).enforced_by
+    except SandboxUnavailable:
+        return {}
+    return {_LIMITS.get(name, name.removesuffix("_bytes").replace("_", " ")): by for name, by in found.items()}
+
+
+def show_limits(held: Mapping[str, str]) -> None:
+    if not held:
+        return
+    table = _table("LIMIT", "HELD BY")
+    for limit, by in held.items():
+        table.add_row(limit, Text(by, style="yellow" if by == NOT_ENFORCED else ""))
+    console().print("", table, sep="\n")
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold", no_wrap=header in {"LAYER", "AVAILABLE", "LIMIT"})
+    return table
 
 
 def _state(directory: Path) -> Finding:

@@ -10,7 +10,6 @@ from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
-from remit.execution.gates import OPERATOR
 from remit.execution.lifecycle import Finish
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
@@ -38,6 +37,9 @@ SCRIPT_PATH = "/run/remit/script"
 """Where a script stands inside."""
 OFFERED_BACKENDS = frozenset({"process"})
 
+MAX_OUTPUT_BYTES = 256 * 1024 * 1024
+"""A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
+
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": ":".join(SEARCH_PATH),
     "HOME": "/workspace",
@@ -56,6 +58,15 @@ class PolicySet:
 
     def ceilings_for(self, namespace: str) -> Sequence[CompiledPolicy]:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
+
+    def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
+        """The rates that the task's last start counted for: of the policy named in status, and of ceilings."""
+        namespace, decided = task.metadata.namespace, task.status.policy
+        own = f"{namespace}/{decided.name}" if decided is not None else ""
+        chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
+        ceilings = [policy for policy in self.ceilings_for(namespace) if policy.selects(task.metadata.labels)]
+        binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
+        return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +97,12 @@ class Admission:
     """Puts policy, operation and limits together. Reads the disk only to look programs up."""
 
     search_path: Sequence[str] = SEARCH_PATH
-    max_concurrent: int = 32
     defaults: Limits = field(default_factory=Limits)
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
     """The operations that this operator performs itself, besides those that a backend runs."""
+    max_output_bytes: int = MAX_OUTPUT_BYTES
+    """The most that is kept of each stream of a run, whatever the task and the policies say."""
 
     def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
@@ -118,13 +130,6 @@ class Admission:
             egress=decision.egress,
         )
 
-    def capacities(self, admitted: Admitted) -> dict[str, int]:
-        """The gates that it has to pass, and how many each lets in."""
-        own = {
-            f"policy {claim.policy}": claim.spec.max_concurrent for claim in admitted.rates if claim.spec.max_concurrent
-        }
-        return {OPERATOR: self.max_concurrent, **own}
-
     def attempt(
         self,
         task: ExecutionTask,
@@ -145,7 +150,7 @@ class Admission:
             backend=spec.backend,
             operation=spec.operation,
             request=make(task, admitted, number, resolved, timeout),
-            max_output_bytes=limits.output_bytes or 0,
+            max_output_bytes=min(limits.output_bytes or 0, self.max_output_bytes),
             tail_bytes=spec.output.tail_bytes,
             secrets=frozenset(resolved.secrets),
         )

@@ -82,6 +82,11 @@ def deadline_after(task: ExecutionTask, seconds: int | None) -> datetime.datetim
     return None if seconds is None or created is None else created + datetime.timedelta(seconds=seconds)
 
 
+def waits_since(task: ExecutionTask, now: datetime.datetime) -> datetime.datetime:
+    """Since when the task could have started but for its turn: since it was made, or since its retry is due."""
+    return task.status.next_retry_time or task.metadata.creation_timestamp or now
+
+
 def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime) -> Step:
     """The next step for `task`; `running` tells whether this process has an attempt of it going."""
     status, spec = task.status, task.spec

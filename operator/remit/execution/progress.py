@@ -11,11 +11,13 @@ from remit.api.executiontask import (
     NetworkStatus,
     OutputStatus,
     PolicyStatus,
+    QueueStatus,
     SandboxStatus,
     UsageStatus,
 )
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import INTERRUPTED, Ended, Finish, RetryAt
+from remit.execution.queue import Place, WaitReason
 from remit.telemetry import escape
 
 KEPT_ATTEMPTS = 10
@@ -23,11 +25,38 @@ KEPT_ATTEMPTS = 10
 
 
 def waiting(
-    task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime
+    task: ExecutionTask,
+    phase: Phase,
+    reason: str,
+    message: str,
+    now: datetime.datetime,
+    queue: QueueStatus | None = None,
 ) -> ExecutionTaskStatus:
-    """The task waits: for its turn, or for something that it refers to."""
+    """The task waits: for its turn, at its place in the `queue`, or for something that it refers to."""
     queued_at = task.status.queued_at or now
-    return _moved(task, phase, reason, message, now, queued_at=queued_at)
+    return _moved(task, phase, reason, message, now, queued_at=queued_at, queue=queue)
+
+
+def queued(task: ExecutionTask, place: Place, now: datetime.datetime) -> ExecutionTaskStatus:
+    """The task waits for its turn."""
+    blocked, namespace = place.blocked, task.metadata.namespace
+    policy = blocked.policy.removeprefix(f"{namespace}/")
+    match blocked.reason:
+        case WaitReason.OPERATOR:
+            why = f"the operator runs {blocked.limit} at once, all are taken"
+        case WaitReason.CONCURRENCY:
+            why = f"policy {policy} allows {blocked.limit} at once, all are taken"
+        case WaitReason.RATE:
+            why = f"policy {policy} allows {blocked.limit} starts a minute, all are used"
+    where = f"{ordinal(place.position)} of {place.waiting} waiting in namespace {namespace}"
+    status = QueueStatus(position=place.position, waiting=place.waiting, reason=blocked.reason, policy=blocked.policy)
+    return waiting(task, Phase.QUEUED, "Queued", f"waits for its turn: {why}; {where}", now, status)
+
+
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th` … `11th` … `21st`."""
+    teens = 10 <= number % 100 <= 20
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def scheduled(
@@ -161,6 +190,7 @@ def _moved(
             "operation": task.spec.operation,
             "message": message,
             "conditions": conditions,
+            "queue": None,
             **changes,
         }
     )

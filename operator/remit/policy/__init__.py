@@ -8,7 +8,7 @@ from remit.policy.grant import Grant
 from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
 from remit.policy.match import Command
-from remit.policy.rate import Bucket, RateClaim, RateSpec, concurrency_reached, take, take_all
+from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
 from remit.policy.request import Request, argv_of, request_for
 from remit.policy.rules import describe
 from remit.policy.selector import selects
@@ -39,14 +39,14 @@ __all__ = [
     "canonical",
     "canonical_host",
     "compile_policy",
-    "concurrency_reached",
     "decide",
     "describe",
+    "give_back",
     "permits",
+    "replay",
     "request_for",
     "selects",
     "split_line",
     "take",
-    "take_all",
     "unacceptable",
 ]

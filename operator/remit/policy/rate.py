@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,7 +36,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class RateClaim:
-    """A rate that a task must respect, and the policy, as `namespace/name`, that all its tasks share it under."""
+    """A rate that a task must respect, and the policy, as `namespace/name`, that sets it."""
 
     policy: str
     spec: RateSpec
@@ -55,22 +55,19 @@ def take(bucket: Bucket | None, spec: RateSpec, now: float) -> tuple[Bucket, flo
     return bucket, (1 - bucket.tokens) * 60 / spec.per_minute
 
 
-def take_all(buckets: Mapping[str, Bucket], claims: Sequence[RateClaim], now: float) -> tuple[dict[str, Bucket], float]:
-    """Take one token of every claim or of none: the new states by policy, and the seconds to wait (0.0: taken)."""
-    taken = {claim.policy: take(buckets.get(claim.policy), claim.spec, now) for claim in claims}
-    wait = max((seconds for _, seconds in taken.values()), default=0.0)
-    if wait:
-        return {claim.policy: _filled(buckets.get(claim.policy), claim.spec, now) for claim in claims}, wait
-    return {policy: bucket for policy, (bucket, _) in taken.items()}, 0.0
+def give_back(bucket: Bucket, spec: RateSpec) -> Bucket:
+    """One token that was taken and not used."""
+    if spec.per_minute is None:
+        return bucket
+    return Bucket(min(float(spec.burst or spec.per_minute), bucket.tokens + 1), bucket.at)
 
 
-def concurrency_reached(running: Mapping[str, int], claims: Sequence[RateClaim]) -> RateClaim | None:
-    """The first claim under which as many tasks run as may, given how many run under each policy."""
-    for claim in claims:
-        most = claim.spec.max_concurrent
-        if most is not None and running.get(claim.policy, 0) >= most:
-            return claim
-    return None
+def replay(starts: Iterable[float], spec: RateSpec, now: float) -> Bucket:
+    """The bucket that starts at these times, in any order, have left behind. Those in the future count as of now."""
+    bucket: Bucket | None = None
+    for at in sorted(starts):
+        bucket, _ = take(bucket, spec, min(at, now))
+    return _filled(bucket, spec, now)
 
 
 def _filled(bucket: Bucket | None, spec: RateSpec, now: float) -> Bucket:

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from remit import __version__
 from remit.backends import ProcessBackend
 from remit.errors import ApiError, RemitError
 from remit.execution.admission import Admission
-from remit.execution.gates import Gates
+from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
@@ -106,17 +107,15 @@ class Operator:
             on_ended=queue.add,
             performers=performing,
         )
-        gates = Gates(wake=queue.add)
+        turns = Queue(settings.max_concurrent, wake=queue.add_after)
         policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
         tasks = TaskReconciler(
             kube=kube,
             cache=cache,
             runner=runner,
-            gates=gates,
+            turns=turns,
             policies=policies,
-            admission=Admission(
-                settings.search_path, settings.max_concurrent, default_limits(host), frozenset(performing)
-            ),
+            admission=Admission(settings.search_path, default_limits(host), frozenset(performing)),
             audit=audit,
             metrics=metrics,
             events=events,
@@ -145,7 +144,8 @@ class Operator:
         )
         queue.on_error = operator.on_error
         metrics.tasks_running.labels("process").set_function(lambda: len(runner))
-        metrics.tasks_queued.set_function(gates.waiting)
+        for reason in WaitReason:
+            metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
         for operation, performer in performing.items():
             if performer.breaker is not None:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
@@ -158,6 +158,7 @@ class Operator:
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
         await self.resync()
+        self.tasks.restore()
         self.watcher.start()
         self.spawn(self.queue.run(), "work queue")
         self.spawn(self.policies.keep_status(), "policy status")
@@ -246,8 +247,8 @@ class Operator:
                     self._on_gone(resource.plural, key, gone)
                 else:
                     self._on_changed(resource.plural, key)
-        for key in self.cache.keys(TASKS.plural):
-            self.queue.add(key)
+        for task in sorted(self.cache.all(TASKS.plural), key=lambda task: str(task["metadata"]["creationTimestamp"])):
+            self.queue.add(key_of(task))
         self._sweep_runs()
 
     async def _list(self, resource: Resource) -> list[dict[str, Any]]:

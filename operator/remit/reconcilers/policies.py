@@ -15,8 +15,8 @@ from remit.api import CommandPolicy, CommandPolicyStatus, Condition
 from remit.api.commandpolicy import DenialStatus
 from remit.api.executiontask import PolicyStatus
 from remit.errors import ApiError, InvalidInput
-from remit.execution.admission import Admitted, PolicySet
-from remit.policy import Bucket, CompiledPolicy, Problem, compile_policy, take_all
+from remit.execution.admission import PolicySet
+from remit.policy import CompiledPolicy, Problem, compile_policy
 from remit.reconcilers.cache import Cache
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import POLICIES, TASKS, Kube, Object
@@ -49,7 +49,6 @@ class Policies:
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _compiled: dict[tuple[str, int], CompiledPolicy] = field(default_factory=dict)
     _current: PolicySet | None = None
-    _buckets: dict[str, Bucket] = field(default_factory=dict)
     _counted: dict[str, _Counted] = field(default_factory=lambda: defaultdict(_Counted))
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: StatusWriter = field(init=False)
@@ -81,12 +80,6 @@ class Policies:
             return await self.kube.list(POLICIES)
         namespaces = sorted({*self.namespaces, self.operator_namespace})
         return [obj for namespace in namespaces for obj in await self.kube.list(POLICIES, namespace)]
-
-    def take_tokens(self, admitted: Admitted, now: datetime.datetime) -> float:
-        """Take a token of every rate that applies, or of none: then the seconds until there is one."""
-        buckets, wait = take_all(self._buckets, admitted.rates, now.timestamp())
-        self._buckets |= buckets
-        return wait
 
     def count(self, namespace: str, task: str, decided: PolicyStatus, why: str = "") -> None:
         """A decision about a task, for the status of the policy that made it."""

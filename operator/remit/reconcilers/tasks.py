@@ -15,7 +15,6 @@ from remit.api.executiontask import PolicyStatus
 from remit.errors import ApiError, InvalidInput
 from remit.execution import progress
 from remit.execution.admission import Admission, Admitted, Refused
-from remit.execution.gates import Gates
 from remit.execution.lifecycle import (
     Begin,
     Collect,
@@ -28,9 +27,11 @@ from remit.execution.lifecycle import (
     deadline_after,
     deadline_exceeded,
     next_step,
+    waits_since,
 )
+from remit.execution.queue import Claims, Place, Queue, WaitReason
 from remit.execution.runner import AttemptResult, Runner
-from remit.reconcilers.cache import Cache
+from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 QUEUED_IS_WORTH_A_WRITE = 10.0
 """Seconds that a task waits for its turn before status says so. The write would only make a burst's queue longer; past
 that, whoever waits wants to know what for."""
+PLACE_IS_FRESH = 30.0
+"""Seconds between writes of a waiting task's place."""
 
 
 @dataclass
@@ -54,7 +57,7 @@ class TaskReconciler:
     kube: Kube
     cache: Cache
     runner: Runner
-    gates: Gates
+    turns: Queue
     policies: Policies
     admission: Admission
     audit: AuditLog
@@ -64,6 +67,8 @@ class TaskReconciler:
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
+    _told: dict[str, datetime.datetime] = field(default_factory=dict)
+    """When a waiting task's status last told its place."""
     _schedules: ScheduleReconciler = field(init=False)
     _audited: set[str] = field(default_factory=set)
     """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
@@ -71,14 +76,14 @@ class TaskReconciler:
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
         self._schedules = ScheduleReconciler(
-            self.kube, self.cache, self.metrics, self.events, lambda: self.now(), self.gates.wake
+            self.kube, self.cache, self.metrics, self.events, lambda: self.now(), self._wake
         )
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
         obj = self.cache.get(TASKS.plural, key)
         if obj is None:
-            self.gates.leave(key)
+            self._leave(key)
             return None
         try:
             task = ExecutionTask.parse(obj)
@@ -95,6 +100,7 @@ class TaskReconciler:
     def deleted(self, obj: Object) -> None:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
         metadata = obj["metadata"]
+        self._leave(key_of(obj))
         self.runner.abandon(metadata["namespace"], metadata["uid"])
 
     async def _step(self, task: ExecutionTask, obj: Object) -> float | None:
@@ -103,6 +109,8 @@ class TaskReconciler:
             return await self._by_the_clock(task, obj)
         match next_step(task, running=self.runner.running(task.metadata.uid), now=now):
             case Idle(until=until):
+                if not self.runner.running(task.metadata.uid):
+                    self._leave(task.key)
                 return (until - now).total_seconds() if until else None
             case Stop():
                 self.runner.stop(task.metadata.uid)
@@ -139,30 +147,40 @@ class TaskReconciler:
         task = task.model_copy(update={"status": task.status.model_copy(update={"deadline": limit})})
         if limit is not None and self.now() >= limit:
             return await self._finish(task, obj, deadline_exceeded(task))
-        hold = self._take_turn(task, verdict)
-        if hold is not None:
-            return self._in_time(task, await self._wait_for_turn(task, obj, *hold))
+        now = self.now()
+        since = waits_since(task, now).timestamp()
+        place = self.turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since, now=now.timestamp())
+        if place is not None:
+            return self._in_time(task, await self._wait_for_turn(task, obj, place))
         try:
-            resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
+            return await self._run(task, obj, number)
         except MissingReference as error:
-            self.gates.leave(task.key)
+            self._leave(task.key)
             return self._in_time(task, await self._wait_for_reference(task, obj, escape(str(error))))
+        except Outdated:
+            raise  # asked again at once, and still its turn
+        except BaseException:
+            self._leave(task.key)
+            raise
+
+    async def _run(self, task: ExecutionTask, obj: Object, number: int) -> float | None:
+        """It is the task's turn. Raises `MissingReference`, and whatever keeps the attempt from being recorded."""
+        limit = deadline(task)
+        resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
         # Only now is it known which names `envFrom` brings.
         verdict = self.admission.decide(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
         if self.stopping:  # since it was asked: a run that is started now would be lost at once
-            self.gates.leave(task.key)
+            self._leave(task.key)
             return None
-        try:
-            left = (limit - self.now()).total_seconds() if limit else None
-            attempt = self.admission.attempt(task, verdict, number, resolved, left)
-            await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
-            await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
-        except BaseException:
-            self.gates.leave(task.key)
-            raise
+        left = (limit - self.now()).total_seconds() if limit else None
+        attempt = self.admission.attempt(task, verdict, number, resolved, left)
+        await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
+        await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
+        self.turns.started(task.key)
         self.runner.start(attempt)
+        self._told.pop(task.key, None)
         if resolved.exposed and number == 1:
             self.events.record(obj, "Warning", "ShortSecret", _exposed(resolved.exposed))
         self.policies.count(task.metadata.namespace, task.metadata.name, verdict.status)
@@ -171,30 +189,51 @@ class TaskReconciler:
         self.metrics.policy_decisions.labels("Audited" if verdict.status.audited else "Allowed").inc()
         return None
 
-    def _take_turn(self, task: ExecutionTask, verdict: Admitted) -> tuple[str, float] | None:
-        """None when it may start now; otherwise why not, and seconds until it is worth asking again."""
-        shut = self.gates.enter(task.key, self.admission.capacities(verdict))
-        if shut is not None:
-            return f"waits for its turn: {shut} runs as many as it may", 60.0
-        wait = self.policies.take_tokens(verdict, self.now())
-        if wait > 0:
-            self.gates.leave(task.key)
-            return f"waits for its turn: policy {verdict.status.name} lets no more start this minute", wait
-        return None
+    def queued(self, reason: WaitReason) -> int:
+        """How many tasks wait for `reason`."""
+        return self.turns.waiting(reason, self.now().timestamp())
+
+    def restore(self) -> None:
+        """Take over from the operator before: what is on record as running, and the starts that rates look back on."""
+        running: dict[str, tuple[str, Claims]] = {}
+        starts: list[tuple[str, Claims, float]] = []
+        policies = self.policies.current()
+        for obj in self.cache.all(TASKS.plural):
+            try:
+                task = ExecutionTask.parse(obj)
+            except InvalidInput:
+                continue  # told of in its status, by and by
+            namespace, attempts = task.metadata.namespace, task.status.attempts
+            claims = policies.charged(task) if attempts else ()
+            starts += [(namespace, claims, attempt.started_at.timestamp()) for attempt in attempts]
+            if attempts and attempts[-1].finished_at is None and not (task.status.phase and task.status.phase.final):
+                running[task.key] = namespace, claims
+        self.turns.restore(running, starts, self.now().timestamp())
+
+    def _wake(self, key: str) -> None:
+        self.turns.wake(key, 0.0)
+
+    def _leave(self, key: str) -> None:
+        self.turns.leave(key, self.now().timestamp())
+        self._told.pop(key, None)
 
     def _in_time(self, task: ExecutionTask, seconds: float) -> float:
         """`seconds`, or less where the task's deadline comes first."""
         limit = deadline(task)
         return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
 
-    async def _wait_for_turn(self, task: ExecutionTask, obj: Object, why: str, seconds: float) -> float:
-        since = task.status.next_retry_time or task.metadata.creation_timestamp or self.now()
-        waited = (self.now() - since).total_seconds()
-        if waited < QUEUED_IS_WORTH_A_WRITE:
-            return min(seconds, QUEUED_IS_WORTH_A_WRITE - waited)
-        if task.status.phase is not Phase.QUEUED or task.status.message != why:
-            await self._writer.write(obj, progress.waiting(task, Phase.QUEUED, "Queued", why, self.now()))
-        return seconds
+    async def _wait_for_turn(self, task: ExecutionTask, obj: Object, place: Place) -> float:
+        now = self.now()
+        told = self._told.get(task.key)
+        told_at = told + datetime.timedelta(seconds=PLACE_IS_FRESH) if told else None
+        due = told_at or waits_since(task, now) + datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
+        if now < due:
+            return (due - now).total_seconds()
+        status = progress.queued(task, place, now)
+        if task.status.phase is not Phase.QUEUED or task.status.queue != status.queue:
+            await self._writer.write(obj, status)
+        self._told[task.key] = now
+        return PLACE_IS_FRESH
 
     async def _wait_for_reference(self, task: ExecutionTask, obj: Object, why: str) -> float:
         if task.status.message != why:
@@ -206,7 +245,7 @@ class TaskReconciler:
 
     async def _settle(self, task: ExecutionTask, obj: Object, result: AttemptResult) -> float | None:
         """An attempt has ended: the end of the task, or a retry. One write says both."""
-        self.gates.leave(task.key)
+        self._leave(task.key)
         now = self.now()
         what_follows = after_attempt(task, result.ended, now=now, draw=random.random())  # noqa: S311 (jitter)
         attempt = task.status.attempts[-1]
@@ -245,7 +284,7 @@ class TaskReconciler:
 
         Our own write may come back by the watch as nothing new, so nobody else would remember the deletion.
         """
-        self.gates.leave(task.key)
+        self._leave(task.key)
         status = progress.finished(task, finish, self.now(), policy)
         await self._writer.write(obj, status)
         succeeded = finish.phase is Phase.SUCCEEDED
@@ -256,7 +295,7 @@ class TaskReconciler:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds)
         if (parent := parent_key(obj)) is not None:  # the watch will bring nothing new of what we wrote ourselves
-            self.gates.wake(parent)
+            self._wake(parent)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
         return task.spec.ttl_seconds_after_finished
 

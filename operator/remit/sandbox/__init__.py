@@ -16,12 +16,13 @@ from remit.sandbox.model import (
     Network,
     Plan,
 )
-from remit.sandbox.planning import plan
+from remit.sandbox.planning import NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import ProcessHandle, boot_id, start_time
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
+    "NOT_ENFORCED",
     "Ability",
     "AttemptCgroup",
     "Bubblewrap",

@@ -39,9 +39,8 @@ _CGROUP_REMEDY = (
     "Run as root, or in a delegated cgroup: systemd-run --user --scope -p Delegate=yes remit up, "
     "or Delegate=yes in the operator's unit"
 )
-_SECCOMP_REMEDY = (
-    "Use a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64, and see that bubblewrap works: the filter is its"
-)
+_SECCOMP_REMEDY = "Use a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64"
+_FIRST_REMEDY = "Get namespaces first: this layer is put around what runs in them"
 _LANDLOCK_REMEDY = "Use Linux 6.12 or later, with landlock in the list of its lsm= boot parameter"
 _TIMEOUT_SECONDS = 10.0
 _MOST_SAID = 4096
@@ -132,7 +131,7 @@ def _probe_seccomp(bubblewrap: Bubblewrap | None) -> Ability:
         else "nothing can be run to try it"
     )
     if problem:
-        return Ability(Layer.SECCOMP, False, problem, _SECCOMP_REMEDY)
+        return Ability(Layer.SECCOMP, False, problem, _SECCOMP_REMEDY if bubblewrap else _FIRST_REMEDY)
     return Ability(Layer.SECCOMP, True, f"{len(REFUSED)} system calls refused, newer ones than Linux 6.17's hidden")
 
 
@@ -167,7 +166,8 @@ def _probe_landlock(abi: int, bubblewrap: Bubblewrap | None) -> Ability:
         except OSError as error:
             problem = str(error)
     if problem:
-        return Ability(Layer.LANDLOCK, False, problem, _LANDLOCK_REMEDY)
+        remedy = _FIRST_REMEDY if abi >= SCOPES_ABI and bubblewrap is None else _LANDLOCK_REMEDY
+        return Ability(Layer.LANDLOCK, False, problem, remedy)
     return Ability(Layer.LANDLOCK, True, f"ABI {abi}: no abstract socket, no signal outside; files by namespaces")
 
 

@@ -20,8 +20,14 @@ from typing import Final
 from remit.errors import AuditUnavailable
 from remit.telemetry.chain import GENESIS, Anchor, AuditEvent, encode, parse_line
 from remit.telemetry.redact import Redactor
+from remit.telemetry.segments import number_after, segment, segments
 
 _TAIL_BLOCK: Final = 65536
+MAX_BYTES: Final = 64 * 1024**2
+"""Of one file. It is closed, and the next one begun, once it is as large."""
+RETRY_SECONDS: Final = 5.0
+"""How often a trail that could not be written is tried again."""
+_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class AuditLog:
@@ -35,6 +41,7 @@ class AuditLog:
         path: Path,
         *,
         redactor: Redactor | None = None,
+        max_bytes: int = MAX_BYTES,
         clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         """Open `path` or create it, mode 0600, and mend a line that a crash left unfinished.
@@ -49,8 +56,11 @@ class AuditLog:
         self._wake = threading.Condition()
         self._closing = False
         self._broken: str | None = None
+        self._failing: str | None = None
+        self._max_bytes = max_bytes
         self._descriptor = _open(path)
         try:
+            self._number = _number(self._descriptor, path)
             self._head, self._size, dropped = _recover(self._descriptor, path)
         except BaseException:
             os.close(self._descriptor)
@@ -75,8 +85,8 @@ class AuditLog:
         return await asyncio.wrap_future(self._submit(event))
 
     def check(self) -> str | None:
-        """For a health check: None, or why nothing can be recorded any more."""
-        return self._broken
+        """For a health check: None, or why nothing can be recorded now. Without space it tries again by itself."""
+        return self._broken or self._failing
 
     def close(self) -> None:
         """Write what is waiting and let go of the file."""
@@ -107,13 +117,22 @@ class AuditLog:
     def _write_all(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._closing)
+                retry = RETRY_SECONDS if self._failing and not self._broken else None
+                self._wake.wait_for(lambda: self._waiting or self._closing, retry)
                 batch, self._waiting = self._waiting, []
             if not batch:
-                return
+                if self._closing:
+                    return
+                batch = [(AuditEvent(kind="recovery", message=f"writable again: {self._failing}"), Future())]
             self._write(batch)
 
     def _write(self, batch: list[tuple[AuditEvent, Future[Anchor]]]) -> None:
+        try:
+            if self._size >= self._max_bytes:
+                self._rotate()
+        except Exception as error:
+            self._fail([future for _, future in batch], error)
+            return
         head = self._head
         lines: list[bytes] = []
         written: list[tuple[Future[Anchor], Anchor]] = []
@@ -128,13 +147,47 @@ class AuditLog:
         try:
             self._put(b"".join(lines))
         except Exception as error:
-            failure = error if isinstance(error, AuditUnavailable) else AuditUnavailable(f"{self._where}: {error}")
-            for future, _ in written:
-                future.set_exception(failure)
+            self._fail([future for future, _ in written], error)
             return
-        self._head = head
+        self._head, self._failing = head, None
         for future, anchor in written:
             future.set_result(anchor)
+
+    def _fail(self, futures: list[Future[Anchor]], error: Exception) -> None:
+        failure = error if isinstance(error, AuditUnavailable) else AuditUnavailable(f"{self._where}: {error}")
+        self._failing = str(failure)
+        for future in futures:
+            future.set_exception(failure)
+
+    def _rotate(self) -> None:
+        """Close the file under its number and begin the next. There is never a moment without `path`: killed in
+        between, the file has two names, and the next start takes the second one back."""
+        if self._broken:
+            raise AuditUnavailable(self._broken)
+        self._check_untouched()
+        closed, coming = segment(self.path, self._number), self.path.with_name(f".{self.path.name}.next")
+        event = AuditEvent(kind="segment", follows=closed.name)
+        line, head = encode(event, self._head, self._clock(), self._redactor)
+        coming.unlink(missing_ok=True)
+        descriptor = os.open(coming, _FLAGS | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write_fully(descriptor, line)
+            os.fsync(descriptor)
+            os.link(self.path, closed)
+            coming.rename(self.path)
+        except BaseException:
+            os.close(descriptor)
+            coming.unlink(missing_ok=True)
+            raise
+        old, self._descriptor = self._descriptor, descriptor
+        self._head, self._size, self._number = head, len(line), self._number + 1
+        os.close(old)
+        try:
+            _sync_directory(self.path.parent)
+        except OSError as error:
+            self._broken = f"{self._where}: sync failed: {error}; restart to recover"
+            raise AuditUnavailable(self._broken) from error
 
     def _put(self, data: bytes) -> None:
         if self._broken:
@@ -182,14 +235,18 @@ def _write_fully(descriptor: int, data: bytes) -> None:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o600)
+        if not path.exists() and segments(path):
+            raise AuditUnavailable(
+                f"audit trail {path} is gone, and older files of it are there: put it back, or move all of them away"
+            )
+        descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
         raise AuditUnavailable(f"audit trail {path} cannot be opened: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with contextlib.closing(_Directory(path.parent)) as directory:
-            os.fsync(directory.descriptor)
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise BlockingIOError  # its holder began the next file meanwhile
+        _sync_directory(path.parent)
     except OSError as error:
         os.close(descriptor)
         why = "another process holds it" if isinstance(error, BlockingIOError) else error.strerror
@@ -197,12 +254,29 @@ def _open(path: Path) -> int:
     return descriptor
 
 
-class _Directory:
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
-    def close(self) -> None:
-        os.close(self.descriptor)
+
+def _number(descriptor: int, path: Path) -> int:
+    """Which file of the trail this is, counted from 1. Takes back a closing that a crash interrupted."""
+    held = os.fstat(descriptor)
+    if not held.st_size and segments(path):
+        raise AuditUnavailable(f"audit trail {path} was emptied: run `remit audit verify`, then move all of it away")
+    with path.open("rb") as lines:
+        try:
+            record, _ = parse_line(lines.readline().rstrip(b"\n"))
+        except ValueError:
+            record = {}
+    number = number_after(path, str(record.get("follows", "")))
+    closed = segment(path, number)
+    if closed.exists() and os.path.samestat(closed.stat(), held):
+        closed.unlink()
+    return number
 
 
 def _recover(descriptor: int, path: Path) -> tuple[Anchor, int, int]:

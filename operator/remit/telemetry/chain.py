@@ -20,6 +20,10 @@ from remit.telemetry.redact import Redactor
 
 _HASH_FIELD: Final = b',"hash":"'
 _HASH_END: Final = b'"}'
+MAX_ARGV: Final = 16384
+"""Characters of an argv that are kept; of a longer one the beginning, and a digest of all of it."""
+MAX_TEXT: Final = 4096
+"""Characters of any other text."""
 
 
 class Anchor(NamedTuple):
@@ -37,7 +41,7 @@ GENESIS: Final = Anchor(0, "0" * 64)
 class AuditEvent:
     """A decision, or one step of an execution. What is not known stays unset and is left out of the line."""
 
-    kind: Literal["decision", "execution", "recovery"]
+    kind: Literal["decision", "execution", "recovery", "segment"]
     namespace: str = ""
     task: str = ""
     uid: str = ""
@@ -56,12 +60,18 @@ class AuditEvent:
     reason: str = ""
     message: str = ""
     backend: str = ""
+    node: str = ""
+    """The host, or the node of the cluster, that the operator works on."""
+    layers: Sequence[str] = ()
+    """What confined it."""
     exit_code: int | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     network: Sequence[Mapping[str, str | int]] = ()
     """With a restricted network: each destination, with its connections, refusals and bytes."""
     output_digest: str = ""
     """`sha256:` and the digest of everything that was written to standard output and error."""
+    follows: str = ""
+    """The name of the file that a `segment` continues."""
 
     def as_record(self) -> dict[str, Any]:
         """What is set, by name."""
@@ -83,12 +93,37 @@ def encode(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Re
         "seq": head.seq + 1,
         "time": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "kind": event.kind,
-        **{name: _encodable(redactor.scrub(value)) for name, value in event.as_record().items() if name != "kind"},
+        **_bounded(
+            {name: _encodable(redactor.scrub(value)) for name, value in event.as_record().items() if name != "kind"}
+        ),
         "prev": head.hash,
     }
     body = orjson.dumps(record)[:-1]
     digest = hashlib.sha256(body).hexdigest()
     return body + _HASH_FIELD + digest.encode() + _HASH_END + b"\n", Anchor(head.seq + 1, digest)
+
+
+def _bounded(record: dict[str, Any]) -> dict[str, Any]:
+    """Nobody can fill the trail with one request. Bounded after redaction, so that no secret is cut out of its mask."""
+    bounded: dict[str, Any] = {}
+    for name, value in record.items():
+        if name == "argv" and sum(map(len, value)) + len(value) > MAX_ARGV:
+            whole = orjson.dumps(value)
+            bounded |= {"argv": _beginning(value), "argv_digest": f"sha256:{hashlib.sha256(whole).hexdigest()}"}
+        else:
+            bounded[name] = value[:MAX_TEXT] + "…" if isinstance(value, str) and len(value) > MAX_TEXT else value
+    return bounded
+
+
+def _beginning(argv: list[str]) -> list[str]:
+    kept: list[str] = []
+    left = MAX_ARGV
+    for argument in argv:
+        kept.append(argument[:left])
+        left -= len(argument) + 1
+        if left <= 0:
+            break
+    return [*kept, "…"]
 
 
 def _encodable(value: Any) -> Any:

@@ -29,7 +29,7 @@ class Metrics:
             "remit_task_queue_seconds", "From a task's admission to its first start.", _DELAYS
         )
         self.tasks_running: Final = self._gauge("remit_tasks_running", "Attempts that are running.", "backend")
-        self.tasks_queued: Final = self._gauge("remit_tasks_queued", "Tasks that wait for their turn.")
+        self.tasks_queued: Final = self._gauge("remit_tasks_queued", "Tasks that wait for their turn.", "reason")
         self.policy_decisions: Final = self._counter(
             "remit_policy_decisions_total", "Policy decisions: Allowed, Denied or Audited.", "decision"
         )

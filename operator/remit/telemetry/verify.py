@@ -1,16 +1,19 @@
-"""Checks an audit trail against its own chain."""
+"""Checks an audit trail against its own chain, over all of its files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 from remit.errors import InvalidInput
 from remit.telemetry.chain import GENESIS, Anchor, parse_line
+from remit.telemetry.segments import segments
 
 MAX_PROBLEMS: Final = 100
-Kind = Literal["unreadable", "edited", "gap", "reordered", "broken", "torn", "cut"]
+Kind = Literal["unreadable", "edited", "gap", "reordered", "broken", "torn", "cut", "misplaced", "missing"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Problem:
     line: int
     """Counted from 1."""
     message: str
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Report:
     records: int
     head: Anchor
     problems: tuple[Problem, ...]
+    files: int = 1
 
     @property
     def ok(self) -> bool:
@@ -35,44 +40,96 @@ class Report:
 
 
 def verify(path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None) -> Report:
-    """Follow the chain through the file. At most the first hundred problems are told.
+    """Follow the chain through the closed files of the trail and then `path`, its newest. At most the first hundred
+    problems are told. The files may be written to meanwhile.
 
-    `after` is the head of the file that this one continues. `head`, when known, is a record that must be in this file
-    (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when the file cannot be read.
+    `after` is the last record of what was moved away from the front. `head`, when known, is a record that must be there
+    (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read.
     """
-    problems: list[Problem] = []
-    last, records, head_seen = after, 0, head is None or head == after
-
-    def found(kind: Kind, message: str) -> None:
-        if len(problems) < MAX_PROBLEMS:
-            problems.append(Problem(kind, line_number, message))
-
-    line_number = 0
+    walk = _Walk(last=after, head=head, head_seen=head is None or head == after)
     try:
-        with path.open("rb") as lines:
-            for line in lines:
-                line_number += 1
-                if not line.endswith(b"\n"):
-                    found("torn", "the last line has no end: a crash, or a cut")
-                try:
-                    record, sound = parse_line(line.rstrip(b"\n"))
-                except ValueError:
-                    found("unreadable", "not an audit record")
-                    continue
-                records += 1
-                seq, prev = record["seq"], str(record.get("prev"))
-                if not sound:
-                    found("edited", f"record {seq} is not as it was written: its hash does not fit")
-                if seq > last.seq + 1:
-                    found("gap", f"records {last.seq + 1} to {seq - 1} are missing")
-                elif seq <= last.seq:
-                    found("reordered", f"record {seq} stands after record {last.seq}")
-                elif prev != last.hash:
-                    found("broken", f"record {seq} does not continue record {last.seq}: one of them was replaced")
-                last = Anchor(seq, str(record.get("hash")))
-                head_seen = head_seen or last == head
+        with ExitStack() as stack:
+            # Held open first: should it be closed under a number now, it is still read, and only once.
+            newest = stack.enter_context(path.open("rb")) if path.exists() else None
+            held = os.fstat(newest.fileno()) if newest else None
+            size = held.st_size if held else 0
+            for closed in segments(path):
+                with closed.open("rb") as file:
+                    if held is None or not os.path.samestat(os.fstat(file.fileno()), held):
+                        walk.file(closed, file)
+            if newest:
+                walk.file(path, newest, size)
+            elif walk.files:
+                walk.begin(path)
+                walk.found("missing", "the newest file of the trail is not there")
+            else:
+                raise FileNotFoundError(2, os.strerror(2))
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
-    if head and not head_seen:
-        found("cut", f"record {head.seq} with the expected hash is not in the file")
-    return Report(records, last, tuple(problems))
+        raise InvalidInput(f"{error.filename or path} cannot be read: {error.strerror}") from error
+    if head and not walk.head_seen:
+        walk.found("cut", f"record {head.seq} with the expected hash is not in the trail")
+    return Report(walk.records, walk.last, tuple(walk.problems), walk.files)
+
+
+@dataclass
+class _Walk:
+    last: Anchor
+    head: Anchor | None
+    head_seen: bool
+    path: Path = Path()
+    line: int = 0
+    before: str = ""
+    records: int = 0
+    files: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def found(self, kind: Kind, message: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(kind, self.line, message, self.path))
+
+    def begin(self, path: Path) -> None:
+        self.before, self.path, self.line = self.path.name, path, 0
+
+    def file(self, path: Path, lines: BinaryIO, size: int | None = None) -> None:
+        """`size`: where a file that may still grow is to be read to."""
+        self.begin(path)
+        self.files += 1
+        for line in lines:
+            self.line += 1
+            self._line(line)
+            if size is not None and lines.tell() >= size:
+                break
+        if not self.line and self.before:
+            self.found("missing", "the file is empty, and it follows another one")
+
+    def _line(self, line: bytes) -> None:
+        if not line.endswith(b"\n"):
+            self.found("torn", "the last line has no end: a crash, or a cut")
+        try:
+            record, sound = parse_line(line.rstrip(b"\n"))
+        except ValueError:
+            self.found("unreadable", "not an audit record")
+            return
+        self.records += 1
+        seq, prev, last = record["seq"], str(record.get("prev")), self.last
+        if not sound:
+            self.found("edited", f"record {seq} is not as it was written: its hash does not fit")
+        if seq > last.seq + 1:
+            self.found("gap", f"records {last.seq + 1} to {seq - 1} are missing")
+        elif seq <= last.seq:
+            self.found("reordered", f"record {seq} stands after record {last.seq}")
+        elif prev != last.hash:
+            self.found("broken", f"record {seq} does not continue record {last.seq}: one of them was replaced")
+        self._place(record)
+        self.last = Anchor(seq, str(record.get("hash")))
+        self.head_seen = self.head_seen or self.last == self.head
+
+    def _place(self, record: dict[str, Any]) -> None:
+        """A file begins with the record that names the one before it, and only there may such a record stand."""
+        follows = str(record.get("follows", "")) if record.get("kind") == "segment" else ""
+        first = self.line == 1
+        if first and self.before and follows != self.before:
+            told = f"says it follows {follows}" if follows else "does not say what it follows"
+            self.found("misplaced", f"the file stands after {self.before}, and {told}: moved, renamed or foreign")
+        elif follows and not first:
+            self.found("misplaced", f"record {record['seq']} begins a file, and stands within one")

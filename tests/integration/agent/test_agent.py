@@ -169,3 +169,17 @@ print(asyncio.run(agent.execute_command("echo done")).stdout, end="")
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+async def test_a_rate_and_a_bound_hold_here_too(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "apiVersion: remit.dev/v1alpha1\nkind: CommandPolicy\nmetadata: {name: slow}\n"
+        "spec: {commands: {allow: [{executable: echo}]}, rate: {perMinute: 120, burst: 2, maxConcurrent: 1}}\n"
+    )
+    async with ExecutionAgent(policies=[policy], state_dir=tmp_path / "state") as agent:
+        begun = asyncio.get_running_loop().time()
+        results = await asyncio.gather(*(agent.execute_command("echo hi") for _ in range(4)))
+        took = asyncio.get_running_loop().time() - begun
+    assert [result.stdout for result in results] == ["hi\n"] * 4
+    assert took > 0.8  # two of the burst, then one every half second

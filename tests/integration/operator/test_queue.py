@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 
-from .conftest import World
+from remit.reconcilers.kube import NAMESPACES, TASKS, Object
+
+from .conftest import PATIENCE, World
 
 
 async def test_no_more_run_at_once_than_may_and_all_come_to_their_turn(world: World) -> None:
@@ -33,9 +35,11 @@ async def test_a_policy_bounds_its_own_tasks_only(world: World) -> None:
         assert (await world.finished(other))["phase"] == "Succeeded"
         assert (await world.get(second)).get("status", {}).get("attemptCount", 0) == 0
         queued = await world.phase(second, "Queued")
-        assert "runs as many as it may" in queued["message"]
+        assert "allows 1 at once, all are taken; 1st of 1 waiting in namespace default" in queued["message"]
+        assert (queued["queue"]["position"], queued["queue"]["reason"]) == (1, "PolicyConcurrency")
         await world.edit(first, {"cancel": True})
-        assert (await world.finished(second))["phase"] == "Succeeded"
+        ended = await world.finished(second)
+        assert (ended["phase"], ended.get("queue")) == ("Succeeded", None)
 
 
 async def test_a_queued_task_is_cancelled(world: World) -> None:
@@ -59,3 +63,39 @@ async def test_a_rate_spreads_starts_out(world: World) -> None:
     starts = sorted(datetime.datetime.fromisoformat(status["startTime"]) for status in results)
     # Two at once from the burst, then one every half second.
     assert (starts[3] - starts[1]).total_seconds() > 0.8
+
+
+async def test_a_flood_in_one_namespace_does_not_hold_up_another(world: World) -> None:
+    await world.kube.create(NAMESPACES, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calm"}})
+    async with world.operator(max_concurrent=1) as operator:
+        await world.policy("true", "sleep")
+        await world.policy("true", namespace="calm")
+        first = await world.task("sleep", "1000")
+        await world.phase(first, "Running")
+        flood = [await world.task("true") for _ in range(200)]
+        calm = await world.task("true", namespace="calm")
+        async with asyncio.timeout(PATIENCE):
+            while len(operator.tasks.turns) < len(flood) + 1:
+                await asyncio.sleep(0.02)
+        await world.edit(first, {"cancel": True})
+        started = (await world.finished(calm, "calm"))["startTime"]
+        earlier = [task for task in await world.kube.list(TASKS, "default") if began(task) and began(task) < started]
+        assert len(earlier) <= 2  # the one that was running, and one turn
+
+
+def began(task: Object) -> str:
+    """When the first attempt started, as written; empty if none has."""
+    return str(task.get("status", {}).get("startTime", ""))
+
+
+async def test_a_rate_holds_on_after_a_restart(world: World) -> None:
+    async with world.operator():
+        await world.policy("echo", rate={"perMinute": 2})
+        for _ in range(2):
+            await world.finished(await world.task("echo"))
+    async with world.operator():
+        third = await world.task("echo", deadlineSeconds=12)
+        queued = await world.phase(third, "Queued")
+        assert (queued["queue"]["reason"], queued.get("attemptCount", 0)) == ("PolicyRate", 0)
+        ended = await world.finished(third)
+        assert (ended["phase"], ended["error"]["category"]) == ("TimedOut", "Deadline")

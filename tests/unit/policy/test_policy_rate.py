@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api.commandpolicy import Rate
-from remit.policy import Bucket, RateClaim, RateSpec, concurrency_reached, take, take_all
+from remit.policy import Bucket, RateSpec, give_back, replay, take
 
 
 def test_a_burst_then_the_steady_rate():
@@ -40,20 +40,19 @@ def test_no_rate_never_waits():
     assert take(None, RateSpec(max_concurrent=1), 0)[1] == 0
 
 
-def test_all_or_none():
-    slow, fast = RateClaim("ns/slow", RateSpec(1, 1)), RateClaim("ns/fast", RateSpec(600, 10))
-    buckets, wait = take_all({}, [slow, fast], 0)
-    assert (wait, buckets["ns/slow"].tokens, buckets["ns/fast"].tokens) == (0, 0, 9)
-    buckets, wait = take_all(buckets, [slow, fast], 30)
-    assert wait == pytest.approx(30)
-    assert buckets["ns/fast"].tokens == 10
-    assert take_all({}, [], 0) == ({}, 0.0)
+def test_a_token_that_was_not_used_comes_back():
+    spec = RateSpec(per_minute=60, burst=2)
+    taken, _ = take(None, spec, 0)
+    assert give_back(taken, spec) == Bucket(2, 0)
+    assert give_back(Bucket(2, 0), spec) == Bucket(2, 0)
+    assert give_back(Bucket(0, 0), RateSpec(max_concurrent=1)) == Bucket(0, 0)
 
 
-def test_as_many_as_may_run_at_once():
-    claims = [RateClaim("a", RateSpec(per_minute=1)), RateClaim("b", RateSpec(max_concurrent=2))]
-    assert concurrency_reached({"a": 100, "b": 1}, claims) is None
-    assert concurrency_reached({"b": 2}, claims) == claims[1]
+def test_the_starts_on_record_leave_the_same_bucket_behind():
+    spec = RateSpec(per_minute=2, burst=2)
+    assert replay([130.0, 100.0], spec, 131.0).tokens == pytest.approx(1 + 1 / 30)
+    assert replay([], spec, 5.0) == Bucket(2, 5.0)
+    assert replay([9000.0, 9000.0], spec, 5.0) == Bucket(0, 5.0)  # by a clock that ran ahead
 
 
 def test_a_rate_as_written():
@@ -78,3 +77,13 @@ def test_who_waits_as_told_gets_a_token(per_minute, burst):
     spec, now = RateSpec(per_minute, burst), 1_700_000_000.0
     bucket, wait = take(Bucket(0, now), spec, now)
     assert take(bucket, spec, now + wait + 1e-6)[1] == 0
+
+
+@given(st.integers(1, 600), st.integers(1, 20), st.lists(st.floats(0, 5), max_size=60))
+def test_a_replay_knows_what_the_bucket_knew(per_minute, burst, gaps):
+    spec, bucket, now, starts = RateSpec(per_minute, burst), None, 0.0, []
+    for gap in gaps:
+        now += gap
+        bucket, wait = take(bucket, spec, now)
+        starts += [now] * (wait == 0)
+    assert replay(starts, spec, now).tokens == pytest.approx(bucket.tokens if bucket else burst, abs=1e-6)

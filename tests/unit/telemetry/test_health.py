@@ -25,7 +25,7 @@ async def test_health_readiness_and_metrics():
         assert (await get(server, "/healthz"))[0] == 200
         status, body, content_type = await get(server, "/metrics")
         assert (status, content_type.split(";")[0]) == (200, "text/plain")
-        assert "remit_tasks_queued 0.0" in body
+        assert "# TYPE remit_tasks_queued gauge" in body
 
 
 async def test_a_check_that_breaks_or_hangs_is_a_check_that_fails(monkeypatch):

@@ -12,7 +12,7 @@ def test_what_is_exposed_follows_the_conventions():
     metrics.task_duration.labels("command", "process").observe(0.2)
     metrics.task_queue.observe(0.01)
     metrics.tasks_running.labels("process").inc()
-    metrics.tasks_queued.set(3)
+    metrics.tasks_queued.labels("PolicyRate").set(3)
     metrics.policy_decisions.labels("Denied").inc()
     metrics.api_writes.labels("patch", "ExecutionTask").inc()
     metrics.workqueue_depth.labels("ExecutionTask").set(7)
@@ -28,7 +28,7 @@ def test_what_is_exposed_follows_the_conventions():
     assert samples["remit_task_duration_seconds_sum", "command", "process"] == 0.2
     assert samples["remit_task_queue_seconds_count",] == 1
     assert samples["remit_tasks_running", "process"] == 1
-    assert samples["remit_tasks_queued",] == 3
+    assert samples["remit_tasks_queued", "PolicyRate"] == 3
     assert samples["remit_policy_decisions_total", "Denied"] == 1
     assert samples["remit_api_writes_total", "ExecutionTask", "patch"] == 1
     assert samples["remit_workqueue_depth", "ExecutionTask"] == 7
@@ -39,8 +39,8 @@ def test_what_is_exposed_follows_the_conventions():
 
 def test_two_operators_in_one_process_do_not_share_numbers():
     first, second = Metrics(), Metrics()
-    first.tasks_queued.set(5)
-    assert b"remit_tasks_queued 0.0" in second.render()[0]
+    first.tasks_queued.labels("PolicyRate").set(5)
+    assert b"remit_tasks_queued{" not in second.render()[0]
 
 
 def test_openmetrics_is_given_to_who_asks():

@@ -16,7 +16,6 @@ from remit.errors import ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.agent.folder import Folder
-from remit.execution.gates import Gates
 from remit.execution.lifecycle import (
     Begin,
     Collect,
@@ -25,13 +24,15 @@ from remit.execution.lifecycle import (
     after_attempt,
     deadline_after,
     next_step,
+    waits_since,
 )
 from remit.execution.output import Listener
+from remit.execution.queue import Queue
 from remit.execution.resolved import Resolved
 from remit.execution.runner import AttemptResult, Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
-from remit.policy import Bucket, CompiledPolicy, Limits, take_all
+from remit.policy import CompiledPolicy, Limits
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import AuditEvent, AuditLog, Redactor
 
@@ -51,6 +52,8 @@ class Execution:
     refused: Refused | None = None
     """Why it never ran, if that is how it ended."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    timer: asyncio.TimerHandle | None = None
+    """Rings when its turn may have come."""
 
     @property
     def uid(self) -> str:
@@ -76,14 +79,13 @@ class Engine:
     folder: Folder | None = None
     _closed: bool = False
     _done: list[tuple[str, str]] = field(default_factory=list)
-    _buckets: dict[str, Bucket] = field(default_factory=dict)
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _redactor: Redactor = field(default_factory=Redactor)
     _runner: Runner = field(init=False)
     _audit: AuditLog = field(init=False)
     _admission: Admission = field(init=False)
-    _gates: Gates = field(init=False)
+    _turns: Queue = field(init=False)
 
     async def start(self) -> None:
         """Claim a state folder. Raises `ResourceError` and `AuditUnavailable`."""
@@ -111,10 +113,8 @@ class Engine:
         defaults = Limits(
             memory=1024**3 if counted else None, pids=512 if counted else None, disk=256 * 1024**2, open_files=1024
         )
-        self._admission = Admission(
-            max_concurrent=self.max_concurrent, defaults=defaults, performed=frozenset(performing)
-        )
-        self._gates = Gates(wake=self._wake)
+        self._admission = Admission(defaults=defaults, performed=frozenset(performing))
+        self._turns = Queue(self.max_concurrent, wake=self._wake_after)
         return folder
 
     async def close(self) -> None:
@@ -178,7 +178,9 @@ class Engine:
                         until = getattr(step, "until", None)
                 await _changed(execution, until)
         finally:
-            self._gates.leave(execution.task.key)
+            self._turns.leave(execution.task.key, _now().timestamp())
+            if execution.timer is not None:
+                execution.timer.cancel()
             self._keep(execution)
 
     async def _begin(self, execution: Execution, number: int) -> float | None:
@@ -196,9 +198,10 @@ class Engine:
         execution.task = task
         if limit is not None and _now() >= limit:
             return 0.0
-        if (wait := self._turn(task, verdict)) is not None:
-            left = 60.0 if limit is None else max(0.0, (limit - _now()).total_seconds())
-            return min(wait, left)
+        now = _now()
+        since = waits_since(task, now).timestamp()
+        if self._turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since, now=now.timestamp()):
+            return 60.0 if limit is None else max(0.0, min(60.0, (limit - now).total_seconds()))
         left_seconds = (limit - _now()).total_seconds() if limit else None
         attempt = self._admission.attempt(task, verdict, number, execution.resolved, left_seconds)
         request = attempt.request
@@ -211,23 +214,14 @@ class Engine:
         task = execution.task
         status = progress.begun(task, request.id, verdict.status, _now())
         execution.task = task.model_copy(update={"status": status})
+        self._turns.started(task.key)
         self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.listener))
         return None
-
-    def _turn(self, task: ExecutionTask, verdict: Admitted) -> float | None:
-        if self._gates.enter(task.key, self._admission.capacities(verdict)) is not None:
-            return 60.0
-        buckets, wait = take_all(self._buckets, verdict.rates, _now().timestamp())
-        self._buckets |= buckets
-        if not wait:
-            return None
-        self._gates.leave(task.key)
-        return wait
 
     async def _settle(self, execution: Execution) -> bool:
         """An attempt has ended. Whether the task has, too."""
         task = execution.task
-        self._gates.leave(task.key)
+        self._turns.leave(task.key, _now().timestamp())
         attempt = task.status.attempts[-1]
         result = await self._runner.collect(task.metadata.namespace, execution.uid, attempt, self.output_cap)
         await self._audit.append_async(self._execution(execution, attempt.id, result))
@@ -260,6 +254,15 @@ class Engine:
         self._done.append((execution.task.metadata.namespace, execution.uid))
         while len(self._done) > KEPT_RUNS:
             self._runner.store.forget(*self._done.pop(0))
+
+    def _wake_after(self, key: str, seconds: float) -> None:
+        """Only the latest of such calls counts: it knows best."""
+        if seconds <= 0:
+            self._wake(key)
+        elif (execution := self.executions.get(key)) is not None:
+            if execution.timer is not None:
+                execution.timer.cancel()
+            execution.timer = asyncio.get_running_loop().call_later(seconds, self._wake, key)
 
     def _wake(self, key: str) -> None:
         if (execution := self.executions.get(key)) is not None:

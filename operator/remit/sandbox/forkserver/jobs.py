@@ -54,8 +54,11 @@ def become_subreaper() -> None:
     call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
+    """Be killed when `parent` ends; now, if it has ended already and the kernel would say nothing more."""
     call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)
 
 
 def reset_signals() -> None:
@@ -127,9 +130,10 @@ STEPS: dict[str, Callable[..., None]] = {
 
 def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
     """Confine this process by `steps` and make it the program `argv`, with no environment."""
+    parent = os.getppid()
     for name, *arguments in data["steps"]:
         STEPS[name](*arguments)
-    die_with_parent()  # a change of user clears it, so it comes after
+    die_with(parent)  # a change of user clears it, so it comes after
     os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell
 
 

@@ -21,12 +21,15 @@ import select
 import signal
 import socket
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with_parent, keep_only, place, reset_signals
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
 from remit.sandbox.forkserver.wire import receive, send
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
     from typing import Any
+
+
+_IDLE_SECONDS = 0.003  # nobody is served, and what was just forked has got its processor
 
 
 class _Child:
@@ -60,6 +63,7 @@ class _Server:
         self._children: dict[int, _Child] = {}
         self._by_descriptor: dict[int, _Child] = {}
         self._spare: _Child | None = None
+        self._lacking = True
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
         wake.setblocking(False)
@@ -73,7 +77,10 @@ class _Server:
 
     def serve(self) -> None:
         while True:
-            for descriptor, _ in self._poller.poll():
+            ready = self._poller.poll(_IDLE_SECONDS if self._lacking else None)
+            if not ready:
+                self._prepare()
+            for descriptor, _ in ready:
                 if descriptor == self._operator:
                     return
                 if descriptor == self._control.fileno():
@@ -125,6 +132,7 @@ class _Server:
 
     def _hand_over(self, request: dict[str, Any], descriptors: list[int]) -> _Child:
         """Give the job to the spare child, or to a new one if there is none or it was killed meanwhile."""
+        self._lacking = True
         while True:
             child, self._spare = self._spare or self._fork(), None
             try:
@@ -138,6 +146,7 @@ class _Server:
             return child
 
     def _fork(self) -> _Child:
+        server = os.getpid()
         trouble, write = os.pipe2(os.O_CLOEXEC)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -149,15 +158,15 @@ class _Server:
                 os.close(write)
                 raise
             if pid == 0:
-                _child(theirs, write)
+                _child(server, theirs, write)
             os.close(write)
         return _Child(pid, ours, trouble)
 
     def _prepare(self) -> None:
         """Have a child ready for the next request, while nothing else is to be done."""
-        if self._spare is None:
-            with contextlib.suppress(OSError):  # told to whoever asks next
-                self._spare = self._fork()
+        self._lacking = False
+        with contextlib.suppress(OSError):  # told to whoever asks next
+            self._spare = self._fork()
 
     def _settle(self, child: _Child) -> None:
         """Note what went wrong, if anything. It is told when the child is dead, and has left its cgroups."""
@@ -169,7 +178,6 @@ class _Server:
         child.settled = True
         if said:
             child.failure = marshal.loads(said)  # noqa: S302  # our own child's
-        self._prepare()
 
     def _abandoned(self, child: _Child) -> None:
         """Nobody waits for it any more."""
@@ -203,12 +211,12 @@ class _Server:
             self._poller.unregister(descriptor)
 
 
-def _child(hand: socket.socket, trouble: int) -> None:
+def _child(server: int, hand: socket.socket, trouble: int) -> None:
     """Wait for a job, do it and end. Never returns."""
     try:
         signal.set_wakeup_fd(-1)
         reset_signals()
-        die_with_parent()
+        die_with(server)
         keep_only([0, 1, 2, hand.fileno(), trouble])
         order = receive(hand)
         if order is None:

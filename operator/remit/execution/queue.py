@@ -1,0 +1,226 @@
+"""Whose turn it is: all tasks wait in one place, and every change lets in whoever may go now.
+
+Namespaces take turns, so one that waits with a thousand tasks delays another's first by one start at most. In a
+namespace the oldest goes first. Whoever is held up by its own policy is stepped over and delays nobody else.
+
+Who is let in holds a place under each of its claims and a token of each rate. The token is spent by `started`; who
+leaves before that gives it back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from remit.policy import Bucket, RateClaim, give_back, replay, take
+
+Claims = tuple[RateClaim, ...]
+
+
+class WaitReason(StrEnum):
+    """What a task waits for."""
+
+    OPERATOR = "OperatorCapacity"
+    CONCURRENCY = "PolicyConcurrency"
+    RATE = "PolicyRate"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """What lets no more in. `seconds`: until time alone changes that; None: until a task ends."""
+
+    reason: WaitReason
+    limit: int
+    policy: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task waits in its namespace, counted from 1, and what for."""
+
+    position: int
+    waiting: int
+    blocked: Blocked
+
+
+_Ticket = tuple[float, int, str]
+"""Since when it waits, a number that tells equals apart, and the task's key."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """What waits in one namespace: in order, and by what it claims. Equal claims are held up by the same thing, so only
+    the first of each need ever be looked at."""
+
+    order: list[_Ticket] = field(default_factory=list)
+    lanes: dict[Claims, list[_Ticket]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Inside:
+    namespace: str
+    claims: Claims
+    started: bool = False
+
+
+@dataclass
+class Queue:
+    """Decides who runs. Keeps no clock: every call that depends on time is given it, in seconds.
+
+    `wake(key, seconds)` is called when `key` was let in or, with seconds, when it may be by then: `enter` it again.
+    """
+
+    capacity: int
+    wake: Callable[[str, float], None]
+    _inside: dict[str, _Inside] = field(default_factory=dict)
+    _waiting: dict[str, tuple[str, Claims, _Ticket]] = field(default_factory=dict)
+    _lines: dict[str, _Line] = field(default_factory=dict)
+    """By namespace, the one whose turn is next in front."""
+    _running: Counter[str] = field(default_factory=Counter)
+    """How many are inside under each policy."""
+    _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
+    """By policy and namespace."""
+    _tickets: int = 0
+
+    def enter(self, key: str, namespace: str, claims: Claims, *, since: float, now: float) -> Place | None:
+        """None: `key` may start. Otherwise its place; it keeps that, and may ask as often as it likes.
+
+        `since` is when it began to wait, which orders it within its namespace. Claims may change between calls.
+        """
+        if (held := self._inside.get(key)) is not None:
+            if held.started or held.claims == claims:
+                return None
+            self._let_out(key)
+        known = self._waiting.get(key)
+        if known is not None and known[:2] != (namespace, claims):
+            self._forget(key)
+        if key not in self._waiting:
+            self._append(key, namespace, claims, since)
+        first = self._lines[namespace].lanes[claims][0][2] == key
+        if first or held is not None or known is not None:
+            self._let_in(now, asking=key)
+        return self.place(key, now)
+
+    def started(self, key: str) -> None:
+        """The point of no return: its tokens are spent."""
+        if (held := self._inside.get(key)) is not None:
+            held.started = True
+
+    def leave(self, key: str, now: float) -> None:
+        """Give up what `key` holds or waits for, and let in who can use it."""
+        if key in self._inside:
+            self._let_out(key)
+        elif key in self._waiting:
+            self._forget(key)
+        else:
+            return
+        self._let_in(now)
+
+    def restore(
+        self, running: Mapping[str, tuple[str, Claims]], starts: Iterable[tuple[str, Claims, float]], now: float
+    ) -> None:
+        """Take over what is on record: who runs, and when each earlier start was. Tokens follow from the starts."""
+        for key, (namespace, claims) in running.items():
+            if key not in self._inside:
+                self._hold(key, namespace, claims, started=True)
+        by_bucket: dict[tuple[str, str], tuple[RateClaim, list[float]]] = {}
+        for namespace, claims, at in starts:
+            for claim in claims:
+                by_bucket.setdefault((claim.policy, namespace), (claim, []))[1].append(at)
+        for bucket, (claim, times) in by_bucket.items():
+            self._buckets[bucket] = replay(times, claim.spec, now)
+
+    def place(self, key: str, now: float) -> Place | None:
+        """Where `key` waits; None if it does not."""
+        if key not in self._waiting:
+            return None
+        namespace, claims, ticket = self._waiting[key]
+        order = self._lines[namespace].order
+        # A worker may ask at a moment when the tokens have just come: it is told of the rate all the same.
+        blocked = self._blocked(namespace, claims, now) or Blocked(WaitReason.OPERATOR, self.capacity, seconds=0.0)
+        return Place(bisect_left(order, ticket) + 1, len(order), blocked)
+
+    def waiting(self, reason: WaitReason, now: float) -> int:
+        """How many tasks wait for `reason`."""
+        return sum(
+            len(lane)
+            for namespace, line in self._lines.items()
+            for claims, lane in line.lanes.items()
+            if (blocked := self._blocked(namespace, claims, now)) is not None and blocked.reason is reason
+        )
+
+    def __len__(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
+
+    def _let_in(self, now: float, asking: str = "") -> None:
+        while (chosen := self._next(now)) is not None:
+            namespace, claims, key = chosen
+            self._forget(key)
+            if (line := self._lines.pop(namespace, None)) is not None:
+                self._lines[namespace] = line  # to the end: the others' turn
+            for claim in claims:
+                bucket = claim.policy, namespace
+                self._buckets[bucket], _ = take(self._buckets.get(bucket), claim.spec, now)
+            self._hold(key, namespace, claims)
+            if key != asking:
+                self.wake(key, 0.0)
+
+    def _next(self, now: float) -> tuple[str, Claims, str] | None:
+        if len(self._inside) >= self.capacity:
+            return None
+        for namespace, line in self._lines.items():
+            for claims, lane in sorted(line.lanes.items(), key=lambda lane: lane[1][0]):
+                blocked = self._blocked(namespace, claims, now)
+                if blocked is None:
+                    return namespace, claims, lane[0][2]
+                if blocked.seconds is not None:
+                    self.wake(lane[0][2], blocked.seconds)
+        return None
+
+    def _blocked(self, namespace: str, claims: Claims, now: float) -> Blocked | None:
+        for claim in claims:
+            most = claim.spec.max_concurrent
+            if most is not None and self._running[claim.policy] >= most:
+                return Blocked(WaitReason.CONCURRENCY, most, claim.policy)
+        rates = [(take(self._buckets.get((claim.policy, namespace)), claim.spec, now)[1], claim) for claim in claims]
+        seconds, slowest = max(rates, key=lambda rate: rate[0], default=(0.0, None))
+        if slowest is not None and seconds > 0:
+            return Blocked(WaitReason.RATE, slowest.spec.per_minute or 0, slowest.policy, seconds)
+        if len(self._inside) >= self.capacity:
+            return Blocked(WaitReason.OPERATOR, self.capacity)
+        return None
+
+    def _hold(self, key: str, namespace: str, claims: Claims, *, started: bool = False) -> None:
+        self._inside[key] = _Inside(namespace, claims, started)
+        self._running.update(claim.policy for claim in claims)
+
+    def _let_out(self, key: str) -> None:
+        held = self._inside.pop(key)
+        self._running.subtract(claim.policy for claim in held.claims)
+        if not held.started:
+            for claim in held.claims:
+                bucket = claim.policy, held.namespace
+                self._buckets[bucket] = give_back(self._buckets[bucket], claim.spec)
+
+    def _append(self, key: str, namespace: str, claims: Claims, since: float) -> None:
+        self._tickets += 1
+        ticket = since, self._tickets, key
+        line = self._lines.setdefault(namespace, _Line())
+        insort(line.order, ticket)
+        insort(line.lanes.setdefault(claims, []), ticket)
+        self._waiting[key] = namespace, claims, ticket
+
+    def _forget(self, key: str) -> None:
+        namespace, claims, ticket = self._waiting.pop(key)
+        line = self._lines[namespace]
+        for tickets in (line.order, line.lanes[claims]):
+            del tickets[bisect_left(tickets, ticket)]
+        if not line.lanes[claims]:
+            del line.lanes[claims]
+        if not line.order:
+            del self._lines[namespace]

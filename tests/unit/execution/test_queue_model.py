@@ -1,0 +1,188 @@
+"""Whose turn it is, without a clock and without an operator."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remit.execution.queue import Queue, WaitReason
+from remit.policy import RateClaim, RateSpec
+
+
+class Hall:
+    """A queue, and who was called."""
+
+    def __init__(self, capacity=1):
+        self.called: list[tuple[str, float]] = []
+        self.queue = Queue(capacity, wake=lambda key, seconds: self.called.append((key, seconds)))
+
+    def enter(self, key, *claims, now=0.0, since=0.0):
+        return self.queue.enter(key, key.split("/")[0], claims, since=since, now=now)
+
+    def let_in(self):
+        called, self.called = self.called, []
+        return [key for key, seconds in called if seconds == 0]
+
+
+def one(name, most):
+    return RateClaim(name, RateSpec(max_concurrent=most))
+
+
+def rate(name, per_minute, burst=1):
+    return RateClaim(name, RateSpec(per_minute, burst))
+
+
+def test_first_come_first_served_in_a_namespace():
+    hall = Hall()
+    assert hall.enter("a/0") is None
+    places = [hall.enter(f"a/{n}") for n in range(1, 4)]
+    assert [(place.position, place.waiting) for place in places] == [(1, 1), (2, 2), (3, 3)]
+    assert places[0].blocked.reason is WaitReason.OPERATOR
+    for n in range(3):
+        hall.queue.leave(f"a/{n}", 0)
+        assert hall.let_in() == [f"a/{n + 1}"]
+        assert hall.enter(f"a/{n + 1}") is None
+
+
+def test_a_flood_delays_another_namespace_by_one_turn():
+    hall = Hall()
+    for n in range(1000):
+        hall.enter(f"flood/{n}")
+    hall.enter("calm/0")
+    order, running = [], "flood/0"
+    for _ in range(3):
+        hall.queue.leave(running, 0)
+        (running,) = hall.let_in()
+        order.append(running)
+    assert "calm/0" in order[:2]
+
+
+def test_who_waits_longest_goes_first_whoever_asks_first():
+    hall = Hall()
+    hall.enter("a/0")
+    hall.enter("a/late", since=9)
+    assert hall.enter("a/early", since=1).position == 1
+    hall.queue.leave("a/0", 10)
+    assert hall.let_in() == ["a/early"]
+
+
+def test_a_blocked_task_holds_up_nobody_else():
+    hall = Hall(capacity=2)
+    hall.enter("a/0", one("p", 1))
+    blocked = hall.enter("a/1", one("p", 1)).blocked
+    assert (blocked.reason, blocked.policy, blocked.limit) == (WaitReason.CONCURRENCY, "p", 1)
+    assert hall.enter("a/2") is None
+    hall.queue.leave("a/0", 0)
+    assert hall.let_in() == ["a/1"]
+
+
+def test_a_rate_calls_the_first_when_its_token_comes():
+    hall = Hall(capacity=9)
+    assert hall.enter("a/0", rate("p", 60)) is None
+    place = hall.enter("a/1", rate("p", 60))
+    assert place.blocked.reason is WaitReason.RATE
+    assert hall.called[-1] == ("a/1", pytest.approx(1.0))
+    hall.enter("a/2", rate("p", 60))
+    assert hall.queue.waiting(WaitReason.RATE, 0) == len(hall.queue) == 2
+    assert hall.enter("a/1", rate("p", 60), now=1.0) is None
+    assert hall.called[-1] == ("a/2", pytest.approx(1.0))
+
+
+def test_a_ceilings_rate_is_each_namespaces_own_and_its_places_are_shared():
+    hall = Hall(capacity=9)
+    assert hall.enter("a/0", rate("ceiling", 1)) is None
+    assert hall.enter("b/0", rate("ceiling", 1)) is None
+    assert hall.enter("a/1", one("all", 1)) is None
+    assert hall.enter("b/1", one("all", 1)).blocked.policy == "all"
+
+
+def test_a_token_that_was_not_used_goes_to_the_next():
+    hall = Hall(capacity=9)
+    hall.enter("a/0", rate("p", 1))
+    hall.enter("a/1", rate("p", 1))
+    hall.queue.leave("a/0", 0)
+    assert hall.let_in() == ["a/1"]
+    hall.queue.started("a/1")
+    hall.queue.leave("a/1", 0)
+    assert hall.enter("a/2", rate("p", 1)).blocked.seconds == pytest.approx(60)
+
+
+def test_asking_again_takes_nothing_again():
+    hall = Hall(capacity=9)
+    assert hall.enter("a/0", rate("p", 1, 2)) is None
+    assert hall.enter("a/0", rate("p", 1, 2)) is None
+    assert hall.enter("a/1", rate("p", 1, 2)) is None
+
+
+def test_other_claims_are_another_lane():
+    hall = Hall(capacity=9)
+    hall.enter("a/0", one("p", 1))
+    hall.enter("a/1", one("p", 1))
+    assert hall.enter("a/1", one("p", 2)) is None  # the policy was edited
+    assert hall.enter("a/1", one("q", 1)) is None
+    hall.queue.leave("nobody", 0)
+
+
+def test_what_is_on_record_counts():
+    hall = Hall(capacity=2)
+    claims = (one("p", 1), rate("r", 2, 2))
+    hall.queue.restore({"a/0": ("a", claims)}, [("a", claims, 90.0), ("a", claims, 99.0)], 100.0)
+    assert hall.enter("a/1", one("p", 1), now=100.0).blocked.policy == "p"
+    assert hall.enter("a/2", rate("r", 2, 2), now=100.0).blocked.reason is WaitReason.RATE
+    assert hall.enter("b/0", rate("r", 2, 2), now=100.0) is None
+    assert hall.enter("b/1", now=100.0).blocked.reason is WaitReason.OPERATOR
+
+
+POLICIES = {"free": (), "one": (one("one", 1),), "two": (one("two", 2),), "slow": (rate("slow", 60, 2),)}
+moves = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(sorted(POLICIES)), st.integers(0, 3)), min_size=1, max_size=80
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 4), moves)
+def test_capacities_hold_nobody_starves_and_no_place_stays_free(capacity, arrivals):
+    hall, now, inside, waiting = Hall(capacity), 0.0, [], []
+
+    def settle():
+        for key in hall.let_in():
+            waiting.remove(key)
+            inside.append(key)
+            hall.queue.started(key)
+            order[key.split("/")[0], key.split("/")[1]].append(int(key.split("/")[2]))
+        assert len(inside) <= capacity
+        running = Counter(key.split("/")[1] for key in inside)
+        assert running["one"] <= 1
+        assert running["two"] <= 2
+        assert not (len(inside) < capacity and any(key.split("/")[1] == "free" for key in waiting))
+        assert not (len(inside) < capacity and running["one"] < 1 and any("/one/" in key for key in waiting))
+
+    order = {(namespace, policy): [] for namespace in "abc" for policy in POLICIES}
+    for number, (namespace, policy, ends) in enumerate(arrivals):
+        key = f"{namespace}/{policy}/{number}"
+        if hall.enter(key, *POLICIES[policy], now=now) is None:
+            inside.append(key)
+            hall.queue.started(key)
+            order[namespace, policy].append(number)
+        else:
+            waiting.append(key)
+        settle()
+        for _ in range(min(ends, len(inside))):
+            hall.queue.leave(inside.pop(0), now)
+            settle()
+    for _ in range(4 * len(arrivals)):
+        now += 1.0
+        for key in [key for key in waiting if "/slow/" in key]:
+            if key in waiting and hall.enter(key, *POLICIES["slow"], now=now) is None:
+                waiting.remove(key)
+                inside.append(key)
+                hall.queue.started(key)
+                order[key.split("/")[0], "slow"].append(int(key.split("/")[2]))
+            settle()
+        while inside:
+            hall.queue.leave(inside.pop(0), now)
+            settle()
+    assert not waiting
+    assert len(hall.queue) == 0
+    assert all(numbers == sorted(numbers) for numbers in order.values())
