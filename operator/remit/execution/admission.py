@@ -198,6 +198,8 @@ def _confined(
                 disk_bytes=limits.disk,
                 file_bytes=limits.file_size,
                 open_files=limits.open_files,
+                disk_bytes_per_second=limits.disk_bytes_per_second,
+                network_bytes_per_second=limits.network_bytes_per_second,
             ),
             network=spec.network,
             require=admitted.layers,
@@ -234,10 +236,6 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in OFFERED_BACKENDS:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
-    wanted = spec.resources
-    for name in ("disk_bytes_per_second", "network_bytes_per_second"):
-        if getattr(wanted, name) is not None:
-            return f"this version of Remit cannot hold spec.resources.{type(wanted).model_fields[name].alias}"
     return None
 
 
