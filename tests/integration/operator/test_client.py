@@ -111,7 +111,7 @@ async def test_one_watch_serves_all_who_wait(
 
 async def test_waiting_has_an_end(client: RemitClient) -> None:
     await client.submit(echo("never"))
-    with pytest.raises(WaitTimeout, match="default/never has not finished within 0.2 s; it goes on") as late:
+    with pytest.raises(WaitTimeout, match=r"default/never has not finished within 0\.2 s; it goes on") as late:
         await client.wait("never", timeout=0.2)
     assert isinstance(late.value, TimeoutError)
 
