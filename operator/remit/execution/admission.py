@@ -28,7 +28,7 @@ from remit.policy import (
     decide,
     request_for,
 )
-from remit.sandbox import Confinement, Layer
+from remit.sandbox import Confinement, Host, Layer
 from remit.sandbox import Limits as SandboxLimits
 
 CONFINED_OPERATIONS = frozenset({"command", "script"})
@@ -154,6 +154,18 @@ class Admission:
             tail_bytes=spec.output.tail_bytes,
             secrets=frozenset(resolved.secrets),
         )
+
+
+def default_limits(host: Host) -> Limits:
+    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
+    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
+    counted = host.abilities[Layer.CGROUP].available
+    return Limits(
+        memory=1024**3 if counted else None,
+        pids=512 if counted else None,
+        disk=256 * 1024**2,
+        open_files=1024,
+    )
 
 
 def executed(spec: ExecutionTaskSpec) -> list[str]:
