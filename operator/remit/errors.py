@@ -12,6 +12,7 @@
     │   ├── BackendError        the place where work runs failed, not the work; retryable
     │   └── AuditUnavailable    the audit trail cannot be written, so nothing may be decided or run; retryable
     ├── DeploymentError         a release cannot be made, or failed
+    ├── WaitTimeout             whoever waited gave up; what was waited for goes on; also a builtin TimeoutError
     ├── NotSupported            this version of Remit does not do that
     └── ApiError                an API server refused a request; `status` is the HTTP code
 
@@ -105,6 +106,12 @@ class AuditUnavailable(ExecutionError):
 
 class DeploymentError(RemitError):
     """A release cannot be made, or failed."""
+
+
+class WaitTimeout(RemitError, builtins.TimeoutError):
+    """Whoever waited gave up. What was waited for goes on."""
+
+    retryable = True
 
 
 class NotSupported(RemitError):

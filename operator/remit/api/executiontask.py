@@ -101,8 +101,8 @@ class Output(SpecModel):
     tail_bytes: Annotated[int, Field(ge=0, le=16384)] = 4096
     """How much of the end of each is shown in status, in bytes."""
     max_bytes: Quantity = "10Mi"
-    """How much of each is kept for `remit logs`. More than that is dropped from the middle of what was said; the
-    program is not stopped."""
+    """How much of each is kept for `remit logs`, at most 256Mi. More than that is dropped from the middle of what was
+    said; the program is not stopped."""
 
 
 class TaskTemplate(SpecModel):
@@ -269,6 +269,8 @@ class SandboxStatus(StatusModel):
     """In force."""
     missing: list[str] = []
     """Not given by this host."""
+    limits: dict[str, str] = {}
+    """What holds each limit, by its name in `spec.resources`."""
 
 
 class UsageStatus(StatusModel):
@@ -282,6 +284,10 @@ class UsageStatus(StatusModel):
     """Read from disk, in bytes."""
     written_bytes: int = 0
     """Written to disk, in bytes."""
+    throttled_seconds: float = 0
+    """How long it was held back by its limit of processor time, in seconds."""
+    max_pids: int = 0
+    """Processes and threads at their most, where the kernel counts that."""
 
 
 class NetworkStatus(StatusModel):
@@ -316,6 +322,8 @@ class AttemptStatus(StatusModel):
     """The program's exit code; 128 and the signal's number where a signal ended it."""
     reason: str = ""
     """How it ended, as one CamelCase word: Completed, ExitCode, Signal, Timeout, OOMKilled, Cancelled, Interrupted …"""
+    exceeded: list[str] = []
+    """Limits that it met: Memory, Pids, Time, Output, OpenFiles, FileSize or Disk."""
     usage: UsageStatus | None = None
     """What it used."""
     network: NetworkStatus | None = None

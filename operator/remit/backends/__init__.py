@@ -12,12 +12,14 @@ from remit.backends.base import (
     Usage,
 )
 from remit.backends.egress import NetworkUse
+from remit.backends.exceeded import Exceeded, remedy
 from remit.backends.process import ProcessBackend
 
 __all__ = [
     "AttemptRequest",
     "Backend",
     "Command",
+    "Exceeded",
     "ExitReason",
     "Handle",
     "NetworkUse",
@@ -26,4 +28,5 @@ __all__ = [
     "ProcessBackend",
     "Stream",
     "Usage",
+    "remedy",
 ]

@@ -15,6 +15,7 @@ from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, Out
 from remit.backends.child import Child
 from remit.backends.egress import ENVIRONMENT, Door
 from remit.backends.ending import Ending, conclude
+from remit.backends.exceeded import exceeded
 from remit.backends.sampling import Sampler
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
@@ -66,7 +67,7 @@ class ProcessAttempt:
             stack.callback(launch.close)
             cgroup = None
             if self._plan.cgroups:
-                cgroup = AttemptCgroup.create(self._plan.cgroups, self._request.id, limits)
+                cgroup = AttemptCgroup.create(self._plan.cgroups, self._request.id, limits, self._plan.disks)
                 stack.callback(cgroup.remove)
             status = StatusPipe(launch.status_fd)
             stack.callback(status.close)
@@ -103,11 +104,18 @@ class ProcessAttempt:
                 raise child.failure
             if child.sink_failure:
                 raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
+            met = exceeded(
+                exit_code=status.exit_code,
+                oom_kills=cgroup.oom_kills() if cgroup else 0,
+                refused_tasks=cgroup.refused_tasks() if cgroup else None,
+                stderr=child.last_stderr,
+                timed_out=stopped is ExitReason.TIMED_OUT,
+            )
             ending = Ending(
                 stopped=stopped,
                 exit_code=status.exit_code,
                 returncode=child.returncode,
-                oom_kills=cgroup.oom_kills() if cgroup else 0,
+                exceeded=met,
                 stderr=child.first_stderr,
             )
             end = conclude(ending, self._request)
@@ -122,6 +130,8 @@ class ProcessAttempt:
                 missing=self._plan.missing,
                 message=end.message,
                 network=network,
+                exceeded=met,
+                enforced_by=self._plan.enforced_by,
             )
 
     async def _until_over(self, child: Child, cancel: asyncio.Event) -> ExitReason | None:
@@ -177,5 +187,7 @@ def _usage(cgroup: AttemptCgroup | None, sampler: Sampler | None) -> Usage:
         max_memory_bytes=used.max_memory_bytes or 0,
         read_bytes=used.read_bytes or 0,
         written_bytes=used.written_bytes or 0,
+        throttled_seconds=used.throttled_seconds or 0.0,
+        max_tasks=max(0, (used.max_tasks or 0) - BUBBLEWRAP_TASKS),
         source="cgroup",
     )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from remit.backends.egress.ledger import NetworkUse
+from remit.backends.exceeded import Exceeded
 from remit.policy import Egress
 from remit.sandbox import Confinement, Layer
 
@@ -51,6 +52,10 @@ class ExitReason(StrEnum):
     TIMED_OUT = "TimedOut"
     CANCELLED = "Cancelled"
     OOM_KILLED = "OOMKilled"
+    PIDS_EXCEEDED = "PidsExceeded"
+    OPEN_FILES_EXCEEDED = "OpenFilesExceeded"
+    FILE_SIZE_EXCEEDED = "FileSizeExceeded"
+    DISK_EXCEEDED = "DiskExceeded"
     START_FAILED = "StartFailed"
 
 
@@ -67,6 +72,8 @@ class Usage:
     read_bytes: int = 0
     written_bytes: int = 0
     wall_seconds: float = 0.0
+    throttled_seconds: float = 0.0
+    max_tasks: int = 0
     source: Literal["cgroup", "sampled", "none"] = "none"
 
 
@@ -89,6 +96,10 @@ class Outcome:
     message: str
     network: NetworkUse | None = None
     """With `network: restricted`: what went through the proxy."""
+    exceeded: tuple[Exceeded, ...] = ()
+    """Limits that were met, whether or not that is why it ended."""
+    enforced_by: Mapping[str, str] = field(default_factory=dict)
+    """What holds each limit, as `Plan.enforced_by`."""
 
 
 @dataclass(frozen=True, slots=True)

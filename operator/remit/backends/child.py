@@ -85,6 +85,10 @@ class Child:
         return next((stream.failure for stream in self._streams if stream.failure), None)
 
     @property
+    def last_stderr(self) -> bytes:
+        return self._streams[1].last_bytes
+
+    @property
     def first_stderr(self) -> bytes:
         return self._streams[1].first_bytes
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.backends.base import AttemptRequest, ExitReason
+from remit.backends.exceeded import Exceeded, remedy
 from remit.errors import BackendError
 
 _SHELL_SIGNAL_BASE = 128
+_REASONS: Mapping[Exceeded, ExitReason] = {
+    Exceeded.PIDS: ExitReason.PIDS_EXCEEDED,
+    Exceeded.OPEN_FILES: ExitReason.OPEN_FILES_EXCEEDED,
+    Exceeded.FILE_SIZE: ExitReason.FILE_SIZE_EXCEEDED,
+    Exceeded.DISK: ExitReason.DISK_EXCEEDED,
+}
 _NOT_EXECUTED = ("execvp", "chdir")
 
 
@@ -20,7 +28,7 @@ class Ending:
     stopped: ExitReason | None
     exit_code: int | None
     returncode: int | None
-    oom_kills: int
+    exceeded: tuple[Exceeded, ...]
     stderr: bytes
 
 
@@ -44,11 +52,13 @@ def conclude(ending: Ending, request: AttemptRequest) -> Conclusion:
         return Conclusion(ending.stopped, code, number, f"still running after {request.timeout_seconds:g} s")
     if ending.stopped:
         return Conclusion(ending.stopped, code, number, "cancelled while it ran")
-    if ending.oom_kills and code != 0:
-        limit = request.confinement.limits.memory_bytes
-        return Conclusion(ExitReason.OOM_KILLED, code, number, f"went over the memory limit of {limit} bytes")
+    if Exceeded.MEMORY in ending.exceeded and code != 0:  # then it may have no code at all
+        message = remedy(Exceeded.MEMORY, request.confinement.limits)
+        return Conclusion(ExitReason.OOM_KILLED, code, number, message)
     if code is None:
         return _not_executed(ending, request)
+    if code != 0 and (limit := next((limit for limit in ending.exceeded if limit in _REASONS), None)):
+        return Conclusion(_REASONS[limit], code, number, remedy(limit, request.confinement.limits))
     if number is not None:
         return Conclusion(ExitReason.SIGNALED, code, number, f"ended by {signal.Signals(number).name}")
     return Conclusion(ExitReason.EXITED, code, None, f"exit code {code}" if code else "")

@@ -60,7 +60,7 @@ class ProcessBackend:
     def _door(self, request: AttemptRequest) -> Door | None:
         if request.confinement.network != "restricted":
             return None
-        rate = getattr(request.confinement.limits, "network_bytes_per_second", None)
+        rate = request.confinement.limits.network_bytes_per_second
         return Door(
             EgressProxy(request.egress, bytes_per_second=rate, resolve=self._resolve, connections=self._connections)
         )

@@ -12,13 +12,15 @@ from remit.backends.base import OutputSink, Stream
 
 PIPE_BYTES = 1024 * 1024
 _FIRST_BYTES = 2048
+_LAST_BYTES = 4096
 
 
 class OutputPipe(asyncio.Protocol):
     """Hands each chunk of one stream to the sink and goes on draining, so that a child never blocks on a full pipe.
 
-    `drained` is set at the end of the stream. `first_bytes` of stderr are where bubblewrap says why it could not start
-    a command. A sink that fails is called no more: `failure` keeps its error and `on_failure` is called.
+    `drained` is set at the end of the stream. `last_bytes` are where a program says what it failed of, `first_bytes`
+    of stderr where bubblewrap says why it could not start a command. A sink that fails is called no more: `failure`
+    keeps its error and `on_failure` is called.
     """
 
     def __init__(self, stream: Stream, sink: OutputSink, on_failure: Callable[[], None]) -> None:
@@ -27,11 +29,13 @@ class OutputPipe(asyncio.Protocol):
         self._on_failure = on_failure
         self.failure: Exception | None = None
         self.first_bytes = b""
+        self.last_bytes = b""
         self.drained = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         if len(self.first_bytes) < _FIRST_BYTES:
             self.first_bytes += data[: _FIRST_BYTES - len(self.first_bytes)]
+        self.last_bytes = (self.last_bytes + data[-_LAST_BYTES:])[-_LAST_BYTES:]
         if self.failure is None:
             try:
                 self._sink.write(self._stream, data)

@@ -13,7 +13,7 @@ from typing import Any
 from remit.cli.kubeconfig import state_dir_of
 from remit.errors import RemitError
 from remit.reconcilers.kube import TASKS, Access, Kube
-from remit.reconcilers.settings import default_state_dir
+from remit.reconcilers.settings import default_state_dir, fallback_kubeconfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,6 @@ async def connected(
     known = (state_dir, state_dir_of(kubeconfig, context), default_state_dir())
     async with Kube(access) as kube:
         yield Connection(kube, namespace or access.namespace, tuple(path for path in known if path is not None))
-
-
-def fallback_kubeconfig() -> Path | None:
-    """The one that `remit up` wrote, when the user has no other."""
-    if os.environ.get("KUBECONFIG") or "KUBERNETES_SERVICE_HOST" in os.environ or usual_kubeconfig().exists():
-        return None
-    own = default_state_dir() / "kubeconfig"
-    with contextlib.suppress(OSError):
-        if own.is_file():
-            return own
-    return None
-
-
-def usual_kubeconfig() -> Path:
-    return Path.home() / ".kube" / "config"
 
 
 def task_names(options: Mapping[str, Any]) -> Iterator[str]:

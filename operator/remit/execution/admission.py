@@ -37,6 +37,9 @@ SCRIPT_PATH = "/run/remit/script"
 """Where a script stands inside."""
 OFFERED_BACKENDS = frozenset({"process"})
 
+MAX_OUTPUT_BYTES = 256 * 1024 * 1024
+"""A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
+
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": ":".join(SEARCH_PATH),
     "HOME": "/workspace",
@@ -98,6 +101,8 @@ class Admission:
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
     """The operations that this operator performs itself, besides those that a backend runs."""
+    max_output_bytes: int = MAX_OUTPUT_BYTES
+    """The most that is kept of each stream of a run, whatever the task and the policies say."""
 
     def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
@@ -145,7 +150,7 @@ class Admission:
             backend=spec.backend,
             operation=spec.operation,
             request=make(task, admitted, number, resolved, timeout),
-            max_output_bytes=limits.output_bytes or 0,
+            max_output_bytes=min(limits.output_bytes or 0, self.max_output_bytes),
             tail_bytes=spec.output.tail_bytes,
             secrets=frozenset(resolved.secrets),
         )
@@ -193,6 +198,8 @@ def _confined(
                 disk_bytes=limits.disk,
                 file_bytes=limits.file_size,
                 open_files=limits.open_files,
+                disk_bytes_per_second=limits.disk_bytes_per_second,
+                network_bytes_per_second=limits.network_bytes_per_second,
             ),
             network=spec.network,
             require=admitted.layers,
@@ -229,10 +236,6 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in OFFERED_BACKENDS:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
-    wanted = spec.resources
-    for name in ("disk_bytes_per_second", "network_bytes_per_second"):
-        if getattr(wanted, name) is not None:
-            return f"this version of Remit cannot hold spec.resources.{type(wanted).model_fields[name].alias}"
     return None
 
 

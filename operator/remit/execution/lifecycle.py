@@ -127,6 +127,8 @@ class Ended:
     """The kind of failure; empty: what the reason says."""
     retryable: bool = True
     """False where the same, tried again, ends the same."""
+    exceeded: tuple[str, ...] = ()
+    """Limits that were met."""
 
 
 COMPLETED, CANCELLED, TIMEOUT, INTERRUPTED, DENIED = "Completed", "Cancelled", "Timeout", "Interrupted", "Denied"
@@ -137,6 +139,10 @@ _CATEGORIES = {
     "Signal": "ExitCode",
     TIMEOUT: "Timeout",
     "OOMKilled": "Resources",
+    "PidsExceeded": "Resources",
+    "OpenFilesExceeded": "Resources",
+    "FileSizeExceeded": "Resources",
+    "DiskExceeded": "Resources",
     INTERRUPTED: "Interrupted",
 }
 

@@ -119,6 +119,7 @@ def attempt_ended(
             "finished_at": at,
             "exit_code": ended.exit_code,
             "reason": ended.reason,
+            "exceeded": list(ended.exceeded),
             "usage": usage,
             "network": network,
         }

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from remit.api.base import MicroTime
 from remit.api.executiontask import AttemptStatus, NetworkStatus, OutputStatus, SandboxStatus, UsageStatus
-from remit.backends import AttemptRequest, Backend, ExitReason, Handle, NetworkUse, Outcome
+from remit.backends import AttemptRequest, Backend, Exceeded, ExitReason, Handle, NetworkUse, Outcome
 from remit.errors import RemitError, SandboxUnavailable
 from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
 from remit.execution.output import Listener, OutputWriter, recovered
@@ -57,6 +57,7 @@ class AttemptResult(BaseModel):
     category: str = ""
     retryable: bool = True
     finished_at: MicroTime
+    exceeded: list[str] = []
     usage: UsageStatus | None = None
     output: OutputStatus | None = None
     output_digest: str = ""
@@ -67,7 +68,7 @@ class AttemptResult(BaseModel):
 
     @property
     def ended(self) -> Ended:
-        return Ended(self.reason, self.message, self.exit_code, self.category, self.retryable)
+        return Ended(self.reason, self.message, self.exit_code, self.category, self.retryable, tuple(self.exceeded))
 
 
 @dataclass(slots=True)
@@ -187,7 +188,9 @@ class Runner:
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
             message = "the operator was shut down while this attempt was running; nothing of it is alive"
             result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
-        result = result.model_copy(update={"output": writer.close(), "output_digest": writer.digest})
+        output = writer.close()
+        met = [*result.exceeded, Exceeded.OUTPUT] if output.truncated else result.exceeded
+        result = result.model_copy(update={"output": output, "output_digest": writer.digest, "exceeded": met})
         try:
             await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
         except OSError:
@@ -227,8 +230,13 @@ class Runner:
                 max_memory_bytes=usage.max_memory_bytes,
                 read_bytes=usage.read_bytes,
                 written_bytes=usage.written_bytes,
+                throttled_seconds=round(usage.throttled_seconds, 3),
+                max_pids=usage.max_tasks,
             ),
-            sandbox=SandboxStatus(layers=list(outcome.layers), missing=list(outcome.missing)),
+            exceeded=list(outcome.exceeded),
+            sandbox=SandboxStatus(
+                layers=list(outcome.layers), missing=list(outcome.missing), limits=_by_field(outcome.enforced_by)
+            ),
             **self._network(outcome.network),
         )
 
@@ -268,14 +276,26 @@ def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | N
                 "exit_code": outcome.exit_code,
             }
         case ExitReason.OOM_KILLED:
-            limit = request.confinement.limits.memory_bytes
-            return {
-                "reason": "OOMKilled",
-                "message": f"used more than its {limit} bytes of memory; set spec.resources.memory higher",
-                "exit_code": 137,
-            }
+            return {"reason": "OOMKilled", "message": outcome.message, "exit_code": 137}
         case _:
             return {"reason": str(outcome.reason), "message": outcome.message, "exit_code": outcome.exit_code}
+
+
+_FIELDS = {
+    "memory_bytes": "memory",
+    "cpu_cores": "cpu",
+    "pids": "pids",
+    "disk_bytes": "disk",
+    "file_bytes": "fileSize",
+    "open_files": "openFiles",
+    "disk_bytes_per_second": "diskBytesPerSecond",
+    "network_bytes_per_second": "networkBytesPerSecond",
+}
+
+
+def _by_field(enforced_by: Mapping[str, str]) -> dict[str, str]:
+    """What holds each limit, by the names that users know."""
+    return {_FIELDS[name]: by for name, by in enforced_by.items()}
 
 
 def _with_refusals(ended: dict[str, str | int | None], use: NetworkUse | None) -> dict[str, str | int | None]:

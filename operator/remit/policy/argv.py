@@ -15,6 +15,8 @@ from typing import Final
 
 from remit.errors import InvalidInput
 
+MAX_CHARACTERS: Final = 64 * 1024
+"""Of all arguments together: every rule reads all of them, while others wait for their decision."""
 _REFUSED: Final = {
     "Cc": "a control character",
     "Cf": "an invisible format character",
@@ -36,6 +38,10 @@ def unacceptable(argv: Sequence[str]) -> str | None:
     """None, or what is wrong with a command before any rule is asked."""
     if not argv or not argv[0]:
         return "the command is empty"
+    if (length := sum(map(len, argv))) > MAX_CHARACTERS:
+        return (
+            f"the command has {length} characters, {MAX_CHARACTERS} are the most; pass long text by stdin or in a file"
+        )
     for index, argument in enumerate(argv):
         if refused := refused_character(argument):
             column, what = refused

@@ -7,6 +7,7 @@ program as written, as resolved, and where its links end, each with and without 
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Sequence
@@ -35,11 +36,21 @@ class Command:
     def program(self) -> str:
         return self.argv[0]
 
-    def spellings(self) -> list[tuple[str, ...]]:
-        """The command under every name that its program goes by."""
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every name that its program goes by."""
         paths = [path for path in (self.program, self.resolved, self.real) if path]
-        names = dict.fromkeys([*paths, *map(posixpath.basename, paths)])
-        return [(name, *self.argv[1:]) for name in names]
+        return tuple(dict.fromkeys([*paths, *map(posixpath.basename, paths)]))
+
+    @functools.cached_property
+    def line(self) -> str:
+        """What patterns are matched against. Kept, because every rule asks for it."""
+        return canonical(self.argv)
+
+    @functools.cached_property
+    def lines(self) -> tuple[str, ...]:
+        """The same under each of `names`."""
+        return tuple(canonical((name, *self.argv[1:])) for name in self.names)
 
 
 class Matcher(Protocol):
@@ -81,10 +92,10 @@ class PatternMatcher:
         return self.pattern.size
 
     def allows(self, command: Command) -> bool:
-        return self.pattern.matches(canonical(command.argv))
+        return self.pattern.matches(command.line)
 
     def denies(self, command: Command) -> bool:
-        return any(self.pattern.matches(canonical(argv)) for argv in command.spellings())
+        return any(self.pattern.matches(line) for line in command.lines)
 
     @property
     def about(self) -> str:
@@ -118,8 +129,7 @@ class ExecutableMatcher:
         return self._is_program(command) and self._arguments_match(command.argv[1:])
 
     def denies(self, command: Command) -> bool:
-        named = any(self.executable == argv[0] for argv in command.spellings())
-        return named and self._arguments_match(command.argv[1:])
+        return self.executable in command.names and self._arguments_match(command.argv[1:])
 
     @property
     def about(self) -> str:

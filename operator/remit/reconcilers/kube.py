@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,8 @@ from remit.api import GROUP, VERSION
 from remit.errors import ApiError, RemitError
 
 Object = dict[str, Any]
+Objects = list[Object]
+"""Named here, because `Kube` has a method `list`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
+
+WATCH_SECONDS = 290
+"""After which the server ends a watch, and the next one begins."""
+SILENCE_SECONDS = 75
+"""A watch that brings nothing for so long is dead: servers send a bookmark every minute."""
 
 
 def pod_namespace() -> str:
@@ -183,20 +190,33 @@ class Kube:
 
     async def list(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
-    ) -> list[Object]:
+    ) -> Objects:
         """All objects, in pages behind the scenes."""
-        items: list[Object] = []
+        return (await self.snapshot(resource, namespace, label_selector=label_selector, field_selector=field_selector))[
+            0
+        ]
+
+    async def snapshot(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> tuple[Objects, str]:
+        """All objects as they were at one moment, and its resourceVersion, from which a watch goes on."""
+        items: Objects = []
         params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {name: value for name, value in params.items() if value}
         while True:
             page = await self.request("GET", resource.path(namespace), params=params)
             items += page.get("items", [])
-            if not (token := page.get("metadata", {}).get("continue")):
-                return items
+            metadata = page.get("metadata", {})
+            if not (token := metadata.get("continue")):
+                return items, str(metadata.get("resourceVersion", ""))
             params["continue"] = token
 
-    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
-        return await self.request("POST", resource.path(namespace), body=body)
+    async def create(
+        self, resource: Resource, namespace: str | None, body: Object, *, manager: str | None = None
+    ) -> Object:
+        """`manager` is who the server notes as the author of the fields."""
+        params = {"fieldManager": manager} if manager else None
+        return await self.request("POST", resource.path(namespace), body=body, params=params)
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Object) -> Object:
         return await self.request("PUT", resource.path(namespace, name), body=body)
@@ -233,13 +253,19 @@ class Kube:
 
     async def watch(
         self, resource: Resource, namespace: str | None = None, *, resource_version: str = "", field_selector: str = ""
-    ) -> AsyncIterator[tuple[str, Object]]:
-        """Changes as (type, object), until the server ends the stream."""
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Changes as (type, object), until the server ends the stream; BOOKMARK tells of a newer version only."""
         if self._session is None:
             raise RuntimeError("use Kube as an async context manager")
-        params = {"watch": "1", "resourceVersion": resource_version, "fieldSelector": field_selector}
+        params = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+            "resourceVersion": resource_version,
+            "fieldSelector": field_selector,
+        }
         url = self.access.server.rstrip("/") + resource.path(namespace)
-        timeout = aiohttp.ClientTimeout(total=None, connect=5)
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=SILENCE_SECONDS)
         async with self._session.get(
             url,
             params={name: value for name, value in params.items() if value},

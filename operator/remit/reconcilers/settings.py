@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,18 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/remit")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "remit"
+
+
+def fallback_kubeconfig() -> Path | None:
+    """The one that `remit up` wrote, when the user has no other."""
+    usual = Path.home() / ".kube" / "config"
+    if os.environ.get("KUBECONFIG") or "KUBERNETES_SERVICE_HOST" in os.environ or usual.exists():
+        return None
+    own = default_state_dir() / "kubeconfig"
+    with contextlib.suppress(OSError):
+        if own.is_file():
+            return own
+    return None
 
 
 @dataclass(frozen=True, slots=True)

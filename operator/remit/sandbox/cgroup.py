@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,8 @@ class CgroupUsage:
     max_memory_bytes: int | None
     read_bytes: int | None
     written_bytes: int | None
+    throttled_seconds: float | None = None
+    max_tasks: int | None = None
 
 
 class AttemptCgroup:
@@ -40,7 +42,7 @@ class AttemptCgroup:
         self._folders = folders
 
     @classmethod
-    def create(cls, tree: CgroupTree, name: str, limits: Limits) -> AttemptCgroup:
+    def create(cls, tree: CgroupTree, name: str, limits: Limits, disks: Sequence[str] = ()) -> AttemptCgroup:
         """Make the cgroup with its limits in place.
 
         Raises:
@@ -57,6 +59,7 @@ class AttemptCgroup:
                 if controller in cgroup._folders:
                     _write(cgroup._folders[controller] / file, value)
             cgroup._cap_swap(limits)
+            cgroup._pace(limits, disks)
         except OSError:
             cgroup.remove()
             raise
@@ -76,18 +79,28 @@ class AttemptCgroup:
             return 0
         return _keyed(folder / ("memory.events" if self.version == 2 else "memory.oom_control")).get("oom_kill", 0)
 
+    def refused_tasks(self) -> int | None:
+        """How often a process or a thread was refused for want of room; None where nothing counts that."""
+        if (folder := self._folders.get("pids")) is None:
+            return None
+        return _keyed(folder / "pids.events").get("max")
+
     def usage(self) -> CgroupUsage:
         """What was used so far. Read it before `remove`."""
         if self.version == 2:
             folder = self.paths[0]
-            microseconds = _keyed(folder / "cpu.stat").get("usage_usec")
+            processor = _keyed(folder / "cpu.stat")
+            microseconds = processor.get("usage_usec")
             reads, writes = _io_v2(folder / "io.stat")
             return CgroupUsage(
                 cpu_seconds=None if microseconds is None else microseconds / 1e6,
                 max_memory_bytes=_number(folder / "memory.peak"),
                 read_bytes=reads,
                 written_bytes=writes,
+                throttled_seconds=processor.get("throttled_usec", 0) / 1e6,
+                max_tasks=_number(folder / "pids.peak"),
             )
+        throttled = _keyed(self._folders["cpu"] / "cpu.stat").get("throttled_time", 0) if "cpu" in self._folders else 0
         nanoseconds = _number(self._folders["cpuacct"] / "cpuacct.usage") if "cpuacct" in self._folders else None
         reads, writes = _io_v1(self._folders.get("blkio"))
         return CgroupUsage(
@@ -95,6 +108,8 @@ class AttemptCgroup:
             max_memory_bytes=_number(self._folders["memory"] / "memory.max_usage_in_bytes"),
             read_bytes=reads,
             written_bytes=writes,
+            throttled_seconds=throttled / 1e9,
+            max_tasks=_number(self._folders["pids"] / "pids.peak") if "pids" in self._folders else None,
         )
 
     def kill(self) -> None:
@@ -114,6 +129,18 @@ class AttemptCgroup:
                 _write(folder / "memory.swap.max", "0")
             else:
                 _write(folder / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
+
+    def _pace(self, limits: Limits, disks: Sequence[str]) -> None:
+        """Bandwidth, of each disk by itself: that is how the kernel counts it."""
+        rate = limits.disk_bytes_per_second
+        if rate is None or (folder := self._folders.get("blkio")) is None:
+            return
+        for disk in disks:
+            if self.version == 2:
+                _write(folder / "io.max", f"{disk} rbps={rate} wbps={rate}")
+            else:
+                _write(folder / "blkio.throttle.read_bps_device", f"{disk} {rate}")
+                _write(folder / "blkio.throttle.write_bps_device", f"{disk} {rate}")
 
 
 def kill_cgroups(paths: Iterable[Path]) -> bool:

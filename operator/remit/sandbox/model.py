@@ -27,6 +27,7 @@ class Limits:
 
     `disk_bytes` is the size of each private tmpfs (the workspace, /tmp and /dev/shm); what is written there also
     counts as memory where a cgroup holds the memory limit. `cpu_cores` is a rate: 0.5 is half a core.
+    `disk_bytes_per_second` is of each of the host's disks, which can only be read: what can be written is memory.
     """
 
     memory_bytes: int | None = None
@@ -35,6 +36,8 @@ class Limits:
     disk_bytes: int | None = None
     file_bytes: int | None = None
     open_files: int | None = None
+    disk_bytes_per_second: int | None = None
+    network_bytes_per_second: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ class Host:
     """As uname(2) names the architecture."""
     landlock_scopes: int = 0
     """The scopes that a Landlock domain can have here."""
+    disks: tuple[str, ...] = ()
+    """`major:minor` of its disks, for limits of bandwidth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +130,6 @@ class Plan:
     layers: tuple[Layer, ...]
     missing: tuple[Layer, ...]
     enforced_by: Mapping[str, str]
+    disks: tuple[str, ...] = ()
     system_call_filter: bytes | None = None
     landlock_scopes: int = 0

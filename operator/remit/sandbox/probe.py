@@ -19,6 +19,7 @@ from pathlib import Path
 from remit.sandbox.bubblewrap import candidates
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.cgrouptree import find_cgroups
+from remit.sandbox.disks import disks
 from remit.sandbox.forkserver import TryScopes, fork_server
 from remit.sandbox.identity import find_identities, reachable
 from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes
@@ -58,7 +59,9 @@ def probe_host() -> Host:
         Ability(Layer.CGROUP, cgroups is not None, counted, "" if cgroups else _CGROUP_REMEDY),
         _probe_rlimits(),
     )
-    return Host({ability.layer: ability for ability in abilities}, bubblewrap, cgroups, platform.machine(), scopes(abi))
+    return Host(
+        {ability.layer: ability for ability in abilities}, bubblewrap, cgroups, platform.machine(), scopes(abi), disks()
+    )
 
 
 def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:

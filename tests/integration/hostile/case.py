@@ -72,6 +72,8 @@ class Program(Case):
     stopped_by: tuple[str, ...] = ()
     outside: Literal["anybody", "root"] | None = None
     ends: tuple[ExitReason, ...] = (ExitReason.EXITED,)
+    exits: int = 0
+    """The exit code that must be told, where it ends by exiting."""
     tried: bool = True
     """Whether it lives to say so."""
     limits: Limits = SMALL

@@ -178,6 +178,14 @@ CASES = [
         reason="InvalidCommand",
     ),
     Command(
+        name="a command as long as they come",
+        wants="to keep the operator busy with its rules while everybody waits",
+        control="a limit of the characters of all arguments together",
+        attacks=(("echo", *["x" * 8192] * 256), ("echo", *["x " * 4096] * 9), ("cat", *["a/b"] * 30_000)),
+        honest=("echo", *["x" * 8000] * 8),
+        reason="InvalidCommand",
+    ),
+    Command(
         name="a program that runs programs",
         wants="to have an allowed kind of program start any other",
         control="only what is listed is allowed",

@@ -150,7 +150,7 @@ CASES = [
     Program(
         name="a million empty files",
         wants="to use up the kernel's memory with files that take no room on the disk",
-        control="the memory cgroup, which counts inodes; the tmpfs' own number of inodes",
+        control="the memory cgroup, which counts inodes; without one only timeoutSeconds",
         limits=TINY,
         ends=(*EITHER, ExitReason.TIMED_OUT),
         timeout=5,

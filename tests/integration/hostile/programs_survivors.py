@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remit.backends import ExitReason
+from remit.sandbox import Layer
 
 from .case import Program
 
@@ -50,6 +51,26 @@ CASES = [
         wants="to have the operator wait for it for ever",
         control="the end of the attempt is the end of its pid namespace",
         attack="if os.fork() == 0: os.setsid(); linger()",
+    ),
+    Program(
+        name="forge the exit code",
+        wants="to have a failure told as a success, by the descriptors that bubblewrap reports it with",
+        control="seccomp, which refuses pidfd_getfd; descriptors that are not inherited",
+        layer=Layer.SECCOMP,
+        exits=7,
+        stopped_by=("EPERM", "EACCES", "ENXIO", "EBADF", "ENOSYS"),
+        attack="""
+            init = syscall(434, 1, 0)
+            for number in range(16):
+                for way in (lambda: os.open(f'/proc/1/fd/{number}', 1), lambda: syscall(438, init, number, 0)):
+                    try: target = way()
+                    except FileNotFoundError: continue
+                    except OSError as error: stopped(error); continue
+                    if 'pipe' not in os.readlink(f'/proc/self/fd/{target}') and number > 2: won(number)
+                    if number > 2: os.write(target, struct.pack('Q', 1)); os.write(target, b'{ "exit-code": 0 }')
+            print('TRIED', flush=True)
+            os._exit(7)
+        """,
     ),
     Program(
         name="kill everything in sight",

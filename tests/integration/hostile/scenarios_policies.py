@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from remit.api import ExecutionTask
 from remit.errors import ApiError, InvalidInput
+from remit.execution.admission import MAX_OUTPUT_BYTES, Admission, Admitted, PolicySet
+from remit.execution.resolved import Resolved
 from remit.policy.testing import parse_policies
 from remit.reconcilers.kube import POLICIES
 
@@ -121,3 +124,22 @@ async def yaml_bomb(world: World, folder: Path) -> None:
             assert len(str(error)) < 10_000
         else:
             raise AssertionError("it was taken for a policy")
+
+
+@BOOK.scenario(
+    "an output without end, all of it to be kept",
+    wants="to fill the operator's disk, so that nothing can be recorded and so nothing runs",
+    control="a limit of what is kept that no task and no policy can lift",
+)
+async def an_output_without_end(world: World, folder: Path) -> None:
+    (allowing,) = parse_policies(
+        "{kind: CommandPolicy, metadata: {name: p, namespace: default},"
+        " spec: {commands: {allow: [{executable: echo}]}}}"
+    )
+    spec = {"command": {"argv": ["echo"]}, "output": {"maxBytes": "1Ti"}}
+    task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "default", "uid": "u"}, "spec": spec})
+    admission = Admission()
+    admitted = admission.decide(task, PolicySet({"default": [allowing]}, "remit-system"))
+    assert isinstance(admitted, Admitted), admitted
+    attempt = admission.attempt(task, admitted, 1, Resolved(), None)
+    assert attempt.max_output_bytes == MAX_OUTPUT_BYTES

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from remit.backends import AttemptRequest, Command, ProcessBackend, Stream
+from remit.backends import AttemptRequest, Command, ExitReason, ProcessBackend, Stream
 from remit.errors import SandboxUnavailable
 from remit.execution.output import OutputWriter
 from remit.sandbox import Confinement
@@ -73,6 +73,8 @@ async def test_inside(
     assert alive(mark) == []
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * KEPT_BYTES
     assert outcome.reason in case.ends, (outcome, text)
+    if outcome.reason is ExitReason.EXITED:
+        assert outcome.exit_code == case.exits, text
     if case.tried:
         assert "TRIED" in text, "the attack was not tried"
     if case.stopped_by:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.backends import AttemptRequest, Command, ExitReason
+from remit.backends import AttemptRequest, Command, Exceeded, ExitReason
 from remit.backends.ending import Ending, conclude, signal_of
 from remit.errors import BackendError
 from remit.sandbox import Confinement, Limits
@@ -16,18 +16,24 @@ REQUEST = AttemptRequest("a", Command(("x",), "/usr/bin/x"), Confinement(Limits(
 
 def end(**seen: object):
     return conclude(
-        Ending(**{"stopped": None, "exit_code": 0, "returncode": 0, "oom_kills": 0, "stderr": b""} | seen), REQUEST
+        Ending(**{"stopped": None, "exit_code": 0, "returncode": 0, "exceeded": (), "stderr": b""} | seen), REQUEST
     )
 
 
-@given(st.integers(0, 255), st.integers(0, 3), st.sampled_from([None, ExitReason.TIMED_OUT, ExitReason.CANCELLED]))
-def test_every_end_has_one_reason(code, oom_kills, stopped):
-    found = end(exit_code=code, oom_kills=oom_kills, stopped=stopped)
+STOPS = [None, ExitReason.TIMED_OUT, ExitReason.CANCELLED]
+
+
+@given(st.integers(0, 255), st.lists(st.sampled_from(list(Exceeded)), unique=True).map(tuple), st.sampled_from(STOPS))
+def test_every_end_has_one_reason(code, met, stopped):
+    found = end(exit_code=code, exceeded=met, stopped=stopped)
     assert found.exit_code == code
     if stopped:
         assert found.reason is stopped
-    elif oom_kills and code:
+    elif Exceeded.MEMORY in met and code:
         assert found.reason is ExitReason.OOM_KILLED
+    elif code and set(met) - {Exceeded.TIME, Exceeded.OUTPUT}:
+        assert str(found.reason).endswith("Exceeded")
+        assert "spec.resources." in found.message
     else:
         assert found.reason is (ExitReason.EXITED if signal_of(code) is None else ExitReason.SIGNALED)
 
@@ -42,7 +48,7 @@ def test_the_timeout_is_in_the_message():
 
 
 def test_a_child_killed_for_memory_does_not_blame_a_program_that_went_well():
-    assert end(oom_kills=1, exit_code=0).reason is ExitReason.EXITED
+    assert end(exceeded=(Exceeded.MEMORY,), exit_code=0).reason is ExitReason.EXITED
 
 
 @pytest.mark.parametrize("said", [b"bwrap: execvp /usr/bin/x: Exec format error", b"bwrap: Can't chdir to /y: No such"])

@@ -127,5 +127,6 @@ def test_a_literal_pattern_matches_only_itself(one, other):
 
 
 def test_a_command_goes_by_all_its_names():
-    spellings = Command(("g", "x"), "/bin/g", "/opt/git").spellings()
-    assert [argv[0] for argv in spellings] == ["g", "/bin/g", "/opt/git", "git"]
+    command = Command(("g", "x"), "/bin/g", "/opt/git")
+    assert command.names == ("g", "/bin/g", "/opt/git", "git")
+    assert command.lines == ("g x", "/bin/g x", "/opt/git x", "git x")

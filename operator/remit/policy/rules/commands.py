@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, CompiledRule
 from remit.policy.match import Command
 from remit.policy.request import Request
@@ -31,7 +30,7 @@ def describe(request: Request) -> str:
 
 def shown(command: Command) -> str:
     """A command for messages: on one line, not too long."""
-    line = canonical(command.argv)
+    line = command.line
     return f"`{line}`" if len(line) <= _SHOWN else f"`{line[:_SHOWN]}…`"
 
 

@@ -1,0 +1,47 @@
+"""Manifests as programs give them: a model, a dict, YAML text or the path of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from remit.api.base import API_VERSION
+from remit.api.resource import ExecutionTask
+from remit.errors import InvalidInput
+
+TaskManifest = ExecutionTask | Mapping[str, Any] | str | Path
+"""An ExecutionTask: a model, a dict such as `{"spec": {"command": {"line": "ls"}}}`, YAML text, or a file's path."""
+
+
+def documents(given: str | Path) -> list[dict[str, Any]]:
+    """The objects in YAML text or in the file at a path. Raises `InvalidInput`."""
+    try:
+        text = given.read_text() if isinstance(given, Path) else given
+        found = [document for document in yaml.safe_load_all(text) if document is not None]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"cannot be read as YAML: {error}") from None
+    if not all(isinstance(document, dict) for document in found):
+        raise InvalidInput("is YAML, but not an object")
+    return found
+
+
+def task_object(given: TaskManifest) -> dict[str, Any]:
+    """The ExecutionTask as an API server takes it; `metadata` may lack a name. Raises `InvalidInput`."""
+    if isinstance(given, ExecutionTask):
+        written = given.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        written.pop("status", None)
+    elif isinstance(given, Mapping):
+        written = dict(given)
+    else:
+        found = documents(given)
+        if len(found) != 1:
+            raise InvalidInput(f"holds {len(found)} documents; give one ExecutionTask")
+        written = found[0]
+    task = {"apiVersion": API_VERSION, "kind": "ExecutionTask", "metadata": {}, **written}
+    if not isinstance(task["metadata"], Mapping):
+        raise InvalidInput("must be an object", field="metadata")
+    ExecutionTask.parse({**task, "metadata": {"name": "task", **task["metadata"]}})
+    return task

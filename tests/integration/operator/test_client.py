@@ -1,0 +1,197 @@
+"""`RemitClient` against the embedded control plane, with an operator where one is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.api import ExecutionTask
+from remit.client import RemitClient
+from remit.errors import ApiError, InvalidInput, NotSupported, WaitTimeout
+from remit.reconcilers.kube import TASKS
+
+from .conftest import World
+
+
+@pytest.fixture
+async def client(world: World) -> AsyncIterator[RemitClient]:
+    async with RemitClient(world.kube.access, patience=5) as client:
+        yield client
+
+
+def echo(name: str | None = None, *words: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name} if name else {}
+    return {"metadata": metadata, "spec": {"command": {"argv": ["echo", *words]}, **spec}}
+
+
+async def test_a_task_from_submission_to_its_output(world: World, client: RemitClient) -> None:
+    await world.policy("echo")
+    async with world.operator():
+        task = await client.submit(echo("first", "hello"))
+        done = await client.wait(task, timeout=30)
+        assert (done.status.phase, done.status.exit_code) == ("Succeeded", 0)
+        assert (await client.output(done)).stdout_tail == "hello\n"
+        assert (await client.get("first")).metadata.uid == task.metadata.uid
+    (listed,) = await client.list()
+    assert listed.status.phase == "Succeeded"
+
+
+async def test_what_a_task_may_be_given_as(client: RemitClient, tmp_path: Path) -> None:
+    text = "kind: ExecutionTask\nmetadata: {name: from-yaml}\nspec: {command: {line: echo}}\n"
+    file = tmp_path / "task.yaml"
+    file.write_text(text.replace("from-yaml", "from-file"))
+    model = ExecutionTask.parse(echo("from-model"))
+    for given, name in ((text, "from-yaml"), (file, "from-file"), (model, "from-model"), (echo("dict"), "dict")):
+        assert (await client.submit(given)).metadata.name == name
+    assert (await client.submit(model)).metadata.name == "from-model"
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"spec": {}}, "spec"),
+        ({"spec": {"command": {"argv": []}}}, "spec.command.argv"),
+        ({"metadata": [], "spec": {}}, "metadata"),
+        ("a: 1\n---\nb: 2\n", ""),
+        ("- 1", ""),
+    ],
+)
+async def test_what_is_no_task_is_refused_with_the_field(client: RemitClient, given: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        await client.submit(given)
+    assert refusal.value.field == field
+    assert await client.list() == []
+
+
+async def test_a_name_makes_it_happen_once(client: RemitClient) -> None:
+    first = await client.submit(echo("once"))
+    assert (await client.submit(echo("once"))).metadata.uid == first.metadata.uid
+    await client.cancel("once")
+    assert (await client.submit(echo("once"))).metadata.uid == first.metadata.uid
+    with pytest.raises(ApiError, match="another command, stdin; take another name") as refusal:
+        await client.submit(echo("once", "other", stdin="x"))
+    assert (refusal.value.status, refusal.value.reason) == (409, "AlreadyExists")
+
+
+async def test_without_a_name_each_is_another(client: RemitClient) -> None:
+    tasks = [await client.submit(echo()) for _ in range(3)]
+    tasks.append(await client.submit({**echo(), "metadata": {"generateName": "mine-"}}))
+    assert len({task.metadata.name for task in tasks}) == 4
+    assert tasks[-1].metadata.name.startswith("mine-")
+
+
+async def test_one_watch_serves_all_who_wait(
+    world: World, client: RemitClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    kube = client._kube
+
+    def noted(method: str, call: Any) -> Any:
+        def note(*args: Any, **options: Any) -> Any:
+            asked.append(method or args[0])
+            return call(*args, **options)
+
+        return note
+
+    names = [f"many-{number}" for number in range(60)]
+    for name in names:
+        await client.submit(echo(name))
+    await world.policy("echo")
+    async with world.operator():
+        monkeypatch.setattr(kube, "request", noted("", kube.request))
+        monkeypatch.setattr(kube, "watch", noted("WATCH", kube.watch))
+        done = await asyncio.gather(*(client.wait(name, timeout=60) for name in names))
+    assert {task.status.phase for task in done} == {"Succeeded"}
+    assert sorted(asked) == ["GET", "WATCH"]
+
+
+async def test_waiting_has_an_end(client: RemitClient) -> None:
+    await client.submit(echo("never"))
+    with pytest.raises(WaitTimeout, match=r"default/never has not finished within 0\.2 s; it goes on") as late:
+        await client.wait("never", timeout=0.2)
+    assert isinstance(late.value, TimeoutError)
+
+
+async def test_a_cancelled_task_is_waited_for(world: World, client: RemitClient) -> None:
+    await world.policy("sleep")
+    async with world.operator():
+        task = await client.submit({"metadata": {"name": "long"}, "spec": {"command": {"line": "sleep 1000"}}})
+        await world.phase("long", "Running")
+        await client.cancel(task)
+        assert (await client.wait(task, timeout=30)).status.phase == "Cancelled"
+        again = await client.cancel(task)
+        assert again.status.phase == "Cancelled"
+
+
+async def test_what_is_not_there_is_said(client: RemitClient) -> None:
+    for asking in (client.get("no"), client.wait("no", timeout=5), client.cancel("no"), client.output("no")):
+        with pytest.raises(ApiError) as refusal:
+            await asking
+        assert refusal.value.status == 404
+    assert not await client.delete("no")
+
+
+async def test_a_task_that_is_deleted_while_it_is_waited_for(client: RemitClient) -> None:
+    first = await client.submit(echo("gone"))
+    waiting = asyncio.ensure_future(client.wait("gone", timeout=30))
+    other = asyncio.ensure_future(client.wait(first, timeout=30))
+    async for _ in client.watch(first):
+        break
+    assert await client.delete(first)
+    for wait in (waiting, other):
+        with pytest.raises(ApiError, match="default/gone was deleted") as refusal:
+            await wait
+        assert refusal.value.status == 404
+    second = await client.submit(echo("gone"))
+    for asking in (client.get(first), client.wait(first, timeout=5), client.cancel(first)):
+        with pytest.raises(ApiError, match="default/gone was deleted"):
+            await asking
+    assert not await client.delete(first)
+    assert (await client.get("gone")).metadata.uid == second.metadata.uid
+
+
+async def test_watching_a_task_ends_with_it(world: World, client: RemitClient) -> None:
+    await world.policy("echo")
+    await client.submit(echo("seen"))
+    phases = []
+    async with asyncio.timeout(30), world.operator():
+        async for change in client.watch("seen"):
+            phases.append(change.task.status.phase)
+    assert phases[-1] == "Succeeded"
+
+
+async def test_watching_a_namespace(client: RemitClient) -> None:
+    await client.submit(echo("a"))
+    changes = client.watch()
+    first = await anext(changes)
+    assert (first.type, first.task.metadata.name) == ("ADDED", "a")
+    await client.submit({**echo("b"), "metadata": {"name": "b", "labels": {"team": "data"}}})
+    await client.delete("a")
+    rest = {(change.type, change.task.metadata.name) for change in [await anext(changes), await anext(changes)]}
+    assert rest == {("ADDED", "b"), ("DELETED", "a")}
+    await changes.aclose()
+    assert [task.metadata.name for task in await client.list(labels={"team": "data"})] == ["b"]
+    assert await client.list(namespace="elsewhere") == []
+
+
+async def test_who_asked_is_the_programs_name(world: World) -> None:
+    async with RemitClient(world.kube.access, name="hive") as client:
+        await client.submit(echo("known"))
+    (entry,) = (await world.kube.get(TASKS, "default", "known"))["metadata"]["managedFields"]
+    assert entry["manager"] == "hive"
+
+
+async def test_releases_are_not_supported_yet(client: RemitClient) -> None:
+    with pytest.raises(NotSupported, match="makes no releases"):
+        await client.deploy("app:v2", "production")
+    with pytest.raises(NotSupported, match="makes no releases"):
+        await client.rollback("r1")
+
+
+async def test_a_client_that_is_not_open_says_so() -> None:
+    with pytest.raises(RuntimeError, match="async context manager"):
+        await RemitClient().list()
