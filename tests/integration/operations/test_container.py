@@ -127,7 +127,7 @@ async def test_logs_keep_the_streams_apart(desk: Desk, image: str, name: str) ->
 
 
 async def test_a_large_log(desk: Desk, image: str, name: str) -> None:
-    await run(desk, image, name, "sh", "-c", f"yes {'x' * 99} | head -c 5000000")
+    await run(desk, image, name, "sh", "-c", f"yes {'x' * 7999} | head -c 5000000")
     await ended(name)
     await act(desk, "logs", name)
     assert len(desk.output.stdout) == 5_000_000

@@ -59,12 +59,12 @@ class Engine:
             try:
                 answer = await self._in_thread(ask)
             except (DockerException, *_NO_ANSWER) as error:
-                failure = self._failure(error)
-                if failure.reason in {"EngineTimeout", "EngineUnavailable"}:
+                failed = failure(error, self.host, self._answer_seconds)
+                if failed.reason in {"EngineTimeout", "EngineUnavailable"}:
                     self.breaker.failed(self.host, time.monotonic())
                 else:
                     self.breaker.succeeded(self.host)
-                raise failure from None
+                raise failed from None
             except BaseException:
                 self.breaker.unknown(self.host)
                 raise
@@ -80,7 +80,7 @@ class Engine:
                 match await pump.pieces.get():
                     case _End(error):
                         if error is not None:
-                            raise self._failure(error) from None
+                            raise failure(error, self.host, self._answer_seconds) from None
                         return
                     case piece:
                         pump.room.release()
@@ -114,22 +114,33 @@ class Engine:
                 )
             return self._client
 
-    def _failure(self, error: BaseException) -> OperationFailed:
-        if isinstance(error, APIError):
-            said = str(error.explanation or error).strip()
-            status = error.response.status_code if error.response is not None else _BROKEN
-            if isinstance(error, NotFound):
-                return OperationFailed("NotFound", f"the Docker engine says: {said}", retryable=False)
-            if status == requests.codes.conflict:
-                return OperationFailed("Conflict", f"the Docker engine says: {said}", retryable=False)
-            if status < _BROKEN:
-                return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}", retryable=False)
-            return OperationFailed("EngineFailed", f"the Docker engine failed: {said}", category="Infrastructure")
-        if isinstance(error, requests.Timeout | TimeoutError):
-            message = f"the Docker engine at {self.host} did not answer within {self._answer_seconds:g} s"
-            return OperationFailed("EngineTimeout", message, category="Infrastructure")
-        message = f"there is no Docker engine at {self.host}, or it went away; start it, or name another: --docker-host"
-        return OperationFailed("EngineUnavailable", message, category="Infrastructure")
+
+def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
+    if isinstance(error, APIError):
+        said = str(error.explanation or error).strip()
+        status = error.response.status_code if error.response is not None else _BROKEN
+        if isinstance(error, NotFound):
+            return OperationFailed("NotFound", f"the Docker engine says: {said}", retryable=False)
+        if status == requests.codes.conflict:
+            return OperationFailed("Conflict", f"the Docker engine says: {said}", retryable=False)
+        if status < _BROKEN:
+            return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}", retryable=False)
+        return OperationFailed("EngineFailed", f"the Docker engine failed: {said}", category="Infrastructure")
+    if isinstance(error, requests.Timeout | TimeoutError):
+        message = f"the Docker engine at {host} did not answer within {seconds:g} s"
+        return OperationFailed("EngineTimeout", message, category="Infrastructure")
+    message = f"there is no Docker engine at {host}, or it went away; start it, or name another: --docker-host"
+    return OperationFailed("EngineUnavailable", message, category="Infrastructure")
+
+
+def look(host: str) -> str:
+    """The version of the engine at `host`, for people. Raises `OperationFailed`."""
+    try:
+        with contextlib.closing(docker.APIClient(host, version="auto", timeout=5)) as client:
+            told = client.version()
+    except (DockerException, *_NO_ANSWER) as error:
+        raise failure(error, host, 5) from None
+    return f"Docker {told['Version']}, API {told['ApiVersion']}, at {host}"
 
 
 def create(client: docker.APIClient, name: str, config: dict[str, Any]) -> str:
