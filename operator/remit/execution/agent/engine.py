@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from remit.api import ExecutionTask
-from remit.backends import AttemptRequest, Backend, ProcessBackend
+from remit.backends import AttemptRequest, Backend, ProcessBackend, Stream
 from remit.errors import ExecutionError
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, PolicySet, Refused, default_limits
@@ -49,6 +49,8 @@ class Execution:
     timeout: float | None = None
     stdin: bytes | None = None
     listener: Listener | None = None
+    failure: Exception | None = None
+    """What the listener raised."""
     refused: Refused | None = None
     """Why it never ran, if that is how it ended."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,6 +60,16 @@ class Execution:
     @property
     def uid(self) -> str:
         return self.task.metadata.uid
+
+    def hear(self, stream: Stream, data: bytes) -> None:
+        """Tell the listener. What it raises ends the execution."""
+        if self.listener is None or self.failure is not None:
+            return
+        try:
+            self.listener(stream, data)
+        except Exception as error:
+            self.failure = error
+            self.cancel()
 
     def cancel(self) -> None:
         spec = self.task.spec.model_copy(update={"cancel": True})
@@ -76,6 +88,7 @@ class Engine:
     max_concurrent: int
     backend: Backend | None = None
     executions: dict[str, Execution] = field(default_factory=dict)
+    """What was started, by the caller in its own thread, and has not ended."""
     folder: Folder | None = None
     _closed: bool = False
     _done: list[tuple[str, str]] = field(default_factory=list)
@@ -131,8 +144,7 @@ class Engine:
             self.folder = None
 
     async def run(self, execution: Execution) -> Execution:
-        """From the beginning to the end; cancelled, it waits until nothing of the execution is alive."""
-        self.executions[execution.task.key] = execution
+        """One of `executions` to its end; cancelled, it waits until nothing of the execution is alive."""
         self._idle.clear()
         try:
             await self.start()
@@ -211,7 +223,7 @@ class Engine:
         status = progress.begun(task, request.id, verdict.status, _now())
         execution.task = task.model_copy(update={"status": status})
         self._turns.started(task.key)
-        self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.listener))
+        self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.hear))
         return None
 
     async def _settle(self, execution: Execution) -> bool:
