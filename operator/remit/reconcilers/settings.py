@@ -50,5 +50,9 @@ class Settings:
     """Where bare program names are looked up."""
     read_only_paths: tuple[Path, ...] = ()
     """Further directories of the host that sandboxes may read, for programs outside /usr."""
+    trust_requested_by: bool = False
+    """Believe the annotation that says who created a task. Only where admission policies guard it."""
+    only_user: str = ""
+    """The one user that the API server knows, where it knows but one."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""

@@ -36,6 +36,7 @@ from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
@@ -70,6 +71,7 @@ class TaskReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    requester: Callable[[Object], str] = field(default_factory=Requester)
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
@@ -189,7 +191,7 @@ class TaskReconciler:
             return None
         left = (limit - self.now()).total_seconds() if limit else None
         attempt = self.admission.attempt(task, verdict, number, resolved, left)
-        await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
+        await self.audit.append_async(_decision(task, self.requester(obj), verdict, attempt.request.id))
         await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         self.turns.started(task.key)
         self.runner.start(attempt)
@@ -280,7 +282,7 @@ class TaskReconciler:
             network=result.network,
         )
         if attempt.id not in self._audited:
-            await self.audit.append_async(_execution(task, obj, attempt.id, result))
+            await self.audit.append_async(_execution(task, self.requester(obj), attempt.id, result))
             self._audited.add(attempt.id)
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
@@ -321,7 +323,7 @@ class TaskReconciler:
         return task.spec.ttl_seconds_after_finished
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
-        event = _decision(task, obj, refused)
+        event = _decision(task, self.requester(obj), refused)
         if self._refused.get(task.metadata.uid) != event:
             await self.audit.append_async(event)
             self._refused[task.metadata.uid] = event
@@ -359,19 +361,12 @@ def _exposed(names: list[str]) -> str:
     )
 
 
-def requester(obj: Object) -> str:
-    """Who asked, as far as the object tells: the field manager that set the spec first."""
-    entries = [entry for entry in obj["metadata"].get("managedFields", []) if "f:spec" in entry.get("fieldsV1", {})]
-    first = min(entries, key=lambda entry: entry.get("time", ""), default=None)
-    return f"manager:{first['manager']}" if first else ""
-
-
-def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
+def _decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
     status, command = verdict.status, verdict.command
     refused = verdict.finish if isinstance(verdict, Refused) else None
     return AuditEvent(
         kind="decision",
-        **_about(task, obj, attempt),
+        **_about(task, who, attempt),
         argv=command.argv if command else (),
         executable=command.program if command else "",
         resolved=(command.resolved or "") if command else "",
@@ -383,10 +378,10 @@ def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, att
     )
 
 
-def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptResult) -> AuditEvent:
+def _execution(task: ExecutionTask, who: str, attempt: str, result: AttemptResult) -> AuditEvent:
     return AuditEvent(
         kind="execution",
-        **_about(task, obj, attempt),
+        **_about(task, who, attempt),
         verdict=result.reason,
         message=result.message,
         exit_code=result.exit_code,
@@ -397,13 +392,13 @@ def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptRe
     )
 
 
-def _about(task: ExecutionTask, obj: Object, attempt: str) -> dict[str, Any]:
+def _about(task: ExecutionTask, who: str, attempt: str) -> dict[str, Any]:
     metadata = task.metadata
     return {
         "namespace": metadata.namespace,
         "task": metadata.name,
         "uid": metadata.uid,
-        "who": requester(obj),
+        "who": who,
         "attempt": attempt,
         "backend": task.spec.backend,
         "node": NODE,
