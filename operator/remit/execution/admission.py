@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic.alias_generators import to_camel
+
 from remit.api import ExecutionTask, ExecutionTaskSpec, Phase
 from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
@@ -33,6 +35,8 @@ from remit.sandbox import Limits as SandboxLimits
 
 CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
+_PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
+"""Limits that a task must not seem to have where no sandbox is."""
 SCRIPT_PATH = "/run/remit/script"
 """Where a script stands inside."""
 OFFERED_BACKENDS = frozenset({"process"})
@@ -255,6 +259,12 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in OFFERED_BACKENDS:
         return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
+    if spec.operation not in CONFINED_OPERATIONS:
+        wanted = spec.resources
+        unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]
+        if unheld:
+            fields = " and ".join(f"spec.resources.{to_camel(name)}" for name in unheld)
+            return f"nothing holds {fields} for {spec.operation}, which Remit performs itself; leave it out"
     return None
 
 

@@ -31,6 +31,7 @@ from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
@@ -121,6 +122,7 @@ class Operator:
             audit=audit,
             metrics=metrics,
             events=events,
+            requester=Requester(settings.trust_requested_by, settings.only_user),
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.

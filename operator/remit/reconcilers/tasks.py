@@ -34,6 +34,7 @@ from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
@@ -67,6 +68,7 @@ class TaskReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    requester: Callable[[Object], str] = field(default_factory=Requester)
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
@@ -186,7 +188,7 @@ class TaskReconciler:
             return None
         left = (limit - self.now()).total_seconds() if limit else None
         attempt = self.admission.attempt(task, verdict, number, resolved, left)
-        await self.audit.append_async(recording.decision(task, requester(obj), verdict, attempt.request.id))
+        await self.audit.append_async(recording.decision(task, self.requester(obj), verdict, attempt.request.id))
         await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         self.turns.started(task.key)
         self.runner.start(attempt)
@@ -277,7 +279,7 @@ class TaskReconciler:
             network=result.network,
         )
         if attempt.id not in self._audited:
-            await self.audit.append_async(recording.execution(task, requester(obj), attempt.id, result))
+            await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
             self._audited.add(attempt.id)
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
@@ -318,7 +320,7 @@ class TaskReconciler:
         return task.spec.ttl_seconds_after_finished
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
-        event = recording.decision(task, requester(obj), refused)
+        event = recording.decision(task, self.requester(obj), refused)
         if self._refused.get(task.metadata.uid) != event:
             await self.audit.append_async(event)
             self._refused[task.metadata.uid] = event
@@ -354,10 +356,3 @@ def _exposed(names: list[str]) -> str:
         f"the secret for {', '.join(names)} is shorter than {MIN_LENGTH} bytes, and so is not redacted where the"
         " program prints it; use a longer one"
     )
-
-
-def requester(obj: Object) -> str:
-    """Who asked, as far as the object tells: the field manager that set the spec first."""
-    entries = [entry for entry in obj["metadata"].get("managedFields", []) if "f:spec" in entry.get("fieldsV1", {})]
-    first = min(entries, key=lambda entry: entry.get("time", ""), default=None)
-    return f"manager:{first['manager']}" if first else ""
