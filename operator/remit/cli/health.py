@@ -38,7 +38,7 @@ def findings(state_dir: Path | None = None) -> list[Finding]:
         Finding(str(layer), ability.available, ability.detail, ability.remedy, needed=layer is Layer.NAMESPACES)
         for layer, ability in probe_host().abilities.items()
     ]
-    return [*layers, _state(state_dir or default_state_dir()), _kubectl()]
+    return [*layers, _state(state_dir or default_state_dir()), _docker(), _kubectl()]
 
 
 def find_kubectl() -> str | None:
@@ -95,6 +95,17 @@ def _state(directory: Path) -> Finding:
     writable = os.access(there, os.W_OK | os.X_OK)
     remedy = "Name another directory with --state-dir, or run as a user who may write there"
     return Finding("state directory", writable, str(directory), remedy, needed=True)
+
+
+def _docker() -> Finding:
+    from remit.backends.docker import DEFAULT_HOST, look
+    from remit.operations import OperationFailed
+
+    try:
+        return Finding("docker", True, look(DEFAULT_HOST))
+    except OperationFailed as error:
+        remedy = "apt install docker.io, for containers and the backend docker; Remit runs without it"
+        return Finding("docker", False, str(error), remedy)
 
 
 def _kubectl() -> Finding:

@@ -21,6 +21,7 @@ def operator(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     read_only_path: options.ReadOnlyPaths = None,
+    docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -30,6 +31,14 @@ def operator(
             envvar="REMIT_LEADER_ELECTION",
         ),
     ] = True,
+    trust_requested_by: Annotated[
+        bool,
+        typer.Option(
+            "--trust-requested-by",
+            help="Believe the annotation remit.dev/requested-by; only where manifests/requested-by guards it.",
+            envvar="REMIT_TRUST_REQUESTED_BY",
+        ),
+    ] = False,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
 ) -> None:
@@ -46,7 +55,9 @@ def operator(
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
         read_only_paths=read_only_path,
+        docker_host=docker_host,
         leader_election=leader_election,
+        trust_requested_by=trust_requested_by,
     )
     redactor = serve.logging(log_format, log_level)
     asyncio.run(serve.operator(settings, redactor, kubeconfig, context))

@@ -52,6 +52,7 @@ def _enforcement(confinement: Confinement, host: Host) -> dict[str, str]:
     held = cgroups.controllers if cgroups else frozenset()
     name = f"cgroup v{cgroups.version}" if cgroups else ""
     limits, paced = confinement.limits, "blkio" in held and bool(host.disks)
+    block = "io" if cgroups and cgroups.version == 2 else "blkio"
     found = {
         "memory_bytes": f"{name} memory" if "memory" in held else "rlimit AS, of each process",
         "cpu_cores": f"{name} cpu" if "cpu" in held else NOT_ENFORCED,
@@ -59,7 +60,7 @@ def _enforcement(confinement: Confinement, host: Host) -> dict[str, str]:
         "disk_bytes": "tmpfs size",
         "file_bytes": "rlimit FSIZE",
         "open_files": "rlimit NOFILE",
-        "disk_bytes_per_second": f"{name} blkio, reads of each disk" if paced else NOT_ENFORCED,
+        "disk_bytes_per_second": f"{name} {block}, reads of each disk" if paced else NOT_ENFORCED,
         "network_bytes_per_second": _NETWORK_PACE[confinement.network],
     }
     return {field: by for field, by in found.items() if getattr(limits, field) is not None}
