@@ -88,8 +88,8 @@ class Filter:
         return (
             (self.since is None or time >= timestamp(self.since))
             and (self.until is None or time < timestamp(self.until))
-            and self.namespace in {None, record.get("namespace")}
-            and self.task in {None, record.get("task")}
-            and self.kind in {None, record.get("kind")}
+            and self.namespace in (None, record.get("namespace"))
+            and self.task in (None, record.get("task"))
+            and self.kind in (None, record.get("kind"))
             and (self.verdict is None or self.verdict.casefold() == str(record.get("verdict", "")).casefold())
         )
