@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
+from remit.api.containers import ContainerAction, ContainerOption
 from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
 from remit.api.operations import FileAction, HttpMethod
@@ -143,12 +144,24 @@ class Databases(SpecModel):
 
 
 class Containers(SpecModel):
-    """Rules for container operations."""
+    """Rules for container operations. The images of `run` and `pull` must match `images`, and what `run` and `exec`
+    execute falls under `commands` too."""
 
-    operations: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=16)] = []
+    operations: Annotated[
+        list[ContainerAction], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
     """The actions that are meant, such as `logs`."""
-    options: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=32)] = []
-    """Options that may be given."""
+    options: Annotated[
+        list[ContainerOption], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """Options that `run` may be given. `privileged`, `capabilities`, `devices` and the `host…` ones give away the
+    host."""
+    mounts: Annotated[list[FileGlob], Field(max_length=64)] = []
+    """Globs over paths of the engine's host that `run` may mount: `*` and `?` stay within one directory, `**` spans
+    them. The engine follows links on its host: list only what nobody untrusted can write to."""
+    others: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over names of containers that are not of Remit's making in the task's namespace, and that `operations` may
+    be done to all the same; `*` is any. Empty: none."""
 
 
 class Processes(SpecModel):

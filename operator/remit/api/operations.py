@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from remit.api.base import ConfigMapKeySelector, EnvVar, Name, Rule, SecretKeySelector, SpecModel, ValueSource
+from remit.api.base import ConfigMapKeySelector, EnvVar, Rule, SecretKeySelector, SpecModel, ValueSource, map_by
+from remit.api.containers import ContainerAction, ContainerName, ContainerOptions, ImageReference
 from remit.api.quantity import Quantity
 
 Argument = Annotated[str, Field(max_length=8192)]
@@ -196,20 +197,35 @@ class PostgresOperation(SpecModel):
 
 
 class ContainerOperation(SpecModel):
-    """Works on containers of a Docker engine."""
+    """Works on containers of a Docker engine: those that Remit made in the same namespace, or others that a policy
+    names."""
 
-    action: Literal["run", "start", "stop", "restart", "remove", "logs", "exec", "inspect", "stats", "pull", "list"]
-    """What to do."""
-    name: Name | None = None
-    """The container, for all but run, pull and list."""
-    image: Annotated[str, Field(max_length=512)] | None = None
-    """The image, for run and pull."""
+    rules = (
+        Rule("self.action in ['run', 'pull', 'list'] || has(self.name)", "name the container"),
+        Rule("!(self.action in ['pull', 'list']) || !has(self.name)", "name does not go with pull and list"),
+        Rule("(self.action in ['run', 'pull']) == has(self.image)", "image goes with run and pull, which need it"),
+        Rule("self.action != 'exec' || has(self.argv)", "exec needs argv"),
+        Rule("self.action in ['run', 'exec'] || !has(self.argv)", "argv goes with run and exec"),
+        Rule("self.action in ['run', 'exec'] || !has(self.env) || size(self.env) == 0", "env goes with run and exec"),
+        Rule("self.action == 'run' || !has(self.options)", "options go with run"),
+        Rule("self.action == 'logs' || !has(self.tailLines)", "tailLines goes with logs"),
+    )
+
+    action: ContainerAction
+    """What to do. `run` creates and starts a container that goes on after the task has ended."""
+    name: ContainerName | None = None
+    """The container's name on the engine, for all but pull and list. `run` makes one up if there is none."""
+    image: ImageReference | None = None
+    """The image, for run and pull. `run` takes one that the engine has."""
     argv: Argv | None = None
-    """The program and its arguments, for run and exec."""
-    env: Annotated[list[EnvVar], Field(max_length=128)] = []
+    """The program and its arguments, for run and exec; in `run` they take the place of the image's entry point and
+    command. A policy's `commands` must allow them."""
+    env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables, for run and exec."""
-    options: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=32)] = {}
-    """Further options by name, each of which a policy must allow."""
+    tail_lines: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many lines of the end, for logs. Not set: all that the engine kept."""
+    options: ContainerOptions | None = None
+    """What the container gets beyond the safe defaults, for run; a policy must allow each."""
 
 
 Subject = (

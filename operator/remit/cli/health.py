@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from rich import box
@@ -37,7 +38,7 @@ def findings(state_dir: Path | None = None) -> list[Finding]:
         Finding(str(layer), ability.available, ability.detail, ability.remedy, needed=layer is Layer.NAMESPACES)
         for layer, ability in probe_host().abilities.items()
     ]
-    return [*layers, _state(state_dir or default_state_dir()), _kubectl()]
+    return [*layers, _state(state_dir or default_state_dir()), _docker(), _kubectl()]
 
 
 def find_kubectl() -> str | None:
@@ -60,9 +61,16 @@ def held_by() -> dict[str, str]:
     """Each limit that a task may set, and what holds it here. Nothing where no task can run."""
     limits = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 1))
     try:
-        found = plan(Confinement(limits), probe_host()).enforced_by
+        host = probe_host()
+        # Without the limits that some hosts refuse, so that they do not hide the others.
+        plain = replace(limits, disk_bytes_per_second=None, network_bytes_per_second=None)
+        found = dict(plan(Confinement(plain), host).enforced_by)
     except SandboxUnavailable:
         return {}
+    with contextlib.suppress(SandboxUnavailable):
+        found |= plan(Confinement(replace(plain, disk_bytes_per_second=1)), host).enforced_by
+    found.setdefault("disk_bytes_per_second", NOT_ENFORCED)
+    found["network_bytes_per_second"] = "the egress proxy, with network: restricted"
     return {_LIMITS.get(name, name.removesuffix("_bytes").replace("_", " ")): by for name, by in found.items()}
 
 
@@ -87,6 +95,17 @@ def _state(directory: Path) -> Finding:
     writable = os.access(there, os.W_OK | os.X_OK)
     remedy = "Name another directory with --state-dir, or run as a user who may write there"
     return Finding("state directory", writable, str(directory), remedy, needed=True)
+
+
+def _docker() -> Finding:
+    from remit.backends.docker import DEFAULT_HOST, look
+    from remit.operations import OperationFailed
+
+    try:
+        return Finding("docker", True, look(DEFAULT_HOST))
+    except OperationFailed as error:
+        remedy = "apt install docker.io, for containers and the backend docker; Remit runs without it"
+        return Finding("docker", False, str(error), remedy)
 
 
 def _kubectl() -> Finding:

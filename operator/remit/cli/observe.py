@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import aiohttp
-
 from remit.api import ExecutionTask
-from remit.errors import ApiError, RemitError
+from remit.errors import RemitError
+from remit.reconcilers.informer import Informer
 from remit.reconcilers.kube import TASKS, Kube, Object
 
 PATIENCE_SECONDS = 60
@@ -40,42 +39,20 @@ class Observed:
         return self.task
 
     async def keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        answered = loop.time()
-        while True:
-            try:
-                await self._watch()
-                answered = loop.time()
-            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-                final = isinstance(error, ApiError) and not error.retryable and error.status not in {404, 410}
-                if final or loop.time() - answered > PATIENCE_SECONDS:
-                    self._stop(RemitError(f"lost sight of task {self.task.key}: {error}"))
-                    return
-                await asyncio.sleep(0.5)
-            if self._end is not None:
-                return
-
-    async def _watch(self) -> None:
         metadata = self.task.metadata
-        listed = await self._kube.request(
-            "GET", TASKS.path(metadata.namespace), params={"fieldSelector": f"metadata.name={metadata.name}"}
-        )
-        current = next(iter(listed["items"]), None)
-        if current is None or current["metadata"]["uid"] != metadata.uid:
+        selector = f"metadata.name={metadata.name}"
+        watch = Informer(self._kube, TASKS, metadata.namespace, field_selector=selector, patience=PATIENCE_SECONDS)
+        try:
+            async with watch:
+                with watch.subscribe(metadata.name) as news:
+                    while (change := await news.next()) and change.type != "DELETED" and self._is_it(change.object):
+                        self.see(change.object)
             self._stop(RemitError(f"task {self.task.key} was deleted"))
-            return
-        self.see(current)
-        async for type_, obj in self._kube.watch(
-            TASKS,
-            metadata.namespace,
-            resource_version=listed["metadata"]["resourceVersion"],
-            field_selector=f"metadata.name={metadata.name}",
-        ):
-            if type_ == "DELETED":
-                self._stop(RemitError(f"task {self.task.key} was deleted"))
-                return
-            if type_ in {"ADDED", "MODIFIED"}:
-                self.see(obj)
+        except RemitError as error:
+            self._stop(RemitError(f"lost sight of task {self.task.key}: {error}"))
+
+    def _is_it(self, obj: Object) -> bool:
+        return bool(obj["metadata"]["uid"] == self.task.metadata.uid)
 
     def see(self, obj: Object) -> None:
         """A newer state of the task."""

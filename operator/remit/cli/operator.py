@@ -21,6 +21,7 @@ def operator(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     read_only_path: options.ReadOnlyPaths = None,
+    docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -46,6 +47,7 @@ def operator(
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
         read_only_paths=read_only_path,
+        docker_host=docker_host,
         leader_election=leader_election,
     )
     redactor = serve.logging(log_format, log_level)

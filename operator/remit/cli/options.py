@@ -9,6 +9,7 @@ import typer
 
 _SERVER = "API server"
 _SERVICE = "Operator"
+DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
 def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -59,6 +60,15 @@ ReadOnlyPaths = Annotated[
         "--read-only-path",
         help="A further directory of this host that sandboxes may read, for programs outside /usr. Repeatable.",
         envvar="REMIT_READ_ONLY_PATHS",
+        rich_help_panel=_SERVICE,
+    ),
+]
+DockerHost = Annotated[
+    str,
+    typer.Option(
+        metavar="unix://PATH|off",
+        help="The Docker engine for containers. Policies allow none of it unless they say so.",
+        envvar="REMIT_DOCKER_HOST",
         rich_help_panel=_SERVICE,
     ),
 ]

@@ -19,7 +19,7 @@ from remit.controlplane import ControlPlane
 from remit.errors import ApiError, InvalidInput, RemitError
 from remit.reconcilers.kube import CRDS, NAMESPACES, Access, Kube
 from remit.reconcilers.operator import Operator, running_operator
-from remit.reconcilers.settings import Settings, default_state_dir
+from remit.reconcilers.settings import DEFAULT_DOCKER_HOST, Settings, default_state_dir
 from remit.telemetry import Redactor, configure
 from remit.telemetry.logs import Format
 
@@ -37,18 +37,22 @@ def settings(
     *,
     metrics_address: tuple[str, int],
     read_only_paths: Sequence[Path] | None,
+    docker_host: str,
     **fields: Any,
 ) -> Settings:
     """From flags. Raises `InvalidInput` for paths that cannot be meant."""
     for path in read_only_paths or ():
         if not path.is_absolute() or not path.is_dir():
             raise InvalidInput(f"--read-only-path {path} is not an absolute path of a directory")
+    if docker_host != "off" and not docker_host.startswith("unix:///"):
+        raise InvalidInput(f"--docker-host {docker_host} is neither off nor a socket such as {DEFAULT_DOCKER_HOST}")
     health_host, health_port = metrics_address
     return Settings(
         state_dir=(state_dir or default_state_dir()).absolute(),
         health_host=health_host,
         health_port=health_port,
         read_only_paths=tuple(read_only_paths or ()),
+        docker_host=docker_host,
         **fields,
     )
 

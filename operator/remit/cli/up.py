@@ -31,6 +31,7 @@ def up(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     read_only_path: options.ReadOnlyPaths = None,
+    docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
@@ -49,6 +50,7 @@ def up(
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
         read_only_paths=read_only_path,
+        docker_host=docker_host,
         leader_election=False,  # the lock on the state directory is enough
     )
     redactor = serve.logging(log_format, log_level)

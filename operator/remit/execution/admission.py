@@ -114,7 +114,7 @@ class Admission:
             argv = executed(spec)
         except InvalidInput as error:
             return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.{spec.operation}: {error}"))
-        command = look_up(argv, self.search_path) if argv else None
+        command = self._command(task, argv) if argv else None
         request = request_for(task, command, environment)
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
@@ -129,6 +129,11 @@ class Admission:
             rates=decision.rates,
             egress=decision.egress,
         )
+
+    def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
+        """What lies in an image cannot be looked up here."""
+        elsewhere = task.spec.backend != "process" or task.spec.operation == "container"
+        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path)
 
     def attempt(
         self,
@@ -167,6 +172,8 @@ def executed(spec: ExecutionTaskSpec) -> list[str]:
         return [spec.script.interpreter, SCRIPT_PATH, *spec.script.args]
     if spec.process is not None:
         return list(spec.process.argv or ())
+    if spec.container is not None:
+        return list(spec.container.argv or ())
     return []
 
 

@@ -15,7 +15,7 @@ from remit.policy.egress import Egress, EgressRule, HostPattern
 from remit.policy.filerules import CompiledFileRule, compile_file_rules
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
-from remit.policy.patterns import BadPattern, Pattern, glob
+from remit.policy.patterns import BadPattern, Pattern, glob, path_glob
 from remit.policy.rate import RateSpec
 from remit.policy.selector import selects
 
@@ -64,6 +64,8 @@ class CompiledPolicy:
     egress: Egress
     http: tuple[EgressRule, ...]
     """Of each rule of `spec.http.allow`, where it may lead; its methods are in the spec."""
+    container_mounts: tuple[Pattern, ...]
+    container_others: tuple[Pattern, ...]
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -96,6 +98,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
+    mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
+    others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
 
     def report(field: str, message: str) -> None:
         problems.append(Problem(field, message))
@@ -131,6 +135,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         file_deny=file_deny,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         http=requests,
+        container_mounts=mounts,
+        container_others=others,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
         problems=tuple(problems),
@@ -192,10 +198,12 @@ def _patterns(field: str, sources: Sequence[str], problems: list[Problem]) -> It
             yield pattern
 
 
-def _globs(field: str, globs: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:
+def _globs(
+    field: str, globs: Sequence[str], problems: list[Problem], compiled: Callable[[str], Pattern] = glob
+) -> Iterator[Pattern]:
     for index, text in enumerate(globs):
         try:
-            yield glob(text)
+            yield compiled(text)
         except BadPattern as error:
             problems.append(Problem(f"{field}[{index}]", str(error)))
 

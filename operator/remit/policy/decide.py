@@ -90,7 +90,7 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
     if isinstance(actual, Denial):
         return _denied(request, actual, audited)
     chosen = actual.policy if actual else verdicts[0].policy
-    if request.backend == "process" and command is not None and command.resolved is None:
+    if request.beside_the_operator and command is not None and command.resolved is None:
         message = f"{command.program!r} is not a program of the operator's PATH; install it or write an absolute path"
         return _denied(request, Denial(Reason.EXECUTABLE_NOT_FOUND, message, chosen.key), audited)
     name = _name(request, chosen.key)

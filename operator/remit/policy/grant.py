@@ -31,5 +31,6 @@ class Grant:
             if policy.ready and policy.enforced and policy.selects(self.request.labels)
         ]
 
-    def ask(self, subject: Subject) -> Decision:
-        return decide(replace(self.request, subject=subject), self.policies, self.ceilings)
+    def ask(self, subject: Subject, *, foreign: bool = False) -> Decision:
+        """`foreign`: see `Request.foreign`."""
+        return decide(replace(self.request, subject=subject, foreign=foreign), self.policies, self.ceilings)

@@ -23,6 +23,8 @@ class Request:
     """What would be executed, for operations that execute something."""
     subject: Subject | None = None
     """The operation as the task has it; while it runs, as far as it turned out to be another (a redirect, a link)."""
+    foreign: bool = False
+    """Whether it turned out to be about something that Remit did not make in this namespace."""
     backend: str = "process"
     network: str = "none"
     environment: frozenset[str] = frozenset()
@@ -32,6 +34,11 @@ class Request:
     image: str | None = None
     limits: Limits = field(default_factory=Limits)
     """What is asked for; what is not set gets a default."""
+
+    @property
+    def beside_the_operator(self) -> bool:
+        """Whether what it executes is a program of the operator's own host, and not of an image."""
+        return self.backend == "process" and self.operation != "container"
 
 
 def argv_of(command: CommandOperation) -> list[str]:
@@ -43,6 +50,7 @@ def request_for(task: ExecutionTask, command: Command | None, environment: Itera
     """The request that a task makes. `command` is its argument list (`argv_of`) with the program looked up;
     `environment` names what `envFrom` brings, once that is known."""
     spec = task.spec
+    inner = spec.container.env if spec.container else []
     return Request(
         namespace=task.metadata.namespace,
         labels=task.metadata.labels,
@@ -51,7 +59,7 @@ def request_for(task: ExecutionTask, command: Command | None, environment: Itera
         subject=spec.subject,
         backend=spec.backend,
         network=spec.network,
-        environment=frozenset({*(variable.name for variable in spec.env), *environment}),
+        environment=frozenset({*(variable.name for variable in (*spec.env, *inner)), *environment}),
         private_files=frozenset(file.path for file in spec.private_files),
         image=spec.image,
         limits=asked_for(spec),

@@ -89,7 +89,8 @@ class Access:
                 config.load_incluster_config(client_configuration=configuration)
                 namespace = pod_namespace()
             else:
-                file = str(kubeconfig) if kubeconfig else None
+                # Said, because the library looks at the environment when it is imported and never again.
+                file = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
                 await config.load_kube_config(file, context, client_configuration=configuration)
                 contexts, active = config.list_kube_config_contexts(file)
                 chosen = next((item for item in contexts if item["name"] == context), active)

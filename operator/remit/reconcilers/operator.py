@@ -17,6 +17,8 @@ import structlog
 
 from remit import __version__
 from remit.backends import ProcessBackend
+from remit.backends.docker import OFF
+from remit.backends.docker import Engine as DockerEngine
 from remit.errors import ApiError, RemitError
 from remit.execution.admission import Admission
 from remit.execution.queue import Queue, WaitReason
@@ -97,7 +99,8 @@ class Operator:
         events = Recorder(kube, metrics)
         audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
-        performing = performers(protected=[settings.state_dir])
+        engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
+        performing = performers(protected=[settings.state_dir], engine=engine)
         runner = Runner(
             backends={
                 "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from remit.operations.command import SEARCH_PATH
 
+DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
+
 
 def default_state_dir() -> Path:
     """/var/lib/remit for root, else what XDG says."""
@@ -50,5 +52,7 @@ class Settings:
     """Where bare program names are looked up."""
     read_only_paths: tuple[Path, ...] = ()
     """Further directories of the host that sandboxes may read, for programs outside /usr."""
+    docker_host: str = DEFAULT_DOCKER_HOST
+    """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""

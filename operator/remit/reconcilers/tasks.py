@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import structlog
 
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontask import PolicyStatus
-from remit.errors import ApiError, InvalidInput
+from remit.errors import ApiError, AuditUnavailable, InvalidInput
 from remit.execution import progress
 from remit.execution.admission import Admission, Admitted, Refused
 from remit.execution.lifecycle import (
@@ -50,6 +51,11 @@ PLACE_IS_FRESH = 30.0
 """Seconds between writes of a waiting task's place."""
 
 
+NODE = os.environ.get("NODE_NAME") or os.uname().nodename
+AUDIT_RETRY = 5.0
+"""Seconds until a task that waits for the audit trail is looked at again."""
+
+
 @dataclass
 class TaskReconciler:
     """Takes tasks from their creation to their one honest end."""
@@ -72,6 +78,9 @@ class TaskReconciler:
     _schedules: ScheduleReconciler = field(init=False)
     _audited: set[str] = field(default_factory=set)
     """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
+
+    _refused: dict[str, AuditEvent] = field(default_factory=dict)
+    """The same of denials, by task uid. An edit that changes the denial is another one, and recorded."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
@@ -101,6 +110,7 @@ class TaskReconciler:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
         metadata = obj["metadata"]
         self._leave(key_of(obj))
+        self._refused.pop(metadata["uid"], None)
         self.runner.abandon(metadata["namespace"], metadata["uid"])
 
     async def _step(self, task: ExecutionTask, obj: Object) -> float | None:
@@ -124,7 +134,10 @@ class TaskReconciler:
             case Finish() as finish:
                 return await self._finish(task, obj, finish)
             case Begin(number=number) if not self.stopping:
-                return await self._begin(task, obj, number)
+                try:
+                    return await self._begin(task, obj, number)
+                except AuditUnavailable as error:
+                    return self._in_time(task, await self._wait_for_audit(task, obj, escape(str(error))))
         return None
 
     async def _by_the_clock(self, task: ExecutionTask, obj: Object) -> float | None:
@@ -243,6 +256,14 @@ class TaskReconciler:
         # Soon at first, then ever more patiently.
         return min(60.0, max(0.5, (self.now() - since).total_seconds()))
 
+    async def _wait_for_audit(self, task: ExecutionTask, obj: Object, why: str) -> float:
+        """What cannot be recorded must not happen: neither a run nor a denial."""
+        why = f"waits until its decision can be recorded: {why}"
+        if task.status.message != why:
+            await self._writer.write(obj, progress.waiting(task, Phase.PENDING, "AuditUnavailable", why, self.now()))
+            self.events.record(obj, "Warning", "AuditUnavailable", why)
+        return AUDIT_RETRY
+
     async def _settle(self, task: ExecutionTask, obj: Object, result: AttemptResult) -> float | None:
         """An attempt has ended: the end of the task, or a retry. One write says both."""
         self._leave(task.key)
@@ -300,11 +321,16 @@ class TaskReconciler:
         return task.spec.ttl_seconds_after_finished
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
-        await self.audit.append_async(_decision(task, obj, refused))
-        if refused.by_policy and refused.status is not None:
-            self.metrics.policy_decisions.labels("Denied").inc()
-            self.policies.count(task.metadata.namespace, task.metadata.name, refused.status, refused.finish.message)
-        return await self._finish(task, obj, refused.finish, refused.status)
+        event = _decision(task, obj, refused)
+        if self._refused.get(task.metadata.uid) != event:
+            await self.audit.append_async(event)
+            self._refused[task.metadata.uid] = event
+            if refused.by_policy and (status := refused.status) is not None:
+                self.metrics.policy_decisions.labels("Denied").inc()
+                self.policies.count(task.metadata.namespace, task.metadata.name, status, refused.finish.message)
+        look_again = await self._finish(task, obj, refused.finish, refused.status)
+        self._refused.pop(task.metadata.uid, None)
+        return look_again
 
     async def _refuse_unreadable(self, obj: Object, error: InvalidInput) -> None:
         """The object passed the API server, and is still not one: an older CRD, or a newer one, is installed."""
@@ -367,6 +393,7 @@ def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptRe
         usage=result.usage.model_dump(by_alias=True) if result.usage else {},
         network=result.destinations,
         output_digest=result.output_digest,
+        layers=result.sandbox.layers if result.sandbox else (),
     )
 
 
@@ -379,4 +406,5 @@ def _about(task: ExecutionTask, obj: Object, attempt: str) -> dict[str, Any]:
         "who": requester(obj),
         "attempt": attempt,
         "backend": task.spec.backend,
+        "node": NODE,
     }

@@ -39,6 +39,7 @@ class World:
 
     kube: Kube
     settings: Settings
+    control_plane: ControlPlane
     redactor: Redactor = field(default_factory=Redactor)
 
     @contextlib.asynccontextmanager
@@ -46,6 +47,11 @@ class World:
         """An operator at work; several in turn share what is on disk."""
         async with running_operator(self.kube.access, replace(self.settings, **changes), self.redactor) as operator:
             yield operator
+
+    async def restart_api_server(self) -> None:
+        """On the same port, with what it stored; all connections and watches are lost."""
+        await self.control_plane.stop()
+        await self.control_plane.start()
 
     async def policy(self, *allow: str | dict[str, Any], namespace: str = "default", **spec: Any) -> str:
         """A policy that allows these programs (or rules)."""
@@ -141,7 +147,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         for crd in crds():
             await kube.create(CRDS, None, crd)
         await _served(kube)
-        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False))
+        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
 
 
 async def _served(kube: Kube) -> None:

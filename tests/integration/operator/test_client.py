@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from remit.api import ExecutionTask
 from remit.client import RemitClient
-from remit.errors import ApiError, InvalidInput, NotSupported, WaitTimeout
+from remit.errors import ApiError, InvalidInput, NotSupported, RemitError, WaitTimeout
 from remit.reconcilers.kube import TASKS
 
 from .conftest import World
@@ -176,6 +177,63 @@ async def test_watching_a_namespace(client: RemitClient) -> None:
     await changes.aclose()
     assert [task.metadata.name for task in await client.list(labels={"team": "data"})] == ["b"]
     assert await client.list(namespace="elsewhere") == []
+
+
+async def test_waiting_goes_on_over_a_restart_of_the_server(world: World, client: RemitClient) -> None:
+    """Also for a task that comes to be and goes in between: the watch tells of neither."""
+    await world.policy("echo")
+    await client.submit(echo("first"))
+    await client.submit(echo("second"))
+    waiting = [asyncio.ensure_future(client.wait(name, timeout=60)) for name in ("first", "second")]
+    async for _ in client.watch("first"):
+        break
+    await world.restart_api_server()
+    await client.delete("second")
+    with pytest.raises(ApiError, match="default/second was deleted"):
+        await waiting[1]
+    async with world.operator():
+        assert (await waiting[0]).status.phase == "Succeeded"
+
+
+async def test_a_server_that_stays_away_is_told_of(world: World) -> None:
+    async with RemitClient(world.kube.access, patience=0.5) as client:
+        task = await client.submit(echo("left"))
+        waiting = asyncio.ensure_future(client.wait(task))
+        async for _ in client.watch(task):
+            break
+        await world.control_plane.stop()
+        for asking in (waiting, client.get("left")):
+            with pytest.raises(ApiError, match="does not answer") as refusal:
+                await asking
+            assert refusal.value.status == 503
+        await world.control_plane.start()
+        assert (await client.get("left")).metadata.uid == task.metadata.uid
+        with pytest.raises(WaitTimeout):  # it watches again
+            await client.wait(task, timeout=0.2)
+
+
+async def test_whoever_waits_is_told_when_the_client_is_closed(world: World) -> None:
+    async with RemitClient(world.kube.access) as client:
+        waiting = asyncio.ensure_future(client.wait(await client.submit(echo())))
+        async for _ in client.watch():
+            break
+    with pytest.raises(RemitError, match="the watch was closed"):
+        await waiting
+
+
+async def test_a_refusal_is_final(world: World, client: RemitClient) -> None:
+    async with RemitClient(replace(world.kube.access, token="wrong", configuration=None)) as stranger:
+        with pytest.raises(ApiError) as refusal:
+            await asyncio.wait_for(stranger.wait("any"), 5)
+    assert refusal.value.status == 401
+
+
+async def test_a_server_is_found_by_its_kubeconfig(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with RemitClient(kubeconfig=world.control_plane.kubeconfig, namespace="default") as client:
+        assert await client.list() == []
+    monkeypatch.setenv("KUBECONFIG", str(world.control_plane.kubeconfig))
+    async with RemitClient() as client:
+        assert (client.namespace, await client.list()) == ("default", [])
 
 
 async def test_who_asked_is_the_programs_name(world: World) -> None:

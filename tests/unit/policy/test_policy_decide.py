@@ -39,7 +39,7 @@ class TestDefaultDeny:
         assert (decision.allowed, decision.reason) == (False, Reason.INVALID_COMMAND)
 
     def test_an_operation_that_no_rule_is_about(self):
-        decision = decide(Request(namespace="data", operation="container"), [allowing(".*")])
+        decision = decide(Request(namespace="data", operation="process"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.OPERATION_NOT_ALLOWED)
 
     def test_a_program_that_is_not_there(self):

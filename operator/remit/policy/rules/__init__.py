@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from remit.api.operations import Operation
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
-from remit.policy.rules import commands, databases, files, http, scripts
+from remit.policy.rules import commands, containers, databases, files, http, scripts
 from remit.policy.verdict import Denial
 
 
@@ -27,6 +27,7 @@ class OperationRules:
 
 RULES: Mapping[Operation, OperationRules] = {
     "command": OperationRules(commands.judge, commands.describe),
+    "container": OperationRules(containers.judge, containers.describe),
     "file": OperationRules(files.judge, files.describe),
     "http": OperationRules(http.judge, http.describe),
     "postgres": OperationRules(databases.judge_postgres, databases.describe),

@@ -1,0 +1,5 @@
+"""Work in containers of a Docker engine. Not imported with `remit.backends`: the SDK takes its time to import."""
+
+from remit.backends.docker.engine import DEFAULT_HOST, OFF, Engine, create, look
+
+__all__ = ["DEFAULT_HOST", "OFF", "Engine", "create", "look"]

@@ -1,0 +1,204 @@
+"""A Docker engine, spoken to by the Docker SDK from threads: few at once, never for ever, left alone when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, NotFound
+
+from remit.operations.breaker import Breaker
+from remit.operations.failure import OperationFailed
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+OFF = "off"
+"""Instead of a host: this operator has no engine."""
+MOST_AT_ONCE = 8
+"""Docker 20.10 was seen to deadlock under 32 concurrent create and start calls, and is no faster with more than 8."""
+ANSWER_SECONDS = 30
+_CONNECTIONS = 64
+_READ_AHEAD = 4
+"""Pieces of a stream that are taken from the engine before they are wanted. A piece is at most 32 KiB."""
+_REFUSED, _BROKEN = 400, 500
+_NO_ANSWER = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+Answer = TypeVar("Answer")
+Ask = Callable[[docker.APIClient], Answer]
+
+
+class Engine:
+    """The engine at `host`, such as `unix:///var/run/docker.sock`. Nothing is connected to before it is needed.
+
+    What fails is an `OperationFailed`: `NotFound`, `Conflict` and `EngineRefused` are answers; `EngineFailed`,
+    `EngineTimeout` and `EngineUnavailable` are the engine's own trouble, and retryable.
+    """
+
+    def __init__(
+        self, host: str = DEFAULT_HOST, *, at_once: int = MOST_AT_ONCE, answer_seconds: int = ANSWER_SECONDS
+    ) -> None:
+        self.host = host
+        self.breaker = Breaker("the Docker engine")
+        self._answer_seconds = answer_seconds
+        self._slots = asyncio.Semaphore(at_once)
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="docker")
+        self._client: docker.APIClient | None = None
+        self._connecting = threading.Lock()
+
+    async def call(self, ask: Ask[Answer]) -> Answer:
+        """What `ask` gives, asked in a thread. Cancelled, it returns only when nothing is being asked any more."""
+        async with self._slots:
+            self.breaker.enter(self.host, time.monotonic())
+            try:
+                answer = await self._in_thread(ask)
+            except (DockerException, *_NO_ANSWER) as error:
+                failed = failure(error, self.host, self._answer_seconds)
+                if failed.reason in {"EngineTimeout", "EngineUnavailable"}:
+                    self.breaker.failed(self.host, time.monotonic())
+                else:
+                    self.breaker.succeeded(self.host)
+                raise failed from None
+            except BaseException:
+                self.breaker.unknown(self.host)
+                raise
+            self.breaker.succeeded(self.host)
+            return answer
+
+    async def stream(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[Answer, None]:
+        """What `ask` gives, piece by piece as they are wanted; close it to end it early (`contextlib.aclosing`)."""
+        source = await self.call(ask)
+        pump = _Pump(source, asyncio.get_running_loop())
+        try:
+            while True:
+                match await pump.pieces.get():
+                    case _End(error):
+                        if error is not None:
+                            raise failure(error, self.host, self._answer_seconds) from None
+                        return
+                    case piece:
+                        pump.room.release()
+                        yield cast(Answer, piece)
+        finally:
+            await pump.stop()
+
+    async def close(self) -> None:
+        """Let go of its connections and threads."""
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def _in_thread(self, ask: Ask[Answer]) -> Answer:
+        asking = self._threads.submit(lambda: ask(self._connected()))
+        waiting = asyncio.wrap_future(asking)
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            if not asking.cancel():  # it is being asked: what comes of it must be known to be over
+                await asyncio.wait({waiting})
+                waiting.cancelled() or waiting.exception()
+            raise
+
+    def _connected(self) -> docker.APIClient:
+        with self._connecting:
+            if self._client is None:
+                self._client = docker.APIClient(
+                    self.host, version="auto", timeout=self._answer_seconds, max_pool_size=_CONNECTIONS
+                )
+            return self._client
+
+
+def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
+    if isinstance(error, APIError):
+        said = str(error.explanation or error).strip()
+        status = error.response.status_code if error.response is not None else _BROKEN
+        if isinstance(error, NotFound):
+            return OperationFailed("NotFound", f"the Docker engine says: {said}", retryable=False)
+        if status == requests.codes.conflict:
+            return OperationFailed("Conflict", f"the Docker engine says: {said}", retryable=False)
+        if status < _BROKEN:
+            return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}", retryable=False)
+        return OperationFailed("EngineFailed", f"the Docker engine failed: {said}", category="Infrastructure")
+    if isinstance(error, requests.Timeout | TimeoutError):
+        message = f"the Docker engine at {host} did not answer within {seconds:g} s"
+        return OperationFailed("EngineTimeout", message, category="Infrastructure")
+    message = f"there is no Docker engine at {host}, or it went away; start it, or name another: --docker-host"
+    return OperationFailed("EngineUnavailable", message, category="Infrastructure")
+
+
+def look(host: str) -> str:
+    """The version of the engine at `host`, for people. Raises `OperationFailed`."""
+    try:
+        with contextlib.closing(docker.APIClient(host, version="auto", timeout=5)) as client:
+            told = client.version()
+    except (DockerException, *_NO_ANSWER) as error:
+        raise failure(error, host, 5) from None
+    return f"Docker {told['Version']}, API {told['ApiVersion']}, at {host}"
+
+
+def create(client: docker.APIClient, name: str, config: dict[str, Any]) -> str:
+    """A container of that configuration, in the engine's own words. Gives its id."""
+    return str(client.create_container_from_config(config, name)["Id"])  # type: ignore[no-untyped-call]
+
+
+class _End:
+    """The last piece: why there are no more."""
+
+    __match_args__ = ("error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Pump:
+    """Carries pieces from a blocking source to the event loop, never more than `_READ_AHEAD` unwanted ones."""
+
+    def __init__(self, source: Iterable[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.pieces: asyncio.Queue[Any] = asyncio.Queue()
+        self.room = threading.Semaphore(_READ_AHEAD)
+        self._source, self._loop = source, loop
+        self._stopping = False
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._carry, name="docker stream", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Returns when the source is closed and its thread is gone."""
+        self._stopping = True
+        self.room.release()
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed already
+            getattr(self._source, "close", lambda: None)()
+        await self._ended.wait()
+        await asyncio.to_thread(self._thread.join)
+        # The SDK's own `close` ends the connection, and leaves the file on top of it open.
+        if (response := getattr(self._source, "_response", None)) is not None:
+            response.close()
+
+    def _carry(self) -> None:
+        error: BaseException | None = None
+        try:
+            for piece in self._wanted():
+                self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
+        except Exception as caught:
+            # Closing the source under us is how we are told to stop.
+            error = None if self._stopping else caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._finish, _End(error))
+
+    def _wanted(self) -> Iterator[Any]:
+        for piece in self._source:
+            self.room.acquire()
+            if self._stopping:
+                return
+            yield piece
+
+    def _finish(self, end: _End) -> None:
+        self.pieces.put_nowait(end)
+        self._ended.set()

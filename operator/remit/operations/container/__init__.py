@@ -1,0 +1,5 @@
+"""Containers of a Docker engine: run, looked after and removed."""
+
+from remit.operations.container.performer import ContainerPerformer
+
+__all__ = ["ContainerPerformer"]

@@ -1,0 +1,90 @@
+"""What a container is made from: the safe defaults, and what the operation asks for beyond them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from remit.api.containers import ContainerOptions
+from remit.api.operations import ContainerOperation
+from remit.backends.docker import labels
+from remit.operations.base import Work
+from remit.operations.failure import OperationFailed
+from remit.policy import Limits
+
+STARTED_BY: Final = "remit.dev/started-by"
+"""The attempt of a task that made the container, so that no other undoes it."""
+_RESTART: Final = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}
+_NANO: Final = 1_000_000_000
+
+
+def container_name(work: Work, container: ContainerOperation) -> str:
+    """As asked for, or else one that is the same for every attempt of the task."""
+    return container.name or f"remit-{work.id.rpartition('-')[0]}"
+
+
+def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) -> dict[str, Any]:
+    """The engine's `POST /containers/create`. Raises `OperationFailed` for options that contradict each other."""
+    options = container.options or ContainerOptions()
+    ports = {f"{port.container_port}/{port.protocol}": port for port in options.ports}
+    config: dict[str, Any] = {
+        "Image": container.image,
+        "Env": [f"{name}={value}" for name, value in env.items()],
+        "Labels": {
+            labels.NAMESPACE: work.namespace,
+            labels.TASK: work.task,
+            labels.UID: work.id.rpartition("-")[0],
+            STARTED_BY: work.id,
+        },
+        "ExposedPorts": {name: {} for name in ports},
+        "HostConfig": {
+            **limited(work.limits),
+            "NetworkMode": _network(options),
+            "Privileged": options.privileged,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(options.capabilities),
+            "SecurityOpt": ["no-new-privileges"],
+            "PidMode": "host" if options.host_pid else "",
+            "IpcMode": "host" if options.host_ipc else "private",
+            "Devices": [
+                {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in options.devices
+            ],
+            "Mounts": [
+                {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+                for mount in options.mounts
+            ],
+            "PortBindings": {
+                name: [{"HostIp": port.host_address, "HostPort": str(port.host_port)}] for name, port in ports.items()
+            },
+            "RestartPolicy": {"Name": _RESTART[options.restart_policy or "Never"]},
+        },
+    }
+    if options.privileged:  # the engine takes no list of capabilities beside it
+        config["HostConfig"] |= {"CapDrop": [], "CapAdd": []}
+    if container.argv:
+        config |= {"Entrypoint": container.argv[:1], "Cmd": container.argv[1:]}
+    return config | ({"User": options.user} if options.user else {})
+
+
+def limited(limits: Limits) -> dict[str, Any]:
+    """Limits in the words of `HostConfig`. Memory counts swap, as everywhere in Remit."""
+    ulimits = {"nofile": limits.open_files, "fsize": limits.file_size}
+    return {
+        "Memory": limits.memory or 0,
+        "MemorySwap": limits.memory or 0,
+        "NanoCpus": int((limits.cpu or 0) * _NANO),
+        "PidsLimit": limits.pids,
+        "Ulimits": [{"Name": name, "Soft": most, "Hard": most} for name, most in ulimits.items() if most is not None],
+    }
+
+
+def _network(options: ContainerOptions) -> str:
+    if options.host_network and (options.network or options.ports):
+        raise _contradiction("hostNetwork is the host's own network; leave out network and ports")
+    if options.ports and not options.network:
+        raise _contradiction("ports are published from a network; set network too, such as bridge")
+    return "host" if options.host_network else options.network or "none"
+
+
+def _contradiction(message: str) -> OperationFailed:
+    return OperationFailed("Invalid", f"spec.container.options: {message}", retryable=False, category="Invalid")

@@ -1,0 +1,95 @@
+"""Containers: the action, the image, the options, what is executed, and whose container it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from remit.api.containers import ContainerOptions
+from remit.api.operations import ContainerOperation
+from remit.policy.argv import takes_a_detour
+from remit.policy.compile import CompiledPolicy
+from remit.policy.match import Command
+from remit.policy.request import Request
+from remit.policy.rules import commands
+from remit.policy.verdict import Denial, Reason
+
+
+def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+    """The rules that allow it, or why none does."""
+    container, rules = request.subject, policy.spec.containers
+    assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
+    if container.action not in rules.operations:
+        listed = ", ".join(rules.operations) or "none"
+        return Denial(
+            Reason.OPERATION_NOT_ALLOWED,
+            f"policy {policy.key} does not allow containers to be subject to {container.action};"
+            f" spec.containers.operations has {listed}",
+            policy.key,
+        )
+    denial = _whose(policy, request, container) or _image(policy, container)
+    if denial := denial or _options(policy, container.options or ContainerOptions()):
+        return denial
+    allowing = f"containers.operations[{rules.operations.index(container.action)}]"
+    if not container.argv:
+        return allowing
+    executing = commands.judge(policy, replace(request, command=Command(tuple(container.argv))))
+    return executing if isinstance(executing, Denial) else f"{allowing} and {executing}"
+
+
+def describe(request: Request) -> str:
+    container = request.subject
+    assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
+    return f"the container operation {container.action} {container.name or container.image or ''}".rstrip()
+
+
+def _whose(policy: CompiledPolicy, request: Request, container: ContainerOperation) -> Denial | None:
+    name = container.name or ""
+    if not request.foreign or any(pattern.matches(name) for pattern in policy.container_others):
+        return None
+    listed = ", ".join(policy.spec.containers.others) or "no entry"
+    return Denial(
+        Reason.NOT_ALLOWED,
+        f"container {name} was not made by a container operation in namespace {request.namespace}; policy {policy.key}"
+        f" would have to name it in spec.containers.others, which has {listed}",
+        policy.key,
+        "containers.others",
+    )
+
+
+def _image(policy: CompiledPolicy, container: ContainerOperation) -> Denial | None:
+    image = container.image
+    if image is None or any(pattern.matches(image) for pattern in policy.images):
+        return None
+    return Denial(
+        Reason.IMAGE_NOT_ALLOWED,
+        f"no image that policy {policy.key} allows matches {image}; spec.images.allow has"
+        f" {', '.join(policy.spec.images.allow) or 'no entry'}",
+        policy.key,
+        "images.allow",
+    )
+
+
+def _options(policy: CompiledPolicy, options: ContainerOptions) -> Denial | None:
+    rules = policy.spec.containers
+    if options.network == "host":
+        message = "spec.container.options.network: the host's own network is asked for with hostNetwork"
+        return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.options")
+    for option in options.named():
+        if option not in rules.options:
+            message = (
+                f"policy {policy.key} does not allow spec.container.options.{option}; spec.containers.options has"
+                f" {', '.join(rules.options) or 'no entry'}"
+            )
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.options")
+    for index, mount in enumerate(options.mounts):
+        where, path = f"spec.container.options.mounts[{index}].source", mount.source
+        if takes_a_detour(path):
+            message = f"{where}: {path!r} takes a detour; write it without '..', '.', '//' or a final '/'"
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts")
+        if not any(pattern.matches(path) for pattern in policy.container_mounts):
+            message = (
+                f"policy {policy.key} does not allow {path} of the host to be mounted ({where});"
+                f" spec.containers.mounts has {', '.join(rules.mounts) or 'no entry'}"
+            )
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts")
+    return None

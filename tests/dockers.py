@@ -1,0 +1,110 @@
+"""A Docker engine for tests: the one that runs here, images made on the spot, and engines of our own to break."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conftest import require
+
+SHARED = "unix:///var/run/docker.sock"
+_PATIENCE = 60.0
+_APPLETS = ("sh", "sleep", "echo", "cat", "head", "tail", "env", "id", "dd", "yes", "ls", "stat", "touch", "wc", "seq")
+
+
+def docker(*arguments: str, host: str = SHARED, **options: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["docker", "-H", host, *arguments], capture_output=True, timeout=300, **options)
+
+
+def needs_docker() -> None:
+    """Skip where no engine answers."""
+    answers = shutil.which("docker") and docker("version").returncode == 0
+    require("docker", answers, "install docker.io and start dockerd")
+    require("docker", _busybox(), "install busybox-static")
+
+
+def make_image(host: str = SHARED) -> str:
+    """A tiny image with a shell in it. Remove it with `docker image rm`."""
+    tag = f"remit-test:{uuid.uuid4().hex}"
+    made = docker("import", "-", tag, host=host, input=_tree())
+    assert made.returncode == 0, made.stderr
+    return tag
+
+
+def remove_image(tag: str, host: str = SHARED) -> None:
+    """The image and every container of it."""
+    ids = docker("ps", "-aq", "--filter", f"ancestor={tag}", host=host).stdout.decode().split()
+    if ids:
+        docker("rm", "-fv", *ids, host=host)
+    docker("image", "rm", "--force", tag, host=host)
+
+
+def _busybox() -> str | None:
+    return next((path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()), None)
+
+
+def _tree() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "data"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            tar.addfile(entry)
+        tar.add(os.path.realpath(_busybox() or ""), "bin/busybox")
+        for applet in _APPLETS:
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+        passwd = b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
+        entry = tarfile.TarInfo("etc/passwd")
+        entry.size = len(passwd)
+        tar.addfile(entry, io.BytesIO(passwd))
+    return archive.getvalue()
+
+
+@dataclass
+class OwnEngine:
+    """A dockerd of the test's own, with nothing in common with the machine's; it can be killed and started again."""
+
+    folder: Path
+    """Short: a socket's path has at most 107 bytes."""
+    live_restore: bool = False
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.folder}/d.sock"
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "dockerd", f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",
+                    f"--pidfile={self.folder}/pid", f"--host={self.host}", "--bridge=none", "--iptables=false",
+                    "--storage-driver=vfs", *(["--live-restore"] if self.live_restore else []),
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + _PATIENCE
+        while docker("version", host=self.host).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = (self.folder / "log").read_text()[-1500:]
+                self.stop()
+                require("docker", False, f"no second dockerd can be started: {said}")
+            time.sleep(0.1)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            self._process.wait(_PATIENCE)
+            self._process = None
