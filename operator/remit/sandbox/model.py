@@ -130,7 +130,8 @@ class Host:
 class Plan:
     """How an attempt will be confined on this host.
 
-    Exactly one of `bubblewrap` and `bare` is set: the engine. `enforced_by` maps each limit's field name to what holds it ("cgroup v2 memory", "rlimit NPROC", "not enforced").
+    One of `bubblewrap` and `bare` is set: the engine. `enforced_by` maps each limit's field name to what holds it
+    ("cgroup v2 memory", "rlimit NPROC", "not enforced").
     """
 
     confinement: Confinement

@@ -1,8 +1,8 @@
 """The system call filter: what is refused, as a program for the kernel's classic BPF machine. Pure.
 
 A deny-list, because any program may run here; the namespaces (or Landlock) are what confines, and the filter takes away
-the calls with which kernels were broken out of. Calls newer than the list do not exist inside, so it cannot be outdated by a new
-kernel. 32-bit and x32 calls, whose numbers mean others, kill the process.
+the calls with which kernels were broken out of. Calls newer than the list do not exist inside, so it cannot be outdated
+by a new kernel. 32-bit and x32 calls, whose numbers mean others, kill the process.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def compile_filter(machine: str, network: Network) -> bytes:
 
 @functools.cache
 def compile_shared_filter(machine: str, *, own_user: bool) -> bytes:
-    """The filter for a run without namespaces and without a network, where it is all that stands before the host's other
-    processes, beside Landlock.
+    """The filter for a run without namespaces and without a network, where it and Landlock are all that stands before
+    the host's other processes.
 
-    No sockets but pairs of connected ones, since Landlock does not know Unix sockets by path, and one of datagrams could
-    be sent from to any; nothing about another process; no System V memory. `own_user` says that the run is a user of
-    its own: otherwise it may not change modes, owners, times or attributes of files by their path.
+    No sockets but pairs of connected ones: Landlock does not know Unix sockets by path, and a pair of datagram sockets
+    could send to any. Nothing about another process, no System V memory. `own_user` says that the run is a user of its
+    own: otherwise it may not change modes, owners, times or attributes of files by their path.
     """
     calls = numbers(INSPECTED | INSPECTED_ON_A_SHARED_HOST, machine)
     judged = [

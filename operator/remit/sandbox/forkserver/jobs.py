@@ -1,9 +1,10 @@
 """What a forked child does. Runs in the fork server's children: the standard library only, plain data only.
 
 A request names one job. To add one, write a function that takes `(channel, descriptors, data)`, put it into JOBS, and
-give it a dataclass in `client` (`supervise` is in a module of its own). It runs in a process of its own, single-threaded and with the operator's identity,
-whose only descriptors are those it was given; what it raises reaches the caller as an OSError, and it may send
-messages on `channel`. It may return (the process ends with 0), replace itself by a program, or stay as a supervisor.
+give it a dataclass in `client`. (`supervise`, which needs what is below, has a module to itself.) It runs in a process
+of its own, single-threaded and with the operator's identity, whose only descriptors are those it was given; what it
+raises reaches the caller as an OSError, and it may send messages on `channel`. It may return (the process ends with 0),
+replace itself by a program, or stay as a supervisor.
 
 `execute` confines itself by steps before the program takes over. To add one (such as a Landlock ruleset), write a
 function of plain arguments, put it into STEPS, and name it in `Execute.steps`.

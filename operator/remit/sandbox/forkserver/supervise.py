@@ -1,8 +1,8 @@
 """Run a command where there is no pid namespace to end with it. Standard library only: the fork server's child runs it.
 
-The supervisor is in a Landlock domain of its own, and the command in one within that. So the supervisor's
-`kill(-1)` reaches every process that came of the command and no other, in one pass of the kernel that no fork can outrun;
-while no process of the command can signal the supervisor. Orphans come to the supervisor, which waits for each death.
+The supervisor is in a Landlock domain of its own, and the command in one within that. So the supervisor's `kill(-1)`
+reaches every process that came of the command and no other, in one pass of the kernel that no fork can outrun; while no
+process of the command can signal the supervisor. Orphans come to the supervisor, which waits for each death.
 """
 
 from __future__ import annotations
