@@ -20,24 +20,24 @@ from remit.backends import ProcessBackend
 from remit.backends.docker import OFF
 from remit.backends.docker import Engine as DockerEngine
 from remit.errors import ApiError, RemitError
-from remit.execution.admission import Admission
+from remit.execution.admission import Admission, default_limits
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
-from remit.policy import Limits
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.deployments import DeploymentNotice
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.watching import Watcher
 from remit.reconcilers.workqueue import WorkQueue
-from remit.sandbox import Host, Layer, probe_host
+from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
@@ -122,6 +122,7 @@ class Operator:
             audit=audit,
             metrics=metrics,
             events=events,
+            requester=Requester(settings.trust_requested_by, settings.only_user),
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
@@ -275,18 +276,6 @@ class Operator:
         for namespace, uid in list(self.runner.store.tasks()):
             if self._serves(namespace) and uid not in alive and not self.runner.running(uid):
                 self.runner.store.forget(namespace, uid)
-
-
-def default_limits(host: Host) -> Limits:
-    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
-    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
-    counted = host.abilities[Layer.CGROUP].available
-    return Limits(
-        memory=1024**3 if counted else None,
-        pids=512 if counted else None,
-        disk=256 * 1024**2,
-        open_files=1024,
-    )
 
 
 @contextlib.contextmanager

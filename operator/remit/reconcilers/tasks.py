@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontask import PolicyStatus
 from remit.errors import ApiError, AuditUnavailable, InvalidInput
-from remit.execution import progress
-from remit.execution.admission import Admission, Admitted, Refused
+from remit.execution import progress, recording
+from remit.execution.admission import Admission, Refused
 from remit.execution.lifecycle import (
     Begin,
     Collect,
@@ -36,6 +34,7 @@ from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
@@ -51,7 +50,6 @@ PLACE_IS_FRESH = 30.0
 """Seconds between writes of a waiting task's place."""
 
 
-NODE = os.environ.get("NODE_NAME") or os.uname().nodename
 AUDIT_RETRY = 5.0
 """Seconds until a task that waits for the audit trail is looked at again."""
 
@@ -70,6 +68,7 @@ class TaskReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    requester: Callable[[Object], str] = field(default_factory=Requester)
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
@@ -189,7 +188,7 @@ class TaskReconciler:
             return None
         left = (limit - self.now()).total_seconds() if limit else None
         attempt = self.admission.attempt(task, verdict, number, resolved, left)
-        await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
+        await self.audit.append_async(recording.decision(task, self.requester(obj), verdict, attempt.request.id))
         await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         self.turns.started(task.key)
         self.runner.start(attempt)
@@ -280,7 +279,7 @@ class TaskReconciler:
             network=result.network,
         )
         if attempt.id not in self._audited:
-            await self.audit.append_async(_execution(task, obj, attempt.id, result))
+            await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
             self._audited.add(attempt.id)
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
@@ -321,7 +320,7 @@ class TaskReconciler:
         return task.spec.ttl_seconds_after_finished
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
-        event = _decision(task, obj, refused)
+        event = recording.decision(task, self.requester(obj), refused)
         if self._refused.get(task.metadata.uid) != event:
             await self.audit.append_async(event)
             self._refused[task.metadata.uid] = event
@@ -357,54 +356,3 @@ def _exposed(names: list[str]) -> str:
         f"the secret for {', '.join(names)} is shorter than {MIN_LENGTH} bytes, and so is not redacted where the"
         " program prints it; use a longer one"
     )
-
-
-def requester(obj: Object) -> str:
-    """Who asked, as far as the object tells: the field manager that set the spec first."""
-    entries = [entry for entry in obj["metadata"].get("managedFields", []) if "f:spec" in entry.get("fieldsV1", {})]
-    first = min(entries, key=lambda entry: entry.get("time", ""), default=None)
-    return f"manager:{first['manager']}" if first else ""
-
-
-def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
-    status, command = verdict.status, verdict.command
-    refused = verdict.finish if isinstance(verdict, Refused) else None
-    return AuditEvent(
-        kind="decision",
-        **_about(task, obj, attempt),
-        argv=command.argv if command else (),
-        executable=command.program if command else "",
-        resolved=(command.resolved or "") if command else "",
-        policy=status.name if status else "",
-        rule=status.rule if status else "",
-        verdict="Denied" if refused else "Allowed",
-        reason=refused.reason if refused else "",
-        message=refused.message if refused else "",
-    )
-
-
-def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptResult) -> AuditEvent:
-    return AuditEvent(
-        kind="execution",
-        **_about(task, obj, attempt),
-        verdict=result.reason,
-        message=result.message,
-        exit_code=result.exit_code,
-        usage=result.usage.model_dump(by_alias=True) if result.usage else {},
-        network=result.destinations,
-        output_digest=result.output_digest,
-        layers=result.sandbox.layers if result.sandbox else (),
-    )
-
-
-def _about(task: ExecutionTask, obj: Object, attempt: str) -> dict[str, Any]:
-    metadata = task.metadata
-    return {
-        "namespace": metadata.namespace,
-        "task": metadata.name,
-        "uid": metadata.uid,
-        "who": requester(obj),
-        "attempt": attempt,
-        "backend": task.spec.backend,
-        "node": NODE,
-    }

@@ -8,6 +8,7 @@ from remit.sandbox.seccomp import compile_filter, compile_shared_filter
 
 NOT_ENFORCED = "not enforced"
 _NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
+_NO_NETWORK = "spec.network: {} needs namespaces: without them there is no network; run it on a host that has them"
 _PROMISES = {
     "disk_bytes_per_second": "spec.resources.diskBytesPerSecond: no blkio (v1) or io (v2) cgroup can be written here;"
     " leave it out, or give the operator a delegated cgroup",
@@ -15,11 +16,6 @@ _PROMISES = {
     " use network: restricted",
 }
 """Limits that are asked for by name, and not by default: what cannot be held is refused."""
-
-
-_NO_NETWORK = (
-    "spec.network: {} needs namespaces: without them there is no network at all; run it on a host that has them"
-)
 
 
 def plan(confinement: Confinement, host: Host) -> Plan:
@@ -74,7 +70,8 @@ def _enforcement(confinement: Confinement, host: Host, bare: Bare | None) -> dic
     cgroups = host.cgroups if host.abilities[Layer.CGROUP].available else None
     held = cgroups.controllers if cgroups else frozenset()
     name = f"cgroup v{cgroups.version}" if cgroups else ""
-    limits, paced = confinement.limits, "blkio" in held and bool(host.disks)
+    limits, paced = confinement.limits, "blkio" in held and bool(host.disks) and not bare
+    block = "io" if cgroups and cgroups.version == 2 else "blkio"
     found = {
         "memory_bytes": f"{name} memory" if "memory" in held else "rlimit AS, of each process",
         "cpu_cores": f"{name} cpu" if "cpu" in held else NOT_ENFORCED,
@@ -82,7 +79,7 @@ def _enforcement(confinement: Confinement, host: Host, bare: Bare | None) -> dic
         "disk_bytes": "rlimit FSIZE, of each file" if bare else "tmpfs size",
         "file_bytes": "rlimit FSIZE",
         "open_files": "rlimit NOFILE",
-        "disk_bytes_per_second": f"{name} blkio, reads of each disk" if paced else NOT_ENFORCED,
+        "disk_bytes_per_second": f"{name} {block}, reads of each disk" if paced else NOT_ENFORCED,
         "network_bytes_per_second": _NETWORK_PACE[confinement.network],
     }
     return {field: by for field, by in found.items() if getattr(limits, field) is not None}

@@ -119,3 +119,39 @@ def test_the_filter_knows_whether_a_run_has_a_user_of_its_own():
     ours = plan(Confinement(require=BARE), bare_host(*BARE))
     own = plan(Confinement(require=BARE), bare_host(*BARE, identities=Identities(1000, 10)))
     assert ours.system_call_filter != own.system_call_filter
+
+
+def paced(version: int, disks: tuple[str, ...] = ("8:0",)) -> Host:
+    seen = host(Layer.NAMESPACES, Layer.CGROUP)
+    return replace(seen, cgroups=CgroupTree(version, {"blkio": Path("/cgroup")}), disks=disks)
+
+
+@pytest.mark.parametrize(("version", "controller"), [(1, "blkio"), (2, "io")])
+def test_disk_bandwidth_is_held_by_the_controller_of_that_version(version, controller):
+    chosen = plan(Confinement(Limits(disk_bytes_per_second=1)), paced(version))
+    assert chosen.enforced_by == {"disk_bytes_per_second": f"cgroup v{version} {controller}, reads of each disk"}
+    assert chosen.disks == ("8:0",)
+
+
+@pytest.mark.parametrize("seen", [paced(1, disks=()), host(Layer.NAMESPACES), host(Layer.NAMESPACES, Layer.CGROUP)])
+def test_disk_bandwidth_that_nothing_holds_is_refused(seen):
+    with pytest.raises(SandboxUnavailable, match=r"spec\.resources\.diskBytesPerSecond.*leave it out"):
+        plan(Confinement(Limits(disk_bytes_per_second=1)), seen)
+
+
+@pytest.mark.parametrize(("network", "by"), [("none", "no network"), ("restricted", "the egress proxy")])
+def test_network_bandwidth_is_held_without_a_cgroup(network, by):
+    confinement = Confinement(Limits(network_bytes_per_second=1), network=network)
+    assert plan(confinement, host(Layer.NAMESPACES)).enforced_by == {"network_bytes_per_second": by}
+
+
+def test_network_bandwidth_of_the_host_is_refused_on_any_host():
+    confinement = Confinement(Limits(network_bytes_per_second=1), network="host")
+    with pytest.raises(SandboxUnavailable, match=r"networkBytesPerSecond cannot be held.*use network: restricted"):
+        plan(confinement, host(*Layer))
+
+
+def test_every_refusal_is_told_at_once():
+    both = Limits(disk_bytes_per_second=1, network_bytes_per_second=1)
+    with pytest.raises(SandboxUnavailable, match=r"diskBytesPerSecond.*networkBytesPerSecond"):
+        plan(Confinement(both, network="host"), host(Layer.NAMESPACES))

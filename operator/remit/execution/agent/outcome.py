@@ -52,7 +52,9 @@ def result_of(execution: Execution) -> ExecutionResult:
 
 
 def concluded(execution: Execution) -> ExecutionResult:
-    """The result of what came to one. Raises the `ExecutionError` that says why it did not."""
+    """The result of what came to one. Raises the `ExecutionError` that says why not, or what its listener did."""
+    if execution.failure is not None:
+        raise execution.failure
     result = result_of(execution)
     status, message = execution.task.status, result.message
     if execution.refused is not None:

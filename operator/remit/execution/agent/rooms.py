@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, Unpack
 
 import psutil
 
@@ -13,6 +13,7 @@ from remit.api import CommandPolicy
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.errors import DeploymentError
 from remit.execution.agent.agent import ExecutionAgent
+from remit.execution.agent.options import CommandOptions
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, Plan, plan, probe_host
 
 
@@ -27,9 +28,10 @@ class CommandRunner:
         """`options` as for `ExecutionAgent`."""
         self._agent = ExecutionAgent(policies=policies, **options)
 
-    async def run(self, command: str | Sequence[str], **options: Any) -> ExecutionResult:
-        """As `ExecutionAgent.execute_command`, without `retry`."""
-        return await self._agent.execute_command(command, **options, retry=0)
+    async def run(self, command: str | Sequence[str], **options: Unpack[CommandOptions]) -> ExecutionResult:
+        """As `ExecutionAgent.execute_command`; a `retry` is not heeded."""
+        options["retry"] = 0
+        return await self._agent.execute_command(command, **options)
 
     async def __aenter__(self) -> Self:
         return self
