@@ -15,7 +15,7 @@ def survivor(name: str, attack: str, **changes: object) -> Program:
     return Program(
         name=name,
         wants="to go on running after the timeout",
-        control="KILL to the init of its pid namespace, and to its cgroup; without one, a supervisor outside its domain",
+        control="KILL to the init of its pid namespace, and to its cgroup; else a supervisor outside its domain",
         attack=f"print('TRIED', flush=True)\n{attack}",
         ends=(ExitReason.TIMED_OUT,),
         timeout=0.7,
