@@ -41,7 +41,9 @@ _CLONE_NEWNET = 0x4000_0000
 _CAPABILITY_VERSION_3 = 0x2008_0522
 _IP_FREEBIND = 15
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
-_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+_OWN = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+# What is ignored is inherited: a shell that started the operator in the background had it ignore SIGQUIT.
+_RESET = _OWN | {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
