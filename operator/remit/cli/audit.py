@@ -85,9 +85,11 @@ def verify(
     All files of the trail are read: the closed ones, audit-000001.jsonl and on, and then the newest. Old ones may be
     moved away from the front only; --after then takes the last record of the last file that was moved.
 
-    The chain cannot tell that its end was cut off. Keep the head that this prints somewhere else, and give it with
-    --head the next time.
+    The chain cannot tell that its end was cut off. Give with --head what was kept elsewhere: the head that this prints,
+    one that the operator logs (audit head), or the one that it notes on its Lease, remit-operator, in the annotation
+    remit.dev/audit-head.
     """
+    from remit.cli.terminal import note
     from remit.telemetry import GENESIS
     from remit.telemetry import verify as follow
 
@@ -98,7 +100,12 @@ def verify(
     for problem in report.problems:
         typer.secho(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
     verdict = "whole" if report.ok else "NOT whole"
-    typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head.seq}:{report.head.hash}")
+    typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head}")
+    if head is None:
+        note(
+            "that its end was not cut off shows only with --head SEQ:HASH: a head that was kept elsewhere, such as the"
+        )
+        note("operator's log (audit head) or the annotation remit.dev/audit-head of the Lease remit-operator")
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -165,10 +172,10 @@ def export(
     if selection.end is None:
         note(f"exported 0 records to {where}")
         return
-    end = f"{selection.end.seq}:{selection.end.hash}"
+    end = selection.end
     note(f"exported {selection.records} records to {where}, the last is {end}")
     if output and form is ExportForm.JSONL and selection.whole and (before := selection.before):
-        after = f" --after {before.seq}:{before.hash}" if before.seq else ""
+        after = f" --after {before}" if before.seq else ""
         note(f"check it with: remit audit verify {shlex.quote(str(output))}{after} --head {end}")
 
 

@@ -25,6 +25,7 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
+from remit.reconcilers import audithead
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.deployments import DeploymentNotice
 from remit.reconcilers.events import Recorder
@@ -54,9 +55,11 @@ async def running_operator(access: Access, settings: Settings, redactor: Redacto
         kube = await stack.enter_async_context(Kube(access))
         await _wait_for_kinds(kube)
         operator = Operator.build(kube, settings, redactor)
+        stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         await stack.enter_async_context(operator.health)
-        leader = Leader(kube, settings.operator_namespace, identity)
+        noted = partial(audithead.noted, operator.audit)
+        leader = Leader(kube, settings.operator_namespace, identity, annotations=noted)
         if settings.leader_election:
             await leader.acquire()
             stack.push_async_callback(leader.release)
@@ -97,7 +100,11 @@ class Operator:
         checks = Checks()
         cache = Cache()
         events = Recorder(kube, metrics)
-        audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
+        audit = AuditLog(
+            settings.state_dir / "audit" / "audit.jsonl",
+            redactor=redactor,
+            observer=audithead.Publishing(metrics),
+        )
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         performing = performers(protected=[settings.state_dir], engine=engine)
@@ -155,12 +162,15 @@ class Operator:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
+        metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         return operator
 
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
+        audithead.tell(self.audit, "start")
+        self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.resync()
         self.tasks.restore()
         self.watcher.start()

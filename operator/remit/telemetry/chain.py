@@ -32,6 +32,10 @@ class Anchor(NamedTuple):
     seq: int
     hash: str
 
+    def __str__(self) -> str:
+        """`SEQ:HASH`, as `remit audit verify` prints and takes it."""
+        return f"{self.seq}:{self.hash}"
+
 
 Kind = Literal["decision", "execution", "recovery", "segment"]
 GENESIS: Final = Anchor(0, "0" * 64)

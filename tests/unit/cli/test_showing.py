@@ -95,7 +95,7 @@ def trail(tmp_path: Path) -> Path:
 
 def audit(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["audit", *arguments])
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout
 
 
 def test_a_whole_trail(trail: Path) -> None:
