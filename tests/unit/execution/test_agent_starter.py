@@ -29,5 +29,5 @@ def test_it_is_the_starter_policy_and_its_documented_additions() -> None:
         {"executable": "python", "args": anything},
     ]
     assert theirs.pop("rate").keys() == {"perMinute", "burst", "maxConcurrent"}
-    assert {**STARTER, "commands": {}} == {**theirs, "commands": {}}
+    assert {**theirs, "commands": {}} == {**STARTER, "commands": {}}
     assert STARTER["commands"].keys() == theirs["commands"].keys() == {"allow"}
