@@ -9,6 +9,7 @@ from . import (
     commands_starter,
     programs_bombs,
     programs_kernel,
+    programs_neighbours,
     programs_survivors,
     programs_thefts,
     scenarios_names,
@@ -23,6 +24,7 @@ PROGRAMS: dict[str, list[Program]] = {
     "Outliving the attempt": programs_survivors.CASES,
     "Taking what is not theirs": programs_thefts.CASES,
     "Asking the kernel": programs_kernel.CASES,
+    "Doing something to the neighbours": programs_neighbours.CASES,
 }
 BOOKS: dict[str, Sequence[Case]] = {
     **PROGRAMS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,21 +47,15 @@ class PostgresPerformer:
         assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
         url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
         name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
-        self.breaker.enter(name, time.monotonic())
-        try:
-            async with self._pools.lease(name, url) as pool, pool.connection(timeout=_CONNECT_SECONDS) as connection:
-                done = await _transact(connection, postgres, work.timeout_seconds)
-        except (PoolTimeout, psycopg.Error) as error:
-            failure = _failure(error)
-            if failure.category == "Infrastructure":
-                self.breaker.failed(name, time.monotonic())
-            else:
-                self.breaker.succeeded(name)
-            raise failure from None
-        except BaseException:
-            self.breaker.unknown(name)
-            raise
-        self.breaker.succeeded(name)
+        with self.breaker.calling(name):
+            try:
+                async with (
+                    self._pools.lease(name, url) as pool,
+                    pool.connection(timeout=_CONNECT_SECONDS) as connection,
+                ):
+                    done = await _transact(connection, postgres, work.timeout_seconds)
+            except (PoolTimeout, psycopg.Error) as error:
+                raise _failure(error) from None
         for result in done:
             output.write("stdout", orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS) + b"\n")
         return f"committed {len(done)} statements, {sum(result['rowCount'] for result in done)} rows"
