@@ -51,7 +51,10 @@ class AttemptCgroup:
         """
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
             raise InvalidInput(f"{name!r} cannot name a cgroup: use a plain name without '/'", field="id")
-        cgroup = cls(tree.version, {controller: parent / name for controller, parent in tree.parents.items()})
+        # A folder of v1 takes a fifth of a millisecond; that of an unlimited processor would say nothing.
+        idle = {"cpu"} if tree.version == 1 and limits.cpu_cores is None else set()
+        parents = {controller: parent for controller, parent in tree.parents.items() if controller not in idle}
+        cgroup = cls(tree.version, {controller: parent / name for controller, parent in parents.items()})
         try:
             for path in cgroup.paths:
                 path.mkdir()
