@@ -75,11 +75,9 @@ class TaskReconciler:
     _told: dict[str, datetime.datetime] = field(default_factory=dict)
     """When a waiting task's status last told its place."""
     _schedules: ScheduleReconciler = field(init=False)
-    _audited: set[str] = field(default_factory=set)
-    """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
-
     _refused: dict[str, AuditEvent] = field(default_factory=dict)
-    """The same of denials, by task uid. An edit that changes the denial is another one, and recorded."""
+    """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
+    changes the denial is another one, and recorded."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
@@ -278,24 +276,20 @@ class TaskReconciler:
             sandbox=result.sandbox,
             network=result.network,
         )
-        if attempt.id not in self._audited:
+        run = self.runner.store.open(task.metadata.namespace, task.metadata.uid, attempt.id)
+        if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
-            self._audited.add(attempt.id)
+            run.mark_audited()
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)
-            self._forget(attempt.id)
+            self.runner.forget(attempt.id)
             return look_again
         status = progress.backing_off(task, what_follows, now)
         await self._writer.write(obj, status)
-        self._forget(attempt.id)
+        self.runner.forget(attempt.id)
         self.events.record(obj, "Warning", "BackOff", f"attempt {attempt.number} {what_follows.message}")
         return (what_follows.when - now).total_seconds()
-
-    def _forget(self, attempt_id: str) -> None:
-        """Status tells how the attempt ended: nothing of it is needed here any more."""
-        self.runner.forget(attempt_id)
-        self._audited.discard(attempt_id)
 
     async def _finish(
         self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None
