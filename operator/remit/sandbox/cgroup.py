@@ -212,11 +212,19 @@ def _try_write(path: Path, value: str) -> bool:
 def _read(path: Path) -> str:
     """The file's text; empty where this kernel has no such file or the cgroup is gone."""
     try:
-        return path.read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP}:
             return ""
         raise
+    try:  # a third of what read_text takes, half a dozen times in each attempt
+        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b"")).decode()
+    except OSError as error:
+        if error.errno in {errno.ENODEV, errno.EOPNOTSUPP}:
+            return ""
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _pids(path: Path) -> list[int]:
