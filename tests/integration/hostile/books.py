@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from . import (
     bodies,
     commands_starter,
+    elsewhere,
     programs_bombs,
     programs_kernel,
     programs_neighbours,
@@ -34,4 +35,7 @@ BOOKS: dict[str, Sequence[Case]] = {
     "Policies as a weapon": scenarios_policies.BOOK.cases,
     "Deceiving who looks": scenarios_names.BOOK.cases,
     "Letting a secret out": scenarios_secrets.BOOK.cases,
+    "Leaving a folder by a file operation": elsewhere.FILES,
+    "Abusing requests and statements": elsewhere.REQUESTS,
+    "Getting further than the policy's hosts": elsewhere.WAY_OUT,
 }

@@ -74,11 +74,19 @@ async def _open(url: str) -> Pool:
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
         check=AsyncConnectionPool.check_connection,
+        reset=_forget,
         open=False,
         kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
     )
     await pool.open(wait=False)
     return pool
+
+
+async def _forget(connection: Connection) -> None:
+    """Settings, roles, locks and temporary tables end with their task: the next one on this connection is another's."""
+    await connection.set_autocommit(True)
+    await connection.execute("DISCARD ALL")
+    await connection.set_autocommit(False)
 
 
 async def _transact(connection: Connection, postgres: PostgresOperation, seconds: float) -> list[dict[str, Any]]:
