@@ -128,8 +128,8 @@ async def test_nothing_of_a_session_is_left_for_the_next_task(desk: Desk, url: s
     (before,) = await run(
         desk,
         url,
-        "SELECT pg_backend_pid() AS pid, set_config('search_path', 'evil', false), set_config('role', 'pg_monitor', false),"
-        " pg_advisory_lock(1) IS NULL AS locked",
+        "SELECT pg_backend_pid() AS pid, set_config('search_path', 'evil', false),"
+        " set_config('role', 'pg_monitor', false), pg_advisory_lock(1) IS NULL AS locked",
     )
     (after,) = await run(
         desk,
