@@ -42,6 +42,18 @@ SHORT_LIVED = {
     "metadata": {"name": "short-lived", "labels": {"example": "hello"}},
     "spec": {"command": {"argv": ["echo", "bye"]}, "ttlSecondsAfterFinished": 0},
 }
+EVERY_MINUTE = {
+    "apiVersion": "remit.dev/v1alpha1",
+    "kind": "ExecutionTask",
+    "metadata": {"name": "minutely", "labels": {"example": "hello"}},
+    "spec": {"command": {"argv": ["sleep", "600"]}, "schedule": {"cron": "* * * * *"}},
+}
+MAY_SLEEP = {
+    "apiVersion": "remit.dev/v1alpha1",
+    "kind": "CommandPolicy",
+    "metadata": {"name": "sleepers"},
+    "spec": {"selector": {"matchLabels": {"example": "hello"}}, "commands": {"allow": [{"executable": "sleep"}]}},
+}
 
 
 @pytest.fixture
@@ -129,6 +141,13 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubec
         run("wait", "--for=condition=Stalled", "deployments.remit.dev/shop", "--timeout=60s")
         run("create", "-f", "-", given=SHORT_LIVED)
         run("wait", "--for=delete", "executiontask/short-lived", "--timeout=60s")
+        run("create", "-f", "-", given=MAY_SLEEP)
+        run("create", "-f", "-", given=EVERY_MINUTE)
+        phases = "jsonpath={.items[*].status.phase}"
+        running = ("get", "executiontasks", "-l", "remit.dev/schedule=minutely", "-o", phases)
+        wait_until(lambda: "Running" in run(*running), "the next minute", seconds=90)
+        run("patch", "executiontask", "minutely", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+        run("wait", "--for=condition=Finished", "executiontask/minutely", "--timeout=60s")
         wait_until(lambda: run("get", "events", "-o", "name"), "an Event")
         wait_until(
             lambda: ("leases.coordination.k8s.io", "update", True) in asked(tmp_path / "requests.jsonl"), "renewal"
@@ -139,3 +158,35 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubec
     used = {(resource, verb) for resource, verb, _ in requests if not resource.startswith("self")}
     assert used - granted(run) == set()
     assert granted(run) - used <= SELDOM, "granted and never used"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_who_asked_is_stamped_and_cannot_be_forged(server: Server, kubectl: str, tmp_path: Path) -> None:
+    run = Kubectl(kubectl, server.kubeconfig(tmp_path / "admin"))
+    run.ok("apply", "--server-side", "-f", str(ROOT / "crds"))
+    run.ok("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    run.ok("apply", "-k", str(ROOT / "manifests/requested-by"))
+    run.ok("create", "clusterrolebinding", "everyone", "--clusterrole=cluster-admin", "--user=alice", "--user=bob")
+    stamped = "jsonpath={.metadata.annotations.remit\\.dev/requested-by}"
+    forged = yaml.safe_load(yaml.safe_dump(SHORT_LIVED))
+    forged["metadata"]["annotations"] = {"remit.dev/requested-by": "bob"}
+
+    def created() -> str:
+        run.ok("delete", "executiontask", "--all")
+        # A real API server's admission knows of a kind later than its discovery does.
+        if run("create", "--as=alice", "-f", "-", given=forged).returncode != 0:
+            return ""
+        return run.ok("get", "executiontask", "short-lived", "-o", stamped)
+
+    wait_until(lambda: created() == "alice", "the admission policies to be in force")
+    for change in (("remit.dev/requested-by=bob", "--overwrite"), ("remit.dev/requested-by-",)):
+        refused = run.refused("annotate", "executiontask", "short-lived", *change, "--as=bob")
+        assert "cannot be chosen or changed" in refused
+    run.ok("label", "executiontask", "short-lived", "other=change", "--as=bob")
+    assert run.ok("get", "executiontask", "short-lived", "-o", stamped) == "alice"
+    # What the operator creates for a schedule keeps the name of whoever wrote that.
+    run.ok("delete", "executiontask", "--all")
+    run.ok("create", "clusterrolebinding", "operator", "--clusterrole=cluster-admin", f"--user={ACCOUNT}")
+    run.ok("create", f"--as={ACCOUNT}", "-f", "-", given=forged)
+    assert run.ok("get", "executiontask", "short-lived", "-o", stamped) == "bob"

@@ -39,7 +39,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "remit.rules" -}}
 - apiGroups: [remit.dev]
   resources: [executiontasks]
-  verbs: [get, list, watch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [remit.dev]
   resources: [commandpolicies, deployments]
   verbs: [get, list, watch]
@@ -52,4 +52,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
+{{- end }}
+
+{{/* Whether who asked for a task is stamped at admission, and so can be believed. */}}
+{{- define "remit.requestedBy" -}}
+{{- and .Values.requestedBy.enabled (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
 {{- end }}

@@ -31,6 +31,14 @@ def operator(
             envvar="REMIT_LEADER_ELECTION",
         ),
     ] = True,
+    trust_requested_by: Annotated[
+        bool,
+        typer.Option(
+            "--trust-requested-by",
+            help="Believe the annotation remit.dev/requested-by; only where manifests/requested-by guards it.",
+            envvar="REMIT_TRUST_REQUESTED_BY",
+        ),
+    ] = False,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
 ) -> None:
@@ -49,6 +57,7 @@ def operator(
         read_only_paths=read_only_path,
         docker_host=docker_host,
         leader_election=leader_election,
+        trust_requested_by=trust_requested_by,
     )
     redactor = serve.logging(log_format, log_level)
     asyncio.run(serve.operator(settings, redactor, kubeconfig, context))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ import typer
 from remit.api import crd
 from remit.cli.kubeconfig import annotate, merge
 from remit.cli.signals import stop_requested
-from remit.controlplane import ControlPlane
+from remit.controlplane import ADMIN, ControlPlane
 from remit.errors import ApiError, InvalidInput, RemitError
 from remit.reconcilers.kube import CRDS, NAMESPACES, Access, Kube
 from remit.reconcilers.operator import Operator, running_operator
@@ -72,6 +73,7 @@ async def everything(
             if kubeconfig is not None:
                 merge(control_plane.kubeconfig, kubeconfig)
             access = await Access.load(control_plane.kubeconfig)
+            settings = replace(settings, only_user=ADMIN)
             await _furnish(access, settings.operator_namespace)
             async with _operator(access, settings, redactor) as operator:
                 _welcome(control_plane, kubeconfig, operator.health.port)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic.alias_generators import to_camel
+
 from remit.api import ExecutionTask, ExecutionTaskSpec, Phase
 from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
@@ -28,11 +30,13 @@ from remit.policy import (
     decide,
     request_for,
 )
-from remit.sandbox import Confinement, Layer
+from remit.sandbox import Confinement, Host, Layer
 from remit.sandbox import Limits as SandboxLimits
 
 CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
+_PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
+"""Limits that a task must not seem to have where no sandbox is."""
 SCRIPT_PATH = "/run/remit/script"
 """Where a script stands inside."""
 
@@ -162,6 +166,18 @@ class Admission:
         )
 
 
+def default_limits(host: Host) -> Limits:
+    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
+    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
+    counted = host.abilities[Layer.CGROUP].available
+    return Limits(
+        memory=1024**3 if counted else None,
+        pids=512 if counted else None,
+        disk=256 * 1024**2,
+        open_files=1024,
+    )
+
+
 def executed(spec: ExecutionTaskSpec) -> list[str]:
     """The exact argument list of what is executed; empty for an operation that executes nothing.
 
@@ -254,6 +270,12 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: froze
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
     if spec.backend == "docker" and spec.network == "restricted":
         return "the backend docker cannot restrict the network to hosts; use none or host, or the backend process"
+    if spec.operation not in CONFINED_OPERATIONS:
+        wanted = spec.resources
+        unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]
+        if unheld:
+            fields = " and ".join(f"spec.resources.{to_camel(name)}" for name in unheld)
+            return f"nothing holds {fields} for {spec.operation}, which Remit performs itself; leave it out"
     return None
 
 

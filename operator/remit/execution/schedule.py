@@ -27,6 +27,7 @@ _MAX_NAME: Final = 240
 """Of a parent's name in a child's, which has the minute or a random end besides."""
 _MAX_LABEL: Final = 63
 PARENT_LABEL: Final = "remit.dev/schedule"
+REQUESTED_BY: Final = "remit.dev/requested-by"
 TICK_ANNOTATION: Final = "remit.dev/scheduled-at"
 CANCELLED: Final = Finish(Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; no further runs")
 _NOT_OF_A_CHILD: Final = frozenset({"schedule", "cancel", "ttlSecondsAfterFinished"})
@@ -157,8 +158,10 @@ def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str
         "controller": True,
         "blockOwnerDeletion": True,
     }
+    # Whoever asked for the schedule asked for its runs.
+    inherited = {key: value for key, value in (metadata.get("annotations") or {}).items() if key == REQUESTED_BY}
     named = (
-        {"name": child_name(name, tick), "annotations": {TICK_ANNOTATION: f"{tick:%FT%TZ}"}}
+        {"name": child_name(name, tick), "annotations": {**inherited, TICK_ANNOTATION: f"{tick:%FT%TZ}"}}
         if tick
         else {"generateName": f"{name[:_MAX_NAME]}-manual-"}
     )

@@ -3,6 +3,7 @@
     <root>/<namespace>/<task uid>/<attempt id>/
         run.json        the process, from just after it started
         outcome.json    how it ended; written before status is, so that a restart in between loses nothing
+        audited         there once the audit trail tells how it ended; a restart in between tells it no second time
         stdout.*  stderr.*   what was kept of the output (see `output.py`)
 
 Files are readable by the operator's user only.
@@ -76,6 +77,14 @@ class Run:
             for path in self.path.glob(f"{stream}.*"):
                 path.unlink(missing_ok=True)
         self.started(process)
+
+    @property
+    def audited(self) -> bool:
+        """Whether the audit trail tells how it ended."""
+        return (self.path / "audited").exists()
+
+    def mark_audited(self) -> None:
+        (self.path / "audited").touch(mode=0o600)
 
     def ended(self, outcome: dict[str, Any]) -> None:
         _write(self.path / "outcome.json", outcome, sync=True)

@@ -20,24 +20,25 @@ from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
 from remit.errors import ApiError, RemitError
-from remit.execution.admission import Admission
+from remit.execution.admission import Admission, default_limits
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
-from remit.policy import Limits
+from remit.reconcilers import audithead
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.deployments import DeploymentNotice
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.watching import Watcher
 from remit.reconcilers.workqueue import WorkQueue
-from remit.sandbox import Host, Layer, probe_host
+from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
@@ -54,9 +55,11 @@ async def running_operator(access: Access, settings: Settings, redactor: Redacto
         kube = await stack.enter_async_context(Kube(access))
         await _wait_for_kinds(kube)
         operator = Operator.build(kube, settings, redactor)
+        stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         await stack.enter_async_context(operator.health)
-        leader = Leader(kube, settings.operator_namespace, identity)
+        noted = partial(audithead.noted, operator.audit)
+        leader = Leader(kube, settings.operator_namespace, identity, annotations=noted)
         if settings.leader_election:
             await leader.acquire()
             stack.push_async_callback(leader.release)
@@ -97,7 +100,11 @@ class Operator:
         checks = Checks()
         cache = Cache()
         events = Recorder(kube, metrics)
-        audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
+        audit = AuditLog(
+            settings.state_dir / "audit" / "audit.jsonl",
+            redactor=redactor,
+            observer=audithead.Publishing(metrics),
+        )
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         performing = performers(protected=[settings.state_dir], engine=engine)
@@ -122,6 +129,7 @@ class Operator:
             audit=audit,
             metrics=metrics,
             events=events,
+            requester=Requester(settings.trust_requested_by, settings.only_user),
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
@@ -154,12 +162,15 @@ class Operator:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
+        metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         return operator
 
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
+        audithead.tell(self.audit, "start")
+        self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.resync()
         self.tasks.restore()
         self.watcher.start()
@@ -275,18 +286,6 @@ class Operator:
         for namespace, uid in list(self.runner.store.tasks()):
             if self._serves(namespace) and uid not in alive and not self.runner.running(uid):
                 self.runner.abandon(namespace, uid)
-
-
-def default_limits(host: Host) -> Limits:
-    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
-    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
-    counted = host.abilities[Layer.CGROUP].available
-    return Limits(
-        memory=1024**3 if counted else None,
-        pids=512 if counted else None,
-        disk=256 * 1024**2,
-        open_files=1024,
-    )
 
 
 @contextlib.contextmanager

@@ -52,6 +52,10 @@ class Settings:
     """Where bare program names are looked up."""
     read_only_paths: tuple[Path, ...] = ()
     """Further directories of the host that sandboxes may read, for programs outside /usr."""
+    trust_requested_by: bool = False
+    """Believe the annotation that says who created a task. Only where admission policies guard it."""
+    only_user: str = ""
+    """The one user that the API server knows, where it knows but one."""
     docker_host: str = DEFAULT_DOCKER_HOST
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
     leader_election: bool = True

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontask import AttemptStatus, PolicyStatus
 from remit.errors import ApiError, AuditUnavailable, InvalidInput
-from remit.execution import progress
-from remit.execution.admission import Admission, Admitted, Refused
+from remit.execution import progress, recording
+from remit.execution.admission import Admission, Refused
 from remit.execution.lifecycle import (
     Adopt,
     Begin,
@@ -37,6 +35,7 @@ from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import MissingReference, resolve
@@ -52,7 +51,6 @@ PLACE_IS_FRESH = 30.0
 """Seconds between writes of a waiting task's place."""
 
 
-NODE = os.environ.get("NODE_NAME") or os.uname().nodename
 AUDIT_RETRY = 5.0
 """Seconds until a task that waits for the audit trail is looked at again."""
 
@@ -71,17 +69,16 @@ class TaskReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    requester: Callable[[Object], str] = field(default_factory=Requester)
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
     _told: dict[str, datetime.datetime] = field(default_factory=dict)
     """When a waiting task's status last told its place."""
     _schedules: ScheduleReconciler = field(init=False)
-    _audited: set[str] = field(default_factory=set)
-    """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
-
     _refused: dict[str, AuditEvent] = field(default_factory=dict)
-    """The same of denials, by task uid. An edit that changes the denial is another one, and recorded."""
+    """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
+    changes the denial is another one, and recorded."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
@@ -218,7 +215,7 @@ class TaskReconciler:
             return None
         left = (limit - self.now()).total_seconds() if limit else None
         attempt = self.admission.attempt(task, verdict, number, resolved, left)
-        await self.audit.append_async(_decision(task, obj, verdict, attempt.request.id))
+        await self.audit.append_async(recording.decision(task, self.requester(obj), verdict, attempt.request.id))
         await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         self.turns.started(task.key)
         self.runner.start(attempt)
@@ -308,24 +305,20 @@ class TaskReconciler:
             sandbox=result.sandbox,
             network=result.network,
         )
-        if attempt.id not in self._audited:
-            await self.audit.append_async(_execution(task, obj, attempt.id, result))
-            self._audited.add(attempt.id)
+        run = self.runner.store.open(task.metadata.namespace, task.metadata.uid, attempt.id)
+        if not run.audited:
+            await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
+            run.mark_audited()
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)
-            self._forget(attempt.id)
+            self.runner.forget(attempt.id)
             return look_again
         status = progress.backing_off(task, what_follows, now)
         await self._writer.write(obj, status)
-        self._forget(attempt.id)
+        self.runner.forget(attempt.id)
         self.events.record(obj, "Warning", "BackOff", f"attempt {attempt.number} {what_follows.message}")
         return (what_follows.when - now).total_seconds()
-
-    def _forget(self, attempt_id: str) -> None:
-        """Status tells how the attempt ended: nothing of it is needed here any more."""
-        self.runner.forget(attempt_id)
-        self._audited.discard(attempt_id)
 
     async def _finish(
         self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None
@@ -350,7 +343,7 @@ class TaskReconciler:
         return task.spec.ttl_seconds_after_finished
 
     async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
-        event = _decision(task, obj, refused)
+        event = recording.decision(task, self.requester(obj), refused)
         if self._refused.get(task.metadata.uid) != event:
             await self.audit.append_async(event)
             self._refused[task.metadata.uid] = event
@@ -386,54 +379,3 @@ def _exposed(names: list[str]) -> str:
         f"the secret for {', '.join(names)} is shorter than {MIN_LENGTH} bytes, and so is not redacted where the"
         " program prints it; use a longer one"
     )
-
-
-def requester(obj: Object) -> str:
-    """Who asked, as far as the object tells: the field manager that set the spec first."""
-    entries = [entry for entry in obj["metadata"].get("managedFields", []) if "f:spec" in entry.get("fieldsV1", {})]
-    first = min(entries, key=lambda entry: entry.get("time", ""), default=None)
-    return f"manager:{first['manager']}" if first else ""
-
-
-def _decision(task: ExecutionTask, obj: Object, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
-    status, command = verdict.status, verdict.command
-    refused = verdict.finish if isinstance(verdict, Refused) else None
-    return AuditEvent(
-        kind="decision",
-        **_about(task, obj, attempt),
-        argv=command.argv if command else (),
-        executable=command.program if command else "",
-        resolved=(command.resolved or "") if command else "",
-        policy=status.name if status else "",
-        rule=status.rule if status else "",
-        verdict="Denied" if refused else "Allowed",
-        reason=refused.reason if refused else "",
-        message=refused.message if refused else "",
-    )
-
-
-def _execution(task: ExecutionTask, obj: Object, attempt: str, result: AttemptResult) -> AuditEvent:
-    return AuditEvent(
-        kind="execution",
-        **_about(task, obj, attempt),
-        verdict=result.reason,
-        message=result.message,
-        exit_code=result.exit_code,
-        usage=result.usage.model_dump(by_alias=True) if result.usage else {},
-        network=result.destinations,
-        output_digest=result.output_digest,
-        layers=result.sandbox.layers if result.sandbox else (),
-    )
-
-
-def _about(task: ExecutionTask, obj: Object, attempt: str) -> dict[str, Any]:
-    metadata = task.metadata
-    return {
-        "namespace": metadata.namespace,
-        "task": metadata.name,
-        "uid": metadata.uid,
-        "who": requester(obj),
-        "attempt": attempt,
-        "backend": task.spec.backend,
-        "node": NODE,
-    }

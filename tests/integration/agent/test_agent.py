@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import remit
 from conftest import require
-from remit import ExecutionAgent, ExecutionError, ResourceError, ResourceLimits, SecurityError
+from remit import (
+    ExecutionAgent,
+    ExecutionError,
+    ExecutionMonitor,
+    ResourceError,
+    ResourceLimiter,
+    ResourceLimits,
+    SecurityError,
+)
 from remit.api import ExecutionTask
 from remit.errors import ExecutionCancelled, InvalidInput
 from remit.sandbox import Layer, probe_host
@@ -99,12 +109,25 @@ async def _begun(agent: ExecutionAgent) -> None:
             await asyncio.sleep(0.01)
 
 
+def _alive(marker: str) -> list[int]:
+    """Processes of this host, in whatever namespace, with `marker` among their arguments."""
+    return [process.pid for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or ())]
+
+
+async def _seen(marker: str) -> None:
+    async with asyncio.timeout(30):
+        while not _alive(marker):
+            await asyncio.sleep(0.05)
+
+
 async def test_a_cancelled_await_leaves_nothing_alive(agent: ExecutionAgent) -> None:
-    waiting = asyncio.create_task(agent.execute_command("sleep 86399"))
-    await _begun(agent)
+    marker = f"86399.{os.getpid()}"
+    waiting = asyncio.create_task(agent.execute_command(["sleep", marker]))
+    await _seen(marker)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    assert _alive(marker) == []
     assert agent.running() == []
     assert agent.history()[-1].reason == "Cancelled"
 
@@ -116,6 +139,62 @@ async def test_a_submission_is_cancelled_by_its_id(agent: ExecutionAgent) -> Non
     with pytest.raises(ExecutionCancelled):
         await submitted.result()
     assert not agent.cancel(submitted.id)
+
+
+async def test_a_submission_may_be_cancelled_at_once(agent: ExecutionAgent) -> None:
+    submitted = agent.submit("sleep 86399")
+    assert agent.cancel(submitted.id)
+    with pytest.raises(ExecutionCancelled):
+        await submitted.result()
+    assert agent.running() == []
+
+
+@pytest.mark.parametrize("code", ["import time; print('out', flush=True); time.sleep(86399)", "print('out')"])
+async def test_what_a_listener_raises_ends_the_run_and_is_raised(agent: ExecutionAgent, code: str) -> None:
+    heard: list[bytes] = []
+
+    def listen(_stream: str, data: bytes) -> None:
+        heard.append(data)
+        raise LookupError("not what I wanted")
+
+    with pytest.raises(LookupError, match="not what I wanted"):
+        await agent.execute_command(["python3", "-c", code], on_output=listen, retry=3)
+    assert heard == [b"out\n"]
+    assert agent.running() == []
+
+
+async def test_a_listener_that_waits_for_another_execution_is_told(agent: ExecutionAgent) -> None:
+    with pytest.raises(RuntimeError, match="submit it instead"):
+        await agent.execute_command("echo hi", on_output=lambda *_: agent.run("echo ho") and None)
+    assert (await agent.execute_command("echo hi")).stdout == "hi\n"
+
+
+def test_a_child_made_by_fork_needs_an_agent_of_its_own(tmp_path: Path) -> None:
+    code = """
+import os
+from remit import ExecutionAgent, ExecutionError
+agent = ExecutionAgent()
+print(agent.run("echo parent").stdout, end="", flush=True)
+if (child := os.fork()) == 0:
+    for use in (agent.run, agent.submit):
+        try:
+            use("echo hi")
+        except ExecutionError as error:
+            print(error, flush=True)
+    print(ExecutionAgent().run("echo child").stdout, end="", flush=True)
+else:
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), agent.run("echo again").stdout, end="")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(OPERATOR), "XDG_STATE_HOME": str(tmp_path)},
+        timeout=60,
+    )
+    said = "this agent was made before the process forked; make another one in the child\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"parent\n{said}{said}child\n0 again\n", "")
 
 
 async def test_sync_inside_a_running_loop(agent: ExecutionAgent) -> None:
@@ -183,3 +262,33 @@ async def test_a_rate_and_a_bound_hold_here_too(tmp_path: Path) -> None:
         took = asyncio.get_running_loop().time() - begun
     assert [result.stdout for result in results] == ["hi\n"] * 4
     assert took > 0.8  # two of the burst, then one every half second
+
+
+async def test_a_monitor_shows_what_runs_and_what_it_uses(agent: ExecutionAgent) -> None:
+    monitor = ExecutionMonitor(agent)
+    marker = f"86398.{os.getpid()}"
+    code = f"import time; held = bytearray(64 * 1024 * 1024); time.sleep({marker})"
+    submitted = agent.submit(["python3", "-c", code])
+    async with asyncio.timeout(30):
+        while monitor.usage().get(submitted.id, {}).get("memory_bytes", 0) < 64 * 1024 * 1024:
+            await asyncio.sleep(0.05)
+    used = monitor.usage()[submitted.id]
+    assert used["processes"] >= 1
+    assert used["cpu_seconds"] > 0
+    assert monitor.snapshot() == {"running": 1, "finished": 0}
+    submitted.cancel()
+    with pytest.raises(ExecutionCancelled):
+        await submitted.result()
+    assert (monitor.usage(), monitor.snapshot()) == ({}, {"running": 0, "finished": 1, "Cancelled": 1})
+
+
+def test_a_limiter_tells_what_an_execution_gets() -> None:
+    limiter = ResourceLimiter()
+    given = limiter.effective("echo hi", ResourceLimits(memory_mb=100))
+    assert (given.memory_mb, given.pids, given.cpu_cores, given.disk_mb) == (100, 64, 0.5, 256)
+    with pytest.raises(ResourceError, match="memory"):
+        limiter.effective("echo hi", ResourceLimits(memory_mb=1024 * 1024))
+    with pytest.raises(SecurityError):
+        limiter.effective("rm -rf /")
+    with pytest.raises(ExecutionError, match="no-such-program"):
+        limiter.effective("no-such-program")

@@ -32,6 +32,7 @@ ENDINGS: dict[str, dict[str, Ending]] = {
             and "policy default/example-egress names example.org" in s["attempts"][0]["network"]["lastDenied"]
         )
     },
+    "07-locked-down-pod": {"walled": lambda s: s["output"]["stdoutTail"].split() == ["door", "wall"]},
     "05-limits": {
         "greedy": lambda s: (
             s["error"]["category"] == "Resources" if "cgroup" in s["sandbox"]["layers"] else s["phase"] != "Succeeded"

@@ -193,6 +193,19 @@ async def test_too_much_memory_is_told_apart(world: World) -> None:
     assert status["conditions"][0]["reason"] == "OOMKilled"
 
 
+async def test_status_says_which_limit_was_met_and_what_holds_it(world: World) -> None:
+    async with world.operator():
+        await world.policy("dd", limits={"disk": {"max": "4Mi"}})
+        name = await world.task("dd", "if=/dev/zero", "of=/workspace/x", "bs=1M", "count=8")
+        status = await world.finished(name)
+    assert (status["phase"], status["error"]["category"]) == ("Failed", "Resources")
+    assert status["conditions"][0]["reason"] == "DiskExceeded"
+    assert "set spec.resources.disk higher" in status["message"]
+    (attempt,) = status["attempts"]
+    assert (attempt["reason"], attempt["exceeded"]) == ("DiskExceeded", ["Disk"])
+    assert status["sandbox"]["limits"]["disk"] == "tmpfs size"
+
+
 async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: World) -> None:
     async with world.operator():
         await world.policy("no-such-program")
@@ -205,8 +218,7 @@ async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: Wor
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"container": {"action": "list"}}, "does not perform container"),
-        ({"command": {"argv": ["echo"]}, "backend": "docker", "image": "x"}, "no backend docker"),
+        ({"command": {"argv": ["echo"]}, "backend": "kubernetes", "image": "x"}, "no backend kubernetes"),
         ({"command": {"line": "echo 'open"}}, "cannot be split"),
         ({"command": {"line": "echo a | rm -rf /"}}, "no shell reads the line"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,13 @@ async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None
     await asyncio.wait_for(bench.ended.wait(), 10)
     assert list(bench.store.tasks()) == []
     assert len(bench.runner) == 0
+
+
+@pytest.mark.parametrize(("most", "met"), [(1000, []), (4, ["Output"])])
+async def test_output_past_its_limit_is_told_and_is_no_failure(tmp_path: Path, most: int, met: list[str]) -> None:
+    bench = Bench(tmp_path, at_once)
+    bench.runner.start(replace(attempt(), max_output_bytes=most))
+    assert await bench.reason() == "Completed"
+    result = await bench.runner.collect("ns", "u", recorded(), 100)
+    assert result.output is not None
+    assert (result.exceeded, result.output.truncated) == (met, bool(met))

@@ -169,3 +169,25 @@ def test_every_value_is_used() -> None:
     templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
     used = set(re.findall(r"\.Values\.(\w+)", templates))
     assert used == yaml.safe_load((CHART / "values.yaml").read_text()).keys()
+
+
+def test_who_asked_is_believed_only_where_it_is_stamped(helm: Any) -> None:
+    stamped = (ROOT / "manifests/requested-by/requested-by.yaml").read_text()
+    assert (CHART / "files/requested-by.yaml").read_text() == stamped
+    for enabled in (True, False):
+        texts = render(helm, requestedBy={"enabled": enabled})
+        found = objects(texts)
+        (container,) = pod(found)["containers"]
+        policies = {kind for kind, _ in found if kind.endswith("AdmissionPolicy")}
+        assert policies in (set(), {"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"} if enabled else set())
+        assert ("--trust-requested-by" in container["args"]) == bool(policies)
+
+
+def test_the_stamp_is_named_after_the_release(helm: Any) -> None:
+    """Rendered as on a cluster that has the kind: the engine here knows the kinds of its own Kubernetes only."""
+    template = (CHART / "templates/requestedby.yaml").read_text()
+    assert all(text in template for text in ("$account", "$name", "files/requested-by.yaml"))
+    stamped = (CHART / "files/requested-by.yaml").read_text()
+    assert stamped.count("system:serviceaccount:remit-system:remit'") == 2
+    assert stamped.count("name: remit-requested-by") == 4
+    assert stamped.count("policyName: remit-requested-by") == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_container_sees_a_part_of_its_path(tmp_path):
 @pytest.fixture
 def v2(tmp_path, monkeypatch) -> CgroupTree:
     """A folder that has what the kernel would put into a new v2 cgroup."""
-    files = ("cgroup.procs", "memory.max", "memory.swap.max", "cpu.max", "pids.max")
+    files = ("cgroup.procs", "memory.max", "memory.swap.max", "cpu.max", "pids.max", "io.max")
     real = Path.mkdir
 
     def mkdir(self: Path, **options: object) -> None:
@@ -61,14 +62,92 @@ def test_v2_limits_and_usage(v2):
     assert written["cpu.max"] == "25000 100000"
     assert written["pids.max"] == "9"
     assert cgroup.joining() == ("join_cgroups", [str(folder)], "cgroup.procs")
-    (folder / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    (folder / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\nnr_throttled 3\nthrottled_usec 1500000\n")
+    (folder / "pids.peak").write_text("7\n")
+    (folder / "pids.events").write_text("max 4\n")
     (folder / "memory.peak").write_text("777\n")
     (folder / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
     (folder / "io.stat").write_text("8:0 rbytes=10 wbytes=20 rios=1\n8:16 rbytes=1 wbytes=2\n")
     used = cgroup.usage()
     assert (used.cpu_seconds, used.max_memory_bytes) == (2.5, 777)
     assert (used.read_bytes, used.written_bytes) == (11, 22)
-    assert cgroup.oom_kills() == 1
+    assert (used.throttled_seconds, used.max_tasks) == (1.5, 7)
+    assert (cgroup.oom_kills(), cgroup.refused_tasks()) == (1, 4)
+
+
+def test_v2_bandwidth_is_given_for_each_disk(v2, monkeypatch):
+    written = []
+    monkeypatch.setattr("remit.sandbox.cgroup._write", lambda path, value: written.append((path.name, value)))
+    AttemptCgroup.create(v2, "one", Limits(disk_bytes_per_second=5), disks=("8:0", "259:0"))
+    assert written == [("io.max", "8:0 rbps=5 wbps=5"), ("io.max", "259:0 rbps=5 wbps=5")]
+
+
+@pytest.fixture
+def v1(tmp_path, monkeypatch) -> CgroupTree:
+    """A folder for each controller, with what the kernel would put into a new v1 cgroup."""
+    files = {
+        "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+        "pids": ("pids.max",),
+        "cpu": ("cpu.cfs_period_us", "cpu.cfs_quota_us"),
+        "cpuacct": (),
+        "blkio": ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"),
+    }
+    for controller in files:
+        (tmp_path / controller).mkdir()
+    real = Path.mkdir
+
+    def mkdir(self: Path, **options: object) -> None:
+        real(self, **options)
+        for name in files[self.parent.name]:
+            (self / name).touch()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    return CgroupTree(1, {controller: tmp_path / controller for controller in files})
+
+
+def test_v1_limits_and_usage(v1, tmp_path):
+    limits = replace(LIMITS, disk_bytes_per_second=5)
+    cgroup = AttemptCgroup.create(v1, "one", limits, disks=("8:0",))
+    written = {path.name: path.read_text() for folder in cgroup.paths for path in folder.iterdir()}
+    assert written == {
+        "memory.limit_in_bytes": "1048576",
+        "memory.memsw.limit_in_bytes": "1048576",
+        "pids.max": "9",
+        "cpu.cfs_period_us": "100000",
+        "cpu.cfs_quota_us": "25000",
+        "blkio.throttle.read_bps_device": "8:0 5",
+        "blkio.throttle.write_bps_device": "8:0 5",
+    }
+    for name, text in {
+        "memory/one/memory.max_usage_in_bytes": "777\n",
+        "memory/one/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
+        "pids/one/pids.events": "max 4\n",
+        "pids/one/pids.peak": "7\n",
+        "cpu/one/cpu.stat": "nr_periods 9\nnr_throttled 3\nthrottled_time 1500000000\n",
+        "cpuacct/one/cpuacct.usage": "2500000000\n",
+        "blkio/one/blkio.throttle.io_service_bytes": "8:0 Read 10\n8:0 Write 20\nTotal 30\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    used = cgroup.usage()
+    assert (used.cpu_seconds, used.max_memory_bytes, used.read_bytes, used.written_bytes) == (2.5, 777, 10, 20)
+    assert (used.throttled_seconds, used.max_tasks) == (1.5, 7)
+    assert (cgroup.oom_kills(), cgroup.refused_tasks()) == (1, 4)
+
+
+def test_a_kernel_that_does_not_account_for_swap_is_no_error(v1, tmp_path, monkeypatch):
+    filled = Path.mkdir
+
+    def mkdir(self: Path, **options: object) -> None:
+        filled(self, **options)
+        (self / "memory.memsw.limit_in_bytes").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    AttemptCgroup.create(v1, "one", LIMITS)
+    assert (tmp_path / "memory/one/memory.limit_in_bytes").read_text() == "1048576"
+
+
+def test_refusals_are_unknown_where_nothing_counts_processes(tmp_path):
+    assert AttemptCgroup.create(CgroupTree(2, {"memory": tmp_path}), "one", Limits()).refused_tasks() is None
 
 
 def test_what_a_kernel_does_not_count_is_none(v2):

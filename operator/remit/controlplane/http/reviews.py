@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-USER = {"username": "remit-admin", "groups": ["system:masters", "system:authenticated"]}
+ADMIN = "remit-admin"
+USER = {"username": ADMIN, "groups": ["system:masters", "system:authenticated"]}
 
 
 def review(plural: str, body: dict[str, Any]) -> dict[str, Any] | None:

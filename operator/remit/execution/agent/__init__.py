@@ -1,6 +1,6 @@
 """The Python API: the operator's engine for programs, without an API server."""
 
-from remit.execution.agent.agent import Chunk, ExecutionAgent, Submission
+from remit.execution.agent.agent import ExecutionAgent, Submission
 from remit.execution.agent.rooms import (
     CommandRunner,
     DeploymentManager,
@@ -9,6 +9,7 @@ from remit.execution.agent.rooms import (
     SandboxEnvironment,
     SystemOperations,
 )
+from remit.execution.agent.streaming import Chunk
 
 __all__ = [
     "Chunk",

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from remit.errors import ExecutionError
+
 T = TypeVar("T")
 _GOODBYE_SECONDS = 15.0
 
@@ -45,18 +47,31 @@ class Background:
         self._thread.start()
         atexit.register(self._stop)
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def check(self, *, waiting: bool = False) -> None:
+        """Whether work may be given here, and waited for.
+
+        Raises `ExecutionError` in a child made by fork, where threads do not follow and nobody would do the work.
+        """
+        if self.pid != os.getpid():
+            raise ExecutionError("this agent was made before the process forked; make another one in the child")
+        if waiting and threading.current_thread() is self._thread:
+            raise RuntimeError("a callback of an execution cannot wait for another execution; submit it instead")
+
+    def submit(self, work: Coroutine[Any, Any, T], *, waiting: bool = False) -> concurrent.futures.Future[T]:
         """Start `work` there."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            self.check(waiting=waiting)
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:
+            work.close()
+            raise
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` there and block until it is done."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a callback of an execution cannot wait for another execution; submit it instead")
-        return self.submit(work).result()
+        return self.submit(work, waiting=True).result()
 
     def soon(self, callback: Callable[[], object]) -> None:
+        self.check()
         self._loop.call_soon_threadsafe(callback)
 
     def _stop(self) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from remit.api import ExecutionTask
-from remit.backends import AttemptRequest, Backend, ProcessBackend
+from remit.backends import AttemptRequest, Backend, ProcessBackend, Stream
 from remit.errors import ExecutionError
-from remit.execution import progress
-from remit.execution.admission import Admission, Admitted, PolicySet, Refused
+from remit.execution import progress, recording
+from remit.execution.admission import Admission, PolicySet, Refused, default_limits
 from remit.execution.agent.folder import Folder
 from remit.execution.lifecycle import (
     Begin,
@@ -29,12 +29,12 @@ from remit.execution.lifecycle import (
 from remit.execution.output import Listener
 from remit.execution.queue import Queue
 from remit.execution.resolved import Resolved
-from remit.execution.runner import AttemptResult, Runner
+from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
-from remit.policy import CompiledPolicy, Limits
-from remit.sandbox import Layer, probe_host
-from remit.telemetry import AuditEvent, AuditLog, Redactor
+from remit.policy import CompiledPolicy
+from remit.sandbox import probe_host
+from remit.telemetry import AuditLog, Redactor
 
 KEPT_RUNS = 64
 """Finished tasks whose output stays in the state folder."""
@@ -49,6 +49,8 @@ class Execution:
     timeout: float | None = None
     stdin: bytes | None = None
     listener: Listener | None = None
+    failure: Exception | None = None
+    """What the listener raised."""
     refused: Refused | None = None
     """Why it never ran, if that is how it ended."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,6 +60,16 @@ class Execution:
     @property
     def uid(self) -> str:
         return self.task.metadata.uid
+
+    def hear(self, stream: Stream, data: bytes) -> None:
+        """Tell the listener. What it raises ends the execution."""
+        if self.listener is None or self.failure is not None:
+            return
+        try:
+            self.listener(stream, data)
+        except Exception as error:
+            self.failure = error
+            self.cancel()
 
     def cancel(self) -> None:
         spec = self.task.spec.model_copy(update={"cancel": True})
@@ -76,6 +88,7 @@ class Engine:
     max_concurrent: int
     backend: Backend | None = None
     executions: dict[str, Execution] = field(default_factory=dict)
+    """What was started, by the caller in its own thread, and has not ended."""
     folder: Folder | None = None
     _closed: bool = False
     _done: list[tuple[str, str]] = field(default_factory=list)
@@ -109,11 +122,7 @@ class Engine:
         self._runner = Runner(
             {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
         )
-        counted = host.abilities[Layer.CGROUP].available
-        defaults = Limits(
-            memory=1024**3 if counted else None, pids=512 if counted else None, disk=256 * 1024**2, open_files=1024
-        )
-        self._admission = Admission(defaults=defaults, performed=frozenset(performing))
+        self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing))
         self._turns = Queue(self.max_concurrent, wake=self._wake_after)
         return folder
 
@@ -134,9 +143,19 @@ class Engine:
             self.folder.release()
             self.folder = None
 
+    def pids(self) -> dict[str, int]:
+        """By the ids of what runs now, the process that all of its processes descend from."""
+        found: dict[str, int] = {}
+        for execution in list(self.executions.values()):
+            metadata, attempts = execution.task.metadata, execution.task.status.attempts
+            if attempts and attempts[-1].finished_at is None:
+                run = self._runner.store.find(metadata.namespace, metadata.uid, attempts[-1].id)
+                if run is not None and run.process is not None:
+                    found[execution.uid] = int(run.process["pid"])
+        return found
+
     async def run(self, execution: Execution) -> Execution:
-        """From the beginning to the end; cancelled, it waits until nothing of the execution is alive."""
-        self.executions[execution.task.key] = execution
+        """One of `executions` to its end; cancelled, it waits until nothing of the execution is alive."""
         self._idle.clear()
         try:
             await self.start()
@@ -189,7 +208,7 @@ class Engine:
         policies = PolicySet({task.metadata.namespace: self.policies}, "")
         verdict = self._admission.decide(task, policies, execution.resolved.env)
         if isinstance(verdict, Refused):
-            await self._audit.append_async(self._decision(execution, verdict))
+            await self._audit.append_async(recording.decision(task, self.who, verdict))
             self._finish(execution, verdict.finish)
             execution.refused = verdict
             return None
@@ -209,13 +228,13 @@ class Engine:
             request = replace(request, timeout_seconds=min(request.timeout_seconds, execution.timeout))
         if execution.stdin is not None and isinstance(request, AttemptRequest):
             request = replace(request, command=replace(request.command, stdin=execution.stdin))
-        await self._audit.append_async(self._decision(execution, verdict, request.id))
+        await self._audit.append_async(recording.decision(task, self.who, verdict, request.id))
         # Whatever was asked while it was recorded (a cancel) must not be lost: only the status is new.
         task = execution.task
         status = progress.begun(task, request.id, verdict.status, _now())
         execution.task = task.model_copy(update={"status": status})
         self._turns.started(task.key)
-        self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.listener))
+        self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.hear))
         return None
 
     async def _settle(self, execution: Execution) -> bool:
@@ -224,7 +243,7 @@ class Engine:
         self._turns.leave(task.key, _now().timestamp())
         attempt = task.status.attempts[-1]
         result = await self._runner.collect(task.metadata.namespace, execution.uid, attempt, self.output_cap)
-        await self._audit.append_async(self._execution(execution, attempt.id, result))
+        await self._audit.append_async(recording.execution(task, self.who, attempt.id, result))
         task = execution.task
         what_follows = after_attempt(task, result.ended, now=_now(), draw=random.random())  # noqa: S311 (jitter)
         status = progress.attempt_ended(
@@ -267,46 +286,6 @@ class Engine:
     def _wake(self, key: str) -> None:
         if (execution := self.executions.get(key)) is not None:
             execution.changed.set()
-
-    def _decision(self, execution: Execution, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
-        command, status = verdict.command, verdict.status
-        finish = verdict.finish if isinstance(verdict, Refused) else None
-        metadata = execution.task.metadata
-        return AuditEvent(
-            kind="decision",
-            namespace=metadata.namespace,
-            task=metadata.name,
-            uid=metadata.uid,
-            who=self.who,
-            attempt=attempt,
-            backend=execution.task.spec.backend,
-            argv=command.argv if command else (),
-            executable=command.program if command else "",
-            resolved=(command.resolved or "") if command else "",
-            policy=status.name if status else "",
-            rule=status.rule if status else "",
-            verdict="Denied" if finish else "Allowed",
-            reason=finish.reason if finish else "",
-            message=finish.message if finish else "",
-        )
-
-    def _execution(self, execution: Execution, attempt: str, result: AttemptResult) -> AuditEvent:
-        metadata = execution.task.metadata
-        return AuditEvent(
-            kind="execution",
-            namespace=metadata.namespace,
-            task=metadata.name,
-            uid=metadata.uid,
-            who=self.who,
-            attempt=attempt,
-            backend=execution.task.spec.backend,
-            verdict=result.reason,
-            message=result.message,
-            exit_code=result.exit_code,
-            usage=result.usage.model_dump(by_alias=True) if result.usage else {},
-            network=result.destinations,
-            output_digest=result.output_digest,
-        )
 
 
 async def _changed(execution: Execution, until: datetime.datetime | None) -> None:
