@@ -24,7 +24,7 @@ from remit.operations.failure import OperationFailed
 _KILL_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
 _ENGINE_ENDS = frozenset({137, 143, 255})
-"""Exit codes of a container that its engine took down with it."""
+"""Exit codes of a container that its engine ends, on its own end or when asked to."""
 
 
 class DockerBackend:
@@ -149,8 +149,11 @@ class DockerBackend:
             for task in (carrying, sampling, asked):
                 task.cancel()
             await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
-        if container.lost_engine and stopped is None and state.exit_code in _ENGINE_ENDS and not state.oom_killed:
-            raise BackendError("the Docker engine was stopped in mid-run, and took the container with it")
+        by_itself = stopped or state.oom_killed or state.exit_code not in _ENGINE_ENDS
+        if not by_itself and await container.was_ended_from_outside(state):
+            raise BackendError(
+                "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
+            )
         return _outcome(container, request, state, stopped, given)
 
     async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
@@ -212,6 +215,7 @@ def _feed(client: Any, id_: str, content: bytes) -> None:
             connection.settimeout(None)
             connection.recv(1)  # until the engine is done with it
         attached.close()
+        connection.close()
 
     threading.Thread(target=send, name="docker stdin", daemon=True).start()
 

@@ -90,6 +90,23 @@ class Container:
         with contextlib.suppress(OperationFailed):
             await self._engine.call(lambda client: client.kill(self.id, signal=name))
 
+    async def was_ended_from_outside(self, state: State) -> bool:
+        """Whether a signal came by the engine, which none of ours did, or the engine went away with it."""
+        if self.lost_engine:
+            return True
+        since, until = int(state.started_at.timestamp()) - 1, int(state.finished_at.timestamp()) + 1
+        filters = {"container": [self.id], "event": ["kill", "die"]}
+        events = self._engine.stream(
+            lambda client: client.events(since=since, until=until, filters=filters, decode=True)
+        )
+        try:
+            async with contextlib.aclosing(events):
+                told = {event["status"] async for event in events}
+        except OperationFailed:
+            return True
+        # An engine that is about to go still answers, but tells of no events any more.
+        return "kill" in told or "die" not in told
+
     async def sample(self) -> None:
         """Look at what it uses, for ever."""
         for seconds in _SAMPLES:

@@ -102,15 +102,19 @@ class Engine:
         """Fetch an image. Gives the engine's last word on it."""
         # A digest is a tag to the SDK; without either it would pull every tag there is.
         name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
-        last = ""
+        last, wrong = "", ""
         progress = self.stream(
             lambda client: client.pull(name, tag=tag if separator else "latest", stream=True, decode=True)
         )
-        async with contextlib.aclosing(progress):
-            async for step in progress:
-                if error := step.get("error"):
-                    raise OperationFailed("PullFailed", f"{image} cannot be pulled: {error}", category="Infrastructure")
-                last = str(step.get("status", last))
+        try:
+            async with contextlib.aclosing(progress):
+                async for step in progress:
+                    last, wrong = str(step.get("status", last)), str(step.get("error", wrong))
+        except OperationFailed as error:
+            message = f"{image} cannot be pulled: {error}"
+            raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
+        if wrong:
+            raise OperationFailed("PullFailed", f"{image} cannot be pulled: {wrong}", category="Infrastructure")
         return last
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from remit.sandbox import Confinement, Layer
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
 _WRITABLE: Final = ("/workspace", "/tmp")  # noqa: S108 (the container's own)
-_FLAGS: Final = "rw,exec,nosuid,nodev,mode=1777"
+_FLAGS: Final = "nosuid,nodev,mode=1777"
 _NANO: Final = 1_000_000_000
 _NOT_HERE: Final = ("disk_bytes_per_second", "network_bytes_per_second")
 
@@ -84,11 +84,10 @@ def private_folders(request: AttemptRequest) -> list[str]:
 def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
     """The engine's `POST /containers/create` for an attempt in `image`, as the engine inspected it."""
     command, limits = request.command, request.confinement.limits
-    size = f",size={limits.disk_bytes}" if limits.disk_bytes is not None else ""
     # Volumes that the image declares would be a disk without a limit.
     declared = (image.get("Config") or {}).get("Volumes") or {}
     folders = private_folders(request)
-    places = dict.fromkeys([*_WRITABLE, *(path for path in declared if path not in folders)], _FLAGS + size)
+    places = dict.fromkeys([*_WRITABLE, *(path for path in declared if path not in folders)])
     ulimits = {"nofile": limits.open_files, "fsize": limits.file_bytes}
     return {
         "Image": image["Id"],
@@ -110,9 +109,11 @@ def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[st
         "HostConfig": {
             "NetworkMode": request.confinement.network,
             "ReadonlyRootfs": True,
-            "Tmpfs": places,
             "ShmSize": limits.disk_bytes or 0,
-            "Mounts": [{"Type": "volume", "Target": folder} for folder in folders],
+            "Mounts": [
+                *(_in_memory(place, limits.disk_bytes) for place in places),
+                *({"Type": "volume", "Target": folder} for folder in folders),
+            ],
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",
@@ -130,6 +131,14 @@ def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[st
             "RestartPolicy": {"Name": "no"},
         },
     }
+
+
+def _in_memory(place: str, size: int | None) -> dict[str, Any]:
+    """A tmpfs, as a volume: the engine's own tmpfs takes over the mode of a directory in the image, and makes the
+    working directory one that root alone may write."""
+    options = _FLAGS if size is None else f"{_FLAGS},size={size}"
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+    return {"Type": "volume", "Target": place, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}
 
 
 def _has_init(info: Mapping[str, Any]) -> bool:
