@@ -1,0 +1,5 @@
+"""Supervised processes: started once, kept running by a supervisor of their own, found again by every operator."""
+
+from remit.operations.process.performer import ProcessPerformer
+
+__all__ = ["ProcessPerformer"]
