@@ -25,14 +25,17 @@ from remit.sandbox import (
     Confinement,
     Execute,
     Host,
+    Layer,
     Limits,
     fork_server,
     probe_host,
     rlimits,
+    sealed_memory,
 )
 from remit.sandbox.bubblewrap import walls
 from remit.sandbox.filesystem import private_mounts, sealing, system_mounts
 from remit.sandbox.rlimits import RESOURCES
+from remit.sandbox.seccomp import compile_filter
 
 LIMITS = Limits(memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20)
 ALL = frozenset({"memory", "pids"})
@@ -150,18 +153,33 @@ def layers(host: Host, bare: Sequence[str]) -> dict[str, Callable[[], Awaitable[
     named["+ fork server, and a user of its own"] = lambda: fork(bare, forked)
     limited = (*forked, ("limit", {RESOURCES[name]: value for name, value in rlimits(LIMITS, controllers=ALL).items()}))
     named["+ rlimits"] = lambda: fork(bare, limited)
-    if host.cgroups:
-        named["+ cgroup"] = lambda: fork(bare, limited, host.cgroups)
+    scoped = (*limited, ("restrict", host.landlock_scopes)) if host.landlock_scopes else limited
+    if host.landlock_scopes:
+        named["+ landlock"] = lambda: fork(bare, scoped)
+    tree = host.cgroups
+    if tree:
+        named["+ cgroup"] = lambda: fork(bare, scoped, tree)
+    if host.abilities[Layer.SECCOMP].available:
+        program = compile_filter(host.machine, "none")
+        named["+ seccomp: every layer"] = lambda: fork(bare, scoped, tree, program)
     return named
 
 
-async def fork(argv: Sequence[str], steps: Sequence[tuple[object, ...]], tree: CgroupTree | None = None) -> None:
-    """By the fork server, in a cgroup if there is a `tree` for one."""
+async def fork(
+    argv: Sequence[str],
+    steps: Sequence[tuple[object, ...]],
+    tree: CgroupTree | None = None,
+    system_call_filter: bytes | None = None,
+) -> None:
+    """By the fork server, in a cgroup if there is a `tree` for one, behind a filter if there is one."""
+    held = [sealed_memory(system_call_filter)] if system_call_filter else []
+    argv = [argv[0], *(word for fd in held for word in ("--seccomp", str(fd))), *argv[1:]]
     cgroup = AttemptCgroup.create(tree, f"bench-{next(_ids)}", LIMITS) if tree else None
     quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     joining = [cgroup.joining()] if cgroup else []
-    process = fork_server().begin(Execute(argv, (quiet, quiet, quiet), steps=[*joining, *steps]))
-    os.close(quiet)
+    process = fork_server().begin(Execute(argv, (quiet, quiet, quiet), held, steps=[*joining, *steps]))
+    for descriptor in (quiet, *held):
+        os.close(descriptor)
     process.wait(60)
     process.close()
     if cgroup:

@@ -149,5 +149,6 @@ def test_the_audit_trail_is_whole_and_readable(up: RemitUp) -> None:
     assert verified.returncode == 0
     assert "whole\nhead " in verified.stdout
     shown = up.remit("audit", "show", "--state-dir", str(up.state_dir), "--task", "audited").stdout.splitlines()
-    assert [line.split()[2:4] for line in shown] == [["decision", "Allowed"], ["execution", "Completed"]]
-    assert "sh -c true" in shown[0]
+    assert shown[0].split() == ["SEQ", "TIME", "KIND", "VERDICT", "TASK", "ABOUT"]
+    assert [line.split()[2:4] for line in shown[1:]] == [["decision", "Allowed"], ["execution", "Completed"]]
+    assert "sh -c true" in shown[1]

@@ -174,7 +174,9 @@ def test_who_asked_is_stamped_and_cannot_be_forged(server: Server, kubectl: str,
 
     def created() -> str:
         run.ok("delete", "executiontask", "--all")
-        run.ok("create", "--as=alice", "-f", "-", given=forged)
+        # A real API server's admission knows of a kind later than its discovery does.
+        if run("create", "--as=alice", "-f", "-", given=forged).returncode != 0:
+            return ""
         return run.ok("get", "executiontask", "short-lived", "-o", stamped)
 
     wait_until(lambda: created() == "alice", "the admission policies to be in force")

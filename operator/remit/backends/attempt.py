@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.accounts import handle_of, usage_of
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
 from remit.backends.child import Child
 from remit.backends.egress import ENVIRONMENT, Door
 from remit.backends.ending import Ending, conclude
@@ -19,19 +20,20 @@ from remit.backends.exceeded import exceeded
 from remit.backends.sampling import Sampler
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
-from remit.sandbox import AttemptCgroup, Launch, Limits, Plan, boot_id, rlimits, start_time
+from remit.sandbox import AttemptCgroup, Bubblewrap, Launch, Limits, Plan, rlimits
 
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
 
 
 class ProcessAttempt:
-    """Used once: `run` starts, confines, watches, stops and accounts for one command."""
+    """Used once: `run` starts, confines, watches, stops and accounts for one command in namespaces."""
 
     def __init__(
         self,
         request: AttemptRequest,
         chosen: Plan,
+        bubblewrap: Bubblewrap,
         sink: OutputSink,
         read_only_paths: Sequence[str] = (),
         door: Door | None = None,
@@ -39,6 +41,7 @@ class ProcessAttempt:
         """`door` is the way out of a sandbox whose network is restricted."""
         self._request = request
         self._plan = chosen
+        self._bubblewrap = bubblewrap
         self._sink = sink
         self._read_only_paths = read_only_paths
         self._door = door
@@ -51,7 +54,7 @@ class ProcessAttempt:
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         with contextlib.ExitStack() as stack:
             launch = Launch(
-                self._plan.bubblewrap,
+                self._bubblewrap,
                 executable=command.executable,
                 argv=command.argv,
                 env={**command.env, **ENVIRONMENT} if self._door else command.env,
@@ -78,7 +81,7 @@ class ProcessAttempt:
             try:
                 launch.begun()
                 if on_started:
-                    on_started(_handle(child.pid, cgroup))
+                    on_started(handle_of(child.pid, cgroup))
                 started_at, started = datetime.now(UTC), time.monotonic()
                 launch.release()
                 if launch.waits_inside:
@@ -88,7 +91,7 @@ class ProcessAttempt:
                             await self._door.open(status.init)
                         launch.enter(status.init.pid)
                 sampler = None if cgroup else Sampler(child.pid)
-                stopped = await self._until_over(child, cancel)
+                stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
                 if stopped:
                     await self._ask_to_end(child, status)
             finally:
@@ -123,7 +126,7 @@ class ProcessAttempt:
                 reason=end.reason,
                 exit_code=end.exit_code,
                 signal=end.signal,
-                usage=replace(_usage(cgroup, sampler), wall_seconds=wall),
+                usage=replace(usage_of(cgroup, sampler, beside=BUBBLEWRAP_TASKS), wall_seconds=wall),
                 started_at=started_at,
                 finished_at=finished_at,
                 layers=self._plan.layers,
@@ -133,19 +136,6 @@ class ProcessAttempt:
                 exceeded=met,
                 enforced_by=self._plan.enforced_by,
             )
-
-    async def _until_over(self, child: Child, cancel: asyncio.Event) -> ExitReason | None:
-        """Wait for the exit, the timeout, a cancel or a sink that fails; None if the command ended by itself."""
-        waiting = {asyncio.ensure_future(event.wait()) for event in (child.exited, cancel, self._sink_failed)}
-        try:
-            await asyncio.wait(waiting, timeout=self._request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in waiting:
-                future.cancel()
-        if child.exited.is_set():
-            return None
-        asked = cancel.is_set() or self._sink_failed.is_set()
-        return ExitReason.CANCELLED if asked else ExitReason.TIMED_OUT
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
         """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""
@@ -169,25 +159,5 @@ async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) 
         cgroup.kill()
 
 
-def _handle(pid: int, cgroup: AttemptCgroup | None) -> Handle:
-    paths = tuple(str(path) for path in cgroup.paths) if cgroup else ()
-    return Handle(pid, start_time(pid) or 0, boot_id(), paths)
-
-
 def _counting_bubblewrap(limits: Limits) -> Limits:
     return limits if limits.pids is None else replace(limits, pids=limits.pids + BUBBLEWRAP_TASKS)
-
-
-def _usage(cgroup: AttemptCgroup | None, sampler: Sampler | None) -> Usage:
-    if cgroup is None:
-        return sampler.usage() if sampler else Usage()
-    used = cgroup.usage()
-    return Usage(
-        cpu_seconds=used.cpu_seconds or 0.0,
-        max_memory_bytes=used.max_memory_bytes or 0,
-        read_bytes=used.read_bytes or 0,
-        written_bytes=used.written_bytes or 0,
-        throttled_seconds=used.throttled_seconds or 0.0,
-        max_tasks=max(0, (used.max_tasks or 0) - BUBBLEWRAP_TASKS),
-        source="cgroup",
-    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 
-from remit.backends.base import OutputSink
+from remit.backends.base import ExitReason, OutputSink
 from remit.backends.streams import OutputPipe, wide_pipe
-from remit.sandbox import Execute, ForkedProcess, fork_server, sealed_memory
+from remit.sandbox import ForkedProcess, Job, fork_server, sealed_memory
 
 _DRAIN_SECONDS = 5.0
 
@@ -30,7 +31,7 @@ class Child:
     @classmethod
     async def start(
         cls,
-        job: Callable[[tuple[int, int, int]], Execute],
+        job: Callable[[tuple[int, int, int]], Job],
         stdin: bytes,
         sink: OutputSink,
         sink_failed: asyncio.Event,
@@ -92,9 +93,32 @@ class Child:
     def first_stderr(self) -> bytes:
         return self._streams[1].first_bytes
 
+    @property
+    def result(self) -> object:
+        """What its job sent back, if anything."""
+        return self._process.result
+
     def kill(self) -> None:
         """KILL, unless it has exited."""
         self._process.kill()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it to the process that was started, unless it has exited."""
+        self._process.send_signal(number)
+
+    async def until_over(
+        self, cancel: asyncio.Event, sink_failed: asyncio.Event, timeout_seconds: float
+    ) -> ExitReason | None:
+        """Wait for the exit, the timeout, a cancel or a sink that fails; None if the command ended by itself."""
+        waiting = {asyncio.ensure_future(event.wait()) for event in (self.exited, cancel, sink_failed)}
+        try:
+            await asyncio.wait(waiting, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+        if self.exited.is_set():
+            return None
+        return ExitReason.CANCELLED if cancel.is_set() or sink_failed.is_set() else ExitReason.TIMED_OUT
 
     async def drain(self) -> None:
         """Wait for the end of both streams, but not for ever: something outside may hold a pipe open."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from remit.backends.attempt import ProcessAttempt
+from remit.backends.bare import BareAttempt
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
 from remit.backends.egress import Connections, Door, EgressProxy, Resolver, system_resolver
 from remit.backends.recovery import recover
@@ -16,7 +17,8 @@ from remit.sandbox import Host, Plan, plan, probe_host
 
 
 class ProcessBackend:
-    """Commands in bubblewrap, each in a pid namespace and, where writable, a cgroup of its own.
+    """Commands in bubblewrap, each in a pid namespace and, where writable, a cgroup of its own; or in Landlock, where
+    there are no namespaces and a policy is content with that.
 
     `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
     Python installation): the operator's choice, none by default. `host` is probed when not given. `resolve` tells where
@@ -49,13 +51,21 @@ class ProcessBackend:
         chosen = plan(request.confinement, self.host)
         if cancel.is_set():
             return _not_started(chosen, ExitReason.CANCELLED, "cancelled before it started")
-        attempt = ProcessAttempt(request, chosen, sink, self._read_only_paths, self._door(request))
+        attempt = self._attempt(request, chosen, sink)
         try:
             return await attempt.run(cancel, on_started)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
             raise BackendError(f"the process backend could not run an attempt: {error}") from error
+
+    def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
+        if chosen.bubblewrap:
+            door = self._door(request)
+            return ProcessAttempt(request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door)
+        if chosen.bare:
+            return BareAttempt(request, chosen, chosen.bare, sink, self._read_only_paths)
+        raise BackendError("the plan names no engine")
 
     def _door(self, request: AttemptRequest) -> Door | None:
         if request.confinement.network != "restricted":

@@ -38,9 +38,12 @@ def _kill_process(handle: Handle) -> bool:
     with process:
         if start_time(handle.pid) != handle.start_time or process.dead:
             return False
-        process.kill()
         poller = select.poll()
         poller.register(process.descriptor, select.POLLIN)
+        process.stop()  # bubblewrap ends by it, and a supervisor ends everything that it watches first
+        if poller.poll(_DEATH_SECONDS * 1000):
+            return True
+        process.kill()
         if not poller.poll(_DEATH_SECONDS * 1000):
             raise BackendError(f"process {handle.pid} does not die; look at it before retrying")
     return True

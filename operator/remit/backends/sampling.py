@@ -56,6 +56,19 @@ class Sampler:
         self._memory = max(self._memory, memory)
 
 
+def look(pid: int) -> dict[str, float]:
+    """What the tree below `pid` uses at this moment, summed up: processes, cpu_seconds, memory_bytes."""
+    found = {"processes": 0.0, "cpu_seconds": 0.0, "memory_bytes": 0.0}
+    for below in _descendants(pid):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process = psutil.Process(below)
+            times = process.cpu_times()
+            found["cpu_seconds"] += times.user + times.system
+            found["memory_bytes"] += process.memory_info().rss
+            found["processes"] += 1
+    return found
+
+
 def _descendants(pid: int) -> list[int]:
     """Every process below `pid`, asked for from the kernel; psutil would read all processes of the host to know."""
     children: list[int] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,19 +14,59 @@ from remit.cli import options
 from remit.cli.helptext import command
 
 if TYPE_CHECKING:
+    from remit.cli.audittrail import Selection
     from remit.telemetry import Anchor
 
 app = typer.Typer(no_args_is_help=True)
 
 Trail = Annotated[
     Path | None,
-    typer.Argument(help="The trail's newest file; by default the one in the state directory.", show_default=False),
+    typer.Argument(
+        help="The trail's newest file or its folder; by default the one in the state directory.", show_default=False
+    ),
 ]
+
+
+class Kind(StrEnum):
+    DECISION = "decision"
+    EXECUTION = "execution"
+    RECOVERY = "recovery"
+    SEGMENT = "segment"
+
+
+class Form(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+class ExportForm(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+_WHICH = "Records"
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Of that moment or later: RFC 3339, or 1h, 2d ago.", rich_help_panel=_WHICH),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Before that moment: RFC 3339, or 1h, 2d ago.", rich_help_panel=_WHICH),
+]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Only this namespace.", rich_help_panel=_WHICH)
+]
+Task = Annotated[str | None, typer.Option(help="Only this task.", rich_help_panel=_WHICH)]
+Verdict = Annotated[
+    str | None, typer.Option(help="Allowed, Denied, Started, or how an execution ended.", rich_help_panel=_WHICH)
+]
+OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only this kind.", rich_help_panel=_WHICH)]
+Last = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N of them.", rich_help_panel=_WHICH)]
 
 
 @app.callback()
 def audit() -> None:
-    """Check or show the audit trail."""
+    """Check, show or export the audit trail."""
 
 
 @command(app)
@@ -42,9 +85,11 @@ def verify(
     All files of the trail are read: the closed ones, audit-000001.jsonl and on, and then the newest. Old ones may be
     moved away from the front only; --after then takes the last record of the last file that was moved.
 
-    The chain cannot tell that its end was cut off. Keep the head that this prints somewhere else, and give it with
-    --head the next time.
+    The chain cannot tell that its end was cut off. Give with --head what was kept elsewhere: the head that this prints,
+    one that the operator logs (audit head), or the one that it notes on its Lease, remit-operator, in the annotation
+    remit.dev/audit-head.
     """
+    from remit.cli.terminal import note
     from remit.telemetry import GENESIS
     from remit.telemetry import verify as follow
 
@@ -55,29 +100,132 @@ def verify(
     for problem in report.problems:
         typer.secho(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
     verdict = "whole" if report.ok else "NOT whole"
-    typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head.seq}:{report.head.hash}")
+    typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head}")
+    if head is None:
+        note(
+            "that its end was not cut off shows only with --head SEQ:HASH: a head that was kept elsewhere, such as the"
+        )
+        note("operator's log (audit head) or the annotation remit.dev/audit-head of the Lease remit-operator")
     raise typer.Exit(0 if report.ok else 1)
 
 
 @command(app)
 def show(
     path: Trail = None,
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")] = None,
-    last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N records.")] = None,
+    since: Since = None,
+    until: Until = None,
+    namespace: Namespace = None,
+    task: Task = None,
+    verdict: Verdict = None,
+    kind: OfKind = None,
+    last: Last = None,
+    output: Annotated[Form, typer.Option("--output", "-o", help="The form; json is one record a line.")] = Form.TABLE,
     state_dir: options.StateDir = None,
 ) -> None:
-    """Show the records, one a line: time, task, verdict, rule, command."""
+    """Show the records of all files of the trail, oldest first, one a line.
+
+    Nothing that stands in a record can drive the terminal.
+    """
     from remit.cli import audittrail
 
-    for line in audittrail.lines(_path(path, state_dir), task=task, namespace=namespace, last=last):
-        typer.echo(line)
+    selection = _selection(path, state_dir, since, until, namespace, task, verdict, kind, last)
+    for number, (line, record) in enumerate(selection):
+        if output is Form.TABLE and number == 0:
+            typer.echo(audittrail.HEADER)
+        typer.echo(audittrail.as_json(line) if output is Form.JSON else audittrail.row(record))
+    _tell_unreadable(selection)
+
+
+@command(app)
+def export(
+    path: Trail = None,
+    since: Since = None,
+    until: Until = None,
+    namespace: Namespace = None,
+    task: Task = None,
+    verdict: Verdict = None,
+    kind: OfKind = None,
+    last: Last = None,
+    form: Annotated[
+        ExportForm, typer.Option("--format", help="jsonl: the records as they are; csv: for spreadsheets.")
+    ] = ExportForm.JSONL,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write here, mode 0600, whole or not at all.", show_default=False
+        ),
+    ] = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Copy the records of all files of the trail into one, oldest first.
+
+    A copy with nothing left out is a trail itself: remit audit verify FILE checks it. How many records there are, and
+    the last one's SEQ:HASH, is told on standard error.
+    """
+    from remit.cli import auditexport
+    from remit.cli.terminal import note
+
+    selection = _selection(path, state_dir, since, until, namespace, task, verdict, kind, last)
+    auditexport.write(selection, output, csv=form is ExportForm.CSV)
+    _tell_unreadable(selection)
+    where = output or "standard output"
+    if selection.end is None:
+        note(f"exported 0 records to {where}")
+        return
+    end = selection.end
+    note(f"exported {selection.records} records to {where}, the last is {end}")
+    if output and form is ExportForm.JSONL and selection.whole and (before := selection.before):
+        after = f" --after {before}" if before.seq else ""
+        note(f"check it with: remit audit verify {shlex.quote(str(output))}{after} --head {end}")
+
+
+def _selection(
+    path: Path | None,
+    state_dir: Path | None,
+    since: str | None,
+    until: str | None,
+    namespace: str | None,
+    task: str | None,
+    verdict: str | None,
+    kind: Kind | None,
+    last: int | None,
+) -> Selection:
+    from remit.cli.audittrail import Selection
+    from remit.telemetry.trail import Filter
+
+    wanted = Filter(
+        since=_moment(since, "--since"),
+        until=_moment(until, "--until"),
+        namespace=namespace,
+        task=task,
+        verdict=verdict,
+        kind=kind,
+    )
+    return Selection(_path(path, state_dir), wanted, last)
+
+
+def _tell_unreadable(selection: Selection) -> None:
+    from remit.cli.terminal import note
+
+    if selection.unreadable:
+        note(f"left out {selection.unreadable} lines that are no records; remit audit verify tells which")
 
 
 def _path(path: Path | None, state_dir: Path | None) -> Path:
     from remit.reconcilers.settings import default_state_dir
 
-    return path or (state_dir or default_state_dir()) / "audit" / "audit.jsonl"
+    if path is None:
+        return (state_dir or default_state_dir()) / "audit" / "audit.jsonl"
+    return path / "audit.jsonl" if path.is_dir() else path
+
+
+def _moment(text: str | None, flag: str) -> datetime.datetime | None:
+    from remit.cli.audittrail import moment
+
+    try:
+        return moment(text, datetime.datetime.now(datetime.UTC)) if text else None
+    except ValueError as error:
+        raise typer.BadParameter(f"{flag}: {error}") from error
 
 
 def _anchor(text: str, flag: str) -> Anchor:

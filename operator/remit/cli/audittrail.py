@@ -1,43 +1,125 @@
-"""Audit records as lines for people. The file itself is JSON lines, for `jq`."""
+"""Audit records as rows for people, and as the lines that `remit audit export` writes."""
 
 from __future__ import annotations
 
+import csv
+import datetime
+import io
+import json
+import re
 import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from remit.telemetry import escape
-from remit.telemetry.chain import parse_line
+import orjson
 
+from remit.telemetry import Anchor, AuditEvent, escape
+from remit.telemetry.trail import Filter, read
 
-def lines(path: Path, *, task: str | None, namespace: str | None, last: int | None) -> Iterable[str]:
-    """The records that are asked for, in their order. Raises `OSError` when the file cannot be read."""
-    wanted = (
-        _line(record)
-        for record in _records(path)
-        if task in {None, record.get("task")} and namespace in {None, record.get("namespace")}
-    )
-    return deque(wanted, maxlen=last) if last else wanted
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                yield parse_line(line.rstrip(b"\n"))[0]
-            except ValueError:
-                continue  # `remit audit verify` tells of it
+HEADER: Final = f"{'SEQ':>6}  {'TIME':<20}  {'KIND':<9}  {'VERDICT':<12}  {'TASK':<28}  ABOUT"
+COLUMNS: Final = (
+    *("seq", "time"),
+    *(field.name for field in fields(AuditEvent)),
+    *("argv_digest", "prev", "hash"),
+)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_FORMULA: Final = ("=", "+", "-", "@")
+"""A spreadsheet would calculate a cell that begins so."""
 
 
-def _line(record: dict[str, Any]) -> str:
-    task = f"{record.get('namespace', '')}/{record.get('task', '')}" if record.get("task") else "-"
-    argv = record.get("argv") or []
+def moment(text: str, now: datetime.datetime) -> datetime.datetime:
+    """An RFC 3339 time, in UTC where it names no zone, or how long ago: `90s`, `30m`, `1h`, `2d`, `1w`. Raises
+    `ValueError`."""
+    try:
+        if ago := re.fullmatch(r"([0-9]{1,9})([smhdw])", text):
+            return now - datetime.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        time = datetime.datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is neither a time such as 2026-01-31T08:00:00Z nor one ago, such as 1h") from error
+
+
+def row(record: dict[str, Any]) -> str:
+    """A record on one line, harmless on a terminal."""
+    text = {name: str(value) for name, value in record.items()}
+    argv = record.get("argv")
     about = [
-        record.get("message", ""),
-        f"[{record['policy']} {record.get('rule', '')}]" if record.get("policy") else "",
-        shlex.join(argv),
+        text.get("message", ""),
+        f"[{text['policy']} {text.get('rule', '')}]" if "policy" in text else "",
+        shlex.join(map(str, argv)) if isinstance(argv, list) else "",
+        f"exit {text['exit_code']}" if record.get("exit_code") else "",
     ]
-    head = f"{record['seq']:>6}  {record.get('time', '')}  {record.get('kind', ''):<9}  {record.get('verdict', ''):<12}"
-    return escape(f"{head}  {task}  {'  '.join(str(part) for part in about if part)}")
+    task = f"{text.get('namespace', '')}/{text['task']}" if "task" in text else "-"
+    time = text.get("time", "").partition(".")[0] + "Z"
+    head = f"{text['seq']:>6}  {time:<20}  {text.get('kind', ''):<9}  {text.get('verdict', ''):<12}  {task:<28}"
+    return escape(f"{head}  {'  '.join(filter(None, about))}").rstrip()
+
+
+def as_json(line: bytes) -> str:
+    """The record's own bytes as text; or the same JSON in ASCII, when something in it would drive a terminal."""
+    text = line.decode(errors="replace").removesuffix("\n")
+    if escape(text) == text:
+        return text
+    return json.dumps(orjson.loads(line), separators=(",", ":")).replace("\x7f", "\\u007f")
+
+
+def as_csv(cells: Iterable[Any]) -> str:
+    """One line, newline included. Lists and mappings are JSON; control characters are escaped, so that a record is a
+    line; and no text is a formula: one that begins like it has a `'` before it."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow([_cell(cell) for cell in cells])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        return str(value)
+    text = escape(value if isinstance(value, str) else orjson.dumps(value).decode())
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+@dataclass
+class Selection:
+    """The lines of a trail that are asked for, and, once they were read, what they were. Iterate over it once."""
+
+    path: Path
+    wanted: Filter
+    last: int | None = None
+    """Only so many, from the end."""
+    records: int = 0
+    whole: bool = True
+    """Nothing was left out between the first record and the last."""
+    before: Anchor | None = None
+    """What the first record continues."""
+    end: Anchor | None = None
+    """The last record."""
+    unreadable: int = 0
+    """Lines that are no records. They are not among those that are given."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Raises `OSError`."""
+        lines = self._selected()
+        for raw, record in deque(lines, maxlen=self.last) if self.last else lines:
+            self._count(record)
+            yield raw, record
+
+    def _selected(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        for raw, record in read(self.path):
+            if record is None:
+                self.unreadable += 1
+            elif self.wanted(record):
+                yield raw, record
+
+    def _count(self, record: dict[str, Any]) -> None:
+        seq = record["seq"]
+        if self.end is None:
+            self.before = Anchor(seq - 1, str(record.get("prev")))
+        elif seq != self.end.seq + 1:
+            self.whole = False
+        self.end = Anchor(seq, str(record.get("hash")))
+        self.records += 1

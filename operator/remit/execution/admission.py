@@ -39,7 +39,6 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 SCRIPT_PATH = "/run/remit/script"
 """Where a script stands inside."""
-OFFERED_BACKENDS = frozenset({"process"})
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -105,6 +104,8 @@ class Admission:
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
     """The operations that this operator performs itself, besides those that a backend runs."""
+    backends: frozenset[str] = frozenset({"process"})
+    """Where this operator runs commands and scripts."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
 
@@ -112,7 +113,7 @@ class Admission:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
         `envFrom` brings."""
         spec, namespace = task.spec, task.metadata.namespace
-        if (missing := _not_offered(task, self.performed)) is not None:
+        if (missing := _not_offered(task, self.performed, self.backends)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
         try:
             argv = executed(spec)
@@ -210,7 +211,7 @@ def _confined(
         command=Process(
             argv=command.argv,
             executable=command.resolved or "",
-            env={**BASE_ENVIRONMENT, **resolved.env, **about},
+            env={**_base_environment(spec.backend), **resolved.env, **about},
             stdin=spec.stdin.encode(),
         ),
         confinement=Confinement(
@@ -232,7 +233,15 @@ def _confined(
         grace_seconds=float(spec.termination_grace_period_seconds),
         files={**resolved.files, **({SCRIPT_PATH: spec.script.source.encode()} if spec.script else {})},
         egress=admitted.egress,
+        image=spec.image or "",
     )
+
+
+def _base_environment(backend: str) -> Mapping[str, str]:
+    """An image knows best where its programs are."""
+    if backend == "process":
+        return BASE_ENVIRONMENT
+    return {name: value for name, value in BASE_ENVIRONMENT.items() if name != "PATH"}
 
 
 def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float) -> Work:
@@ -254,13 +263,15 @@ def _attempt_id(task: ExecutionTask, number: int) -> str:
     return f"{task.metadata.uid}-{number}"
 
 
-def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
+def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: frozenset[str]) -> str | None:
     spec = task.spec
     offered = CONFINED_OPERATIONS | performed
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
-    if spec.backend not in OFFERED_BACKENDS:
-        return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
+    if spec.backend not in backends:
+        return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
+    if spec.backend == "docker" and spec.network == "restricted":
+        return "the backend docker cannot restrict the network to hosts; use none or host, or the backend process"
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]

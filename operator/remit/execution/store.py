@@ -3,6 +3,7 @@
     <root>/<namespace>/<task uid>/<attempt id>/
         run.json        the process, from just after it started
         outcome.json    how it ended; written before status is, so that a restart in between loses nothing
+        audited         there once the audit trail tells how it ended; a restart in between tells it no second time
         stdout.*  stderr.*   what was kept of the output (see `output.py`)
 
 Files are readable by the operator's user only.
@@ -36,6 +37,10 @@ class RunStore:
         path = self.root / namespace / uid / attempt_id
         return Run(path) if path.is_dir() else None
 
+    def runs(self, namespace: str, uid: str) -> list[Run]:
+        """Of one task, in no order."""
+        return [Run(path) for path in (self.root / namespace / uid).glob("*")]
+
     def forget(self, namespace: str, uid: str) -> None:
         """Remove everything that is kept of a task."""
         shutil.rmtree(self.root / namespace / uid, ignore_errors=True)
@@ -65,6 +70,21 @@ class Run:
     def started(self, process: dict[str, Any]) -> None:
         # Not synced: if the machine itself goes down, so does the process.
         _write(self.path / "run.json", process, sync=False)
+
+    def resumed(self, process: dict[str, Any]) -> None:
+        """It was found again, and tells all that it said from the beginning."""
+        for stream in ("stdout", "stderr"):
+            for path in self.path.glob(f"{stream}.*"):
+                path.unlink(missing_ok=True)
+        self.started(process)
+
+    @property
+    def audited(self) -> bool:
+        """Whether the audit trail tells how it ended."""
+        return (self.path / "audited").exists()
+
+    def mark_audited(self) -> None:
+        (self.path / "audited").touch(mode=0o600)
 
     def ended(self, outcome: dict[str, Any]) -> None:
         _write(self.path / "outcome.json", outcome, sync=True)

@@ -1,7 +1,10 @@
-"""A circuit breaker: what has failed again and again is left alone for a while. Pure; the caller keeps the clock."""
+"""A circuit breaker: what has failed again and again is left alone for a while."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from remit.operations.failure import OperationFailed
@@ -27,6 +30,13 @@ class Circuit:
         return left if left > 0 else (1.0 if self.trying else 0.0)
 
 
+@dataclass(slots=True)
+class Call:
+    """A call in flight. `answered`: whether there was an answer that does not count as a failure; None: given up."""
+
+    answered: bool | None = True
+
+
 @dataclass
 class Breaker:
     """Circuits by name, such as a host and a port."""
@@ -44,6 +54,31 @@ class Breaker:
 
     def trip_count(self) -> float:
         return self.trips
+
+    @contextlib.contextmanager
+    def calling(self, name: str) -> Iterator[Call]:
+        """One call. An `OperationFailed` of the category Infrastructure counts against the circuit; any other answer
+        is one. Raises `OperationFailed` when no call may be made now."""
+        self.enter(name, time.monotonic())
+        call = Call()
+        try:
+            yield call
+        except OperationFailed as failure:
+            call.answered = failure.category != "Infrastructure"
+            raise
+        except BaseException:
+            call.answered = None
+            raise
+        finally:
+            self._leave(name, call.answered)
+
+    def _leave(self, name: str, answered: bool | None) -> None:
+        if answered is None:
+            self.unknown(name)
+        elif answered:
+            self.succeeded(name)
+        else:
+            self.failed(name, time.monotonic())
 
     def enter(self, name: str, now: float) -> None:
         """Before a call. Raises `OperationFailed` when none may be made now; else `succeeded`, `failed` or `unknown`

@@ -33,6 +33,8 @@ class Leader:
     name: str = "remit-operator"
     duration: int = 15
     renew_every: float = 5
+    annotations: Callable[[], dict[str, str]] = dict
+    """What each write of the Lease notes on it."""
     clock: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
     _seen: tuple[str, float] = ("", 0.0)
 
@@ -65,8 +67,8 @@ class Leader:
         try:
             lease = await self.kube.get(LEASES, self.namespace, self.name)
             if lease["spec"].get("holderIdentity") == self.identity:
-                lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                await self.kube.replace(LEASES, self.namespace, self.name, lease)
+                released = {"holderIdentity": "", "leaseDurationSeconds": 1}
+                await self.kube.replace(LEASES, self.namespace, self.name, self._changed(lease, released))
         except ApiError as error:
             log.warning("the lease could not be released", error=str(error))
 
@@ -85,18 +87,26 @@ class Leader:
         if held.get("holderIdentity") != self.identity:
             spec |= {"acquireTime": now, "leaseTransitions": held.get("leaseTransitions", 0) + 1}
         try:
-            await self.kube.replace(LEASES, self.namespace, self.name, lease | {"spec": held | spec})
+            await self.kube.replace(LEASES, self.namespace, self.name, self._changed(lease, spec))
         except ApiError as error:
             if error.status != 409:
                 raise
             return False
         return True
 
+    def _changed(self, lease: Object, spec: Object) -> Object:
+        metadata = lease["metadata"]
+        noted = (metadata.get("annotations") or {}) | self.annotations()
+        return lease | {
+            "metadata": metadata | {"annotations": noted},
+            "spec": (lease.get("spec") or {}) | spec,
+        }
+
     async def _create(self, spec: Object) -> bool:
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self.name, "namespace": self.namespace},
+            "metadata": {"name": self.name, "namespace": self.namespace, "annotations": self.annotations()},
             "spec": spec,
         }
         try:

@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 
 from remit import __version__
-from remit.backends import ProcessBackend
-from remit.backends.docker import OFF
+from remit.backends import Backend, ProcessBackend
+from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
 from remit.errors import ApiError, RemitError
 from remit.execution.admission import Admission, default_limits
@@ -25,6 +25,7 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
+from remit.reconcilers import audithead
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.deployments import DeploymentNotice
 from remit.reconcilers.events import Recorder
@@ -54,9 +55,11 @@ async def running_operator(access: Access, settings: Settings, redactor: Redacto
         kube = await stack.enter_async_context(Kube(access))
         await _wait_for_kinds(kube)
         operator = Operator.build(kube, settings, redactor)
+        stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         await stack.enter_async_context(operator.health)
-        leader = Leader(kube, settings.operator_namespace, identity)
+        noted = partial(audithead.noted, operator.audit)
+        leader = Leader(kube, settings.operator_namespace, identity, annotations=noted)
         if settings.leader_election:
             await leader.acquire()
             stack.push_async_callback(leader.release)
@@ -97,14 +100,18 @@ class Operator:
         checks = Checks()
         cache = Cache()
         events = Recorder(kube, metrics)
-        audit = AuditLog(settings.state_dir / "audit" / "audit.jsonl", redactor=redactor)
+        audit = AuditLog(
+            settings.state_dir / "audit" / "audit.jsonl",
+            redactor=redactor,
+            observer=audithead.Publishing(metrics),
+        )
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         performing = performers(protected=[settings.state_dir], engine=engine)
+        process = ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
+        backends: dict[str, Backend] = {"process": process, **({"docker": DockerBackend(engine)} if engine else {})}
         runner = Runner(
-            backends={
-                "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
-            },
+            backends=backends,
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
@@ -118,7 +125,7 @@ class Operator:
             runner=runner,
             turns=turns,
             policies=policies,
-            admission=Admission(settings.search_path, default_limits(host), frozenset(performing)),
+            admission=Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends)),
             audit=audit,
             metrics=metrics,
             events=events,
@@ -155,12 +162,15 @@ class Operator:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
+        metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         return operator
 
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
+        audithead.tell(self.audit, "start")
+        self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.resync()
         self.tasks.restore()
         self.watcher.start()
@@ -275,7 +285,7 @@ class Operator:
         alive = {obj["metadata"]["uid"] for obj in self.cache.all(TASKS.plural)}
         for namespace, uid in list(self.runner.store.tasks()):
             if self._serves(namespace) and uid not in alive and not self.runner.running(uid):
-                self.runner.store.forget(namespace, uid)
+                self.runner.abandon(namespace, uid)
 
 
 @contextlib.contextmanager

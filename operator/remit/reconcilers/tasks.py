@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontask import PolicyStatus
+from remit.api.executiontask import AttemptStatus, PolicyStatus
 from remit.errors import ApiError, AuditUnavailable, InvalidInput
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused
 from remit.execution.lifecycle import (
+    Adopt,
     Begin,
     Collect,
     Expire,
@@ -75,11 +76,9 @@ class TaskReconciler:
     _told: dict[str, datetime.datetime] = field(default_factory=dict)
     """When a waiting task's status last told its place."""
     _schedules: ScheduleReconciler = field(init=False)
-    _audited: set[str] = field(default_factory=set)
-    """Attempts whose end is on record but not yet in status: somebody else wrote in between."""
-
     _refused: dict[str, AuditEvent] = field(default_factory=dict)
-    """The same of denials, by task uid. An edit that changes the denial is another one, and recorded."""
+    """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
+    changes the denial is another one, and recorded."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
@@ -116,9 +115,10 @@ class TaskReconciler:
         now, phase = self.now(), task.status.phase
         if task.spec.schedule is not None and not (phase and phase.final) and not task.metadata.deletion_timestamp:
             return await self._by_the_clock(task, obj)
-        match next_step(task, running=self.runner.running(task.metadata.uid), now=now):
+        running = self.runner.running(task.metadata.uid)
+        match next_step(task, running=running, now=now, adoptable=not running and self._adoptable(task)):
             case Idle(until=until):
-                if not self.runner.running(task.metadata.uid):
+                if not running:
                     self._leave(task.key)
                 return (until - now).total_seconds() if until else None
             case Stop():
@@ -126,10 +126,9 @@ class TaskReconciler:
             case Expire():
                 await self._expire(task)
             case Collect(attempt=attempt):
-                result = await self.runner.collect(
-                    task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes
-                )
-                return await self._settle(task, obj, result)
+                return await self._collect(task, obj, attempt)
+            case Adopt(attempt=attempt) if not self.stopping:
+                return await self._adopt(task, obj, attempt)
             case Finish() as finish:
                 return await self._finish(task, obj, finish)
             case Begin(number=number) if not self.stopping:
@@ -138,6 +137,34 @@ class TaskReconciler:
                 except AuditUnavailable as error:
                     return self._in_time(task, await self._wait_for_audit(task, obj, escape(str(error))))
         return None
+
+    def _adoptable(self, task: ExecutionTask) -> bool:
+        attempts, metadata = task.status.attempts, task.metadata
+        return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
+
+    async def _adopt(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
+        """Take up what an operator before us started, under the terms of now. What would not be allowed any more, or
+        whose secrets are gone so that they could not be redacted, ends."""
+        try:
+            resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
+        except MissingReference:
+            return await self._collect(task, obj, attempt)
+        verdict = self.admission.decide(task, self.policies.current(), resolved.env)
+        if isinstance(verdict, Refused):
+            return await self._collect(task, obj, attempt)
+        if not self.stopping:
+            limit = deadline(task)
+            allowed = (limit - attempt.started_at).total_seconds() if limit else None
+            again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            self.runner.start(again, adopt=True)
+            log.info("took up an attempt of the operator before", attempt=attempt.id)
+        return None
+
+    async def _collect(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
+        result = await self.runner.collect(
+            task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes
+        )
+        return await self._settle(task, obj, result)
 
     async def _by_the_clock(self, task: ExecutionTask, obj: Object) -> float | None:
         if self.stopping:
@@ -278,24 +305,20 @@ class TaskReconciler:
             sandbox=result.sandbox,
             network=result.network,
         )
-        if attempt.id not in self._audited:
+        run = self.runner.store.open(task.metadata.namespace, task.metadata.uid, attempt.id)
+        if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
-            self._audited.add(attempt.id)
+            run.mark_audited()
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)
-            self._forget(attempt.id)
+            self.runner.forget(attempt.id)
             return look_again
         status = progress.backing_off(task, what_follows, now)
         await self._writer.write(obj, status)
-        self._forget(attempt.id)
+        self.runner.forget(attempt.id)
         self.events.record(obj, "Warning", "BackOff", f"attempt {attempt.number} {what_follows.message}")
         return (what_follows.when - now).total_seconds()
-
-    def _forget(self, attempt_id: str) -> None:
-        """Status tells how the attempt ended: nothing of it is needed here any more."""
-        self.runner.forget(attempt_id)
-        self._audited.discard(attempt_id)
 
     async def _finish(
         self, task: ExecutionTask, obj: Object, finish: Finish, policy: PolicyStatus | None = None

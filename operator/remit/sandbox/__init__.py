@@ -1,11 +1,14 @@
 """Floor 2: the walls, and what this host can give."""
 
+from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remove_cgroups
-from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, fork_server
+from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
+from remit.sandbox.forkserver.supervise import STOP
 from remit.sandbox.launch import Launch
 from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import (
     Ability,
+    Bare,
     Bubblewrap,
     CgroupTree,
     Confinement,
@@ -18,13 +21,16 @@ from remit.sandbox.model import (
 )
 from remit.sandbox.planning import NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
-from remit.sandbox.processes import ProcessHandle, boot_id, start_time
+from remit.sandbox.processes import ProcessHandle, boot_id, start_time, tasks_of_this_user
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
     "NOT_ENFORCED",
+    "STOP",
     "Ability",
     "AttemptCgroup",
+    "Bare",
+    "BareLaunch",
     "Bubblewrap",
     "CgroupTree",
     "CgroupUsage",
@@ -42,6 +48,7 @@ __all__ = [
     "Network",
     "Plan",
     "ProcessHandle",
+    "Supervise",
     "boot_id",
     "fork_server",
     "kill_cgroups",
@@ -51,4 +58,5 @@ __all__ = [
     "rlimits",
     "sealed_memory",
     "start_time",
+    "tasks_of_this_user",
 ]

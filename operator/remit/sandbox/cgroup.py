@@ -51,7 +51,10 @@ class AttemptCgroup:
         """
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
             raise InvalidInput(f"{name!r} cannot name a cgroup: use a plain name without '/'", field="id")
-        cgroup = cls(tree.version, {controller: parent / name for controller, parent in tree.parents.items()})
+        # A folder of v1 takes a fifth of a millisecond; that of an unlimited processor would say nothing.
+        idle = {"cpu"} if tree.version == 1 and limits.cpu_cores is None else set()
+        parents = {controller: parent for controller, parent in tree.parents.items() if controller not in idle}
+        cgroup = cls(tree.version, {controller: parent / name for controller, parent in parents.items()})
         try:
             for path in cgroup.paths:
                 path.mkdir()
@@ -209,11 +212,19 @@ def _try_write(path: Path, value: str) -> bool:
 def _read(path: Path) -> str:
     """The file's text; empty where this kernel has no such file or the cgroup is gone."""
     try:
-        return path.read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP}:
             return ""
         raise
+    try:  # a third of what read_text takes, half a dozen times in each attempt
+        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b"")).decode()
+    except OSError as error:
+        if error.errno in {errno.ENODEV, errno.EOPNOTSUPP}:
+            return ""
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _pids(path: Path) -> list[int]:

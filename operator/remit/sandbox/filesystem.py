@@ -59,6 +59,11 @@ def system_mounts(*, network: Network, read_only_paths: Iterable[str] = ()) -> l
     return mounts
 
 
+def readable_paths() -> tuple[str, ...]:
+    """What a run may read and execute of the host's files where it has no mounts of its own."""
+    return ("/usr", *_SYSTEM, *_FOLDERS, *_FILES)
+
+
 def private_mounts(disk_bytes: int) -> list[str]:
     """Bubblewrap arguments for what belongs to the attempt alone: sized tmpfs, a minimal /dev and its own /proc.
 

@@ -49,7 +49,7 @@ class Launch:
 
         Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
         """
-        _check(executable, argv, env, files, working_dir)
+        check(executable, argv, env, files, working_dir)
         self._descriptors: set[int] = set()
         try:
             placed = {
@@ -140,9 +140,10 @@ class Launch:
             os.close(descriptor)
 
 
-def _check(
+def check(
     executable: str, argv: Sequence[str], env: Mapping[str, str], files: Mapping[str, bytes], working_dir: str
 ) -> None:
+    """Raises InvalidInput for what no sandbox can start."""
     if not argv or not executable.startswith("/"):
         raise InvalidInput("needs at least one word and an executable resolved to an absolute path", field="command")
     if any("\0" in word for word in (executable, working_dir, *argv, *env, *env.values(), *files)):

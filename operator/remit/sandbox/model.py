@@ -87,6 +87,13 @@ class Bubblewrap:
 
 
 @dataclass(frozen=True, slots=True)
+class Bare:
+    """The engine without namespaces, seen to confine. `identities` is None where the operator is an ordinary user."""
+
+    identities: Identities | None
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupTree:
     """A cgroup hierarchy in which attempts get a cgroup of their own.
 
@@ -115,17 +122,20 @@ class Host:
     """The scopes that a Landlock domain can have here."""
     disks: tuple[str, ...] = ()
     """`major:minor` of its disks, for limits of bandwidth."""
+    bare: Bare | None = None
+    """Where Landlock, seccomp and rlimits can hold a run without namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an attempt will be confined on this host.
 
-    `enforced_by` maps each limit's field name to what holds it ("cgroup v2 memory", "rlimit NPROC", "not enforced").
+    One of `bubblewrap` and `bare` is set: the engine. `enforced_by` maps each limit's field name to what holds it
+    ("cgroup v2 memory", "rlimit NPROC", "not enforced").
     """
 
     confinement: Confinement
-    bubblewrap: Bubblewrap
+    bubblewrap: Bubblewrap | None
     cgroups: CgroupTree | None
     layers: tuple[Layer, ...]
     missing: tuple[Layer, ...]
@@ -133,3 +143,4 @@ class Plan:
     disks: tuple[str, ...] = ()
     system_call_filter: bytes | None = None
     landlock_scopes: int = 0
+    bare: Bare | None = None

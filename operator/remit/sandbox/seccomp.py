@@ -1,8 +1,8 @@
 """The system call filter: what is refused, as a program for the kernel's classic BPF machine. Pure.
 
-A deny-list, because any program may run here; the namespaces are what confines, and the filter takes away the calls
-with which kernels were broken out of. Calls newer than the list do not exist inside, so it cannot be outdated by a new
-kernel. 32-bit and x32 calls, whose numbers mean others, kill the process.
+A deny-list, because any program may run here; the namespaces (or Landlock) are what confines, and the filter takes away
+the calls with which kernels were broken out of. Calls newer than the list do not exist inside, so it cannot be outdated
+by a new kernel. 32-bit and x32 calls, whose numbers mean others, kill the process.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ import errno
 import functools
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from remit.sandbox.model import Network
-from remit.sandbox.syscalls import INSPECTED, NEWEST, REFUSED, error_of, numbers
+from remit.sandbox.syscalls import (
+    INSPECTED,
+    INSPECTED_ON_A_SHARED_HOST,
+    NEWEST,
+    REFUSED,
+    REFUSED_ON_A_SHARED_HOST,
+    REFUSED_TO_THE_SAME_USER,
+    error_of,
+    numbers,
+)
 
 _Instruction = tuple[int, int, int, int]
 _Program = list[_Instruction]
@@ -39,20 +48,58 @@ _PERSONALITIES = (0, 0x0008, 0x2_0000, 0x2_0008, 0xFFFF_FFFF)  # LINUX, LINUX32,
 _ALL = 0xFFFF_FFFF
 _TYPE_MASK = 0xF  # the rest are SOCK_CLOEXEC and SOCK_NONBLOCK
 _NETLINK_ROUTE = 0
+_ITSELF, _PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 0, 1
 _INET_PROTOCOLS = (0, socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
 
 MACHINES = frozenset(_AUDIT_ARCHITECTURES)
 
 
 @functools.cache
-def compile_filter(machine: str, network: Network, *, own_network: bool = True) -> bytes:
-    """The filter as struct sock_filter[], for bubblewrap's `--seccomp` or prctl(2).
+def compile_filter(machine: str, network: Network) -> bytes:
+    """The filter as struct sock_filter[], for bubblewrap's `--seccomp` or prctl(2): for a run in namespaces of its own.
 
-    `machine` is one of MACHINES. `own_network` says that the run is in a network namespace of its own: without one, and
-    with no network granted, there are Unix sockets only.
+    `machine` is one of MACHINES.
     """
     calls = numbers(INSPECTED, machine)
-    refusals = {number: error_of(name) for name, number in numbers(REFUSED, machine).items()}
+    judged = [
+        *_branch(calls["socketpair"], _only((0, _ALL, (socket.AF_UNIX,)))),
+        *_branch(calls["socket"], _sockets(network)),
+    ]
+    return _compile(machine, judged, REFUSED)
+
+
+@functools.cache
+def compile_shared_filter(machine: str, *, own_user: bool) -> bytes:
+    """The filter for a run without namespaces and without a network, where it and Landlock are all that stands before
+    the host's other processes.
+
+    No sockets but pairs of connected ones: Landlock does not know Unix sockets by path, and a pair of datagram sockets
+    could send to any. Nothing about another process, no System V memory. `own_user` says that the run is a user of its
+    own: otherwise it may not change modes, owners, times or attributes of files by their path.
+    """
+    calls = numbers(INSPECTED | INSPECTED_ON_A_SHARED_HOST, machine)
+    judged = [
+        *_branch(
+            calls["socketpair"],
+            _only((0, _ALL, (socket.AF_UNIX,)), (1, _TYPE_MASK, (socket.SOCK_STREAM, socket.SOCK_SEQPACKET))),
+        ),
+        *_when(_IF_EQUAL, calls["socket"], _refuse(errno.EPERM)),
+        *_branch(calls["sendto"], _only_null(4)),
+    ]
+    for name in ("prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"):
+        judged += _branch(calls[name], _only((0, _ALL, (_ITSELF,))))
+    for name, kind in (("setpriority", _PRIO_PROCESS), ("ioprio_set", _IOPRIO_WHO_PROCESS)):
+        judged += _branch(calls[name], _only((0, _ALL, (kind,)), (1, _ALL, (_ITSELF,))))
+    refused = {**REFUSED, **REFUSED_ON_A_SHARED_HOST}
+    if not own_user:
+        judged += _branch(calls["utimensat"], _only_null(1))  # which is futimens(3)
+        refused |= REFUSED_TO_THE_SAME_USER
+    return _compile(machine, judged, refused)
+
+
+def _compile(machine: str, judged: _Program, refused: Mapping[str, tuple[int, int]]) -> bytes:
+    calls = numbers(INSPECTED, machine)
+    refusals = {number: error_of(name) for name, number in numbers(refused, machine).items()}
     program: _Program = [
         _load(_ARCHITECTURE),
         (_IF_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
@@ -65,27 +112,35 @@ def compile_filter(machine: str, network: Network, *, own_network: bool = True) 
         *_branch(calls["unshare"], _unless_bits(0, _NEW_NAMESPACES | _NEW_TIME_NAMESPACE)),
         *_branch(calls["ioctl"], _unless_one_of(1, _REFUSED_REQUESTS.values())),
         *_branch(calls["personality"], _only((0, _ALL, _PERSONALITIES))),
-        *_branch(calls["socketpair"], _only((0, _ALL, (socket.AF_UNIX,)))),
-        *_branch(calls["socket"], _sockets(network, own_network=own_network)),
+        *judged,
     ]
     for number, error in sorted(refusals.items()):
         program += _when(_IF_EQUAL, number, _refuse(error))
     return _assemble([*program, _end(_ALLOW)])
 
 
-def _sockets(network: Network, *, own_network: bool) -> _Program:
-    """Unix sockets always; TCP, UDP and ping unless that would be the host's network; routes for getifaddrs(3).
+def _sockets(network: Network) -> _Program:
+    """Unix sockets, TCP, UDP and ping always; routes for getifaddrs(3) where there is a network.
 
     Every other family is kernel code that an unprivileged program may load and talk to: no namespace keeps vsock apart.
     """
     program = [_load_argument(0), *_when(_IF_EQUAL, socket.AF_UNIX, _end(_ALLOW))]
-    if own_network or network == "host":
-        inet = _only((1, _TYPE_MASK, (socket.SOCK_STREAM, socket.SOCK_DGRAM)), (2, _ALL, _INET_PROTOCOLS))
-        for family in (socket.AF_INET, socket.AF_INET6):
-            program += _branch(family, inet)
+    inet = _only((1, _TYPE_MASK, (socket.SOCK_STREAM, socket.SOCK_DGRAM)), (2, _ALL, _INET_PROTOCOLS))
+    for family in (socket.AF_INET, socket.AF_INET6):
+        program += _branch(family, inet)
     if network != "none":
         program += _branch(socket.AF_NETLINK, _only((2, _ALL, (_NETLINK_ROUTE,))))
     return [*program, _refuse(errno.EPERM)]
+
+
+def _only_null(index: int) -> _Program:
+    """Allow if the pointer is null, in both of its halves."""
+    halves = [_FIRST_ARGUMENT + 8 * index, _FIRST_ARGUMENT + 8 * index + 4]
+    return [
+        *(_load(halves[0]), (_IF_EQUAL, 0, 2, 0)),
+        *(_load(halves[1]), (_IF_EQUAL, 1, 0, 0)),
+        *(_refuse(errno.EPERM), _end(_ALLOW)),
+    ]
 
 
 def _only(*allowed: tuple[int, int, Sequence[int]]) -> _Program:

@@ -108,6 +108,59 @@ _OBSOLETE = {
     "lookup_dcookie": (212, 18),
 }
 
+INSPECTED_ON_A_SHARED_HOST = {
+    "setpriority": (141, 140),
+    "prlimit64": (302, 261),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "ioprio_set": (251, 30),
+    "sendto": (44, 206),
+    "utimensat": (280, 88),
+}
+"""Calls that, without namespaces, a program may make about itself only; and two that no Landlock right stands for."""
+
+REFUSED_ON_A_SHARED_HOST = {
+    "bind": (49, 200),
+    "connect": (42, 203),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "inotify_add_watch": (254, 27),
+}
+"""Without namespaces these reach what is not the run's own, and Landlock does not stand in the way."""
+
+REFUSED_TO_THE_SAME_USER = {
+    "chmod": (90, _ABSENT),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, _ABSENT),
+    "lchown": (94, _ABSENT),
+    "fchownat": (260, 54),
+    "utime": (132, _ABSENT),
+    "utimes": (235, _ABSENT),
+    "futimesat": (261, _ABSENT),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}
+"""Landlock has no right for them, so they would change the operator's own files; by descriptor they are allowed."""
+
 REFUSED: Mapping[str, tuple[int, int]] = (
     _MOUNTS | _OTHER_PROCESSES | _KEYRINGS | _KERNEL_MACHINERY | _MACHINE | _WITH_A_FALLBACK | _OBSOLETE
 )

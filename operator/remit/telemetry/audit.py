@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from remit.errors import AuditUnavailable
 from remit.telemetry.chain import GENESIS, Anchor, AuditEvent, encode, parse_line
@@ -28,6 +28,16 @@ MAX_BYTES: Final = 64 * 1024**2
 RETRY_SECONDS: Final = 5.0
 """How often a trail that could not be written is tried again."""
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Observer(Protocol):
+    """Is told what was written, in the trail's own thread: must be quick. What it raises is dropped."""
+
+    def written(self, records: int) -> None:
+        """So many records more are on disk."""
+
+    def closed(self, file: Path, head: Anchor) -> None:
+        """`file`, which ends with `head`, is complete; the trail goes on in a new one."""
 
 
 class AuditLog:
@@ -43,6 +53,7 @@ class AuditLog:
         redactor: Redactor | None = None,
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        observer: Observer | None = None,
     ) -> None:
         """Open `path` or create it, mode 0600, and mend a line that a crash left unfinished.
 
@@ -52,6 +63,7 @@ class AuditLog:
         self.path = path
         self._redactor = redactor or Redactor()
         self._clock = clock
+        self._observer = observer
         self._waiting: list[tuple[AuditEvent, Future[Anchor]]] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -152,6 +164,12 @@ class AuditLog:
         self._head, self._failing = head, None
         for future, anchor in written:
             future.set_result(anchor)
+        self._tell(lambda observer: observer.written(len(written)))
+
+    def _tell(self, what: Callable[[Observer], None]) -> None:
+        if self._observer:
+            with contextlib.suppress(Exception):
+                what(self._observer)
 
     def _fail(self, futures: list[Future[Anchor]], error: Exception) -> None:
         failure = error if isinstance(error, AuditUnavailable) else AuditUnavailable(f"{self._where}: {error}")
@@ -180,7 +198,7 @@ class AuditLog:
             os.close(descriptor)
             coming.unlink(missing_ok=True)
             raise
-        old, self._descriptor = self._descriptor, descriptor
+        old, self._descriptor, end = self._descriptor, descriptor, self._head
         self._head, self._size, self._number = head, len(line), self._number + 1
         os.close(old)
         try:
@@ -188,6 +206,8 @@ class AuditLog:
         except OSError as error:
             self._broken = f"{self._where}: sync failed: {error}; restart to recover"
             raise AuditUnavailable(self._broken) from error
+        self._tell(lambda observer: observer.written(1))
+        self._tell(lambda observer: observer.closed(closed, end))
 
     def _put(self, data: bytes) -> None:
         if self._broken:

@@ -32,7 +32,12 @@ class Anchor(NamedTuple):
     seq: int
     hash: str
 
+    def __str__(self) -> str:
+        """`SEQ:HASH`, as `remit audit verify` prints and takes it."""
+        return f"{self.seq}:{self.hash}"
 
+
+Kind = Literal["decision", "execution", "recovery", "segment"]
 GENESIS: Final = Anchor(0, "0" * 64)
 """Before the first record."""
 
@@ -41,7 +46,7 @@ GENESIS: Final = Anchor(0, "0" * 64)
 class AuditEvent:
     """A decision, or one step of an execution. What is not known stays unset and is left out of the line."""
 
-    kind: Literal["decision", "execution", "recovery", "segment"]
+    kind: Kind
     namespace: str = ""
     task: str = ""
     uid: str = ""
@@ -78,6 +83,11 @@ class AuditEvent:
         return {name: value for name, value in vars(self).items() if value not in ("", None, (), [], {})}
 
 
+def timestamp(moment: datetime.datetime) -> str:
+    """As records have it: in UTC and of one length, so that texts compare as moments do. `moment` needs a zone."""
+    return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def parse_line(line: bytes) -> tuple[dict[str, Any], bool]:
     """A record and whether its hash is right. Raises `ValueError` when it is no record at all."""
     record = orjson.loads(line)
@@ -91,7 +101,7 @@ def encode(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Re
     """The line that follows `head`, newline included, and its place in the chain."""
     record = {
         "seq": head.seq + 1,
-        "time": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "time": timestamp(now),
         "kind": event.kind,
         **_bounded(
             {name: _encodable(redactor.scrub(value)) for name, value in event.as_record().items() if name != "kind"}

@@ -36,6 +36,8 @@ class Metrics:
         self.api_writes: Final = self._counter(
             "remit_api_writes_total", "Requests that changed something on the API server.", "verb", "kind"
         )
+        self.audit_records: Final = self._counter("remit_audit_records_total", "Audit records written since the start.")
+        self.audit_head: Final = self._gauge("remit_audit_head_seq", "The number of the last audit record.")
         self.circuits_open: Final = self._gauge(
             "remit_circuits_open", "Hosts and servers that are left alone after failures in a row.", "operation"
         )

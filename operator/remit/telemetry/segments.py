@@ -19,9 +19,19 @@ def segment(path: Path, number: int) -> Path:
 
 def segments(path: Path) -> list[Path]:
     """The closed files of the trail whose newest file is `path`, oldest first. Raises `OSError`."""
-    pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{{_DIGITS},}}){re.escape(path.suffix)}")
+    pattern = _closed(path)
     found = [(int(match[1]), each) for each in path.parent.iterdir() if (match := pattern.fullmatch(each.name))]
     return [each for _, each in sorted(found)]
+
+
+def belongs(path: Path, other: Path) -> bool:
+    """Whether a file called `other` would be taken for one of the trail whose newest file is `path`."""
+    path, other = path.resolve(), other.resolve()
+    return path.parent == other.parent and (path.name == other.name or _closed(path).fullmatch(other.name) is not None)
+
+
+def _closed(path: Path) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(path.stem)}-(\d{{{_DIGITS},}}){re.escape(path.suffix)}")
 
 
 def number_after(path: Path, follows: str) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final, Literal
 
 from remit.errors import InvalidInput
 from remit.telemetry.chain import GENESIS, Anchor, parse_line
 from remit.telemetry.segments import segments
+from remit.telemetry.trail import opened
 
 MAX_PROBLEMS: Final = 100
 Kind = Literal["unreadable", "edited", "gap", "reordered", "broken", "torn", "cut", "misplaced", "missing"]
@@ -40,32 +40,23 @@ class Report:
 
 
 def verify(path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None) -> Report:
-    """Follow the chain through the closed files of the trail and then `path`, its newest. At most the first hundred
-    problems are told. The files may be written to meanwhile.
+    """Follow the chain through the closed files of the trail and then `path`, its newest; or through `path` alone, when
+    it is a copy with all of them in one. At most the first hundred problems are told. The files may be written to
+    meanwhile.
 
     `after` is the last record of what was moved away from the front. `head`, when known, is a record that must be there
     (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read.
     """
     walk = _Walk(last=after, head=head, head_seen=head is None or head == after)
     try:
-        with ExitStack() as stack:
-            # Held open first: should it be closed under a number now, it is still read, and only once.
-            newest = stack.enter_context(path.open("rb")) if path.exists() else None
-            held = os.fstat(newest.fileno()) if newest else None
-            size = held.st_size if held else 0
-            for closed in segments(path):
-                with closed.open("rb") as file:
-                    if held is None or not os.path.samestat(os.fstat(file.fileno()), held):
-                        walk.file(closed, file)
-            if newest:
-                walk.file(path, newest, size)
-            elif walk.files:
-                walk.begin(path)
-                walk.found("missing", "the newest file of the trail is not there")
-            else:
-                raise FileNotFoundError(2, os.strerror(2))
+        walk.joined = not segments(path)
+        for part in opened(path):
+            walk.file(part.path, part.lines())
     except OSError as error:
         raise InvalidInput(f"{error.filename or path} cannot be read: {error.strerror}") from error
+    if walk.path != path:
+        walk.begin(path)
+        walk.found("missing", "the newest file of the trail is not there")
     if head and not walk.head_seen:
         walk.found("cut", f"record {head.seq} with the expected hash is not in the trail")
     return Report(walk.records, walk.last, tuple(walk.problems), walk.files)
@@ -78,6 +69,8 @@ class _Walk:
     head_seen: bool
     path: Path = Path()
     line: int = 0
+    joined: bool = False
+    """There is one file, which may have been made of several: a `segment` may stand within it."""
     before: str = ""
     records: int = 0
     files: int = 0
@@ -90,15 +83,12 @@ class _Walk:
     def begin(self, path: Path) -> None:
         self.before, self.path, self.line = self.path.name, path, 0
 
-    def file(self, path: Path, lines: BinaryIO, size: int | None = None) -> None:
-        """`size`: where a file that may still grow is to be read to."""
+    def file(self, path: Path, lines: Iterable[bytes]) -> None:
         self.begin(path)
         self.files += 1
         for line in lines:
             self.line += 1
             self._line(line)
-            if size is not None and lines.tell() >= size:
-                break
         if not self.line and self.before:
             self.found("missing", "the file is empty, and it follows another one")
 
@@ -131,5 +121,5 @@ class _Walk:
         if first and self.before and follows != self.before:
             told = f"says it follows {follows}" if follows else "does not say what it follows"
             self.found("misplaced", f"the file stands after {self.before}, and {told}: moved, renamed or foreign")
-        elif follows and not first:
+        elif follows and not first and not self.joined:
             self.found("misplaced", f"record {record['seq']} begins a file, and stands within one")

@@ -16,7 +16,15 @@ import pytest
 
 import remit
 from conftest import require
-from remit import ExecutionAgent, ExecutionError, ResourceError, ResourceLimits, SecurityError
+from remit import (
+    ExecutionAgent,
+    ExecutionError,
+    ExecutionMonitor,
+    ResourceError,
+    ResourceLimiter,
+    ResourceLimits,
+    SecurityError,
+)
 from remit.api import ExecutionTask
 from remit.errors import ExecutionCancelled, InvalidInput
 from remit.sandbox import Layer, probe_host
@@ -254,3 +262,33 @@ async def test_a_rate_and_a_bound_hold_here_too(tmp_path: Path) -> None:
         took = asyncio.get_running_loop().time() - begun
     assert [result.stdout for result in results] == ["hi\n"] * 4
     assert took > 0.8  # two of the burst, then one every half second
+
+
+async def test_a_monitor_shows_what_runs_and_what_it_uses(agent: ExecutionAgent) -> None:
+    monitor = ExecutionMonitor(agent)
+    marker = f"86398.{os.getpid()}"
+    code = f"import time; held = bytearray(64 * 1024 * 1024); time.sleep({marker})"
+    submitted = agent.submit(["python3", "-c", code])
+    async with asyncio.timeout(30):
+        while monitor.usage().get(submitted.id, {}).get("memory_bytes", 0) < 64 * 1024 * 1024:
+            await asyncio.sleep(0.05)
+    used = monitor.usage()[submitted.id]
+    assert used["processes"] >= 1
+    assert used["cpu_seconds"] > 0
+    assert monitor.snapshot() == {"running": 1, "finished": 0}
+    submitted.cancel()
+    with pytest.raises(ExecutionCancelled):
+        await submitted.result()
+    assert (monitor.usage(), monitor.snapshot()) == ({}, {"running": 0, "finished": 1, "Cancelled": 1})
+
+
+def test_a_limiter_tells_what_an_execution_gets() -> None:
+    limiter = ResourceLimiter()
+    given = limiter.effective("echo hi", ResourceLimits(memory_mb=100))
+    assert (given.memory_mb, given.pids, given.cpu_cores, given.disk_mb) == (100, 64, 0.5, 256)
+    with pytest.raises(ResourceError, match="memory"):
+        limiter.effective("echo hi", ResourceLimits(memory_mb=1024 * 1024))
+    with pytest.raises(SecurityError):
+        limiter.effective("rm -rf /")
+    with pytest.raises(ExecutionError, match="no-such-program"):
+        limiter.effective("no-such-program")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python-api.md").read_text(), re.DOTALL)
+AGENT, SYNC, CLIENT = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python-api.md").read_text(), re.DOTALL)
 SAID = ["0 test\n\ndenied: NotAllowed\nkilled: Timeout\nFalse\nstdout live\n\n", "hi\n\n"]
 
 
-@pytest.mark.parametrize(("block", "said"), list(zip(BLOCKS, SAID, strict=True)))
+@pytest.mark.parametrize(("block", "said"), list(zip((AGENT, SYNC), SAID, strict=True)))
 def test_an_example(block: str, said: str, tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(ROOT / "operator"), "XDG_STATE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, env=environment, timeout=60)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from . import (
     bodies,
     commands_starter,
+    elsewhere,
     programs_bombs,
     programs_kernel,
+    programs_neighbours,
     programs_survivors,
     programs_thefts,
     scenarios_names,
@@ -23,6 +25,7 @@ PROGRAMS: dict[str, list[Program]] = {
     "Outliving the attempt": programs_survivors.CASES,
     "Taking what is not theirs": programs_thefts.CASES,
     "Asking the kernel": programs_kernel.CASES,
+    "Doing something to the neighbours": programs_neighbours.CASES,
 }
 BOOKS: dict[str, Sequence[Case]] = {
     **PROGRAMS,
@@ -32,4 +35,7 @@ BOOKS: dict[str, Sequence[Case]] = {
     "Policies as a weapon": scenarios_policies.BOOK.cases,
     "Deceiving who looks": scenarios_names.BOOK.cases,
     "Letting a secret out": scenarios_secrets.BOOK.cases,
+    "Leaving a folder by a file operation": elsewhere.FILES,
+    "Abusing requests and statements": elsewhere.REQUESTS,
+    "Getting further than the policy's hosts": elsewhere.WAY_OUT,
 }

@@ -45,6 +45,12 @@ def linger():
     while True: time.sleep(60)
 '''
 
+_FIND_FOLDERS = """
+import os, re, sys
+variables = {"/workspace": "HOME", "/tmp": "TMPDIR"}
+exec(re.sub("/workspace|/tmp", lambda found: os.environ[variables[found[0]]], sys.argv.pop()))
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -79,6 +85,9 @@ class Program(Case):
     limits: Limits = SMALL
     timeout: float = 30
     layer: Layer | None = None
+    bare_stopped_by: tuple[str, ...] = ()
+    """Errors that stop it, besides, where there are no namespaces: it is not hidden there but refused."""
+    bare_ends: tuple[ExitReason, ...] = ()
 
     @property
     def source(self) -> str:
@@ -88,6 +97,10 @@ class Program(Case):
     def arguments(self, scene: dict[str, Any]) -> tuple[str, ...]:
         """For `python3`, isolated from anything around it."""
         return "-I", "-c", self.source, json.dumps(scene)
+
+    def bare_arguments(self, scene: dict[str, Any]) -> tuple[str, ...]:
+        """The same where the private folders are elsewhere: an attacker would look that up, too."""
+        return "-I", "-c", _FIND_FOLDERS, json.dumps(scene), self.source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -51,20 +51,40 @@ def host() -> Host:
     return found
 
 
-@pytest.fixture(params=["cgroup", "rlimits"])
-def backend(request: pytest.FixtureRequest, host: Host) -> ProcessBackend:
-    """Once with this host's cgroups, once as on a host that has none."""
+ENGINES = {
+    "cgroup": frozenset({Layer.NAMESPACES}),
+    "rlimits": frozenset({Layer.NAMESPACES}),
+    "bare": frozenset({Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS}),
+}
+"""What is used of this host, and what the policy requires."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backend, and the layers to ask it for."""
+
+    name: str
+    backend: ProcessBackend
+    require: frozenset[Layer]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, host: Host) -> Engine:
+    """Once with this host's cgroups, once as on a host that has none, once as in a pod that allows no namespaces."""
     if request.param == "cgroup":
         require("cgroup", host.cgroups, host.abilities[Layer.CGROUP].remedy)
-        return ProcessBackend(host)
-    lacking = Ability(Layer.CGROUP, False, "left out by the test", "leave it in")
-    return ProcessBackend(
-        Host(**{**_fields(host), "cgroups": None, "abilities": {**host.abilities, Layer.CGROUP: lacking}})
-    )
+    else:
+        host = without(host, Layer.CGROUP)
+    if request.param == "bare":
+        require("landlock", host.bare, host.abilities[Layer.LANDLOCK].detail)
+        host = without(host, Layer.NAMESPACES)
+    return Engine(request.param, ProcessBackend(host), ENGINES[request.param])
 
 
-def _fields(host: Host) -> dict[str, Any]:
-    return {name: getattr(host, name) for name in Host.__dataclass_fields__}
+def without(host: Host, layer: Layer) -> Host:
+    lacking = Ability(layer, False, "left out by the test", "leave it in")
+    gone = {Layer.CGROUP: {"cgroups": None}, Layer.NAMESPACES: {"bubblewrap": None}}[layer]
+    return replace(host, abilities={**host.abilities, layer: lacking}, **gone)
 
 
 @pytest.fixture(scope="session")

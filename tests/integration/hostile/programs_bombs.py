@@ -112,6 +112,7 @@ CASES = [
             wants="to fill the host's disk or, by a tmpfs, its memory",
             control="the size of each tmpfs",
             stopped_by=("ENOSPC",),
+            bare_stopped_by=("EFBIG", "EACCES"),
             limits=TINY,
             attack=f"""
                 with open('{folder}/big', 'wb', buffering=0) as file:

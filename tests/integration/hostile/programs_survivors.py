@@ -15,7 +15,7 @@ def survivor(name: str, attack: str, **changes: object) -> Program:
     return Program(
         name=name,
         wants="to go on running after the timeout",
-        control="KILL to the init of its pid namespace, and to its cgroup",
+        control="KILL to the init of its pid namespace, and to its cgroup; else a supervisor outside its domain",
         attack=f"print('TRIED', flush=True)\n{attack}",
         ends=(ExitReason.TIMED_OUT,),
         timeout=0.7,
@@ -41,9 +41,10 @@ CASES = [
     ),
     survivor(
         "one that runs ahead of the killer",
+        "first = os.getpid()\n"
         "while True:\n"
         "    pid = os.fork()\n"
-        "    if pid: os._exit(0) if os.getpid() != 2 else linger()\n"
+        "    if pid: os._exit(0) if os.getpid() != first else linger()\n"
         "    time.sleep(0.01)",
     ),
     Program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from . import books
 from .case import Case
+from .elsewhere import Elsewhere
 
 PAGE = Path(__file__).parents[3] / "docs" / "hostile-suite.md"
 START, END = "<!-- cases -->", "<!-- end of cases -->"
@@ -35,6 +37,14 @@ def test_there_are_enough_and_no_two_are_called_alike() -> None:
     names = [case.name for cases in books.BOOKS.values() for case in cases]
     assert len(names) >= AT_LEAST
     assert len(names) == len(set(names))
+
+
+def test_those_whose_tests_are_elsewhere_are_there() -> None:
+    tests = Path(__file__).parents[2]
+    for case in (case for cases in books.BOOKS.values() for case in cases if isinstance(case, Elsewhere)):
+        tree = ast.parse((tests / case.where).read_text())
+        functions = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef)}
+        assert case.test in functions, f"{case.where} has no {case.test}"
 
 
 @pytest.mark.parametrize("cases", books.BOOKS.values(), ids=books.BOOKS)

@@ -12,14 +12,14 @@ from uuid import uuid4
 
 import pytest
 
-from remit.backends import AttemptRequest, Command, ExitReason, ProcessBackend, Stream
+from remit.backends import AttemptRequest, Command, ExitReason, Stream
 from remit.errors import SandboxUnavailable
 from remit.execution.output import OutputWriter
 from remit.sandbox import Confinement
 
 from . import books
 from .case import Program
-from .conftest import PYTHON, Scene
+from .conftest import PYTHON, Engine, Scene
 
 PROGRAMS = [case for cases in books.PROGRAMS.values() for case in cases]
 KEPT_BYTES = 64 << 10
@@ -43,21 +43,24 @@ class Said:
 
 @pytest.mark.parametrize("case", PROGRAMS, ids=str)
 async def test_inside(
-    case: Program, backend: ProcessBackend, scene: Scene, tmp_path: Path, record_property: Callable[[str, object], None]
+    case: Program, engine: Engine, scene: Scene, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    if case.layer and not backend.host.abilities[case.layer].available:
-        pytest.skip(f"{case.layer} is what stops it: {backend.host.abilities[case.layer].detail}")
+    abilities = engine.backend.host.abilities
+    if case.layer and not abilities[case.layer].available:
+        pytest.skip(f"{case.layer} is what stops it: {abilities[case.layer].detail}")
     mark = f"hostile-{uuid4().hex}"
+    bare = engine.name == "bare"
+    arguments = (case.bare_arguments if bare else case.arguments)(scene.facts | {"mark": mark})
     request = AttemptRequest(
         id=mark,
-        command=Command((PYTHON, *case.arguments(scene.facts | {"mark": mark})), PYTHON),
-        confinement=Confinement(limits=case.limits),
+        command=Command((PYTHON, *arguments), PYTHON, {"HOME": "/workspace", "TMPDIR": "/tmp"}),
+        confinement=Confinement(limits=case.limits, require=engine.require),
         timeout_seconds=case.timeout,
         grace_seconds=0.1,
     )
     said = Said(OutputWriter(tmp_path, max_bytes=KEPT_BYTES, tail_bytes=4096))
     try:
-        outcome = await backend.run(request, said, cancel=asyncio.Event())
+        outcome = await engine.backend.run(request, said, cancel=asyncio.Event())
     except SandboxUnavailable:
         assert not said.end, "it was refused, and ran"
         assert scene.unharmed()
@@ -72,7 +75,7 @@ async def test_inside(
     assert scene.unharmed()
     assert alive(mark) == []
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * KEPT_BYTES
-    assert outcome.reason in case.ends, (outcome, text)
+    assert outcome.reason in (*case.ends, *(case.bare_ends if bare else ())), (outcome, text)
     if outcome.reason is ExitReason.EXITED:
         assert outcome.exit_code == case.exits, text
     if case.tried:
@@ -80,7 +83,7 @@ async def test_inside(
     if case.stopped_by:
         met = {line.split()[1] for line in text.splitlines() if line.startswith("STOPPED")}
         assert met, f"nothing stopped it: {text}"
-        assert met <= set(case.stopped_by)
+        assert met <= {*case.stopped_by, *(case.bare_stopped_by if bare else ())}
 
 
 def alive(mark: str) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from dockers import docker, make_image, needs_docker, remove_image
+from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from remit.backends.docker import Engine
 from remit.errors import PolicyDenied
 from remit.operations import OperationFailed
@@ -288,16 +286,7 @@ async def test_options_that_contradict_each_other(desk: Desk, image: str, name: 
         await run(desk, image, name, "sleep", "1", options={"hostNetwork": True, "network": "bridge"})
 
 
-@pytest.fixture
-def sdk_leaves_sockets() -> Iterator[None]:
-    """It does not close the socket of a connection that fails: it goes with the exception."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.mark.usefixtures("sdk_leaves_sockets")
+@LEAKING
 async def test_no_engine(tmp_path: Path) -> None:
     performer = ContainerPerformer(Engine(f"unix://{tmp_path}/none.sock"))
     desk = Desk(performer, [POLICY])
@@ -311,7 +300,7 @@ async def test_no_engine(tmp_path: Path) -> None:
     await performer.close()
 
 
-@pytest.mark.usefixtures("sdk_leaves_sockets")
+@LEAKING
 async def test_an_engine_that_does_not_answer(tmp_path: Path) -> None:
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

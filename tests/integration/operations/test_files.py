@@ -203,6 +203,31 @@ async def test_a_deny_rule_holds_below_a_tree(desk: Desk, folder: Path) -> None:
     assert (folder / "closed" / "x").exists()
 
 
+async def test_a_deny_rule_holds_for_what_a_directory_takes_along(desk: Desk, folder: Path) -> None:
+    desk.policies[0]["files"]["deny"].append({"paths": [f"{folder}/**/keys"], "operations": EVERYTHING})
+    (folder / "tree" / "below").mkdir(parents=True)
+    (folder / "tree" / "below" / "keys").write_text("stays")
+    for operation, rest in {
+        "move": {"destination": f"{folder}/moved"},
+        "copy": {"destination": f"{folder}/copied", "recursive": True},
+        "delete": {"recursive": True},
+        "chmod": {"mode": "0777", "recursive": True},
+    }.items():
+        with pytest.raises(PolicyDenied, match=r"files.deny\[1\]"):
+            await do(desk, operation, folder / "tree", **rest)
+    assert [item.name for item in folder.iterdir()] == ["tree"]
+    assert (folder / "tree" / "below" / "keys").read_text() == "stays"
+
+
+async def test_a_deny_rule_holds_for_where_a_tree_goes(desk: Desk, folder: Path) -> None:
+    (folder / "tree" / "x").mkdir(parents=True)
+    desk.policies[0]["files"]["deny"].append({"paths": [f"{folder}/other/x"], "operations": ["move", "copy"]})
+    for operation, rest in {"move": {}, "copy": {"recursive": True}}.items():
+        with pytest.raises(PolicyDenied, match=r"files.deny\[1\]"):
+            await do(desk, operation, folder / "tree", destination=f"{folder}/other", **rest)
+    assert sorted(item.name for item in folder.iterdir()) == ["tree"]
+
+
 async def test_the_operators_own_files_are_closed(desk: Desk, folder: Path) -> None:
     (folder / "state").mkdir()
     (folder / "state" / "audit").write_text("trail")

@@ -107,6 +107,39 @@ async def test_read_only_is_held_by_policy_and_by_the_server(desk: Desk, url: st
     assert names(url) == ["sneaked"]
 
 
+@pytest.mark.parametrize("setting", ["transaction_read_only", "default_transaction_read_only"])
+@pytest.mark.parametrize("local", ["true", "false"])
+async def test_read_only_cannot_be_talked_out_of(desk: Desk, url: str, setting: str, local: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION sneak() RETURNS int LANGUAGE sql AS"
+            " $$ INSERT INTO t VALUES (9, 'sneaked') RETURNING id $$"
+        )
+    asked = f"SELECT set_config('{setting}', 'off', {local})"
+    with pytest.raises(OperationFailed):
+        await run(desk, url, asked, "SELECT sneak()", readOnly=True)
+    with pytest.raises(OperationFailed):
+        await run(desk, url, "SELECT sneak()", readOnly=True)
+    assert names(url) == []
+
+
+async def test_nothing_of_a_session_is_left_for_the_next_task(desk: Desk, url: str) -> None:
+    """The connection is the same one; its settings, locks and temporary tables are not."""
+    (before,) = await run(
+        desk,
+        url,
+        "SELECT pg_backend_pid() AS pid, set_config('search_path', 'evil', false),"
+        " set_config('role', 'pg_monitor', false), pg_advisory_lock(1) IS NULL AS locked",
+    )
+    (after,) = await run(
+        desk,
+        url,
+        "SELECT pg_backend_pid() AS pid, current_setting('search_path') AS path, current_setting('role') AS role,"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS locks",
+    )
+    assert after["rows"] == [{"pid": before["rows"][0]["pid"], "path": '"$user", public', "role": "none", "locks": 0}]
+
+
 async def test_a_long_statement_ends_on_the_server_too(desk: Desk, url: str) -> None:
     work = desk.work(
         {"connection": url.encode()},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import re
 import resource
 import select
 import signal
@@ -96,7 +98,20 @@ print(re.findall(r"Sig(?:Blk|Ign):\\s*(\\w+)", open("/proc/self/status").read())
     os.close(extra)
     assert fds == str([0, 1, 2, extra])
     assert environ == "True"
-    assert signals == str(["0" * 16, f"{1 << 12 | 1 << 24:016x}"])  # PIPE and XFSZ: the inner Python's own
+    blocked, ignored = (int(mask, 16) for mask in re.findall(r"'(\w+)'", signals))
+    named = sum(1 << number - 1 for number in signal.valid_signals())  # the C library keeps two for itself
+    assert blocked == 0
+    assert ignored & named == 1 << 12 | 1 << 24  # PIPE and XFSZ: the inner Python's own
+
+
+def test_what_the_operator_ignores_a_program_hears(null):
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    try:
+        with contextlib.closing(ForkServer()) as started:
+            source = "import signal; print(signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL)"
+            assert output(started, null, source) == b"True\n"
+    finally:
+        signal.signal(signal.SIGQUIT, before)
 
 
 def test_descriptors_may_cross(server, null):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.errors import SandboxUnavailable
-from remit.sandbox import Ability, Bubblewrap, CgroupTree, Confinement, Host, Layer, Limits, plan
+from remit.sandbox import Ability, Bare, Bubblewrap, CgroupTree, Confinement, Host, Identities, Layer, Limits, plan
 
 EVERYTHING = Limits(1 << 20, 0.5, 8, 1 << 20, 1 << 20, 16)
 
@@ -72,6 +72,53 @@ def test_a_cgroup_that_does_not_work_is_not_used():
     seen = host(Layer.NAMESPACES, Layer.CGROUP)
     broken = replace(seen, abilities={**seen.abilities, Layer.CGROUP: Ability(Layer.CGROUP, False, "read-only")})
     assert plan(Confinement(), broken).cgroups is None
+
+
+BARE = frozenset({Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS})
+
+
+def bare_host(*available: Layer, identities: Identities | None = None) -> Host:
+    return replace(host(*available), bare=Bare(identities))
+
+
+def test_without_namespaces_a_policy_must_ask_for_landlock_and_not_for_namespaces():
+    seen = bare_host(*BARE)
+    chosen = plan(Confinement(EVERYTHING, require=BARE), seen)
+    assert (chosen.bubblewrap, chosen.bare) == (None, seen.bare)
+    assert set(chosen.layers) == BARE
+    assert chosen.enforced_by["disk_bytes"] == "rlimit FSIZE, of each file"
+    assert chosen.enforced_by["pids"] == "rlimit NPROC, with the user's other processes"
+    for require in (frozenset(), BARE - {Layer.LANDLOCK}, BARE | {Layer.NAMESPACES}, BARE | {Layer.CGROUP}):
+        with pytest.raises(SandboxUnavailable):
+            plan(Confinement(require=require), seen)
+
+
+@given(st.sets(st.sampled_from(Layer)), st.sets(st.sampled_from(Layer)))
+def test_nothing_runs_without_namespaces_unless_all_other_walls_stand(available, required):
+    try:
+        chosen = plan(Confinement(require=frozenset(required)), bare_host(*available))
+    except SandboxUnavailable:
+        return
+    if Layer.NAMESPACES not in available:
+        assert chosen.bare and chosen.system_call_filter and chosen.landlock_scopes
+        assert set(chosen.layers) >= BARE
+        assert Layer.LANDLOCK in required
+        assert Layer.NAMESPACES not in required
+    else:
+        assert chosen.bubblewrap
+        assert chosen.bare is None
+
+
+@pytest.mark.parametrize("network", ["host", "restricted"])
+def test_without_namespaces_there_is_no_network(network):
+    with pytest.raises(SandboxUnavailable, match=f"network: {network}"):
+        plan(Confinement(require=BARE, network=network), bare_host(*BARE))
+
+
+def test_the_filter_knows_whether_a_run_has_a_user_of_its_own():
+    ours = plan(Confinement(require=BARE), bare_host(*BARE))
+    own = plan(Confinement(require=BARE), bare_host(*BARE, identities=Identities(1000, 10)))
+    assert ours.system_call_filter != own.system_call_filter
 
 
 def paced(version: int, disks: tuple[str, ...] = ("8:0",)) -> Host:

@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import require
-from remit.sandbox.seccomp import MACHINES, compile_filter
-from remit.sandbox.syscalls import INSPECTED, NEWEST, REFUSED, error_of, numbers
+from remit.sandbox.seccomp import MACHINES, compile_filter, compile_shared_filter
+from remit.sandbox.syscalls import (
+    INSPECTED,
+    INSPECTED_ON_A_SHARED_HOST,
+    NEWEST,
+    REFUSED,
+    REFUSED_ON_A_SHARED_HOST,
+    REFUSED_TO_THE_SAME_USER,
+    error_of,
+    numbers,
+)
 
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL = "allow", "kill"
@@ -164,12 +173,6 @@ def test_sockets(judge, family, kind, protocol, network, wanted):
     assert judge("socket", family, kind, protocol, network=network) == wanted
 
 
-def test_without_a_network_of_its_own_only_unix_sockets_remain(judge):
-    for family in range(50):
-        wanted = ALLOW if family == socket.AF_UNIX else EPERM
-        assert judge("socket", family, socket.SOCK_DGRAM, 0, own_network=False) == wanted
-
-
 def test_pairs_are_of_unix_sockets(judge):
     assert judge("socketpair", socket.AF_UNIX, 1, 0) == ALLOW
     assert judge("socketpair", 30, 1, 0) == EPERM  # AF_TIPC
@@ -201,3 +204,65 @@ def test_what_a_machine_lacks_is_lacking_in_libseccomp_too():
         require("libseccomp", None, "apt install libseccomp2")
     for name in (INSPECTED | REFUSED).keys() - numbers(INSPECTED | REFUSED, "aarch64").keys():
         assert resolve(ctypes.c_uint32(AUDIT["aarch64"]), name.encode()) < 0, name
+
+
+@pytest.fixture
+def judge_shared(machine):
+    def judging(name, *arguments, own_user=True):
+        known = INSPECTED | INSPECTED_ON_A_SHARED_HOST | REFUSED | REFUSED_ON_A_SHARED_HOST | REFUSED_TO_THE_SAME_USER
+        program = compile_shared_filter(machine, own_user=own_user)
+        return verdict(program, numbers(known, machine)[name], *arguments, audit=AUDIT[machine])
+
+    return judging
+
+
+@pytest.mark.parametrize("own_user", [True, False])
+def test_on_a_shared_host_every_refused_call_gets_its_error(machine, own_user):
+    program = compile_shared_filter(machine, own_user=own_user)
+    for name, number in numbers({**REFUSED, **REFUSED_ON_A_SHARED_HOST}, machine).items():
+        assert verdict(program, number, audit=AUDIT[machine]) == error_of(name), name
+    for number in numbers(REFUSED_TO_THE_SAME_USER, machine).values():
+        assert verdict(program, number, audit=AUDIT[machine]) == (ALLOW if own_user else EPERM)
+
+
+def test_on_a_shared_host_there_is_no_socket(judge_shared):
+    for family in range(50):
+        assert judge_shared("socket", family, socket.SOCK_STREAM, 0) == EPERM
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        (socket.SOCK_STREAM, ALLOW),
+        (socket.SOCK_STREAM | socket.SOCK_CLOEXEC, ALLOW),
+        (socket.SOCK_SEQPACKET, ALLOW),
+        (socket.SOCK_DGRAM, EPERM),  # could be sent from to any path
+        (socket.SOCK_RAW, EPERM),  # which for Unix sockets is the same
+    ],
+)
+def test_on_a_shared_host_a_pair_stays_a_pair(judge_shared, kind, wanted):
+    assert judge_shared("socketpair", socket.AF_UNIX, kind, 0) == wanted
+
+
+@pytest.mark.parametrize(
+    "name", ["prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"]
+)
+def test_on_a_shared_host_a_program_changes_itself_only(judge_shared, name):
+    assert judge_shared(name, 0) == ALLOW
+    assert judge_shared(name, 1) == EPERM
+    assert judge_shared(name, 2**32 - 1) == EPERM
+
+
+def test_on_a_shared_host_priorities_are_its_own(judge_shared):
+    assert judge_shared("setpriority", 0, 0, 5) == ALLOW
+    assert judge_shared("setpriority", 0, 7, 5) == EPERM
+    assert judge_shared("setpriority", 2, 0, 5) == EPERM  # all of a user's
+    assert judge_shared("ioprio_set", 1, 0) == ALLOW
+    assert judge_shared("ioprio_set", 3, 0) == EPERM
+
+
+@pytest.mark.parametrize(("pointer", "wanted"), [(0, ALLOW), (1, EPERM), (1 << 32, EPERM), (1 << 63, EPERM)])
+def test_on_a_shared_host_a_pointer_is_null_in_both_halves(judge_shared, pointer, wanted):
+    assert judge_shared("sendto", 3, 0, 0, 0, pointer, 0) == wanted
+    assert judge_shared("utimensat", 3, pointer, own_user=False) == wanted
+    assert judge_shared("utimensat", 3, pointer) == ALLOW

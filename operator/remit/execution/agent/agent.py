@@ -30,6 +30,7 @@ from remit.execution.agent.streaming import Buffer, Chunk
 from remit.execution.output import Listener
 
 HISTORY = 256
+NAMESPACE = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class ExecutionAgent:
         state_dir: Path | str | None = None,
         backend: Backend | None = None,
         labels: Mapping[str, str] | None = None,
-        namespace: str = "default",
+        namespace: str = NAMESPACE,
         timeout: float | None = None,
         resource_limits: ResourceLimits | None = None,
         output_cap: int = 1024 * 1024,
@@ -196,6 +197,10 @@ class ExecutionAgent:
     def running(self) -> list[ExecutionResult]:
         """What goes on now, as far as it is."""
         return [result_of(execution) for execution in self._running()]
+
+    def pids(self) -> dict[str, int]:
+        """By the ids of what runs now, the process on this host that all of its processes descend from."""
+        return self._engine.pids()
 
     def history(self) -> list[ExecutionResult]:
         """The latest executions that ended, oldest first, without their output."""

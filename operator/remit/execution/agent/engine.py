@@ -143,6 +143,17 @@ class Engine:
             self.folder.release()
             self.folder = None
 
+    def pids(self) -> dict[str, int]:
+        """By the ids of what runs now, the process that all of its processes descend from."""
+        found: dict[str, int] = {}
+        for execution in list(self.executions.values()):
+            metadata, attempts = execution.task.metadata, execution.task.status.attempts
+            if attempts and attempts[-1].finished_at is None:
+                run = self._runner.store.find(metadata.namespace, metadata.uid, attempts[-1].id)
+                if run is not None and run.process is not None:
+                    found[execution.uid] = int(run.process["pid"])
+        return found
+
     async def run(self, execution: Execution) -> Execution:
         """One of `executions` to its end; cancelled, it waits until nothing of the execution is alive."""
         self._idle.clear()

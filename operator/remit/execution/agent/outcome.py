@@ -16,6 +16,7 @@ from remit.errors import (
     SandboxUnavailable,
     TimeoutError,
 )
+from remit.execution.admission import Refused
 from remit.execution.agent.engine import Execution
 
 _EXCEEDED = frozenset({"LimitExceeded", "CeilingExceeded"})
@@ -58,12 +59,7 @@ def concluded(execution: Execution) -> ExecutionResult:
     result = result_of(execution)
     status, message = execution.task.status, result.message
     if execution.refused is not None:
-        decided = execution.refused.status
-        if result.reason in _EXCEEDED:
-            raise ResourceError(message, result=result)
-        if execution.refused.by_policy and decided is not None:
-            raise PolicyDenied(message, policy=decided.name, rule=decided.rule, reason=result.reason, result=result)
-        raise ExecutionError(message, result=result)
+        raise refusal(execution.refused, result)
     category = status.error.category if status.error else ""
     match status.phase:
         case Phase.TIMED_OUT:
@@ -79,6 +75,16 @@ def concluded(execution: Execution) -> ExecutionResult:
     if category == "Invalid":
         raise ExecutionError(message, result=result)
     return result
+
+
+def refusal(refused: Refused, result: ExecutionResult | None = None) -> ExecutionError:
+    """Why it may not run."""
+    reason, message, decided = refused.finish.reason, refused.finish.message, refused.status
+    if reason in _EXCEEDED:
+        return ResourceError(message, result=result)
+    if refused.by_policy and decided is not None:
+        return PolicyDenied(message, policy=decided.name, rule=decided.rule, reason=reason, result=result)
+    return ExecutionError(message, result=result)
 
 
 def without_output(result: ExecutionResult) -> ExecutionResult:

@@ -11,9 +11,13 @@ import psutil
 
 from remit.api import CommandPolicy
 from remit.api.result import ExecutionResult, ResourceLimits
+from remit.backends.sampling import look
 from remit.errors import DeploymentError
-from remit.execution.agent.agent import ExecutionAgent
+from remit.execution.admission import Admission, PolicySet, Refused, default_limits
+from remit.execution.agent.agent import NAMESPACE, ExecutionAgent
+from remit.execution.agent.inputs import compiled_policies, task_of_command
 from remit.execution.agent.options import CommandOptions
+from remit.execution.agent.outcome import refusal
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, Plan, plan, probe_host
 
 
@@ -43,10 +47,42 @@ class CommandRunner:
 
 
 class ResourceLimiter:
-    """What holds limits on this host.
+    """What limits an execution gets under given policies, and what holds them on this host.
 
-    ResourceLimiter().enforcement(ResourceLimits(memory_mb=100))   # {"memory_bytes": "cgroup v2 memory"}
+    limiter = ResourceLimiter()                                       # the starter policy, as an agent's
+    limiter.effective("echo hi", ResourceLimits(memory_mb=100)).pids  # 64
+    limiter.enforcement(ResourceLimits(memory_mb=100))                # {"memory_bytes": "cgroup v2 memory"}
     """
+
+    def __init__(
+        self,
+        policies: Sequence[CommandPolicy | Path | str] | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """As for `ExecutionAgent`. Raises `InvalidInput`."""
+        self._policies = PolicySet({NAMESPACE: compiled_policies(policies, NAMESPACE)}, "")
+        self._labels = dict(labels or {})
+
+    def effective(self, command: str | Sequence[str], limits: ResourceLimits | None = None) -> ResourceLimits:
+        """What a command gets that asks for `limits`: that, or the defaults of policy and host.
+
+        Raises what the execution would: `SecurityError`, `ResourceError`, `ExecutionError`, `InvalidInput`.
+        """
+        task = task_of_command(command, limits=limits)
+        task = task.model_copy(update={"metadata": task.metadata.model_copy(update={"labels": self._labels})})
+        verdict = Admission(defaults=default_limits(probe_host())).decide(task, self._policies)
+        if isinstance(verdict, Refused):
+            raise refusal(verdict)
+        given = verdict.limits
+        return ResourceLimits(
+            memory_mb=_mebibytes(given.memory),
+            cpu_cores=given.cpu,
+            pids=given.pids,
+            disk_mb=_mebibytes(given.disk),
+            file_size_mb=_mebibytes(given.file_size),
+            open_files=given.open_files,
+        )
 
     def enforcement(self, limits: ResourceLimits) -> Mapping[str, str]:
         """By limit, what would hold it; "not enforced" where nothing can. Raises `SandboxUnavailable`."""
@@ -109,6 +145,10 @@ class ExecutionMonitor:
         """The latest that ended, oldest first, without output."""
         return self._agent.history()
 
+    def usage(self) -> dict[str, dict[str, float]]:
+        """What each execution uses at this moment, by its id: `processes`, `cpu_seconds`, `memory_bytes`."""
+        return {uid: look(pid) for uid, pid in self._agent.pids().items()}
+
     def snapshot(self) -> dict[str, int]:
         """How many run, and how the latest ended, by reason."""
         history = self.history()
@@ -157,6 +197,10 @@ class DeploymentManager:
 
 def _bytes(mebibytes: float | None) -> int | None:
     return None if mebibytes is None else int(mebibytes * 1024**2)
+
+
+def _mebibytes(size: int | None) -> float | None:
+    return None if size is None else size / 1024**2
 
 
 def _no_releases() -> NoReturn:

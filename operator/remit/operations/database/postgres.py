@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,21 +47,15 @@ class PostgresPerformer:
         assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
         url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
         name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
-        self.breaker.enter(name, time.monotonic())
-        try:
-            async with self._pools.lease(name, url) as pool, pool.connection(timeout=_CONNECT_SECONDS) as connection:
-                done = await _transact(connection, postgres, work.timeout_seconds)
-        except (PoolTimeout, psycopg.Error) as error:
-            failure = _failure(error)
-            if failure.category == "Infrastructure":
-                self.breaker.failed(name, time.monotonic())
-            else:
-                self.breaker.succeeded(name)
-            raise failure from None
-        except BaseException:
-            self.breaker.unknown(name)
-            raise
-        self.breaker.succeeded(name)
+        with self.breaker.calling(name):
+            try:
+                async with (
+                    self._pools.lease(name, url) as pool,
+                    pool.connection(timeout=_CONNECT_SECONDS) as connection,
+                ):
+                    done = await _transact(connection, postgres, work.timeout_seconds)
+            except (PoolTimeout, psycopg.Error) as error:
+                raise _failure(error) from None
         for result in done:
             output.write("stdout", orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS) + b"\n")
         return f"committed {len(done)} statements, {sum(result['rowCount'] for result in done)} rows"
@@ -81,11 +74,19 @@ async def _open(url: str) -> Pool:
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
         check=AsyncConnectionPool.check_connection,
+        reset=_forget,
         open=False,
         kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
     )
     await pool.open(wait=False)
     return pool
+
+
+async def _forget(connection: Connection) -> None:
+    """Settings, roles, locks and temporary tables end with their task: the next one on this connection is another's."""
+    await connection.set_autocommit(True)
+    await connection.execute("DISCARD ALL")
+    await connection.set_autocommit(False)
 
 
 async def _transact(connection: Connection, postgres: PostgresOperation, seconds: float) -> list[dict[str, Any]]:

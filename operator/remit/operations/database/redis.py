@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -46,21 +45,12 @@ class RedisPerformer:
         assert isinstance(operation, RedisOperation)  # noqa: S101  # by its operation
         url = checked(work.values, {"redis", "rediss"}, frozenset({"db", "protocol"}))
         name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
-        self.breaker.enter(name, time.monotonic())
-        try:
-            async with self._pools.lease(name, url) as pool:
-                replies = await _transact(pool, operation)
-        except RedisError as error:
-            failure = _failure(error)
-            if failure.category == "Infrastructure":
-                self.breaker.failed(name, time.monotonic())
-            else:
-                self.breaker.succeeded(name)
-            raise failure from None
-        except BaseException:
-            self.breaker.unknown(name)
-            raise
-        self.breaker.succeeded(name)
+        with self.breaker.calling(name):
+            try:
+                async with self._pools.lease(name, url) as pool:
+                    replies = await _transact(pool, operation)
+            except RedisError as error:
+                raise _failure(error) from None
         failed = _tell(operation, replies, output)
         if failed is not None:
             raise failed

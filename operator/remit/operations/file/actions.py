@@ -195,7 +195,10 @@ def move(job: Job) -> str:
     with job.access.place(job.file.path) as source, job.access.place(job.file.destination or "") as target:
         _not_the_root(job, source)
         _not_the_root(job, target)
-        job.access.inspect(source.path, source.lstat(), links=True)
+        info = source.lstat()
+        job.access.inspect(source.path, info, links=True)
+        if stat.S_ISDIR(info.st_mode):
+            _must_all_be_allowed(job, source, target)
         try:
             os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
         except OSError as error:
@@ -209,6 +212,15 @@ def move(job: Job) -> str:
         sync(target)
         sync(source)
     return f"moved {source.path} to {target.path}"
+
+
+def _must_all_be_allowed(job: Job, source: Place, target: Place) -> None:
+    """A rename takes everything below with it, so policy is asked about each path, where it is and where it goes."""
+
+    def visit(entry: Place, info: os.stat_result) -> None:
+        job.access.check(target.path + entry.path.removeprefix(source.path))
+
+    walk(job.access, source, visit)
 
 
 def delete(job: Job) -> str:

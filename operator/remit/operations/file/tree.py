@@ -55,7 +55,10 @@ def remove(entry: Place, info: os.stat_result) -> None:
 
 
 def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, depth: int = 0) -> int:
-    """Copy what is below `source` into the new directory `target`; links stay links. Gives how many files."""
+    """Copy what is below `source` into the new directory `target`; links stay links. Gives how many files.
+
+    Policy is asked about each path, where it is and where it goes.
+    """
     if depth > MAX_DEPTH:
         raise refused("TooDeep", f"{source.path} is nested deeper than {MAX_DEPTH} directories")
     os.mkdir(target.name, 0o700, dir_fd=target.parent)
@@ -66,6 +69,7 @@ def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, dep
             for entry in found:
                 access.check(entry.path)
                 info, copy = entry.lstat(), Place(inside, entry.name, below(target.path, entry.name))
+                access.check(copy.path)
                 access.inspect(entry.path, info, links=True)
                 if stat.S_ISDIR(info.st_mode):
                     count += copy_tree(access, entry, copy, limit, depth=depth + 1)

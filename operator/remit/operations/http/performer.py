@@ -78,20 +78,13 @@ class HttpPerformer:
             raise PolicyDenied(decision.message)
         target = target_of(exchange.url)
         network = JudgedNetwork(target.destination, egress_of(decision.binding, exchange.method, target), self._resolve)
-        circuit, started = str(target.destination), time.monotonic()
-        self.breaker.enter(circuit, started)
-        try:
-            response, body = await _exchange(JudgedTransport(network, context), exchange, _most_bytes(http))
-        except httpx.TransportError as error:
-            self.breaker.failed(circuit, time.monotonic())
-            raise _failure(exchange, error, connected=network.address is not None) from None
-        except BaseException:
-            self.breaker.unknown(circuit)
-            raise
-        if response.status_code >= _SERVER_ERROR:
-            self.breaker.failed(circuit, time.monotonic())
-        else:
-            self.breaker.succeeded(circuit)
+        started = time.monotonic()
+        with self.breaker.calling(str(target.destination)) as call:
+            try:
+                response, body = await _exchange(JudgedTransport(network, context), exchange, _most_bytes(http))
+            except httpx.TransportError as error:
+                raise _failure(exchange, error, connected=network.address is not None) from None
+            call.answered = response.status_code < _SERVER_ERROR
         output.write("stderr", _told(exchange, response, body, network.address, time.monotonic() - started))
         return response, body
 

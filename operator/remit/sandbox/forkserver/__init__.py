@@ -4,6 +4,15 @@
 standard library: everything they load is copied by each fork.
 """
 
-from remit.sandbox.forkserver.client import Execute, ForkedProcess, ForkServer, Job, Listen, TryScopes, fork_server
+from remit.sandbox.forkserver.client import (
+    Execute,
+    ForkedProcess,
+    ForkServer,
+    Job,
+    Listen,
+    Supervise,
+    TryScopes,
+    fork_server,
+)
 
-__all__ = ["Execute", "ForkServer", "ForkedProcess", "Job", "Listen", "TryScopes", "fork_server"]
+__all__ = ["Execute", "ForkServer", "ForkedProcess", "Job", "Listen", "Supervise", "TryScopes", "fork_server"]

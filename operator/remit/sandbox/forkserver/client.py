@@ -53,6 +53,42 @@ class Execute:
 
 
 @dataclass(frozen=True, slots=True)
+class Supervise:
+    """Run the program `executable` in `folder`, and end with everything that came of it.
+
+    It waits for a byte from the pipe `go`; `environment` is a file. The process takes `steps`, then `last_steps`, after
+    which few calls may be left. The result is a dictionary, see `remit.sandbox.forkserver.supervise`.
+    """
+
+    executable: str
+    argv: Sequence[str]
+    stdio: tuple[int, int, int]
+    environment: int
+    go: int
+    folder: str
+    scoped: int
+    steps: Sequence[Step] = ()
+    last_steps: Sequence[Step] = ()
+
+    kind: ClassVar[str] = "supervise"
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (*self.stdio, self.environment, self.go)
+
+    def data(self) -> dict[str, Any]:
+        return {
+            "executable": os.fsencode(self.executable),
+            "argv": [os.fsencode(word) for word in self.argv],
+            "places": [0, 1, 2],
+            "folder": self.folder,
+            "scoped": self.scoped,
+            "steps": list(self.steps),
+            "last_steps": list(self.last_steps),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """A listening TCP socket on 127.0.0.1:`port` (0: any) in the network namespace of the process `pid`."""
 
@@ -80,7 +116,7 @@ class TryScopes:
         return {"scoped": self.scoped}
 
 
-Job = Execute | Listen | TryScopes
+Job = Execute | Supervise | Listen | TryScopes
 
 
 @dataclass(slots=True)
@@ -162,9 +198,13 @@ class ForkedProcess:
 
     def kill(self) -> None:
         """KILL, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it to this process alone, unless it has ended."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
         self._channel.close()

@@ -1,9 +1,10 @@
 """What a forked child does. Runs in the fork server's children: the standard library only, plain data only.
 
 A request names one job. To add one, write a function that takes `(channel, descriptors, data)`, put it into JOBS, and
-give it a dataclass in `client`. It runs in a process of its own, single-threaded and with the operator's identity,
-whose only descriptors are those it was given; what it raises reaches the caller as an OSError, and it may send
-messages on `channel`. It may return (the process ends with 0), replace itself by a program, or stay as a supervisor.
+give it a dataclass in `client`. (`supervise`, which needs what is below, has a module to itself.) It runs in a process
+of its own, single-threaded and with the operator's identity, whose only descriptors are those it was given; what it
+raises reaches the caller as an OSError, and it may send messages on `channel`. It may return (the process ends with 0),
+replace itself by a program, or stay as a supervisor.
 
 `execute` confines itself by steps before the program takes over. To add one (such as a Landlock ruleset), write a
 function of plain arguments, put it into STEPS, and name it in `Execute.steps`.
@@ -20,9 +21,10 @@ import os
 import resource
 import signal
 import socket
+import struct
 
 from remit.sandbox.forkserver.wire import send
-from remit.sandbox.landlock import restrict
+from remit.sandbox.landlock import enclose, restrict
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
@@ -30,13 +32,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x1000_0000
 _CLONE_NEWNET = 0x4000_0000
+_CAPABILITY_VERSION_3 = 0x2008_0522
 _IP_FREEBIND = 15
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
-_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+_OWN = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+# What is ignored is inherited: a shell that started the operator in the background had it ignore SIGQUIT.
+_RESET = _OWN | {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,9 +61,9 @@ def become_subreaper() -> None:
     call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with(parent: int) -> None:
-    """Be killed when `parent` ends; now, if it has ended already and the kernel would say nothing more."""
-    call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Be signalled when `parent` ends; die now, if it has ended already and the kernel would say nothing more."""
+    call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(127)
 
@@ -119,20 +126,43 @@ def no_new_privileges() -> None:
     call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def shed_capabilities() -> None:
+    """Have none, and with no_new_privs get none by executing anything."""
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    nothing = ctypes.create_string_buffer(24)
+    call("capset", ctypes.addressof(header), ctypes.addressof(nothing))
+
+
+def filter_calls(program: bytes) -> None:
+    """Apply a filter, as struct sock_filter[], to every system call from here on. Needs no_new_privs."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    descriptor = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))  # struct sock_fprog
+    held = ctypes.create_string_buffer(descriptor, len(descriptor))
+    call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(held), 0, 0)
+
+
 STEPS: dict[str, Callable[..., None]] = {
     "join_cgroups": join_cgroups,
     "become": become,
     "no_new_privileges": no_new_privileges,
     "limit": limit,
     "restrict": restrict,
+    "enclose": enclose,
+    "shed_capabilities": shed_capabilities,
+    "filter_calls": filter_calls,
 }
+
+
+def take(steps: Sequence[Sequence[Any]]) -> None:
+    """Confine this process, one step after the other. Raises OSError: then it must not go on."""
+    for name, *arguments in steps:
+        STEPS[name](*arguments)
 
 
 def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
     """Confine this process by `steps` and make it the program `argv`, with no environment."""
     parent = os.getppid()
-    for name, *arguments in data["steps"]:
-        STEPS[name](*arguments)
+    take(data["steps"])
     die_with(parent)  # a change of user clears it, so it comes after
     os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell
 

@@ -22,6 +22,7 @@ import signal
 import socket
 
 from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
+from remit.sandbox.forkserver.supervise import STOP, supervise
 from remit.sandbox.forkserver.wire import receive, send
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_JOBS = {**JOBS, "supervise": supervise}
+_ALSO_CLONES = 0x4000_0000  # __WALL
 _IDLE_SECONDS = 0.003  # nobody is served, and what was just forked has got its processor
 
 
@@ -44,6 +47,7 @@ class _Child:
         self.channel: socket.socket | None = None
         self.failure: tuple[int, str] | None = None
         self.settled = False
+        self.supervises = False
 
 
 def main(control_fd: int) -> None:
@@ -123,6 +127,7 @@ class _Server:
             channel.close()
             return
         child.channel = channel
+        child.supervises = request["job"] == "supervise"
         _send(channel, ("started", child.pid), child.pidfd)
         os.close(child.pidfd)
         self._children[child.pid] = child
@@ -183,7 +188,7 @@ class _Server:
         """Nobody waits for it any more."""
         if child.channel:
             self._forget(child.channel.fileno())
-        os.kill(child.pid, signal.SIGKILL)
+        os.kill(child.pid, STOP if child.supervises else signal.SIGKILL)
 
     def _reap(self) -> None:
         """Collect whatever ended: our children, and orphans of theirs."""
@@ -200,15 +205,42 @@ class _Server:
                 return
             if pid == 0:
                 return
-            if (child := self._children.pop(pid, None)) and child.channel:
+            child = self._children.pop(pid, None)
+            if child and child.supervises and os.WIFSIGNALED(status):
+                self._clear_orphans()
+            if child and child.channel:
                 self._settle(child)
                 _send(child.channel, ("failed", *child.failure) if child.failure else ("exited", status))
                 self._forget(child.channel.fileno())
                 child.channel.close()
 
+    def _clear_orphans(self) -> None:
+        """A supervisor was killed, and what it watched has come to us: kill that, again until nothing new comes."""
+        ours = {*self._children, *((self._spare.pid,) if self._spare else ())}
+        while orphans := [pid for pid in _children_of(os.getpid()) if pid not in ours]:
+            for pid in [each for orphan in orphans for each in (orphan, *_descendants(orphan))]:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            for pid in orphans:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, _ALSO_CLONES)
+
     def _forget(self, descriptor: int) -> None:
         if self._by_descriptor.pop(descriptor, None):
             self._poller.unregister(descriptor)
+
+
+def _children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # pathlib would be copied by every fork
+            with open(f"/proc/{pid}/task/{task}/children") as listing:  # noqa: PTH123
+                found += map(int, listing.read().split())
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    return [each for child in _children_of(pid) for each in (child, *_descendants(child))]
 
 
 def _child(server: int, hand: socket.socket, trouble: int) -> None:
@@ -227,7 +259,7 @@ def _child(server: int, hand: socket.socket, trouble: int) -> None:
         places = data.get("places", ())
         besides = [channel_fd, trouble, *given[len(places) :]]
         channel_fd, trouble, *others = place(given[: len(places)], places, besides)
-        JOBS[request["job"]](socket.socket(fileno=channel_fd), others, data)
+        _JOBS[request["job"]](socket.socket(fileno=channel_fd), others, data)
         os._exit(0)
     except BaseException as error:  # there is nobody above to hear of it
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO

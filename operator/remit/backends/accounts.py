@@ -1,0 +1,29 @@
+"""What both engines of the process backend say of an attempt."""
+
+from __future__ import annotations
+
+from remit.backends.base import Handle, Usage
+from remit.backends.sampling import Sampler
+from remit.sandbox import AttemptCgroup, boot_id, start_time
+
+
+def handle_of(pid: int, cgroup: AttemptCgroup | None) -> Handle:
+    """How to find the attempt again whose outermost process is `pid`."""
+    paths = tuple(str(path) for path in cgroup.paths) if cgroup else ()
+    return Handle(pid, start_time(pid) or 0, boot_id(), paths)
+
+
+def usage_of(cgroup: AttemptCgroup | None, sampler: Sampler | None, *, beside: int) -> Usage:
+    """`beside` tasks in the cgroup are the sandbox's own."""
+    if cgroup is None:
+        return sampler.usage() if sampler else Usage()
+    used = cgroup.usage()
+    return Usage(
+        cpu_seconds=used.cpu_seconds or 0.0,
+        max_memory_bytes=used.max_memory_bytes or 0,
+        read_bytes=used.read_bytes or 0,
+        written_bytes=used.written_bytes or 0,
+        throttled_seconds=used.throttled_seconds or 0.0,
+        max_tasks=max(0, (used.max_tasks or 0) - beside),
+        source="cgroup",
+    )

@@ -1,0 +1,178 @@
+"""One attempt without namespaces, from start to the death of its whole tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from remit.backends.accounts import handle_of, usage_of
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.child import Child
+from remit.backends.ending import Conclusion, Ending, conclude
+from remit.backends.exceeded import Exceeded, exceeded
+from remit.backends.sampling import Sampler
+from remit.errors import BackendError
+from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, Plan, rlimits, tasks_of_this_user
+
+_SHELL_SIGNAL_BASE = 128
+_NOTHING_ELSE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What the supervisor said. No exit code: the command was not executed, and `refused` is why, if that is known."""
+
+    exit_code: int | None = None
+    refused: tuple[int, str] | None = None
+    cpu_seconds: float = 0.0
+    max_memory_bytes: int = 0
+
+
+class BareAttempt:
+    """Used once: `run` starts, confines, watches, stops and accounts for one command."""
+
+    def __init__(
+        self, request: AttemptRequest, chosen: Plan, bare: Bare, sink: OutputSink, read_only_paths: Sequence[str] = ()
+    ) -> None:
+        self._request = request
+        self._plan = chosen
+        self._bare = bare
+        self._sink = sink
+        self._read_only_paths = read_only_paths
+        self._sink_failed = asyncio.Event()
+
+    async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
+        """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a folder or a process."""
+        command = self._request.command
+        async with contextlib.AsyncExitStack() as stack:
+            launch = BareLaunch(
+                self._bare,
+                executable=command.executable,
+                argv=command.argv,
+                env=command.env,
+                files=self._request.files,
+                working_dir=self._request.confinement.working_dir,
+                read_only_paths=self._read_only_paths,
+                rlimits=self._rlimits(),
+                system_call_filter=self._plan.system_call_filter,
+                landlock_scopes=self._plan.landlock_scopes,
+            )
+            stack.push_async_callback(asyncio.to_thread, launch.close)
+            cgroup = None
+            if self._plan.cgroups:
+                limits = self._request.confinement.limits
+                cgroup = AttemptCgroup.create(self._plan.cgroups, self._request.id, limits, self._plan.disks)
+                stack.callback(cgroup.remove)
+            job = functools.partial(launch.job, cgroup=cgroup)
+            child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
+            stack.callback(child.close)
+            stopped, sampler = None, None
+            try:
+                launch.begun()
+                if on_started:
+                    on_started(handle_of(child.pid, cgroup))
+                started_at, started = datetime.now(UTC), time.monotonic()
+                launch.release()
+                sampler = None if cgroup else Sampler(child.pid)
+                stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
+                if stopped and self._request.grace_seconds > 0:
+                    child.send_signal(signal.SIGTERM)  # passed on to the command's group
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(child.exited.wait(), self._request.grace_seconds)
+            finally:
+                launch.call_off()
+                child.send_signal(STOP)
+                await child.exited.wait()
+                if cgroup:
+                    cgroup.kill()
+                if sampler:
+                    await sampler.stop()
+            finished_at, wall = datetime.now(UTC), time.monotonic() - started
+            await child.drain()
+            if child.failure:
+                raise child.failure
+            if child.sink_failure:
+                raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
+            report = _report(child.result)
+            met = exceeded(
+                exit_code=report.exit_code,
+                oom_kills=cgroup.oom_kills() if cgroup else 0,
+                refused_tasks=cgroup.refused_tasks() if cgroup else None,
+                stderr=child.last_stderr,
+                timed_out=stopped is ExitReason.TIMED_OUT,
+            )
+            end = self._conclude(report, stopped, child, met)
+            return Outcome(
+                reason=end.reason,
+                exit_code=end.exit_code,
+                signal=end.signal,
+                usage=replace(_with(usage_of(cgroup, sampler, beside=_NOTHING_ELSE), report), wall_seconds=wall),
+                started_at=started_at,
+                finished_at=finished_at,
+                layers=self._plan.layers,
+                missing=self._plan.missing,
+                message=end.message,
+                exceeded=met,
+                enforced_by=self._plan.enforced_by,
+            )
+
+    def _rlimits(self) -> dict[str, int]:
+        limits = self._request.confinement.limits
+        each = [size for size in (limits.file_bytes, limits.disk_bytes) if size is not None]
+        held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
+        values = rlimits(replace(limits, file_bytes=min(each, default=None)), controllers=held)
+        if "nproc" in values and self._bare.identities is None:
+            values["nproc"] += tasks_of_this_user()  # which are counted together
+        return values
+
+    def _conclude(
+        self, report: _Report, stopped: ExitReason | None, child: Child, met: tuple[Exceeded, ...]
+    ) -> Conclusion:
+        if report.refused and not stopped:
+            number, said = report.refused
+            if number == errno.E2BIG:
+                raise OSError(number, said)
+            inside = f"{self._request.command.executable} in {self._request.confinement.working_dir}"
+            return Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {inside}: {said}")
+        ending = Ending(
+            stopped=stopped,
+            exit_code=report.exit_code,
+            returncode=child.returncode,
+            exceeded=met,
+            stderr=child.first_stderr,
+        )
+        return conclude(ending, self._request)
+
+
+def _report(result: object) -> _Report:
+    match result:
+        case {"status": status, "refused": refused, "cpu_seconds": float(cpu), "max_memory_bytes": int(memory)}:
+            executed = isinstance(status, int) and not refused
+            return _Report(_exit_code(status) if executed else None, refused, cpu, memory)
+        case _:
+            return _Report()
+
+
+def _exit_code(status: int) -> int:
+    """As a shell reports it."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _SHELL_SIGNAL_BASE - code
+
+
+def _with(usage: Usage, report: _Report) -> Usage:
+    """What was sampled, or more, if the kernel counted more for the processes that were waited for."""
+    if usage.source == "cgroup":
+        return usage
+    return replace(
+        usage,
+        cpu_seconds=max(usage.cpu_seconds, report.cpu_seconds),
+        max_memory_bytes=max(usage.max_memory_bytes, report.max_memory_bytes),
+    )

@@ -1,0 +1,53 @@
+"""Writes what `remit audit export` selected: to standard output, or into a file that is whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from remit.cli.audittrail import COLUMNS, Selection, as_csv
+from remit.cli.terminal import harmless
+from remit.errors import InvalidInput
+from remit.telemetry.segments import belongs
+
+
+def write(selection: Selection, output: Path | None, *, csv: bool) -> None:
+    """Raises `InvalidInput` when `output` would be taken for a file of the trail itself, and `OSError`."""
+    if output is None:
+        on_terminal = sys.stdout.isatty()
+        for line in _lines(selection, csv):
+            sys.stdout.buffer.write(harmless(line.decode(errors="replace")).encode() if on_terminal else line)
+        sys.stdout.buffer.flush()
+        return
+    if belongs(selection.path, output):
+        raise InvalidInput(f"{output} is where the trail itself stands; give --output another name")
+    with _whole_or_not_at_all(output) as file:
+        file.writelines(_lines(selection, csv))
+
+
+def _lines(selection: Selection, csv: bool) -> Iterator[bytes]:
+    if csv:
+        yield as_csv(COLUMNS).encode()
+    for line, record in selection:
+        yield as_csv(record.get(column) for column in COLUMNS).encode() if csv else line
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[BinaryIO]:
+    """A new file, mode 0600, that takes the name `path` when the block ends well."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    coming = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        coming.replace(path)
+    except BaseException:
+        coming.unlink()
+        raise

@@ -1,0 +1,95 @@
+"""Reads an audit trail over all of its files, one line at a time, while it may be written to."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from remit.telemetry.chain import parse_line, timestamp
+from remit.telemetry.segments import segments
+
+
+class TrailFile(NamedTuple):
+    path: Path
+    file: BinaryIO
+    size: int
+
+    def lines(self) -> Iterator[bytes]:
+        """As far as the file went when it was opened: it may grow meanwhile."""
+        left = self.size
+        while left > 0 and (line := self.file.readline()):
+            left -= len(line)
+            yield line
+
+
+def opened(path: Path) -> Iterator[TrailFile]:
+    """The closed files of the trail, oldest first, and then `path`, its newest, unless that is missing. Each is open
+    until the next is asked for. Raises `OSError`; `FileNotFoundError` when there is not one.
+    """
+    with ExitStack() as stack:
+        # Held open first: should it be closed under a number now, it is still read, and only once.
+        newest = stack.enter_context(path.open("rb")) if path.exists() else None
+        held = os.fstat(newest.fileno()) if newest else None
+        closed = segments(path)
+        if newest is None and not closed:
+            raise FileNotFoundError(2, os.strerror(2), str(path))
+        for each in closed:
+            with each.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if held and os.path.samestat(status, held):
+                    break
+                yield TrailFile(each, file, status.st_size)
+        if newest and held:
+            yield TrailFile(path, newest, held.st_size)
+
+
+class Line(NamedTuple):
+    raw: bytes
+    """Its own bytes, newline included."""
+    record: dict[str, Any] | None
+    """None when it is no whole record: `verify` tells more."""
+
+
+def read(path: Path) -> Iterator[Line]:
+    """Every line of the trail whose newest file is `path`, in order. Raises `OSError`."""
+    for part in opened(path):
+        for raw in part.lines():
+            yield Line(raw, _parsed(raw))
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    try:
+        return parse_line(raw.removesuffix(b"\n"))[0] if raw.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which records are asked for: those that fit everything that is set."""
+
+    since: datetime.datetime | None = None
+    """At that moment or later. Needs a zone, as `until` does."""
+    until: datetime.datetime | None = None
+    """Before that moment."""
+    namespace: str | None = None
+    task: str | None = None
+    verdict: str | None = None
+    """In any case of letters."""
+    kind: str | None = None
+
+    def __call__(self, record: dict[str, Any]) -> bool:
+        time = str(record.get("time", ""))
+        return (
+            (self.since is None or time >= timestamp(self.since))
+            and (self.until is None or time < timestamp(self.until))
+            and self.namespace in (None, record.get("namespace"))
+            and self.task in (None, record.get("task"))
+            and self.kind in (None, record.get("kind"))
+            and (self.verdict is None or self.verdict.casefold() == str(record.get("verdict", "")).casefold())
+        )
