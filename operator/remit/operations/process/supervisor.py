@@ -85,7 +85,7 @@ class Supervisor:
         """Until it is stopped, or has ended and is not to be started again."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         with contextlib.suppress(FileNotFoundError):
-            Path(SOCKET).unlink()
+            os.unlink(SOCKET)  # noqa: PTH108  # as below
         # By its relative name: a socket's path may only have 107 bytes, and this is the folder we are in.
         server = await asyncio.start_unix_server(self._serve, SOCKET)
         watching = asyncio.ensure_future(self._watch())
@@ -154,7 +154,8 @@ class Supervisor:
         return outcome.exit_code == 0
 
     async def _look_for_main(self, outer: int) -> None:
-        while (pid := main_pid(outer, self._bubblewrap)) is None:
+        # Nothing tells of an exec; /proc has to be asked.
+        while (pid := main_pid(outer, self._bubblewrap)) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self._main = Identity.of(pid)
         if self._main:
