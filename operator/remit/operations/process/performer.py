@@ -49,7 +49,7 @@ class ProcessPerformer:
                 for each, state in found.items():
                     _put(output, {"name": each, **state})
                 return f"{len(found)} process{'' if len(found) == 1 else 'es'}"
-        state = self._supervision.state(namespace, name)
+        state = await self._supervision.state(namespace, name)
         _put(output, {**state, **self._supervision.tails(namespace, name)})
         return f"process {name} is {state.get('phase')}"
 

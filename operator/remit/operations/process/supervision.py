@@ -125,8 +125,13 @@ class Supervision:
             raise _not_running(name)
         return await _ask(folder, {"do": "usage"})
 
-    def state(self, namespace: str, name: str) -> State:
-        return _known(self._existing(namespace, name))
+    async def state(self, namespace: str, name: str) -> State:
+        """From its supervisor if it lives, which first waits until a start came to something."""
+        folder = self._existing(namespace, name)
+        if supervised(folder):
+            with contextlib.suppress(OperationFailed):  # it ended just now
+                return await _ask(folder, {"do": "status"})
+        return _known(folder)
 
     def tails(self, namespace: str, name: str, count: int = TAIL_BYTES) -> dict[str, str]:
         """The end of its output, the runs before the last restart included."""
