@@ -237,6 +237,8 @@ def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: R
         timeout_seconds=timeout,
         limits=admitted.limits,
         values=resolved.values,
+        run=_confined(task, admitted, number, resolved, timeout) if admitted.command else None,
+        secrets=frozenset(resolved.secrets),
     )
 
 
