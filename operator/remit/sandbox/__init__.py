@@ -4,6 +4,7 @@ from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remove_cgroups
 from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
 from remit.sandbox.forkserver.supervise import STOP
+from remit.sandbox.identity import service_user
 from remit.sandbox.launch import Launch
 from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import (
@@ -57,6 +58,7 @@ __all__ = [
     "remove_cgroups",
     "rlimits",
     "sealed_memory",
+    "service_user",
     "start_time",
     "tasks_of_this_user",
 ]

@@ -1,0 +1,1 @@
+"""Floor 4: how an artifact goes live, and back."""
