@@ -105,7 +105,15 @@ class AuditUnavailable(ExecutionError):
 
 
 class DeploymentError(RemitError):
-    """A release cannot be made, or failed."""
+    """A release cannot be made, or failed.
+
+    `reason` is a stable CamelCase word such as `ImageNotFound`; `retryable` says whether the same may succeed later.
+    """
+
+    def __init__(self, message: str, *, reason: str = "DeploymentFailed", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retryable = retryable
 
 
 class WaitTimeout(RemitError, builtins.TimeoutError):

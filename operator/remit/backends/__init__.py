@@ -1,6 +1,7 @@
 """Floor 3: where it runs."""
 
 from remit.backends.base import (
+    AdoptingBackend,
     AttemptRequest,
     Backend,
     Command,
@@ -16,6 +17,7 @@ from remit.backends.exceeded import Exceeded, remedy
 from remit.backends.process import ProcessBackend
 
 __all__ = [
+    "AdoptingBackend",
     "AttemptRequest",
     "Backend",
     "Command",

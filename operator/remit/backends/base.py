@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from remit.backends.egress.ledger import NetworkUse
 from remit.backends.exceeded import Exceeded
@@ -42,6 +42,8 @@ class AttemptRequest:
     grace_seconds: float = 5.0
     files: Mapping[str, bytes] = field(default_factory=dict)
     egress: tuple[Egress, ...] = ()
+    image: str = ""
+    """For backends that run images: which one."""
 
 
 class ExitReason(StrEnum):
@@ -110,6 +112,8 @@ class Handle:
     start_time: int
     boot_id: str
     cgroups: tuple[str, ...] = ()
+    container: str = ""
+    """Instead of a process: the name of a container."""
 
 
 class OutputSink(Protocol):
@@ -144,4 +148,29 @@ class Backend(Protocol):
 
     async def recover(self, handle: Handle) -> bool:
         """After the operator was killed: leave nothing of that attempt alive. True if something still was."""
+        ...
+
+
+@runtime_checkable
+class AdoptingBackend(Backend, Protocol):
+    """A place where what runs outlives the operator, and is found again by the attempt's id.
+
+    Its `run` and `adopt`, when they are cancelled themselves, leave what runs alone.
+    """
+
+    async def adopt(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+    ) -> Outcome | None:
+        """Take up an attempt that an earlier operator started: all of its output, and its end, as `run` would tell.
+
+        None where nothing of it is there, and then `on_found` was not called. The time that it has had counts.
+
+        Raises:
+            BackendError: the place failed, not the work.
+        """
         ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, ExecutionTaskSpec, Phase
+from remit.api import ExecutionTask, Phase
 from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
@@ -18,6 +18,7 @@ from remit.execution.runner import Attempt
 from remit.operations.base import Work
 from remit.operations.command import SEARCH_PATH, look_up
 from remit.policy import (
+    SCRIPT_PATH,
     Command,
     CompiledPolicy,
     Decision,
@@ -26,8 +27,8 @@ from remit.policy import (
     Limits,
     RateClaim,
     Reason,
-    argv_of,
     decide,
+    executed,
     request_for,
 )
 from remit.sandbox import Confinement, Host, Layer
@@ -37,9 +38,6 @@ CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
-SCRIPT_PATH = "/run/remit/script"
-"""Where a script stands inside."""
-OFFERED_BACKENDS = frozenset({"process"})
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -105,6 +103,8 @@ class Admission:
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
     """The operations that this operator performs itself, besides those that a backend runs."""
+    backends: frozenset[str] = frozenset({"process"})
+    """Where this operator runs commands and scripts."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
 
@@ -112,7 +112,7 @@ class Admission:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
         `envFrom` brings."""
         spec, namespace = task.spec, task.metadata.namespace
-        if (missing := _not_offered(task, self.performed)) is not None:
+        if (missing := _not_offered(task, self.performed, self.backends)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
         try:
             argv = executed(spec)
@@ -177,22 +177,6 @@ def default_limits(host: Host) -> Limits:
     )
 
 
-def executed(spec: ExecutionTaskSpec) -> list[str]:
-    """The exact argument list of what is executed; empty for an operation that executes nothing.
-
-    Raises `InvalidInput` when a command's `line` cannot be split.
-    """
-    if spec.command is not None:
-        return argv_of(spec.command)
-    if spec.script is not None:
-        return [spec.script.interpreter, SCRIPT_PATH, *spec.script.args]
-    if spec.process is not None:
-        return list(spec.process.argv or ())
-    if spec.container is not None:
-        return list(spec.container.argv or ())
-    return []
-
-
 def _confined(
     task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
 ) -> AttemptRequest:
@@ -210,7 +194,7 @@ def _confined(
         command=Process(
             argv=command.argv,
             executable=command.resolved or "",
-            env={**BASE_ENVIRONMENT, **resolved.env, **about},
+            env={**_base_environment(spec.backend), **resolved.env, **about},
             stdin=spec.stdin.encode(),
         ),
         confinement=Confinement(
@@ -232,7 +216,15 @@ def _confined(
         grace_seconds=float(spec.termination_grace_period_seconds),
         files={**resolved.files, **({SCRIPT_PATH: spec.script.source.encode()} if spec.script else {})},
         egress=admitted.egress,
+        image=spec.image or "",
     )
+
+
+def _base_environment(backend: str) -> Mapping[str, str]:
+    """An image knows best where its programs are."""
+    if backend == "process":
+        return BASE_ENVIRONMENT
+    return {name: value for name, value in BASE_ENVIRONMENT.items() if name != "PATH"}
 
 
 def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float) -> Work:
@@ -245,6 +237,8 @@ def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: R
         timeout_seconds=timeout,
         limits=admitted.limits,
         values=resolved.values,
+        run=_confined(task, admitted, number, resolved, timeout) if admitted.command else None,
+        secrets=frozenset(resolved.secrets),
     )
 
 
@@ -252,13 +246,15 @@ def _attempt_id(task: ExecutionTask, number: int) -> str:
     return f"{task.metadata.uid}-{number}"
 
 
-def _not_offered(task: ExecutionTask, performed: frozenset[str]) -> str | None:
+def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: frozenset[str]) -> str | None:
     spec = task.spec
     offered = CONFINED_OPERATIONS | performed
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
-    if spec.backend not in OFFERED_BACKENDS:
-        return f"this version of Remit has no backend {spec.backend}; use {', '.join(OFFERED_BACKENDS)}"
+    if spec.backend not in backends:
+        return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
+    if spec.backend == "docker" and spec.network == "restricted":
+        return "the backend docker cannot restrict the network to hosts; use none or host, or the backend process"
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]

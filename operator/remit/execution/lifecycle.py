@@ -43,6 +43,13 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Take up the open attempt: an earlier process left it, and its backend may have it running still."""
+
+    attempt: AttemptStatus
+
+
+@dataclass(frozen=True, slots=True)
 class Begin:
     """Ask policy and queue, and start attempt `number`."""
 
@@ -68,7 +75,7 @@ class RetryAt:
     message: str
 
 
-Step = Idle | Expire | Stop | Collect | Begin | Finish
+Step = Idle | Expire | Stop | Collect | Adopt | Begin | Finish
 
 
 def deadline(task: ExecutionTask) -> datetime.datetime | None:
@@ -87,8 +94,9 @@ def waits_since(task: ExecutionTask, now: datetime.datetime) -> datetime.datetim
     return task.status.next_retry_time or task.metadata.creation_timestamp or now
 
 
-def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime) -> Step:
-    """The next step for `task`; `running` tells whether this process has an attempt of it going."""
+def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime, adoptable: bool = False) -> Step:
+    """The next step for `task`; `running` tells whether this process has an attempt of it going, `adoptable` whether
+    its open attempt may be going all the same."""
     status, spec = task.status, task.spec
     if task.metadata.deletion_timestamp is not None:
         return Stop() if running else Idle()
@@ -97,7 +105,7 @@ def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime) -> 
     if running:
         return Stop() if spec.cancel else Idle()
     if status.attempts and status.attempts[-1].finished_at is None:
-        return Collect(status.attempts[-1])
+        return Adopt(status.attempts[-1]) if adoptable else Collect(status.attempts[-1])
     if spec.cancel:
         return cancelled()
     limit = deadline(task)

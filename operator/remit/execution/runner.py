@@ -19,8 +19,8 @@ from pydantic.alias_generators import to_camel
 
 from remit.api.base import MicroTime
 from remit.api.executiontask import AttemptStatus, NetworkStatus, OutputStatus, SandboxStatus, UsageStatus
-from remit.backends import AttemptRequest, Backend, Exceeded, ExitReason, Handle, NetworkUse, Outcome
-from remit.errors import RemitError, SandboxUnavailable
+from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, NetworkUse, Outcome
+from remit.errors import InvalidInput, RemitError, SandboxUnavailable
 from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import perform
@@ -29,6 +29,7 @@ from remit.operations.base import Performer, Work
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
+_LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class AttemptResult(BaseModel):
 class _Going:
     task: asyncio.Task[None]
     cancel: asyncio.Event
+    lasting: bool = False
+    """Whether it outlives this process, for the next one to adopt."""
     asked: str = CANCELLED
     abandoned: bool = False
 
@@ -95,6 +98,7 @@ class Runner:
     """Of the operations that Remit performs itself, by name."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, AttemptResult] = field(default_factory=dict)
+    _clearing: set[asyncio.Future[bool]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._going)
@@ -102,11 +106,22 @@ class Runner:
     def running(self, uid: str) -> bool:
         return uid in self._going
 
-    def start(self, attempt: Attempt) -> None:
-        """Start an attempt that status already tells of."""
+    def start(self, attempt: Attempt, *, adopt: bool = False) -> None:
+        """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
-        task = asyncio.create_task(self._run(attempt, cancel), name=f"attempt {attempt.request.id}")
-        self._going[attempt.uid] = _Going(task, cancel)
+        task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
+        self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
+
+    def adoptable(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
+        """Whether an open attempt that is not running here may be running all the same."""
+        if attempt.id in self._results or not isinstance(self.backends.get(attempt.backend), AdoptingBackend):
+            return False
+        run = self.store.find(namespace, uid, attempt.id)
+        return run is None or run.outcome is None
+
+    def _lasting(self, attempt: Attempt) -> bool:
+        confined = isinstance(attempt.request, AttemptRequest)
+        return confined and isinstance(self.backends.get(attempt.backend), AdoptingBackend)
 
     def stop(self, uid: str, reason: str = CANCELLED) -> None:
         """Ask a run to end: SIGTERM, and after its grace period the end of everything it started."""
@@ -119,10 +134,25 @@ class Runner:
         """The task is no more: end its run, and keep nothing of it."""
         going = self._going.get(uid)
         if going is None:
-            self.store.forget(namespace, uid)
+            self._clear(namespace, uid)
         else:
             going.abandoned = True
             self.stop(uid)
+
+    def _clear(self, namespace: str, uid: str) -> None:
+        """Keep nothing of a task of which nothing runs here; a container of it may be left of an earlier process."""
+        lost = [
+            Handle(**run.process | {"cgroups": ()})
+            for run in self.store.runs(namespace, uid)
+            if run.outcome is None and run.process is not None and run.process.get("container")
+        ]
+        self.store.forget(namespace, uid)
+        for handle in lost:
+            for backend in self.backends.values():
+                if isinstance(backend, AdoptingBackend):
+                    clearing = asyncio.ensure_future(backend.recover(handle))
+                    self._clearing.add(clearing)
+                    clearing.add_done_callback(self._clearing.discard)
 
     async def collect(self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int) -> AttemptResult:
         """How an attempt that is not running here ended. `Interrupted` when nobody saw it end."""
@@ -137,7 +167,7 @@ class Runner:
             await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
         return AttemptResult(
             reason=INTERRUPTED,
-            message="the operator was stopped while this attempt was running; nothing of it is alive",
+            message=_LOST,
             finished_at=_now(),
             output=recovered(run.path, tail_bytes) if run is not None else None,
         )
@@ -147,20 +177,27 @@ class Runner:
         self._results.pop(attempt_id, None)
 
     async def shutdown(self) -> None:
-        """End every run as `Interrupted` and wait until nothing of them is alive."""
-        for uid in list(self._going):
-            self.stop(uid, INTERRUPTED)
-        await asyncio.gather(*(going.task for going in self._going.values()), return_exceptions=True)
+        """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us."""
+        for uid, going in list(self._going.items()):
+            if going.lasting and not going.cancel.is_set():
+                going.task.cancel()
+            else:
+                self.stop(uid, INTERRUPTED)
+        tasks = (going.task for going in self._going.values())
+        await asyncio.gather(*tasks, *self._clearing, return_exceptions=True)
 
     async def close(self) -> None:
         """Let go of what the performers hold. After `shutdown`."""
         for performer in self.performers.values():
             await performer.close()
 
-    async def _run(self, attempt: Attempt, cancel: asyncio.Event) -> None:
+    async def _run(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> None:
         try:
             with self.redactor.holding(attempt.secrets):
-                result = await self._kept(attempt, cancel)
+                result = await self._kept(attempt, cancel, adopt)
+        except asyncio.CancelledError:
+            del self._going[attempt.uid]
+            raise
         except Exception:
             log.exception("an attempt broke down", attempt=attempt.request.id)
             result = _failed("InternalError", "the operator failed to run it; its log says why")
@@ -171,7 +208,7 @@ class Runner:
             self._results[attempt.request.id] = result
         self.on_ended(attempt.key)
 
-    async def _kept(self, attempt: Attempt, cancel: asyncio.Event) -> AttemptResult:
+    async def _kept(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> AttemptResult:
         """Run it, keep what it says, and store how it ended."""
         try:
             run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
@@ -184,11 +221,17 @@ class Runner:
             secrets=attempt.secrets,
             listener=attempt.listener,
         )
-        result = await self._result(attempt, run, writer, cancel)
+        try:
+            result = await self._result(attempt, run, writer, cancel, adopt)
+        except asyncio.CancelledError:
+            writer.close()
+            raise
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
             message = "the operator was shut down while this attempt was running; nothing of it is alive"
             result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
         output = writer.close()
+        if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
+            output = recovered(run.path, attempt.tail_bytes)
         met = [*result.exceeded, Exceeded.OUTPUT] if output.truncated else result.exceeded
         result = result.model_copy(update={"output": output, "output_digest": writer.digest, "exceeded": met})
         try:
@@ -198,14 +241,18 @@ class Runner:
             log.exception("how an attempt ended could not be stored", attempt=attempt.request.id)
         return result
 
-    async def _result(self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event) -> AttemptResult:
+    async def _result(
+        self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
+    ) -> AttemptResult:
         """Run it, and put what the backend says of it in the words of status."""
         try:
             if isinstance(attempt.request, Work):
                 return await self._performed(attempt.operation, attempt.request, writer, cancel)
-            return await self._outcome(attempt.backend, attempt.request, run, writer, cancel)
+            return await self._outcome(attempt.backend, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
             return _failed("SandboxUnavailable", str(error))
+        except InvalidInput as error:
+            return _failed("StartFailed", str(error))
         except RemitError as error:
             return _failed("BackendError", str(error))
 
@@ -216,11 +263,20 @@ class Runner:
         return AttemptResult(**dataclasses.asdict(ended), finished_at=_now())
 
     async def _outcome(
-        self, place: str, request: AttemptRequest, run: Run, writer: OutputWriter, cancel: asyncio.Event
+        self, place: str, request: AttemptRequest, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
     ) -> AttemptResult:
-        outcome = await self.backends[place].run(
-            request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
-        )
+        backend = self.backends[place]
+        if adopt and isinstance(backend, AdoptingBackend):
+            adopted = await backend.adopt(
+                request, writer, cancel=cancel, on_found=lambda handle: run.resumed(dataclasses.asdict(handle))
+            )
+            if adopted is None:
+                return _failed(INTERRUPTED, _LOST)
+            outcome = adopted
+        else:
+            outcome = await backend.run(
+                request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
+            )
         usage = outcome.usage
         return AttemptResult(
             **self.redactor.scrub(_with_refusals(_ended(outcome, request), outcome.network)),

@@ -37,6 +37,10 @@ class RunStore:
         path = self.root / namespace / uid / attempt_id
         return Run(path) if path.is_dir() else None
 
+    def runs(self, namespace: str, uid: str) -> list[Run]:
+        """Of one task, in no order."""
+        return [Run(path) for path in (self.root / namespace / uid).glob("*")]
+
     def forget(self, namespace: str, uid: str) -> None:
         """Remove everything that is kept of a task."""
         shutil.rmtree(self.root / namespace / uid, ignore_errors=True)
@@ -66,6 +70,13 @@ class Run:
     def started(self, process: dict[str, Any]) -> None:
         # Not synced: if the machine itself goes down, so does the process.
         _write(self.path / "run.json", process, sync=False)
+
+    def resumed(self, process: dict[str, Any]) -> None:
+        """It was found again, and tells all that it said from the beginning."""
+        for stream in ("stdout", "stderr"):
+            for path in self.path.glob(f"{stream}.*"):
+                path.unlink(missing_ok=True)
+        self.started(process)
 
     @property
     def audited(self) -> bool:

@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 
 from remit import __version__
-from remit.backends import ProcessBackend
-from remit.backends.docker import OFF
+from remit.backends import Backend, ProcessBackend
+from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
 from remit.errors import ApiError, RemitError
 from remit.execution.admission import Admission, default_limits
@@ -107,11 +107,12 @@ class Operator:
         )
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
-        performing = performers(protected=[settings.state_dir], engine=engine)
+        readable = [str(path) for path in settings.read_only_paths]
+        performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
+        process = ProcessBackend(host, read_only_paths=readable)
+        backends: dict[str, Backend] = {"process": process, **({"docker": DockerBackend(engine)} if engine else {})}
         runner = Runner(
-            backends={
-                "process": ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
-            },
+            backends=backends,
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
@@ -125,7 +126,7 @@ class Operator:
             runner=runner,
             turns=turns,
             policies=policies,
-            admission=Admission(settings.search_path, default_limits(host), frozenset(performing)),
+            admission=Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends)),
             audit=audit,
             metrics=metrics,
             events=events,
@@ -285,7 +286,7 @@ class Operator:
         alive = {obj["metadata"]["uid"] for obj in self.cache.all(TASKS.plural)}
         for namespace, uid in list(self.runner.store.tasks()):
             if self._serves(namespace) and uid not in alive and not self.runner.running(uid):
-                self.runner.store.forget(namespace, uid)
+                self.runner.abandon(namespace, uid)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontask import PolicyStatus
+from remit.api.executiontask import AttemptStatus, PolicyStatus
 from remit.errors import ApiError, AuditUnavailable, InvalidInput
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused
 from remit.execution.lifecycle import (
+    Adopt,
     Begin,
     Collect,
     Expire,
@@ -114,9 +115,10 @@ class TaskReconciler:
         now, phase = self.now(), task.status.phase
         if task.spec.schedule is not None and not (phase and phase.final) and not task.metadata.deletion_timestamp:
             return await self._by_the_clock(task, obj)
-        match next_step(task, running=self.runner.running(task.metadata.uid), now=now):
+        running = self.runner.running(task.metadata.uid)
+        match next_step(task, running=running, now=now, adoptable=not running and self._adoptable(task)):
             case Idle(until=until):
-                if not self.runner.running(task.metadata.uid):
+                if not running:
                     self._leave(task.key)
                 return (until - now).total_seconds() if until else None
             case Stop():
@@ -124,10 +126,9 @@ class TaskReconciler:
             case Expire():
                 await self._expire(task)
             case Collect(attempt=attempt):
-                result = await self.runner.collect(
-                    task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes
-                )
-                return await self._settle(task, obj, result)
+                return await self._collect(task, obj, attempt)
+            case Adopt(attempt=attempt) if not self.stopping:
+                return await self._adopt(task, obj, attempt)
             case Finish() as finish:
                 return await self._finish(task, obj, finish)
             case Begin(number=number) if not self.stopping:
@@ -136,6 +137,34 @@ class TaskReconciler:
                 except AuditUnavailable as error:
                     return self._in_time(task, await self._wait_for_audit(task, obj, escape(str(error))))
         return None
+
+    def _adoptable(self, task: ExecutionTask) -> bool:
+        attempts, metadata = task.status.attempts, task.metadata
+        return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
+
+    async def _adopt(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
+        """Take up what an operator before us started, under the terms of now. What would not be allowed any more, or
+        whose secrets are gone so that they could not be redacted, ends."""
+        try:
+            resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
+        except MissingReference:
+            return await self._collect(task, obj, attempt)
+        verdict = self.admission.decide(task, self.policies.current(), resolved.env)
+        if isinstance(verdict, Refused):
+            return await self._collect(task, obj, attempt)
+        if not self.stopping:
+            limit = deadline(task)
+            allowed = (limit - attempt.started_at).total_seconds() if limit else None
+            again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            self.runner.start(again, adopt=True)
+            log.info("took up an attempt of the operator before", attempt=attempt.id)
+        return None
+
+    async def _collect(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
+        result = await self.runner.collect(
+            task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes
+        )
+        return await self._settle(task, obj, result)
 
     async def _by_the_clock(self, task: ExecutionTask, obj: Object) -> float | None:
         if self.stopping:

@@ -2,6 +2,7 @@
 
 from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remove_cgroups
+from remit.sandbox.cgrouptree import beside
 from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
 from remit.sandbox.forkserver.supervise import STOP
 from remit.sandbox.identity import service_user
@@ -50,6 +51,7 @@ __all__ = [
     "Plan",
     "ProcessHandle",
     "Supervise",
+    "beside",
     "boot_id",
     "fork_server",
     "kill_cgroups",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from dockers import docker, make_image, needs_docker, remove_image
+from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from remit.backends.docker import Engine
 from remit.errors import PolicyDenied
 from remit.operations import OperationFailed
@@ -286,21 +284,6 @@ async def test_options_that_contradict_each_other(desk: Desk, image: str, name: 
         await run(desk, image, name, "sleep", "1", options={"ports": port})
     with pytest.raises(OperationFailed, match="leave out network and ports"):
         await run(desk, image, name, "sleep", "1", options={"hostNetwork": True, "network": "bridge"})
-
-
-@pytest.fixture
-def sdk_leaves_sockets() -> Iterator[None]:
-    """It does not close the socket of a connection that fails: it goes with the exception."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-def LEAKING(test: Any) -> Any:  # stands where a mark does
-    """The sockets may also be collected while the test still runs."""
-    ignored = "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
-    return pytest.mark.usefixtures("sdk_leaves_sockets")(pytest.mark.filterwarnings(*ignored)(test))
 
 
 @LEAKING

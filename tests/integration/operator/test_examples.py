@@ -2,57 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from remit.reconcilers.kube import CONFIG_MAPS, POLICIES, SECRETS, TASKS
+from dockers import docker
+from remit.execution.schedule import PARENT_LABEL
+from remit.policy.testing import parse_policies, parse_suite, run_cases
+from remit.reconcilers.kube import CONFIG_MAPS, POLICIES, SECRETS, TASKS, Object
 
+from . import stages
 from .conftest import World
+from .test_schedules import wound
 
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 KINDS = {"CommandPolicy": POLICIES, "ExecutionTask": TASKS, "ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
 
-Ending = Callable[[dict[str, Any]], bool]
-ENDINGS: dict[str, dict[str, Ending]] = {
-    "01-hello": {"hello": lambda s: s["phase"] == "Succeeded" and "$HOME and `id`" in s["output"]["stdoutTail"]},
-    "02-retry": {"flaky": lambda s: s["phase"] == "Succeeded" and s["attemptCount"] == 3},
-    "03-timeout": {"endless": lambda s: s["phase"] == "TimedOut" and s["error"]["category"] == "Timeout"},
-    "04-env-and-secrets": {
-        "greeter": lambda s: (
-            s["output"]["stdoutTail"].splitlines() == ["good morning", "everyone", "green", "[redacted]"]
-        )
-    },
-    "06-egress": {
-        "download": lambda s: (
-            s["phase"] == "Failed"
-            and "policy default/example-egress names example.org" in s["attempts"][0]["network"]["lastDenied"]
-        )
-    },
-    "07-locked-down-pod": {"walled": lambda s: s["output"]["stdoutTail"].split() == ["door", "wall"]},
-    "05-limits": {
-        "greedy": lambda s: (
-            s["error"]["category"] == "Resources" if "cgroup" in s["sandbox"]["layers"] else s["phase"] != "Succeeded"
-        )
-    },
+Status = dict[str, Any]
+Ending = Callable[[Status], bool]
+
+
+def printed(status: Status) -> str:
+    assert status["phase"] == "Succeeded", status
+    return str(status["output"]["stdoutTail"])
+
+
+def rows(status: Status) -> list[Any]:
+    """What each SQL statement gave."""
+    return [json.loads(line)["rows"] for line in printed(status).splitlines()]
+
+
+def results(status: Status) -> list[Any]:
+    """What each Redis command gave."""
+    return [json.loads(line)["reply"] for line in printed(status).splitlines()]
+
+
+def counts_in_a_container(status: Status) -> bool:
+    name = json.loads(printed(status))["name"]
+    inspected = docker("inspect", "--format={{.State.Running}} {{.Config.User}} {{.HostConfig.Memory}}", name)
+    return inspected.stdout.decode().split() == ["true", "65534", str(16 * 1024**2)]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """How each task of an example ends, and where the example is tried."""
+
+    endings: Mapping[str, Ending]
+    stage: stages.Stage = stages.as_it_stands
+    scheduled: Mapping[str, Ending] = field(default_factory=dict)
+    """How a run of each scheduled task ends."""
+
+    @property
+    def tasks(self) -> set[str]:
+        return {*self.endings, *self.scheduled}
+
+
+PROMISES: dict[str, Promise] = {
+    "01-hello": Promise({"hello": lambda s: "$HOME and `id`" in printed(s)}),
+    "02-retry": Promise({"flaky": lambda s: s["phase"] == "Succeeded" and s["attemptCount"] == 3}),
+    "03-timeout": Promise({"endless": lambda s: s["phase"] == "TimedOut" and s["error"]["category"] == "Timeout"}),
+    "04-env-and-secrets": Promise(
+        {"greeter": lambda s: printed(s).splitlines() == ["good morning", "everyone", "green", "[redacted]"]}
+    ),
+    "05-limits": Promise(
+        {
+            "greedy": lambda s: (
+                s["error"]["category"] == "Resources"
+                if "cgroup" in s["sandbox"]["layers"]
+                else s["phase"] != "Succeeded"
+            )
+        }
+    ),
+    "06-egress": Promise(
+        {
+            "download": lambda s: (
+                s["phase"] == "Failed"
+                and "policy default/example-egress names example.org" in s["attempts"][0]["network"]["lastDenied"]
+            )
+        }
+    ),
+    "07-locked-down-pod": Promise({"walled": lambda s: printed(s).split() == ["door", "wall"]}),
+    "08-script": Promise({"adding": lambda s: printed(s) == "total 42\n"}),
+    "09-file": Promise(
+        {
+            "write-motd": lambda s: s["phase"] == "Succeeded",
+            "read-release": lambda s: printed(s) == Path("/usr/lib/os-release").read_text(),
+        },
+        stages.folder_of_the_test,
+    ),
+    "10-http": Promise({"fetch": lambda s: printed(s) == "<h1>Example Domain</h1>"}, stages.website),
+    "11-postgres": Promise(
+        {"census": lambda s: rows(s)[0][0]["schemaname"] == "pg_catalog" and rows(s)[1] == [{"sum": 42}]},
+        stages.postgres,
+    ),
+    "12-process": Promise(
+        {
+            "start-web": lambda s: json.loads(printed(s))["phase"] == "Running",
+            "look-at-web": lambda s: json.loads(printed(s))["name"] == "web",
+        },
+        stages.no_process_left,
+    ),
+    "13-redis": Promise({"visit": lambda s: results(s) == [1, 1, "1"]}, stages.redis),
+    "14-container": Promise({"start-counter": counts_in_a_container}, stages.docker_engine),
+    "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),
 }
 
 
 def examples() -> list[str]:
-    return sorted(path.stem for path in EXAMPLES.glob("0[1-9]-*.yaml"))
+    """All but policies to start from, which have no task."""
+    return sorted(path.stem for path in EXAMPLES.glob("*.yaml") if not path.stem.startswith("00-"))
 
 
 @pytest.mark.parametrize("name", examples())
-async def test_an_example_ends_as_it_promises(world: World, name: str) -> None:
-    async with world.operator():
-        for document in yaml.safe_load_all((EXAMPLES / f"{name}.yaml").read_text()):
-            await world.kube.create(KINDS[document["kind"]], "default", document)
-        for task, as_promised in ENDINGS[name].items():
+async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name: str) -> None:
+    assert name in PROMISES, f"say in PROMISES how the tasks of {name}.yaml end"
+    promise, text = PROMISES[name], (EXAMPLES / f"{name}.yaml").read_text()
+    (tmp_path / "stage").mkdir()
+    async with promise.stage(tmp_path / "stage") as changes, world.operator() as operator:
+        for written, tried in changes.items():
+            assert written in text, f"{name}.yaml no longer has {written}"
+            text = text.replace(written, tried)
+        objects: list[Object] = list(yaml.safe_load_all(text))
+        for obj in objects:
+            await world.kube.create(KINDS[obj["kind"]], "default", obj)
+        tasks = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "ExecutionTask"}
+        assert tasks == promise.tasks, f"PROMISES speaks of other tasks than {name}.yaml has"
+        for task, as_promised in promise.endings.items():
             status = await world.finished(task)
             assert as_promised(status), status
+        for task, as_promised in promise.scheduled.items():
+            waiting = await world.until(task, lambda status: bool(status.get("nextScheduleTime")))
+            clock = wound(operator)
+            due = datetime.datetime.fromisoformat(waiting["nextScheduleTime"]) - clock()
+            clock.turn(f"default/{task}", seconds=due.total_seconds() + 60)
+            await world.until(task, lambda status: bool(status.get("lastScheduleTime")))
+            (run,) = await world.kube.list(TASKS, "default", label_selector=f"{PARENT_LABEL}={task}")
+            status = await world.finished(run["metadata"]["name"])
+            assert as_promised(status), status
+    assert stages.AUTHORIZATION not in json.dumps(await world.kube.list(TASKS, "default"))
+
+
+async def test_the_written_file_is_the_config_maps(world: World, tmp_path: Path) -> None:
+    text = (EXAMPLES / "09-file.yaml").read_text().replace("/var/tmp/", f"{tmp_path}/")
+    async with world.operator():
+        for obj in yaml.safe_load_all(text):
+            await world.kube.create(KINDS[obj["kind"]], "default", obj)
+        await world.finished("write-motd")
+    written = tmp_path / "remit-example-motd"
+    assert (written.read_text(), written.stat().st_mode & 0o777) == (
+        "Planned work tonight from 22:00 to 23:00 UTC.\n",
+        0o644,
+    )
+
+
+def test_the_promises_are_of_examples_that_are_there() -> None:
+    assert PROMISES.keys() <= set(examples())
+
+
+def test_the_folders_page_lists_every_file() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    missing = [path.name for path in EXAMPLES.glob("*.yaml") if f"({path.name})" not in page]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.test.yaml")), ids=lambda path: path.stem)
+def test_a_policy_test_among_the_examples_holds(path: Path) -> None:
+    suite = parse_suite(path.read_text())
+    policies = [policy for name in suite.policies for policy in parse_policies((path.parent / name).read_text())]
+    assert [(result.title, result.mismatches) for result in run_cases(suite, policies) if not result.passed] == []
 
 
 async def test_the_starter_policy_lets_a_task_run(world: World) -> None:

@@ -39,5 +39,5 @@ async def test_what_this_version_does_not_perform_is_said(world: World) -> None:
         status = await world.finished(await world.task(backend="kubernetes", image="x", command={"argv": ["true"]}))
     assert (status["phase"], status["message"].split(";")[0]) == (
         "Failed",
-        "this version of Remit has no backend kubernetes",
+        "this operator has no backend kubernetes",
     )

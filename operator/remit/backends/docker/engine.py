@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -71,11 +71,12 @@ class Engine:
             self.breaker.succeeded(self.host)
             return answer
 
-    async def stream(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[Answer, None]:
-        """What `ask` gives, piece by piece as they are wanted; close it to end it early (`contextlib.aclosing`)."""
-        source = await self.call(ask)
-        pump = _Pump(source, asyncio.get_running_loop())
-        try:
+    @contextlib.asynccontextmanager
+    async def opened(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[AsyncIterator[Answer], None]:
+        """What `ask` gives, piece by piece as they are wanted; open from the beginning, closed in the end."""
+        pump = _Pump(await self.call(ask), asyncio.get_running_loop())
+
+        async def pieces() -> AsyncIterator[Answer]:
             while True:
                 match await pump.pieces.get():
                     case _End(error):
@@ -85,8 +86,36 @@ class Engine:
                     case piece:
                         pump.room.release()
                         yield cast(Answer, piece)
+
+        try:
+            yield pieces()
         finally:
             await pump.stop()
+
+    async def stream(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[Answer, None]:
+        """`opened`, when the first piece is wanted."""
+        async with self.opened(ask) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def pull(self, image: str) -> str:
+        """Fetch an image. Gives the engine's last word on it."""
+        # A digest is a tag to the SDK; without either it would pull every tag there is.
+        name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
+        last, wrong = "", ""
+        progress = self.stream(
+            lambda client: client.pull(name, tag=tag if separator else "latest", stream=True, decode=True)
+        )
+        try:
+            async with contextlib.aclosing(progress):
+                async for step in progress:
+                    last, wrong = str(step.get("status", last)), str(step.get("error", wrong))
+        except OperationFailed as error:
+            message = f"{image} cannot be pulled: {error}"
+            raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
+        if wrong:
+            raise OperationFailed("PullFailed", f"{image} cannot be pulled: {wrong}", category="Infrastructure")
+        return last
 
     async def close(self) -> None:
         """Let go of its connections and threads."""
@@ -146,6 +175,18 @@ def look(host: str) -> str:
 def create(client: docker.APIClient, name: str, config: dict[str, Any]) -> str:
     """A container of that configuration, in the engine's own words. Gives its id."""
     return str(client.create_container_from_config(config, name)["Id"])  # type: ignore[no-untyped-call]
+
+
+def inspect_image(client: docker.APIClient, reference: str) -> dict[str, Any]:
+    """What the engine knows of an image."""
+    return dict(client.inspect_image(reference))  # type: ignore[no-untyped-call]
+
+
+def _split_tag(image: str) -> tuple[str, str, str]:
+    """Name and tag; a colon before the last slash is a registry's port."""
+    folder, slash, last = image.rpartition("/")
+    name, colon, tag = last.partition(":")
+    return folder + slash + name, colon, tag
 
 
 class _End:

@@ -165,17 +165,7 @@ class ContainerPerformer:
         return f"measured container {found.name}"
 
     async def _pull(self, image: str, output: OutputSink) -> str:
-        # A digest is a tag to the SDK; without either it would pull every tag there is.
-        name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
-        last = ""
-        progress = self._engine.stream(
-            lambda client: client.pull(name, tag=tag if separator else "latest", stream=True, decode=True)
-        )
-        async with contextlib.aclosing(progress):
-            async for step in progress:
-                if error := step.get("error"):
-                    raise OperationFailed("PullFailed", f"{image} cannot be pulled: {error}", category="Infrastructure")
-                last = step.get("status", last)
+        last = await self._engine.pull(image)
         output.write("stdout", _line({"image": image, "status": last}))
         return f"pulled {image}"
 
@@ -222,13 +212,6 @@ def _image(container: ContainerOperation) -> str:
     if container.image is None:
         raise _invalid(f"{container.action} needs spec.container.image")
     return container.image
-
-
-def _split_tag(image: str) -> tuple[str, str, str]:
-    """Name and tag; a colon before the last slash is a registry's port."""
-    folder, slash, last = image.rpartition("/")
-    name, colon, tag = last.partition(":")
-    return folder + slash + name, colon, tag
 
 
 def _line(told: dict[str, Any]) -> bytes:

@@ -1,0 +1,259 @@
+"""Run an attempt in a container of its own, and find it again after an operator was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.docker.container import Container, State, moment
+from remit.backends.docker.engine import Engine, create, inspect_image
+from remit.backends.docker.files import archives
+from remit.backends.docker.planning import Walls, container_name, creation, walls
+from remit.backends.ending import Conclusion, Ending, conclude
+from remit.backends.exceeded import exceeded
+from remit.errors import BackendError
+from remit.operations.failure import OperationFailed
+
+_KILL_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
+_ENGINE_ENDS = frozenset({137, 143, 255})
+"""Exit codes of a container that its engine ends, on its own end or when asked to."""
+
+
+class DockerBackend:
+    """Commands in containers on `engine`, each of the image that the task names."""
+
+    name = "docker"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._info: Mapping[str, Any] = {}
+
+    async def run(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_started: Callable[[Handle], None] | None = None,
+    ) -> Outcome:
+        """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
+        if cancel.is_set():
+            return _not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
+        info = await self._about_engine()
+        given = walls(request.confinement, info)
+        try:
+            image = await self._image(request.image)
+        except OperationFailed as error:
+            if error.retryable:
+                raise
+            return _not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
+        name, config = container_name(request.id), creation(request, image, info)
+        started = False
+        try:
+            id_ = await self._engine.call(lambda client: create(client, name, config))
+            for folder, archive in archives(request.files).items():
+                await self._engine.call(
+                    lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
+                )
+            container = Container(self._engine, id_, sink)
+            async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
+                if request.command.stdin:
+                    await self._engine.call(lambda client: _feed(client, id_, request.command.stdin))
+                if on_started:
+                    on_started(_handle(name))
+                try:
+                    await self._engine.call(lambda client: client.start(id_))
+                except OperationFailed as error:
+                    if error.retryable:
+                        raise
+                    return _not_started(given, ExitReason.START_FAILED, f"could not be started: {error}")
+                started = True
+                outcome = await self._until_over(container, request, output, cancel, request.timeout_seconds, given)
+        except asyncio.CancelledError:
+            if not started:
+                await self._remove(name)
+            raise
+        except BaseException:
+            await self._remove(name)
+            raise
+        await self._remove(name)
+        return outcome
+
+    async def adopt(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+    ) -> Outcome | None:
+        """See `AdoptingBackend.adopt`."""
+        name = container_name(request.id)
+        found = await self._find(name, cancel)
+        if found is None:
+            return None
+        if found["State"]["Status"] == "created":  # it never ran
+            await self._remove(name)
+            return None
+        on_found(_handle(name))
+        given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
+        left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+        container = Container(self._engine, found["Id"], sink)
+        try:
+            outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await self._remove(name)
+            raise
+        await self._remove(name)
+        return outcome
+
+    async def recover(self, handle: Handle) -> bool:
+        """See `Backend.recover`."""
+        return await self._remove(handle.container)
+
+    async def _until_over(
+        self,
+        container: Container,
+        request: AttemptRequest,
+        output: AsyncIterator[Any] | None,
+        cancel: asyncio.Event,
+        seconds: float,
+        given: Walls,
+    ) -> Outcome:
+        """Carry its output, end it when its time is over or it is to be cancelled, and say how it ended."""
+        carrying = asyncio.create_task(container.carry(output))
+        sampling = asyncio.create_task(container.sample())
+        asked = asyncio.create_task(cancel.wait())
+        stopped: ExitReason | None = None
+        try:
+            await asyncio.wait({carrying, asked}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not carrying.done():
+                stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
+                await container.look()
+                await self._end(container, carrying, request.grace_seconds)
+            try:
+                state = carrying.result()
+            except OSError as error:
+                raise BackendError(f"the output could not be stored: {error}") from error
+        finally:
+            for task in (carrying, sampling, asked):
+                task.cancel()
+            await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
+        by_itself = stopped or state.oom_killed or state.exit_code not in _ENGINE_ENDS
+        if not by_itself and await container.was_ended_from_outside(state):
+            raise BackendError(
+                "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
+            )
+        return _outcome(container, request, state, stopped, given)
+
+    async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
+        if grace > 0:
+            await container.signal("SIGTERM")
+            await asyncio.wait({carrying}, timeout=grace)
+        if not carrying.done():
+            await container.signal("SIGKILL")
+            await asyncio.wait({carrying}, timeout=_KILL_SECONDS)
+        if not carrying.done():
+            raise BackendError(f"the Docker engine does not end container {container.id[:12]}; it may still be running")
+
+    async def _image(self, reference: str) -> dict[str, Any]:
+        """The image, fetched if the engine does not have it."""
+        try:
+            return await self._engine.call(lambda client: inspect_image(client, reference))
+        except OperationFailed as error:
+            if error.reason != "NotFound":
+                raise
+        await self._engine.pull(reference)
+        return await self._engine.call(lambda client: inspect_image(client, reference))
+
+    async def _find(self, name: str, cancel: asyncio.Event) -> dict[str, Any] | None:
+        """The container, once the engine can say whether it is there."""
+        while True:
+            try:
+                return await self._engine.call(lambda client: client.inspect_container(name))
+            except OperationFailed as error:
+                if error.reason == "NotFound":
+                    return None
+                if not error.retryable or cancel.is_set():
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _remove(self, name: str) -> bool:
+        """Whether there was anything to remove. An engine that is away is not waited for."""
+        try:
+            await self._engine.call(lambda client: client.remove_container(name, v=True, force=True))
+        except OperationFailed:
+            return False
+        return True
+
+    async def _about_engine(self) -> Mapping[str, Any]:
+        if not self._info:
+            self._info = await self._engine.call(lambda client: client.info())
+        return self._info
+
+
+def _feed(client: Any, id_: str, content: bytes) -> None:
+    """Send `content` to the container's standard input, once it reads; then close it."""
+    attached = client.attach_socket(id_, params={"stdin": 1, "stream": 1})
+    connection: socket.socket = getattr(attached, "_sock", attached)
+
+    def send() -> None:
+        with contextlib.suppress(OSError):  # it ended without reading everything
+            connection.sendall(content)
+            connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            connection.settimeout(None)
+            connection.recv(1)  # until the engine is done with it
+        attached.close()
+        connection.close()
+
+    threading.Thread(target=send, name="docker stdin", daemon=True).start()
+
+
+def _outcome(
+    container: Container, request: AttemptRequest, state: State, stopped: ExitReason | None, given: Walls
+) -> Outcome:
+    met = exceeded(
+        exit_code=state.exit_code,
+        oom_kills=int(state.oom_killed),
+        refused_tasks=None,
+        stderr=container.first_stderr,
+        timed_out=stopped is ExitReason.TIMED_OUT,
+    )
+    end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr), request)
+    if stopped is None and container.first_stderr.startswith(b"[FATAL tini"):
+        said = container.first_stderr.partition(b"] ")[2].decode(errors="replace").strip()
+        end = Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {said}")
+    seconds = max(0.0, (state.finished_at - state.started_at).total_seconds())
+    return Outcome(
+        reason=end.reason,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        usage=replace(container.usage, wall_seconds=seconds),
+        started_at=state.started_at,
+        finished_at=state.finished_at,
+        layers=given.layers,
+        missing=given.missing,
+        message=end.message,
+        exceeded=met,
+        enforced_by=given.enforced_by,
+    )
+
+
+def _not_started(given: Walls, reason: ExitReason, message: str) -> Outcome:
+    now = datetime.now(UTC)
+    return Outcome(reason, None, None, Usage(), now, now, given.layers, given.missing, message)
+
+
+def _handle(name: str) -> Handle:
+    return Handle(pid=0, start_time=0, boot_id="", container=name)

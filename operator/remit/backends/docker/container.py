@@ -1,0 +1,178 @@
+"""A container of an attempt: its output carried to the end, its end told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from remit.backends.base import OutputSink, Stream, Usage
+from remit.backends.docker.engine import Engine
+from remit.operations.failure import OperationFailed
+
+STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+_STDERR_KEPT = 8192
+_SHORTEST, _LONGEST = 0.02, 1.0
+_SAMPLES = (0.1, 0.4)
+_SAMPLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the engine says of a container that is not running."""
+
+    exit_code: int
+    oom_killed: bool
+    started_at: datetime
+    finished_at: datetime
+
+
+class Container:
+    """The container `id`. What it says goes to `sink`; what the engine fails to say is asked again until it says it."""
+
+    def __init__(self, engine: Engine, id_: str, sink: OutputSink) -> None:
+        self.id = id_
+        self.first_stderr = b""
+        self.lost_engine = False
+        """Whether the engine went away meanwhile."""
+        self.usage = Usage()
+        self._engine = engine
+        self._sink = sink
+        self._seen = dict.fromkeys(STREAMS, 0)
+
+    async def carry(self, attached: AsyncIterator[Any] | None) -> State:
+        """Output until the container has ended, from `attached` or, where there is none, from its log."""
+        if attached is not None:
+            with contextlib.suppress(OperationFailed):
+                async for pair in attached:
+                    for name, chunk in zip(STREAMS, pair, strict=True):
+                        if chunk:
+                            self._write(name, chunk)
+        else:
+            await self._replay()
+        wait = _SHORTEST
+        while (state := await self.state()) is None:
+            # Its output is closed and it goes on, or the engine was restarted around it: its log has the rest.
+            await asyncio.sleep(wait)
+            wait = min(_LONGEST, wait * 2)
+            if wait >= _LONGEST / 4:
+                await self._replay()
+        if self.lost_engine:
+            await self._replay()
+        return state
+
+    async def state(self) -> State | None:
+        """None while it is running. Waits for an engine that is away."""
+        while True:
+            try:
+                found = await self._engine.call(lambda client: client.inspect_container(self.id))
+            except OperationFailed as error:
+                if not error.retryable:
+                    raise
+                self.lost_engine = True
+                await asyncio.sleep(_LONGEST)
+                continue
+            state = found["State"]
+            if state["Running"] or state["Restarting"]:
+                return None
+            return State(
+                int(state["ExitCode"]),
+                bool(state["OOMKilled"]),
+                moment(state["StartedAt"]),
+                moment(state["FinishedAt"]),
+            )
+
+    async def signal(self, name: str) -> None:
+        """Send a signal; that it has ended meanwhile is no error."""
+        with contextlib.suppress(OperationFailed):
+            await self._engine.call(lambda client: client.kill(self.id, signal=name))
+
+    async def was_ended_from_outside(self, state: State) -> bool:
+        """Whether a signal came by the engine, which none of ours did, or the engine went away with it."""
+        if self.lost_engine:
+            return True
+        since, until = int(state.started_at.timestamp()) - 1, int(state.finished_at.timestamp()) + 1
+        filters = {"container": [self.id], "event": ["kill", "die"]}
+        events = self._engine.stream(
+            lambda client: client.events(since=since, until=until, filters=filters, decode=True)
+        )
+        try:
+            async with contextlib.aclosing(events):
+                told = {event["status"] async for event in events}
+        except OperationFailed:
+            return True
+        # An engine that is about to go still answers, but tells of no events any more.
+        return "kill" in told or "die" not in told
+
+    async def sample(self) -> None:
+        """Look at what it uses, for ever."""
+        for seconds in _SAMPLES:
+            await asyncio.sleep(seconds)
+            await self.look()
+        while True:
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        with contextlib.suppress(OperationFailed):
+            stats = await self._engine.call(lambda client: client.stats(self.id, stream=False, one_shot=True))
+            self.usage = _more(self.usage, stats)
+
+    async def _replay(self) -> None:
+        """What its log has beyond what was seen, until it ends or the engine goes away."""
+        async with asyncio.TaskGroup() as group:
+            for name in STREAMS:
+                group.create_task(self._replay_stream(name))
+
+    async def _replay_stream(self, name: Stream) -> None:
+        skip = self._seen[name]
+        said = self._engine.stream(
+            lambda client: client.logs(
+                self.id, stdout=name == "stdout", stderr=name == "stderr", stream=True, follow=True
+            )
+        )
+        with contextlib.suppress(OperationFailed):
+            async with contextlib.aclosing(said):
+                async for chunk in said:
+                    known = min(skip, len(chunk))
+                    skip -= known
+                    if new := chunk[known:]:
+                        self._write(name, new)
+
+    def _write(self, name: Stream, chunk: bytes) -> None:
+        self._seen[name] += len(chunk)
+        if name == "stderr" and len(self.first_stderr) < _STDERR_KEPT:
+            self.first_stderr += chunk[: _STDERR_KEPT - len(self.first_stderr)]
+        self._sink.write(name, chunk)
+
+
+def moment(text: str) -> datetime:
+    """A moment as the engine writes it: RFC 3339 with nanoseconds."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    parsed = datetime.fromisoformat(whole).replace(tzinfo=UTC)
+    return parsed.replace(microsecond=int(fraction[:6].ljust(6, "0"))) if fraction.isdigit() else parsed
+
+
+def _more(before: Usage, stats: dict[str, Any]) -> Usage:
+    cpu, memory = stats.get("cpu_stats") or {}, stats.get("memory_stats") or {}
+    used = (cpu.get("cpu_usage") or {}).get("total_usage", 0)
+    if not used:  # it is not running
+        return before
+    moved = {"read": 0, "write": 0}
+    for entry in (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []:
+        kind = entry["op"].lower()
+        if kind in moved:
+            moved[kind] += int(entry["value"])
+    return replace(
+        before,
+        cpu_seconds=max(before.cpu_seconds, used / 1e9),
+        max_memory_bytes=max(before.max_memory_bytes, memory.get("max_usage", 0), memory.get("usage", 0)),
+        read_bytes=max(before.read_bytes, moved["read"]),
+        written_bytes=max(before.written_bytes, moved["write"]),
+        throttled_seconds=(cpu.get("throttling_data") or {}).get("throttled_time", 0) / 1e9,
+        max_tasks=max(before.max_tasks, (stats.get("pids_stats") or {}).get("current", 0)),
+        source="sampled",
+    )

@@ -1,0 +1,145 @@
+"""How an attempt is confined in a container: what the engine is told, and what that amounts to. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from remit.backends.base import AttemptRequest
+from remit.backends.docker import labels
+from remit.errors import InvalidInput, SandboxUnavailable
+from remit.sandbox import Confinement, Layer
+
+USER: Final = 65534
+"""Nobody: as whom an attempt runs, whatever the image says."""
+_WRITABLE: Final = ("/workspace", "/tmp")  # noqa: S108 (the container's own)
+_FLAGS: Final = "nosuid,nodev,mode=1777"
+_NANO: Final = 1_000_000_000
+_NOT_HERE: Final = ("disk_bytes_per_second", "network_bytes_per_second")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Walls:
+    """What is in force in a container, what is not, and what holds each limit."""
+
+    layers: tuple[Layer, ...]
+    missing: tuple[Layer, ...]
+    enforced_by: Mapping[str, str]
+
+
+def container_name(attempt_id: str) -> str:
+    """The same for an attempt wherever and whenever it is asked for."""
+    return f"remit-{attempt_id}"
+
+
+def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
+    """What the engine that says `info` of itself gives.
+
+    Raises:
+        SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
+    """
+    filtered = any(option.startswith("name=seccomp") for option in info.get("SecurityOptions") or [])
+    counted = bool(info.get("MemoryLimit") and info.get("PidsLimit") and info.get("CpuCfsQuota"))
+    given = {Layer.NAMESPACES: True, Layer.RLIMITS: True, Layer.SECCOMP: filtered, Layer.CGROUP: counted}
+    layers = tuple(layer for layer in Layer if given.get(layer))
+    missing = tuple(layer for layer in Layer if layer not in layers)
+    if lacking := sorted(confinement.require & set(missing)):
+        raise SandboxUnavailable(
+            f"the backend docker has no {', '.join(lacking)} here, and a policy requires it; use backend: process"
+        )
+    if confinement.network == "restricted":
+        raise SandboxUnavailable(
+            "the backend docker cannot restrict the network to hosts; use network: none or host, or backend: process"
+        )
+    limits, name = confinement.limits, f"cgroup v{info.get('CgroupVersion', '1')}"
+    if impossible := [field for field in _NOT_HERE if getattr(limits, field, None) is not None]:
+        raise SandboxUnavailable(f"the backend docker cannot hold {' and '.join(impossible)}; use backend: process")
+    held = {
+        "memory_bytes": f"{name} memory",
+        "cpu_cores": f"{name} cpu",
+        "pids": f"{name} pids",
+        "disk_bytes": "tmpfs size",
+        "file_bytes": "rlimit FSIZE",
+        "open_files": "rlimit NOFILE",
+    }
+    return Walls(layers, missing, {field: by for field, by in held.items() if getattr(limits, field) is not None})
+
+
+def private_folders(request: AttemptRequest) -> list[str]:
+    """Where volumes for private files are mounted. Raises `InvalidInput` for files that would hide the workspace."""
+    folders: dict[str, None] = {}
+    for path in request.files:
+        folder = path.rpartition("/")[0]
+        if not folder or any(f"{folder}/".startswith(f"{place}/") for place in _WRITABLE):
+            message = (
+                f"the backend docker cannot place a private file at {path}; put it below /run, or use backend: process"
+            )
+            raise InvalidInput(message)
+        folders[folder] = None
+    # A volume within another would have to be mounted after it; the engine sorts them by their depth.
+    return sorted(folders)
+
+
+def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's `POST /containers/create` for an attempt in `image`, as the engine inspected it."""
+    command, limits = request.command, request.confinement.limits
+    # Volumes that the image declares would be a disk without a limit.
+    declared = (image.get("Config") or {}).get("Volumes") or {}
+    folders = private_folders(request)
+    places = dict.fromkeys([*_WRITABLE, *(path for path in declared if path not in folders)])
+    ulimits = {"nofile": limits.open_files, "fsize": limits.file_bytes}
+    return {
+        "Image": image["Id"],
+        # The image's entry point has no say, nor have its user and its health check.
+        "Entrypoint": [command.executable or command.argv[0]],
+        "Cmd": list(command.argv[1:]),
+        "User": f"{USER}:{USER}",
+        "Healthcheck": {"Test": ["NONE"]},
+        "Env": [f"{name}={value}" for name, value in command.env.items()],
+        "WorkingDir": request.confinement.working_dir,
+        "OpenStdin": bool(command.stdin),
+        "StdinOnce": bool(command.stdin),
+        "Labels": {
+            labels.NAMESPACE: command.env.get("REMIT_TASK_NAMESPACE", ""),
+            labels.TASK: command.env.get("REMIT_TASK_NAME", ""),
+            labels.UID: request.id.rpartition("-")[0],
+            labels.ATTEMPT: request.id,
+        },
+        "HostConfig": {
+            "NetworkMode": request.confinement.network,
+            "ReadonlyRootfs": True,
+            "ShmSize": limits.disk_bytes or 0,
+            "Mounts": [
+                *(_in_memory(place, limits.disk_bytes) for place in places),
+                *({"Type": "volume", "Target": folder} for folder in folders),
+            ],
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "IpcMode": "private",
+            "Memory": limits.memory_bytes or 0,
+            "MemorySwap": limits.memory_bytes or 0,
+            "NanoCpus": int((limits.cpu_cores or 0) * _NANO),
+            "PidsLimit": None if limits.pids is None else limits.pids + _has_init(info),
+            "Ulimits": [
+                {"Name": name, "Soft": most, "Hard": most} for name, most in ulimits.items() if most is not None
+            ],
+            # An init passes signals on: the first process of a container ignores what it has no handler for.
+            "Init": _has_init(info),
+            # Holds raw bytes, and no more than 100 MiB; from it a new operator takes up the output so far.
+            "LogConfig": {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
+def _in_memory(place: str, size: int | None) -> dict[str, Any]:
+    """A tmpfs, as a volume: the engine's own tmpfs takes over the mode of a directory in the image, and makes the
+    working directory one that root alone may write."""
+    options = _FLAGS if size is None else f"{_FLAGS},size={size}"
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+    return {"Type": "volume", "Target": place, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}
+
+
+def _has_init(info: Mapping[str, Any]) -> bool:
+    return bool(info.get("InitBinary")) and (info.get("InitCommit") or {}).get("ID") != "N/A"

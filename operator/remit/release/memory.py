@@ -1,0 +1,170 @@
+"""What a release remembers between two looks at the world. It lives in the Deployment's status.
+
+Whatever can be seen in the world is not remembered here: memory may be one step behind, when the operator was killed.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from remit.api.deploymentstatus import Slot, StageName
+from remit.release.model import RequestKind
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+Outcome = Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+StageState = Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The side to be relied on: the last one whose release came to a good end. Every rollback returns to it."""
+
+    slot: Slot
+    revision: int
+    spec_hash: str
+    replicas: int
+    """How many instances it should have."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """How far one stage is."""
+
+    name: StageName
+    state: StageState = "Waiting"
+    started_at: datetime.datetime | None = None
+    finished_at: datetime.datetime | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a release does not go on; from then on it only goes back."""
+
+    outcome: Outcome
+    reason: str
+    """A stable CamelCase word."""
+    message: str
+    at: datetime.datetime
+    asked: bool = False
+    """Somebody, or a newer spec, wants it: it goes back even where `rollback.automatic` is false."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One revision on its way to be live, or what is known of it once it ended."""
+
+    revision: int
+    slot: Slot
+    key: str
+    """What the spec declared when it began."""
+    spec_hash: str
+    artifact: str
+    replicas: int
+    """How many instances the new side should have."""
+    started_at: datetime.datetime
+    clock: datetime.datetime
+    """The last progress: the deadline counts from here."""
+    rollback: bool = False
+    """It returns to an earlier revision: no hooks, no gate, no bake, everything switched at once."""
+    stages: tuple[StageRecord, ...] = tuple(StageRecord(name) for name in STAGES)
+    best: int = 0
+    """The most instances that were ever healthy at once: only more than that is progress, so flapping is none."""
+    held: bool = False
+    """It waits for somebody, or for a time to come: the deadline does not count."""
+    go_ahead: bool = False
+    """A promotion was asked for."""
+    full: bool = False
+    """All pauses are to be skipped."""
+    step: int = 0
+    """Canary: the step that it is at."""
+    step_at: datetime.datetime | None = None
+    """Since when it waits at a gate, or at a canary step."""
+    promoted_at: datetime.datetime | None = None
+    """When all requests were seen to go to it."""
+    restarts: int = 0
+    """Restarts of the new side when it was promoted; more of them fail the bake."""
+    failure: Failure | None = None
+    outcome: Outcome | None = None
+    """None while it goes on."""
+    finished_at: datetime.datetime | None = None
+
+    @property
+    def stage(self) -> StageName | None:
+        """The stage that it is in, or would enter next; None once all are behind it."""
+        return next((record.name for record in self.stages if record.state in {"Waiting", "Running"}), None)
+
+    def with_stage(self, name: StageName, **changes: object) -> Release:
+        """A copy in which one stage's record is changed."""
+        records = tuple(replace(r, **changes) if r.name == name else r for r in self.stages)  # type: ignore[arg-type]
+        return replace(self, stages=records)
+
+    def stage_record(self, name: StageName) -> StageRecord:
+        return next(record for record in self.stages if record.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One revision in the history."""
+
+    revision: int
+    artifact: str
+    spec_hash: str
+    replicas: int
+    """How many instances it last had: a rollback brings these back, too."""
+    deployed_at: datetime.datetime
+    outcome: Outcome | None = None
+    promoted_at: datetime.datetime | None = None
+    duration_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of the last request."""
+
+    id: str
+    kind: RequestKind
+    accepted: bool
+    message: str
+    at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that is remembered of a Deployment."""
+
+    live: Live | None = None
+    release: Release | None = None
+    """The release that goes on, or else the last one."""
+    history: tuple[Record, ...] = ()
+    """The newest first."""
+    latest: int = 0
+    """The highest number ever given to a revision."""
+    key: str = ""
+    """What the spec declared when it was last looked at."""
+    settled: bool = False
+    """What the spec declares has come to its end, good or bad: nothing begins until it changes."""
+    replicas: int | None = None
+    """`spec.replicas` when it was last looked at."""
+    pin: int | None = None
+    """The revision that a request returned to; it holds until the spec changes."""
+    rollback_to: int | None = None
+    """A rollback that was asked for and has not begun."""
+    paused: bool = False
+    """A request paused it."""
+    idle_since: datetime.datetime | None = None
+    """Since when the old side is kept for a fast way back."""
+    drain_since: datetime.datetime | None = None
+    answer: Answer | None = None
+    """What became of the last request."""
+
+    @property
+    def releasing(self) -> Release | None:
+        """The release that goes on."""
+        return self.release if self.release is not None and self.release.outcome is None else None
+
+    def record(self, revision: int) -> Record | None:
+        return next((record for record in self.history if record.revision == revision), None)

@@ -1,0 +1,195 @@
+"""What a release looks at: the wish, and the world as it was observed. Data only; nothing here does anything.
+
+A Deployment has two sides, the slots blue and green. One of them is live: requests go there. The other one is idle:
+empty, a preview of what comes next, or what was live before and is kept for a fast way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from remit.api.deployment import DeploymentSpec
+from remit.api.deploymentstatus import Slot, StageName
+
+SLOTS: tuple[Slot, Slot] = ("blue", "green")
+
+
+def other(slot: Slot) -> Slot:
+    """The side that `slot` is not."""
+    return "green" if slot == "blue" else "blue"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceVersion:
+    """Which version of a ConfigMap or Secret a revision was made with. Never its values."""
+
+    kind: Literal["ConfigMap", "Secret"]
+    name: str
+    version: str
+    """A digest of its data; empty where it was optional and not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a rollback restores, but for the values of secrets: those are kept under `spec_hash`."""
+
+    artifact: str
+    """What it is, for people, such as `shop:v2`."""
+    spec: DeploymentSpec
+    """The spec as it was."""
+    spec_hash: str
+    """Digest of what makes a revision: artifact, target, ports, configuration, resources and health check, and the
+    versions. Replicas, strategy, stages, `paused` and `rollbackTo` are not in it."""
+    versions: tuple[SourceVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A snapshot with its number, counted from 1 and never used twice in one Deployment."""
+
+    number: int
+    snapshot: Snapshot
+
+
+RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that was asked for by hand. It is consumed once, known by its id, and answered in status."""
+
+    id: str
+    kind: RequestKind
+    revision: int | None = None
+    """For rollback: where to; None is the last good revision before the live one."""
+    full: bool = False
+    """For promote: skip every pause that is left, not only this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the wish cannot be released as it is, such as a Secret that is missing."""
+
+    reason: str
+    """A stable CamelCase word."""
+    message: str
+    retryable: bool = True
+    """Whether it may pass without an edit of the spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The wish."""
+
+    snapshot: Snapshot
+    """What the spec asks for now."""
+    revisions: Mapping[int, Revision] = field(default_factory=dict)
+    """The revisions that are kept and can be returned to, by number."""
+    request: Request | None = None
+    problem: Problem | None = None
+    deleted: bool = False
+    """The Deployment is being deleted."""
+
+    @property
+    def spec(self) -> DeploymentSpec:
+        return self.snapshot.spec
+
+    @property
+    def replicas(self) -> int:
+        return self.snapshot.spec.replicas
+
+    @property
+    def key(self) -> str:
+        """What the spec declares to be live: another key is another release."""
+        back = self.spec.rollback_to
+        return self.snapshot.spec_hash if back is None else f"revision-{back.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """One side, as it was observed."""
+
+    revision: int | None = None
+    """What was provisioned on it; None: nothing is left of anything."""
+    wanted: int = 0
+    """How many instances it was last told to have."""
+    started: int = 0
+    """How many exist, in whatever state."""
+    healthy: int = 0
+    """How many pass their health check now, thresholds applied."""
+    failed: int = 0
+    """How many are down, or fail their health check beyond its threshold, now."""
+    restarts: int = 0
+    """How often instances were started again since it was provisioned."""
+    draining: bool = False
+    """It gets no new requests and finishes those it has."""
+    connections: int = 0
+    """Requests in flight, or connections open, where the target can tell."""
+    message: str = ""
+    """What is wrong with its instances, in one sentence, such as the last line of one that crashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepError:
+    """How the last step failed, where it did."""
+
+    reason: str
+    """A stable CamelCase word, such as `ImageNotFound` or `PortTaken`."""
+    message: str
+    retryable: bool
+    revision: int | None = None
+    """The revision that the step was about."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookKey:
+    """Which run of a hook: a hook runs once for a revision, in each stage that lists it."""
+
+    revision: int
+    stage: StageName
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookView:
+    """A hook's task, as it was observed. Only `Succeeded` lets a release go on; whatever else ended is `Failed`."""
+
+    state: Literal["Running", "Succeeded", "Failed"]
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What was observed. A target fills in all but `hooks` and `error`."""
+
+    blue: SlotView = SlotView()
+    green: SlotView = SlotView()
+    live: Slot | None = None
+    """Where requests go; None: nowhere yet."""
+    share: int = 0
+    """Percent of the requests that go to the other side all the same."""
+    converged: bool = True
+    """Whether the data plane was seen to do what `live` and `share` say."""
+    preview: Slot | None = None
+    """Where the preview endpoint leads."""
+    prepared: frozenset[int] = frozenset()
+    """Revisions whose artifact is at hand on the target."""
+    unreachable: str = ""
+    """Why the target could not be observed at all. Nothing else in here means anything then."""
+    hooks: Mapping[HookKey, HookView] = field(default_factory=dict)
+    error: StepError | None = None
+
+    def slot(self, slot: Slot) -> SlotView:
+        return self.blue if slot == "blue" else self.green
+
+    def holding(self, revision: int, slot: Slot) -> bool:
+        """Whether `slot` has this revision, and is not on its way out."""
+        view = self.slot(slot)
+        return view.revision == revision and not view.draining
+
+    def ready(self, revision: int, slot: Slot, replicas: int) -> bool:
+        """Whether `slot` could take all requests with this revision."""
+        view = self.slot(slot)
+        return self.holding(revision, slot) and view.wanted >= replicas and view.healthy >= replicas

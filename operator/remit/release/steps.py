@@ -1,0 +1,117 @@
+"""The steps that a release is made of. Each is idempotent: done twice, it is as done once.
+
+Whoever performs them writes `Decision.memory` first, if it changed, and then takes the step: killed at any instant, it
+finds a memory at most one step behind the world.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Literal
+
+from remit.api.deployment import Hook
+from remit.api.deploymentstatus import Slot, StageName
+from remit.release.memory import Memory, Outcome
+from remit.release.model import HookKey, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing, until the world or the wish changes, or until `until`."""
+
+    reason: str
+    """A stable CamelCase word: what it waits for."""
+    why: str
+    """In one sentence, for status."""
+    until: datetime.datetime | None = None
+    held: bool = False
+    """It waits on purpose, for a person or for the time: the progress deadline does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Keep the revision for later rollbacks, and bring its artifact to the target."""
+
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Make `slot` hold `revision`, with so many instances. The slot is empty, or holds it already; a drain ends."""
+
+    slot: Slot
+    revision: Revision
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Give `slot`, which holds a revision, another number of instances; 0 keeps the revision on it."""
+
+    slot: Slot
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Send requests to `live`, but for `share` percent, which go to the other side. Atomic."""
+
+    live: Slot
+    share: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Let the preview endpoint lead to `slot`, or nowhere."""
+
+    slot: Slot | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """Create the hook's task unless it is there."""
+
+    key: HookKey
+    hook: Hook
+
+    @property
+    def stage(self) -> StageName:
+        return self.key.stage
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Give `slot` no new requests, and let it finish those it has."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Stop whatever is on `slot`, and leave it empty."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The release ended (already so in memory): tell of it, write the report, cancel hooks that still run.
+
+    `Deleted` is the end of the Deployment itself: nothing of it is left on the target, and its finalizer can go.
+    """
+
+    outcome: Outcome | Literal["Deleted"]
+    reason: str
+    message: str
+
+
+Step = Wait | Prepare | Provision | Scale | Switch | Preview | RunHook | Drain | Retire | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The next step, and what to remember before it is taken."""
+
+    step: Step
+    memory: Memory

@@ -1,0 +1,1 @@
+"""How the new side takes over from the old one, a strategy a file."""

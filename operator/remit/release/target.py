@@ -1,0 +1,60 @@
+"""What a target (processes, Docker, Kubernetes) has to be able to do. All decisions are made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from remit.api.deploymentstatus import Slot
+from remit.release.model import Revision, World
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The resolved configuration of one revision. It holds secrets: it is shown to nobody, and has no repr."""
+
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The whole environment of an instance, but for what the target itself adds."""
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Read-only files, by absolute path."""
+
+
+class Target(Protocol):
+    """One Deployment's place on one target.
+
+    Every method is idempotent and returns as soon as the target has taken the order; whether it came about is seen by
+    `observe`. All of them raise `remit.errors.DeploymentError`, with a stable `reason` and with `retryable` telling
+    whether the same call may succeed later; a call that hangs is a failure, so each has a time limit of its own.
+    """
+
+    async def observe(self) -> World:
+        """What is there now: both sides, where requests go, the preview, and which artifacts are at hand.
+
+        Found again by name or label, so that a restarted operator sees what an earlier one did. A target that cannot be
+        reached is `World(unreachable=why)`, not an error.
+        """
+
+    async def prepare(self, revision: Revision) -> None:
+        """Bring the artifact to the target: pull the image, copy the directory, unpack the archive."""
+
+    async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
+        """Start instances of `revision` on `slot`, which is empty or holds this revision. Ends a drain."""
+
+    async def scale(self, slot: Slot, replicas: int) -> None:
+        """Have so many instances on `slot`, which keeps its revision, also with 0 of them."""
+
+    async def switch(self, live: Slot, share: int = 0) -> None:
+        """Send requests to `live`, but for `share` percent that go to the other side. Atomic: no request is lost."""
+
+    async def preview(self, slot: Slot | None) -> None:
+        """Let the preview endpoint lead to `slot`, or nowhere."""
+
+    async def drain(self, slot: Slot) -> None:
+        """Give `slot` no new requests; `observe` then counts down its connections."""
+
+    async def retire(self, slot: Slot) -> None:
+        """Stop the instances on `slot`, and forget what it held. The live pointer is not touched."""
+
+    async def close(self) -> None:
+        """Let go of connections. What runs goes on."""

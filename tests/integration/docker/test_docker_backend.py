@@ -1,0 +1,261 @@
+"""Attempts in containers of a real Docker engine."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+import pytest
+
+from dockers import docker, make_image, needs_docker, remove_image
+from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
+from remit.backends.docker import DockerBackend, Engine
+from remit.errors import InvalidInput, SandboxUnavailable
+from remit.operations import OperationFailed
+from remit.sandbox import Confinement, Layer, Limits
+
+PATIENCE = 60
+
+
+@dataclass
+class Heard:
+    """What an attempt said."""
+
+    streams: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    total: int = 0
+    keep: bool = True
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        self.total += len(chunk)
+        if self.keep:
+            self.streams[stream] += chunk
+        self.came.set()
+
+    @property
+    def out(self) -> bytes:
+        return bytes(self.streams["stdout"])
+
+    @property
+    def err(self) -> bytes:
+        return bytes(self.streams["stderr"])
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    needs_docker()
+    tag = make_image()
+    yield tag
+    remove_image(tag)
+
+
+@pytest.fixture
+async def backend(image: str) -> AsyncIterator[DockerBackend]:
+    engine = Engine()
+    yield DockerBackend(engine)
+    await engine.close()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+Asking = Callable[..., AttemptRequest]
+
+
+@pytest.fixture
+def asking(image: str) -> Iterator[Asking]:
+    """Requests for `sh -c SCRIPT`, of which nothing may be left in the end."""
+    ids: list[str] = []
+
+    def request(script: str, limits: Limits = Limits(), **rest: Any) -> AttemptRequest:  # noqa: B008
+        ids.append(f"{uuid.uuid4()}-1")
+        env = {"REMIT_TASK_NAME": "t", "REMIT_TASK_NAMESPACE": "ns", **rest.pop("env", {})}
+        command = Command(("sh", "-c", script), "", env, rest.pop("stdin", b""))
+        confinement = Confinement(limits, network=rest.pop("network", "none"), require=rest.pop("require", frozenset()))
+        return replace(AttemptRequest(ids[-1], command, confinement, timeout_seconds=60, image=image), **rest)
+
+    yield request
+    left = [id_ for id_ in ids if docker("inspect", f"remit-{id_}").returncode == 0]
+    docker("rm", "-fv", *(f"remit-{id_}" for id_ in left))
+    assert left == [], "containers were left"
+
+
+async def run(backend: DockerBackend, request: AttemptRequest, heard: Heard) -> Outcome:
+    return await asyncio.wait_for(backend.run(request, heard, cancel=asyncio.Event()), PATIENCE)
+
+
+async def test_output_code_and_walls(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    handles: list[Handle] = []
+    request = asking("echo out; echo err >&2; id -u; exit 3")
+    outcome = await backend.run(request, heard, cancel=asyncio.Event(), on_started=handles.append)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 3)
+    assert (heard.out, heard.err) == (b"out\n65534\n", b"err\n")
+    assert [handle.container for handle in handles] == [f"remit-{request.id}"]
+    assert set(outcome.layers) == {Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP, Layer.RLIMITS}
+    assert outcome.missing == (Layer.LANDLOCK,)
+    assert outcome.started_at < outcome.finished_at
+
+
+async def test_inside(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    limits = Limits(disk_bytes=4 << 20, open_files=64, file_bytes=1 << 20)
+    script = (
+        "grep() { while read a b; do case $a in Cap*|NoNew*|Seccomp:) echo $a $b;; esac; done; };"
+        " grep < /proc/self/status; ulimit -n; ls /sys/class/net; touch /x; touch /workspace/y && echo wrote;"
+        " pwd; echo $SECRET"
+    )
+    outcome = await run(backend, asking(script, limits, env={"SECRET": "from the API"}), heard)
+    said = heard.out.decode()
+    assert "CapEff: 0000000000000000\n" in said
+    assert "CapBnd: 0000000000000000\n" in said
+    assert "NoNewPrivs: 1\n" in said
+    assert "Seccomp: 2\n" in said
+    assert "\n64\nlo\nwrote\n" in said
+    assert said.endswith("/workspace\nfrom the API\n")
+    assert b"Read-only file system" in heard.err
+    assert outcome.enforced_by["disk_bytes"] == "tmpfs size"
+
+
+async def test_the_disk_is_bounded(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    outcome = await run(
+        backend, asking("dd if=/dev/zero of=/tmp/big bs=1000000 count=8", Limits(disk_bytes=1 << 20)), heard
+    )
+    assert outcome.reason is ExitReason.DISK_EXCEEDED
+
+
+async def test_stdin(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    text = b"line\n" * 40_000
+    await run(backend, asking("wc -c; echo done", stdin=text), heard)
+    assert heard.out == b"200000\ndone\n"
+
+
+async def test_stdin_that_nobody_reads(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    outcome = await run(backend, asking("exit 4", stdin=b"x" * 200_000), heard)
+    assert outcome.exit_code == 4
+
+
+async def test_private_files(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    files = {"/run/remit/script": b"echo from the script", "/run/secrets/a/key": b"hunter22"}
+    await run(backend, asking("sh /run/remit/script; cat /run/secrets/a/key; ls -l /run/secrets/a", files=files), heard)
+    assert heard.out.startswith(b"from the script\nhunter22")
+    assert b"-r-------- " in heard.out
+    volumes = docker("volume", "ls", "-q", "--filter", "dangling=true").stdout
+    for path in ("/workspace/.netrc", "/tmp/x"):
+        with pytest.raises(InvalidInput, match="below /run"):
+            await run(backend, asking("true", files={path: b""}), heard)
+    assert docker("volume", "ls", "-q", "--filter", "dangling=true").stdout == volumes
+
+
+async def test_more_memory_than_it_may(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    outcome = await run(backend, asking("yes | tail -c 100000000 > /dev/null", Limits(memory_bytes=16 << 20)), heard)
+    if outcome.exit_code == 0:  # the shell does not pass on what became of a pipe's first part
+        pytest.fail(f"nothing was killed: {outcome}")
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.OOM_KILLED, 137)
+
+
+async def test_a_timeout_hears_term_first(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    script = "trap 'echo asked; exit 0' TERM; while true; do sleep 0.1; done"
+    outcome = await run(backend, asking(script, timeout_seconds=1, grace_seconds=30), heard)
+    assert outcome.reason is ExitReason.TIMED_OUT
+    assert heard.out == b"asked\n"
+
+
+async def test_what_ignores_term_is_killed(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    cancel = asyncio.Event()
+    request = asking("trap '' TERM; echo ready; while true; do sleep 0.1; done", grace_seconds=1)
+    running = asyncio.create_task(backend.run(request, heard, cancel=cancel))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    cancel.set()
+    outcome = await asyncio.wait_for(running, PATIENCE)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.CANCELLED, 137)
+
+
+async def test_a_closed_output_is_not_the_end(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    outcome = await run(backend, asking("echo last; exec >&- 2>&-; sleep 1; exit 7"), heard)
+    assert (outcome.exit_code, heard.out) == (7, b"last\n")
+
+
+async def test_usage(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    outcome = await run(backend, asking("i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done"), heard)
+    assert outcome.usage.source == "sampled"
+    assert outcome.usage.cpu_seconds > 0
+    assert outcome.usage.max_memory_bytes > 0
+
+
+async def test_much_output(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    heard.keep = False
+    await run(backend, asking("head -c 50000000 /dev/zero"), heard)
+    assert heard.total == 50_000_000
+
+
+@pytest.mark.parametrize("argv", [("nosuch",), ("/etc/passwd",)])
+async def test_what_cannot_be_started(
+    backend: DockerBackend, asking: Asking, heard: Heard, argv: tuple[str, ...]
+) -> None:
+    request = asking("")
+    outcome = await run(backend, replace(request, command=replace(request.command, argv=argv)), heard)
+    assert outcome.reason is ExitReason.START_FAILED
+    assert argv[0] in outcome.message
+
+
+async def test_an_image_that_is_nowhere(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    with pytest.raises(OperationFailed, match=r"127.0.0.1:1/nowhere:x cannot be pulled: .*refused") as caught:
+        await run(backend, asking("true", image="127.0.0.1:1/nowhere:x"), heard)
+    assert caught.value.retryable  # its registry may be back in a minute
+
+
+async def test_what_cannot_be_given_is_refused(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    with pytest.raises(SandboxUnavailable, match="landlock"):
+        await run(backend, asking("true", require=frozenset({Layer.LANDLOCK})), heard)
+    with pytest.raises(SandboxUnavailable, match="restrict"):
+        await run(backend, asking("true", network="restricted"), heard)
+
+
+@pytest.mark.timeout(180)
+async def test_thirty_two_at_once(backend: DockerBackend, asking: Asking) -> None:
+    many = [Heard() for _ in range(32)]
+    going = [backend.run(asking(f"echo {n}"), one, cancel=asyncio.Event()) for n, one in enumerate(many)]
+    outcomes = await asyncio.gather(*going)
+    assert [outcome.exit_code for outcome in outcomes] == [0] * 32
+    assert [one.out for one in many] == [f"{n}\n".encode() for n in range(32)]
+
+
+async def test_let_go_and_adopted(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    request = asking("echo one; sleep 2; echo two; echo wrong >&2; exit 5")
+    first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert orjson.loads(docker("inspect", f"remit-{request.id}").stdout)[0]["State"]["Running"]
+    again, handles = Heard(), []
+    outcome = await backend.adopt(request, again, cancel=asyncio.Event(), on_found=handles.append)
+    assert outcome is not None
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 5)
+    assert (again.out, again.err) == (b"one\ntwo\n", b"wrong\n")
+    assert len(handles) == 1
+    assert await backend.adopt(request, again, cancel=asyncio.Event(), on_found=handles.append) is None
+
+
+async def test_the_time_before_it_was_adopted_counts(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    request = asking("echo one; while true; do sleep 0.1; done", timeout_seconds=2, grace_seconds=0)
+    first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    outcome = await backend.adopt(request, Heard(), cancel=asyncio.Event(), on_found=lambda handle: None)
+    assert outcome is not None
+    assert outcome.reason is ExitReason.TIMED_OUT
+
+
+async def test_recover_leaves_nothing(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    request = asking("echo one; sleep 600")
+    first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert await backend.recover(Handle(0, 0, "", container=f"remit-{request.id}"))

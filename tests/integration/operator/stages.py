@@ -1,0 +1,98 @@
+"""What the examples need that a test machine has elsewhere: their servers, folders and images.
+
+A stage yields what has to stand in an example instead of what is written there for users. Each text must occur in the
+example, so that the two cannot drift apart; nothing else of an example is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+import servers
+import supervised
+from dockers import docker, make_image, needs_docker, remove_image
+
+Changes = dict[str, str]
+Stage = Callable[[Path], contextlib.AbstractAsyncContextManager[Changes]]
+AUTHORIZATION = "Bearer not-really-a-token-4711"
+CONTAINER = "remit-example-counter"
+
+
+@contextlib.asynccontextmanager
+async def as_it_stands(folder: Path) -> AsyncIterator[Changes]:
+    yield {}
+
+
+@contextlib.asynccontextmanager
+async def folder_of_the_test(folder: Path) -> AsyncIterator[Changes]:
+    """Files are written to a folder of the test's own."""
+    yield {"/var/tmp/": f"{folder}/"}
+
+
+@contextlib.asynccontextmanager
+async def no_process_left(folder: Path) -> AsyncIterator[Changes]:
+    """What outlives its operator ends with the test."""
+    try:
+        yield {}
+    finally:
+        await supervised.end(folder.parent / "state" / "processes")
+
+
+@contextlib.asynccontextmanager
+async def website(folder: Path) -> AsyncIterator[Changes]:
+    """A server on loopback, which a policy has to name as such, without TLS."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        known = request.headers.get("Authorization") == AUTHORIZATION
+        return web.Response(status=200 if known else 401, text="<h1>Example Domain</h1>")
+
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    try:
+        yield {
+            "https://example.com/": f"http://127.0.0.1:{port}/",
+            "[example.com, '*.example.com']": "[127.0.0.1]",
+            "ports: [443]": f"ports: [{port}]",
+        }
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def postgres(folder: Path) -> AsyncIterator[Changes]:
+    with _running(*servers.postgres(folder)) as url:
+        yield {"postgresql://reader:change-me@postgres.example:5432/shop?sslmode=require": url}
+
+
+@contextlib.asynccontextmanager
+async def redis(folder: Path) -> AsyncIterator[Changes]:
+    with _running(*servers.valkey(folder)) as url:
+        yield {"rediss://default:change-me@redis.example:6379/0": url}
+
+
+@contextlib.asynccontextmanager
+async def docker_engine(folder: Path) -> AsyncIterator[Changes]:
+    """The machine's engine, with an image made on the spot, and a container name that nobody else uses."""
+    needs_docker()
+    image = make_image()
+    name = f"{CONTAINER}-{image.partition(':')[2][:12]}"
+    try:
+        yield {"busybox:1.36": image, "'busybox:1.*'": "'remit-test:*'", CONTAINER: name}
+    finally:
+        docker("rm", "-fv", name)
+        remove_image(image)
+
+
+@contextlib.contextmanager
+def _running(server: servers.Server, url: str) -> Iterator[str]:
+    server.start()
+    try:
+        yield url
+    finally:
+        server.stop()

@@ -1,0 +1,203 @@
+"""Tasks with `backend: docker`, through a whole operator and a real Docker engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
+from remit.reconcilers.kube import SECRETS, TASKS
+
+from .conftest import World
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    needs_docker()
+    tag = make_image()
+    yield tag
+    remove_image(tag)
+
+
+@pytest.fixture
+async def docked(world: World, image: str) -> World:
+    await world.policy("sh", backends=["docker", "process"], images={"allow": ["remit-test:*"]})
+    return world
+
+
+async def in_container(world: World, image: str, script: str, **spec: Any) -> str:
+    return await world.sh(script, backend="docker", image=image, **spec)
+
+
+def containers(host: str = "unix:///var/run/docker.sock") -> list[str]:
+    """Names of those in which attempts run."""
+    found = docker("ps", "-a", "--filter", "label=remit.dev/attempt", "--format", "{{.Names}}", host=host)
+    return found.stdout.decode().split()
+
+
+def trail(world: World) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (world.settings.state_dir / "audit/audit.jsonl").read_text().splitlines()]
+
+
+async def test_a_task_in_a_container(docked: World, image: str) -> None:
+    async with docked.operator():
+        name = await in_container(docked, image, "echo out; echo err >&2; cat; exit 3", stdin="given")
+        status = await docked.finished(name)
+    (attempt,) = status["attempts"]
+    assert (attempt["backend"], attempt["exitCode"], attempt["reason"]) == ("docker", 3, "ExitCode")
+    assert (status["output"]["stdoutTail"], status["output"]["stderrTail"]) == ("out\ngiven", "err\n")
+    assert {"namespaces", "seccomp", "cgroup", "rlimits"} == set(status["sandbox"]["layers"])
+    (execution,) = (record for record in trail(docked) if record["kind"] == "execution")
+    assert (execution["backend"], execution["exit_code"]) == ("docker", 3)
+    assert containers() == []
+
+
+async def test_a_script_and_a_secret(docked: World, image: str) -> None:
+    await docked.policy(
+        scripts={"interpreters": ["sh"], "patterns": ["(?s).*"]},
+        backends=["docker"],
+        images={"allow": ["remit-test:*"]},
+    )
+    await docked.kube.create(
+        SECRETS,
+        "default",
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "canary-secret"}},
+    )
+    env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    async with docked.operator():
+        script = {"interpreter": "sh", "source": "echo the $TOKEN\necho second line\n"}
+        status = await docked.finished(await docked.task(script=script, env=env, backend="docker", image=image))
+    assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "the [redacted]\nsecond line\n")
+    assert "canary" not in json.dumps([status, trail(docked)])
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "says"),
+    [
+        ({"image": "elsewhere/x:1"}, "ImageNotAllowed", "images.allow"),
+        ({"network": "restricted"}, "NotSupported", "the backend docker cannot restrict the network"),
+        ({"resources": {"diskBytesPerSecond": "1Mi"}}, "SandboxUnavailable", "cannot hold"),
+    ],
+)
+async def test_what_is_refused(docked: World, image: str, spec: dict[str, Any], reason: str, says: str) -> None:
+    async with docked.operator():
+        status = await docked.finished(await docked.sh("echo x", **{"backend": "docker", "image": image, **spec}))
+    (finished,) = (found for found in status["conditions"] if found["type"] == "Finished")
+    assert (finished["reason"], says in finished["message"]) == (reason, True), finished
+    assert containers() == []
+
+
+async def test_memory_and_time_are_told_apart(docked: World, image: str) -> None:
+    async with docked.operator():
+        hungry = await in_container(docked, image, "tail /dev/zero", resources={"memory": "16Mi"})
+        slow = await in_container(docked, image, "echo begun; sleep 600", timeoutSeconds=1)
+        killed = (await docked.finished(hungry))["attempts"][0]["reason"]
+        late = await docked.finished(slow)
+    assert killed == "OOMKilled"
+    assert (late["phase"], late["output"]["stdoutTail"]) == ("TimedOut", "begun\n")
+    assert containers() == []
+
+
+async def test_cancelled(docked: World, image: str) -> None:
+    async with docked.operator():
+        name = await in_container(docked, image, "echo begun; sleep 600")
+        await docked.phase(name, "Running")
+        await docked.edit(name, {"cancel": True})
+        assert (await docked.finished(name))["phase"] == "Cancelled"
+    assert containers() == []
+
+
+async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_path: Path) -> None:
+    """One run, all of its output, its exit code: as if no operator had gone."""
+    async with docked.operator() as operator:
+        name = await in_container(
+            docked, image, "echo begun; while ! test -e /workspace/go; do sleep 0.1; done; exit 5"
+        )
+        uid = (await docked.get(name))["metadata"]["uid"]
+        await docked.phase(name, "Running")
+        await _until_it_says(operator, uid, b"begun")
+    (container,) = containers()
+    assert (await docked.get(name))["status"]["phase"] == "Running"
+    async with docked.operator():
+        assert docker("exec", "-u", "65534", container, "touch", "/workspace/go").returncode == 0
+        status = await docked.finished(name)
+    (attempt,) = status["attempts"]
+    assert (attempt["exitCode"], status["output"]["stdoutTail"]) == (5, "begun\n")
+    assert [record["kind"] for record in trail(docked)] == ["decision", "execution"]
+    assert containers() == []
+
+
+async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(docked: World, image: str) -> None:
+    async with docked.operator() as operator:
+        name = await in_container(docked, image, "echo begun; sleep 600")
+        uid = (await docked.get(name))["metadata"]["uid"]
+        await docked.phase(name, "Running")
+        await _until_it_says(operator, uid, b"begun")
+    assert len(containers()) == 1
+    await docked.kube.delete(TASKS, "default", name)
+    async with docked.operator():
+        await docked.finished(await docked.sh("true"))
+    assert containers() == []
+
+
+@LEAKING
+@pytest.mark.timeout(180)
+async def test_an_engine_that_is_restarted_in_mid_run(docked: World) -> None:
+    """What it takes down with it is no failure of the command, and is tried again."""
+    needs_docker()
+    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
+        engine = OwnEngine(Path(folder))
+        engine.start()
+        try:
+            image = make_image(engine.host)
+            async with docked.operator(docker_host=engine.host) as operator:
+                retry = {"maxRetries": 3, "backoff": {"initialSeconds": 1, "jitter": 0}}
+                script = "echo begun; test $REMIT_ATTEMPT = 1 && sleep 600; echo done"
+                name = await in_container(docked, image, script, retry=retry)
+                uid = (await docked.get(name))["metadata"]["uid"]
+                await docked.phase(name, "Running")
+                await _until_it_says(operator, uid, b"begun")
+                engine.stop(signal.SIGTERM)
+                engine.start()
+                status = await docked.finished(name)
+            assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "begun\ndone\n")
+            first, *_ = status["attempts"]
+            assert first["reason"] == "BackendError"
+            assert containers(engine.host) == []
+        finally:
+            engine.stop()
+
+
+async def test_killed_by_somebody_else(docked: World, image: str) -> None:
+    async with docked.operator() as operator:
+        name = await in_container(docked, image, "echo begun; sleep 600")
+        uid = (await docked.get(name))["metadata"]["uid"]
+        await _until_it_says(operator, uid, b"begun")
+        docker("kill", *containers())
+        status = await docked.finished(name)
+    assert status["attempts"][0]["reason"] == "BackendError"
+    assert "from outside" in status["message"]
+
+
+@LEAKING
+async def test_no_engine(docked: World, tmp_path: Path) -> None:
+    async with docked.operator(docker_host=f"unix://{tmp_path}/none.sock"):
+        status = await docked.finished(await in_container(docked, "remit-test:x", "true"))
+    assert status["attempts"][0]["reason"] == "BackendError"
+    assert f"{tmp_path}/none.sock" in status["message"]
+
+
+async def _until_it_says(operator: Any, uid: str, word: bytes) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            kept = (path.read_bytes() for path in (operator.runner.store.root / "default" / uid).glob("*/stdout.*"))
+            if any(word in text for text in kept):
+                return
+            await asyncio.sleep(0.02)
