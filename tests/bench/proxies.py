@@ -164,7 +164,7 @@ async def _started(proxy: Proxy) -> AsyncIterator[tuple[psutil.Process | None, f
         yield psutil.Process(seen.pid), took
         await proxy.traffic.remove("bench/shop")
     else:
-        with subprocess.Popen(proxy.argv, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(proxy.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 while True:
                     with contextlib.suppress(httpx.TransportError):
