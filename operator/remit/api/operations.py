@@ -116,6 +116,13 @@ class FileOperation(SpecModel):
 class ProcessOperation(SpecModel):
     """Starts or looks after a supervised long-running process, which outlives the task."""
 
+    rules = (
+        Rule("self.action == 'list' || has(self.name)", "every action but list needs the process's name"),
+        Rule("(self.action == 'start') == has(self.argv)", "argv goes with start, which needs it"),
+        Rule("(self.action == 'signal') == has(self.signal)", "signal goes with the action signal, which needs it"),
+        Rule("self.action == 'start' || self.restartPolicy == 'Never'", "restartPolicy goes with start"),
+    )
+
     action: Literal["start", "stop", "signal", "status", "list", "usage"]
     """What to do."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None

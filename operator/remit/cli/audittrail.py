@@ -45,12 +45,14 @@ def moment(text: str, now: datetime.datetime) -> datetime.datetime:
 def row(record: dict[str, Any]) -> str:
     """A record on one line, harmless on a terminal."""
     text = {name: str(value) for name, value in record.items()}
-    argv = record.get("argv")
+    argv, exceeded = record.get("argv"), record.get("exceeded")
     about = [
         text.get("message", ""),
         f"[{text['policy']} {text.get('rule', '')}]" if "policy" in text else "",
+        text.get("what", ""),
         shlex.join(map(str, argv)) if isinstance(argv, list) else "",
         f"exit {text['exit_code']}" if record.get("exit_code") else "",
+        f"exceeded {', '.join(map(str, exceeded))}" if isinstance(exceeded, list) else "",
     ]
     task = f"{text.get('namespace', '')}/{text['task']}" if "task" in text else "-"
     time = text.get("time", "").partition(".")[0] + "Z"

@@ -1,4 +1,4 @@
-"""`remit policy test`: what policies say to a command, without running it."""
+"""`remit policy test`: what policies say to a command or a task, without running it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def test(
     cases: Annotated[
         Path | None, typer.Option(help="A CommandPolicyTest to hold the policies of -f to, besides its own.")
     ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(help="A file with ExecutionTasks of any operation to judge; it may be one of -f too."),
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Label of the task. Repeatable.")
     ] = None,
@@ -39,25 +43,33 @@ def test(
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")
     ] = None,
 ) -> None:
-    """Say whether a command may run, which rule decides, or what would have been needed.
+    """Say whether a command or a task may run, which rule decides, or what would have been needed.
 
-    With a command after --, exits with 0 when it is allowed and with 1 when it is denied. With a CommandPolicyTest,
-    exits with 0 when every case came out as expected. Policies without a namespace are taken to be in "default".
+    With a command after -- or with --task, exits with 0 when all is allowed and with 1 when something is denied. With a
+    CommandPolicyTest, exits with 0 when every case came out as expected. Policies and tasks without a namespace are
+    taken to be in "default".
     """
     if not files and not cases:
         raise typer.BadParameter("name a policy file with -f")
 
     from remit.cli import policytest
+    from remit.telemetry import escape
 
     policies, suites = policytest.read([*(files or []), *([cases] if cases else [])])
-    if bool(argv) == bool(suites):
-        raise typer.BadParameter("give either a command after -- or a CommandPolicyTest with -f or --cases")
+    if bool(argv) + bool(suites) + bool(task) != 1:
+        raise typer.BadParameter("give a command after --, a --task, or a CommandPolicyTest with -f or --cases")
     ready = policytest.warn_about_broken(policies)
     if argv:
-        task: dict[str, Any] = {"labels": policytest.labels(label or []), "namespace": namespace, "backend": backend}
-        task |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
-        decision = policytest.decide_on(argv, policies, task)
+        around: dict[str, Any] = {"labels": policytest.labels(label or []), "namespace": namespace, "backend": backend}
+        around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
+        decision = policytest.decide_on_command(argv, policies, around)
         policytest.explain(decision)
         raise typer.Exit(0 if decision.allowed else 1)
+    if task:
+        judged = policytest.judge_tasks(task, policies, namespace, resolved)
+        for title, decision in judged:
+            typer.echo(escape(title))
+            policytest.explain(decision)
+        raise typer.Exit(0 if all(decision.allowed for _, decision in judged) else 1)
     passed = policytest.hold_to(suites, policies)
     raise typer.Exit(0 if ready and passed else 1)

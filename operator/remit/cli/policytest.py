@@ -16,14 +16,17 @@ from pydantic.alias_generators import to_camel
 from remit.api import format_bytes
 from remit.cli.tasks import pairs
 from remit.errors import InvalidInput
-from remit.policy import CompiledPolicy, Decision, Limits, RateClaim
+from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
 from remit.policy.testing import (
     DEFAULT_OPERATOR_NAMESPACE,
     Case,
     Expectation,
     Suite,
+    decide_on,
     parse_policies,
     parse_suite,
+    parse_tasks,
+    request_of,
     run_case,
     run_cases,
 )
@@ -72,7 +75,7 @@ def _at(path: Path, parse: Callable[[str], T], text: str) -> T:
         raise InvalidInput(f"{path}: {error}") from None
 
 
-def decide_on(argv: list[str], policies: Sequence[CompiledPolicy], task: dict[str, Any]) -> Decision:
+def decide_on_command(argv: list[str], policies: Sequence[CompiledPolicy], task: dict[str, Any]) -> Decision:
     """As the operator would, on any host: a program need not be installed where policies are tested."""
     try:
         case = Case(argv=argv, expect=Expectation(decision="Allowed"), **task)
@@ -80,6 +83,23 @@ def decide_on(argv: list[str], policies: Sequence[CompiledPolicy], task: dict[st
         first = error.errors(include_url=False, include_input=False)[0]
         raise typer.BadParameter(f"{first['loc'][0] if first['loc'] else ''}: {first['msg']}") from None
     return run_case(case, policies, DEFAULT_OPERATOR_NAMESPACE).decision
+
+
+def judge_tasks(
+    path: Path, policies: Sequence[CompiledPolicy], namespace: str, resolved: str | None
+) -> list[tuple[str, Decision]]:
+    """What is decided on each ExecutionTask in the file, by the task's name and what it asks for."""
+    tasks = _at(path, lambda text: parse_tasks(text, namespace), _read(path))
+    if not tasks:
+        raise InvalidInput(f"there is no ExecutionTask in {path}")
+    judged = []
+    for task in tasks:
+        try:
+            request = request_of(task, resolved)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}: {task.key}: {error}") from None
+        judged.append((f"{task.key}: {describe(request)}", decide_on(request, policies, DEFAULT_OPERATOR_NAMESPACE)))
+    return judged
 
 
 def warn_about_broken(policies: Sequence[CompiledPolicy]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, ExecutionTaskSpec, Phase
+from remit.api import ExecutionTask, Phase
 from remit.api.executiontask import PolicyStatus
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
@@ -18,6 +18,7 @@ from remit.execution.runner import Attempt
 from remit.operations.base import Work
 from remit.operations.command import SEARCH_PATH, look_up
 from remit.policy import (
+    SCRIPT_PATH,
     Command,
     CompiledPolicy,
     Decision,
@@ -26,8 +27,8 @@ from remit.policy import (
     Limits,
     RateClaim,
     Reason,
-    argv_of,
     decide,
+    executed,
     request_for,
 )
 from remit.sandbox import Confinement, Host, Layer
@@ -37,8 +38,6 @@ CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
-SCRIPT_PATH = "/run/remit/script"
-"""Where a script stands inside."""
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -178,22 +177,6 @@ def default_limits(host: Host) -> Limits:
     )
 
 
-def executed(spec: ExecutionTaskSpec) -> list[str]:
-    """The exact argument list of what is executed; empty for an operation that executes nothing.
-
-    Raises `InvalidInput` when a command's `line` cannot be split.
-    """
-    if spec.command is not None:
-        return argv_of(spec.command)
-    if spec.script is not None:
-        return [spec.script.interpreter, SCRIPT_PATH, *spec.script.args]
-    if spec.process is not None:
-        return list(spec.process.argv or ())
-    if spec.container is not None:
-        return list(spec.container.argv or ())
-    return []
-
-
 def _confined(
     task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
 ) -> AttemptRequest:
@@ -254,6 +237,8 @@ def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: R
         timeout_seconds=timeout,
         limits=admitted.limits,
         values=resolved.values,
+        run=_confined(task, admitted, number, resolved, timeout) if admitted.command else None,
+        secrets=frozenset(resolved.secrets),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from remit.api import ExecutionTask
 from remit.execution.admission import Admitted, Refused
 from remit.execution.runner import AttemptResult
+from remit.policy import Command, describe, request_for
 from remit.telemetry import AuditEvent
 
 NODE: Final = os.environ.get("NODE_NAME") or os.uname().nodename
@@ -21,6 +22,7 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
     return AuditEvent(
         kind="decision",
         **_about(task, who, attempt),
+        what=_what(task, command),
         argv=command.argv if command else (),
         executable=command.program if command else "",
         resolved=(command.resolved or "") if command else "",
@@ -40,11 +42,17 @@ def execution(task: ExecutionTask, who: str, attempt: str, result: AttemptResult
         verdict=result.reason,
         message=result.message,
         exit_code=result.exit_code,
+        exceeded=result.exceeded,
         usage=result.usage.model_dump(by_alias=True) if result.usage else {},
         network=result.destinations,
         output_digest=result.output_digest,
         layers=result.sandbox.layers if result.sandbox else (),
     )
+
+
+def _what(task: ExecutionTask, command: Command | None) -> str:
+    """A command's argument list says it by itself."""
+    return "" if task.spec.operation == "command" else describe(request_for(task, command))
 
 
 def _about(task: ExecutionTask, who: str, attempt: str) -> dict[str, Any]:
@@ -55,6 +63,7 @@ def _about(task: ExecutionTask, who: str, attempt: str) -> dict[str, Any]:
         "uid": metadata.uid,
         "who": who,
         "attempt": attempt,
+        "operation": task.spec.operation,
         "backend": task.spec.backend,
         "node": NODE,
     }

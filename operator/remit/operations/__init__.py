@@ -11,23 +11,29 @@ from remit.operations.failure import OperationFailed
 
 if TYPE_CHECKING:
     from remit.backends.docker import Engine
+    from remit.sandbox import Host
 
 __all__ = ["OperationFailed", "Performer", "Work", "performers"]
 
 
-def performers(*, protected: Sequence[Path] = (), engine: Engine | None = None) -> Mapping[str, Performer]:
-    """What performs each of the operations that no backend runs. `protected` are the operator's own directories;
-    without an `engine` there are no containers."""
+def performers(
+    state_dir: Path, host: Host, *, read_only_paths: Sequence[str] = (), engine: Engine | None = None
+) -> Mapping[str, Performer]:
+    """What performs each of the operations that no backend runs. `state_dir` is the operator's own and closed to all of
+    them; `read_only_paths` are what supervised processes may read besides; without an `engine` there are no containers.
+    """
     # The drivers take long to import, and who only asks policy does not need them.
     from remit.operations.container import ContainerPerformer
     from remit.operations.database import PostgresPerformer, RedisPerformer
     from remit.operations.file import FilePerformer
     from remit.operations.http import HttpPerformer
+    from remit.operations.process import ProcessPerformer, Supervision
 
     return {
         **({"container": ContainerPerformer(engine)} if engine else {}),
-        "file": FilePerformer(protected),
+        "file": FilePerformer([state_dir]),
         "http": HttpPerformer(),
         "postgres": PostgresPerformer(),
+        "process": ProcessPerformer(Supervision(state_dir / "processes", host, read_only_paths)),
         "redis": RedisPerformer(),
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from remit.api.operations import Subject
-from remit.backends import OutputSink
+from remit.backends import AttemptRequest, OutputSink
 from remit.operations.breaker import Breaker
 from remit.policy import Grant, Limits
 
@@ -32,6 +32,10 @@ class Work:
     timeout_seconds: float
     limits: Limits = field(default_factory=Limits)
     values: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    run: AttemptRequest | None = field(default=None, repr=False)
+    """What it is to execute and how that is confined, for an operation that executes something."""
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    """What no kept output may show."""
 
 
 class Performer(Protocol):

@@ -9,13 +9,14 @@ from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_ho
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
 from remit.policy.match import Command
 from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
-from remit.policy.request import Request, argv_of, request_for
+from remit.policy.request import SCRIPT_PATH, Request, argv_of, executed, request_for
 from remit.policy.rules import describe
 from remit.policy.selector import selects
 from remit.policy.verdict import Denial, Reason
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
+    "SCRIPT_PATH",
     "Address",
     "BadHost",
     "Bucket",
@@ -41,6 +42,7 @@ __all__ = [
     "compile_policy",
     "decide",
     "describe",
+    "executed",
     "give_back",
     "permits",
     "replay",

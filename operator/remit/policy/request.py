@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from remit.api import ExecutionTask
+from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.operations import CommandOperation, Operation, Subject
 from remit.policy.argv import split_line
 from remit.policy.limits import Limits, asked_for
 from remit.policy.match import Command
+
+SCRIPT_PATH: Final = "/run/remit/script"
+"""Where a script stands inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,24 @@ def argv_of(command: CommandOperation) -> list[str]:
     return list(command.argv) if command.argv is not None else split_line(command.line or "")
 
 
+def executed(spec: ExecutionTaskSpec) -> list[str]:
+    """The exact argument list of what is executed; empty for an operation that executes nothing.
+
+    Raises `InvalidInput` when a command's `line` cannot be split.
+    """
+    if spec.command is not None:
+        return argv_of(spec.command)
+    if spec.script is not None:
+        return [spec.script.interpreter, SCRIPT_PATH, *spec.script.args]
+    if spec.process is not None:
+        return list(spec.process.argv or ())
+    if spec.container is not None:
+        return list(spec.container.argv or ())
+    return []
+
+
 def request_for(task: ExecutionTask, command: Command | None, environment: Iterable[str] = ()) -> Request:
-    """The request that a task makes. `command` is its argument list (`argv_of`) with the program looked up;
+    """The request that a task makes. `command` is what it executes (`executed`) with the program looked up;
     `environment` names what `envFrom` brings, once that is known."""
     spec = task.spec
     inner = spec.container.env if spec.container else []

@@ -1,4 +1,4 @@
-"""Policy tests: a table of commands and what is expected of each, so that policies can be tested like code. Pure.
+"""Policy tests: a table of operations and what is expected of each, so that policies can be tested like code. Pure.
 
 The file format is described in docs/policy.md; whoever calls reads the files.
 """
@@ -7,25 +7,36 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
-from remit.api import CommandPolicy
+from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import SpecModel
-from remit.api.executiontask import BackendName, ExecutionTaskSpec, Network, Resources
-from remit.api.operations import Argv, CommandOperation
+from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Resources
+from remit.api.operations import (
+    Argv,
+    CommandOperation,
+    ContainerOperation,
+    FileOperation,
+    HttpOperation,
+    PostgresOperation,
+    ProcessOperation,
+    RedisOperation,
+    ScriptOperation,
+)
+from remit.api.resource import ObjectMeta
 from remit.errors import InvalidInput
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.decide import Decision, decide
 from remit.policy.egress import Forbidden, permits
 from remit.policy.hosts import BadHost, Destination
-from remit.policy.limits import asked_for
 from remit.policy.match import Command
-from remit.policy.request import Request, argv_of
+from remit.policy.request import Request, executed, request_for
+from remit.policy.rules import describe
 
 DEFAULT_OPERATOR_NAMESPACE = "remit-system"
 
@@ -46,13 +57,20 @@ class Expectation(SpecModel):
 
 
 class Case(SpecModel):
-    """One command, the task around it, and what is expected."""
+    """One operation, the task around it, and what is expected."""
 
-    exactly_one = ("argv", "line")
+    exactly_one = ("argv", "line", *(name for name in OPERATIONS if name != "command"))
 
     name: str = ""
     argv: Argv | None = None
     line: str | None = None
+    script: ScriptOperation | None = None
+    file: FileOperation | None = None
+    process: ProcessOperation | None = None
+    http: HttpOperation | None = None
+    redis: RedisOperation | None = None
+    postgres: PostgresOperation | None = None
+    container: ContainerOperation | None = None
     resolved: str | None = None
     """The path that the program is found at; by default `/usr/bin/NAME` for a bare name."""
     namespace: str = "default"
@@ -64,6 +82,28 @@ class Case(SpecModel):
     deadline_seconds: int | None = None
     resources: Resources = Resources()
     expect: Expectation
+
+    @property
+    def task(self) -> ExecutionTask:
+        """The task that it stands for."""
+        command = CommandOperation(argv=self.argv, line=self.line) if self.argv or self.line is not None else None
+        spec = ExecutionTaskSpec(
+            command=command,
+            script=self.script,
+            file=self.file,
+            process=self.process,
+            http=self.http,
+            redis=self.redis,
+            postgres=self.postgres,
+            container=self.container,
+            backend=self.backend,
+            image=self.image,
+            network=self.network,
+            timeout_seconds=self.timeout_seconds,
+            deadline_seconds=self.deadline_seconds,
+            resources=self.resources,
+        )
+        return ExecutionTask(metadata=ObjectMeta(name="case", namespace=self.namespace, labels=self.labels), spec=spec)
 
 
 class Suite(SpecModel):
@@ -92,6 +132,20 @@ class CaseResult:
         return not self.mismatches
 
 
+def parse_tasks(text: str, namespace: str = "default") -> list[ExecutionTask]:
+    """The ExecutionTasks in a YAML text, in `namespace` where they name none; objects of other kinds are passed over.
+    Raises `InvalidInput`."""
+    tasks = []
+    for obj in _load(text):
+        if isinstance(obj, dict) and obj.get("kind") == "ExecutionTask":
+            task = ExecutionTask.parse(obj)
+            if "namespace" not in task.metadata.model_fields_set:
+                metadata = task.metadata.model_copy(update={"namespace": namespace})
+                task = task.model_copy(update={"metadata": metadata})
+            tasks.append(task)
+    return tasks
+
+
 def parse_suite(text: str) -> Suite:
     """A test file from its YAML. Raises `InvalidInput` with the line or the field that is wrong."""
     try:
@@ -117,31 +171,30 @@ def run_cases(suite: Suite, policies: Sequence[CompiledPolicy]) -> list[CaseResu
 
 def run_case(case: Case, policies: Sequence[CompiledPolicy], operator_namespace: str) -> CaseResult:
     """Decide one case under the policies of its namespace and the ceilings."""
-    own = [policy for policy in policies if policy.namespace == case.namespace]
-    ceilings = [policy for policy in policies if policy.namespace == operator_namespace]
-    command = CommandOperation(argv=case.argv, line=case.line)
     try:
-        argv = tuple(argv_of(command))
+        request = request_of(case.task, case.resolved)
     except InvalidInput as error:
         raise InvalidInput(str(error), field=f"{case.name or 'case'}: line") from None
-    spec = ExecutionTaskSpec(
-        command=command,
-        timeout_seconds=case.timeout_seconds,
-        deadline_seconds=case.deadline_seconds,
-        resources=case.resources,
-    )
-    request = Request(
-        namespace=case.namespace,
-        labels=case.labels,
-        command=Command(argv, case.resolved or _usual_path(argv[0])),
-        backend=case.backend,
-        network=case.network,
-        image=case.image,
-        limits=asked_for(spec),
-    )
-    decision = decide(request, own, ceilings)
-    shown = canonical(argv)
+    decision = decide_on(request, policies, operator_namespace)
+    shown = canonical(request.command.argv) if request.operation == "command" and request.command else describe(request)
     return CaseResult(case.name or shown, shown, decision, tuple(_mismatches(case.expect, decision)))
+
+
+def request_of(task: ExecutionTask, resolved: str | None = None) -> Request:
+    """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. Raises
+    `InvalidInput`."""
+    request, argv = request_for(task, None), tuple(executed(task.spec))
+    if not argv:
+        return request
+    found = resolved or _usual_path(argv[0]) if request.beside_the_operator else None
+    return replace(request, command=Command(argv, found))
+
+
+def decide_on(request: Request, policies: Sequence[CompiledPolicy], operator_namespace: str) -> Decision:
+    """As the operator would, with the policies of `operator_namespace` as ceilings."""
+    own = [policy for policy in policies if policy.namespace == request.namespace]
+    ceilings = [policy for policy in policies if policy.namespace == operator_namespace != request.namespace]
+    return decide(request, own, ceilings)
 
 
 def _mismatches(expected: Expectation, decision: Decision) -> list[str]:

@@ -107,8 +107,9 @@ class Operator:
         )
         queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
-        performing = performers(protected=[settings.state_dir], engine=engine)
-        process = ProcessBackend(host, read_only_paths=[str(path) for path in settings.read_only_paths])
+        readable = [str(path) for path in settings.read_only_paths]
+        performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
+        process = ProcessBackend(host, read_only_paths=readable)
         backends: dict[str, Backend] = {"process": process, **({"docker": DockerBackend(engine)} if engine else {})}
         runner = Runner(
             backends=backends,

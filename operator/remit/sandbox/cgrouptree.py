@@ -127,6 +127,15 @@ def _enable(folder: Path, controllers: set[str]) -> None:
     (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(controllers)))
 
 
+def beside(tree: CgroupTree) -> CgroupTree:
+    """One for this process, next to that of the process which started it and which it may outlive. Raises OSError."""
+    parents = {controller: _base(parent.parent.parent) for controller, parent in tree.parents.items()}
+    if tree.version == 2:
+        for folder in {*parents.values()}:
+            _enable(folder, {"io" if name == "blkio" else name for name in parents})
+    return CgroupTree(tree.version, parents)
+
+
 def _base(parent: Path) -> Path:
     """This operator's folder under `parent`, made; folders of dead operators removed, their processes killed."""
     shared = parent / _FOLDER

@@ -53,6 +53,10 @@ class AuditEvent:
     who: str = ""
     """The user or service account that asked."""
     attempt: str = ""
+    operation: str = ""
+    """Such as `command` or `http`."""
+    what: str = ""
+    """What an operation other than a command asked for, such as `read of /srv/report`."""
     argv: Sequence[str] = ()
     executable: str = ""
     """As written."""
@@ -70,6 +74,8 @@ class AuditEvent:
     layers: Sequence[str] = ()
     """What confined it."""
     exit_code: int | None = None
+    exceeded: Sequence[str] = ()
+    """Limits that it met, such as `Memory`."""
     usage: Mapping[str, float] = field(default_factory=dict)
     network: Sequence[Mapping[str, str | int]] = ()
     """With a restricted network: each destination, with its connections, refusals and bytes."""

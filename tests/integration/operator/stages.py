@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 import servers
+import supervised
 from dockers import docker, make_image, needs_docker, remove_image
 
 Changes = dict[str, str]
@@ -30,6 +31,15 @@ async def as_it_stands(folder: Path) -> AsyncIterator[Changes]:
 async def folder_of_the_test(folder: Path) -> AsyncIterator[Changes]:
     """Files are written to a folder of the test's own."""
     yield {"/var/tmp/": f"{folder}/"}
+
+
+@contextlib.asynccontextmanager
+async def no_process_left(folder: Path) -> AsyncIterator[Changes]:
+    """What outlives its operator ends with the test."""
+    try:
+        yield {}
+    finally:
+        await supervised.end(folder.parent / "state" / "processes")
 
 
 @contextlib.asynccontextmanager

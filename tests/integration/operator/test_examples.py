@@ -101,6 +101,13 @@ PROMISES: dict[str, Promise] = {
         {"census": lambda s: rows(s)[0][0]["schemaname"] == "pg_catalog" and rows(s)[1] == [{"sum": 42}]},
         stages.postgres,
     ),
+    "12-process": Promise(
+        {
+            "start-web": lambda s: json.loads(printed(s))["phase"] == "Running",
+            "look-at-web": lambda s: json.loads(printed(s))["name"] == "web",
+        },
+        stages.no_process_left,
+    ),
     "13-redis": Promise({"visit": lambda s: results(s) == [1, 1, "1"]}, stages.redis),
     "14-container": Promise({"start-counter": counts_in_a_container}, stages.docker_engine),
     "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),

@@ -112,3 +112,32 @@ def test_usage(team: str) -> None:
     code, text = invoke("-f", team, "--backend", "mars", "--", "ls")
     assert code == 2
     assert "backend" in text
+
+
+@pytest.mark.parametrize(("path", "code"), [("/srv/a", 0), ("/etc/a", 1)])
+def test_a_whole_task_is_judged(tmp_path: Path, path: str, code: int) -> None:
+    (tmp_path / "p.yaml").write_text(
+        POLICY.replace("commands:", "files: {allow: [{paths: ['/srv/*'], operations: [read]}]}\n  commands:")
+        + "---\nkind: ExecutionTask\nmetadata: {name: t, labels: {team: data}}\n"
+        + f"spec: {{file: {{operation: read, path: {path}}}}}\n"
+    )
+    found, text = invoke("-f", str(tmp_path / "p.yaml"), "--task", str(tmp_path / "p.yaml"))
+    assert found == code
+    assert text.startswith(f"default/t: read of {path}\n{'Denied' if code else 'Allowed'}\n")
+    assert ("rule:     files.allow[0]" if code == 0 else "it allows read in /srv/* (spec.files.allow)") in text
+    assert invoke("-f", str(tmp_path / "p.yaml"), "--task", str(tmp_path / "p.yaml"), "-n", "other")[0] == 1
+    assert invoke("-f", str(tmp_path / "p.yaml"), "--task", str(tmp_path / "p.yaml"), "--", "ls")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: ConfigMap", "there is no ExecutionTask in"),
+        ("{kind: ExecutionTask, metadata: {name: t}, spec: {http: {}}}", "spec.http.url"),
+        ("{kind: ExecutionTask, metadata: {name: t}, spec: {command: {line: a | b}}}", "default/t: column 3"),
+    ],
+)
+def test_a_file_that_holds_no_task_to_judge(team: str, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        invoke("-f", team, "--task", str(tmp_path / "t.yaml"))

@@ -6,6 +6,7 @@ from policies import allowing, policy, request
 from remit.api import ExecutionTask
 from remit.errors import InvalidInput
 from remit.policy import Command, Limits, RateClaim, RateSpec, Reason, Request, argv_of, decide, request_for
+from remit.policy.rules import RULES
 
 OPERATOR = "remit-system"
 TEAM = {"selector": {"matchLabels": {"team": "data"}}}
@@ -38,7 +39,8 @@ class TestDefaultDeny:
         decision = decide(Request(namespace="data"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.INVALID_COMMAND)
 
-    def test_an_operation_that_no_rule_is_about(self):
+    def test_an_operation_that_no_rule_is_about(self, monkeypatch):
+        monkeypatch.delitem(RULES, "process")  # such as one that is added, and its rules forgotten
         decision = decide(Request(namespace="data", operation="process"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.OPERATION_NOT_ALLOWED)
 
@@ -113,8 +115,8 @@ class TestOneAspectAtATime:
             ({"executable": "git", "args": []}, ["git", "x"], "only 0 arguments are allowed, 1 are given"),
             ({"pattern": "git clone .*", "reason": "to read"}, ["git", "push"],
              "commands.allow[0] (to read) allows `git clone .*`"),
-            ({"pattern": "git clone .*"}, ["ls"], "what it allows is about git"),
-            ({"pattern": "(git|hg) .*"}, ["ls"], "what it allows is about `(git|hg) .*`"),
+            ({"pattern": "git clone .*"}, ["ls"], "what spec.commands.allow has is about git"),
+            ({"pattern": "(git|hg) .*"}, ["ls"], "what spec.commands.allow has is about `(git|hg) .*`"),
         ],
     )  # fmt: skip
     def test_a_near_miss_is_explained(self, rule, argv, told):

@@ -62,6 +62,46 @@ def test_a_case_that_holds(case):
     assert result.passed, result
 
 
+OPERATIONS = """
+kind: CommandPolicy
+metadata: {name: all}
+spec:
+  scripts: {interpreters: [/usr/bin/python3], patterns: ['print\\(1\\)']}
+  files: {allow: [{paths: ['/srv/**'], operations: [read]}]}
+  http: {allow: [{hosts: [example.com]}]}
+  databases: {postgres: {secrets: [db], statements: [select]}, redis: {secrets: [cache], commands: [GET]}}
+  containers: {operations: [logs, run]}
+  images: {allow: ['alpine:*']}
+  commands: {allow: [{executable: echo}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "command", "expect"),
+    [
+        ("script: {interpreter: python3, source: print(1)}", "the python3", "Allowed, rule: 'scripts.patterns[0]'"),
+        ("script: {interpreter: python3, source: print(2)}", "the python3 script", "Denied, reason: NotAllowed"),
+        ("file: {operation: read, path: /srv/a}", "read of /srv/a", "Allowed, rule: 'files.allow[0]'"),
+        ("file: {operation: read, path: /etc/a}", "read of /etc/a", "Denied, reason: NotAllowed"),
+        ("http: {url: 'https://example.com/'}", "GET https://example.com/", "Allowed, rule: 'http.allow[0]'"),
+        ("http: {url: 'http://example.com/'}", "GET http://example.com/", "Denied, reason: NotAllowed"),
+        ("postgres: {connection: {name: db, key: url}, statements: [{sql: SELECT 1}]}", "1 statements", "Allowed"),
+        ("postgres: {connection: {name: db, key: url}, statements: [{sql: DROP TABLE t}]}", "1 stat", "Denied"),
+        ("redis: {connection: {name: cache, key: url}, commands: [[GET, a]]}", "GET on cache", "Allowed"),
+        ("redis: {connection: {name: other, key: url}, commands: [[GET, a]]}", "GET on other", "Denied"),
+        ("container: {action: logs, name: web}", "the container operation logs web", "Allowed"),
+        ("container: {action: run, image: 'alpine:3', argv: [echo]}", "the container", "Allowed"),
+        ("container: {action: run, image: 'alpine:3', argv: [sh]}", "the container", "Denied, reason: NotAllowed"),
+        ("container: {action: run, image: evil}", "the container", "Denied, reason: ImageNotAllowed"),
+    ],
+)  # fmt: skip
+def test_a_case_of_any_operation(case, command, expect):
+    suite = parse_suite(HEAD + "- {" + case + f", expect: {{decision: {expect}}}}}")
+    (result,) = run_cases(suite, parse_policies(OPERATIONS))
+    assert result.passed, result
+    assert result.command.startswith(command)
+
+
 def test_a_case_that_does_not_hold_says_what_differs():
     result = run(f"name: pushing, line: git push, {TASK}, expect: {{decision: Allowed, rule: 'commands.allow[0]'}}")
     assert (result.passed, result.title, result.command) == (False, "pushing", "git push")
@@ -85,7 +125,10 @@ def test_an_argument_list_is_shown_quoted():
         ("- x", "valid dictionary"),
         ("policies: [p]\ncases: []", r"cases: List should have at least 1 item"),
         (HEAD + "- {line: x}", r"cases\[0\].expect: Field required"),
-        (HEAD + "- {expect: {decision: Allowed}}", r"cases\[0\]: set exactly one of argv or line; none given"),
+        (
+            HEAD + "- {expect: {decision: Allowed}}",
+            r"cases\[0\]: set exactly one of argv, line, script, .* or container; none given",
+        ),
         (HEAD + "- {line: x, expect: {decision: Maybe}}", r"cases\[0\].expect.decision: Input should be 'Allowed'"),
         (HEAD + "- {line: x, expects: {}, expect: {decision: Allowed}}", r"cases\[0\].expects: Extra inputs"),
     ],

@@ -118,7 +118,7 @@ class Engine:
             raise
         store = RunStore(folder.path / "runs")
         self._done = sorted(store.tasks(), key=lambda task: (store.root / task[0] / task[1]).stat().st_mtime)
-        performing = performers(protected=[folder.path])
+        performing = performers(folder.path, host)
         self._runner = Runner(
             {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
         )

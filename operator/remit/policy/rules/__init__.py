@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from remit.api.operations import Operation
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
-from remit.policy.rules import commands, containers, databases, files, http, scripts
+from remit.policy.rules import commands, containers, databases, files, http, processes, scripts
 from remit.policy.verdict import Denial
 
 
@@ -31,6 +31,7 @@ RULES: Mapping[Operation, OperationRules] = {
     "file": OperationRules(files.judge, files.describe),
     "http": OperationRules(http.judge, http.describe),
     "postgres": OperationRules(databases.judge_postgres, databases.describe),
+    "process": OperationRules(processes.judge, processes.describe),
     "redis": OperationRules(databases.judge_redis, databases.describe),
     "script": OperationRules(scripts.judge, scripts.describe),
 }

@@ -1,0 +1,94 @@
+"""Performs process operations on what is supervised."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from remit.api.operations import ProcessOperation
+from remit.backends import OutputSink
+from remit.operations.base import Work
+from remit.operations.breaker import Breaker
+from remit.operations.failure import OperationFailed
+from remit.operations.process.supervision import DEFAULT_OUTPUT_BYTES, Supervision, Wanted
+
+
+class ProcessPerformer:
+    """Starts supervised processes and looks after them. A namespace sees its own alone."""
+
+    breaker: Breaker | None = None
+
+    def __init__(self, supervision: Supervision) -> None:
+        self._supervision = supervision
+
+    async def perform(self, work: Work, output: OutputSink) -> str:
+        """See `Performer.perform`. What it tells is JSON on stdout."""
+        process = work.subject
+        assert isinstance(process, ProcessOperation)  # noqa: S101  # by its operation
+        namespace, name = work.namespace, process.name or ""
+        match process.action:
+            case "start":
+                return await self._start(work, process, output)
+            case "stop":
+                state = await self._supervision.stop(namespace, name)
+                if state is None:
+                    return f"process {name} was not running"
+                _put(output, state)
+                return f"process {name} is stopped, and everything it had started"
+            case "signal":
+                await self._supervision.signal(namespace, name, _number(process.signal or ""))
+                return f"sent {process.signal} to process {name}"
+            case "usage":
+                _put(output, await self._supervision.usage(namespace, name))
+                return f"usage of process {name}"
+            case "list":
+                found = self._supervision.list(namespace)
+                for each, state in found.items():
+                    _put(output, {"name": each, **state})
+                return f"{len(found)} process{'' if len(found) == 1 else 'es'}"
+        state = await self._supervision.state(namespace, name)
+        _put(output, {**state, **self._supervision.tails(namespace, name)})
+        return f"process {name} is {state.get('phase')}"
+
+    async def close(self) -> None:
+        """Supervisors stay."""
+
+    async def _start(self, work: Work, process: ProcessOperation, output: OutputSink) -> str:
+        name = process.name or ""
+        if work.run is None:
+            raise OperationFailed("Invalid", "there is nothing to execute", retryable=False)
+        state = await self._supervision.start(
+            Wanted(
+                namespace=work.namespace,
+                name=name,
+                request=work.run,
+                restart_policy=process.restart_policy,
+                task=work.task,
+                max_output_bytes=work.limits.output_bytes or DEFAULT_OUTPUT_BYTES,
+                secrets=work.secrets,
+            )
+        )
+        if state["phase"] == "Failed":
+            ended = state.get("lastExit", {})
+            raise OperationFailed(
+                "StartFailed", f"process {name} ended at once: {ended.get('message') or ended.get('reason')}"
+            )
+        _put(output, state)
+        began = f"process {name} runs" if state["phase"] == "Running" else f"process {name} began: {state['phase']}"
+        return f"{began}, as it did already" if state.get("same") else began
+
+
+def _number(word: str) -> int:
+    try:
+        return signal.Signals[word]
+    except KeyError:
+        raise OperationFailed(
+            "Invalid", f"spec.process.signal: this system has no signal {word}", retryable=False
+        ) from None
+
+
+def _put(output: OutputSink, value: Mapping[str, Any]) -> None:
+    output.write("stdout", orjson.dumps(value) + b"\n")

@@ -1,0 +1,101 @@
+"""What is on disk of a supervised process, in a folder of its own:
+
+    <root>/<namespace>/<name>/
+        lock            held by the supervisor for as long as it lives
+        state.json      what it last said; never a value of the environment
+        control         the Unix socket that it listens on
+        stdout.log stderr.log, and the older half of each with .1
+
+That a supervisor lives is known by its lock alone: no pid is trusted for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from remit.sandbox import ProcessHandle, boot_id, start_time
+
+STATE, LOCK, SOCKET = "state.json", "lock", "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process for ever: a pid may be given to another process, but not with this start time in this boot."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        started = start_time(pid)
+        return None if started is None else cls(pid, started, boot_id())
+
+    @classmethod
+    def parse(cls, raw: Any) -> Identity | None:
+        match raw:
+            case {"pid": int(pid), "startTime": int(started), "bootId": str(boot)}:
+                return cls(pid, started, boot)
+        return None
+
+    def show(self) -> dict[str, Any]:
+        return {"pid": self.pid, "startTime": self.start_time, "bootId": self.boot_id}
+
+    def open(self) -> ProcessHandle | None:
+        """A pidfd of that very process; None if it is gone, whoever has its pid now."""
+        if self.pid <= 0 or self.boot_id != boot_id():
+            return None
+        try:
+            handle = ProcessHandle(self.pid)
+        except (ProcessLookupError, OSError):
+            return None
+        if start_time(self.pid) == self.start_time:  # asked after the pidfd is held, which keeps to one process
+            return handle
+        handle.close()
+        return None
+
+
+def try_lock(folder: Path) -> int | None:
+    """The lock's descriptor, or None while a supervisor lives."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def supervised(folder: Path) -> bool:
+    """Whether a supervisor lives."""
+    try:
+        descriptor = try_lock(folder)
+    except FileNotFoundError:
+        return False
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What the supervisor last said; empty where it never did."""
+    try:
+        state = orjson.loads((folder / STATE).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    temporary = folder / f"{STATE}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(orjson.dumps(state))
+    temporary.replace(folder / STATE)

@@ -1,0 +1,253 @@
+"""Supervised processes from outside: start a supervisor, find it again, ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from remit.backends import AttemptRequest
+from remit.operations.failure import OperationFailed
+from remit.operations.process.logs import tail
+from remit.operations.process.record import SOCKET, Identity, read_state, supervised, try_lock
+from remit.operations.process.restarting import RestartPolicy
+from remit.operations.process.supervisor import Specification
+from remit.sandbox import Host, plan
+
+DEFAULT_OUTPUT_BYTES: Final = 10 * 1024 * 1024
+MAX_OUTPUT_BYTES: Final = 256 * 1024 * 1024
+TAIL_BYTES: Final = 1024
+"""Of each stream: both, and the state, fit in what a task shows of its output."""
+_ALIVE: Final = frozenset({"Starting", "Running", "Backoff"})
+_PROGRAM: Final = Path(__file__).parent / "__main__.py"
+_PACKAGES: Final = str(Path(__file__).parents[3])
+_LINE_BYTES: Final = 1 << 22
+_LISTEN_SECONDS: Final = 0.05
+
+State = dict[str, Any]
+"""What is known of a process, as `status` shows it: `phase` is one of Starting, Running, Backoff, Stopped, Exited,
+Failed and Lost (its supervisor died by force or with the machine, and it too); `restarts`, `lastExit` and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A process to be supervised. `task` is told along with it; `secrets` never reach its kept output."""
+
+    namespace: str
+    name: str
+    request: AttemptRequest
+    restart_policy: RestartPolicy = "Never"
+    task: str = ""
+    max_output_bytes: int = DEFAULT_OUTPUT_BYTES
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+class Supervision:
+    """The supervised processes below `root`, each in a folder of its own; confined on `host` as commands are."""
+
+    def __init__(self, root: Path, host: Host, read_only_paths: Sequence[str] = ()) -> None:
+        self._root = root.absolute()
+        self._host = host
+        self._read_only_paths = tuple(read_only_paths)
+
+    async def start(self, wanted: Wanted) -> State:
+        """Start it, and wait until it runs, or has ended. One that runs already as it is wanted is left alone: then the
+        state has `same`.
+
+        Raises:
+            SandboxUnavailable: this host cannot confine it as it is to be.
+            OperationFailed: another one of that name runs, or the supervisor ended.
+        """
+        if wanted.request.confinement.network == "restricted":
+            message = "a supervised process cannot have network: restricted; use none or host"
+            raise OperationFailed("NotSupported", message, retryable=False)
+        plan(wanted.request.confinement, self._host)  # refused here and now, where the task shows it
+        folder = self._folder(wanted.namespace, wanted.name)
+        digest = _digest(wanted.request, wanted.restart_policy)
+        lock = _claim(folder)
+        if lock is None:
+            state = await _ask(folder, {"do": "same", "digest": digest})
+            if state.get("same"):
+                return state
+            raise OperationFailed(
+                "AlreadyExists",
+                f"process {wanted.name} runs already, with another specification; stop it first, or take another name",
+                retryable=False,
+            )
+        specification = Specification(
+            namespace=wanted.namespace,
+            name=wanted.name,
+            task=wanted.task,
+            request=wanted.request,
+            restart_policy=wanted.restart_policy,
+            digest=digest,
+            max_output_bytes=min(wanted.max_output_bytes, MAX_OUTPUT_BYTES),
+            host=self._host,
+            read_only_paths=self._read_only_paths,
+            secrets=wanted.secrets,
+        )
+        try:
+            state = await _launch(folder, lock, specification)
+        except asyncio.CancelledError:
+            os.close(lock)
+            lock = -1
+            with contextlib.suppress(OperationFailed):
+                await _ask(folder, {"do": "stop"})
+            raise
+        finally:
+            if lock >= 0:
+                os.close(lock)
+        return state
+
+    async def stop(self, namespace: str, name: str) -> State | None:
+        """TERM, the grace that it was started with, KILL to all that came of it. None: it was not running."""
+        folder = self._existing(namespace, name)
+        return await _ask(folder, {"do": "stop"}) if supervised(folder) else None
+
+    async def signal(self, namespace: str, name: str, number: int) -> None:
+        folder = self._existing(namespace, name)
+        if not supervised(folder) or not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):
+            raise _not_running(name)
+
+    async def usage(self, namespace: str, name: str) -> dict[str, Any]:
+        """`now`, and `samples` of the last ten minutes, the oldest first."""
+        folder = self._existing(namespace, name)
+        if not supervised(folder):
+            raise _not_running(name)
+        return await _ask(folder, {"do": "usage"})
+
+    async def state(self, namespace: str, name: str) -> State:
+        """From its supervisor if it lives, which first waits until a start came to something."""
+        folder = self._existing(namespace, name)
+        if supervised(folder):
+            with contextlib.suppress(OperationFailed):  # it ended just now
+                return await _ask(folder, {"do": "status"})
+        return _known(folder)
+
+    def tails(self, namespace: str, name: str, count: int = TAIL_BYTES) -> dict[str, str]:
+        """The end of its output, the runs before the last restart included."""
+        folder = self._existing(namespace, name)
+        return {f"{stream}Tail": tail(folder, stream, count) for stream in ("stdout", "stderr")}
+
+    def list(self, namespace: str) -> dict[str, State]:
+        """All of a namespace, by name."""
+        folder = self._root / namespace
+        return {each.name: _known(each) for each in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+    def _folder(self, namespace: str, name: str) -> Path:
+        return self._root / namespace / name
+
+    def _existing(self, namespace: str, name: str) -> Path:
+        folder = self._folder(namespace, name)
+        if not folder.is_dir():
+            raise OperationFailed("NotFound", f"there is no process {name} in {namespace}")
+        return folder
+
+
+def _claim(folder: Path) -> int | None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return try_lock(folder)
+
+
+def _known(folder: Path) -> State:
+    """What is known of a process. One whose supervisor died with the machine or by force is `Lost`, and dead."""
+    state = read_state(folder)
+    if not supervised(folder):
+        _reap(state)
+        state = read_state(folder)  # it may have ended just now
+        if state.get("phase") in _ALIVE or not state:
+            return {**{key: value for key, value in state.items() if key != "process"}, "phase": "Lost"}
+    return state
+
+
+def _reap(state: Mapping[str, Any]) -> None:
+    identity = Identity.parse(state.get("supervisor"))
+    if identity and (handle := identity.open()):
+        with handle:
+            handle.reap()
+
+
+async def _launch(folder: Path, lock: int, specification: Specification) -> State:
+    label = f"{specification.namespace}/{specification.name}"
+    log = os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, label),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
+            env={},
+            pass_fds=[lock],
+            start_new_session=True,
+            limit=_LINE_BYTES,
+        )
+    finally:
+        os.close(log)
+    assert child.stdin is not None  # noqa: S101  # asked for
+    assert child.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        child.stdin.write(pickle.dumps(specification))
+        await child.stdin.drain()
+        child.stdin.close()
+    line = await child.stdout.readline()
+    await child.wait()
+    if not line:
+        raise OperationFailed("SupervisorFailed", f"the supervisor of {label} ended; see supervisor.log in {folder}")
+    state: State = orjson.loads(line)
+    return state
+
+
+async def _ask(folder: Path, request: Mapping[str, Any]) -> State:
+    """Ask the supervisor. One that only begins gets the time to listen."""
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            try:
+                # Through the descriptor: a socket's path may only have 107 bytes.
+                reader, writer = await asyncio.open_unix_connection(
+                    f"/proc/self/fd/{directory}/{SOCKET}", limit=_LINE_BYTES
+                )
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if not supervised(folder):
+                    raise OperationFailed("NotRunning", f"process {folder.name} ended meanwhile") from None
+                await asyncio.sleep(_LISTEN_SECONDS)
+    finally:
+        os.close(directory)
+    try:
+        writer.write(orjson.dumps(request) + b"\n")
+        line = await reader.readline()
+    except ConnectionError:
+        line = b""
+    finally:
+        writer.close()
+    if not line:
+        raise OperationFailed("NotRunning", f"process {folder.name} ended meanwhile")
+    answer: State = orjson.loads(line)
+    return answer
+
+
+def _digest(request: AttemptRequest, restart_policy: str) -> str:
+    """Of all that makes two starts the same; which task asks is not part of it."""
+    command, confinement = request.command, request.confinement
+    env = sorted((name, value) for name, value in command.env.items() if not name.startswith("REMIT_"))
+    what = (
+        *(command.argv, command.executable, env, command.stdin, sorted(request.files.items())),
+        *(confinement.limits, confinement.network, sorted(confinement.require), confinement.working_dir),
+        *(request.grace_seconds, restart_policy),
+    )
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _not_running(name: str) -> OperationFailed:
+    return OperationFailed("NotRunning", f"process {name} is not running", retryable=False)

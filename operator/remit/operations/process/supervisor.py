@@ -1,0 +1,254 @@
+"""The supervisor of one process: it starts, restarts and ends it, keeps its output and answers on a socket.
+
+It lives on its own: it is no child of the operator, and the process is a child of its fork server, so that the process
+never outlives it. Values from Secrets are in its memory only, and so survive a restart of the process, not its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import math
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from remit.backends import AttemptRequest, Handle, Outcome, ProcessBackend
+from remit.errors import RemitError
+from remit.operations.process.logs import RotatingOutput
+from remit.operations.process.record import SOCKET, Identity, write_state
+from remit.operations.process.restarting import RestartPolicy, failures_in_row, restart_delay
+from remit.operations.process.usage import main_pid, measure
+from remit.sandbox import Host, beside
+
+_WATCH_SECONDS = 2.0
+_SAMPLE_EVERY = 5
+_SAMPLES = 60
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What to supervise. Comes through a pipe and is never written anywhere."""
+
+    namespace: str
+    name: str
+    task: str
+    request: AttemptRequest
+    restart_policy: RestartPolicy
+    digest: str
+    max_output_bytes: int
+    host: Host
+    read_only_paths: tuple[str, ...] = ()
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+class Supervisor:
+    def __init__(self, specification: Specification, folder: Path) -> None:
+        self.specification = specification
+        self.folder = folder
+        host = specification.host
+        if host.cgroups:
+            host = replace(host, cgroups=beside(host.cgroups))
+        self._cgroups = host.cgroups
+        self._backend = ProcessBackend(host, read_only_paths=specification.read_only_paths)
+        self._bubblewrap = host.bubblewrap.path if host.bubblewrap else ""
+        self._output = RotatingOutput(folder, specification.max_output_bytes, specification.secrets)
+        self._stop = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._over = asyncio.Event()
+        self._samples: deque[dict[str, Any]] = deque(maxlen=_SAMPLES)
+        self._outer: int | None = None
+        self._main: Identity | None = None
+        me = Identity.of(os.getpid())
+        self._state: dict[str, Any] = {
+            "name": specification.name,
+            "namespace": specification.namespace,
+            "task": specification.task,
+            "argv": list(specification.request.command.argv),
+            "restartPolicy": specification.restart_policy,
+            "supervisor": me.show() if me else None,
+            "restarts": 0,
+        }
+
+    async def run(self) -> None:
+        """Until it is stopped, or has ended and is not to be started again."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET)  # noqa: PTH108  # as below
+        # By its relative name: a socket's path may only have 107 bytes, and this is the folder we are in.
+        server = await asyncio.start_unix_server(self._serve, SOCKET)
+        watching = asyncio.ensure_future(self._watch())
+        telling = asyncio.ensure_future(self._tell())
+        try:
+            await self._supervise()
+        finally:
+            self._settled.set()
+            self._over.set()
+            watching.cancel()
+            await telling
+            server.close()
+            await asyncio.sleep(0.2)  # whoever asked to stop gets the answer
+            if self._cgroups:
+                for path in {*self._cgroups.parents.values()}:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
+
+    async def _supervise(self) -> None:
+        number = in_row = 0
+        policy = self.specification.restart_policy
+        while True:
+            self._say(phase="Starting", process=None, nextRestartTime=None)
+            began = time.monotonic()
+            succeeded = await self._once(number)
+            self._output.flush()
+            if self._stop.is_set():
+                self._say(phase="Stopped")
+                return
+            in_row = failures_in_row(in_row, time.monotonic() - began)
+            delay = restart_delay(policy, succeeded=succeeded, in_row=in_row)
+            if delay is None:
+                self._say(phase="Exited" if succeeded else "Failed")
+                return
+            due = datetime.now(UTC) + timedelta(seconds=delay)
+            self._say(phase="Backoff", nextRestartTime=due.isoformat())
+            self._settled.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), delay)
+            if self._stop.is_set():
+                self._say(phase="Stopped", nextRestartTime=None)
+                return
+            number += 1
+            self._say(restarts=number)
+
+    async def _once(self, number: int) -> bool:
+        request = self.specification.request
+        request = replace(request, id=f"{request.id}-{number}", timeout_seconds=math.inf)
+        looking: asyncio.Task[None] | None = None
+
+        def started(handle: Handle) -> None:
+            nonlocal looking
+            self._outer = handle.pid
+            looking = asyncio.ensure_future(self._look_for_main(handle.pid))
+
+        try:
+            outcome = await self._backend.run(request, self._output, cancel=self._stop, on_started=started)
+        except RemitError as error:
+            self._say(process=None, lastExit={"reason": type(error).__name__, "message": str(error)})
+            return False
+        finally:
+            self._outer = self._main = None
+            if looking:
+                looking.cancel()
+        self._say(process=None, lastExit=_shown(outcome))
+        return outcome.exit_code == 0
+
+    async def _look_for_main(self, outer: int) -> None:
+        # Nothing tells of an exec; /proc has to be asked.
+        while (pid := main_pid(outer, self._bubblewrap)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        self._main = Identity.of(pid)
+        if self._main:
+            self._say(phase="Running", process=self._main.show(), startedAt=datetime.now(UTC).isoformat())
+            self._settled.set()
+
+    async def _watch(self) -> None:
+        """Sample, and end when our folder is gone: nobody could find or stop the process any more."""
+        ours = self.folder.stat().st_ino
+        tick = 0
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                gone = self.folder.stat().st_ino != ours
+            except OSError:
+                gone = True
+            if gone:
+                self._stop.set()
+                return
+            if tick % _SAMPLE_EVERY == 0 and self._outer is not None:
+                self._samples.append(measure(self._outer))
+            tick += 1
+
+    async def _tell(self) -> None:
+        """Tell who started us how it began, once."""
+        await self._settled.wait()
+        with contextlib.suppress(OSError):
+            os.write(1, orjson.dumps(self._state) + b"\n")
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1)
+        os.close(null)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = orjson.loads(await reader.readline())
+            writer.write(orjson.dumps(await self._answer(request)) + b"\n")
+            await writer.drain()
+        except (orjson.JSONDecodeError, OSError, ValueError):
+            pass  # the peer is gone, or is no operator
+        finally:
+            writer.close()
+
+    async def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        match request:
+            case {"do": "status"}:
+                await self._settled.wait()
+                return self._state
+            case {"do": "same", "digest": str(digest)}:
+                await self._settled.wait()
+                return {**self._state, "same": hmac.compare_digest(digest, self.specification.digest)}
+            case {"do": "usage"}:
+                now = measure(self._outer) if self._outer is not None else None
+                return {"now": now, "samples": list(self._samples)}
+            case {"do": "signal", "number": int(number)}:
+                return {"sent": self._signal(number)}
+            case {"do": "stop"}:
+                self._stop.set()
+                await self._over.wait()
+                return self._state
+        return {"error": "unknown request"}
+
+    def _signal(self, number: int) -> bool:
+        handle = self._main.open() if self._main else None
+        if handle is None:
+            return False
+        with handle, contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle.descriptor, number)
+            return True
+        return False
+
+    def _say(self, **news: Any) -> None:
+        self._state = {key: value for key, value in {**self._state, **news}.items() if value is not None}
+        with contextlib.suppress(OSError):  # the folder is gone or the disk full; the socket still knows
+            write_state(self.folder, self._state)
+
+
+def _shown(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "reason": str(outcome.reason),
+        "exitCode": outcome.exit_code,
+        "message": outcome.message,
+        "finishedAt": outcome.finished_at.isoformat(),
+        "layers": [str(layer) for layer in outcome.layers],
+    }
+
+
+def run() -> None:
+    """Read the specification from stdin, pickled by the operator that started us, and supervise."""
+    specification = pickle.load(sys.stdin.buffer)  # noqa: S301  # a pipe from our own parent
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    asyncio.run(_run(specification, Path.cwd()))
+
+
+async def _run(specification: Specification, folder: Path) -> None:
+    await Supervisor(specification, folder).run()

@@ -1,0 +1,39 @@
+"""Supervised processes that a test started: found by what is on disk of them, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+import psutil
+
+_PATIENCE = 30
+
+
+def supervisors(root: Path) -> list[psutil.Process]:
+    """All below `root` that live."""
+    return [found for path in root.glob("*/*/state.json") if (found := _of(path)) is not None]
+
+
+async def end(root: Path) -> None:
+    """End all below `root`, and wait until they are gone."""
+    for supervisor in supervisors(root):
+        supervisor.terminate()
+    await ended(root)
+
+
+async def ended(root: Path) -> None:
+    """Until no supervisor lives any more: it answers before it goes."""
+    async with asyncio.timeout(_PATIENCE):
+        while supervisors(root):
+            await asyncio.sleep(0.02)
+
+
+def _of(path: Path) -> psutil.Process | None:
+    with contextlib.suppress(psutil.Error, FileNotFoundError):
+        process = psutil.Process(json.loads(path.read_bytes())["supervisor"]["pid"])
+        if "operations/process" in " ".join(process.cmdline()):
+            return process
+    return None
