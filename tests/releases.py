@@ -65,8 +65,8 @@ class Sim:
     wish: DeploymentSpec = field(default_factory=spec)
     secret: str = ""
     now: datetime.datetime = EPOCH
-    world: World = World()
-    memory: Memory = Memory()
+    world: World = field(default_factory=World)
+    memory: Memory = field(default_factory=Memory)
     revisions: dict[int, Revision] = field(default_factory=dict)
     behaviour: dict[str, str] = field(default_factory=dict)
     hooks_fail: set[str] = field(default_factory=set)
