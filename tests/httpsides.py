@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
                 self.waiting.add(self)
             else:
                 self.answer(head if head.startswith(b"GET /headers ") else NAME)
+                if b"\nconnection: close" in head.lower():
+                    self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.discard(self)
