@@ -30,15 +30,18 @@ class Server:
     argv: list[str]
     port: int
     log: Path
+    announces: str = ""
+    """What it logs once it does not turn anybody away."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
         with self.log.open("ab") as log:
+            said = log.tell()
             self._process = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + _PATIENCE
-        while not self._listens():
+        while not (self._listens() and self.announces in self.log.read_text()[said:]):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.argv[0]} did not come up: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)
@@ -80,7 +83,7 @@ def postgres(folder: Path) -> tuple[Server, str]:
     subprocess.run(initdb, check=True, capture_output=True, timeout=_PATIENCE)
     argv = [*prefix, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1"]
     argv += ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=16MB"]
-    server = Server(argv, port, folder / "postgres.log")
+    server = Server(argv, port, folder / "postgres.log", "ready to accept connections")
     return server, f"postgresql://admin:canary-password@127.0.0.1:{port}/postgres"
 
 

@@ -125,6 +125,11 @@ class PostgresRule(SpecModel):
     """Secrets with connections that may be used."""
     statements: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=64)] = []
     """Kinds of statements that may run, such as `select`."""
+    functions: Annotated[
+        list[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", max_length=63)]], Field(max_length=64)
+    ] = []
+    """Functions of PostgreSQL that may be named although they do more than their statement's kind says, such as
+    `pg_read_file` or `set_config`. Without an entry they are refused."""
 
 
 class RedisRule(SpecModel):

@@ -1,8 +1,10 @@
 """What kinds of statement a piece of PostgreSQL is made of, by a real parser. Pure.
 
-A parser that is not the server's own may read something else than the server does. So two readings must agree: the
-tree, and the first word. What neither knows has the kind of its first word; what does not parse at all has no kind and
-is refused. The server itself takes one statement at a time (the extended protocol), and holds a read-only transaction.
+A parser that is not the server's own may read something else than the server does. So a statement is parsed twice, as
+it is written and with what PostgreSQL takes for strings and comments put away (see `sqltext`), and has the kinds of
+both readings; and the tree must agree with the first word. What neither knows has the kind of its first word; what does
+not parse has no kind and is refused. The server itself takes one statement at a time (the extended protocol), and holds
+a read-only transaction.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import logging
 from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any, Final
+
+from remit.policy.sqltext import UnreadableStatement, code_of
+
+__all__ = ["READING", "UnreadableStatement", "gives_no_rows", "kinds"]
 
 READING: Final = frozenset({"select", "values", "table", "show", "explain"})
 """Kinds that a read-only transaction is for."""
@@ -31,16 +37,17 @@ _WITHIN: Final = {
 """What may stand within another statement, by its class in the parser."""
 
 
-class UnreadableStatement(ValueError):
-    """It is not one statement of PostgreSQL, as far as can be told; the message says why."""
-
-
 @lru_cache(maxsize=1024)
 def kinds(sql: str) -> frozenset[str]:
     """The kinds in one statement: a `with` that deletes is `select` and `delete`, `select into` also `create`.
 
     Raises `UnreadableStatement`.
     """
+    code = code_of(sql).text
+    return _kinds(sql) | _kinds(code)
+
+
+def _kinds(sql: str) -> frozenset[str]:
     parser = _parser()
     try:
         tokens = parser.tokenize(sql, dialect="postgres")
@@ -59,6 +66,8 @@ def kinds(sql: str) -> frozenset[str]:
         return frozenset(found | {"select"})
     if not sql[tokens[0].start].isalpha():
         raise UnreadableStatement(f"it begins with {first!r}")
+    if first == "with" and not found:
+        raise UnreadableStatement("what comes after WITH cannot be told")
     return frozenset(found | {first} if first != "with" else found)
 
 
@@ -73,7 +82,7 @@ def _explained(rest: str) -> frozenset[str]:
     """The kinds of the statement that is explained: ANALYZE performs it."""
     for token in _parser().tokenize(rest, dialect="postgres"):
         if token.text.lower() in _EXPLAINED_WORDS:
-            return kinds(rest[token.start :])
+            return _kinds(rest[token.start :])
     raise UnreadableStatement("what EXPLAIN explains cannot be told")
 
 

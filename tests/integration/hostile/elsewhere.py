@@ -9,6 +9,7 @@ from .case import Case
 _FILES = "integration/operations/test_files.py"
 _HTTP = "integration/operations/test_http.py"
 _POSTGRES = "integration/operations/test_postgres.py"
+_SQL = "integration/operations/test_sql_smuggling.py"
 _REDIS = "integration/operations/test_redis.py"
 _PROXY = "integration/sandbox/test_egress_proxy.py"
 _SANDBOX = "integration/sandbox/test_egress_sandbox.py"
@@ -204,6 +205,48 @@ REQUESTS = [
         "a poisoned session",
         "to leave a search_path, a role, a lock or a temporary table to the next task on a pooled connection",
         "DISCARD ALL before a connection goes back to its pool",
+    ),
+    _case(
+        _SQL,
+        "test_a_statement_cannot_be_hidden_from_the_parser",
+        "a DELETE inside what looks like a string",
+        "to have `#--` or a continued string read as text by the parser, and as code by the server",
+        "strings and comments are told apart by PostgreSQL's own rules too, and both readings count",
+    ),
+    _case(
+        _SQL,
+        "test_the_rules_of_reading_stay_as_they_are",
+        "backslashes that begin to escape",
+        "to change by set_config how the server reads the next statement",
+        "set_config has to be named; the session's reading is checked before each statement",
+    ),
+    _case(
+        _SQL,
+        "test_the_servers_own_setting_does_not_change_what_is_read",
+        "a role for which backslashes escape",
+        "the same by settings that the server has for the role",
+        "standard_conforming_strings and UTF-8 are set for each transaction",
+    ),
+    _case(
+        _SQL,
+        "test_a_function_that_reaches_further_has_to_be_named",
+        "a function that does more than a SELECT",
+        "to read the server's files, write them, connect elsewhere, become another role: pg_read_file, lo_export, dblink",
+        "such functions are refused unless the policy names them",
+    ),
+    _case(
+        _SQL,
+        "test_what_can_be_read_in_two_ways_is_refused",
+        "a name written in escapes, or a NUL",
+        "to call a function by a name that the policy cannot read",
+        "what can be read in two ways is refused",
+    ),
+    _case(
+        _SQL,
+        "test_read_only_is_not_lifted_by_a_statement",
+        "SET TRANSACTION READ WRITE",
+        "to lift readOnly, or to end its transaction, where the policy allows SET and COMMIT",
+        "only reading kinds under readOnly, whatever the policy allows",
     ),
     _case(
         _POSTGRES,

@@ -40,7 +40,8 @@ def url(running: tuple[Server, str]) -> str:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     performer = PostgresPerformer()
-    yield Desk(performer, [{"databases": {"postgres": {"secrets": ["db"], "statements": KINDS}}}])
+    rule = {"secrets": ["db"], "statements": KINDS, "functions": ["set_config"]}
+    yield Desk(performer, [{"databases": {"postgres": rule}}])
     await performer.close()
 
 

@@ -62,3 +62,9 @@ def test_nothing_that_changes_reads_as_reading(sql: str) -> None:
     if found <= READING:
         assert not sql.startswith(("insert", "delete", "copy"))
         assert found
+
+
+def test_what_is_code_for_the_server_is_seen() -> None:
+    between = "1 #-- ' \n - 2"
+    sql = f"with x as (select {between}), y as (delete from t returning 1), z as (select {between}) select 1"
+    assert kinds(sql) == {"select", "delete"}

@@ -25,7 +25,9 @@ _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_
 _MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
 # libpq reads passwords and certificates from the operator's home unless it is told otherwise.
-_OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable"}
+_OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable", "client_encoding": "UTF8"}
+# Under other rules a statement would not be what policy read.
+_READ_BY = {"standard_conforming_strings": "on", "client_encoding": "UTF8"}
 _LATER = ("40", "53", "55", "57", "58", "08")
 """Classes of SQLSTATE after which the same may succeed: rollbacks, resources, locks, interventions, connections."""
 
@@ -96,6 +98,7 @@ async def _transact(connection: Connection, postgres: PostgresOperation, seconds
         await connection.execute(
             sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
         )
+        await connection.execute("SET LOCAL standard_conforming_strings = on")
         if postgres.read_only:
             await connection.execute("SET TRANSACTION READ ONLY")
             await connection.execute("SET LOCAL default_transaction_read_only = on")
@@ -120,6 +123,10 @@ class _Budget:
 
 async def _statement(connection: Connection, index: int, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
     """One statement by the extended protocol, which takes no second one; its rows come one by one."""
+    for setting, value in _READ_BY.items():
+        if connection.info.parameter_status(setting) != value:
+            message = f"spec.postgres.statements[{index}]: {setting} is no longer {value}, and policy read it so"
+            raise OperationFailed("ReadDifferently", message, retryable=False, category="Denied")
     rows: list[dict[str, Any]] = []
     count, keeping = 0, True
     parameters: Sequence[str] = statement.parameters

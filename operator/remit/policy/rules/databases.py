@@ -7,6 +7,7 @@ from typing import Final
 from remit.api.operations import PostgresOperation, RedisOperation
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
+from remit.policy.sqlfunctions import reaching
 from remit.policy.statements import READING, UnreadableStatement, kinds
 from remit.policy.verdict import Denial, Reason
 
@@ -59,6 +60,10 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
                 f" spec.databases.postgres.statements has {listed}",
                 policy.key,
             )
+        for name, what in reaching(statement.sql).items():
+            if rule is None or name not in rule.functions:
+                message = f"{where} has {name}, which {what}; policy {policy.key} would have to name it in"
+                return Denial(Reason.NOT_ALLOWED, f"{message} spec.databases.postgres.functions", policy.key)
     return "databases.postgres"
 
 

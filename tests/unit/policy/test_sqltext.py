@@ -1,0 +1,109 @@
+"""Code, strings and comments of SQL, as PostgreSQL tells them apart."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.policy.sqlfunctions import reaching
+from remit.policy.sqltext import UnreadableStatement, code_of
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("select 'a''b', 1", "select '1', 1"),
+        ("select 'a\\', 1", "select '1', 1"),
+        ("select E'a\\'b', 1", "select  '1', 1"),
+        ("select e'a\\\\', 1", "select  '1', 1"),
+        ("select ae'a\\', 1", "select ae'1', 1"),
+        ("select E'a'\n '\\'b', 1", "select  '1', 1"),
+        ("select E'a' -- c\n  -- d\n '\\'b', 1", "select  '1', 1"),
+        ("select 'a' 'b'", "select '1' '1'"),
+        ("select x'1f', n'a'", "select x'1', n'1'"),
+        ("select $$ a ' b $$, $t$ $$ $t$", "select  '1' ,  '1' "),
+        ("select a$b$, 1", "select a$b$, 1"),
+        ("select $1, $2", "select $1, $2"),
+        ("select 1 -- a ' b\n, 2", "select 1  \n, 2"),
+        ("select 1 -- a\r, 2", "select 1  \r, 2"),
+        ("select 1 /* a /* ' */ b */, 2", "select 1  , 2"),
+        ("select 1 #-- '\n, 2", "select 1 # \n, 2"),
+        ("select 1 +/* ' */, 2", "select 1 + , 2"),
+        ('select "a""b -- c", 2', 'select "a""b -- c", 2'),
+    ],
+)
+def test_code(sql: str, code: str) -> None:
+    assert code_of(sql).text == code
+
+
+def test_names_are_folded_as_the_server_folds_them() -> None:
+    assert code_of('select Ab, "Cd""e", f.G, été /* h */, \'i\'').names == {
+        "select",
+        "Ab".lower(),
+        'Cd"e',
+        "f",
+        "g",
+        "été",
+    }
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["'a", "E'a\\'", "$a$ $b$", "/* /* */", '"a', "U&'a'", 'u&"a"', "a\0", "a\u00a0b", "a\u2028", "'a'\n'b"],
+)
+def test_what_does_not_end_or_can_be_read_in_two_ways(sql: str) -> None:
+    with pytest.raises(UnreadableStatement):
+        code_of(sql)
+
+
+PIECES = [
+    "'",
+    "''",
+    '"',
+    "$$",
+    "$a$",
+    "--",
+    "/*",
+    "*/",
+    "\n",
+    "\r",
+    "\\",
+    "e",
+    "E'",
+    "#",
+    "-",
+    "x",
+    " ",
+    "1",
+    "é",
+    "u&",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_code_has_no_string_or_comment_left(sql: str) -> None:
+    try:
+        code = code_of(sql).text
+    except UnreadableStatement:
+        return
+    assert code_of(code).text == code
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_code_or_is_refused(sql: str) -> None:
+    try:
+        code_of(sql)
+    except UnreadableStatement as error:
+        assert str(error)
+
+
+def test_names_that_reach_further() -> None:
+    assert reaching("select PG_Read_File('/x'), lo_get(1), pg_stat_activity.pid from t") == {
+        "pg_read_file": "reaches the server's files"
+    }
+    assert reaching("select 'pg_read_file' -- lo_import") == {}
+    assert set(reaching('select "dblink_exec"($$ lo_export $$), pg_terminate_backend(1)')) == {
+        "dblink_exec",
+        "pg_terminate_backend",
+    }
