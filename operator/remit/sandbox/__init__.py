@@ -5,6 +5,7 @@ from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remov
 from remit.sandbox.cgrouptree import beside
 from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
 from remit.sandbox.forkserver.supervise import STOP
+from remit.sandbox.identity import service_user
 from remit.sandbox.launch import Launch
 from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import (
@@ -59,6 +60,7 @@ __all__ = [
     "remove_cgroups",
     "rlimits",
     "sealed_memory",
+    "service_user",
     "start_time",
     "tasks_of_this_user",
 ]

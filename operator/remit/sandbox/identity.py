@@ -15,6 +15,7 @@ from remit.sandbox.model import Identities
 _FIRST_UNASSIGNED = 1_879_048_192
 _NOBODY = 65_534
 _COUNT = 1 << 16
+_SERVICE = _FIRST_UNASSIGNED + _COUNT
 _OTHERS_MAY_ENTER = stat.S_IXOTH
 
 
@@ -28,11 +29,23 @@ def find_identities() -> Identities | None:
 
 def choose(uid_map: str) -> tuple[int, int] | None:
     """The first uid and how many to use, from /proc/self/uid_map: unassigned ones if mapped, else nobody. Pure."""
-    spans = [(int(first), int(count)) for first, _, count in (line.split() for line in uid_map.splitlines())]
-    for wanted, count in ((_FIRST_UNASSIGNED, _COUNT), (_NOBODY, 1)):
-        if any(first <= wanted and wanted + count <= first + length for first, length in spans):
-            return wanted, count
-    return None
+    wanted = ((_FIRST_UNASSIGNED, _COUNT), (_NOBODY, 1))
+    return next((span for span in wanted if _mapped(uid_map, *span)), None)
+
+
+def choose_for_service(uid_map: str) -> int:
+    """A uid that `choose` gives to no attempt, if one is mapped, else nobody. Pure."""
+    return _SERVICE if _mapped(uid_map, _SERVICE, 1) else _NOBODY
+
+
+def service_user() -> int | None:
+    """Who a program that serves the network for an operator that is root should be; None for an ordinary operator."""
+    return choose_for_service(Path("/proc/self/uid_map").read_text()) if os.geteuid() == 0 else None
+
+
+def _mapped(uid_map: str, first: int, count: int) -> bool:
+    spans = [(int(start), int(length)) for start, _, length in (line.split() for line in uid_map.splitlines())]
+    return any(start <= first and first + count <= start + length for start, length in spans)
 
 
 def reachable(binary: Path) -> Path:

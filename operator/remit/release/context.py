@@ -1,0 +1,102 @@
+"""What every rule of the pipeline looks at, and the few questions that they all ask."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, replace
+
+from remit.api.deploymentstatus import Slot
+from remit.api.strategy import Strategy
+from remit.release.memory import Live, Memory, Release
+from remit.release.model import Desired, Revision, SlotView, World, other
+
+CRASH_LIMIT = 5
+"""Restarts after which a side that was never healthy is given up before its deadline."""
+
+
+def seconds(count: float) -> datetime.timedelta:
+    return datetime.timedelta(seconds=count)
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A stage cannot be passed. `reason` is a stable CamelCase word."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The wish, the world, the memory and the time, while a release goes on."""
+
+    desired: Desired
+    world: World
+    memory: Memory
+    release: Release
+    now: datetime.datetime
+
+    def remember(self, release: Release) -> Memory:
+        """The memory with this release in it."""
+        return replace(self.memory, release=release)
+
+    @property
+    def slot(self) -> Slot:
+        """The new side."""
+        return self.release.slot
+
+    @property
+    def new(self) -> SlotView:
+        return self.world.slot(self.slot)
+
+    @property
+    def old(self) -> SlotView:
+        return self.world.slot(other(self.slot))
+
+    @property
+    def live(self) -> Live | None:
+        """The side to return to."""
+        return self.memory.live
+
+    @property
+    def switched(self) -> bool:
+        """Whether requests were told to go to the new side, all of them."""
+        return self.world.live == self.slot and self.world.share == 0
+
+    @property
+    def strategy(self) -> Strategy:
+        """The settings as they are now, but of the type that the release began with."""
+        now = self.desired.spec.strategy
+        return now if now.type == self.release.strategy else Strategy.model_construct(type=self.release.strategy)
+
+    @property
+    def paused(self) -> bool:
+        """A rollback is not held up: whoever asks for one has an outage."""
+        return (self.desired.spec.paused or self.memory.paused) and not self.release.rollback
+
+    @property
+    def overdue(self) -> bool:
+        """Whether there was no progress for longer than the deadline allows."""
+        return self.now >= self.release.clock + seconds(self.desired.spec.progress_deadline_seconds)
+
+    def revision(self, number: int) -> Revision | None:
+        """A revision that is kept, or the one that is being released."""
+        kept = self.desired.revisions.get(number)
+        if (
+            kept is None
+            and number == self.release.revision
+            and self.release.spec_hash == self.desired.snapshot.spec_hash
+        ):
+            return Revision(number, self.desired.snapshot)
+        return kept
+
+    def ready(self, replicas: int) -> bool:
+        """Whether the new side has so many healthy instances."""
+        return self.world.ready(self.release.revision, self.slot, replicas)
+
+    def crashing(self) -> Fail | None:
+        """The new side keeps crashing before it was ever live."""
+        if self.new.restarts < CRASH_LIMIT:
+            return None
+        detail = f": {self.new.message}" if self.new.message else ""
+        return Fail("CrashLoop", f"its instances were restarted {self.new.restarts} times{detail}")

@@ -1,0 +1,39 @@
+"""What strategies differ in: how many instances each side has, and how requests move from one to the other."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from remit.release.context import Context, Fail
+from remit.release.memory import Release
+from remit.release.steps import Step, Switch, Wait
+
+Verdict = Step | Fail | Release | None
+"""What a stage says: take this step, give up, remember this and ask again, or (None) passed."""
+
+
+class Takeover(Protocol):
+    """One strategy. Every answer follows from the context alone."""
+
+    exclusive: bool
+    """The two sides must never run at the same time."""
+    moves_replicas: bool
+    """The old side is scaled down in the course of the release."""
+
+    def old_replicas(self, ctx: Context) -> int:
+        """How many instances the old side should have now."""
+
+    def new_replicas(self, ctx: Context) -> int:
+        """How many instances the new side should have now."""
+
+    def promote(self, ctx: Context) -> Verdict:
+        """The next step of the stage Promote."""
+
+
+def switch_over(ctx: Context, replicas: int) -> Verdict:
+    """Send everything to the new side, once it can take it, and see it done."""
+    if ctx.switched:
+        return None if ctx.world.converged else Wait("Converging", "requests still reach the old side")
+    if not ctx.ready(replicas):
+        return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy")
+    return Switch(ctx.slot)

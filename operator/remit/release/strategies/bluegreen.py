@@ -1,0 +1,37 @@
+"""BlueGreen: a whole second side, and one switch, by itself, after a time, or when somebody says so."""
+
+from __future__ import annotations
+
+from remit.api.strategy import BlueGreen
+from remit.release.context import Context, seconds
+from remit.release.steps import Switch, Wait
+from remit.release.strategies.base import Verdict, switch_over
+
+
+class BlueGreenTakeover:
+    exclusive = False
+    moves_replicas = False
+
+    def old_replicas(self, ctx: Context) -> int:
+        return ctx.live.replicas if ctx.live else 0
+
+    def new_replicas(self, ctx: Context) -> int:
+        return ctx.release.replicas
+
+    def promote(self, ctx: Context) -> Verdict:
+        verdict = switch_over(ctx, ctx.release.replicas)
+        # The gate matters only to a side that could be switched to: one that broke while it waited cannot be promoted.
+        return (_gate(ctx) or verdict) if isinstance(verdict, Switch) else verdict
+
+
+def _gate(ctx: Context) -> Wait | None:
+    release, settings = ctx.release, ctx.strategy.blue_green or BlueGreen()
+    # There is nothing to compare a first release with, and nobody to keep waiting for a rollback.
+    if release.go_ahead or release.rollback or ctx.live is None:
+        return None
+    if not settings.auto_promote:
+        return Wait("AwaitingPromotion", "healthy; waits for somebody to promote it", held=True)
+    due = (release.step_at or ctx.now) + seconds(settings.auto_promote_after_seconds)
+    return (
+        Wait("AwaitingPromotion", f"healthy; is promoted at {due:%H:%M:%S} UTC", due, True) if ctx.now < due else None
+    )

@@ -1,0 +1,142 @@
+"""One HAProxy process, in a folder of its own, which is named by its digest:
+
+    haproxy.cfg   what it was started with, kept up to date, so that a start brings back what was in force
+    weights       each side's share, likewise
+    <digest>      the socket of its runtime API, for our user alone
+    lock          held by the process for as long as it lives
+    empty/        its root, where the operator is root
+
+It is nobody's child: it goes on when the operator ends, and is found again by its lock and its socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from remit.errors import DeploymentError
+from remit.release.traffic.configuration import HARD_STOP_SECONDS, WEIGHTS, Process, render, render_weights
+from remit.release.traffic.route import Route
+from remit.release.traffic.runtime import Seen, ask, look
+from remit.release.traffic.steps import steps
+from remit.sandbox import ProcessHandle
+
+_CONFIGURATION: Final = "haproxy.cfg"
+_LOCK: Final = "lock"
+_START_SECONDS: Final = 10.0
+_DEATH_SECONDS: Final = 2.0
+_END_SECONDS: Final = HARD_STOP_SECONDS + 10.0
+
+
+class Instance:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def look(self) -> Seen | None:
+        """What is in force; None if the process is dead. Raises DeploymentError if it lives and does not answer."""
+        try:
+            return await look(self.folder)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
+        except DeploymentError:
+            lock = await self._lock()  # it may just have died
+            if lock is None:
+                raise
+            os.close(lock)
+            return None
+
+    def write(self, route: Route, process: Process) -> None:
+        """Keep on disk what the next start is to bring back."""
+        for folder in (self.folder, self.folder / "empty"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        _replace(self.folder / _CONFIGURATION, render(route, process))
+        _replace(self.folder / WEIGHTS, render_weights(route))
+
+    async def start(self, program: str, predecessor: Instance | None = None) -> None:
+        """Return once it serves. It takes the listening sockets of its predecessor, which goes on until it is stopped.
+
+        Raises DeploymentError with what HAProxy said.
+        """
+        lock = await self._lock()
+        if lock is None:
+            raise DeploymentError(f"a traffic proxy in {self.folder} neither answers nor ends; end it by hand")
+        taking = ("-x", f"../{predecessor.folder.name}/{predecessor.folder.name}") if predecessor else ()  # beside us
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(program, "-D", *taking, "-f", _CONFIGURATION),
+                cwd=self.folder,
+                env={},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=[lock],
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DeploymentError(f"the traffic proxy {program} cannot be started: {error.strerror}") from error
+        finally:
+            os.close(lock)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                _, said = await child.communicate()
+        except TimeoutError:
+            child.kill()
+            raise DeploymentError(f"the traffic proxy did not start within {_START_SECONDS:g} s") from None
+        if child.returncode:
+            alerts = [line for line in said.decode(errors="replace").splitlines() if "[ALERT]" in line]
+            message = "; ".join(line.partition(" : ")[2] for line in alerts) or f"exit code {child.returncode}"
+            raise DeploymentError(f"the traffic proxy did not start: {message}")
+
+    async def converge(self, route: Route) -> None:
+        """Bring what is in force to `route`, which has the same frame. Raises DeploymentError if the proxy refuses."""
+        seen = await look(self.folder)
+        commands, removals = steps(route, seen)
+        for command, answer in zip(commands, await ask(self.folder, *commands), strict=True):
+            if answer not in ("", "New server registered."):
+                raise DeploymentError(f"the traffic proxy refused {command!r}: {answer}")
+        if removals:
+            await ask(self.folder, *removals)  # one that is still in use stays, and is tried again the next time
+
+    async def stop(self) -> None:
+        """Close its ports, let it finish what is in flight, and wait for its end."""
+        seen = await self.look()
+        if seen is None:
+            return
+        with contextlib.suppress(ProcessLookupError), ProcessHandle(seen.pid) as handle:
+            signal.pidfd_send_signal(handle.descriptor, signal.SIGUSR1)
+            try:
+                await asyncio.wait_for(handle.death(), _END_SECONDS)
+            except TimeoutError:
+                handle.kill()
+                await handle.death()
+            handle.reap()
+
+    async def _lock(self) -> int | None:
+        """The lock's descriptor; None if the process goes on to hold it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self.folder / _LOCK, flags, 0o600)
+        end = time.monotonic() + _DEATH_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    os.close(descriptor)
+                    return None
+                await asyncio.sleep(0.02)
+            else:
+                return descriptor
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)

@@ -1,0 +1,128 @@
+"""HAProxy's runtime API: commands through a Unix socket to the running process, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from remit.api.deploymentstatus import Slot
+from remit.errors import DeploymentError
+from remit.release.traffic.configuration import WEIGHTS
+from remit.release.traffic.route import CLOSED, SLOTS
+
+_PATIENCE: Final = 5.0
+_LINE_BYTES: Final = 1 << 24
+
+
+@dataclass(frozen=True)
+class Server:
+    """One replica as the proxy sees it. `leaving`: it gets no new requests and is removed once it is idle."""
+
+    address: str
+    up: bool
+    leaving: bool
+    in_flight: int
+    """Requests and open tunnels such as WebSockets."""
+
+
+@dataclass(frozen=True)
+class Side:
+    servers: tuple[Server, ...] = ()
+    in_flight: int = 0
+    """Requests and open tunnels, those that wait for a connection included."""
+    requests: int = 0
+    """Requests since the proxy started."""
+    failed: int = 0
+    """Of these, how many the proxy could not bring to a replica, or got no valid answer to."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One published port. Weights are percentages; all 0 where the port is closed."""
+
+    weights: Mapping[Slot, int]
+    sides: Mapping[Slot, Side]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is in force, as told by the proxy itself."""
+
+    pid: int
+    uptime_seconds: int
+    ports: Mapping[int, Port]
+
+    def in_flight(self, slot: Slot) -> int:
+        return sum(port.sides[slot].in_flight for port in self.ports.values())
+
+
+async def ask(folder: Path, *commands: str) -> list[str]:
+    """The answer to each command, from the proxy in `folder`; the socket has the folder's name.
+
+    Raises ConnectionRefusedError or FileNotFoundError if none runs there, DeploymentError if it does not answer.
+    """
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            # Through the descriptor, because a socket's path may only have 107 bytes.
+            reader, writer = await asyncio.open_unix_connection(
+                f"/proc/self/fd/{directory}/{folder.name}", limit=_LINE_BYTES
+            )
+            try:
+                answers = []
+                writer.write(b"prompt\n")
+                await reader.readuntil(b"> ")
+                for command in commands:
+                    writer.write(command.encode() + b"\n")
+                    answers.append((await reader.readuntil(b"\n> "))[:-2].decode().strip())
+            finally:
+                writer.close()
+    except (TimeoutError, asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError) as error:
+        raise DeploymentError(f"the traffic proxy in {folder} does not answer: {error!r}") from error
+    finally:
+        os.close(directory)
+    return answers
+
+
+async def look(folder: Path) -> Seen:
+    """Raises as `ask` does."""
+    info, stat, weights = await ask(folder, "show info", "show stat", f"show map {WEIGHTS}")
+    return parse(info, stat, weights)
+
+
+def parse(info: str, stat: str, weights: str) -> Seen:
+    about = dict(line.partition(": ")[::2] for line in info.splitlines())
+    rows = list(csv.DictReader(stat.removeprefix("# ").splitlines()))
+    shares = {int(port): int(green) for _, port, green in (line.split() for line in weights.splitlines())}
+    ports = {
+        int(row["pxname"]): Port(
+            _weights(shares.get(int(row["pxname"]), -1)),
+            {slot: _side(f"{row['pxname']}.{slot}", rows) for slot in SLOTS},
+        )
+        for row in rows
+        if row["svname"] == "FRONTEND"
+    }
+    return Seen(int(about["Pid"]), int(about["Uptime_sec"]), ports)
+
+
+def _weights(green: int) -> Mapping[Slot, int]:
+    return CLOSED if green < 0 else {"blue": 100 - green, "green": green}
+
+
+def _side(name: str, rows: Sequence[Mapping[str, str]]) -> Side:
+    own = [row for row in rows if row["pxname"] == name]
+    total = next((row for row in own if row["svname"] == "BACKEND"), None)
+    if total is None:
+        return Side()
+    servers = tuple(
+        Server(row["addr"], row["status"].startswith("UP"), row["status"].startswith("MAINT"), int(row["scur"] or 0))
+        for row in own
+        if row["svname"] != "BACKEND"
+    )
+    failed = sum(int(total[column] or 0) for column in ("econ", "eresp"))
+    return Side(servers, int(total["scur"] or 0), int(total["stot"] or 0), failed)

