@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench.figures import machine
 
-SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit")
+SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies")
 
 
 def main() -> None:

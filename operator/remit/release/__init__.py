@@ -15,6 +15,7 @@ from remit.release.model import (
     World,
     other,
 )
+from remit.release.pipeline import next_step
 from remit.release.steps import (
     Decision,
     Drain,
@@ -64,5 +65,6 @@ __all__ = [
     "Target",
     "Wait",
     "World",
+    "next_step",
     "other",
 ]

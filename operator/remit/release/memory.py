@@ -15,6 +15,7 @@ from remit.release.model import RequestKind
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 Outcome = Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+StrategyType = Literal["BlueGreen", "Canary", "Rolling", "Recreate"]
 StageState = Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
 
 
@@ -65,11 +66,14 @@ class Release:
     artifact: str
     replicas: int
     """How many instances the new side should have."""
+    strategy: StrategyType
     started_at: datetime.datetime
     clock: datetime.datetime
     """The last progress: the deadline counts from here."""
     rollback: bool = False
     """It returns to an earlier revision: no hooks, no gate, no bake, everything switched at once."""
+    pins: bool = False
+    """It was asked for by a request: its revision holds until the spec changes."""
     stages: tuple[StageRecord, ...] = tuple(StageRecord(name) for name in STAGES)
     best: int = 0
     """The most instances that were ever healthy at once: only more than that is progress, so flapping is none."""

@@ -115,8 +115,8 @@ class TestOneAspectAtATime:
             ({"executable": "git", "args": []}, ["git", "x"], "only 0 arguments are allowed, 1 are given"),
             ({"pattern": "git clone .*", "reason": "to read"}, ["git", "push"],
              "commands.allow[0] (to read) allows `git clone .*`"),
-            ({"pattern": "git clone .*"}, ["ls"], "what it allows is about git"),
-            ({"pattern": "(git|hg) .*"}, ["ls"], "what it allows is about `(git|hg) .*`"),
+            ({"pattern": "git clone .*"}, ["ls"], "what spec.commands.allow has is about git"),
+            ({"pattern": "(git|hg) .*"}, ["ls"], "what spec.commands.allow has is about `(git|hg) .*`"),
         ],
     )  # fmt: skip
     def test_a_near_miss_is_explained(self, rule, argv, told):

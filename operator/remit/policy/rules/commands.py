@@ -51,7 +51,7 @@ def _what_is_allowed(policy: CompiledPolicy, command: Command) -> str:
         return f"{start}; {' and '.join(map(_shown_rule, concerned[:_SHOWN_RULES]))}"
     programs = dict.fromkeys(rule.matcher.about or f"`{rule.matcher}`" for rule in policy.allow)
     more = ", …" if len(programs) > _SHOWN_PROGRAMS else ""
-    return f"{start}; what it allows is about {', '.join(list(programs)[:_SHOWN_PROGRAMS])}{more}"
+    return f"{start}; what spec.commands.allow has is about {', '.join(list(programs)[:_SHOWN_PROGRAMS])}{more}"
 
 
 def _shown_rule(rule: CompiledRule) -> str:

@@ -1,0 +1,45 @@
+"""What counts as progress, and since when: the deadline of a release is counted from its last progress."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+
+from remit.release.memory import Memory, Release
+from remit.release.model import World
+from remit.release.steps import Wait
+
+
+def not_before(memory: Memory, now: datetime.datetime) -> Memory:
+    """Moments that lie in the future are brought to now: the clock was set back, and nothing should wait that out."""
+
+    def clamp(moment: datetime.datetime | None) -> datetime.datetime | None:
+        return None if moment is None else min(moment, now)
+
+    release = memory.release
+    if release is not None:
+        failure = release.failure
+        release = replace(
+            release,
+            clock=min(release.clock, now),
+            step_at=clamp(release.step_at),
+            promoted_at=clamp(release.promoted_at),
+            failure=failure and replace(failure, at=min(failure.at, now)),
+        )
+    return replace(memory, release=release, idle_since=clamp(memory.idle_since), drain_since=clamp(memory.drain_since))
+
+
+def progressed(memory: Memory, release: Release, world: World, now: datetime.datetime) -> Memory:
+    """More healthy instances than ever before are progress; fewer, and then the same again, are none."""
+    view = world.slot(release.slot)
+    if view.revision != release.revision or view.healthy <= release.best or release.failure is not None:
+        return memory
+    return replace(memory, release=replace(release, best=view.healthy, clock=now))
+
+
+def held_over(memory: Memory, step: Wait | None, now: datetime.datetime) -> Memory:
+    """Time that is spent waiting on purpose does not count: when such a wait is over, counting begins anew."""
+    release, held = memory.releasing, step is not None and step.held
+    if release is None or release.held == held:
+        return memory
+    return replace(memory, release=replace(release, held=held, clock=release.clock if held else now))

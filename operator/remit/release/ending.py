@@ -1,0 +1,94 @@
+"""How a release turns back, and how it ends: what is remembered then."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+
+from remit.release.context import Context
+from remit.release.memory import Failure, Live, Memory, Outcome, Record, Release, StageRecord
+from remit.release.model import Desired
+from remit.release.steps import Decision, Finish
+
+
+def fail(ctx: Context, failure: Failure) -> Memory:
+    """From here on the release only goes back. What it ends as depends on whether the new side was live by now."""
+    release = ctx.release
+    if ctx.live is not None and (release.promoted_at is not None or ctx.switched):
+        failure = replace(failure, outcome="RolledBack")
+    if release.stage is not None:
+        release = _close_stage(release, release.stage, failure.message, ctx.now)
+    return ctx.remember(replace(release, failure=failure, clock=ctx.now, held=False))
+
+
+def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_over: bool) -> Decision:
+    """End the release. `takes_over`: from now on the new side is the one to rely on."""
+    release, memory, now = ctx.release, ctx.memory, ctx.now
+    before = memory.live
+    records = tuple(
+        replace(record, state="Skipped")
+        if record.state in {"Waiting", "Running"} and record.name != "Retire"
+        else record
+        for record in release.stages
+    )
+    ended = replace(release, stages=records, outcome=outcome, finished_at=now, held=False)
+    live = before
+    if takes_over:
+        live = Live(release.slot, release.revision, release.spec_hash, release.replicas)
+    memory = replace(
+        memory,
+        release=ended,
+        live=live,
+        settled=memory.settled or release.key == memory.key,
+        history=_history(memory.history, ended, before, outcome),
+        pin=release.revision if outcome == "Promoted" and release.pins else memory.pin,
+        idle_since=now if takes_over and before is not None else None,
+        drain_since=None,
+    )
+    return Decision(Finish(outcome, reason, message), trim(ctx.desired, memory))
+
+
+def _history(
+    history: tuple[Record, ...], release: Release, before: Live | None, outcome: Outcome
+) -> tuple[Record, ...]:
+    """The history after the end of `release`; `before` was live when it began."""
+
+    def after(record: Record) -> Record:
+        if record.revision == release.revision:
+            if release.rollback and outcome != "Promoted":
+                return record  # that it could not be returned to does not undo that it was good
+            return replace(
+                record,
+                outcome=outcome,
+                replicas=release.replicas,
+                promoted_at=release.promoted_at or record.promoted_at,
+                duration_seconds=(_end(release) - release.started_at).total_seconds(),
+            )
+        if before is not None and record.revision == before.revision:
+            rolled_back = release.rollback and outcome == "Promoted"
+            return replace(record, replicas=before.replicas, outcome="RolledBack" if rolled_back else record.outcome)
+        return record
+
+    return tuple(after(record) for record in history)
+
+
+def trim(desired: Desired, memory: Memory) -> Memory:
+    """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted."""
+    release, live = memory.release, memory.live
+    needed = {memory.pin, memory.rollback_to, live.revision if live else None, release.revision if release else None}
+    old = [record for record in memory.history if record.revision not in needed]
+    forgotten = {record.revision for record in old[desired.spec.revision_history_limit :]}
+    return replace(memory, history=tuple(r for r in memory.history if r.revision not in forgotten))
+
+
+def _close_stage(release: Release, name: str, message: str, now: datetime.datetime) -> Release:
+    def closed(record: StageRecord) -> StageRecord:
+        if record.name != name:
+            return record
+        return replace(record, state="Failed", started_at=record.started_at or now, finished_at=now, message=message)
+
+    return replace(release, stages=tuple(map(closed, release.stages)))
+
+
+def _end(release: Release) -> datetime.datetime:
+    return max(release.finished_at or release.started_at, release.started_at)

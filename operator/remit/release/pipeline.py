@@ -1,0 +1,151 @@
+"""The pipeline: the next step of a Deployment, as a pure function of the wish, the world, the memory and the time.
+
+Reading this file is reading the state machine. It is total: every world has a next step, and asked again about the same
+world it says the same. What it promises, whatever happens in whatever order:
+
+- What is live is not touched before the other side is healthy (but by Recreate, by Rolling within its allowance, and by
+  a user who changes `replicas`).
+- A failure before the switch leaves the old side serving; one after it goes back, without a look at the failed side.
+- Every release ends.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+
+from remit.api.deploymentstatus import StageName
+from remit.release.beginning import begin, heed, superseded
+from remit.release.clock import held_over, not_before, progressed
+from remit.release.context import Context, Fail
+from remit.release.ending import fail, finish
+from remit.release.idle import clear, draining, retired, tidy
+from remit.release.memory import STAGES, Failure, Memory, Release
+from remit.release.model import SLOTS, Desired, World
+from remit.release.requests import consume
+from remit.release.rollback import go_back
+from remit.release.stages import STAGE_RULES, ensure_provisioned, skipped
+from remit.release.steps import Decision, Drain, Finish, Retire, Step, Switch, Wait
+from remit.release.tending import tend, tend_old
+
+
+def next_step(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+    """The next step, and what to remember before it is taken."""
+    memory = not_before(memory, now)
+    if world.unreachable:
+        wait = Wait("TargetUnreachable", world.unreachable, held=True)
+        return Decision(wait, held_over(memory, wait, now))
+    if desired.deleted:
+        return _tear_down(world, memory, now)
+    memory = consume(desired, world, heed(desired, world, memory), now)
+    release = memory.releasing
+    if release is None:
+        return _between_releases(desired, world, memory, now)
+    ctx = Context(desired, world, memory, release, now)
+    if release.failure is None:
+        why = superseded(desired, memory, release, switched=ctx.switched)
+        if why:
+            memory = fail(ctx, Failure("Superseded", "Superseded", why, now, asked=True))
+    return _go_on(desired, world, memory, now)
+
+
+def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+    """A release goes on, or back. The way back is asked first: it waits for nothing that the new side does."""
+    release = memory.releasing
+    if release is None:
+        raise AssertionError("there is no release")
+    ctx = Context(desired, world, progressed(memory, release, world, now), release, now)
+    ctx = replace(ctx, release=ctx.memory.releasing or release)
+    if release.failure is not None:
+        return go_back(ctx, release.failure)
+    decision = _forward(ctx)
+    if isinstance(decision, Decision):
+        waiting = decision.step if isinstance(decision.step, Wait) else None
+        memory = held_over(decision.memory, waiting, now)
+        after = memory.releasing
+        held = waiting is not None and waiting.held
+        if after is None or held or not replace(ctx, release=after).overdue:
+            return Decision(decision.step, memory)
+        detail = f": {waiting.why}" if waiting else f": {world.error.message}" if world.error else ""
+        deadline = desired.spec.progress_deadline_seconds
+        decision = Fail("ProgressDeadlineExceeded", f"no progress for {deadline} s{detail}")
+    failed = fail(ctx, Failure("Failed", decision.reason, decision.message, now))
+    return _go_on(desired, world, failed, now)
+
+
+def _forward(ctx: Context) -> Decision | Fail:
+    """The next step of a release that is well."""
+    step = tend_old(ctx)
+    if step is not None:
+        return Decision(step, ctx.memory)
+    if ctx.paused:
+        return Decision(Wait("Paused", "paused; what is live stays live", held=True), ctx.memory)
+    error = ctx.world.error
+    if error is not None and not error.retryable and error.revision == ctx.release.revision:
+        return Fail(error.reason, error.message)
+    for name in STAGES[:-1]:
+        if ctx.release.stage_record(name).state not in {"Waiting", "Running"}:
+            continue
+        if skipped(ctx, name):
+            ctx = _enter(ctx, ctx.release.with_stage(name, state="Skipped"))
+            continue
+        ctx = _enter(ctx, _started(ctx.release, name, ctx.now))
+        while isinstance(verdict := ensure_provisioned(ctx) or STAGE_RULES[name](ctx), Release):
+            ctx = _enter(ctx, verdict)
+        if isinstance(verdict, Fail):
+            return verdict
+        if verdict is not None:
+            return Decision(verdict, draining(ctx.memory, verdict, ctx.now))
+        ctx = _enter(ctx, _passed(ctx, name))
+    return finish(ctx, "Promoted", "Promoted", f"revision {ctx.release.revision} is live", takes_over=True)
+
+
+def _enter(ctx: Context, release: Release) -> Context:
+    return replace(ctx, release=release, memory=ctx.remember(release))
+
+
+def _started(release: Release, name: StageName, now: datetime.datetime) -> Release:
+    record = release.stage_record(name)
+    if record.state == "Running":
+        return release
+    release = release.with_stage(record.name, state="Running", started_at=now)
+    return replace(release, step_at=now) if name == "Promote" else release
+
+
+def _passed(ctx: Context, name: StageName) -> Release:
+    record = ctx.release.stage_record(name)
+    release = ctx.release.with_stage(record.name, state="Done", finished_at=ctx.now)
+    release = replace(release, clock=ctx.now, held=False)
+    return replace(release, promoted_at=ctx.now, restarts=ctx.new.restarts) if name == "Promote" else release
+
+
+def _between_releases(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+    """Begin what is due; otherwise keep the live side as it should be, and tidy up the other one."""
+    live = memory.live
+    if live is not None and (world.share or world.live not in {None, live.slot}):
+        # Whoever moved the requests, it was no release: nothing begins from there.
+        return Decision(Switch(live.slot), memory)
+    begun = begin(desired, world, memory, now)
+    if isinstance(begun, Memory):
+        if begun.releasing is not None:
+            return _go_on(desired, world, begun, now)
+        memory = begun
+    step = tend(desired, world, memory)
+    if step is not None:
+        return Decision(step, memory)
+    tidying = tidy(desired, world, memory, now)
+    if tidying is not None:
+        return tidying
+    memory = retired(memory, now)
+    return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), memory)
+
+
+def _tear_down(world: World, memory: Memory, now: datetime.datetime) -> Decision:
+    """The Deployment is deleted: drain and retire both sides, the idle one first."""
+    live = world.live or "blue"
+    for slot in sorted(SLOTS, key=lambda slot: slot == live):
+        if world.slot(slot).revision is not None:
+            step: Step = clear(world, memory, slot, now)
+            memory = draining(memory, step, now) if isinstance(step, Drain | Wait) else memory
+            return Decision(step, replace(memory, drain_since=None) if isinstance(step, Retire) else memory)
+    return Decision(Finish("Deleted", "Deleted", "nothing of it is left on the target"), memory)

@@ -1,0 +1,112 @@
+"""Requests by hand: each is taken once, and answered whether it could be followed or not."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from remit.release.context import Context
+from remit.release.ending import fail
+from remit.release.memory import Answer, Failure, Memory, Release
+from remit.release.model import Desired, Request, RequestKind, World
+
+
+class Refused(Exception):
+    """The request cannot be followed; the message says why."""
+
+
+def consume(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Memory:
+    """The memory after the request, if there is one that was not answered yet."""
+    request = desired.request
+    if request is None or (memory.answer is not None and memory.answer.id == request.id):
+        return memory
+    try:
+        memory, message = _FOLLOW[request.kind](_Asked(request, desired, world, memory, now))
+        accepted = True
+    except Refused as refusal:
+        message, accepted = str(refusal), False
+    return replace(memory, answer=Answer(request.id, request.kind, accepted, message, now))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    request: Request
+    desired: Desired
+    world: World
+    memory: Memory
+    now: datetime.datetime
+
+    def ongoing(self) -> Release:
+        release = self.memory.releasing
+        if release is None:
+            raise Refused(f"there is no release to {self.request.kind}")
+        if release.failure is not None:
+            raise Refused(f"revision {release.revision} goes back already: {release.failure.message}")
+        return release
+
+    def give_up(self, release: Release, reason: str, message: str) -> Memory:
+        failure = Failure("Aborted", reason, message, self.now, asked=True)
+        return fail(Context(self.desired, self.world, self.memory, release, self.now), failure)
+
+
+def _promote(ask: _Asked) -> tuple[Memory, str]:
+    release = ask.ongoing()
+    # On a side that is live already, what is left to skip is the bake.
+    full = release.full or ask.request.full or release.promoted_at is not None
+    release = replace(release, go_ahead=True, full=full)
+    return replace(ask.memory, release=release), f"revision {release.revision} goes on"
+
+
+def _abort(ask: _Asked) -> tuple[Memory, str]:
+    release = ask.ongoing()
+    return ask.give_up(release, "Aborted", "aborted by request"), f"revision {release.revision} is aborted"
+
+
+def _rollback(ask: _Asked) -> tuple[Memory, str]:
+    desired, memory, release = ask.desired, ask.memory, ask.memory.releasing
+    number = ask.request.revision or _last_good(memory)
+    if number is None:
+        raise Refused("there is no earlier revision that was live")
+    live = memory.live.revision if memory.live else None
+    if number != live and number not in desired.revisions:
+        kept = ", ".join(map(str, sorted(desired.revisions))) or "none"
+        raise Refused(f"revision {number} is not kept; kept are: {kept}")
+    if release is not None and release.failure is None:
+        memory = ask.give_up(release, "RollbackRequested", f"a rollback to revision {number} was asked for")
+    return replace(memory, rollback_to=number), f"returns to revision {number}"
+
+
+def _retry(ask: _Asked) -> tuple[Memory, str]:
+    if ask.memory.releasing is not None:
+        raise Refused("a release goes on; abort it first")
+    return replace(ask.memory, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
+
+
+def _pause(ask: _Asked) -> tuple[Memory, str]:
+    return replace(ask.memory, paused=True), "paused; what is live stays live"
+
+
+def _resume(ask: _Asked) -> tuple[Memory, str]:
+    if ask.desired.spec.paused:
+        raise Refused("spec.paused is true; set it to false to go on")
+    return replace(ask.memory, paused=False), "goes on"
+
+
+_FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
+    "promote": _promote,
+    "abort": _abort,
+    "rollback": _rollback,
+    "retry": _retry,
+    "pause": _pause,
+    "resume": _resume,
+}
+
+
+def _last_good(memory: Memory) -> int | None:
+    """What was live before: while a release goes on, that is the side to return to."""
+    if memory.releasing is not None:
+        return memory.live.revision if memory.live else None
+    live = memory.live.revision if memory.live else None
+    promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
+    return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None

@@ -1,0 +1,81 @@
+"""The way back: requests return to the side that was good, whatever state the failed one is in.
+
+Nothing here looks at how the failed side is. It is asked before anything that waits for that side.
+"""
+
+from __future__ import annotations
+
+from remit.release.context import Context, seconds
+from remit.release.ending import finish
+from remit.release.memory import Failure, Live
+from remit.release.steps import Decision, Provision, Retire, Scale, Step, Switch, Wait
+from remit.release.strategies import TAKEOVERS
+
+EXCLUSIVE_SECONDS = 30
+"""How long a program that must not run twice is given to stop before the old one is started all the same."""
+
+
+def go_back(ctx: Context, failure: Failure) -> Decision:
+    """The next step of a release that failed, up to its end."""
+    live, switched = ctx.live, ctx.world.live == ctx.slot
+    if live is None:
+        message = f"{failure.message}; there is no earlier side to return to"
+        return finish(ctx, failure.outcome, failure.reason, message, takes_over=switched)
+    if switched and not failure.asked and not ctx.desired.spec.rollback.automatic:
+        message = f"{failure.message}; rollback.automatic is false, so it stays live"
+        return finish(ctx, "Failed", failure.reason, message, takes_over=True)
+    step = _make_room(ctx, failure) or restore(ctx, live)
+    if step is None:
+        back = f"{failure.message}; revision {live.revision} is live"
+        return finish(ctx, failure.outcome, failure.reason, back, takes_over=False)
+    if not ctx.overdue:
+        return Decision(step, ctx.memory)
+    return _last_resort(ctx, live, step, failure)
+
+
+def restore(ctx: Context, live: Live) -> Step | None:
+    """The next step until all requests are seen to go to the good side again, with all its instances; None: they do."""
+    world, view = ctx.world, ctx.world.slot(live.slot)
+    if world.live == live.slot and world.share:
+        return Switch(live.slot)
+    if not world.holding(live.revision, live.slot):
+        revision = ctx.revision(live.revision)
+        if view.revision not in {None, live.revision}:
+            return Retire(live.slot)
+        if revision is not None:
+            return Provision(live.slot, revision, live.replicas)
+        return Wait("RevisionUnknown", f"revision {live.revision} is not kept any more, and nothing of it is left")
+    if view.wanted != live.replicas:
+        return Scale(live.slot, live.replicas)
+    if world.live != live.slot:
+        if world.ready(live.revision, live.slot, live.replicas):
+            return Switch(live.slot)
+        return Wait("Restoring", f"{view.healthy} of {live.replicas} instances of the old side are healthy")
+    return None if world.converged else Wait("Converging", "requests still reach the failed side")
+
+
+def _make_room(ctx: Context, failure: Failure) -> Step | None:
+    """Stop the failed side first where both must never run; it is given only so long to obey."""
+    if not TAKEOVERS[ctx.release.strategy].exclusive or ctx.new.revision is None:
+        return None
+    if ctx.now >= failure.at + seconds(EXCLUSIVE_SECONDS) or ctx.old.started:
+        return None
+    return Retire(ctx.slot)
+
+
+def _last_resort(ctx: Context, live: Live, step: Step, failure: Failure) -> Decision:
+    """The good side did not come back whole in time: some of it is better than none, and so is to go on trying."""
+    too_late = ctx.now >= ctx.release.clock + 2 * seconds(ctx.desired.spec.progress_deadline_seconds)
+    if not too_late and isinstance(step, Switch):
+        return Decision(step, ctx.memory)
+    away = ctx.world.live != live.slot and ctx.world.holding(live.revision, live.slot)
+    if not too_late and away and ctx.world.slot(live.slot).healthy:
+        return Decision(Switch(live.slot), ctx.memory)
+    return _given_up(ctx, failure)
+
+
+def _given_up(ctx: Context, failure: Failure) -> Decision:
+    live = ctx.world.live
+    where = "nowhere" if live is None else f"to {live}"
+    message = f"{failure.message}; the old side did not come back in time, requests go {where}"
+    return finish(ctx, "Failed", "RollbackFailed", message, takes_over=live == ctx.slot)

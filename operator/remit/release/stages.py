@@ -1,0 +1,139 @@
+"""The stages of a release, in order: what each one asks for before it is passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from remit.api.deployment import Hook
+from remit.api.deploymentstatus import StageName
+from remit.release.context import Context, Fail, seconds
+from remit.release.idle import clear
+from remit.release.model import HookKey
+from remit.release.steps import Prepare, Preview, Provision, RunHook, Scale, Wait
+from remit.release.strategies import TAKEOVERS
+from remit.release.strategies.base import Verdict
+
+
+def validate(ctx: Context) -> Verdict:
+    if ctx.revision(ctx.release.revision) is None:
+        return Fail("RevisionUnknown", f"revision {ctx.release.revision} is not kept any more")
+    return None
+
+
+def prepare(ctx: Context) -> Verdict:
+    revision = ctx.revision(ctx.release.revision)
+    if revision is None or ctx.release.revision in ctx.world.prepared:
+        return validate(ctx)
+    return Prepare(revision)
+
+
+def provision(ctx: Context) -> Verdict:
+    """The new side holds the revision, with as many instances as it should have by now."""
+    revision, takeover = ctx.revision(ctx.release.revision), TAKEOVERS[ctx.release.strategy]
+    if revision is None:
+        return validate(ctx)
+    if takeover.exclusive and ctx.live is not None and ctx.old.started and not ctx.switched:
+        return Wait("Stopping", f"{ctx.old.started} instances of the old side are still there")
+    if ctx.new.revision not in {None, revision.number}:
+        return clear(ctx.world, ctx.memory, ctx.slot, ctx.now)
+    replicas = takeover.new_replicas(ctx)
+    if not ctx.world.holding(revision.number, ctx.slot):
+        return Provision(ctx.slot, revision, replicas)
+    if ctx.new.wanted != replicas:
+        return Scale(ctx.slot, replicas)
+    return Preview(ctx.slot) if ctx.world.preview != ctx.slot and not ctx.switched else None
+
+
+def health(ctx: Context) -> Verdict:
+    replicas = TAKEOVERS[ctx.release.strategy].new_replicas(ctx)
+    if ctx.ready(replicas):
+        return None
+    detail = f": {ctx.new.message}" if ctx.new.message else ""
+    return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy{detail}")
+
+
+def pre_promotion(ctx: Context) -> Verdict:
+    return _hooks(ctx, "PrePromotion", ctx.desired.spec.stages.pre_promotion)
+
+
+def promote(ctx: Context) -> Verdict:
+    return TAKEOVERS[ctx.release.strategy].promote(ctx)
+
+
+def post_promotion(ctx: Context) -> Verdict:
+    return _watch(ctx) or _hooks(ctx, "PostPromotion", ctx.desired.spec.stages.post_promotion)
+
+
+def bake(ctx: Context) -> Verdict:
+    """The new side is watched under real requests; it is done when the time is over and all of it is healthy."""
+    broken = _watch(ctx)
+    if broken is not None:
+        return broken
+    until = (ctx.release.promoted_at or ctx.now) + seconds(ctx.desired.spec.stages.bake_seconds)
+    if ctx.now < until and not ctx.release.full:
+        return Wait("Baking", f"live; watched until {until:%H:%M:%S} UTC", until, held=True)
+    return health(ctx)
+
+
+STAGE_RULES: dict[StageName, Callable[[Context], Verdict]] = {
+    "Validate": validate,
+    "Prepare": prepare,
+    "Provision": provision,
+    "Health": health,
+    "PrePromotion": pre_promotion,
+    "Promote": promote,
+    "PostPromotion": post_promotion,
+    "Bake": bake,
+}
+"""All but Retire, which goes on after the end: nobody should have to wait for the old side to be gone."""
+
+
+def skipped(ctx: Context, stage: StageName) -> bool:
+    """Whether there is nothing to do in a stage. A rollback returns to what was proven before, so it is not put off."""
+    stages = ctx.desired.spec.stages
+    match stage:
+        case "PrePromotion":
+            return ctx.release.rollback or not stages.pre_promotion
+        case "PostPromotion":
+            return ctx.release.rollback or not stages.post_promotion
+        case "Bake":
+            return ctx.release.rollback or not stages.bake_seconds
+        case _:
+            return False
+
+
+def _hooks(ctx: Context, stage: StageName, hooks: list[Hook]) -> Verdict:
+    """Run the hooks one after the other. Only success is success: one that was lost runs again."""
+    for hook in hooks:
+        key = HookKey(ctx.release.revision, stage, hook.name)
+        view = ctx.world.hooks.get(key)
+        if view is None:
+            return RunHook(key, hook)
+        if view.state == "Failed":
+            return Fail("HookFailed", f"hook {hook.name} failed: {view.message or 'no message'}")
+        if view.state == "Running":
+            return Wait("HookRunning", f"hook {hook.name} runs")
+    return None
+
+
+def _watch(ctx: Context) -> Verdict:
+    """What must not happen to a side that is live and not proven yet."""
+    new = ctx.new
+    if new.revision != ctx.release.revision:
+        return Fail("InstancesGone", "its instances are gone")
+    if not ctx.switched:
+        return Fail("TrafficLost", "requests do not go to it any more")
+    detail = f": {new.message}" if new.message else ""
+    if new.failed:
+        return Fail("InstanceFailed", f"{new.failed} of its instances failed{detail}")
+    if new.restarts > ctx.release.restarts:
+        return Fail("InstanceRestarted", f"instances were restarted after the switch{detail}")
+    wanted = ctx.release.replicas
+    return Scale(ctx.slot, wanted) if new.wanted != wanted else None
+
+
+def ensure_provisioned(ctx: Context) -> Verdict:
+    """Keep the new side as it should be in the stages after Provision and before the switch."""
+    if ctx.switched or ctx.release.stage not in {"Health", "PrePromotion", "Promote"}:
+        return None
+    return provision(ctx)

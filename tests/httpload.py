@@ -1,0 +1,137 @@
+"""An HTTP load generator of our own: a failed request is never retried, never hidden, and has its moment.
+
+    python -m httpload PORT {keep|new} RATE
+
+makes RATE requests a second at PORT until its stdin is closed, and then prints what came of each as a line of JSON:
+`[sent, answered, body, error]`, the times as `time.monotonic()` tells them, which is the same clock in all processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WORKERS = 16
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    sent: float
+    answered: float
+    body: str
+    error: str
+
+
+@dataclass
+class Load:
+    """What a generator did; complete when its block has ended."""
+
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Answer]:
+        return [answer for answer in self.answers if answer.error]
+
+    @property
+    def rate(self) -> float:
+        return len(self.answers) / (self.answers[-1].sent - self.answers[0].sent)
+
+
+@asynccontextmanager
+async def load(port: int, connections: str, rate: int = 500) -> AsyncIterator[Load]:
+    """Load from a process of its own for as long as the block takes; it has begun when the block is entered."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, __file__, str(port), connections, str(rate)),
+        cwd=Path(__file__).parent,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdin
+    assert child.stdout
+    result = Load()
+    try:
+        assert await child.stdout.readline() == b"began\n"
+        yield result
+    finally:
+        child.stdin.close()
+        said, _ = await child.communicate()
+    result.answers = sorted((Answer(*json.loads(line)) for line in said.splitlines()), key=lambda each: each.sent)
+
+
+class Client:
+    """One connection at a time, kept or not."""
+
+    def __init__(self, port: int, *, keep: bool) -> None:
+        self._port = port
+        self._keep = keep
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._streams:
+            self._streams[1].close()
+
+    async def get(self) -> str:
+        """The body of an answer 200; raises OSError, EOFError or ValueError for anything else."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        kept = False
+        try:
+            close = "" if self._keep else "Connection: close\r\n"
+            writer.write(f"GET / HTTP/1.1\r\nHost: test\r\n{close}\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+            body = (await reader.readexactly(length)).decode()
+            if " 200 " not in head.partition("\r\n")[0]:
+                raise ValueError(head.partition("\r\n")[0])
+            kept = self._keep and "connection: close" not in head
+        finally:
+            if not kept:
+                writer.close()
+                self._streams = None
+        return body
+
+
+async def main(port: int, connections: str, rate: int) -> None:
+    answers: list[Answer] = []
+    over = asyncio.Event()
+    began = time.monotonic()
+
+    async def work(number: int) -> None:
+        client = Client(port, keep=connections == "keep")
+        turn = number
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), began + turn / rate - time.monotonic())
+            turn = max(turn + WORKERS, int((time.monotonic() - began) * rate) - 50 * WORKERS)
+            sent, body, error = time.monotonic(), "", ""
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    body = await client.get()
+            except (OSError, EOFError, ValueError) as exception:
+                error = repr(exception)
+            answers.append(Answer(sent, time.monotonic(), body, error))
+
+    print("began", flush=True)
+    async with asyncio.TaskGroup() as group:
+        for number in range(WORKERS):
+            group.create_task(work(number))
+        await asyncio.to_thread(sys.stdin.read)
+        over.set()
+    for each in answers:
+        print(json.dumps([each.sent, each.answered, each.body, each.error]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,370 @@
+"""The traffic switch with real proxies and real backends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from httpload import Client, load
+from httpsides import Side, side
+from remit.api.deploymentstatus import Slot
+from remit.errors import DeploymentError
+from remit.release.traffic import Entry, Probe, Route, Traffic
+from servers import free_port
+
+NAME = "default/shop"
+PATIENCE = 20.0
+
+
+@pytest.fixture
+async def traffic(tmp_path: Path) -> AsyncIterator[Traffic]:
+    traffic = Traffic(tmp_path / "traffic")
+    yield traffic
+    for name in traffic.names():
+        await traffic.remove(name)
+
+
+@pytest.fixture
+def sides() -> Iterator[dict[Slot, Side]]:
+    with ExitStack() as stack:
+        yield {"blue": stack.enter_context(side("blue")), "green": stack.enter_context(side("green"))}
+
+
+def route_to(sides: dict[Slot, Side], port: int, green_percent: int | None = 0) -> Route:
+    return Route(NAME, (Entry(port, (sides["blue"].address,), (sides["green"].address,), green_percent),))
+
+
+async def get(port: int) -> str:
+    with Client(port, keep=False) as client:
+        return await client.get()
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+async def test_no_request_is_lost_in_twenty_switches_under_load(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    async with AsyncExitStack() as stack:
+        loads = [await stack.enter_async_context(load(port, kind, 500)) for kind in ("keep", "new")]
+        for number in range(20):
+            slot: Slot = ("green", "blue")[number % 2]  # type: ignore[assignment]
+            async with Probe(f"http://127.0.0.1:{port}/") as probe:
+                probe.switching(to=slot)
+                await traffic.apply(route_to(sides, port, 100 if slot == "green" else 0))
+                await probe.settled()
+            report = probe.report()
+            assert report.failed == 0, report.errors
+            assert report.by_side[slot] >= 10
+            assert report.switch_milliseconds is not None
+    for each in loads:
+        assert each.failed == []
+        assert len(each.answers) > 1000
+        assert set(Counter(answer.body for answer in each.answers)) == {"blue", "green"}
+
+
+async def test_replicas_come_and_go_under_load(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    with side("blue too") as another:
+        more = Route(NAME, (Entry(port, (sides["blue"].address, another.address), (), 0),))
+        fewer = Route(NAME, (Entry(port, (another.address,), (), 0),))
+        async with load(port, "keep") as kept, load(port, "new") as fresh:
+            for _ in range(3):
+                await traffic.apply(more)
+                assert {await get(port) for _ in range(30)} == {"blue", "blue too"}
+                await traffic.apply(fewer)
+                assert {await get(port) for _ in range(30)} == {"blue too"}
+        assert kept.failed == fresh.failed == []
+
+
+async def test_the_same_route_again_changes_nothing(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    route = route_to(sides, free_port(), 30)
+    await traffic.apply(route)
+    before = await traffic.look(NAME)
+    await traffic.apply(route)
+    after = await traffic.look(NAME)
+    assert before
+    assert after
+    assert after.pid == before.pid
+    assert after.ports == before.ports
+
+
+async def test_weights_share_the_requests(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port, 25))
+    with Client(port, keep=True) as client:
+        answers = Counter([await client.get() for _ in range(1000)])
+    assert 150 < answers["green"] < 350
+    seen = await traffic.look(NAME)
+    assert seen
+    assert seen.ports[port].weights == {"blue": 75, "green": 25}
+    assert seen.ports[port].sides["green"].requests == answers["green"]
+
+
+async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    """It comes and goes without a lost request on the live one."""
+    live, preview = free_port(), free_port()
+    route = route_to(sides, live)
+    await traffic.apply(route)
+    first = await traffic.look(NAME)
+    async with load(live, "keep") as kept, load(live, "new") as fresh:
+        await traffic.apply(Route(NAME, (*route.entries, replace(route.entries[0], port=preview, green_percent=100))))
+        assert (await get(live), await get(preview)) == ("blue", "green")
+        await traffic.apply(Route(NAME, (*route.entries, replace(route.entries[0], port=preview, green_percent=None))))
+        with pytest.raises(ValueError, match="503"):
+            await get(preview)
+        await traffic.apply(route)
+        with pytest.raises(ConnectionRefusedError):
+            await get(preview)
+    assert kept.failed == fresh.failed == []
+    assert first
+    assert await traffic.look(NAME) != first
+    assert not _runs(first.pid)
+
+
+async def test_drain_is_observed(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+
+    async def busy() -> bool:
+        return await traffic.in_flight(NAME, "blue") == 1
+
+    async def drained() -> bool:
+        return await traffic.in_flight(NAME, "blue") == 0
+
+    await until(busy)
+    await traffic.apply(route_to(sides, port, 100))
+    assert await get(port) == "green"
+    assert await traffic.in_flight(NAME, "blue") == 1
+    sides["blue"].answer_slow()
+    assert (await reader.read()).endswith(b"blue")
+    writer.close()
+    await until(drained)
+
+
+async def test_a_removed_replica_finishes_what_it_has(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+
+    async def busy() -> bool:
+        return await traffic.in_flight(NAME, "blue") == 1
+
+    await until(busy)
+    green = Route(NAME, (Entry(port, (), (sides["green"].address,), 100),))
+    await traffic.apply(green)
+    seen = await traffic.look(NAME)
+    assert seen
+    assert [(each.leaving, each.in_flight) for each in seen.ports[port].sides["blue"].servers] == [(True, 1)]
+    sides["blue"].answer_slow()
+    assert (await reader.read()).endswith(b"blue")
+    writer.close()
+    sides["blue"].kill()  # and with it the connections that the proxy keeps open to it
+
+    async def gone() -> bool:
+        await traffic.apply(green)
+        seen = await traffic.look(NAME)
+        return seen is not None and not seen.ports[port].sides["blue"].servers
+
+    await until(gone)
+
+
+async def test_a_replica_that_dies_causes_no_failure_while_another_is_there(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    addresses = (sides["blue"].address, sides["green"].address)
+    await traffic.apply(Route(NAME, (Entry(port, addresses, (), 0),)))
+    sides["green"].kill()
+    with Client(port, keep=True) as client:
+        assert {await client.get() for _ in range(20)} == {"blue"}
+
+    async def marked() -> bool:
+        seen = await traffic.look(NAME)
+        assert seen
+        return [each.up for each in seen.ports[port].sides["blue"].servers] == [True, False]
+
+    await until(marked)
+
+
+async def test_a_side_without_replicas_gets_no_share(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(Route(NAME, (Entry(port, (sides["blue"].address,), (), 50),)))
+    assert {await get(port) for _ in range(20)} == {"blue"}
+    await traffic.apply(Route(NAME, (Entry(port, (), (sides["green"].address,), 50),)))
+    assert {await get(port) for _ in range(20)} == {"green"}
+
+
+async def test_the_proxy_outlives_a_killed_operator_and_is_found_again(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    program = f"""
+        import asyncio, pathlib
+        from remit.release.traffic import Entry, Route, Traffic
+        entry = Entry({port}, ({sides["blue"].address!r},), ({sides["green"].address!r},), 0)
+        async def main():
+            await Traffic(pathlib.Path({str(tmp_path / "traffic")!r})).apply(Route({NAME!r}, (entry,)))
+            print("applied", flush=True)
+            await asyncio.sleep(3600)
+        asyncio.run(main())
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "operator")}
+    argv = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE) as operator:
+        assert operator.stdout
+        assert operator.stdout.readline() == b"applied\n"
+        async with load(port, "keep") as kept, load(port, "new") as fresh:
+            os.killpg(os.getpgid(operator.pid), 0)
+            operator.kill()
+            operator.wait()
+            before = await traffic.look(NAME)
+            await traffic.apply(route_to(sides, port, 100))
+            assert await get(port) == "green"
+        assert kept.failed == fresh.failed == []
+    after = await traffic.look(NAME)
+    assert before
+    assert after
+    assert after.pid == before.pid
+
+
+async def test_a_killed_proxy_comes_back_with_the_same_routes(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    await traffic.apply(route_to(sides, port, 100))
+    seen = await traffic.look(NAME)
+    assert seen
+    for again in ("revived", "applied"):
+        before = await traffic.look(NAME)
+        assert before
+        os.kill(before.pid, signal.SIGKILL)
+        await until(lambda pid=before.pid: _gone(pid))
+        assert await traffic.look(NAME) is None
+        if again == "revived":
+            assert await traffic.revive() == [NAME]
+        else:
+            await traffic.apply(route_to(sides, port, 100))
+        after = await traffic.look(NAME)
+        assert after
+        assert after.pid != before.pid
+        assert after.ports[port].weights == {"blue": 0, "green": 100}
+        assert await get(port) == "green"
+    assert await traffic.revive() == []
+
+
+async def test_a_taken_port_names_its_holder_and_leaves_all_as_it_was(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    route = route_to(sides, port)
+    await traffic.apply(route)
+    other = Route("default/other", (Entry(port, (sides["green"].address,), (), 0),))
+    with pytest.raises(DeploymentError, match=f"port {port} of default/other is taken by Deployment default/shop"):
+        await traffic.apply(other)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(DeploymentError, match=rf"port {number} .* is taken by \S+ \(process {os.getpid()}\)"):
+            await traffic.apply(Route(NAME, (*route.entries, Entry(number))))
+    assert await get(port) == "blue"
+    assert traffic.names() == [NAME]
+    await traffic.remove("default/other")
+
+
+async def test_a_removed_route_frees_its_port_and_leaves_nothing(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    await traffic.remove(NAME)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    assert list((tmp_path / "traffic").iterdir()) == []
+    assert await traffic.look(NAME) is None
+    await traffic.remove(NAME)
+
+
+async def test_the_admin_socket_is_ours_alone(tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    await traffic.apply(route_to(sides, free_port()))
+    (admin,) = (path for path in (tmp_path / "traffic").rglob("*") if path.is_socket())
+    assert stat.S_IMODE(admin.stat().st_mode) == 0o600
+    assert stat.S_IMODE(admin.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(admin.parent.parent.stat().st_mode) == 0o700
+
+
+async def test_a_proxy_left_by_a_killed_takeover_is_not_lost(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """An operator killed after the start of the proxy, before it was noted as the live one."""
+    port, preview = free_port(), free_port()
+    await traffic.apply(route_to(sides, port))
+    before = await traffic.look(NAME)
+    (tmp_path / "traffic" / NAME / "live").unlink()
+    route = route_to(sides, port, 100)
+    await traffic.apply(Route(NAME, (*route.entries, Entry(preview))))
+    assert await get(port) == "green"
+    assert before
+    assert not _runs(before.pid)
+
+
+async def test_only_the_probe_is_told_which_side_answered(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    for header, told in (("", False), ("Remit-Probe: 1\r\n", True)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /headers HTTP/1.1\r\nHost: test\r\n{header}Connection: close\r\n\r\n".encode())
+        answer = (await reader.read()).decode().lower()
+        writer.close()
+        assert ("remit-side: blue" in answer) is told
+        assert "remit-probe" not in answer
+        assert "x-forwarded-for: 127.0.0.1" in answer
+
+
+async def test_the_probe_counts_failures_and_names_them(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port, None))
+    async with Probe(f"http://127.0.0.1:{port}/", rate=100) as probe:
+        probe.switching(to="blue")
+        await traffic.apply(route_to(sides, port, 0))
+        await probe.settled()
+        await traffic.remove(NAME)
+        began = time.monotonic()
+        await asyncio.sleep(0.1)
+    report = probe.report()
+    assert time.monotonic() > began
+    assert report.failed >= 2
+    assert report.failed + report.by_side["blue"] == report.requests
+    assert "status 503" in report.errors
+    assert any("Cannot connect" in error for error in report.errors)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # pid 1 may be slow to collect its orphans
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _gone(pid: int) -> bool:
+    return not _runs(pid)

@@ -1,0 +1,221 @@
+"""A world for releases: a target that obeys steps, loses instances, and can be made to do worse."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from remit.api.deployment import DeploymentSpec
+from remit.release import (
+    Decision,
+    Desired,
+    Drain,
+    Finish,
+    HookKey,
+    HookView,
+    Memory,
+    Prepare,
+    Preview,
+    Provision,
+    Request,
+    Retire,
+    Revision,
+    RunHook,
+    Scale,
+    SlotView,
+    Snapshot,
+    Step,
+    StepError,
+    Switch,
+    Wait,
+    World,
+    next_step,
+    other,
+)
+
+EPOCH = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
+
+
+def spec(version: str = "v1", **changes: Any) -> DeploymentSpec:
+    """A spec for `shop:VERSION`, with two replicas; changes are in the words of YAML."""
+    return DeploymentSpec.model_validate(
+        {"artifact": {"image": f"shop:{version}"}, "target": {"docker": {}}, "replicas": 2, **changes}
+    )
+
+
+def hook(name: str = "smoke") -> dict[str, Any]:
+    return {"name": name, "task": {"command": {"argv": ["true"]}}}
+
+
+def snapshot(wish: DeploymentSpec, secret: str = "") -> Snapshot:
+    """What the wish comes to while a Secret that it refers to has this version."""
+    image = str(wish.artifact.image)
+    return Snapshot(artifact=image, spec=wish, spec_hash=f"{image}/{secret}")
+
+
+@dataclass
+class Sim:
+    """A target, a clock and an operator that follows `next_step`.
+
+    `behaviour` says how a version fares once it runs: `well`, `unhealthy` or `crashing`. Each `step` is one look, one
+    decision and what it asks for; `kill` says where in that the operator dies.
+    """
+
+    wish: DeploymentSpec = field(default_factory=spec)
+    secret: str = ""
+    now: datetime.datetime = EPOCH
+    world: World = field(default_factory=World)
+    memory: Memory = field(default_factory=Memory)
+    revisions: dict[int, Revision] = field(default_factory=dict)
+    behaviour: dict[str, str] = field(default_factory=dict)
+    hooks_fail: set[str] = field(default_factory=set)
+    request: Request | None = None
+    deleted: bool = False
+    errors: dict[type, StepError] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    requests: int = 0
+
+    @property
+    def desired(self) -> Desired:
+        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, deleted=self.deleted)
+
+    def apply(self, **changes: Any) -> Sim:
+        self.wish = spec(**changes)
+        return self
+
+    def ask(self, kind: Any, **details: Any) -> Sim:
+        self.requests += 1
+        self.request = Request(f"r{self.requests}", kind, **details)
+        return self
+
+    def decide(self) -> Decision:
+        return next_step(self.desired, self.world, self.memory, self.now)
+
+    def step(self, *, kill: str = "") -> Step:
+        """Decide and do. kill: `before` anything is written, `between` writing and doing, or "" for neither."""
+        decision = self.decide()
+        if kill == "before":
+            return decision.step
+        self.memory = decision.memory
+        if kill != "between":
+            self.perform(decision.step)
+            self.steps.append(decision.step)
+        return decision.step
+
+    def perform(self, step: Step) -> None:
+        error = self.errors.get(type(step))
+        self.world = replace(self.world, error=None)
+        if error is not None:
+            number = step.revision.number if isinstance(step, Prepare | Provision) else error.revision
+            self.world = replace(self.world, error=replace(error, revision=number))
+            return
+        match step:
+            case Prepare(revision):
+                self.revisions[revision.number] = revision
+                self.world = replace(self.world, prepared=self.world.prepared | {revision.number})
+            case Provision(slot, revision, replicas):
+                view = self.world.slot(slot)
+                assert view.revision in {None, revision.number}, "provisioned over another revision"
+                self.revisions.setdefault(revision.number, revision)
+                self.put(slot, replace(view, revision=revision.number, wanted=replicas, draining=False))
+            case Scale(slot, replicas):
+                view = self.world.slot(slot)
+                assert view.revision is not None
+                started = min(view.started, replicas)
+                healthy, failed = min(view.healthy, replicas), min(view.failed, replicas)
+                self.put(slot, replace(view, wanted=replicas, started=started, healthy=healthy, failed=failed))
+            case Switch(live, share):
+                self.world = replace(self.world, live=live, share=share, converged=False)
+            case Preview(slot):
+                self.world = replace(self.world, preview=slot)
+            case RunHook(key):
+                self.world = replace(self.world, hooks={key: HookView("Running"), **self.world.hooks})
+            case Drain(slot):
+                self.put(slot, replace(self.world.slot(slot), draining=True))
+            case Retire(slot):
+                self.put(slot, SlotView())
+            case Wait() | Finish():
+                pass
+
+    def put(self, slot: str, view: SlotView) -> None:
+        self.world = replace(self.world, **{slot: view})
+
+    def version(self, slot: str) -> str:
+        """The version on a slot, such as `v1`; empty for none."""
+        number = getattr(self.world, slot).revision
+        return "" if number is None else str(self.revisions[number].snapshot.artifact).partition(":")[2]
+
+    def breathe(self, seconds: float = 1) -> None:
+        """Time goes by: instances start and become what their version makes of them, hooks end, requests drain."""
+        self.now += datetime.timedelta(seconds=seconds)
+        self.world = replace(self.world, converged=True)
+        for slot in ("blue", "green"):
+            view: SlotView = getattr(self.world, slot)
+            if view.revision is None:
+                continue
+            fate, n = self.behaviour.get(self.version(slot), "well"), view.wanted
+            view = replace(view, started=n, connections=0)
+            if fate == "well":
+                view = replace(view, healthy=n, failed=0)
+            elif fate == "unhealthy":
+                view = replace(view, healthy=0, failed=n)
+            else:
+                view = replace(view, healthy=0, failed=n, restarts=view.restarts + 1)
+            self.put(slot, view)
+        hooks = {key: self.ended(key, view) for key, view in self.world.hooks.items()}
+        self.world = replace(self.world, hooks=hooks)
+
+    def ended(self, key: HookKey, view: HookView) -> HookView:
+        if view.state != "Running":
+            return view
+        return HookView("Failed", "exit code 1") if key.name in self.hooks_fail else HookView("Succeeded")
+
+    def until(self, *kinds: type, seconds: float = 1, bound: int = 3000) -> Step:
+        """Go on until a step of one of these kinds was taken."""
+        for _ in range(bound):
+            step = self.step()
+            if isinstance(step, kinds):
+                return step
+            self.breathe(seconds)
+        raise AssertionError(f"none of {kinds} within {bound} steps; last: {self.steps[-3:]}")
+
+    def waits_for(self, reason: str, bound: int = 3000) -> Wait:
+        """Go on until it waits for this."""
+        for _ in range(bound):
+            step = self.step()
+            if isinstance(step, Wait) and step.reason == reason:
+                return step
+            self.breathe()
+        raise AssertionError(f"never waited for {reason}; last: {self.steps[-3:]}")
+
+    def finish(self) -> Finish:
+        step = self.until(Finish)
+        assert isinstance(step, Finish)
+        return step
+
+    def settle(self) -> Sim:
+        self.waits_for("Settled")
+        return self
+
+    @property
+    def serving(self) -> str:
+        """The version that requests go to."""
+        return self.version(self.world.live) if self.world.live else ""
+
+    @property
+    def idle(self) -> SlotView:
+        return self.world.slot(other(self.world.live)) if self.world.live else SlotView()
+
+    @property
+    def active(self) -> SlotView:
+        assert self.world.live is not None
+        return self.world.slot(self.world.live)
+
+
+def live(version: str = "v1", **changes: Any) -> Sim:
+    """A world in which this version is live, and nothing else is there."""
+    sim = Sim(wish=spec(version, **changes))
+    assert sim.finish().outcome == "Promoted"
+    sim.settle().steps.clear()
+    return sim

@@ -1,0 +1,245 @@
+"""Of every operation: bad input is told the field and the remedy, and a denial names what would have allowed it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from remit.api import CommandPolicy, ExecutionTask
+from remit.api.crd import crds
+from remit.api.operations import Operation
+from remit.controlplane.schema import Schema
+from remit.errors import InvalidInput
+from remit.policy import compile_policy
+from remit.policy.testing import decide_on, request_of
+
+CONNECTION = {"name": "db", "key": "url"}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong, the field that is named, and words of the remedy."""
+
+    subject: dict[str, Any]
+    field: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Denied:
+    """What is asked, of which policy, which fields of that the denial names, and what is changed to be allowed."""
+
+    subject: dict[str, Any]
+    policy: dict[str, Any]
+    named: str
+    allowed_by: dict[str, Any]
+
+
+def sql(text: str) -> dict[str, Any]:
+    return {"connection": CONNECTION, "statements": [{"sql": text}]}
+
+
+BAD: dict[str, list[Bad]] = {
+    "command": [
+        Bad({"argv": ["ls"], "line": "ls"}, "spec.command", "set exactly one of argv or line"),
+        Bad({"argv": []}, "spec.command.argv", "at least 1 item"),
+        Bad({"line": "a | b"}, "column 3", "use a script"),
+    ],
+    "script": [Bad({"interpreter": "sh"}, "spec.script.source", "Required")],
+    "file": [
+        Bad({"operation": "copy", "path": "/srv/a"}, "spec.file", "destination goes with copy and move"),
+        Bad({"operation": "write", "path": "/srv/a"}, "spec.file", "need content or contentFrom"),
+        Bad({"operation": "read", "path": "srv"}, "spec.file.path", "^/"),
+        Bad({"operation": "burn", "path": "/srv"}, "spec.file.operation", "create"),
+        Bad({"operation": "chmod", "path": "/srv/a", "mode": "9"}, "spec.file.mode", "[0-7]{3}"),
+    ],
+    "process": [
+        Bad({"action": "start", "name": "a"}, "spec.process", "argv goes with start"),
+        Bad({"action": "stop"}, "spec.process", "needs the process's name"),
+    ],
+    "http": [
+        Bad({"url": "ftp://example.com"}, "spec.http.url", "^https?://"),
+        Bad({"url": "https://example.com", "method": "BREW"}, "spec.http.method", "GET"),
+        Bad({"url": "https://a", "headers": [{"name": "a b"}]}, "spec.http.headers[0].name", "match"),
+        Bad({"url": "https://a", "maxResponseBytes": "lots"}, "spec.http.maxResponseBytes", "match|quantity"),
+    ],
+    "redis": [
+        Bad({"connection": CONNECTION, "commands": []}, "spec.redis.commands", "at least 1 item"),
+        Bad({"connection": CONNECTION, "commands": [[]]}, "spec.redis.commands[0]", "at least 1 item"),
+    ],
+    "postgres": [
+        Bad({"statements": [{"sql": "SELECT 1"}]}, "spec.postgres.connection", "Required"),
+        Bad({**sql("SELECT 1"), "maxRows": 0}, "spec.postgres.maxRows", "greater than or equal to 1"),
+    ],
+    "container": [
+        Bad({"action": "run"}, "spec.container", "image goes with run and pull"),
+        Bad({"action": "logs"}, "spec.container", "name the container"),
+        Bad({"action": "run", "image": "a b"}, "spec.container.image", "match"),
+    ],
+}
+
+COMMAND = {"commands": {"allow": [{"executable": "true"}]}}
+DENIED: dict[str, list[Denied]] = {
+    "command": [
+        Denied({"line": "ls"}, {}, "spec.commands.allow", {"commands": {"allow": [{"executable": "ls"}]}}),
+        Denied({"line": "ls"}, COMMAND, "spec.commands.allow", {"commands": {"allow": [{"executable": "ls"}]}}),
+    ],
+    "script": [
+        Denied(
+            {"interpreter": "sh", "source": "x"},
+            {},
+            "spec.scripts.interpreters",
+            {"scripts": {"interpreters": ["sh"], "patterns": ["x"]}},
+        ),
+        Denied(
+            {"interpreter": "sh", "source": "x"},
+            {"scripts": {"interpreters": ["sh"]}},
+            "spec.scripts.sha256",
+            {"scripts": {"interpreters": ["sh"], "patterns": ["x"]}},
+        ),
+    ],
+    "file": [
+        Denied(
+            {"operation": "read", "path": "/srv/a"},
+            policy,
+            named,
+            {"files": {"allow": [{"paths": ["/srv/*"], "operations": ["read"]}]}},
+        )
+        for policy, named in (
+            ({}, "spec.files.allow"),
+            ({"files": {"allow": [{"paths": ["/srv/*"], "operations": ["stat"]}]}}, "spec.files.allow[0].operations"),
+            ({"files": {"allow": [{"paths": ["/opt/*"], "operations": ["read"]}]}}, "spec.files.allow"),
+        )
+    ],
+    "process": [
+        Denied(
+            {"action": "stop", "name": "a"}, {}, "spec.processes.operations", {"processes": {"operations": ["stop"]}}
+        ),
+        Denied(
+            {"action": "start", "name": "a", "argv": ["true"]},
+            {"processes": {"operations": ["start"]}},
+            "spec.commands.allow",
+            {"processes": {"operations": ["start"]}, **COMMAND},
+        ),
+    ],
+    "http": [
+        Denied({"url": "https://a.example/x"}, policy, named, {"http": {"allow": [{"hosts": ["a.example"]}]}})
+        for policy, named in (
+            ({}, "spec.http.allow"),
+            ({"http": {"allow": [{"hosts": ["b.example"]}]}}, "spec.http.allow[].hosts"),
+            ({"http": {"allow": [{"hosts": ["a.example"], "ports": [80]}]}}, "spec.http.allow[0].ports"),
+            ({"http": {"allow": [{"hosts": ["a.example"], "methods": ["PUT"]}]}}, "spec.http.allow[0].methods"),
+            ({"http": {"allow": [{"hosts": ["a.example"], "paths": ["/y"]}]}}, "spec.http.allow[0].paths"),
+        )
+    ],
+    "redis": [
+        Denied(
+            {"connection": CONNECTION, "commands": [["GET", "k"]]},
+            {"databases": {"redis": rule}},
+            named,
+            {"databases": {"redis": {"secrets": ["db"], "commands": ["GET"]}}},
+        )
+        for rule, named in (
+            ({"commands": ["GET"]}, "spec.databases.redis.secrets"),
+            ({"secrets": ["db"]}, "spec.databases.redis.commands"),
+        )
+    ],
+    "postgres": [
+        Denied(
+            sql("SELECT 1"),
+            {"databases": {"postgres": rule}},
+            named,
+            {"databases": {"postgres": {"secrets": ["db"], "statements": ["select"]}}},
+        )
+        for rule, named in (
+            ({"statements": ["select"]}, "spec.databases.postgres.secrets"),
+            ({"secrets": ["db"]}, "spec.databases.postgres.statements"),
+        )
+    ],
+    "container": [
+        Denied(
+            {"action": "run", "image": "a:1", "argv": ["true"], "options": {"user": "nobody"}},
+            {**RUNNING, **changed},
+            named,
+            RUNNING,
+        )
+        for RUNNING in (
+            {"containers": {"operations": ["run"], "options": ["user"]}, "images": {"allow": ["a:*"]}, **COMMAND},
+        )
+        for changed, named in (
+            ({"containers": {}}, "spec.containers.operations"),
+            ({"images": {}}, "spec.images.allow"),
+            ({"containers": {"operations": ["run"]}}, "spec.containers.options"),
+            ({"commands": {}}, "spec.commands.allow"),
+        )
+    ],
+}
+
+
+def listed(table: dict[str, list[Any]]) -> list[Any]:
+    return [
+        pytest.param(operation, case, id=f"{operation}-{n}")
+        for operation, cases in table.items()
+        for n, case in enumerate(cases)
+    ]
+
+
+@pytest.fixture(scope="module")
+def served() -> Schema:
+    crd = next(crd for crd in crds() if crd["spec"]["names"]["kind"] == "ExecutionTask")
+    return Schema.compile(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+
+
+def answer(served: Schema, obj: dict[str, Any]) -> str:
+    """What the API server says to a task; where it takes it, what the operator says."""
+    defaulted = served.default(obj)
+    if causes := served.validate(defaulted if defaulted is not None else obj):
+        return "; ".join(f"{cause.field}: {cause.message}" for cause in causes)
+    try:
+        request_of(ExecutionTask.parse(obj))
+    except InvalidInput as error:
+        return str(error)
+    return "accepted"
+
+
+def test_the_tables_have_every_operation() -> None:
+    assert set(BAD) == set(DENIED) == set(get_args(Operation))
+
+
+@pytest.mark.parametrize(("operation", "bad"), listed(BAD))
+def test_bad_input_is_told_the_field_and_the_remedy(served: Schema, operation: str, bad: Bad) -> None:
+    said = answer(served, {"kind": "ExecutionTask", "metadata": {"name": "t"}, "spec": {operation: bad.subject}})
+    assert bad.field in said
+    assert bad.remedy in said or re.search(bad.remedy, said), said
+
+
+def decided(operation: str, subject: dict[str, Any], policy: dict[str, Any]) -> Any:
+    task = ExecutionTask.parse({"metadata": {"name": "t"}, "spec": {operation: subject}})
+    compiled = compile_policy(CommandPolicy.parse({"metadata": {"name": "p"}, "spec": policy}))
+    assert compiled.ready, compiled.problems
+    return decide_on(request_of(task), [compiled], "remit-system")
+
+
+@pytest.mark.parametrize(("operation", "denied"), listed(DENIED))
+def test_a_denial_names_what_would_have_allowed_it(operation: str, denied: Denied) -> None:
+    decision = decided(operation, denied.subject, denied.policy)
+    assert not decision.allowed
+    assert "policy default/p" in decision.message
+    assert denied.named in decision.message
+    assert decided(operation, denied.subject, denied.allowed_by).allowed
+
+
+def test_the_policies_of_the_documentation_are_ready() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.S)]
+    specs = [block["spec"] for block in blocks if "spec" in block]
+    problems = [
+        compile_policy(CommandPolicy.parse({"metadata": {"name": "p"}, "spec": spec})).problems for spec in specs
+    ]
+    assert not any(problems), problems
+    assert {"files", "http", "databases", "scripts", "containers", "processes"} <= {name for s in specs for name in s}

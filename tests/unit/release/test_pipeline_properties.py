@@ -1,0 +1,310 @@
+"""Whatever happens, in whatever order: the promises of the pipeline hold."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from releases import Sim, hook, live, spec
+from remit.release import (
+    Drain,
+    Finish,
+    Preview,
+    Provision,
+    Retire,
+    Scale,
+    SlotView,
+    Step,
+    StepError,
+    Switch,
+    Wait,
+    other,
+)
+
+VERSIONS = st.sampled_from(["v1", "v2", "v3", "v4"])
+FATES = st.sampled_from(["well", "well", "unhealthy", "crashing"])
+KINDS = st.sampled_from(["promote", "abort", "rollback", "retry", "pause", "resume"])
+BREAKABLE = st.sampled_from([Provision, Scale, Switch, Drain, Retire, Preview])
+MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 60}}
+TIMED = {"type": "BlueGreen", "blueGreen": {"autoPromoteAfterSeconds": 90}}
+CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20, "pauseSeconds": 60}, {"weight": 50}]}}
+BOUND = 400
+
+
+class Chaos(RuleBasedStateMachine):
+    """One Deployment, and everything that can befall it."""
+
+    strategies: tuple[dict[str, Any], ...] = ()
+
+    @initialize(data=st.data(), hooks=st.booleans(), automatic=st.booleans(), first=st.booleans())
+    def begin(self, data: st.DataObject, hooks: bool, automatic: bool, first: bool) -> None:
+        stages = {"prePromotion": [hook("pre")], "postPromotion": [hook("post")], "bakeSeconds": 20} if hooks else {}
+        self.fixed: dict[str, Any] = {
+            "strategy": data.draw(st.sampled_from(self.strategies)),
+            "stages": stages,
+            "rollback": {"automatic": automatic},
+            "progressDeadlineSeconds": 120,
+        }
+        self.changing: dict[str, Any] = {"version": "v1", "replicas": 2}
+        self.sim = Sim(wish=self.wish()) if first else live("v1", **self.fixed)
+        self.asked_replicas = {2}
+
+    def wish(self) -> Any:
+        return spec(**self.changing, **self.fixed)
+
+    @rule(version=VERSIONS)
+    def edit_version(self, version: str) -> None:
+        self.changing["version"] = version
+        self.sim.wish = self.wish()
+
+    @rule(replicas=st.integers(0, 5))
+    def edit_replicas(self, replicas: int) -> None:
+        self.changing["replicas"] = replicas
+        self.asked_replicas.add(replicas)
+        self.sim.wish = self.wish()
+
+    @rule(paused=st.booleans())
+    def edit_paused(self, paused: bool) -> None:
+        self.changing["paused"] = paused
+        self.sim.wish = self.wish()
+
+    @rule(revision=st.none() | st.integers(1, 4))
+    def edit_rollback_to(self, revision: int | None) -> None:
+        self.changing["rollbackTo"] = revision and {"revision": revision}
+        self.sim.wish = self.wish()
+
+    @rule(version=st.sampled_from(["", "a", "b"]))
+    def edit_secret(self, version: str) -> None:
+        self.sim.secret = version
+
+    @rule(kind=KINDS, revision=st.none() | st.integers(1, 4), full=st.booleans())
+    def ask(self, kind: str, revision: int | None, full: bool) -> None:
+        self.sim.ask(kind, revision=revision if kind == "rollback" else None, full=full)
+
+    @rule(version=VERSIONS, fate=FATES)
+    def fate(self, version: str, fate: str) -> None:
+        self.sim.behaviour[version] = fate
+
+    @rule(fails=st.sets(st.sampled_from(["pre", "post"])))
+    def hooks_fail(self, fails: set[str]) -> None:
+        self.sim.hooks_fail = fails
+
+    @rule(slot=st.sampled_from(["blue", "green"]))
+    def instances_are_lost(self, slot: str) -> None:
+        view = getattr(self.sim.world, slot)
+        if view.revision is not None:
+            self.sim.put(slot, replace(view, started=0, healthy=0, failed=1))
+
+    @rule()
+    def target_loses_everything(self) -> None:
+        self.sim.world = replace(self.sim.world, blue=SlotView(), green=SlotView(), live=None, share=0, preview=None)
+
+    @rule(why=st.sampled_from(["", "no route to host"]))
+    def target_goes_or_comes(self, why: str) -> None:
+        self.sim.world = replace(self.sim.world, unreachable=why)
+
+    @rule(kind=BREAKABLE, retryable=st.booleans())
+    def steps_fail(self, kind: type, retryable: bool) -> None:
+        self.sim.errors[kind] = StepError("Broken", "it does not work", retryable)
+
+    @rule()
+    def steps_work(self) -> None:
+        self.sim.errors.clear()
+
+    @rule(seconds=st.sampled_from([-100_000, -40, 3600, 100_000]))
+    def clock_jumps(self, seconds: int) -> None:
+        self.sim.now += datetime.timedelta(seconds=seconds)
+
+    @rule(seconds=st.sampled_from([0, 1, 10, 31, 61, 130]))
+    def time_goes_by(self, seconds: int) -> None:
+        self.sim.breathe(seconds)
+
+    @rule(count=st.integers(1, 12), kill=st.sampled_from(["", "", "", "before", "between"]))
+    def work(self, count: int, kill: str) -> None:
+        """The operator goes on for a while, and is then killed, or not."""
+        for _ in range(count):
+            self.checked_step("")
+            self.sim.breathe(1)
+        self.checked_step(kill)
+
+    @precondition(lambda self: not self.sim.deleted)
+    @rule(sure=st.integers(0, 9))
+    def delete(self, sure: int) -> None:
+        self.sim.deleted = sure == 9
+
+    def checked_step(self, kill: str) -> Step:
+        sim, world, before = self.sim, self.sim.world, self.sim.memory
+        decision = sim.decide()
+        again = sim.decide()
+        assert decision == again, "asked twice about the same, it says the same"
+        self.check_live_side(decision.step)
+        if isinstance(decision.step, Switch):
+            self.check_switch(decision.step)
+        if isinstance(decision.step, Finish) and decision.step.outcome != "Deleted":
+            release = decision.memory.release
+            assert release is not None
+            assert before.releasing is not None or release.started_at == sim.now
+            if decision.step.outcome != "Promoted" and decision.memory.live is not None:
+                assert world.live == decision.memory.live.slot, "whatever it ends as, the live side is the one served"
+        return sim.step(kill=kill)
+
+    def check_live_side(self, step: Step) -> None:
+        """What serves is not touched before the other side is healthy."""
+        sim, world = self.sim, self.sim.world
+        if world.live is None or sim.deleted or not isinstance(step, Drain | Retire | Provision | Scale):
+            return
+        if step.slot != world.live:
+            return
+        view = world.slot(world.live)
+        match step:
+            case Provision():
+                assert view.revision is None or view.draining, "provisioned over the live side"
+            case Scale(_, replicas):
+                assert self.may_scale_live(view, replicas)
+            case Drain() | Retire():
+                assert self.fixed["strategy"].get("type") == "Recreate", "took down what was live"
+
+    def may_scale_live(self, view: SlotView, replicas: int) -> bool:
+        kind = self.fixed["strategy"].get("type", "BlueGreen")
+        return replicas in self.asked_replicas or kind in {"Recreate", "Rolling"}
+
+    def check_switch(self, step: Switch) -> None:
+        """Requests are sent only where somebody is healthy, or back to where they were."""
+        sim, world = self.sim, self.sim.world
+        release = sim.decide().memory.releasing
+        memory = sim.decide().memory
+        if step.share or (
+            memory.live is not None and step.live == memory.live.slot and world.live in {None, step.live}
+        ):
+            return
+        assert release is not None or memory.live is not None
+        view = world.slot(step.live)
+        if release is not None and release.failure is None:
+            assert step.live == release.slot
+            assert world.ready(release.revision, release.slot, release.replicas), "switched to a side that is not ready"
+        elif release is not None:
+            assert view.healthy > 0 or (memory.live is not None and memory.live.replicas == 0)
+
+    def teardown(self) -> None:
+        """Under a fair schedule it comes to an end: the target is there, steps work, somebody promotes."""
+        if not hasattr(self, "sim"):
+            return
+        sim = self.sim
+        sim.errors.clear()
+        sim.world = replace(sim.world, unreachable="")
+        self.changing["paused"] = False
+        sim.wish = self.wish()
+        sim.request = None
+        for _ in range(BOUND):
+            step = self.checked_step("")
+            sim.breathe(5)
+            if isinstance(step, Finish) and step.outcome == "Deleted":
+                assert sim.world.blue.revision is None and sim.world.green.revision is None
+                return
+            if (
+                isinstance(step, Wait)
+                and step.reason in {"Settled", "RevisionUnknown"}
+                and sim.memory.releasing is None
+            ):
+                self.check_settled()
+                return
+            if isinstance(step, Wait) and step.reason in {"AwaitingPromotion", "Paused"}:
+                sim.ask("promote" if step.reason == "AwaitingPromotion" else "resume", full=False)
+        raise AssertionError(f"no end; last: {sim.steps[-6:]}")
+
+    def check_settled(self) -> None:
+        """One side is live at most, and nothing else is left."""
+        sim, world = self.sim, self.sim.world
+        if sim.memory.live is not None:
+            assert world.live == sim.memory.live.slot
+            assert world.slot(other(sim.memory.live.slot)).revision is None
+            assert world.slot(sim.memory.live.slot).revision == sim.memory.live.revision
+        assert world.share == 0
+        assert world.preview is None
+
+
+class BlueGreenChaos(Chaos):
+    strategies = ({"type": "BlueGreen"}, MANUAL, TIMED)
+
+
+class OtherChaos(Chaos):
+    strategies = (
+        {"type": "Recreate"},
+        CANARY,
+        {"type": "Rolling"},
+        {"type": "Rolling", "rolling": {"maxSurge": 0, "maxUnavailable": "50%"}},
+    )
+
+
+CHAOS = settings(
+    max_examples=150,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+)
+TestBlueGreenChaos = BlueGreenChaos.TestCase
+TestBlueGreenChaos.settings = CHAOS
+TestOtherChaos = OtherChaos.TestCase
+TestOtherChaos.settings = CHAOS
+
+VIEWS = st.builds(
+    SlotView,
+    revision=st.none() | st.integers(1, 9),
+    wanted=st.integers(0, 9),
+    started=st.integers(0, 9),
+    healthy=st.integers(0, 9),
+    failed=st.integers(0, 9),
+    restarts=st.integers(0, 99),
+    draining=st.booleans(),
+    connections=st.integers(0, 9),
+)
+
+
+@pytest.mark.parametrize("strategy", [{"type": "BlueGreen"}, CANARY, {"type": "Rolling"}])
+@given(failed_side=VIEWS, healthy=st.integers(0, 2), late=st.integers(0, 2000))
+@settings(deadline=None, max_examples=60)
+def test_the_way_back_never_depends_on_the_failed_side(
+    strategy: dict[str, Any], failed_side: SlotView, healthy: int, late: int
+) -> None:
+    sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
+    while sim.serving != "v2":
+        sim.until(Switch)
+        if sim.memory.release and sim.memory.release.stage == "Promote":
+            sim.ask("promote")
+        sim.breathe()
+    sim.step()
+    sim.behaviour["v2"] = "crashing"
+    sim.breathe()
+    sim.step()
+    assert sim.memory.release is not None and sim.memory.release.failure is not None
+    sim.world = replace(sim.world, live="green")
+    sim.put("blue", replace(sim.world.blue, healthy=healthy))
+    sim.now += datetime.timedelta(seconds=late)
+    decided = sim.decide()
+    sim.put("green", failed_side)
+    assert sim.decide() == decided
+
+
+@given(versions=st.lists(VERSIONS, min_size=2, max_size=6), kills=st.lists(st.booleans(), min_size=40, max_size=40))
+@settings(deadline=None, max_examples=60)
+def test_an_operator_that_is_killed_at_any_step_comes_to_the_same_end(versions: list[str], kills: list[bool]) -> None:
+    spared, killed = live("v0"), live("v0")
+    for version in versions:
+        spared.apply(version=version).settle()
+        killed.apply(version=version)
+        for kill in kills:
+            killed.step(kill="between" if kill else "before")
+            killed.step()
+            killed.breathe()
+        killed.settle()
+    assert killed.serving == spared.serving == versions[-1]
+    assert [(r.revision, r.outcome) for r in killed.memory.history] == [
+        (r.revision, r.outcome) for r in spared.memory.history
+    ]
