@@ -1,6 +1,6 @@
 """A little HTTP backend in a process of its own, that answers with its name; fast enough not to be what is measured.
 
-`GET /slow` is answered only once the process gets SIGUSR1, and `/headers` shows the request's head.
+`GET /slow` is answered only once the process has got SIGUSR1, and `/headers` shows the request's head.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Side:
         return f"127.0.0.1:{self.port}"
 
     def answer_slow(self) -> None:
-        """Answer the requests to `/slow`."""
+        """Answer the requests to `/slow`, those that are still to come included."""
         self.process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
@@ -48,6 +48,7 @@ def side(name: str, port: int = 0) -> Iterator[Side]:
 
 class Connection(asyncio.Protocol):
     waiting: set[Connection] = set()  # noqa: RUF012
+    released = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -58,10 +59,12 @@ class Connection(asyncio.Protocol):
         self._head += data
         while b"\r\n\r\n" in self._head:
             head, _, self._head = self._head.partition(b"\r\n\r\n")
-            if head.startswith(b"GET /slow "):
+            if head.startswith(b"GET /slow ") and not self.released:
                 self.waiting.add(self)
             else:
                 self.answer(head if head.startswith(b"GET /headers ") else NAME)
+                if b"\nconnection: close" in head.lower():
+                    self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.discard(self)
@@ -71,6 +74,7 @@ class Connection(asyncio.Protocol):
 
 
 def answer_waiting() -> None:
+    Connection.released = True
     for connection in list(Connection.waiting):
         connection.answer(NAME)
     Connection.waiting.clear()

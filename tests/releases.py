@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from remit.api.deployment import DeploymentSpec
+from remit.api.deploymentstatus import DeploymentStatus
 from remit.release import (
     Decision,
     Desired,
@@ -32,6 +33,8 @@ from remit.release import (
     World,
     next_step,
     other,
+    remembered,
+    status_after,
 )
 
 EPOCH = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
@@ -75,6 +78,7 @@ class Sim:
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
+    status: DeploymentStatus = field(default_factory=DeploymentStatus)
 
     @property
     def desired(self) -> Desired:
@@ -97,11 +101,18 @@ class Sim:
         decision = self.decide()
         if kill == "before":
             return decision.step
-        self.memory = decision.memory
+        self.write(decision)
         if kill != "between":
             self.perform(decision.step)
             self.steps.append(decision.step)
         return decision.step
+
+    def write(self, decision: Decision) -> None:
+        """Keep the memory as the API server keeps it: as JSON in status."""
+        self.status = status_after(self.desired, self.world, decision, self.status, generation=1, now=self.now)
+        self.status = DeploymentStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
+        self.memory = remembered(self.status)
+        assert self.memory == decision.memory, "status forgets something"
 
     def perform(self, step: Step) -> None:
         error = self.errors.get(type(step))

@@ -60,6 +60,127 @@ class ReleaseReport(StatusModel):
     """Where the whole report is."""
 
 
+class LiveSide(StatusModel):
+    """The side to rely on: the last one whose release came to a good end."""
+
+    slot: Slot
+    """Which side."""
+    revision: int
+    """What is on it."""
+    spec_hash: str = ""
+    """Digest of that revision."""
+    replicas: int = 0
+    """How many instances it should have."""
+
+
+class ReleaseFailure(StatusModel):
+    """Why a release went back, or goes back."""
+
+    outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+    """How it ends, then."""
+    reason: str
+    """One stable CamelCase word."""
+    message: str = ""
+    """What happened, in one sentence."""
+    at: Time
+    """When it turned back."""
+    asked: bool = False
+    """Whether somebody, or a newer spec, wanted it."""
+
+
+class ReleaseProgress(StatusModel):
+    """The release that goes on, or the last one. Its stages are in `status.stages`."""
+
+    revision: int
+    """The revision on its way."""
+    slot: Slot
+    """The side it is brought to."""
+    key: str = ""
+    """What the spec declared when it began."""
+    spec_hash: str = ""
+    """Digest of the revision."""
+    artifact: str = ""
+    """What it puts live."""
+    replicas: int = 0
+    """How many instances the new side should have."""
+    strategy: Literal["BlueGreen", "Canary", "Rolling", "Recreate"] = "BlueGreen"
+    """How it takes over."""
+    started_at: Time
+    """When it began."""
+    clock: Time
+    """The last progress, from which the deadline counts."""
+    rollback: bool = False
+    """It returns to an earlier revision."""
+    pins: bool = False
+    """A request asked for that rollback."""
+    best: int = 0
+    """The most healthy instances that were seen on the new side."""
+    held: bool = False
+    """It waits on purpose; the deadline does not count."""
+    go_ahead: bool = False
+    """A promotion was asked for."""
+    full: bool = False
+    """All pauses are skipped."""
+    step: int = 0
+    """The canary step that it is at, counted from 0."""
+    step_at: Time | None = None
+    """Since when it waits at a gate or a canary step."""
+    promoted_at: Time | None = None
+    """When it went live."""
+    restarts: int = 0
+    """Restarts on the new side when it went live."""
+    failure: ReleaseFailure | None = None
+    """Why it goes back, if it does."""
+    outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] | None = None
+    """How it ended."""
+    reason: str = ""
+    """Why it ended so, as one stable CamelCase word."""
+    message: str = ""
+    """Why it ended so, in one sentence."""
+    finished_at: Time | None = None
+    """When it ended."""
+
+
+class RequestAnswer(StatusModel):
+    """What became of the last request by hand."""
+
+    id: str
+    """Which request."""
+    kind: Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
+    """What was asked for."""
+    accepted: bool
+    """Whether it could be followed."""
+    message: str = ""
+    """What came of it, or why it was refused."""
+    at: Time
+    """When it was taken."""
+
+
+class PipelineState(StatusModel):
+    """What the pipeline remembers between two looks. For the operator; nothing in here is API."""
+
+    live: LiveSide | None = None
+    """The side to return to."""
+    release: ReleaseProgress | None = None
+    """The release that goes on, or the last one."""
+    latest: int = 0
+    """The highest revision number ever given."""
+    key: str = ""
+    """What the spec declares."""
+    settled: bool = False
+    """What the spec declares has come to its end, good or bad."""
+    replicas: int | None = None
+    """`spec.replicas` as last seen."""
+    rollback_to: int | None = None
+    """A rollback that was asked for and has not begun."""
+    paused: bool = False
+    """A request paused it."""
+    idle_since: Time | None = None
+    """Since when the old side is kept for a fast rollback."""
+    drain_since: Time | None = None
+    """Since when the idle side is drained."""
+
+
 class RevisionStatus(StatusModel):
     """A revision that was released, or was tried."""
 
@@ -69,6 +190,8 @@ class RevisionStatus(StatusModel):
     """What it put live, such as `shop:v2`."""
     spec_hash: str = ""
     """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
+    replicas: int = 0
+    """How many instances it last had; a rollback brings these back, too."""
     deployed_at: Time | None = None
     """When its release started."""
     promoted_at: Time | None = None
@@ -118,3 +241,7 @@ class DeploymentStatus(StatusModel):
     """The revisions, the newest first."""
     report: ReleaseReport | None = None
     """What the last release took."""
+    request: RequestAnswer | None = None
+    """What became of the last request by hand."""
+    pipeline: PipelineState = PipelineState()
+    """What the pipeline remembers. For the operator; nothing in here is API."""

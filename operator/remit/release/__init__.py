@@ -16,6 +16,8 @@ from remit.release.model import (
     other,
 )
 from remit.release.pipeline import next_step
+from remit.release.remembering import remembered
+from remit.release.status import status_after
 from remit.release.steps import (
     Decision,
     Drain,
@@ -67,4 +69,6 @@ __all__ = [
     "World",
     "next_step",
     "other",
+    "remembered",
+    "status_after",
 ]

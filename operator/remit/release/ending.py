@@ -31,7 +31,9 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         else record
         for record in release.stages
     )
-    ended = replace(release, stages=records, outcome=outcome, finished_at=now, held=False)
+    ended = replace(
+        release, stages=records, outcome=outcome, reason=reason, message=message, finished_at=now, held=False
+    )
     live = before
     if takes_over:
         live = Live(release.slot, release.revision, release.spec_hash, release.replicas)

@@ -94,6 +94,9 @@ class Release:
     failure: Failure | None = None
     outcome: Outcome | None = None
     """None while it goes on."""
+    reason: str = ""
+    """Why it ended so: a stable CamelCase word, and a sentence."""
+    message: str = ""
     finished_at: datetime.datetime | None = None
 
     @property

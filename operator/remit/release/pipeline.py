@@ -31,6 +31,7 @@ from remit.release.tending import tend, tend_old
 
 def next_step(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
     """The next step, and what to remember before it is taken."""
+    now = now.replace(microsecond=0)  # as status keeps it, so that a restarted operator remembers just the same
     memory = not_before(memory, now)
     if world.unreachable:
         wait = Wait("TargetUnreachable", world.unreachable, held=True)

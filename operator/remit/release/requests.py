@@ -78,9 +78,13 @@ def _rollback(ask: _Asked) -> tuple[Memory, str]:
 
 
 def _retry(ask: _Asked) -> tuple[Memory, str]:
-    if ask.memory.releasing is not None:
+    memory, last, live = ask.memory, ask.memory.release, ask.memory.live
+    if memory.releasing is not None:
         raise Refused("a release goes on; abort it first")
-    return replace(ask.memory, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
+    if last is not None and live is not None and last.outcome == "Failed" and last.revision == live.revision:
+        # It failed and is live all the same: it is released once more, to the other side.
+        live = replace(live, spec_hash="")
+    return replace(memory, live=live, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
 
 
 def _pause(ask: _Asked) -> tuple[Memory, str]:

@@ -41,7 +41,9 @@ def provision(ctx: Context) -> Verdict:
         return Provision(ctx.slot, revision, replicas)
     if ctx.new.wanted != replicas:
         return Scale(ctx.slot, replicas)
-    return Preview(ctx.slot) if ctx.world.preview != ctx.slot and not ctx.switched else None
+    # Nobody is to look at what was seen before; a rollback makes no detours.
+    shown = ctx.release.rollback or ctx.switched or ctx.world.preview == ctx.slot
+    return None if shown else Preview(ctx.slot)
 
 
 def health(ctx: Context) -> Verdict:

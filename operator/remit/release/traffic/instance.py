@@ -23,7 +23,7 @@ from typing import Final
 from remit.errors import DeploymentError
 from remit.release.traffic.configuration import HARD_STOP_SECONDS, WEIGHTS, Process, render, render_weights
 from remit.release.traffic.route import Route
-from remit.release.traffic.runtime import Seen, ask, look
+from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look
 from remit.release.traffic.steps import steps
 from remit.sandbox import ProcessHandle
 
@@ -65,7 +65,7 @@ class Instance:
         """
         lock = await self._lock()
         if lock is None:
-            raise DeploymentError(f"a traffic proxy in {self.folder} neither answers nor ends; end it by hand")
+            raise _failed(f"a traffic proxy in {self.folder} neither answers nor ends; end it by hand")
         taking = ("-x", f"../{predecessor.folder.name}/{predecessor.folder.name}") if predecessor else ()  # beside us
         try:
             child = await asyncio.create_subprocess_exec(
@@ -79,7 +79,7 @@ class Instance:
                 start_new_session=True,
             )
         except OSError as error:
-            raise DeploymentError(f"the traffic proxy {program} cannot be started: {error.strerror}") from error
+            raise _failed(f"the traffic proxy {program} cannot be started: {error.strerror}") from error
         finally:
             os.close(lock)
         try:
@@ -87,11 +87,11 @@ class Instance:
                 _, said = await child.communicate()
         except TimeoutError:
             child.kill()
-            raise DeploymentError(f"the traffic proxy did not start within {_START_SECONDS:g} s") from None
+            raise _failed(f"the traffic proxy did not start within {_START_SECONDS:g} s") from None
         if child.returncode:
             alerts = [line for line in said.decode(errors="replace").splitlines() if "[ALERT]" in line]
             message = "; ".join(line.partition(" : ")[2] for line in alerts) or f"exit code {child.returncode}"
-            raise DeploymentError(f"the traffic proxy did not start: {message}")
+            raise _failed(f"the traffic proxy did not start: {message}")
 
     async def converge(self, route: Route) -> None:
         """Bring what is in force to `route`, which has the same frame. Raises DeploymentError if the proxy refuses."""
@@ -99,7 +99,7 @@ class Instance:
         commands, removals = steps(route, seen)
         for command, answer in zip(commands, await ask(self.folder, *commands), strict=True):
             if answer not in ("", "New server registered."):
-                raise DeploymentError(f"the traffic proxy refused {command!r}: {answer}")
+                raise _failed(f"the traffic proxy refused {command!r}: {answer}")
         if removals:
             await ask(self.folder, *removals)  # one that is still in use stays, and is tried again the next time
 
@@ -132,6 +132,10 @@ class Instance:
                 await asyncio.sleep(0.02)
             else:
                 return descriptor
+
+
+def _failed(message: str) -> DeploymentError:
+    return DeploymentError(message, reason=PROXY_FAILED, retryable=True)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Final
 
 import psutil
 
 from remit.errors import DeploymentError
+
+_SYSCTL: Final = "net.ipv4.ip_unprivileged_port_start"
 
 
 def claim(ports: set[int], route: str, known: dict[int, str]) -> None:
@@ -27,15 +30,13 @@ def claim(ports: set[int], route: str, known: dict[int, str]) -> None:
 
 def _refused(port: int, route: str, error: OSError, known: dict[int, str]) -> DeploymentError:
     if error.errno == errno.EADDRINUSE:
-        return DeploymentError(
-            f"port {port} of {route} is taken{_holder(port, known)}; publish another one, or free this one"
-        )
+        message = f"port {port} of {route} is taken{_holder(port, known)}; publish another one, or free this one"
+        return DeploymentError(message, reason="PortTaken", retryable=True)
     if error.errno in (errno.EACCES, errno.EPERM):
-        return DeploymentError(
-            f"port {port} of {route} is one for root; publish one from 1024 on, or lower the sysctl"
-            " net.ipv4.ip_unprivileged_port_start"
-        )
-    return DeploymentError(f"port {port} of {route} cannot be listened on: {error.strerror}")
+        message = f"port {port} of {route} is for root; publish one from 1024 on, or lower the sysctl {_SYSCTL}"
+        return DeploymentError(message, reason="PortForbidden")
+    message = f"port {port} of {route} cannot be listened on: {error.strerror}"
+    return DeploymentError(message, reason="PortRefused", retryable=True)
 
 
 def _holder(port: int, known: dict[int, str]) -> str:

@@ -33,9 +33,9 @@ class Entry:
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
-            raise DeploymentError(f"{self.port} is no port; use 1 to 65535")
+            raise _invalid(f"{self.port} is no port; use 1 to 65535")
         if self.green_percent is not None and not 0 <= self.green_percent <= 100:
-            raise DeploymentError(f"port {self.port}: weights are percentages, from 0 to 100")
+            raise _invalid(f"port {self.port}: weights are percentages, from 0 to 100")
         for address in (*self.blue, *self.green):
             _check(address)
 
@@ -47,7 +47,7 @@ class Entry:
         """
         blue, green = (weights.get(slot, 0) for slot in SLOTS)
         if min(blue, green) < 0 or blue + green not in (0, 100):
-            raise DeploymentError(f"port {port}: the weights of blue and green must add up to 100, or both be 0")
+            raise _invalid(f"port {port}: the weights of blue and green must add up to 100, or both be 0")
         percent = green if blue + green else None
         return cls(port, tuple(sides.get("blue", ())), tuple(sides.get("green", ())), percent)
 
@@ -72,15 +72,19 @@ class Route:
         check_name(self.name)
         ports = [entry.port for entry in self.entries]
         if not ports:
-            raise DeploymentError(f"{self.name} publishes no port; there is no traffic to switch")
+            raise _invalid(f"{self.name} publishes no port; there is no traffic to switch")
         if len(set(ports)) < len(ports):
-            raise DeploymentError(f"{self.name} publishes a port twice: {', '.join(map(str, sorted(ports)))}")
+            raise _invalid(f"{self.name} publishes a port twice: {', '.join(map(str, sorted(ports)))}")
+
+
+def _invalid(message: str) -> DeploymentError:
+    return DeploymentError(message, reason="InvalidRoute")
 
 
 def check_name(name: str) -> None:
     """Raises DeploymentError unless it is `namespace/name`: it names a folder."""
     if not _NAME.fullmatch(name):
-        raise DeploymentError(f"{name!r} is no namespace/name of a Deployment")
+        raise _invalid(f"{name!r} is no namespace/name of a Deployment")
 
 
 def _check(address: str) -> None:
@@ -93,4 +97,4 @@ def _check(address: str) -> None:
     except ValueError:
         good = False
     if not good or "%" in host:
-        raise DeploymentError(f"{address!r} is no address of a replica; write it as IP:PORT or [IPV6]:PORT")
+        raise _invalid(f"{address!r} is no address of a replica; write it as IP:PORT or [IPV6]:PORT")

@@ -15,6 +15,7 @@ from remit.errors import DeploymentError
 from remit.release.traffic.configuration import WEIGHTS
 from remit.release.traffic.route import CLOSED, SLOTS
 
+PROXY_FAILED: Final = "ProxyFailed"
 _PATIENCE: Final = 5.0
 _LINE_BYTES: Final = 1 << 24
 
@@ -83,7 +84,8 @@ async def ask(folder: Path, *commands: str) -> list[str]:
             finally:
                 writer.close()
     except (TimeoutError, asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError) as error:
-        raise DeploymentError(f"the traffic proxy in {folder} does not answer: {error!r}") from error
+        message = f"the traffic proxy in {folder} does not answer: {error!r}"
+        raise DeploymentError(message, reason=PROXY_FAILED, retryable=True) from error
     finally:
         os.close(directory)
     return answers

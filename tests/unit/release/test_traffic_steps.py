@@ -1,0 +1,114 @@
+"""From what is in force to what is wanted, as commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.api.deploymentstatus import Slot
+from remit.release.traffic.route import CLOSED, SLOTS, Entry, Route
+from remit.release.traffic.runtime import Port, Seen, Server, Side
+from remit.release.traffic.steps import steps
+
+PORTS = (80, 8081)
+addresses = st.lists(st.sampled_from([f"10.0.0.{n}:80" for n in range(1, 5)] + ["[::1]:80"]), unique=True).map(tuple)
+entries = {
+    port: st.builds(
+        partial(Entry, port), blue=addresses, green=addresses, green_percent=st.none() | st.sampled_from([0, 30, 100])
+    )
+    for port in PORTS
+}
+routes = st.tuples(*(entries[port] for port in PORTS)).map(partial(Route, "a/b"))
+
+
+@dataclass
+class Proxy:
+    """As much of HAProxy as the commands need: replicas by name, whether they are ready, and the map."""
+
+    busy: bool
+    green: dict[int, int] = field(default_factory=lambda: dict.fromkeys(PORTS, -1))
+    servers: dict[str, dict[str, tuple[str, bool]]] = field(
+        default_factory=lambda: {f"{port}.{slot}": {} for port in PORTS for slot in SLOTS}
+    )
+
+    def run(self, command: str) -> None:
+        match command.split():
+            case ["add", "server", path, address, *_]:
+                backend, _, name = path.partition("/")
+                assert name not in self.servers[backend]
+                self.servers[backend][name] = (address, False)
+            case ["enable", "health", path]:
+                assert path.partition("/")[2] in self.servers[path.partition("/")[0]]
+            case ["set", "server", path, "state", state]:
+                backend, _, name = path.partition("/")
+                self.servers[backend][name] = (self.servers[backend][name][0], state == "ready")
+            case ["del", "server", path]:
+                backend, _, name = path.partition("/")
+                assert self.servers[backend][name][1] is False
+                if not self.busy:
+                    del self.servers[backend][name]
+            case ["set", "map", "weights", port, value]:
+                self.green[int(port)] = int(value)
+            case _:
+                raise AssertionError(command)
+
+    def seen(self) -> Seen:
+        return Seen(1, 1, {port: Port(self._weights(port), self._sides(port)) for port in PORTS})
+
+    def ready(self, port: int, slot: Slot) -> set[str]:
+        return {address for address, ready in self.servers[f"{port}.{slot}"].values() if ready}
+
+    def _weights(self, port: int) -> dict[Slot, int]:
+        green = self.green[port]
+        return dict(CLOSED) if green < 0 else {"blue": 100 - green, "green": green}
+
+    def _sides(self, port: int) -> dict[Slot, Side]:
+        return {
+            slot: Side(
+                tuple(Server(address, True, not ready, 0) for address, ready in self.servers[f"{port}.{slot}"].values())
+            )
+            for slot in SLOTS
+        }
+
+
+@given(st.lists(routes, max_size=4), st.booleans())
+def test_any_series_of_routes_comes_into_force_and_stays(series: list[Route], busy: bool) -> None:
+    proxy = Proxy(busy)
+    for route in series:
+        commands, removals = steps(route, proxy.seen())
+        for command in commands + removals:
+            proxy.run(command)
+        for entry in route.entries:
+            assert proxy.seen().ports[entry.port].weights == entry.weights
+            for slot in SLOTS:
+                assert proxy.ready(entry.port, slot) == set(entry.side(slot))
+        again, left = steps(route, proxy.seen())
+        assert again == []
+        assert busy or left == []
+
+
+@given(routes, routes)
+def test_a_side_with_requests_is_never_without_replicas(first: Route, second: Route) -> None:
+    proxy = Proxy(busy=True)
+    for command in steps(first, proxy.seen())[0]:
+        proxy.run(command)
+    for command in steps(second, proxy.seen())[0]:
+        proxy.run(command)
+        for before, after in zip(first.entries, second.entries, strict=True):
+            for slot in SLOTS:
+                if before.weights[slot] and proxy.seen().ports[before.port].weights[slot]:
+                    could = bool(before.side(slot)) and (bool(after.side(slot)) or not after.weights[slot])
+                    assert proxy.ready(before.port, slot) or not could
+
+
+@given(routes, routes)
+def test_each_port_is_switched_by_one_command(first: Route, second: Route) -> None:
+    proxy = Proxy(busy=False)
+    for command in steps(first, proxy.seen())[0]:
+        proxy.run(command)
+    switches = [command for command in steps(second, proxy.seen())[0] if command.startswith("set map")]
+    changed = [a.port for a, b in zip(first.entries, second.entries, strict=True) if a.weights != b.weights]
+    assert [int(command.split()[3]) for command in switches] == changed
