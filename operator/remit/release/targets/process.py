@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+import structlog
 
 from remit.api.deployment import DeploymentSpec, HealthCheck
 from remit.api.deploymentstatus import Slot
@@ -29,7 +32,10 @@ Admit = Callable[[Revision, Material], AttemptRequest]
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
 """A revision that was kept, with its configuration. Raises DeploymentError."""
 
+log = structlog.get_logger(__name__)
+
 _ALIVE: Final = frozenset({"Starting", "Running"})
+_KEPT: Final = _ALIVE | {"Backoff"}
 _HEALTHY: Final = Health(healthy=True)
 
 
@@ -66,6 +72,8 @@ class ProcessTarget:
     async def observe(self) -> World:
         """See `Target.observe`."""
         told = sides.read(self._told)
+        for slot, side in told.sides.items():
+            await self._revive(slot, side)
         states = self._supervision.list(self._name)
         await self._watch(told)
         seen = await self._traffic.look(self._name)
@@ -127,11 +135,19 @@ class ProcessTarget:
         await self._stop(slot, 0)
         await self._tell(told.having(slot, None))
 
+    async def keep(self, revisions: Iterable[int]) -> None:
+        """Let go of the copies of all other revisions."""
+        kept = {str(number) for number in revisions}
+        for copy in await asyncio.to_thread(lambda: list(self._artifacts.glob("[0-9]*"))):
+            if copy.name not in kept:
+                await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+
     async def remove(self) -> None:
         """Leave nothing: not the proxy, not a copy. After both sides were retired."""
         await self._traffic.remove(self._name)
         await self.close()
-        self._told.unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
+        await asyncio.to_thread(self._told.unlink, missing_ok=True)
 
     async def close(self) -> None:
         """See `Target.close`."""
@@ -156,6 +172,31 @@ class ProcessTarget:
         await self._tell(told)  # before any is stopped: it must get no more requests
         await self._stop(slot, replicas)
         sides.write(self._told, told.having(slot, replace(side, ports=side.ports[:replicas])))
+
+    async def _revive(self, slot: Slot, side: Side) -> None:
+        """Start again what has no supervisor: the machine was restarted, or an operator killed in mid-start."""
+        states = self._supervision.list(self._name)
+        gone = [
+            index
+            for index in range(side.wanted)
+            if states.get(f"{slot}-{index}", {}).get("phase", "Lost") in {"Lost", "Stopped"}
+        ]
+        if not gone:
+            return
+        try:
+            revision, material = await self._load(side.revision)
+            request, copy = self._admit(revision, material), self._copy(side.revision)
+            await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, copy)
+            await _all(
+                self._start(
+                    self._supervise(copy),
+                    f"{slot}-{index}",
+                    _instance(request, f"{slot}-{index}", side.ports[index], copy),
+                )
+                for index in gone
+            )
+        except DeploymentError as error:
+            log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
 
     async def _start(self, supervision: Supervision, name: str, request: AttemptRequest) -> None:
         wanted = Wanted(self._name, name, request, restart_policy="Always")
@@ -208,7 +249,7 @@ class ProcessTarget:
         return SlotView(
             revision=side.revision,
             wanted=side.wanted,
-            started=sum(1 for state in own.values() if state),
+            started=sum(1 for state in own.values() if state.get("phase") in _KEPT),
             healthy=len(healthy),
             failed=len(failed),
             restarts=sum(int(state.get("restarts", 0)) for state in own.values()),
