@@ -65,7 +65,6 @@ async def run(kube: Kube, deployment: Object, step: RunHook) -> Object | None:
                     "name": metadata["name"],
                     "uid": metadata["uid"],
                     "controller": True,
-                    "blockOwnerDeletion": True,
                 }
             ],
         },
