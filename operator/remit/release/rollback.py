@@ -36,7 +36,7 @@ def go_back(ctx: Context, failure: Failure) -> Decision:
 def restore(ctx: Context, live: Live) -> Step | None:
     """The next step until all requests are seen to go to the good side again, with all its instances; None: they do."""
     world, view = ctx.world, ctx.world.slot(live.slot)
-    if world.live == live.slot and world.share:
+    if world.live is None or (world.live == live.slot and world.share):
         return Switch(live.slot)
     if not world.holding(live.revision, live.slot):
         revision = ctx.revision(live.revision)
