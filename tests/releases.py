@@ -78,6 +78,8 @@ class Sim:
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
+    terse: bool = False
+    """Write status only when there is something new to remember."""
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
 
     @property
@@ -109,6 +111,8 @@ class Sim:
 
     def write(self, decision: Decision) -> None:
         """Keep the memory as the API server keeps it: as JSON in status."""
+        if self.terse and decision.memory == self.memory:
+            return
         self.status = status_after(self.desired, self.world, decision, self.status, generation=1, now=self.now)
         self.status = DeploymentStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
         self.memory = remembered(self.status)

@@ -58,5 +58,8 @@ class Target(Protocol):
     async def retire(self, slot: Slot) -> None:
         """Stop the instances on `slot`, and forget what it held. The live pointer is not touched."""
 
+    async def remove(self) -> None:
+        """Take away what is left when both sides are retired and the Deployment goes: routes, Services, artifacts."""
+
     async def close(self) -> None:
         """Let go of connections. What runs goes on."""

@@ -115,6 +115,7 @@ def test_a_step_that_can_never_work_fails_at_once(step: type, reason: str, strat
     before = sim.now
     assert end(sim) == ("Failed", reason, "v1")
     assert sim.now - before < datetime.timedelta(seconds=30)
+    assert sim.active.healthy == 2
     sim.errors.clear()
     sim.settle()
     assert (sim.active.healthy, sim.status.phase) == (2, "Degraded")

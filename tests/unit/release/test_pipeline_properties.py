@@ -53,6 +53,7 @@ class Chaos(RuleBasedStateMachine):
         }
         self.changing: dict[str, Any] = {"version": "v1", "replicas": 2}
         self.sim = Sim(wish=self.wish()) if first else live("v1", **self.fixed)
+        self.sim.terse = True
         self.asked_replicas = {2}
 
     def wish(self) -> Any:
