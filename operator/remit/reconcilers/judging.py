@@ -48,4 +48,4 @@ class Judge:
         artifact = deployment.spec.artifact
         file = {"operation": "read", "path": artifact.path or artifact.archive}
         metadata = deployment.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return ExecutionTask.parse({"metadata": metadata, "spec": {"file": file}})
+        return ExecutionTask.parse({"metadata": metadata, "spec": {"file": file, "network": "host"}})
