@@ -61,7 +61,8 @@ def snapshot(wish: DeploymentSpec, secret: str = "") -> Snapshot:
 class Sim:
     """A target, a clock and an operator that follows `next_step`.
 
-    `behaviour` says how a version fares once it runs: `well`, `unhealthy` or `crashing`. Each `step` is one look, one
+    `behaviour` says how a version fares once it runs:
+    `well`, `flapping`, `unhealthy` or `crashing`. Each `step` is one look, one
     decision and what it asks for; `kill` says where in that the operator dies.
     """
 
@@ -173,6 +174,9 @@ class Sim:
             view = replace(view, started=n, connections=0)
             if fate == "well":
                 view = replace(view, healthy=n, failed=0)
+            elif fate == "flapping":
+                up = n if self.now.second % 3 else n // 2
+                view = replace(view, healthy=up, failed=n - up)
             elif fate == "unhealthy":
                 view = replace(view, healthy=0, failed=n)
             else:
