@@ -18,6 +18,8 @@ class Material:
     """The whole environment of an instance, but for what the target itself adds."""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Read-only files, by absolute path."""
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    """What of all this no kept output may show."""
 
 
 class Target(Protocol):
