@@ -18,6 +18,7 @@ from remit.release import (
     Memory,
     Prepare,
     Preview,
+    Problem,
     Provision,
     Request,
     Retire,
@@ -61,8 +62,8 @@ def snapshot(wish: DeploymentSpec, secret: str = "") -> Snapshot:
 class Sim:
     """A target, a clock and an operator that follows `next_step`.
 
-    `behaviour` says how a version fares once it runs: `well`, `unhealthy` or `crashing`. Each `step` is one look, one
-    decision and what it asks for; `kill` says where in that the operator dies.
+    `behaviour` says how a version fares once it runs: `well`, `flapping`, `unhealthy` or `crashing`. Each `step` is one
+    look, one decision and what it asks for; `kill` says where in that the operator dies.
     """
 
     wish: DeploymentSpec = field(default_factory=spec)
@@ -75,14 +76,17 @@ class Sim:
     hooks_fail: set[str] = field(default_factory=set)
     request: Request | None = None
     deleted: bool = False
+    problem: Problem | None = None
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
+    terse: bool = False
+    """Write status only when there is something new to remember."""
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
 
     @property
     def desired(self) -> Desired:
-        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, deleted=self.deleted)
+        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, self.problem, self.deleted)
 
     def apply(self, **changes: Any) -> Sim:
         self.wish = spec(**changes)
@@ -109,6 +113,8 @@ class Sim:
 
     def write(self, decision: Decision) -> None:
         """Keep the memory as the API server keeps it: as JSON in status."""
+        if self.terse and decision.memory == self.memory:
+            return
         self.status = status_after(self.desired, self.world, decision, self.status, generation=1, now=self.now)
         self.status = DeploymentStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
         self.memory = remembered(self.status)
@@ -169,6 +175,9 @@ class Sim:
             view = replace(view, started=n, connections=0)
             if fate == "well":
                 view = replace(view, healthy=n, failed=0)
+            elif fate == "flapping":
+                up = n if self.now.second % 3 else n // 2
+                view = replace(view, healthy=up, failed=n - up)
             elif fate == "unhealthy":
                 view = replace(view, healthy=0, failed=n)
             else:

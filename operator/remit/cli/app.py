@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from remit import __version__
-from remit.cli import audit, policy
+from remit.cli import audit, policy, releases
 from remit.cli.cancel import cancel
 from remit.cli.crds import crds
 from remit.cli.demo import demo
@@ -28,13 +28,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-_TASKS, _POLICIES, _SERVICES = "Tasks", "Policies and records", "Services"
+_TASKS, _RELEASES, _POLICIES, _SERVICES = "Tasks", "Releases", "Policies and records", "Services"
 
 
 command(app, _TASKS)(run)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
 command(app, _TASKS)(cancel)
+for request in (releases.promote, releases.abort, releases.rollback, releases.retry, releases.pause, releases.resume):
+    command(app, _RELEASES)(request)
+command(app, _RELEASES)(releases.history)
 app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)

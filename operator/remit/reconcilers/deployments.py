@@ -1,67 +1,255 @@
-"""Deployments: this version knows the kind and releases nothing. It says so, rather than let anyone wait for it."""
+"""Deployments: one look at a Deployment, one idempotent step. What the step is, `remit.release.pipeline` decides."""
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from remit.api.base import Condition
 from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus
-from remit.errors import ApiError
-from remit.reconcilers.cache import Cache
-from remit.reconcilers.kube import DEPLOYMENTS, Kube, Object
+from remit.api.resource import Deployment
+from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
+from remit.reconcilers import configuration, hooks, requests
+from remit.reconcilers.cache import Cache, key_of
+from remit.reconcilers.events import Recorder
+from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Kube, Object
+from remit.reconcilers.places import Place, Places
 from remit.reconcilers.status import Outdated, StatusWriter
+from remit.reconcilers.values import MissingReference
+from remit.release import (
+    Decision,
+    Desired,
+    Drain,
+    Finish,
+    Material,
+    Prepare,
+    Preview,
+    Problem,
+    Provision,
+    Retire,
+    RunHook,
+    Scale,
+    Snapshot,
+    Step,
+    StepError,
+    Switch,
+    Wait,
+    next_step,
+    remembered,
+    status_after,
+)
+from remit.release.targets.process import check_supported
 from remit.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-MESSAGE = "this version of Remit releases nothing; the Deployment is kept, and nothing is done about it"
+FINALIZER = "remit.dev/release"
+_LOOK_SECONDS = 2.0
+"""How often what waits is looked at, besides when something is known to have changed."""
+_RETRY_SECONDS = 1.0
 
 
 @dataclass
-class DeploymentNotice:
-    """Answers every generation of every Deployment once, with `Stalled`."""
+class DeploymentReconciler:
+    """Takes Deployments where they are wanted."""
 
     kube: Kube
     cache: Cache
     metrics: Metrics
+    events: Recorder
+    places: Places
+    problem: Callable[[Deployment, Material], Problem | None]
+    """What keeps a Deployment from being released as it is."""
+    wake_task: Callable[[str], None]
+    now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _writer: StatusWriter = field(init=False)
+    _errors: dict[str, StepError] = field(default_factory=dict)
+    """How the last step of a Deployment failed, where it did."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, DEPLOYMENTS, "Deployment")
 
-    async def reconcile(self, key: str) -> None:
-        """Write the answer unless it is there."""
+    async def reconcile(self, key: str) -> float | None:
+        """One step for the Deployment `key`. Gives seconds until it wants to be looked at again, or None."""
         obj = self.cache.get(DEPLOYMENTS.plural, key)
-        if obj is None or (obj.get("status") or {}).get("observedGeneration") == obj["metadata"]["generation"]:
-            return
+        if obj is None:
+            self._errors.pop(key, None)
+            await self.places.forget(key)
+            return None
+        with structlog.contextvars.bound_contextvars(deployment=key):
+            try:
+                deployment = Deployment.parse(obj)
+                place = self.places.of(deployment)
+                check_supported(deployment.spec)
+            except (InvalidInput, DeploymentError) as error:
+                await self._refuse(obj, error)
+                return None
+            try:
+                return await self._step(deployment, obj, place)
+            except Outdated:
+                return 0.0
+
+    async def _step(self, deployment: Deployment, obj: Object, place: Place) -> float | None:
+        metadata = deployment.metadata
+        if FINALIZER not in metadata.finalizers:
+            if metadata.deletion_timestamp is None:
+                await self._finalize(obj, [*metadata.finalizers, FINALIZER])
+                return 0.0
+            return None
+        now = self.now()
+        desired, material = await self._desired(deployment, obj, place)
+        world = replace(
+            await place.target.observe(),
+            hooks=hooks.observe(self.cache, deployment.key),
+            error=self._errors.get(deployment.key),
+        )
+        decision = next_step(desired, world, remembered(deployment.status), now)
+        status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
+        written = await self._writer.write(obj, status)
+        await self._consumed(written, desired, decision)
+        if isinstance(decision.step, Wait):
+            until = decision.step.until
+            return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
+        return await self._perform(deployment, written, place, decision.step, material)
+
+    async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
+        """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
+        problem, material = None, Material()
         try:
-            await self._writer.write(obj, not_supported(obj))
-        except (ApiError, Outdated) as error:
-            # The next change or resync brings it here again.
-            log.info("a Deployment's status could not be written", deployment=key, error=str(error))
+            snapshot, material = await configuration.read(self.kube, deployment.metadata.namespace, deployment.spec)
+        except MissingReference as error:
+            problem = Problem("WaitingForReference", str(error))
+            live = remembered(deployment.status)
+            snapshot = Snapshot("", deployment.spec, live.key)
+        else:
+            problem = self.problem(deployment, material)
+        request = None
+        try:
+            request = requests.pending(obj)
+        except InvalidInput as error:
+            self.events.record(obj, "Warning", "InvalidRequest", str(error))
+            await self._forget_request(obj)
+        desired = Desired(
+            snapshot=snapshot,
+            revisions=place.revisions.all(),
+            request=request,
+            problem=problem,
+            deleted=deployment.metadata.deletion_timestamp is not None,
+        )
+        return desired, material
+
+    async def _perform(
+        self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material
+    ) -> float | None:
+        """Take the step. What fails is told to the next look, which decides what follows from it."""
+        key = deployment.key
+        try:
+            await self._do(deployment, obj, place, step, material)
+        except RemitError as error:
+            revision = getattr(step, "revision", None)
+            reason = error.reason if isinstance(error, DeploymentError) else type(error).__name__
+            number = revision.number if revision is not None else None
+            self._errors[key] = StepError(reason, str(error), error.retryable, number)
+            self.events.record(obj, "Warning", reason, str(error))
+            log.warning("a step of a release failed", step=type(step).__name__, reason=reason, error=str(error))
+            return _RETRY_SECONDS
+        self._errors.pop(key, None)
+        log.info("release step", step=type(step).__name__)
+        return 0.0
+
+    async def _do(self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material) -> None:
+        target = place.target
+        match step:
+            case Prepare(revision=revision):
+                place.revisions.keep(revision, material)
+                await target.prepare(revision)
+            case Provision(slot=slot, revision=revision, replicas=replicas):
+                kept, configured = place.revisions.load(revision.number)
+                await target.prepare(kept)
+                await target.provision(slot, kept, replicas, configured)
+            case Scale(slot=slot, replicas=replicas):
+                await target.scale(slot, replicas)
+            case Switch(live=live, share=share):
+                await target.switch(live, share)
+                self.events.record(obj, "Normal", "Switched", f"requests go to {live}")
+            case Preview(slot=slot):
+                await target.preview(slot)
+            case Drain(slot=slot):
+                await target.drain(slot)
+            case Retire(slot=slot):
+                await target.retire(slot)
+            case RunHook():
+                if (created := await hooks.run(self.kube, obj, step)) is not None:
+                    self.cache.store(TASKS.plural, created)
+                    self.wake_task(key_of(created))  # the watch will bring nothing new
+                    self.events.record(obj, "Normal", "HookStarted", f"created task {created['metadata']['name']}")
+            case Finish(outcome="Deleted"):
+                await self.places.remove(deployment)
+                rest = [name for name in deployment.metadata.finalizers if name != FINALIZER]
+                await self._finalize(obj, rest)
+            case Finish(outcome=outcome, reason=reason, message=message):
+                self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
+                known = {
+                    record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
+                }
+                place.revisions.forget(place.revisions.all().keys() - known)
+                await target.keep(known)
+
+    async def _consumed(self, obj: Object, desired: Desired, decision: Decision) -> None:
+        """Remove the request once status has its answer."""
+        answer, request = decision.memory.answer, desired.request
+        if answer is not None and request is not None and answer.id == request.id:
+            self._tell(obj, answer.accepted, "Requested" if answer.accepted else "RequestRefused", answer.message)
+            await self._forget_request(obj)
+
+    def _tell(self, obj: Object, good: bool, reason: str, message: str) -> None:
+        self.events.record(obj, "Normal" if good else "Warning", reason, message)
+
+    async def _forget_request(self, obj: Object) -> None:
+        await self._patch(obj, {"annotations": {requests.ANNOTATION: None}})
+
+    async def _finalize(self, obj: Object, finalizers: list[str]) -> None:
+        await self._patch(obj, {"finalizers": finalizers, "resourceVersion": obj["metadata"]["resourceVersion"]})
+
+    async def _patch(self, obj: Object, metadata: dict[str, object]) -> None:
+        where = obj["metadata"]
+        try:
+            written = await self.kube.patch(DEPLOYMENTS, where["namespace"], where["name"], {"metadata": metadata})
+        except ApiError as error:
+            if error.status == 404:
+                return
+            if error.status == 409:
+                raise Outdated from error
+            raise
+        self.metrics.api_writes.labels("patch", "Deployment").inc()
+        self.cache.store(DEPLOYMENTS.plural, written)
+
+    async def _refuse(self, obj: Object, error: InvalidInput | DeploymentError) -> None:
+        """Say once that nothing will be done about it, which ends the wait of kubectl, Helm and GitOps tools."""
+        if (obj.get("status") or {}).get("observedGeneration") == obj["metadata"]["generation"]:
+            return
+        reason = error.reason if isinstance(error, DeploymentError) else "Invalid"
+        await self._writer.write(obj, _refused(obj, reason, str(error), self.now()))
+        self.events.record(obj, "Warning", reason, str(error))
 
 
-def not_supported(obj: Object) -> DeploymentStatus:
-    """The status that ends the wait of kubectl, Helm and GitOps tools."""
+def _refused(obj: Object, reason: str, message: str, now: datetime.datetime) -> DeploymentStatus:
     generation = obj["metadata"]["generation"]
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     return DeploymentStatus(
         observed_generation=generation,
         phase=DeploymentPhase.FAILED,
-        message=MESSAGE,
+        message=message,
         conditions=[
-            Condition.model_validate(
-                {
-                    "type": type_,
-                    "status": status,
-                    "reason": "NotSupported",
-                    "message": MESSAGE,
-                    "lastTransitionTime": now,
-                    "observedGeneration": generation,
-                }
+            Condition(
+                type=type_,
+                status=status,
+                reason=reason,
+                message=message,
+                last_transition_time=now.replace(microsecond=0),
+                observed_generation=generation,
             )
             for type_, status in (("Reconciling", "False"), ("Stalled", "True"))
         ],

@@ -27,10 +27,13 @@ from remit.execution.store import RunStore
 from remit.operations import performers
 from remit.reconcilers import audithead
 from remit.reconcilers.cache import Cache, key_of
-from remit.reconcilers.deployments import DeploymentNotice
+from remit.reconcilers.deployments import DeploymentReconciler
 from remit.reconcilers.events import Recorder
+from remit.reconcilers.hooks import release_key
+from remit.reconcilers.judging import Judge
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
 from remit.reconcilers.lease import Leader
+from remit.reconcilers.places import Places
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import parent_key
@@ -43,6 +46,7 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
+_RELEASES_AT_ONCE = 4
 WATCHED = (POLICIES, TASKS, DEPLOYMENTS)
 """Policies first: a task is judged by what is known of them."""
 
@@ -84,7 +88,9 @@ class Operator:
     runner: Runner
     tasks: TaskReconciler
     policies: Policies
-    deployments: DeploymentNotice
+    deployments: DeploymentReconciler
+    releases: WorkQueue
+    """Of Deployments; `queue` is of tasks."""
     audit: AuditLog
     events: Recorder
     metrics: Metrics
@@ -120,17 +126,22 @@ class Operator:
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after)
         policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        admission = Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends))
+        releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
+        judge = Judge(admission, policies.current)
+        places = Places(settings.state_dir, host, readable, judge.instance, releases.add)
         tasks = TaskReconciler(
             kube=kube,
             cache=cache,
             runner=runner,
             turns=turns,
             policies=policies,
-            admission=Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends)),
+            admission=admission,
             audit=audit,
             metrics=metrics,
             events=events,
             requester=Requester(settings.trust_requested_by, settings.only_user),
+            on_finished=lambda task: operator.on_task_finished(task),
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
@@ -145,7 +156,8 @@ class Operator:
             runner=runner,
             tasks=tasks,
             policies=policies,
-            deployments=DeploymentNotice(kube, cache, metrics),
+            deployments=DeploymentReconciler(kube, cache, metrics, events, places, judge.problem, queue.add),
+            releases=releases,
             audit=audit,
             events=events,
             metrics=metrics,
@@ -155,6 +167,7 @@ class Operator:
             _background=[],
         )
         queue.on_error = operator.on_error
+        releases.on_error = operator.on_release_error
         metrics.tasks_running.labels("process").set_function(lambda: len(runner))
         for reason in WaitReason:
             metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
@@ -163,6 +176,7 @@ class Operator:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
+        metrics.workqueue_depth.labels("Deployment").set_function(lambda: len(releases))
         metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
@@ -176,6 +190,7 @@ class Operator:
         self.tasks.restore()
         self.watcher.start()
         self.spawn(self.queue.run(), "work queue")
+        self.spawn(self.releases.run(), "releases")
         self.spawn(self.policies.keep_status(), "policy status")
         self.spawn(self._resync_forever(), "resync")
 
@@ -191,6 +206,7 @@ class Operator:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
         await self.runner.close()
+        await self.deployments.places.close()
         await self.policies.write_status()
         await self.events.drain()
 
@@ -222,12 +238,25 @@ class Operator:
         with self.metrics.reconcile_duration.labels("ExecutionTask").time():
             return await self.tasks.reconcile(key)
 
-    def on_error(self, key: str, error: Exception) -> None:
-        self.metrics.reconcile_errors.labels("ExecutionTask").inc()
+    async def release(self, key: str) -> float | None:
+        """One look at a Deployment, timed."""
+        with self.metrics.reconcile_duration.labels("Deployment").time():
+            return await self.deployments.reconcile(key)
+
+    def on_task_finished(self, obj: dict[str, Any]) -> None:
+        """Status was written by ourselves: the watch will bring nothing new of it."""
+        if (release := release_key(obj)) is not None:
+            self.releases.add(release)
+
+    def on_error(self, key: str, error: Exception, kind: str = "ExecutionTask") -> None:
+        self.metrics.reconcile_errors.labels(kind).inc()
         if isinstance(error, RemitError):
-            log.warning("reconciling failed and is tried again", task=key, error=str(error))
+            log.warning("reconciling failed and is tried again", kind=kind, key=key, error=str(error))
         else:
-            log.error("reconciling failed and is tried again", task=key, exc_info=error)
+            log.error("reconciling failed and is tried again", kind=kind, key=key, exc_info=error)
+
+    def on_release_error(self, key: str, error: Exception) -> None:
+        self.on_error(key, error, "Deployment")
 
     def _on_changed(self, plural: str, key: str) -> None:
         if plural == TASKS.plural:
@@ -235,8 +264,10 @@ class Operator:
             obj = self.cache.get(plural, key)
             if obj is not None and (parent := parent_key(obj)) is not None:
                 self.queue.add(parent)
+            if obj is not None and (release := release_key(obj)) is not None:
+                self.releases.add(release)
         elif plural == DEPLOYMENTS.plural:
-            self.spawn(self.deployments.reconcile(key), f"deployment {key}")
+            self.releases.add(key)
         else:
             self.policies.changed()
 
@@ -246,6 +277,8 @@ class Operator:
             self.queue.add(key)
             if (parent := parent_key(obj)) is not None:
                 self.queue.add(parent)
+        elif plural == DEPLOYMENTS.plural:
+            self.releases.add(key)
         elif plural == POLICIES.plural:
             self.policies.changed()
 

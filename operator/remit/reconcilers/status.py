@@ -36,9 +36,10 @@ def _compact(value: Any) -> Any:
 
 
 def _replacing(old: Any, new: Any) -> Any:
-    # A merge patch merges objects; fields that are to go must be named.
+    # A merge patch merges objects, however deep; fields that are to go must be named.
     if isinstance(old, dict) and isinstance(new, dict):
-        return new | {name: None for name in old if name not in new}
+        gone = {name: None for name in old if name not in new}
+        return {name: _replacing(old.get(name), value) for name, value in new.items()} | gone
     return new
 
 

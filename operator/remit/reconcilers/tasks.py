@@ -70,6 +70,8 @@ class TaskReconciler:
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     requester: Callable[[Object], str] = field(default_factory=Requester)
+    on_finished: Callable[[Object], None] = lambda task: None
+    """Called with each task whose end was written."""
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
@@ -339,6 +341,7 @@ class TaskReconciler:
             self.metrics.task_duration.labels(*labels).observe(seconds)
         if (parent := parent_key(obj)) is not None:  # the watch will bring nothing new of what we wrote ourselves
             self._wake(parent)
+        self.on_finished(obj)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
         return task.spec.ttl_seconds_after_finished
 

@@ -28,7 +28,7 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
 
     Raises `MissingReference`.
     """
-    source = _Source(kube, namespace)
+    source = Source(kube, namespace)
     resolved = Resolved()
     for bundle in spec.env_from:
         reference = bundle.secret_ref or bundle.config_map_ref
@@ -88,7 +88,7 @@ def _passwords_in(value: str) -> Iterator[str]:
             yield from {password, unquote(password)}
 
 
-class _Source:
+class Source:
     """Reads each object once."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:

@@ -79,7 +79,10 @@ def begin(desired: Desired, world: World, memory: Memory, now: datetime.datetime
         return _start(desired, world, memory, Revision(number, desired.snapshot), now)
     if back.revision not in desired.revisions:
         return Wait("RevisionUnknown", f"spec.rollbackTo: revision {back.revision} is not kept")
-    return _start(desired, world, memory, desired.revisions[back.revision], now, rollback=True)
+    # What was never live has proven nothing: it takes the whole way, hooks and all.
+    record = memory.record(back.revision)
+    proven = record is None or record.promoted_at is not None
+    return _start(desired, world, memory, desired.revisions[back.revision], now, rollback=proven)
 
 
 def _begin_requested(desired: Desired, world: World, memory: Memory, number: int, now: datetime.datetime) -> Memory:

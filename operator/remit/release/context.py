@@ -75,9 +75,9 @@ class Context:
         return (self.desired.spec.paused or self.memory.paused) and not self.release.rollback
 
     @property
-    def overdue(self) -> bool:
-        """Whether there was no progress for longer than the deadline allows."""
-        return self.now >= self.release.clock + seconds(self.desired.spec.progress_deadline_seconds)
+    def deadline(self) -> datetime.datetime:
+        """When there was no progress for too long."""
+        return self.release.clock + seconds(self.desired.spec.progress_deadline_seconds)
 
     def revision(self, number: int) -> Revision | None:
         """A revision that is kept, or the one that is being released."""

@@ -25,7 +25,7 @@ from remit.release.model import SLOTS, Desired, World
 from remit.release.requests import consume
 from remit.release.rollback import go_back
 from remit.release.stages import STAGE_RULES, ensure_provisioned, skipped
-from remit.release.steps import Decision, Drain, Finish, Retire, Step, Switch, Wait
+from remit.release.steps import Decision, Drain, Finish, Retire, Step, Switch, Wait, due
 from remit.release.tending import tend, tend_old
 
 
@@ -65,11 +65,12 @@ def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetim
         memory = held_over(decision.memory, waiting, now)
         after = memory.releasing
         held = waiting is not None and waiting.held
-        if after is None or held or not replace(ctx, release=after).overdue:
-            return Decision(decision.step, memory)
+        deadline = None if after is None or held else replace(ctx, release=after).deadline
+        if deadline is None or now < deadline:
+            return Decision(due(decision.step, deadline), memory)
         detail = f": {waiting.why}" if waiting else f": {world.error.message}" if world.error else ""
-        deadline = desired.spec.progress_deadline_seconds
-        decision = Fail("ProgressDeadlineExceeded", f"no progress for {deadline} s{detail}")
+        limit = desired.spec.progress_deadline_seconds
+        decision = Fail("ProgressDeadlineExceeded", f"no progress for {limit} s{detail}")
     failed = fail(ctx, Failure("Failed", decision.reason, decision.message, now))
     return _go_on(desired, world, failed, now)
 

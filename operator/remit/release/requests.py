@@ -72,6 +72,9 @@ def _rollback(ask: _Asked) -> tuple[Memory, str]:
     if number != live and number not in desired.revisions:
         kept = ", ".join(map(str, sorted(desired.revisions))) or "none"
         raise Refused(f"revision {number} is not kept; kept are: {kept}")
+    record = memory.record(number)
+    if record is not None and record.promoted_at is None:
+        raise Refused(f"revision {number} was never live, so there is nothing to return to; apply its spec instead")
     if release is not None and release.failure is None:
         memory = ask.give_up(release, "RollbackRequested", f"a rollback to revision {number} was asked for")
     return replace(memory, rollback_to=number), f"returns to revision {number}"

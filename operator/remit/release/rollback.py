@@ -8,7 +8,7 @@ from __future__ import annotations
 from remit.release.context import Context, seconds
 from remit.release.ending import finish
 from remit.release.memory import Failure, Live
-from remit.release.steps import Decision, Provision, Retire, Scale, Step, Switch, Wait
+from remit.release.steps import Decision, Provision, Retire, Scale, Step, Switch, Wait, due
 from remit.release.strategies import TAKEOVERS
 
 EXCLUSIVE_SECONDS = 30
@@ -28,8 +28,8 @@ def go_back(ctx: Context, failure: Failure) -> Decision:
     if step is None:
         back = f"{failure.message}; revision {live.revision} is live"
         return finish(ctx, failure.outcome, failure.reason, back, takes_over=False)
-    if not ctx.overdue:
-        return Decision(step, ctx.memory)
+    if ctx.now < ctx.deadline:
+        return Decision(due(step, ctx.deadline), ctx.memory)
     return _last_resort(ctx, live, step, failure)
 
 
@@ -47,9 +47,11 @@ def restore(ctx: Context, live: Live) -> Step | None:
         return Wait("RevisionUnknown", f"revision {live.revision} is not kept any more, and nothing of it is left")
     if view.wanted != live.replicas:
         return Scale(live.slot, live.replicas)
-    if world.live != live.slot:
-        if world.ready(live.revision, live.slot, live.replicas):
-            return Switch(live.slot)
+    ready = world.ready(live.revision, live.slot, live.replicas)
+    if world.live != live.slot and ready:
+        return Switch(live.slot)
+    # A side that this release never touched is as good as it was; any other has to be seen whole again.
+    if not ready and (world.live != live.slot or TAKEOVERS[ctx.release.strategy].moves_replicas):
         return Wait("Restoring", f"{view.healthy} of {live.replicas} instances of the old side are healthy")
     return None if world.converged else Wait("Converging", "requests still reach the failed side")
 

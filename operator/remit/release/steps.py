@@ -7,7 +7,7 @@ finds a memory at most one step behind the world.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from remit.api.deployment import Hook
@@ -104,6 +104,11 @@ class Finish:
     outcome: Outcome | Literal["Deleted"]
     reason: str
     message: str
+
+
+def due(step: Step, deadline: datetime.datetime | None) -> Step:
+    """The step; where it is a wait with no time of its own, it ends at the deadline."""
+    return replace(step, until=deadline) if isinstance(step, Wait) and step.until is None else step
 
 
 Step = Wait | Prepare | Provision | Scale | Switch | Preview | RunHook | Drain | Retire | Finish

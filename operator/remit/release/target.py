@@ -18,6 +18,8 @@ class Material:
     """The whole environment of an instance, but for what the target itself adds."""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Read-only files, by absolute path."""
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    """What of all this no kept output may show."""
 
 
 class Target(Protocol):
@@ -55,6 +57,9 @@ class Target(Protocol):
 
     async def retire(self, slot: Slot) -> None:
         """Stop the instances on `slot`, and forget what it held. The live pointer is not touched."""
+
+    async def remove(self) -> None:
+        """Take away what is left when both sides are retired and the Deployment goes: routes, Services, artifacts."""
 
     async def close(self) -> None:
         """Let go of connections. What runs goes on."""

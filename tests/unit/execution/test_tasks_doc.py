@@ -1,4 +1,4 @@
-"""docs/tasks.md tells every word that programs may meet in a task's status."""
+"""docs/tasks.md and docs/releases.md tell every word that programs may meet in status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remit.backends import ExitReason
 from remit.execution.admission import BASE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "tasks.md").read_text()
+PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "releases.md"))
 WRITERS = [
     *sorted((ROOT / "operator/remit/execution").glob("*.py")),
     *(ROOT / "operator/remit/reconcilers" / f"{name}.py" for name in ("deployments", "policies", "tasks")),

@@ -95,7 +95,9 @@ def test_a_release_is_not_over_before_its_last_hook() -> None:
     sim.until(RunHook)
     key = next(key for key in sim.world.hooks if key.name == "last")
     sim.world = replace(sim.world, hooks={**sim.world.hooks, key: HookView("Running")})
-    assert sim.step() == Wait("HookRunning", "hook last runs")
+    step = sim.step()
+    assert isinstance(step, Wait)
+    assert step.why == "hook last runs"
     sim.apply(version="v3", stages=stages)
     assert isinstance(sim.step(), Wait), "a newer spec does not take its turn either"
 
@@ -111,7 +113,9 @@ def test_the_old_side_is_drained_only_after_the_data_plane_follows() -> None:
     sim = live("v1").apply(version="v2", stages={"bakeSeconds": 0})
     sim.until(Switch)
     for _ in range(50):
-        assert sim.step() == Wait("Converging", "requests still reach the old side")
+        step = sim.step()
+        assert isinstance(step, Wait)
+        assert step.reason == "Converging"
     sim.world = replace(sim.world, converged=True)
     assert isinstance(sim.step(), Finish)
 
@@ -208,3 +212,16 @@ def test_nothing_reads_as_current_before_it_is() -> None:
         "Stalled": "False",
     }
     assert (sim.status.active, sim.status.ready, sim.status.phase) == ("shop:v1 (1)", "2/2", "Healthy")
+
+
+def test_what_was_never_live_is_not_returned_to_around_its_checks() -> None:
+    stages = {"prePromotion": [hook("smoke")]}
+    sim = live("v1").apply(version="v2", stages=stages)
+    sim.hooks_fail = {"smoke"}
+    sim.finish()
+    sim.ask("rollback", revision=2).step()
+    assert sim.status.request is not None
+    assert not sim.status.request.accepted
+    sim.apply(version="v2", stages=stages, rollbackTo={"revision": 2})
+    assert sim.finish().reason == "HookFailed"
+    assert sim.serving == "v1"

@@ -34,7 +34,6 @@ class DockerBackend:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._info: Mapping[str, Any] = {}
 
     async def run(
         self,
@@ -197,9 +196,8 @@ class DockerBackend:
         return True
 
     async def _about_engine(self) -> Mapping[str, Any]:
-        if not self._info:
-            self._info = await self._engine.call(lambda client: client.info())
-        return self._info
+        """Asked each time: an engine may come back with other settings."""
+        return await self._engine.call(lambda client: client.info())
 
 
 def _feed(client: Any, id_: str, content: bytes) -> None:

@@ -78,12 +78,9 @@ class Container:
             state = found["State"]
             if state["Running"] or state["Restarting"]:
                 return None
-            return State(
-                int(state["ExitCode"]),
-                bool(state["OOMKilled"]),
-                moment(state["StartedAt"]),
-                moment(state["FinishedAt"]),
-            )
+            started = moment(state["StartedAt"])  # noted when the engine comes to it, at times after the end
+            finished = max(started, moment(state["FinishedAt"]))
+            return State(int(state["ExitCode"]), bool(state["OOMKilled"]), started, finished)
 
     async def signal(self, name: str) -> None:
         """Send a signal; that it has ended meanwhile is no error."""

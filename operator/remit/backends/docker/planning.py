@@ -39,7 +39,8 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
     """
-    filtered = any(option.startswith("name=seccomp") for option in info.get("SecurityOptions") or [])
+    seccomp = [option.split(",") for option in info.get("SecurityOptions") or [] if option.startswith("name=seccomp")]
+    filtered = any("profile=unconfined" not in option for option in seccomp)  # as an engine may be told to run
     counted = bool(info.get("MemoryLimit") and info.get("PidsLimit") and info.get("CpuCfsQuota"))
     given = {Layer.NAMESPACES: True, Layer.RLIMITS: True, Layer.SECCOMP: filtered, Layer.CGROUP: counted}
     layers = tuple(layer for layer in Layer if given.get(layer))

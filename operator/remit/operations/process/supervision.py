@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import os
 import pickle
+import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +115,13 @@ class Supervision:
         folder = self._existing(namespace, name)
         return await _ask(folder, {"do": "stop"}) if supervised(folder) else None
 
+    async def remove(self, namespace: str, name: str) -> None:
+        """Stop it, and forget it with its output. Nothing happens if there is none."""
+        folder = self._folder(namespace, name)
+        if folder.is_dir():
+            await self.stop(namespace, name)
+            await asyncio.to_thread(_forget, folder)
+
     async def signal(self, namespace: str, name: str, number: int) -> None:
         folder = self._existing(namespace, name)
         if not supervised(folder) or not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):
@@ -141,7 +150,7 @@ class Supervision:
     def list(self, namespace: str) -> dict[str, State]:
         """All of a namespace, by name."""
         folder = self._root / namespace
-        return {each.name: _known(each) for each in sorted(folder.iterdir())} if folder.is_dir() else {}
+        return {each.name: _known(each) for each in sorted(folder.glob("[!.]*"))} if folder.is_dir() else {}
 
     def _folder(self, namespace: str, name: str) -> Path:
         return self._root / namespace / name
@@ -156,6 +165,12 @@ class Supervision:
 def _claim(folder: Path) -> int | None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return try_lock(folder)
+
+
+def _forget(folder: Path) -> None:
+    """Once its supervisor has gone, which answers a little earlier."""
+    folder.rename(gone := folder.with_name(f".{folder.name}-{os.getpid()}-{time.monotonic_ns()}"))
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _known(folder: Path) -> State:

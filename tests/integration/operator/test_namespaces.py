@@ -1,27 +1,8 @@
-"""A kind that this version does not act on says so."""
+"""Which namespaces an operator serves."""
 
 from __future__ import annotations
 
-from remit.reconcilers.kube import DEPLOYMENTS
-
-from .conftest import World, truth
-
-
-async def test_a_deployment_is_answered_once_and_nothing_more(world: World) -> None:
-    body = {
-        "apiVersion": "remit.dev/v1alpha1",
-        "kind": "Deployment",
-        "metadata": {"name": "shop"},
-        "spec": {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["python3", "app.py"]}}},
-    }
-    async with world.operator():
-        await world.kube.create(DEPLOYMENTS, "default", body)
-        status = await world.until("shop", lambda status: truth(status, "Stalled") == "True", DEPLOYMENTS)
-        before = await world.get("shop", DEPLOYMENTS)
-        await world.finished(await world.task("true"))
-        assert await world.get("shop", DEPLOYMENTS) == before
-    assert status["observedGeneration"] == 1
-    assert "releases nothing" in status["message"]
+from .conftest import World
 
 
 async def test_ceilings_count_where_only_some_namespaces_are_served(world: World) -> None:

@@ -1,0 +1,181 @@
+"""`remit promote`, `abort`, `rollback`, `retry`, `pause`, `resume`: requests to a release. `remit history`: what became
+of those before."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remit.cli import options
+
+Name = Annotated[str, typer.Argument(help="Name of the Deployment.")]
+_PATIENCE = 30.0
+_LOOK_SECONDS = 0.2
+
+
+def promote(
+    name: Name,
+    full: Annotated[bool, typer.Option("--full", help="Skip every pause that is left, not only this one.")] = False,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Let a release go on that waits for a promotion, or that bakes."""
+    _ask(name, {"promote": {"full": full}}, namespace, kubeconfig, context)
+
+
+def abort(
+    name: Name,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """End a release and go back to what was live before it."""
+    _ask(name, {"abort": {}}, namespace, kubeconfig, context)
+
+
+def rollback(
+    name: Name,
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, help="The revision; by default the last good one before the live one.")
+    ] = None,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Return to an earlier revision: its artifact, its configuration, its Secrets and its replicas.
+
+    The revision is pinned until the spec changes; the spec itself is not edited.
+    """
+    _ask(name, {"rollback": {} if to is None else {"revision": to}}, namespace, kubeconfig, context)
+
+
+def retry(
+    name: Name,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Release once more what failed."""
+    _ask(name, {"retry": {}}, namespace, kubeconfig, context)
+
+
+def pause(
+    name: Name,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Take no further step. What is live stays live."""
+    _ask(name, {"pause": {}}, namespace, kubeconfig, context)
+
+
+def resume(
+    name: Name,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Go on after a pause."""
+    _ask(name, {"resume": {}}, namespace, kubeconfig, context)
+
+
+def history(
+    name: Name,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """The revisions that were released or tried, the newest first."""
+    asyncio.run(_history(name, namespace, kubeconfig, context))
+
+
+def _ask(name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
+    answer = asyncio.run(_answer(name, asked, namespace, kubeconfig, context))
+    typer.echo(f"deployment {name}: {answer['message']}", err=not answer["accepted"])
+    if not answer["accepted"]:
+        sys.exit(1)
+
+
+async def _answer(
+    name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None
+) -> dict[str, Any]:
+    """Ask, and wait for what status says to it. Raises `RemitError` where no operator takes it."""
+    import orjson
+
+    from remit.cli.connect import connected
+    from remit.errors import RemitError
+    from remit.reconcilers.kube import DEPLOYMENTS
+    from remit.reconcilers.requests import ANNOTATION
+
+    request = secrets.token_hex(6)
+    async with connected(kubeconfig, context, namespace) as connection:
+        await _find(connection, name)
+        text = orjson.dumps({**asked, "id": request}).decode()
+        patch = {"metadata": {"annotations": {ANNOTATION: text}}}
+        await connection.kube.patch(DEPLOYMENTS, connection.namespace, name, patch)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while True:
+                    answer = ((await _find(connection, name)).get("status") or {}).get("request") or {}
+                    if answer.get("id") == request:
+                        return {"message": "", "accepted": False, **answer}
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            raise RemitError(
+                f"no operator has taken the request within {_PATIENCE:g} s; it stays until one does, or until you"
+                f" remove it: kubectl annotate deployments.remit.dev/{name} {ANNOTATION}-"
+            ) from None
+
+
+async def _history(name: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from remit.api import Deployment
+    from remit.cli.connect import connected
+    from remit.cli.tables import console
+    from remit.execution.progress import human_duration
+    from remit.telemetry import escape
+
+    async with connected(kubeconfig, context, namespace) as connection:
+        status = Deployment.parse(await _find(connection, name)).status
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK"):
+        table.add_column(title)
+    for revision in status.history:
+        marks = [
+            *(["live"] if revision.revision == status.active_revision else []),
+            *(["preview"] if revision.revision == status.preview_revision else []),
+            *(["pinned"] if revision.revision == status.pinned_revision else []),
+        ]
+        table.add_row(
+            str(revision.revision),
+            escape(revision.artifact),
+            revision.outcome,
+            ", ".join(marks),
+            revision.deployed_at.strftime("%Y-%m-%d %H:%M:%SZ") if revision.deployed_at else "",
+            human_duration(datetime.timedelta(seconds=revision.duration_seconds))
+            if revision.duration_seconds is not None
+            else "",
+        )
+    console().print(table if status.history else f"deployment {name} was never released")
+
+
+async def _find(connection: Any, name: str) -> dict[str, Any]:
+    from remit.errors import ApiError, RemitError
+    from remit.reconcilers.kube import DEPLOYMENTS
+
+    try:
+        found: dict[str, Any] = await connection.kube.get(DEPLOYMENTS, connection.namespace, name)
+    except ApiError as error:
+        if error.status == 404 and error.reason == "NotFound" and name in str(error):
+            raise RemitError(f"there is no Deployment {name} in namespace {connection.namespace}") from None
+        raise
+    return found

@@ -1,0 +1,94 @@
+"""What a Deployment's spec asks for at this moment: its ConfigMaps and Secrets read, its revision known by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from remit.api.deployment import DeploymentSpec
+from remit.reconcilers.kube import Kube
+from remit.reconcilers.values import MissingReference, Source
+from remit.release import Material, Snapshot, SourceVersion
+
+_REVISED: Final = frozenset(
+    {"artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"}
+)
+"""The fields that make a revision. Replicas, strategy and stages may change without one."""
+
+
+async def read(kube: Kube, namespace: str, spec: DeploymentSpec) -> tuple[Snapshot, Material]:
+    """Raises `MissingReference`."""
+    reading = _Reading(Source(kube, namespace))
+    for bundle in spec.env_from:
+        if (reference := bundle.secret_ref or bundle.config_map_ref) is not None:
+            secret = bundle.secret_ref is not None
+            found = await reading.data(secret, reference.name, reference.optional)
+            reading.put({bundle.prefix + key: value for key, value in found.items()}, secret=secret)
+    for variable in spec.env:
+        source = variable.value_from
+        if source is None:
+            reading.put({variable.name: (variable.value or "").encode()}, secret=False)
+        elif selector := source.secret_key_ref or source.config_map_key_ref:
+            secret = source.secret_key_ref is not None
+            found = await reading.data(secret, selector.name, selector.optional)
+            if selector.key in found:
+                reading.put({variable.name: found[selector.key]}, secret=secret)
+            elif not selector.optional:
+                raise MissingReference(f"{selector.name}, for env {variable.name}, has no key {selector.key}")
+    for secret, mounts in ((False, spec.config), (True, spec.secrets)):
+        for mount in mounts:
+            found = await reading.data(secret, mount.name, mount.optional)
+            reading.place(mount.mount_path, found, secret=secret)
+    versions = tuple(reading.versions.values())
+    return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), reading.material()
+
+
+class _Reading:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._env: dict[str, str] = {}
+        self._files: dict[str, bytes] = {}
+        self._secrets: set[str] = set()
+        self.versions: dict[tuple[bool, str], SourceVersion] = {}
+
+    async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
+        found = await self._source.data(secret, name, optional)
+        digest = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12] if found else ""
+        self.versions[secret, name] = SourceVersion("Secret" if secret else "ConfigMap", name, digest)
+        return found
+
+    def put(self, values: Mapping[str, bytes], *, secret: bool) -> None:
+        for name, value in values.items():
+            try:
+                self._env[name] = value.decode()
+            except UnicodeDecodeError:
+                raise MissingReference(f"the value for {name} is not text; mount it as a file instead") from None
+        if secret:
+            self._hide(values.values())
+
+    def place(self, folder: str, contents: Mapping[str, bytes], *, secret: bool) -> None:
+        self._files |= {f"{folder.rstrip('/')}/{key}": content for key, content in contents.items()}
+        if secret:
+            self._hide(contents.values())
+
+    def _hide(self, values: Iterable[bytes]) -> None:
+        texts = (value.decode(errors="surrogateescape") for value in values if value.strip())
+        self._secrets |= {form for text in texts for form in (text, text.strip())}
+
+    def material(self) -> Material:
+        return Material(self._env, self._files, frozenset(self._secrets))
+
+
+def _artifact(spec: DeploymentSpec) -> str:
+    artifact = spec.artifact
+    return artifact.image or artifact.path or artifact.archive or ""
+
+
+def _digest(spec: DeploymentSpec, versions: Iterable[SourceVersion]) -> str:
+    written: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, include=None, exclude_none=True)
+    revised = {name: value for name, value in written.items() if name in _REVISED}
+    told = [[each.kind, each.name, each.version] for each in versions]
+    return hashlib.sha256(orjson.dumps([revised, told], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""The hooks of a release, as the ExecutionTasks that they are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from remit.api import ExecutionTask
+from remit.errors import ApiError
+from remit.reconcilers.cache import Cache
+from remit.reconcilers.kube import TASKS, Kube, Object
+from remit.release import HookKey, HookView, RunHook
+
+RELEASE_LABEL: Final = "remit.dev/deployment"
+_REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
+
+
+def release_key(obj: Object) -> str | None:
+    """The key of the Deployment whose hook `obj` is, if it is one."""
+    metadata = obj["metadata"]
+    for owner in metadata.get("ownerReferences", ()):
+        if owner.get("kind") == "Deployment" and owner.get("controller"):
+            return f"{metadata['namespace']}/{owner['name']}"
+    return None
+
+
+def observe(cache: Cache, key: str) -> dict[HookKey, HookView]:
+    """What became of all hooks of a Deployment."""
+    found = {}
+    for obj in cache.all(TASKS.plural):
+        labels = obj["metadata"].get("labels") or {}
+        if release_key(obj) == key and _HOOK in labels:
+            hook = HookKey(int(labels[_REVISION]), labels[_STAGE], labels[_HOOK])
+            found[hook] = _view(ExecutionTask.parse(obj))
+    return found
+
+
+def _view(task: ExecutionTask) -> HookView:
+    phase, message = task.status.phase, task.status.message
+    if phase is None or not phase.final:
+        return HookView("Running", message)
+    return HookView("Succeeded" if phase == "Succeeded" else "Failed", f"task {task.metadata.name}: {message}")
+
+
+async def run(kube: Kube, deployment: Object, step: RunHook) -> Object | None:
+    """Create the hook's task; None if it is there already."""
+    metadata = deployment["metadata"]
+    key, hook = step.key, step.hook
+    body = {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "ExecutionTask",
+        "metadata": {
+            "name": f"{metadata['name']}-{key.revision}-{_short(key.stage)}-{key.name}",
+            "namespace": metadata["namespace"],
+            "labels": {
+                **hook.labels,
+                RELEASE_LABEL: metadata["name"][:63],
+                _REVISION: str(key.revision),
+                _STAGE: key.stage,
+                _HOOK: key.name,
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": "remit.dev/v1alpha1",
+                    "kind": "Deployment",
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": hook.task.model_dump(mode="json", by_alias=True, exclude_unset=True),
+    }
+    try:
+        return await kube.create(TASKS, metadata["namespace"], body)
+    except ApiError as error:
+        if error.status == 409:
+            return None
+        raise
+
+
+def _short(stage: str) -> str:
+    return {"PrePromotion": "pre", "PostPromotion": "post"}.get(stage, stage.lower())

@@ -1,0 +1,91 @@
+"""The revisions of a Deployment on the operator's own disk, each with all that a rollback restores.
+
+Values of Secrets are among it: the folder is the operator's alone, as its run store and its audit trail are.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from remit.api.deployment import DeploymentSpec
+from remit.errors import DeploymentError
+from remit.release.model import Revision, Snapshot, SourceVersion
+from remit.release.target import Material
+
+
+class Revisions:
+    """Those of one Deployment, one file each below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, revision: Revision, material: Material) -> None:
+        """Whole or not at all. A number that is kept already keeps what it has."""
+        path = self._path(revision.number)
+        if path.exists():
+            return
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(orjson.dumps(_written(revision, material)))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def load(self, number: int) -> tuple[Revision, Material]:
+        """Raises DeploymentError where it is not kept any more."""
+        try:
+            document = orjson.loads(self._path(number).read_bytes())
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            raise DeploymentError(f"revision {number} is not kept any more", reason="RevisionNotFound") from None
+        return _read(number, document)
+
+    def all(self) -> dict[int, Revision]:
+        """By number."""
+        found = {}
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(DeploymentError):
+                found[int(path.stem)] = self.load(int(path.stem))[0]
+        return found
+
+    def forget(self, numbers: set[int]) -> None:
+        for number in numbers:
+            self._path(number).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}.json"
+
+
+def _written(revision: Revision, material: Material) -> dict[str, Any]:
+    snapshot = revision.snapshot
+    return {
+        "artifact": snapshot.artifact,
+        "spec": snapshot.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "specHash": snapshot.spec_hash,
+        "versions": [[each.kind, each.name, each.version] for each in snapshot.versions],
+        "env": dict(material.env),
+        "files": {path: base64.b64encode(content).decode() for path, content in material.files.items()},
+        "secrets": sorted(material.secrets),
+    }
+
+
+def _read(number: int, document: dict[str, Any]) -> tuple[Revision, Material]:
+    snapshot = Snapshot(
+        artifact=document["artifact"],
+        spec=DeploymentSpec.model_validate(document["spec"]),
+        spec_hash=document["specHash"],
+        versions=tuple(SourceVersion(*each) for each in document["versions"]),
+    )
+    files = {path: base64.b64decode(content) for path, content in document["files"].items()}
+    return Revision(number, snapshot), Material(document["env"], files, frozenset(document["secrets"]))

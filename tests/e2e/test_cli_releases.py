@@ -1,0 +1,94 @@
+"""Releases from the command line: kubectl applies, remit asks, and both show what came of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remit.release.targets.artifacts import place_for
+from remitup import RemitUp
+from support import wait_until
+
+POLICY = """
+apiVersion: remit.dev/v1alpha1
+kind: CommandPolicy
+metadata: {name: releases}
+spec:
+  commands: {allow: [{executable: python3, args: [-m, http\\.server, .*]}, {executable: sh, args: [-c, .*]}]}
+  files: {allow: [{paths: ['%s/**'], operations: [read]}]}
+  networks: [host]
+"""
+SERVE = "exec python3 -m http.server --bind 127.0.0.1 $PORT"
+
+
+def deployment(folder: Path, version: str, port: int) -> str:
+    (folder / version).mkdir()
+    (folder / version / "index.html").write_text(version)
+    return json.dumps(
+        {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": "Deployment",
+            "metadata": {"name": "site"},
+            "spec": {
+                "artifact": {"path": str(folder / version)},
+                "target": {"process": {"command": ["sh", "-c", SERVE]}},
+                "ports": [{"name": "http", "containerPort": 8080, "published": port}],
+                "healthCheck": {"http": {"port": "http"}},
+                "strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 0}},
+                "stages": {"bakeSeconds": 0},
+            },
+        }
+    )
+
+
+@pytest.fixture
+def site(up: RemitUp, tmp_path: Path) -> Iterator[int]:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = int(found.getsockname()[1])
+    up.kubectl("apply", "-f", "-", stdin=POLICY % tmp_path)
+    yield port
+    up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s")
+    folder = place_for(up.state_dir / "artifacts")
+    assert not (folder / "default" / "site").exists()
+
+
+@pytest.mark.timeout(180)
+def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) -> None:
+    def served() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{site}/", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def shown(path: str) -> str:
+        return up.kubectl("get", "deployments.remit.dev", "site", "-o", f"jsonpath={{{path}}}")
+
+    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", site))
+    wait_until(lambda: shown(".status.phase") == "Healthy", "revision 1")
+    assert served() == "one"
+    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
+    wait_until(lambda: shown(".status.phase") == "AwaitingPromotion", "the gate")
+    table = up.kubectl("get", "deployments.remit.dev", "site").splitlines()
+    assert table[0].split() == ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE"]
+    assert served() == "one"
+    asked = up.remit("promote", "site")
+    assert (asked.returncode, asked.stdout) == (0, "deployment site: revision 2 goes on\n")
+    wait_until(lambda: shown(".status.activeRevision") == "2" and shown(".status.phase") == "Healthy", "revision 2")
+    assert served() == "two"
+    refused = up.remit("promote", "site")
+    assert (refused.returncode, refused.stderr) == (1, "deployment site: there is no release to promote\n")
+    assert up.remit("rollback", "site").returncode == 0
+    wait_until(lambda: shown(".status.pinnedRevision") == "1" and shown(".status.phase") == "Healthy", "revision 1")
+    assert served() == "one"
+    lines = [line.split() for line in up.remit("history", "site").stdout.splitlines() if line.strip()]
+    rows = {line[0]: line for line in lines if line[0] in {"1", "2"}}
+    assert "live," in rows["1"]
+    assert "pinned" in rows["1"]
+    assert "RolledBack" in rows["2"]
+    nobody = up.remit("promote", "nobody")
+    assert nobody.returncode != 0
+    assert "there is no Deployment nobody" in nobody.stderr

@@ -1,0 +1,316 @@
+"""Releases on processes, through a whole operator: blue-green, rollback, restarts, and nobody's request lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import supervised
+from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS, Object
+from remit.release.targets.artifacts import place_for
+from remit.release.traffic import Probe, Traffic
+
+from .conftest import PATIENCE, World, truth
+
+APP = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/healthz" and os.path.exists("sick"):
+            return self.send_error(500)
+        body = (open("version").read() + os.environ.get("GREETING", "")).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Shop:
+    """The Deployment `shop`, its versions, and a client of it."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world, self.folder = world, folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def spec(self, version: str, *marks: str, **changes: Any) -> dict[str, Any]:
+        source = self.folder / version
+        if not source.exists():
+            source.mkdir(parents=True)
+            (source / "app.py").write_text(APP)
+            (source / "version").write_text(version)
+            for mark in marks:
+                (source / mark).touch()
+        return {
+            "artifact": {"path": str(source)},
+            "target": {"process": {"command": ["python3", "app.py"]}},
+            "replicas": 2,
+            "ports": [{"name": "http", "containerPort": 8080, "published": self.port}],
+            "healthCheck": {"http": {"path": "/healthz", "port": "http"}, "failureThreshold": 2},
+            "strategy": {"blueGreen": {"scaleDownDelaySeconds": 0}},
+            "stages": {"bakeSeconds": 0},
+            "resources": {"memory": "128Mi", "pids": 16},
+            **changes,
+        }
+
+    async def create(self, version: str, *marks: str, **changes: Any) -> None:
+        body = {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": "Deployment",
+            "metadata": {"name": "shop"},
+            "spec": self.spec(version, *marks, **changes),
+        }
+        await self.world.kube.create(DEPLOYMENTS, "default", body)
+
+    async def change(self, version: str, *marks: str, **changes: Any) -> None:
+        patch = {"spec": self.spec(version, *marks, **changes)}
+        await self.world.kube.patch(DEPLOYMENTS, "default", "shop", patch)
+
+    async def ask(self, request: str) -> None:
+        patch = {"metadata": {"annotations": {"remit.dev/request": request}}}
+        await self.world.kube.patch(DEPLOYMENTS, "default", "shop", patch)
+
+    async def until(self, condition: Any) -> dict[str, Any]:
+        return await self.world.until("shop", condition, DEPLOYMENTS)
+
+    async def live(self, version: str) -> dict[str, Any]:
+        """Until this version is what is live and nothing more goes on."""
+        end = f"/{version} ("
+        return await self.until(
+            lambda status: (
+                end in status.get("active", "")
+                and truth(status, "Reconciling") == "False"
+                and status.get("ready") == "2/2"
+            )
+        )
+
+    async def get(self) -> Object:
+        return await self.world.get("shop", DEPLOYMENTS)
+
+    async def answer(self) -> str:
+        """What a client hears."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        said = (await reader.read()).decode()
+        writer.close()
+        return said.rpartition("\r\n\r\n")[2]
+
+
+@pytest.fixture
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:
+    await world.policy(
+        {"executable": "python3", "args": ["app.py"]},
+        networks=["none", "host"],
+        files={"allow": [{"paths": [f"{tmp_path}/versions/**"], "operations": ["read"]}]},
+    )
+    yield Shop(world, tmp_path / "versions")
+    state = world.settings.state_dir
+    await supervised.end(state / "instances" / "default")
+    traffic = Traffic(state / "traffic")
+    for name in traffic.names():
+        await traffic.remove(name)
+    if (artifacts := place_for(state / "artifacts")) != state / "artifacts":
+        shutil.rmtree(artifacts, ignore_errors=True)
+
+
+async def test_the_first_release_and_the_next_one_lose_no_request(shop: Shop) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        status = await shop.live("v1")
+        assert (status["phase"], status["activeRevision"], await shop.answer()) == ("Healthy", 1, "v1")
+        async with Probe(shop.url, rate=100) as probe:
+            probe.switching(to="green")
+            await shop.change("v2")
+            status = await shop.live("v2")
+            await probe.settled()
+        report = probe.report()
+        assert (report.failed, await shop.answer()) == (0, "v2"), report
+        assert [revision["outcome"] for revision in status["history"]] == ["Promoted", "Promoted"]
+        status = await shop.until(lambda status: {stage["state"] for stage in status["stages"]} <= {"Done", "Skipped"})
+        conditions = {each["type"]: each["status"] for each in status["conditions"]}
+        expected = {"Available": "True", "Healthy": "True", "Reconciling": "False", "Stalled": "False"}
+        assert conditions.items() >= expected.items()
+
+
+async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        async with Probe(shop.url, rate=50) as probe:
+            await shop.change("v2", "sick", progressDeadlineSeconds=3)
+            status = await shop.until(lambda status: truth(status, "Stalled") == "True")
+        report = probe.report()
+        assert (report.failed, await shop.answer()) == (0, "v1")
+        assert "v1 (1)" in status["active"]
+        assert status["history"][0]["outcome"] == "Failed"
+        assert "500" in status["message"], status["message"]
+        await shop.change("v3")  # and the next spec is released as if nothing had been
+        await shop.live("v3")
+
+
+async def test_a_rollback_brings_back_the_whole_state_and_edits_no_spec(shop: Shop) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": " canary-one"}}
+    await shop.world.kube.create(SECRETS, "default", secret)
+    env = [{"name": "GREETING", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    async with shop.world.operator():
+        await shop.create("v1", env=env)
+        await shop.live("v1")
+        assert await shop.answer() == "v1 canary-one"
+        await shop.world.kube.patch(SECRETS, "default", "s", {"stringData": {"k": " canary-two"}})
+        await shop.change("v2", env=env)
+        await shop.live("v2")
+        assert await shop.answer() == "v2 canary-two"
+        before = (await shop.get())["spec"]
+        await shop.ask('{"rollback": {"revision": 1}}')
+        status = await shop.live("v1")
+        assert await shop.answer() == "v1 canary-one"  # the Secret as it was, not as it is
+        assert status["pinnedRevision"] == 1
+        obj = await shop.get()
+        assert obj["spec"] == before
+        assert "remit.dev/request" not in obj["metadata"].get("annotations", {})
+        assert status["request"]["accepted"]
+        assert "canary" not in json.dumps(obj)
+        await shop.change("v3", env=env)  # a new spec releases the pin
+        status = await shop.live("v3")
+        assert "pinnedRevision" not in status
+        assert await shop.answer() == "v3 canary-two"
+
+
+async def test_promotion_by_hand_and_abort(shop: Shop) -> None:
+    manual = {"strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 0}}}
+    async with shop.world.operator():
+        await shop.create("v1", **manual)
+        await shop.live("v1")  # with nothing live there is nothing to protect
+        await shop.change("v2", **manual)
+        await shop.until(lambda status: status.get("phase") == "AwaitingPromotion")
+        assert await shop.answer() == "v1"
+        await shop.ask("promote")
+        await shop.live("v2")
+        await shop.change("v3", **manual)
+        await shop.until(lambda status: status.get("phase") == "AwaitingPromotion")
+        await shop.ask("abort")
+        status = await shop.until(lambda status: status["history"][0]["outcome"] == "Aborted")
+        assert "v2 (2)" in status["active"]
+        assert await shop.answer() == "v2"
+
+
+async def test_hooks_are_tasks_under_policy_and_their_failure_stops_the_release(shop: Shop) -> None:
+    def gate(command: str) -> dict[str, Any]:
+        task = {"command": {"argv": [command]}}
+        return {"stages": {"bakeSeconds": 0, "prePromotion": [{"name": "gate", "task": task}]}}
+
+    await shop.world.policy("true", "false")
+    async with shop.world.operator():
+        await shop.create("v1", **gate("true"))
+        await shop.live("v1")
+        await shop.change("v2", **gate("false"))
+        status = await shop.until(lambda status: truth(status, "Stalled") == "True")
+        assert "gate" in status["message"]
+        await shop.change("v3", **gate("rm"))  # which no policy allows
+        await shop.until(lambda status: status["history"][0]["revision"] == 3 and truth(status, "Stalled") == "True")
+        assert await shop.answer() == "v1"
+        tasks = {
+            task["metadata"]["name"]: task["status"]["phase"] for task in await shop.world.kube.list(TASKS, "default")
+        }
+        assert tasks == {"shop-1-pre-gate": "Succeeded", "shop-2-pre-gate": "Failed", "shop-3-pre-gate": "Denied"}
+
+
+async def test_without_a_policy_nothing_is_released(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    async with shop.world.operator():
+        await shop.create("v1", artifact={"path": str(tmp_path / "elsewhere")})
+        status = await shop.until(lambda status: status.get("phase") == "Pending" and status.get("message"))
+        assert "files" in status["message"]
+        await shop.change("v1", target={"process": {"command": ["python3", "other.py"]}})
+        status = await shop.until(lambda status: "other.py" in status.get("message", ""))
+        assert status["phase"] == "Pending"
+        await shop.change("v1")
+        await shop.live("v1")
+
+
+async def test_an_operator_that_comes_back_goes_on_at_every_stage(shop: Shop) -> None:
+    """Gone after each look at the release; what is live serves all the while, and the release ends."""
+    world = shop.world
+    async with world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+    async with Probe(shop.url, rate=50) as probe:
+        await shop.change("v2")
+        for _ in range(12):
+            seen = (await shop.get())["status"]
+            async with world.operator():
+                await shop.until(lambda status, seen=seen: status != seen or "v2 (2)" in status.get("active", ""))
+        async with world.operator():
+            await shop.live("v2")
+    assert probe.report().failed == 0
+    assert await shop.answer() == "v2"
+
+
+async def test_replicas_change_what_is_live_without_a_revision(shop: Shop) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v1", replicas=3)
+        status = await shop.until(lambda status: status.get("ready") == "3/3")
+        assert status["activeRevision"] == 1
+        assert len(status["history"]) == 1
+
+
+async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.world.kube.delete(DEPLOYMENTS, "default", "shop")
+        await shop.world.gone("shop", DEPLOYMENTS)
+        state = shop.world.settings.state_dir
+        async with asyncio.timeout(PATIENCE):
+            while supervised.supervisors(state / "instances" / "default"):
+                await asyncio.sleep(0.02)
+        with pytest.raises(ConnectionRefusedError):
+            await shop.answer()
+        assert not (place_for(state / "artifacts") / "default" / "shop").exists()
+        assert not (state / "releases" / "default" / "shop").exists()
+
+
+async def test_other_targets_are_refused_in_words(shop: Shop) -> None:
+    async with shop.world.operator():
+        body = {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": "Deployment",
+            "metadata": {"name": "shop"},
+            "spec": {"artifact": {"image": "shop:v1"}, "target": {"docker": {}}},
+        }
+        await shop.world.kube.create(DEPLOYMENTS, "default", body)
+        status = await shop.until(lambda status: truth(status, "Stalled") == "True")
+        assert "does not release to docker" in status["message"]
+
+
+async def test_nonsense_asked_for_is_refused_and_removed(shop: Shop) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        for asked in ("frobnicate", '{"rollback": {"revision": -1}}', "{"):
+            await shop.ask(asked)
+            async with asyncio.timeout(PATIENCE):
+                while "remit.dev/request" in (await shop.get())["metadata"].get("annotations", {}):
+                    await asyncio.sleep(0.02)
+        await shop.ask("promote")  # there is nothing to promote
+        status = await shop.until(lambda status: status.get("request", {}).get("kind") == "promote")
+        assert not status["request"]["accepted"]
+        assert await shop.answer() == "v1"

@@ -1,0 +1,279 @@
+"""The process target: real processes in real sandboxes behind a real proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tarfile
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import supervised
+from conftest import require
+from remit.api.deployment import DeploymentSpec
+from remit.backends import AttemptRequest, Command
+from remit.errors import DeploymentError
+from remit.operations.process import Supervision
+from remit.release import Material, Revision, Snapshot, World
+from remit.release.targets import ProcessTarget
+from remit.release.targets.artifacts import fetch, place_for
+from remit.release.traffic import Probe, Traffic
+from remit.sandbox import Confinement, Layer, Limits, probe_host
+
+PATIENCE = 30
+APP = """
+import http.server, os, signal, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if os.path.exists("broken"):
+            self.send_error(500)
+            return
+        body = (open("version").read() + os.environ.get("GREETING", "")).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+if os.path.exists("crash"):
+    sys.exit("no database")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
+server.serve_forever()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Stage:
+    """A target, what it releases, and the means to make another one like it, as a restarted operator would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = probe_host()
+        require("bwrap", self.host.abilities[Layer.NAMESPACES].available, "see remit doctor")
+        self.port, self.preview_port = free_port(), free_port()
+        self.artifacts = place_for(folder / "artifacts")
+        self.kept: dict[int, tuple[Revision, Material]] = {}
+        self.target = self.another()
+
+    def another(self) -> ProcessTarget:
+        return ProcessTarget(
+            "default",
+            "shop",
+            self.folder / "release",
+            self.artifacts,
+            lambda copy: Supervision(self.folder / "processes", self.host, [str(copy)]),
+            Traffic(self.folder / "traffic"),
+            self.admit,
+            self.load,
+            lambda: None,
+        )
+
+    def admit(self, revision: Revision, material: Material) -> AttemptRequest:
+        python = shutil.which("python3", path="/usr/bin:/bin")
+        require("python3", python, "install python3 in /usr/bin")
+        return AttemptRequest(
+            f"uid-{revision.number}",
+            Command(("python3", "app.py"), str(python), material.env),
+            Confinement(Limits(disk_bytes=1 << 20), network="host"),
+            timeout_seconds=60,
+            grace_seconds=2,
+        )
+
+    async def load(self, number: int) -> tuple[Revision, Material]:
+        return self.kept[number]
+
+    def revision(self, number: int, *marks: str, env: dict[str, str] | None = None, **spec: Any) -> Revision:
+        source = self.folder / f"v{number}"
+        source.mkdir()
+        (source / "app.py").write_text(APP)
+        (source / "version").write_text(f"v{number}")
+        for mark in marks:
+            (source / mark).touch()
+        written = {
+            "artifact": {"path": str(source)},
+            "target": {"process": {"command": ["python3", "app.py"]}},
+            "ports": [{"name": "http", "containerPort": 8080, "published": self.port}],
+            "healthCheck": {"http": {"path": "/", "port": "http"}, "failureThreshold": 2},
+            "strategy": {"blueGreen": {"previewPort": self.preview_port}},
+            **spec,
+        }
+        made = Revision(number, Snapshot(f"v{number}", DeploymentSpec.model_validate(written), f"hash-{number}"))
+        self.kept[number] = (made, Material(env or {}))
+        return made
+
+    async def provision(self, slot: Any, revision: Revision, replicas: int = 1) -> None:
+        await self.target.prepare(revision)
+        await self.target.provision(slot, revision, replicas, self.kept[revision.number][1])
+
+    async def until(self, condition: Any) -> World:
+        world = World()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition(world := await self.target.observe()):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"it never came so far: {world}")
+        return world
+
+    async def answer(self, port: int | None = None) -> str:
+        """What a client hears."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        said = (await reader.read()).decode()
+        writer.close()
+        return said.rpartition("\r\n\r\n")[2] if " 200 " in said.splitlines()[0] else said.splitlines()[0]
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    stage = Stage(tmp_path)
+    yield stage
+    for slot in ("blue", "green"):
+        await stage.target.retire(slot)
+    await stage.target.remove()
+    await supervised.end(tmp_path / "processes")
+    shutil.rmtree(stage.artifacts, ignore_errors=True)
+
+
+async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
+    one, two = stage.revision(1), stage.revision(2)
+    assert await stage.target.observe() == World()
+    await stage.provision("blue", one, 2)
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.target.switch("blue")
+    assert await stage.answer() == "v1"
+    await stage.provision("green", two, 2)
+    await stage.until(lambda world: world.ready(2, "green", 2))
+    await stage.target.preview("green")
+    assert (await stage.answer(), await stage.answer(stage.preview_port)) == ("v1", "v2")
+    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100) as probe:
+        probe.switching(to="green")
+        await stage.target.switch("green")
+        await probe.settled()
+        await stage.target.drain("blue")
+        await stage.until(lambda world: world.blue.connections == 0)
+        await stage.target.retire("blue")
+        await stage.target.switch("green")
+    report = probe.report()
+    assert (report.failed, set(report.by_side)) == (0, {"blue", "green"}), report
+    world = await stage.target.observe()
+    assert (world.live, world.preview, world.blue.revision, world.green.healthy) == ("green", "green", None, 2)
+    assert world.prepared == {1, 2}
+
+
+async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, env={"GREETING": " hello"}), 2)
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.target.switch("blue")
+    before = await stage.target.observe()
+    await stage.target.close()
+    assert await stage.answer() == "v1 hello"
+    stage.target = stage.another()
+    assert await stage.target.observe() == before
+    await stage.target.scale("blue", 3)
+    await stage.until(lambda world: world.ready(1, "blue", 3))
+    await stage.target.scale("blue", 1)
+    world = await stage.target.observe()
+    assert (world.blue.wanted, world.blue.started, world.blue.healthy) == (1, 1, 1)
+    assert await stage.answer() == "v1 hello"
+
+
+async def test_each_order_given_twice_is_as_given_once(stage: Stage) -> None:
+    one = stage.revision(1)
+    for _ in range(2):
+        await stage.provision("blue", one)
+    first = await stage.until(lambda world: world.ready(1, "blue", 1))
+    for _ in range(2):
+        await stage.target.switch("blue")
+        await stage.provision("blue", one)
+        await stage.target.drain("green")
+        await stage.target.retire("green")
+    assert (await stage.until(lambda world: world.live == "blue")).blue == first.blue
+
+
+async def test_one_that_crashes_is_not_healthy_and_says_why(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, "crash"))
+    world = await stage.until(lambda world: world.blue.failed == 1 and world.blue.restarts >= 1)
+    assert world.blue.healthy == 0
+    assert "no database" in world.blue.message
+
+
+async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, "broken"))
+    world = await stage.until(lambda world: world.blue.failed == 1)
+    assert (world.blue.healthy, world.blue.restarts) == (0, 0)
+    assert "answered 500" in world.blue.message
+
+
+async def test_a_proxy_that_died_comes_back_as_it_was(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    seen = await Traffic(stage.folder / "traffic").look("default/shop")
+    assert seen is not None
+    os.kill(seen.pid, 9)
+    await stage.until(lambda world: world.live == "blue")
+    assert await stage.answer() == "v1"
+
+
+async def test_a_taken_port_is_named(stage: Stage) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", stage.port))
+        other.listen()
+        with pytest.raises(DeploymentError, match=str(stage.port)):
+            await stage.provision("blue", stage.revision(1))
+
+
+async def test_archives(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "run").write_text("x")
+    (tmp_path / "app" / "run").chmod(0o4755)
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "app", ".")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "app" / "run", "run")
+    for name in ("a.tgz", "a.zip"):
+        spec = _artifact(archive=str(tmp_path / name))
+        fetch(spec, tmp_path / "copies" / name)
+        fetch(spec, tmp_path / "copies" / name)
+        copied = tmp_path / "copies" / name / "run"
+        assert (copied.read_text(), copied.stat().st_mode & 0o7022) == ("x", 0)
+
+
+@pytest.mark.parametrize(
+    ("artifact", "reason"),
+    [
+        ({"path": "/no/such/folder"}, "ArtifactNotFound"),
+        ({"archive": "{0}/evil.tar"}, "ArtifactFailed"),
+        ({"archive": "{0}/good.tar", "sha256": "0" * 64}, "DigestMismatch"),
+        ({"archive": "https://example.com/a.tgz"}, "NotSupported"),
+        ({"archive": "{0}/text"}, "ArtifactFailed"),
+    ],
+)
+async def test_artifacts_that_are_refused(tmp_path: Path, artifact: dict[str, str], reason: str) -> None:
+    (tmp_path / "text").write_text("no archive")
+    with tarfile.open(tmp_path / "good.tar", "w") as tar:
+        tar.add(tmp_path / "text", "text")
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        tar.add(tmp_path / "text", "../../evil")
+    written = {key: value.format(tmp_path) for key, value in artifact.items()}
+    with pytest.raises(DeploymentError) as caught:
+        fetch(_artifact(**written), tmp_path / "copies" / "1")
+    assert caught.value.reason == reason
+    assert not (tmp_path / "evil").exists()
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def _artifact(**artifact: str) -> Any:
+    target = {"process": {"command": ["x"]}}
+    return DeploymentSpec.model_validate({"artifact": artifact, "target": target}).artifact

@@ -1,0 +1,84 @@
+"""How an attempt is confined in a container, from what the engine says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remit.backends import AttemptRequest, Command
+from remit.backends.docker.planning import container_name, creation, private_folders, walls
+from remit.errors import InvalidInput, SandboxUnavailable
+from remit.sandbox import Confinement, Layer, Limits
+
+ENGINE: dict[str, Any] = {
+    "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"],
+    "MemoryLimit": True,
+    "PidsLimit": True,
+    "CpuCfsQuota": True,
+    "CgroupVersion": "2",
+    "InitBinary": "docker-init",
+}
+
+
+def request(**changes: Any) -> AttemptRequest:
+    files = changes.pop("files", {})
+    command = Command(("app", "--x"), "", {"A": "b", "REMIT_TASK_NAME": "t", "REMIT_TASK_NAMESPACE": "ns"})
+    return AttemptRequest("uid-1", command, Confinement(**changes), timeout_seconds=1, files=files)
+
+
+def test_what_a_whole_engine_gives() -> None:
+    given = walls(Confinement(Limits(memory_bytes=1, disk_bytes=2)), ENGINE)
+    assert set(given.layers) == {Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP, Layer.RLIMITS}
+    assert given.enforced_by == {"memory_bytes": "cgroup v2 memory", "disk_bytes": "tmpfs size"}
+
+
+@pytest.mark.parametrize("options", [None, [], ["name=seccomp,profile=unconfined"], ["name=apparmor"]])
+def test_an_engine_without_a_filter_has_no_seccomp(options: list[str] | None) -> None:
+    engine = {**ENGINE, "SecurityOptions": options}
+    assert Layer.SECCOMP in walls(Confinement(), engine).missing
+    with pytest.raises(SandboxUnavailable, match="seccomp"):
+        walls(Confinement(require=frozenset({Layer.SECCOMP})), engine)
+
+
+@pytest.mark.parametrize("lacking", ["MemoryLimit", "PidsLimit", "CpuCfsQuota"])
+def test_an_engine_that_does_not_count_has_no_cgroup(lacking: str) -> None:
+    with pytest.raises(SandboxUnavailable, match="cgroup"):
+        walls(Confinement(require=frozenset({Layer.CGROUP})), {**ENGINE, lacking: False})
+
+
+@pytest.mark.parametrize(
+    "confinement",
+    [
+        Confinement(network="restricted"),
+        Confinement(Limits(disk_bytes_per_second=1)),
+        Confinement(Limits(network_bytes_per_second=1)),
+    ],
+)
+def test_what_no_container_holds_is_refused(confinement: Confinement) -> None:
+    with pytest.raises(SandboxUnavailable, match="backend: process"):
+        walls(confinement, ENGINE)
+
+
+def test_what_the_engine_is_told() -> None:
+    image = {"Id": "sha256:1", "Config": {"Volumes": {"/data": {}}, "User": "0", "Entrypoint": ["/evil"]}}
+    limits = Limits(memory_bytes=1 << 20, pids=8, cpu_cores=0.5, disk_bytes=1 << 16, open_files=9)
+    told = creation(request(limits=limits, files={"/run/remit/script": b"x"}), image, ENGINE)
+    host = told["HostConfig"]
+    assert (told["Entrypoint"], told["Cmd"], told["User"]) == (["app"], ["--x"], "65534:65534")
+    assert (host["CapDrop"], host["SecurityOpt"], host["ReadonlyRootfs"]) == (["ALL"], ["no-new-privileges"], True)
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (1 << 20, 1 << 20, 500_000_000)
+    assert host["PidsLimit"] == 9  # the init is counted
+    assert host["NetworkMode"] == "none"
+    places = {mount["Target"]: mount for mount in host["Mounts"]}
+    assert places.keys() == {"/workspace", "/tmp", "/data", "/run/remit"}
+    options = places["/data"]["VolumeOptions"]["DriverConfig"]["Options"]
+    assert (options["type"], "size=65536" in options["o"]) == ("tmpfs", True)
+    assert told["Labels"]["remit.dev/attempt"] == "uid-1"
+    assert container_name("uid-1") == "remit-uid-1"
+
+
+@pytest.mark.parametrize("path", ["/workspace/x", "/tmp/deep/x", "/x"])
+def test_private_files_that_would_hide_the_workspace(path: str) -> None:
+    with pytest.raises(InvalidInput, match="below /run"):
+        private_folders(request(files={path: b""}))
