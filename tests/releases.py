@@ -18,6 +18,7 @@ from remit.release import (
     Memory,
     Prepare,
     Preview,
+    Problem,
     Provision,
     Request,
     Retire,
@@ -61,9 +62,8 @@ def snapshot(wish: DeploymentSpec, secret: str = "") -> Snapshot:
 class Sim:
     """A target, a clock and an operator that follows `next_step`.
 
-    `behaviour` says how a version fares once it runs:
-    `well`, `flapping`, `unhealthy` or `crashing`. Each `step` is one look, one
-    decision and what it asks for; `kill` says where in that the operator dies.
+    `behaviour` says how a version fares once it runs: `well`, `flapping`, `unhealthy` or `crashing`. Each `step` is one
+    look, one decision and what it asks for; `kill` says where in that the operator dies.
     """
 
     wish: DeploymentSpec = field(default_factory=spec)
@@ -76,6 +76,7 @@ class Sim:
     hooks_fail: set[str] = field(default_factory=set)
     request: Request | None = None
     deleted: bool = False
+    problem: Problem | None = None
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
@@ -85,7 +86,7 @@ class Sim:
 
     @property
     def desired(self) -> Desired:
-        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, deleted=self.deleted)
+        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, self.problem, self.deleted)
 
     def apply(self, **changes: Any) -> Sim:
         self.wish = spec(**changes)

@@ -13,6 +13,7 @@ from remit.release import (
     Drain,
     Finish,
     Prepare,
+    Problem,
     Provision,
     Retire,
     RunHook,
@@ -282,3 +283,103 @@ def test_a_wish_that_cannot_be_resolved_begins_nothing() -> None:
     assert isinstance(step, Wait)
     assert step.reason == "RevisionUnknown"
     assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == "True"
+
+
+def test_a_live_side_that_cannot_be_mended_does_not_stop_its_successor() -> None:
+    sim = live("v1")
+    sim.put("blue", SlotView())
+    sim.errors[Provision] = StepError("Broken", "the engine refuses", retryable=True)
+    sim.step()
+    assert sim.world.error is not None
+    sim.apply(version="v2")
+    assert isinstance(sim.step(), Prepare)
+
+
+def test_a_way_back_that_never_works_ends_after_twice_the_deadline() -> None:
+    sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
+    sim.waits_for("Baking")
+    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.errors[Switch] = StepError("ProxyGone", "the proxy does not answer", retryable=True)
+    failed = sim.now
+    assert end(sim) == ("Failed", "RollbackFailed", "v2")
+    assert sim.now - failed == datetime.timedelta(seconds=120)
+
+
+def test_a_rollback_is_asked_for_in_mid_release() -> None:
+    sim = live("v0").apply(version="v1").settle().apply(version="v2")
+    sim.until(Provision)
+    sim.ask("rollback", revision=1)
+    assert end(sim) == ("Aborted", "RollbackRequested", "v1")
+    assert end(sim) == ("Promoted", "Promoted", "v0")
+    assert sim.status.pinned_revision == 1
+
+
+def test_a_rollback_to_what_is_live_only_pins_it() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.until(Provision)
+    sim.ask("rollback")
+    assert end(sim) == ("Aborted", "RollbackRequested", "v1")
+    sim.settle()
+    assert (sim.serving, sim.status.pinned_revision, sim.status.phase) == ("v1", 1, "Healthy")
+
+
+def test_a_rollback_in_git_is_followed_and_taken_back() -> None:
+    sim = live("v1").apply(version="v2").settle()
+    sim.apply(version="v2", rollbackTo={"revision": 1}).settle()
+    assert (sim.serving, sim.status.pinned_revision, sim.status.phase) == ("v1", None, "Healthy")
+    sim.apply(version="v2").settle()
+    assert sim.serving == "v2"
+
+
+def test_a_rollback_goes_on_while_paused() -> None:
+    sim = live("v1").apply(version="v2").settle()
+    sim.apply(version="v2", paused=True)
+    sim.ask("rollback")
+    assert end(sim) == ("Promoted", "Promoted", "v1")
+
+
+def test_pause_and_resume_by_request() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.until(Provision)
+    sim.ask("pause")
+    sim.waits_for("Paused")
+    sim.ask("resume")
+    assert end(sim) == ("Promoted", "Promoted", "v2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "why"),
+    [
+        ("rollback", {}, "there is no earlier revision that was live"),
+        ("rollback", {"revision": 9}, "revision 9 is not kept; kept are: 1"),
+        ("promote", {}, "there is no release to promote"),
+        ("resume", {}, "spec.paused is true; set it to false to go on"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_with_the_reason(kind: str, details: dict[str, Any], why: str) -> None:
+    sim = live("v1").apply(version="v1", paused=True)
+    sim.ask(kind, **details).step()
+    assert sim.status.request is not None
+    assert (sim.status.request.accepted, sim.status.request.message) == (False, why)
+
+
+@pytest.mark.parametrize("kind", ["promote", "abort", "retry"])
+def test_a_release_that_goes_back_cannot_be_turned_around(kind: str) -> None:
+    sim = live("v1").apply(version="v2")
+    sim.waits_for("Baking")
+    sim.ask("abort").step()
+    sim.ask(kind).step()
+    assert sim.status.request is not None
+    assert not sim.status.request.accepted
+    assert (sim.finish().outcome, sim.status.active_revision) == ("RolledBack", 1)
+
+
+def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
+    sim = live("v1").apply(version="v2")
+    for retryable, stalled in ((True, "False"), (False, "True")):
+        sim.problem = Problem("SecretNotFound", "Secret db is not there", retryable)
+        sim.waits_for("SecretNotFound")
+        assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == stalled
+        assert (sim.serving, sim.status.phase) == ("v1", "Degraded")
+    sim.problem = None
+    assert end(sim) == ("Promoted", "Promoted", "v2")
