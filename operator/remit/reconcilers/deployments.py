@@ -202,6 +202,7 @@ class DeploymentReconciler:
                 await self._finalize(obj, rest)
             case Finish(outcome=outcome, reason=reason, message=message):
                 self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
+                await hooks.cancel(self.kube, self.cache, deployment.key)
                 known = {
                     record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
                 }
