@@ -55,8 +55,8 @@ class ContentSource(SpecModel):
     """One key of a Secret."""
     config_map_key_ref: ConfigMapKeySelector | None = None
     """One key of a ConfigMap."""
-    url: Annotated[str, Field(max_length=2048)] | None = None
-    """An HTTP address that a policy allows to be read."""
+    url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)] | None = None
+    """An HTTP address to read. The policy's `http` rules must allow a GET of it, besides its `files` rules."""
 
 
 class FileOperation(SpecModel):

@@ -29,10 +29,11 @@ def performers(
     from remit.operations.http import HttpPerformer
     from remit.operations.process import ProcessPerformer, Supervision
 
+    http = HttpPerformer()
     return {
         **({"container": ContainerPerformer(engine)} if engine else {}),
-        "file": FilePerformer([state_dir]),
-        "http": HttpPerformer(),
+        "file": FilePerformer([state_dir], http.download),
+        "http": http,
         "postgres": PostgresPerformer(),
         "process": ProcessPerformer(Supervision(state_dir / "processes", host, read_only_paths)),
         "redis": RedisPerformer(),

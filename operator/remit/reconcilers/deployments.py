@@ -12,7 +12,7 @@ from remit.api.base import Condition
 from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus
 from remit.api.resource import Deployment
 from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
-from remit.reconcilers import configuration, hooks, requests
+from remit.reconcilers import configuration, hooks, recording, requests
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Kube, Object
@@ -42,7 +42,7 @@ from remit.release import (
     status_after,
 )
 from remit.release.targets.process import check_supported
-from remit.telemetry import Metrics
+from remit.telemetry import AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +64,8 @@ class DeploymentReconciler:
     problem: Callable[[Deployment, Material], Problem | None]
     """What keeps a Deployment from being released as it is."""
     wake_task: Callable[[str], None]
+    audit: AuditLog
+    requester: Callable[[Object], str]
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _writer: StatusWriter = field(init=False)
     _errors: dict[str, StepError] = field(default_factory=dict)
@@ -109,7 +111,7 @@ class DeploymentReconciler:
         decision = next_step(desired, world, remembered(deployment.status), now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
         written = await self._writer.write(obj, status)
-        await self._consumed(written, desired, decision)
+        await self._consumed(deployment, written, desired, decision)
         if isinstance(decision.step, Wait):
             until = decision.step.until
             return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
@@ -147,6 +149,7 @@ class DeploymentReconciler:
         """Take the step. What fails is told to the next look, which decides what follows from it."""
         key = deployment.key
         try:
+            await self._record(deployment, obj, step)
             await self._do(deployment, obj, place, step, material)
         except RemitError as error:
             revision = getattr(step, "revision", None)
@@ -159,6 +162,13 @@ class DeploymentReconciler:
         self._errors.pop(key, None)
         log.info("release step", step=type(step).__name__)
         return 0.0
+
+    async def _record(self, deployment: Deployment, obj: Object, step: Step) -> None:
+        """What cannot be recorded must not happen. A step that is tried again is on record already."""
+        release = remembered(DeploymentStatus.model_validate(obj["status"])).release
+        event = recording.step(deployment, self.requester(obj), step, release.revision if release else None)
+        if event is not None and deployment.key not in self._errors:
+            await self.audit.append_async(event)
 
     async def _do(self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material) -> None:
         target = place.target
@@ -192,16 +202,18 @@ class DeploymentReconciler:
                 await self._finalize(obj, rest)
             case Finish(outcome=outcome, reason=reason, message=message):
                 self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
+                await hooks.cancel(self.kube, self.cache, deployment.key)
                 known = {
                     record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
                 }
                 place.revisions.forget(place.revisions.all().keys() - known)
                 await target.keep(known)
 
-    async def _consumed(self, obj: Object, desired: Desired, decision: Decision) -> None:
+    async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""
         answer, request = decision.memory.answer, desired.request
         if answer is not None and request is not None and answer.id == request.id:
+            await self.audit.append_async(recording.answer(deployment, answer, requests.requester(obj)))
             self._tell(obj, answer.accepted, "Requested" if answer.accepted else "RequestRefused", answer.message)
             await self._forget_request(obj)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from remit.api import ExecutionTask
@@ -76,6 +77,15 @@ async def run(kube: Kube, deployment: Object, step: RunHook) -> Object | None:
         if error.status == 409:
             return None
         raise
+
+
+async def cancel(kube: Kube, cache: Cache, key: str) -> None:
+    """End those that still run: their release is over."""
+    for obj in cache.all(TASKS.plural):
+        if release_key(obj) == key and _view(ExecutionTask.parse(obj)).state == "Running":
+            metadata = obj["metadata"]
+            with contextlib.suppress(ApiError):  # it ended meanwhile
+                await kube.patch(TASKS, metadata["namespace"], metadata["name"], {"spec": {"cancel": True}})
 
 
 def _short(stage: str) -> str:

@@ -128,6 +128,7 @@ class Operator:
         policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
         admission = Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends))
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
+        requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current)
         places = Places(settings.state_dir, host, readable, judge.instance, releases.add)
         tasks = TaskReconciler(
@@ -140,7 +141,7 @@ class Operator:
             audit=audit,
             metrics=metrics,
             events=events,
-            requester=Requester(settings.trust_requested_by, settings.only_user),
+            requester=requester,
             on_finished=lambda task: operator.on_task_finished(task),
         )
         operator: Operator
@@ -156,7 +157,9 @@ class Operator:
             runner=runner,
             tasks=tasks,
             policies=policies,
-            deployments=DeploymentReconciler(kube, cache, metrics, events, places, judge.problem, queue.add),
+            deployments=DeploymentReconciler(
+                kube, cache, metrics, events, places, judge.problem, queue.add, audit, requester
+            ),
             releases=releases,
             audit=audit,
             events=events,

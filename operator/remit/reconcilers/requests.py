@@ -47,11 +47,20 @@ def pending(obj: Object) -> Request | None:
     return Request(str(name or made), kind, revision, full)
 
 
+def requester(obj: Object) -> str:
+    """Who wrote the annotation: the field manager, which is what a client calls itself."""
+    entry = max(_writers(obj), key=lambda entry: str(entry.get("time", "")), default=None)
+    return f"manager:{entry['manager']}" if entry else ""
+
+
 def _written_at(obj: Object) -> str:
-    """When the annotation was written, as far as the server keeps that."""
-    times = (
-        entry.get("time", "")
+    return max((str(entry.get("time", "")) for entry in _writers(obj)), default="")
+
+
+def _writers(obj: Object) -> list[Object]:
+    field = f"f:{ANNOTATION}"
+    return [
+        entry
         for entry in obj["metadata"].get("managedFields", [])
-        if f"f:{ANNOTATION}" in entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
-    )
-    return max(times, default="")
+        if field in entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
+    ]

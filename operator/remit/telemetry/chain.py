@@ -37,7 +37,7 @@ class Anchor(NamedTuple):
         return f"{self.seq}:{self.hash}"
 
 
-Kind = Literal["decision", "execution", "recovery", "segment"]
+Kind = Literal["decision", "execution", "release", "recovery", "segment"]
 GENESIS: Final = Anchor(0, "0" * 64)
 """Before the first record."""
 

@@ -153,7 +153,7 @@ async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) 
         await shop.create("v1")
         await shop.live("v1")
         async with Probe(shop.url, rate=50) as probe:
-            await shop.change("v2", "sick", progressDeadlineSeconds=3)
+            await shop.change("v2", "sick", progressDeadlineSeconds=8)
             status = await shop.until(lambda status: truth(status, "Stalled") == "True")
         report = probe.report()
         assert (report.failed, await shop.answer()) == (0, "v1")
@@ -186,6 +186,13 @@ async def test_a_rollback_brings_back_the_whole_state_and_edits_no_spec(shop: Sh
         assert "remit.dev/request" not in obj["metadata"].get("annotations", {})
         assert status["request"]["accepted"]
         assert "canary" not in json.dumps(obj)
+        trail = (shop.world.settings.state_dir / "audit" / "audit.jsonl").read_text()
+        released = [record for record in map(json.loads, trail.splitlines()) if record["kind"] == "release"]
+        verdicts = [record["verdict"] for record in released]
+        assert verdicts[:3] == ["Provision", "Switch", "Promoted"]
+        assert verdicts.count("Requested") == 1
+        assert released[0]["argv"] == ["python3", "app.py"]
+        assert "canary" not in trail
         await shop.change("v3", env=env)  # a new spec releases the pin
         status = await shop.live("v3")
         assert "pinnedRevision" not in status

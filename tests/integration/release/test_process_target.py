@@ -21,7 +21,7 @@ from remit.backends import AttemptRequest, Command
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.release import Material, Revision, Snapshot, World
-from remit.release.targets import ProcessTarget
+from remit.release.targets import ProcessTarget, artifacts
 from remit.release.targets.artifacts import fetch, place_for
 from remit.release.traffic import Probe, Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host
@@ -277,3 +277,20 @@ async def test_artifacts_that_are_refused(tmp_path: Path, artifact: dict[str, st
 def _artifact(**artifact: str) -> Any:
     target = {"process": {"command": ["x"]}}
     return DeploymentSpec.model_validate({"artifact": artifact, "target": target}).artifact
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only an operator that is root keeps artifacts elsewhere")
+def test_a_place_that_somebody_else_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_ELSEWHERE", tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    made = place_for(closed / "artifacts")
+    assert made.parent == tmp_path
+    assert place_for(closed / "artifacts") == made
+    made.chmod(0o777)
+    with pytest.raises(DeploymentError, match="made by somebody else"):
+        place_for(closed / "artifacts")
+    made.rmdir()
+    made.symlink_to(tmp_path)
+    with pytest.raises((DeploymentError, FileExistsError)):
+        place_for(closed / "artifacts")

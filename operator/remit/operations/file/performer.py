@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from remit.api.operations import FileOperation
 from remit.backends import OutputSink
@@ -15,18 +16,27 @@ from remit.operations.failure import OperationFailed
 from remit.operations.file.access import Access
 from remit.operations.file.actions import ACTIONS, Job
 from remit.operations.file.errors import Stopped, failure
+from remit.operations.file.pulling import Pulled
 from remit.operations.file.writing import Limit
+from remit.policy import Grant
+
+Download = Callable[[Grant, str], AsyncIterator[bytes]]
+"""What an address holds, piece by piece, if the policies that gave the grant allow it to be read."""
+MOST_DOWNLOADED: Final = 1 << 30
+"""Bytes of a file that is downloaded, unless `resources.fileSize` or a policy says otherwise."""
 
 
 class FilePerformer:
     """Files of the host (or of the pod's volumes) that the operator's user may reach.
 
-    `protected` are directories that no policy opens: the operator's state and credentials.
+    `protected` are directories that no policy opens: the operator's state and credentials. `download` gets what
+    `contentFrom.url` names.
     """
 
     breaker: Breaker | None = None
 
-    def __init__(self, protected: Sequence[Path] = ()) -> None:
+    def __init__(self, protected: Sequence[Path] = (), download: Download | None = None) -> None:
+        self._download = download
         self._protected = [str(path.resolve()) for path in protected]
 
     async def perform(self, work: Work, output: OutputSink) -> str:
@@ -41,23 +51,38 @@ class FilePerformer:
         def emit(chunk: bytes) -> None:  # one at a time: a file larger than memory is never queued
             asyncio.run_coroutine_threadsafe(write(chunk), loop).result()
 
+        pulled = self._pulled(work, file, loop)
         job = Job(
             file=file,
             access=Access(work.grant, file, self._protected, stop),
-            content=content(work, file),
+            content=content(work, file) if pulled is None else pulled,
             emit=emit,
-            limit=Limit(work.limits.file_size),
+            limit=Limit(work.limits.file_size or (MOST_DOWNLOADED if pulled else None)),
         )
         doing = asyncio.ensure_future(asyncio.to_thread(_act, job))
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
             stop.set()
+            if pulled is not None:
+                pulled.stop()
             try:
                 return await doing  # it was done before it heard
             except Stopped:
                 pass
             raise
+        finally:
+            if pulled is not None:
+                await pulled.close()
+
+    def _pulled(self, work: Work, file: FileOperation, loop: asyncio.AbstractEventLoop) -> Pulled | None:
+        url = file.content_from.url if file.content_from else None
+        if url is None:
+            return None
+        if self._download is None:
+            message = "spec.file.contentFrom.url: nothing here downloads; use an operator"
+            raise OperationFailed("NotSupported", message, retryable=False, category="Invalid")
+        return Pulled(self._download(work.grant, url), loop)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from remit.api.operations import FileOperation
+from remit.api.operations import FileOperation, HttpOperation
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.filerules import CompiledFileRule
 from remit.policy.request import Request
+from remit.policy.rules import http
 from remit.policy.verdict import Denial, Reason
 
 
@@ -33,7 +35,18 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
         if rule_name is None:
             return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, path), policy.key)
         rules.append(rule_name)
-    return rules[0]
+    return _content(policy, request, file, rules[0])
+
+
+def _content(policy: CompiledPolicy, request: Request, file: FileOperation, allowing: str) -> str | Denial:
+    """`allowing`, and for content from an address the rule for requests that allows it to be read."""
+    url = file.content_from.url if file.content_from else None
+    if url is None:
+        return allowing
+    reading = http.judge(policy, replace(request, operation="http", subject=HttpOperation(url=url)))
+    if isinstance(reading, Denial):
+        return replace(reading, message=f"spec.file.contentFrom.url: {reading.message.removeprefix('spec.http.url: ')}")
+    return f"{allowing} and {reading}"
 
 
 def matching(policy: CompiledPolicy, operation: str, path: str) -> Iterator[CompiledFileRule]:

@@ -23,10 +23,22 @@ def place_for(folder: Path) -> Path:
     """`folder`, or where another user cannot get to it, a folder of the operator's own elsewhere.
 
     An operator that is root runs instances as users who are not, and its state is closed to all others.
+    Raises DeploymentError.
     """
     if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.absolute().parents):
         return folder
-    return _ELSEWHERE / f"remit-artifacts-{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}"
+    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
+    return _own(_ELSEWHERE / f"remit-artifacts-{name}")
+
+
+def _own(folder: Path) -> Path:
+    """The folder, made if need be. Its name can be guessed: one that somebody else made is refused."""
+    folder.mkdir(mode=0o711, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        message = f"{folder} was made by somebody else; remove it"
+        raise DeploymentError(message, reason="ArtifactFailed", retryable=True)
+    return folder
 
 
 def fetch(artifact: Artifact, place: Path) -> None:
@@ -35,8 +47,6 @@ def fetch(artifact: Artifact, place: Path) -> None:
         return
     parent = place.parent
     parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if parent.stat().st_uid != os.geteuid():
-        raise DeploymentError(f"{parent} belongs to somebody else; remove it", reason="ArtifactFailed")
     made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=parent))
     try:
         if artifact.path is not None:

@@ -1,0 +1,103 @@
+"""One guarded exchange: policy is asked, the address is judged, the circuit counted; the body comes piece by piece."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+
+from remit.api.operations import HttpOperation
+from remit.backends.egress import Resolver
+from remit.errors import PolicyDenied
+from remit.operations.breaker import Breaker
+from remit.operations.failure import OperationFailed
+from remit.operations.http.redirects import Exchange
+from remit.operations.http.transport import JudgedNetwork, JudgedTransport
+from remit.policy import Grant
+from remit.policy.rules.http import egress_of, target_of
+
+_SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+_CONNECT_SECONDS = 10.0
+SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response whose body is still to be read. `started` is of `time.monotonic`."""
+
+    response: httpx.Response
+    address: str | None
+    started: float
+    first_byte_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedClient:
+    """Sends requests to the addresses that policy has judged, and leaves hosts alone that fail again and again."""
+
+    resolve: Resolver
+    breaker: Breaker
+
+    @contextlib.asynccontextmanager
+    async def answering(
+        self, grant: Grant, http: HttpOperation, exchange: Exchange, context: ssl.SSLContext
+    ) -> AsyncIterator[Answer]:
+        """The answer to one request, as long as the block lasts. `grant` is one of an http operation.
+
+        Raises `PolicyDenied` and `OperationFailed`, also where reading the body fails within the block.
+        """
+        decision = grant.ask(http.model_copy(update={"url": exchange.url, "method": exchange.method}))
+        if not decision.allowed:
+            raise PolicyDenied(decision.message)
+        target = target_of(exchange.url)
+        network = JudgedNetwork(target.destination, egress_of(decision.binding, exchange.method, target), self.resolve)
+        with self.breaker.calling(str(target.destination)) as call:
+            try:
+                async with _response(JudgedTransport(network, context), exchange) as (response, started, first):
+                    yield Answer(response, network.address, started, first)
+            except httpx.TransportError as error:
+                raise _failure(exchange, error, connected=network.address is not None) from None
+            call.answered = response.status_code < SERVER_ERROR
+
+
+@contextlib.asynccontextmanager
+async def _response(
+    transport: JudgedTransport, exchange: Exchange
+) -> AsyncIterator[tuple[httpx.Response, float, float]]:
+    # The task's own timeout bounds the whole; these bound a silence.
+    timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
+    started = time.monotonic()
+    async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
+        # No Accept-Encoding: what comes is what is counted, and a small body cannot unfold into a large one.
+        headers = httpx.Headers([("accept", "*/*"), ("user-agent", "remit"), ("accept-encoding", "identity")])
+        headers.update(exchange.headers)
+        request = client.build_request(exchange.method, exchange.url, headers=headers, content=exchange.body)
+        sent = time.monotonic()
+        response = await client.send(request, stream=True)
+        try:
+            yield response, started, time.monotonic() - sent
+        finally:
+            await response.aclose()
+
+
+def repeatable(exchange: Exchange) -> bool:
+    """Whether the same request, sent again, does no more than it did once."""
+    return exchange.method in _SAFE_TO_REPEAT or any(name.lower() == "idempotency-key" for name, _ in exchange.headers)
+
+
+def _failure(exchange: Exchange, error: httpx.TransportError, *, connected: bool) -> OperationFailed:
+    """What went wrong on the way. Where the request may have arrived, it is only repeated if that does no harm."""
+    host, cause = target_of(exchange.url).destination, error.__cause__ or error
+    if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
+        message = f"the certificate of {host} is not trusted: {cause}; give its authority in spec.http.caFrom"
+        return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")
+    reason = "ConnectFailed" if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else "ConnectionLost"
+    message = f"{exchange.method} to {host}: {str(error) or type(error).__name__}"
+    retryable = not connected or repeatable(exchange)
+    if not retryable:
+        message += f"; it may have arrived, and {exchange.method} is not safe to repeat without an Idempotency-Key"
+    return OperationFailed(reason, message, retryable=retryable, category="Infrastructure")

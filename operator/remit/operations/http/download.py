@@ -1,0 +1,44 @@
+"""What an address holds, piece by piece: for operations that need it as their content."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import httpx
+
+from remit.api.operations import HttpOperation
+from remit.operations.failure import OperationFailed
+from remit.operations.http.client import SERVER_ERROR, JudgedClient
+from remit.operations.http.redirects import MOST, Exchange, following
+from remit.policy import BadHost, Grant
+
+_LATER = frozenset({408, 425, 429})
+
+
+async def download(client: JudgedClient, grant: Grant, url: str) -> AsyncIterator[bytes]:
+    """The body at `url`, under the http rules of the policies that gave `grant`. Each redirect is held to them too.
+
+    Raises `PolicyDenied` and `OperationFailed`; the latter too where the body ends before its end.
+    """
+    asking = replace(grant, request=replace(grant.request, operation="http"))
+    http, context = HttpOperation(url=url), ssl.create_default_context()
+    exchange = Exchange("GET", url, (), None, frozenset())
+    for _ in range(MOST + 1):
+        async with client.answering(asking, http, exchange, context) as answer:
+            status = answer.response.status_code
+            try:
+                onward = following(exchange, status, answer.response.headers.get("location"))
+            except BadHost as error:
+                raise OperationFailed("BadRedirect", f"{exchange.url} redirects nowhere: {error}") from None
+            if onward is None:
+                if not httpx.codes.is_success(status):
+                    message = f"GET {exchange.url.partition('?')[0]} answered {status}, not 2xx"
+                    again = status >= SERVER_ERROR or status in _LATER
+                    raise OperationFailed("UnexpectedStatus", message, retryable=again)
+                async for chunk in answer.response.aiter_raw():
+                    yield chunk
+                return
+        exchange = onward
+    raise OperationFailed("TooManyRedirects", f"{url} was redirected more than {MOST} times", retryable=False)
