@@ -231,7 +231,7 @@ REQUESTS = [
         _SQL,
         "test_a_function_that_reaches_further_has_to_be_named",
         "a function that does more than a SELECT",
-        "to read the server's files, write them, connect elsewhere, become another role: pg_read_file, lo_export, dblink",
+        "to read the server's files, write them, connect elsewhere or change roles: pg_read_file, lo_export, dblink",
         "such functions are refused unless the policy names them",
     ),
     _case(
