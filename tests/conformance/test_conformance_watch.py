@@ -47,6 +47,8 @@ async def test_watch_from_nothing(api: Api) -> None:
             assert (await watch.next())["type"] == "ADDED"
             for item in (await api.get(api.widgets)).body["items"][2:]:
                 (await api.delete(f"{api.widgets}/{item['metadata']['name']}", record=False)).ok()
+                # From 0 a server answers with what its cache has: seen gone here, it is gone there too.
+                assert (await watch.next())["type"] == "DELETED"
 
 
 @conformance()

@@ -25,7 +25,7 @@ from remit.release.targets import sides
 from remit.release.targets.artifacts import fetch
 from remit.release.targets.health import Health, Watch, check_of
 from remit.release.targets.sides import Published, Side, Told
-from remit.release.traffic import Entry, Route, Traffic
+from remit.release.traffic import Entry, Route, Seen, Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
 """What policy lets an instance of a revision be. Raises DeploymentError where it does not."""
@@ -76,11 +76,12 @@ class ProcessTarget:
             await self._revive(slot, side)
         states = self._supervision.list(self._name)
         await self._watch(told)
-        seen = await self._traffic.look(self._name)
-        if seen is None and _route(self._name, told) is not None:
-            await self._traffic.apply(_needed(_route(self._name, told)))  # it died: what was in force comes back
+        route, seen = _route(self._name, told), await self._traffic.look(self._name)
+        if route is not None and not (seen and _in_force(route, seen)):
+            await self._traffic.apply(route)  # it died, or an operator did before it could say all of it
             seen = await self._traffic.look(self._name)
-        views = {slot: self._view(slot, told.sides.get(slot), states) for slot in SLOTS}
+        reached = _reached(seen) if route is not None else None
+        views = {slot: self._view(slot, told.sides.get(slot), states, reached) for slot in SLOTS}
         if seen is not None:
             views = {slot: replace(view, connections=seen.in_flight(slot)) for slot, view in views.items()}
         return World(
@@ -237,13 +238,18 @@ class ProcessTarget:
                 new.append(watch)
         await asyncio.gather(*(watch.first() for watch in new if not watch.spec.initial_delay_seconds))
 
-    def _view(self, slot: Slot, side: Side | None, states: Mapping[str, State]) -> SlotView:
+    def _view(
+        self, slot: Slot, side: Side | None, states: Mapping[str, State], reached: frozenset[str] | None
+    ) -> SlotView:
+        """`reached` are the addresses that the proxy has found up: only what it would send requests to is healthy."""
         if side is None:
             return SlotView()
         own = {index: states.get(f"{slot}-{index}", {}) for index in range(side.wanted)}
         alive = {index for index, state in own.items() if state.get("phase") in _ALIVE}
         verdicts = {index: self._verdict(slot, side.revision, index) for index in own}
         healthy = {index for index in alive if verdicts[index].healthy}
+        if reached is not None:
+            healthy = {index for index in healthy if side.addresses_of(index) <= reached}
         failed = {index for index, state in own.items() if state and index not in alive}
         failed |= {index for index in alive if verdicts[index].unhealthy}
         return SlotView(
@@ -294,9 +300,21 @@ def _route(name: str, told: Told) -> Route | None:
     return Route(name, tuple(entries.values())) if entries else None
 
 
-def _needed(route: Route | None) -> Route:
-    assert route is not None  # noqa: S101  # by the caller
-    return route
+def _in_force(route: Route, seen: Seen) -> bool:
+    """Whether the proxy does what it was told."""
+    for entry in route.entries:
+        port = seen.ports.get(entry.port)
+        if port is None or dict(port.weights) != dict(entry.weights):
+            return False
+        for slot in SLOTS:
+            if {each.address for each in port.sides[slot].servers if not each.leaving} != set(entry.side(slot)):
+                return False
+    return True
+
+
+def _reached(seen: Seen | None) -> frozenset[str]:
+    ports = seen.ports.values() if seen else ()
+    return frozenset(each.address for port in ports for slot in SLOTS for each in port.sides[slot].servers if each.up)
 
 
 def _instance(request: AttemptRequest, name: str, ports: Mapping[str, int], copy: Path) -> AttemptRequest:

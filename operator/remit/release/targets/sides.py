@@ -37,6 +37,10 @@ class Side:
     def addresses(self, port: str) -> tuple[str, ...]:
         return tuple(f"127.0.0.1:{ports[port]}" for ports in self.ports[: self.wanted] if port in ports)
 
+    def addresses_of(self, index: int) -> frozenset[str]:
+        """Where one instance listens."""
+        return frozenset(f"127.0.0.1:{port}" for port in self.ports[index].values())
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
