@@ -219,6 +219,8 @@ class PolicyLimits(SpecModel):
     """Network bandwidth."""
     output_bytes: QuantityLimit | None = None
     """Output kept of each stream; only the maximum counts."""
+    termination_grace_period_seconds: CountLimit | None = None
+    """Seconds from TERM to KILL; only the maximum counts, and a longer time is cut to it."""
 
 
 class SandboxRule(SpecModel):

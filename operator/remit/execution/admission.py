@@ -213,7 +213,7 @@ def _confined(
             working_dir=spec.working_dir,
         ),
         timeout_seconds=timeout,
-        grace_seconds=float(spec.termination_grace_period_seconds),
+        grace_seconds=float(limits.termination_grace_period_seconds or 0),
         files={**resolved.files, **({SCRIPT_PATH: spec.script.source.encode()} if spec.script else {})},
         egress=admitted.egress,
         image=spec.image or "",

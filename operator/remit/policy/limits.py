@@ -33,11 +33,12 @@ class Limits:
     disk_bytes_per_second: int | None = None
     network_bytes_per_second: int | None = None
     output_bytes: int | None = None
+    termination_grace_period_seconds: int | None = None
 
 
 NAMES: Final = tuple(field.name for field in dataclasses.fields(Limits))
-_CLIPPED: Final = frozenset({"output_bytes"})
-"""Asking for more than the maximum is no offence: every task asks for some, and loses nothing but old output."""
+_CLIPPED: Final = frozenset({"output_bytes", "termination_grace_period_seconds"})
+"""Asking for more than the maximum is no offence: every task asks for some, if only by the field's default."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def asked_for(spec: ExecutionTaskSpec) -> Limits:
         disk_bytes_per_second=_bytes(wanted.disk_bytes_per_second),
         network_bytes_per_second=_bytes(wanted.network_bytes_per_second),
         output_bytes=parse_bytes(spec.output.max_bytes),
+        termination_grace_period_seconds=spec.termination_grace_period_seconds,
     )
 
 

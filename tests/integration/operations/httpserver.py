@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -36,6 +37,16 @@ class Server:
                 with contextlib.suppress(ConnectionError):
                     while True:
                         await response.write(b"x" * 65536)
+                return response
+            case "bomb":
+                return web.Response(body=gzip.compress(bytes(10 << 20)), headers={"Content-Encoding": "gzip"})
+            case "drip":
+                response = web.StreamResponse()
+                await response.prepare(request)
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await response.write(b"x")
+                        await asyncio.sleep(0.05)
                 return response
             case "slow":
                 await asyncio.Event().wait()

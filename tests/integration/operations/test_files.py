@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import socket
 import stat
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from remit.errors import PolicyDenied
+from remit.errors import InvalidInput, PolicyDenied
 from remit.operations import OperationFailed
 from remit.operations.file import FilePerformer, beneath
 from remit.policy import Limits
@@ -243,9 +244,87 @@ async def test_kernel_files_are_no_files(folder: Path) -> None:
         assert await reason(desk, "read", Path(path)) == "Protected"
 
 
-async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path, kind: str) -> None:
+    path = folder / kind
+    with contextlib.ExitStack() as stack:
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "socket":
+                stack.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+            case "device":
+                try:
+                    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # as /dev/zero, which never ends
+                except PermissionError:
+                    pytest.skip("making a device needs root")
+        for operation, rest in {
+            "read": {}, "checksum": {}, "append": {"content": "x"}, "write": {"content": "x"},
+            "copy": {"destination": str(folder / "b")}, "move": {"destination": str(folder / "b")},
+            "chmod": {"mode": "0777"},
+        }.items():  # fmt: skip
+            async with asyncio.timeout(20):
+                assert await reason(desk, operation, path, **rest) == "NotAFile"
+
+
+async def test_a_file_that_becomes_a_pipe_does_not_hang_it(desk: Desk, folder: Path) -> None:
+    """A hostile neighbour puts a pipe, with nobody at its other end, where a file was."""
+    (folder / "file").write_text("x")
     os.mkfifo(folder / "pipe")
-    assert await reason(desk, "read", folder / "pipe") == "NotAFile"
+    (folder / "d").write_text("x")
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            for source in ("pipe", "file"):
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / "t").unlink(missing_ok=True)
+                    os.link(folder / source, folder / "t")
+                    (folder / "t").rename(folder / "d")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(100):
+            for operation, rest in {"read": {}, "append": {"content": "x"}, "checksum": {}}.items():
+                async with asyncio.timeout(20):
+                    with contextlib.suppress(OperationFailed, PolicyDenied):
+                        await do(desk, operation, folder / "d", **rest)
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("way", ["/proc/self/root", "/proc/self/cwd", "/dev/fd", "/proc/thread-self/fd"])
+async def test_a_magic_link_leads_nowhere(folder: Path, way: str, secret: Path) -> None:
+    """Even where a policy allows every path."""
+    desk = Desk(FilePerformer(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
+    (folder / "way").symlink_to(way)
+    with secret.open() as open_file:
+        for path in (f"{way}{secret}", f"{way}/{open_file.fileno()}", f"{folder}/way{secret}"):
+            with pytest.raises((OperationFailed, PolicyDenied)):
+                await do(desk, "read", Path(path))
+            assert b"canary" not in desk.output.stdout
+
+
+@pytest.mark.parametrize("mode", ["4755", "2755", "1777", "04755", "7777"])
+async def test_no_mode_gives_an_owners_rights(desk: Desk, folder: Path, mode: str) -> None:
+    (folder / "a").write_text("x")
+    for operation, rest in {"chmod": {}, "write": {"content": "x"}, "create": {"content": "x"}, "mkdir": {}}.items():
+        with pytest.raises(InvalidInput, match="mode"):
+            await do(desk, operation, folder / ("a" if operation in {"chmod", "write"} else "b"), mode=mode, **rest)
+    assert stat.S_IMODE((folder / "a").stat().st_mode) & 0o7000 == 0
+
+
+async def test_a_name_that_is_no_text(desk: Desk, folder: Path) -> None:
+    (folder / "tree").mkdir()
+    with open(os.fsencode(folder / "tree") + b"/\xff", "w"):  # noqa: PTH123  # a name in bytes
+        pass
+    await do(desk, "list", folder / "tree")
+    assert orjson.loads(desk.output.stdout)["path"] == f"{folder}/tree/\\xff"
+    with pytest.raises(PolicyDenied, match=r"\\xff: the path has a byte that is not valid UTF-8") as caught:
+        await do(desk, "delete", folder / "tree", recursive=True)
+    str(caught.value).encode()  # it can be written into status
 
 
 async def test_set_user_id(desk: Desk, folder: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
 
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
+from remit.execution.performing import perform
 from remit.operations import OperationFailed, breaker
 from remit.operations.http import HttpPerformer
 from remit.policy import Address
@@ -216,6 +219,53 @@ async def test_a_header_has_one_line(desk: Desk, server: Server) -> None:
     assert server.seen == []
 
 
+@pytest.mark.parametrize("value", [b"a\x01b", b"a\x7fb", b"canary\xff", b"a\0b"])
+async def test_a_header_is_text(desk: Desk, server: Server, value: bytes) -> None:
+    headers = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "t"}}}]
+    failed = await failure(desk, server, "/", headers=headers, values={"headers[0].valueFrom.secretKeyRef": value})
+    assert (failed.reason, failed.retryable) == ("Invalid", False)
+    assert "canary" not in str(failed)
+    assert server.seen == []
+
+
+async def test_a_header_may_be_in_any_language(desk: Desk, server: Server) -> None:
+    await send(desk, server, headers=[{"name": "X", "value": "é"}])
+    assert server.seen[0][2]["X"] == "é"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Host", "hOST", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "TE", "Proxy-Authorization"],
+)
+async def test_the_host_and_the_framing_are_remits_own(desk: Desk, server: Server, name: str) -> None:
+    """A Host of its own would reach another site of the server than the one that policy judged."""
+    with pytest.raises(PolicyDenied, match=r"headers\[0\]: .* is Remit's own"):
+        await send(desk, server, headers=[{"name": name, "value": "internal.test"}])
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "to", ["http://[", "http://[::1", "http://\u2100.test/", "http://\uff41pi.test/", "//x:99999/"]
+)
+async def test_a_redirect_that_is_no_url(desk: Desk, server: Server, to: str) -> None:
+    with pytest.raises((OperationFailed, PolicyDenied)):
+        await send(desk, server, f"/redirect?to={quote(to)}")
+    assert len(server.seen) == 1
+
+
+async def test_a_body_that_drips_ends_with_the_task(desk: Desk, server: Server) -> None:
+    work = replace(desk.work(http={"url": f"http://api.test:{server.port}/drip"}), timeout_seconds=0.5)
+    ended = await perform(desk.performer, work, desk.output, asyncio.Event())
+    assert (ended.reason, len(server.seen)) == ("Timeout", 1)
+
+
+async def test_a_compressed_body_is_not_unfolded(desk: Desk, server: Server) -> None:
+    """Ten megabytes in ten kilobytes, sent although it was not asked for."""
+    await send(desk, server, "/bomb", maxResponseBytes="64Ki")
+    assert len(desk.output.stdout) < 64 << 10
+    assert desk.output.stdout[:2] == b"\x1f\x8b"
+
+
 async def test_cancelled_in_mid_answer(desk: Desk, server: Server) -> None:
     work = desk.work(http={"url": f"http://api.test:{server.port}/slow"})
     sending = asyncio.create_task(desk.performer.perform(work, desk.output))
@@ -257,5 +307,6 @@ async def test_tls_of_a_private_authority(tmp_path: Path, names: Names) -> None:
             assert caught.value.reason == "TlsFailed"
         with pytest.raises(OperationFailed, match="no certificate in PEM form"):
             await desk.do({"caFrom.configMapKeyRef": b"junk"}, http={"url": url, **authority})
-        with pytest.raises(OperationFailed, match="not encrypted"):
-            await desk.do(pem, http={"url": f"{url}redirect?to=http://api.test:{server.port}/", **authority})
+        for scheme in ("http", "HTTP", "hTtP"):
+            with pytest.raises(OperationFailed, match="not encrypted"):
+                await desk.do(pem, http={"url": f"{url}redirect?to={scheme}://api.test:{server.port}/", **authority})

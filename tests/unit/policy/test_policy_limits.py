@@ -63,6 +63,14 @@ def test_output_is_cut_and_not_refused():
     assert effective(asked, [bounds]).output_bytes == 2**20
 
 
+def test_a_grace_that_is_too_long_is_cut():
+    bounds = limits(terminationGracePeriodSeconds={"max": 30})
+    asked = Limits(termination_grace_period_seconds=3600)
+    assert excess(asked, bounds.max) is None
+    assert effective(asked, [bounds]).termination_grace_period_seconds == 30
+    assert effective(Limits(termination_grace_period_seconds=5), [bounds]).termination_grace_period_seconds == 5
+
+
 @pytest.mark.parametrize(
     ("asked", "maximum", "shown"),
     [

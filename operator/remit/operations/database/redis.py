@@ -23,6 +23,7 @@ from remit.backends import OutputSink
 from remit.operations.base import Work
 from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
+from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import Pools
 from remit.operations.failure import OperationFailed
 
@@ -61,13 +62,16 @@ class RedisPerformer:
 
 
 async def _open(url: str) -> Pool:
-    return client.BlockingConnectionPool.from_url(
+    pool = client.BlockingConnectionPool.from_url(
         url,
         max_connections=_MOST_CONNECTIONS,
         timeout=_CONNECT_SECONDS,
         socket_connect_timeout=_CONNECT_SECONDS,
         client_name="remit",
     )
+    encrypted = issubclass(pool.connection_class, client.SSLConnection)
+    pool.connection_class = MeteredSSLConnection if encrypted else MeteredConnection
+    return pool
 
 
 async def _transact(pool: Pool, operation: RedisOperation) -> list[Any]:

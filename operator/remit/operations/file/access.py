@@ -51,7 +51,8 @@ class Access:
         if path != written:
             decision = self.grant.ask(self.file.model_copy(update={"path": path, "destination": None}))
             if not decision.allowed:
-                raise PolicyDenied(f"{written or path} is really {path}: {decision.message}")
+                shown = os.fsencode(path).decode(errors="backslashreplace")
+                raise PolicyDenied(f"{written or shown} is really {shown}: {decision.message}")
 
     def inspect(self, path: str, info: os.stat_result, *, links: bool = False) -> None:
         """Look at owner and kind before anything is done.

@@ -23,6 +23,7 @@ _WORDS: dict[int, tuple[str, str]] = {
     errno.ENOTDIR: ("NotADirectory", "a part of the path is no directory"),
     errno.EISDIR: ("IsADirectory", "is a directory; name a file, or set recursive for the whole of it"),
     errno.ENOTEMPTY: ("NotEmpty", "the directory is not empty; set recursive to include everything below"),
+    errno.ENXIO: ("NotAFile", "is a socket or a device, not a file or a directory"),
     errno.ELOOP: ("SymbolicLink", "is a symbolic link, which is never followed; write the path it leads to"),
     errno.EFBIG: ("FileSizeExceeded", "would become larger than files may be here"),
     errno.ENAMETOOLONG: ("InvalidPath", "a name in the path is too long"),

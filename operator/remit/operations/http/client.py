@@ -59,6 +59,9 @@ class JudgedClient:
             try:
                 async with _response(JudgedTransport(network, context), exchange) as (response, started, first):
                     yield Answer(response, network.address, started, first)
+            except httpx.InvalidURL as error:
+                message = f"{exchange.url[:200]} is no URL that a request can be sent to: {error}"
+                raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
             except httpx.TransportError as error:
                 raise _failure(exchange, error, connected=network.address is not None) from None
             call.answered = response.status_code < SERVER_ERROR
@@ -74,7 +77,7 @@ async def _response(
     async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
         # No Accept-Encoding: what comes is what is counted, and a small body cannot unfold into a large one.
         headers = httpx.Headers([("accept", "*/*"), ("user-agent", "remit"), ("accept-encoding", "identity")])
-        headers.update(exchange.headers)
+        headers.update(httpx.Headers([(name.encode(), value.encode()) for name, value in exchange.headers]))
         request = client.build_request(exchange.method, exchange.url, headers=headers, content=exchange.body)
         sent = time.monotonic()
         response = await client.send(request, stream=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ from remit.operations.http.redirects import MOST, Exchange, following
 from remit.policy import BadHost, Grant
 
 _LATER = frozenset({408, 425, 429})
+_NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+"""Control characters but a tab, and bytes that are not UTF-8."""
 
 
 class HttpPerformer:
@@ -90,10 +93,10 @@ def _first(http: HttpOperation, work: Work) -> Exchange:
             found = next((v for path, v in work.values.items() if path.startswith(f"headers[{index}].")), None)
             if found is None:
                 continue  # optional, and not there
-            value = found.decode().strip()
+            value = found.decode(errors="surrogateescape").strip()
             secret.add(header.name.lower())
-        if any(character in value for character in "\r\n\0"):
-            message = f"spec.http.headers[{index}]: the value of {header.name} has a line break; a header has one line"
+        if _NO_VALUE.search(value):
+            message = f"spec.http.headers[{index}]: the value of {header.name} has a line break or is no text"
             raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
         headers.append((header.name, value))
     body = http.body.encode() if http.body is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,10 @@ from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OWN_HEADER: Final = re.compile(
+    r"host|content-length|transfer-encoding|connection|keep-alive|upgrade|expect|te|trailer|proxy-.*", re.IGNORECASE
+)
+"""A Host of its own would reach another site than the one that was judged; another length, a second request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,12 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
         target = target_of(http.url)
     except BadHost as error:
         return Denial(Reason.NOT_ALLOWED, f"spec.http.url: {error}", policy.key)
+    for index, header in enumerate(http.headers):
+        if _OWN_HEADER.fullmatch(header.name):
+            message = (
+                f"spec.http.headers[{index}]: {header.name} is Remit's own, as it says where the request goes or ends"
+            )
+            return Denial(Reason.NOT_ALLOWED, message, policy.key)
     rules = _rules(policy, http.method, target)
     if rules:
         return rules[0].name
