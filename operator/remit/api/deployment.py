@@ -73,6 +73,12 @@ class Target(SpecModel):
     """Where the artifact goes live. Exactly one of its fields is set."""
 
     exactly_one = ("process", "docker", "kubernetes")
+    rules = (
+        Rule(
+            " && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in exactly_one),
+            "what runs cannot move to another kind of target; create another Deployment there",
+        ),
+    )
 
     process: ProcessTarget | None = None
     """Processes on the operator's host."""

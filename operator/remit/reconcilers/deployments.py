@@ -41,7 +41,6 @@ from remit.release import (
     remembered,
     status_after,
 )
-from remit.release.targets.process import check_supported
 from remit.telemetry import AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
@@ -85,7 +84,6 @@ class DeploymentReconciler:
             try:
                 deployment = Deployment.parse(obj)
                 place = self.places.of(deployment)
-                check_supported(deployment.spec)
             except (InvalidInput, DeploymentError) as error:
                 await self._refuse(obj, error)
                 return None

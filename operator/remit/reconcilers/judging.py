@@ -1,16 +1,20 @@
-"""What policy says to a Deployment: an instance is a command like any other, and its artifact a file that is read."""
+"""What policy says to a Deployment: each instance is held like a task that does the same.
+
+A process is a command, and its artifact a file that is read; a container or a pod is a container that is run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from remit.api import Deployment, ExecutionTask
 from remit.backends import AttemptRequest
 from remit.errors import DeploymentError
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.reconcilers.places import task_of
+from remit.policy import Limits
 from remit.release import Material, Problem, Revision
 
 
@@ -23,29 +27,63 @@ class Judge:
 
     def problem(self, deployment: Deployment, material: Material) -> Problem | None:
         """What it lacks to be released; None if nothing. A policy that comes later lets it go on."""
-        for task in (self._reading(deployment), self._running(deployment, material)):
-            verdict = self.admission.decide(task, self.policies(), material.env)
+        tasks = [_instance(deployment, material)]
+        if deployment.spec.target.process is not None:
+            tasks.insert(0, _reading(deployment))
+        for task in tasks:
+            verdict = self._decide(task, material)
             if isinstance(verdict, Refused):
                 return Problem(verdict.finish.reason, verdict.finish.message)
         return None
 
-    def instance(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
-        """How an instance of the revision is to run. Raises DeploymentError where it may not."""
-        as_it_was = deployment.model_copy(update={"spec": revision.snapshot.spec})
-        task = self._running(as_it_was, material)
-        verdict = self.admission.decide(task, self.policies(), material.env)
-        if not isinstance(verdict, Admitted):
-            raise DeploymentError(verdict.finish.message, reason=verdict.finish.reason, retryable=True)
+    def command(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
+        """How a process of the revision is to run. Raises DeploymentError where it may not."""
+        task, verdict = self._admitted(deployment, revision, material)
         resolved = Resolved(dict(material.env), dict(material.files), secrets=set(material.secrets))
         request = self.admission.attempt(task, verdict, revision.number, resolved, None).request
         assert isinstance(request, AttemptRequest)  # noqa: S101  # of a command
         return request
 
-    def _running(self, deployment: Deployment, material: Material) -> ExecutionTask:
-        return ExecutionTask.parse(dict(task_of(deployment, material)))
+    def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
+        """What a container of the revision may use. Raises DeploymentError where it may not run."""
+        return self._admitted(deployment, revision, material)[1].limits
 
-    def _reading(self, deployment: Deployment) -> ExecutionTask:
-        artifact = deployment.spec.artifact
-        file = {"operation": "read", "path": artifact.path or artifact.archive}
-        metadata = deployment.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return ExecutionTask.parse({"metadata": metadata, "spec": {"file": file, "network": "host"}})
+    def _admitted(
+        self, deployment: Deployment, revision: Revision, material: Material
+    ) -> tuple[ExecutionTask, Admitted]:
+        task = _instance(deployment.model_copy(update={"spec": revision.snapshot.spec}), material)
+        verdict = self._decide(task, material)
+        if not isinstance(verdict, Admitted):
+            raise DeploymentError(verdict.finish.message, reason=verdict.finish.reason, retryable=True)
+        return task, verdict
+
+    def _decide(self, task: ExecutionTask, material: Material) -> Admitted | Refused:
+        # A target may have containers where tasks have none.
+        admission = replace(self.admission, performed=self.admission.performed | {"container"})
+        return admission.decide(task, self.policies(), material.env)
+
+
+def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
+    """The task that an instance is like: what policy is asked about, and how a process is confined."""
+    spec = deployment.spec
+    if spec.target.process is not None:
+        return _task(
+            deployment,
+            command={"argv": spec.target.process.command},
+            network="host",
+            privateFiles=[{"path": path, "value": ""} for path in sorted(material.files)],
+        )
+    chosen = spec.target.docker or spec.target.kubernetes
+    argv = {"argv": chosen.command} if chosen is not None and chosen.command else {}
+    return _task(deployment, container={"action": "run", "image": spec.artifact.image, **argv})
+
+
+def _reading(deployment: Deployment) -> ExecutionTask:
+    artifact = deployment.spec.artifact
+    return _task(deployment, file={"operation": "read", "path": artifact.path or artifact.archive}, network="host")
+
+
+def _task(deployment: Deployment, **spec: Any) -> ExecutionTask:
+    metadata = deployment.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
+    resources = deployment.spec.resources.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return ExecutionTask.parse({"metadata": metadata, "spec": {"resources": resources, **spec}})

@@ -130,7 +130,7 @@ class Operator:
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current)
-        places = Places(settings.state_dir, host, readable, judge.instance, releases.add)
+        places = Places(settings.state_dir, host, readable, judge.command, releases.add)
         tasks = TaskReconciler(
             kube=kube,
             cache=cache,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from remit.api.resource import Deployment
 from remit.backends import AttemptRequest
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
-from remit.release import Material, Revision
+from remit.release import Material, Revision, Target
 from remit.release.revisions import Revisions
 from remit.release.targets import ProcessTarget
 from remit.release.targets.artifacts import place_for
+from remit.release.targets.process import check_supported
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
 
@@ -26,7 +27,7 @@ Admission = Callable[[Deployment, Revision, Material], AttemptRequest]
 class Place:
     """Where one Deployment is released to, and the revisions that are kept of it."""
 
-    target: ProcessTarget
+    target: Target
     revisions: Revisions
 
 
@@ -48,14 +49,13 @@ class Places:
 
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
-        if deployment.spec.target.process is None:
-            kind = "docker" if deployment.spec.target.docker is not None else "kubernetes"
-            message = f"this version of Remit does not release to {kind}; it releases to process"
-            raise DeploymentError(message, reason="NotSupported")
+        if deployment.spec.target.process is not None:
+            check_supported(deployment.spec)
         key = deployment.key
-        self._deployments[key] = deployment
         if key not in self._known:
-            self._known[key] = self._make(deployment)
+            revisions = Revisions(self._folder(deployment) / "revisions")
+            self._known[key] = Place(self._target(deployment, revisions), revisions)
+        self._deployments[key] = deployment
         return self._known[key]
 
     async def forget(self, key: str) -> None:
@@ -77,27 +77,31 @@ class Places:
         for key in list(self._known):
             await self.forget(key)
 
-    def _make(self, deployment: Deployment) -> Place:
+    def _target(self, deployment: Deployment, revisions: Revisions) -> Target:
+        """A target of the kind that the Deployment names, which never changes."""
+        target = deployment.spec.target
+        if target.process is not None:
+            return self._process(deployment, revisions)
+        kind = "docker" if target.docker is not None else "kubernetes"
+        message = f"this version of Remit does not release to {kind}; it releases to process"
+        raise DeploymentError(message, reason="NotSupported")
+
+    def _process(self, deployment: Deployment, revisions: Revisions) -> ProcessTarget:
         key, metadata = deployment.key, deployment.metadata
-        folder = self._folder(deployment)
-        revisions = Revisions(folder / "revisions")
 
         async def load(number: int) -> tuple[Revision, Material]:
             return revisions.load(number)
 
-        return Place(
-            ProcessTarget(
-                metadata.namespace,
-                metadata.name,
-                folder,
-                place_for(self.state_dir / "artifacts") / metadata.namespace / metadata.name,
-                self._supervise,
-                self._traffic,
-                lambda revision, material: self.admit(self._deployments[key], revision, material),
-                load,
-                lambda: self.wake(key),
-            ),
-            revisions,
+        return ProcessTarget(
+            metadata.namespace,
+            metadata.name,
+            self._folder(deployment),
+            place_for(self.state_dir / "artifacts") / metadata.namespace / metadata.name,
+            self._supervise,
+            self._traffic,
+            lambda revision, material: self.admit(self._deployments[key], revision, material),
+            load,
+            lambda: self.wake(key),
         )
 
     def _folder(self, deployment: Deployment) -> Path:
@@ -106,20 +110,3 @@ class Places:
 
     def _supervise(self, copy: Path) -> Supervision:
         return Supervision(self.state_dir / "instances", self.host, [*self.read_only_paths, str(copy)])
-
-
-def task_of(deployment: Deployment, material: Material) -> Mapping[str, object]:
-    """The task that an instance is like: what policy is asked about, and how an instance is confined."""
-    spec = deployment.spec
-    target = spec.target.process
-    assert target is not None  # noqa: S101  # by the caller
-    resources = spec.resources.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {
-        "metadata": deployment.metadata.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "spec": {
-            "command": {"argv": target.command},
-            "network": "host",
-            "resources": resources,
-            "privateFiles": [{"path": path, "value": ""} for path in sorted(material.files)],
-        },
-    }

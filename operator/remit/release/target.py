@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +57,9 @@ class Target(Protocol):
 
     async def retire(self, slot: Slot) -> None:
         """Stop the instances on `slot`, and forget what it held. The live pointer is not touched."""
+
+    async def keep(self, revisions: Iterable[int]) -> None:
+        """Let go of what belongs to all other revisions: they will not be returned to."""
 
     async def remove(self) -> None:
         """Take away what is left when both sides are retired and the Deployment goes: routes, Services, artifacts."""
