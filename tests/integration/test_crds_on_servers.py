@@ -191,6 +191,22 @@ def test_of_a_schedule_only_suspend_changes(cluster: Kubectl) -> None:
     assert "schedule cannot be added or removed" in cluster.refused(*patch("scheduled", schedule=None))
 
 
+def test_what_runs_does_not_move(cluster: Kubectl) -> None:
+    """What Remit would have to clean up in two places at once stays where it is."""
+    for kind, place in {
+        "docker": {"host": "unix:///run/other.sock"},
+        "kubernetes": {"namespace": "elsewhere"},
+    }.items():
+        release = obj("Deployment", {"artifact": {"image": "shop:v1"}, "target": {kind: {}}}, f"moved-{kind}")
+        cluster.ok("create", "-f", "-", given=release)
+        change = ("patch", "deployments.remit.dev", f"moved-{kind}", "--type=merge", "--patch")
+        cluster.ok(*change, json.dumps({"spec": {"target": {kind: {"command": ["/serve"]}}}}))
+        assert "what runs cannot move" in cluster.refused(*change, json.dumps({"spec": {"target": {kind: place}}}))
+        other = {"docker": "kubernetes", "kubernetes": "docker"}[kind]
+        told = cluster.refused(*change, json.dumps({"spec": {"target": {kind: None, other: {}}}}))
+        assert "what runs cannot move to another kind of target" in told
+
+
 def test_the_examples_are_accepted(cluster: Kubectl) -> None:
     for path in sorted((ROOT / "manifests/examples").glob("0[1-9]-*.yaml")):
         cluster.ok("apply", "--dry-run=server", "-f", str(path))

@@ -78,6 +78,19 @@ class Target(SpecModel):
             " && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in exactly_one),
             "what runs cannot move to another kind of target; create another Deployment there",
         ),
+        Rule(
+            "!has(self.docker) || !has(oldSelf.docker) || self.docker.host == oldSelf.docker.host",
+            "what runs cannot move to another engine; create another Deployment there",
+            ".docker.host",
+        ),
+        Rule(
+            "!has(self.kubernetes) || !has(oldSelf.kubernetes)"
+            " || (has(self.kubernetes.__namespace__) == has(oldSelf.kubernetes.__namespace__)"
+            " && (!has(self.kubernetes.__namespace__)"
+            " || self.kubernetes.__namespace__ == oldSelf.kubernetes.__namespace__))",
+            "what runs cannot move to another namespace; create another Deployment there",
+            ".kubernetes.namespace",
+        ),
     )
 
     process: ProcessTarget | None = None
