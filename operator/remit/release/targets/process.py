@@ -23,6 +23,7 @@ from remit.release.model import Revision, World
 from remit.release.target import Material
 from remit.release.targets.artifacts import fetch
 from remit.release.targets.concurrently import all_of
+from remit.release.targets.failing import failed
 from remit.release.targets.front import Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.sides import LOOPBACK, Side, Told
@@ -189,11 +190,11 @@ class ProcessTarget:
             await supervision.start(wanted)
         except OperationFailed as error:
             if error.reason != "AlreadyExists":
-                raise _failed(error) from error
+                raise failed(error) from error
             await supervision.stop(self._name, name)  # of a revision before, left by an operator that was killed
             await supervision.start(wanted)
         except RemitError as error:
-            raise _failed(error) from error
+            raise failed(error) from error
 
     async def _stop(self, slot: Slot, keep: int) -> None:
         """Stop the instances of `slot` from number `keep` on."""
@@ -267,8 +268,3 @@ def _index(name: str, slot: Slot) -> int:
 
 async def _no_command() -> str:
     return "the process target makes no checks by a command"
-
-
-def _failed(error: RemitError) -> DeploymentError:
-    reason = error.reason if isinstance(error, OperationFailed) else type(error).__name__
-    return DeploymentError(str(error), reason=reason, retryable=error.retryable)
