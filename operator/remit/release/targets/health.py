@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
 
 from remit.api.deployment import HealthCheck
+from remit.release.targets.sides import address
 
 Check = Callable[[], Awaitable[str]]
 """Gives why it is not healthy; empty where it is."""
@@ -78,11 +79,38 @@ class Watch:
             await asyncio.sleep(max(0.0, began + self.spec.period_seconds - time.monotonic()))
 
 
+@dataclass
+class Watches:
+    """The watches of all instances of a Deployment, by whatever tells one from another."""
+
+    changed: Callable[[], None]
+    """Called when the verdict on one changes."""
+    _going: dict[Hashable, Watch] = field(default_factory=dict)
+
+    async def have(self, due: Mapping[Hashable, tuple[HealthCheck, Check]]) -> None:
+        """Watch exactly these. New ones are waited for, so that no instance is merely unknown."""
+        gone = [key for key in self._going if key not in due]
+        await asyncio.gather(*(self._going.pop(key).end() for key in gone))
+        new = {key: Watch(*how, self.changed) for key, how in due.items() if key not in self._going}
+        self._going |= new
+        for watch in new.values():
+            watch.begin()
+        await asyncio.gather(*(watch.first() for watch in new.values() if not watch.spec.initial_delay_seconds))
+
+    def health(self, key: Hashable) -> Health:
+        """What is known of it. An instance without a check is healthy as soon as it runs."""
+        watch = self._going.get(key)
+        return watch.health if watch else Health(healthy=True)
+
+    async def end(self) -> None:
+        await self.have({})
+
+
 def check_of(spec: HealthCheck, host: str, ports: Mapping[str, int], run: Callable[[], Awaitable[str]]) -> Check:
     """The check of an instance at `host`, whose ports are named; `run` is for checks that are a command."""
     if spec.http is not None:
         scheme, port = spec.http.scheme.lower(), port_of(spec.http.port, ports)
-        url = f"{scheme}://{host}:{port}{spec.http.path}"
+        url = f"{scheme}://{address(host, port)}{spec.http.path}"
         return lambda: _http(url)
     if spec.tcp is not None:
         number = port_of(spec.tcp.port, ports)
@@ -111,6 +139,6 @@ async def _tcp(host: str, port: int) -> str:
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError as error:
-        return f"{host}:{port}: {error.strerror or error}"
+        return f"{address(host, port)}: {error.strerror or error}"
     writer.close()
     return ""
