@@ -7,10 +7,13 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import aiohttp
 
 from remit.api.deployment import HealthCheck
+
+_LISTEN_SECONDS: Final = 0.05
 
 Check = Callable[[], Awaitable[str]]
 """Gives why it is not healthy; empty where it is."""
@@ -45,6 +48,8 @@ class Watch:
     spec: HealthCheck
     check: Check
     changed: Callable[[], None]
+    address: tuple[str, int] | None = None
+    """Where it will listen, if that is known: until it does for the first time, the first check is put off."""
     health: Health = field(default_factory=Health)
     _first: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
@@ -64,8 +69,10 @@ class Watch:
 
     async def _run(self) -> None:
         await asyncio.sleep(self.spec.initial_delay_seconds)
+        began = time.monotonic()
+        if self.address is not None:
+            await self._listening(*self.address)
         while True:
-            began = time.monotonic()
             try:
                 why = await asyncio.wait_for(self.check(), self.spec.timeout_seconds)
             except TimeoutError:
@@ -76,6 +83,14 @@ class Watch:
             if changed:
                 self.changed()
             await asyncio.sleep(max(0.0, began + self.spec.period_seconds - time.monotonic()))
+            began = time.monotonic()
+
+    async def _listening(self, host: str, port: int) -> None:
+        """Until it listens, at most for a period. So one that starts quickly is not asked too early, and found late."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.spec.period_seconds):
+                while await _tcp(host, port):  # noqa: ASYNC110  # nobody tells when it listens
+                    await asyncio.sleep(_LISTEN_SECONDS)
 
 
 def check_of(spec: HealthCheck, host: str, ports: Mapping[str, int], run: Callable[[], Awaitable[str]]) -> Check:
@@ -88,6 +103,12 @@ def check_of(spec: HealthCheck, host: str, ports: Mapping[str, int], run: Callab
         number = port_of(spec.tcp.port, ports)
         return lambda: _tcp(host, number)
     return run
+
+
+def address_of(spec: HealthCheck, host: str, ports: Mapping[str, int]) -> tuple[str, int] | None:
+    """Where the check goes to; None for a command."""
+    asked = spec.http or spec.tcp
+    return (host, port_of(asked.port, ports)) if asked is not None else None
 
 
 def port_of(port: int | str, ports: Mapping[str, int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,8 @@ from remit.release.model import SLOTS, Revision, SlotView, World
 from remit.release.target import Material
 from remit.release.targets import sides
 from remit.release.targets.artifacts import fetch
-from remit.release.targets.health import Health, Watch, check_of
+from remit.release.targets.health import Health, Watch, address_of, check_of
+from remit.release.targets.localports import free_ports
 from remit.release.targets.sides import Published, Side, Told
 from remit.release.traffic import Entry, Route, Seen, Traffic
 
@@ -36,6 +37,9 @@ log = structlog.get_logger(__name__)
 
 _ALIVE: Final = frozenset({"Starting", "Running"})
 _KEPT: Final = _ALIVE | {"Backoff"}
+_FINISH_SECONDS: Final = 30
+"""How long an instance that is too many may finish the requests that it has."""
+_SOON_SECONDS: Final = 0.1
 _HEALTHY: Final = Health(healthy=True)
 
 
@@ -76,15 +80,21 @@ class ProcessTarget:
             await self._revive(slot, side)
         states = self._supervision.list(self._name)
         await self._watch(told)
-        route, seen = _route(self._name, told), await self._traffic.look(self._name)
-        if route is not None and not (seen and _in_force(route, seen)):
-            await self._traffic.apply(route)  # it died, or an operator did before it could say all of it
-            seen = await self._traffic.look(self._name)
+        route = _route(self._name, told)
+        try:
+            seen, trouble = await self._in_force(route)
+        except DeploymentError as error:
+            return World(unreachable=str(error))
+        told = await self._let_go(told, seen)
         reached = _reached(seen) if route is not None else None
+        self._look_again(told, reached)
         views = {slot: self._view(slot, told.sides.get(slot), states, reached) for slot in SLOTS}
         if seen is not None:
             views = {slot: replace(view, connections=seen.in_flight(slot)) for slot, view in views.items()}
+        if trouble:
+            views = {slot: replace(view, message=view.message or trouble) for slot, view in views.items()}
         return World(
+            converged=not trouble,
             blue=views["blue"],
             green=views["green"],
             live=told.live,
@@ -146,6 +156,8 @@ class ProcessTarget:
     async def remove(self) -> None:
         """Leave nothing: not the proxy, not a copy. After both sides were retired."""
         await self._traffic.remove(self._name)
+        for slot in SLOTS:
+            await self._stop(slot, 0)
         await self.close()
         await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
         await asyncio.to_thread(self._told.unlink, missing_ok=True)
@@ -156,23 +168,31 @@ class ProcessTarget:
         await asyncio.gather(*(watch.end() for watch in watches))
 
     async def _have(self, slot: Slot, side: Side, replicas: int, revision: Revision, material: Material) -> None:
-        """Write the wish down first, then bring it about: killed in between, the same call goes on with it."""
+        """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
+
+        Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
+        """
         names = [port.name for port in revision.snapshot.spec.ports]
-        ports = [*side.ports, *(_free_ports(names) for _ in range(replicas - len(side.ports)))]
-        side = replace(side, wanted=replicas, ports=tuple(ports))
+        published = {port.port for port in side.published}
+        ports = [*side.ports, *(free_ports(names, published) for _ in range(replicas - len(side.ports)))]
+        side = replace(side, wanted=replicas, ports=tuple(ports), leaving_since=time.time())
         told = sides.read(self._told).having(slot, side)
         sides.write(self._told, told)
-        request = self._admit(revision, material)
-        copy = self._copy(revision.number)
-        supervision = self._supervise(copy)
-        starting = (
-            self._start(supervision, f"{slot}-{index}", _instance(request, f"{slot}-{index}", side.ports[index], copy))
-            for index in range(replicas)
-        )
-        await _all(starting)
-        await self._tell(told)  # before any is stopped: it must get no more requests
-        await self._stop(slot, replicas)
-        sides.write(self._told, told.having(slot, replace(side, ports=side.ports[:replicas])))
+        await self._start(slot, side, range(replicas), revision, material)
+        await self._tell(told)
+
+    async def _let_go(self, told: Told, seen: Seen | None) -> Told:
+        """Stop the instances that are too many, unless somebody's request is with them and may still end."""
+        for slot, side in told.sides.items():
+            if len(side.ports) == side.wanted:
+                continue
+            busy = {each.address for each in seen.servers if each.in_flight} if seen else set()
+            if side.leaving & busy and time.time() < side.leaving_since + _FINISH_SECONDS:
+                continue
+            await self._stop(slot, side.wanted)
+            told = told.having(slot, replace(side, ports=side.ports[: side.wanted]))
+            sides.write(self._told, told)
+        return told
 
     async def _revive(self, slot: Slot, side: Side) -> None:
         """Start again what has no supervisor: the machine was restarted, or an operator killed in mid-start."""
@@ -186,30 +206,27 @@ class ProcessTarget:
             return
         try:
             revision, material = await self._load(side.revision)
-            request, copy = self._admit(revision, material), self._copy(side.revision)
-            await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, copy)
-            await _all(
-                self._start(
-                    self._supervise(copy),
-                    f"{slot}-{index}",
-                    _instance(request, f"{slot}-{index}", side.ports[index], copy),
-                )
-                for index in gone
-            )
+            await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, self._copy(side.revision))
+            await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
 
-    async def _start(self, supervision: Supervision, name: str, request: AttemptRequest) -> None:
-        wanted = Wanted(self._name, name, request, restart_policy="Always")
-        try:
-            await supervision.start(wanted)
-        except OperationFailed as error:
-            if error.reason != "AlreadyExists":
-                raise _failed(error) from error
-            await supervision.stop(self._name, name)  # of a revision before, left by an operator that was killed
-            await supervision.start(wanted)
-        except RemitError as error:
-            raise _failed(error) from error
+    async def _start(
+        self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
+    ) -> None:
+        """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
+        copy = self._copy(revision.number)
+        supervision, states = self._supervise(copy), self._supervision.list(self._name)
+        request = self._admit(revision, material)
+        wanted = []
+        for index in instances:
+            name, ports = f"{slot}-{index}", side.ports[index]
+            mark = f"revision {revision.number} on {', '.join(map(str, ports.values())) or 'no port'}"
+            state = states.get(name, {})
+            if state.get("phase") not in _KEPT or state.get("task") != mark:
+                instance = _instance(request, name, ports, copy)
+                wanted.append(Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets))
+        await _all(_started(supervision, each) for each in wanted)
 
     async def _stop(self, slot: Slot, keep: int) -> None:
         """Stop the instances of `slot` from number `keep` on."""
@@ -222,6 +239,21 @@ class ProcessTarget:
         if (route := _route(self._name, told)) is not None:
             await self._traffic.apply(route)
 
+    async def _in_force(self, route: Route | None) -> tuple[Seen | None, str]:
+        """What the proxy does, after it was told again what it does not do: it died, or an operator did before it could
+        say all of it. And why it cannot do it, such as for a port that is taken; then all is as it was.
+
+        Raises DeploymentError if it lives and does not answer.
+        """
+        seen = await self._traffic.look(self._name)
+        if route is None or (seen and _does(seen, route)):
+            return seen, ""
+        try:
+            await self._traffic.apply(route)
+        except DeploymentError as error:
+            return seen, str(error)
+        return await self._traffic.look(self._name), ""
+
     async def _watch(self, told: Told) -> None:
         """Have exactly the checks that are due; new ones are waited for, so that no instance is merely unknown."""
         due = {(slot, side.revision, i) for slot, side in told.sides.items() for i in range(side.wanted)}
@@ -233,10 +265,18 @@ class ProcessTarget:
                 self._checks[number] = (await self._load(number))[0].snapshot.spec.health_check
             if (spec := self._checks[number]) is not None:
                 check = check_of(spec, "127.0.0.1", told.sides[slot].ports[index], _no_command)
-                watch = self._watches[slot, number, index] = Watch(spec, check, self._changed)
+                address = address_of(spec, "127.0.0.1", told.sides[slot].ports[index])
+                watch = self._watches[slot, number, index] = Watch(spec, check, self._changed, address)
                 watch.begin()
                 new.append(watch)
         await asyncio.gather(*(watch.first() for watch in new if not watch.spec.initial_delay_seconds))
+
+    def _look_again(self, told: Told, reached: frozenset[str] | None) -> None:
+        """Soon, where an instance is well and the proxy has not found out yet: nothing tells us when it does."""
+        well = {key for key, watch in self._watches.items() if watch.health.healthy}
+        unreached = any(not told.sides[slot].addresses_of(index) <= (reached or set()) for slot, _, index in well)
+        if reached is not None and unreached:
+            asyncio.get_running_loop().call_later(_SOON_SECONDS, self._changed)
 
     def _view(
         self, slot: Slot, side: Side | None, states: Mapping[str, State], reached: frozenset[str] | None
@@ -300,7 +340,7 @@ def _route(name: str, told: Told) -> Route | None:
     return Route(name, tuple(entries.values())) if entries else None
 
 
-def _in_force(route: Route, seen: Seen) -> bool:
+def _does(seen: Seen, route: Route) -> bool:
     """Whether the proxy does what it was told."""
     for entry in route.entries:
         port = seen.ports.get(entry.port)
@@ -326,13 +366,16 @@ def _instance(request: AttemptRequest, name: str, ports: Mapping[str, int], copy
     return replace(request, id=f"{request.id}-{name}", command=command, confinement=confinement)
 
 
-def _free_ports(names: list[str]) -> dict[str, int]:
-    """Local ports that nobody has now. Who takes one before the instance does makes the release fail."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in names]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+async def _started(supervision: Supervision, wanted: Wanted) -> None:
+    try:
+        await supervision.start(wanted)
+    except OperationFailed as error:
+        if error.reason != "AlreadyExists":
+            raise _failed(error) from error
+        await supervision.stop(wanted.namespace, wanted.name)  # of a revision before, left by a killed operator
+        await supervision.start(wanted)
+    except RemitError as error:
+        raise _failed(error) from error
 
 
 def _index(name: str, slot: Slot) -> int:

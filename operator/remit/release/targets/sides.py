@@ -31,11 +31,18 @@ class Side:
     """The port where this revision wants to be previewed."""
     wanted: int = 0
     ports: tuple[Mapping[str, int], ...] = ()
-    """By instance, then by the port's name. Those beyond `wanted` are being stopped."""
+    """By instance, then by the port's name. Those beyond `wanted` get no new requests and are stopped when idle."""
+    leaving_since: float = 0.0
+    """When those beyond `wanted` became so, in seconds since the epoch."""
     draining: bool = False
 
     def addresses(self, port: str) -> tuple[str, ...]:
         return tuple(f"127.0.0.1:{ports[port]}" for ports in self.ports[: self.wanted] if port in ports)
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """The addresses of the instances beyond `wanted`."""
+        return frozenset().union(*(self.addresses_of(index) for index in range(self.wanted, len(self.ports))))
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """Where one instance listens."""
