@@ -176,6 +176,20 @@ class Processes(SpecModel):
     """The actions that are meant, such as `start`."""
 
 
+class Releases(SpecModel):
+    """Rules for what Deployments run, beyond those for the same done by a task: a process falls under `commands` and
+    `files`, a container or a pod under `images`, `commands` and `containers.operations`, which must have `run`."""
+
+    engines: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.*`. The one at
+    `unix:///var/run/docker.sock` needs no entry."""
+    namespaces: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over namespaces that may be released to from another one. The Deployment's own needs no entry."""
+    service_accounts: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over names of ServiceAccounts that pods may run as. Without a name they have no token, and need no
+    entry."""
+
+
 class CountLimit(SpecModel):
     rules = (Rule("!has(self.default) || !has(self.max) || self.default <= self.max", "default must not be above max"),)
 
@@ -288,6 +302,8 @@ class CommandPolicySpec(SpecModel):
     """Rules for databases."""
     containers: Containers = Containers()
     """Rules for container operations."""
+    releases: Releases = Releases()
+    """Rules for where Deployments are released to."""
     limits: PolicyLimits = PolicyLimits()
     """How much."""
     sandbox: SandboxRule = SandboxRule()

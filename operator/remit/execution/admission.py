@@ -27,6 +27,7 @@ from remit.policy import (
     Limits,
     RateClaim,
     Reason,
+    ReleasePlace,
     decide,
     executed,
     request_for,
@@ -38,6 +39,8 @@ CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
+
+_NOWHERE_ELSE = ReleasePlace()
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -108,9 +111,15 @@ class Admission:
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
 
-    def decide(self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()) -> Admitted | Refused:
+    def decide(
+        self,
+        task: ExecutionTask,
+        policies: PolicySet,
+        environment: Iterable[str] = (),
+        place: ReleasePlace = _NOWHERE_ELSE,
+    ) -> Admitted | Refused:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
-        `envFrom` brings."""
+        `envFrom` brings, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
         if (missing := _not_offered(task, self.performed, self.backends)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
@@ -119,7 +128,7 @@ class Admission:
         except InvalidInput as error:
             return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.{spec.operation}: {error}"))
         command = self._command(task, argv) if argv else None
-        request = request_for(task, command, environment)
+        request = replace(request_for(task, command, environment), place=place)
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
         if not decision.allowed:

@@ -9,7 +9,7 @@ from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_ho
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
 from remit.policy.match import Command
 from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
-from remit.policy.request import SCRIPT_PATH, Request, argv_of, executed, request_for
+from remit.policy.request import SCRIPT_PATH, ReleasePlace, Request, argv_of, executed, request_for
 from remit.policy.rules import describe
 from remit.policy.selector import selects
 from remit.policy.verdict import Denial, Reason
@@ -35,6 +35,7 @@ __all__ = [
     "RateClaim",
     "RateSpec",
     "Reason",
+    "ReleasePlace",
     "Request",
     "argv_of",
     "canonical",

@@ -66,6 +66,8 @@ class CompiledPolicy:
     """Of each rule of `spec.http.allow`, where it may lead; its methods are in the spec."""
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
+    release_places: Mapping[str, tuple[Pattern, ...]]
+    """By the name of the field of `spec.releases`."""
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -100,6 +102,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
+    releases = spec.releases.model_dump(by_alias=True)
+    places = {name: tuple(_globs(f"spec.releases.{name}", globs, problems)) for name, globs in releases.items()}
 
     def report(field: str, message: str) -> None:
         problems.append(Problem(field, message))
@@ -137,6 +141,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         http=requests,
         container_mounts=mounts,
         container_others=others,
+        release_places=places,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
         problems=tuple(problems),

@@ -17,6 +17,18 @@ SCRIPT_PATH: Final = "/run/remit/script"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReleasePlace:
+    """Where a release puts what it runs, where that is not its own place anyway."""
+
+    engine: str = ""
+    """Address of a Docker engine other than this host's own."""
+    namespace: str = ""
+    """Another namespace than the Deployment's."""
+    service_account: str = ""
+    """As which ServiceAccount pods run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One operation that wants to run in `namespace`."""
 
@@ -36,6 +48,7 @@ class Request:
     private_files: frozenset[str] = frozenset()
     """Paths of the private files that are put there for it."""
     image: str | None = None
+    place: ReleasePlace = ReleasePlace()
     limits: Limits = field(default_factory=Limits)
     """What is asked for; what is not set gets a default."""
 

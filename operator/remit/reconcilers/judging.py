@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import DockerTarget
 from remit.backends import AttemptRequest
 from remit.errors import DeploymentError
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.policy import Limits
+from remit.policy import Limits, ReleasePlace
 from remit.release import Material, Problem, Revision
 
 
@@ -31,7 +32,7 @@ class Judge:
         if deployment.spec.target.process is not None:
             tasks.insert(0, _reading(deployment))
         for task in tasks:
-            verdict = self._decide(task, material)
+            verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
                 return Problem(verdict.finish.reason, verdict.finish.message)
         return None
@@ -51,16 +52,17 @@ class Judge:
     def _admitted(
         self, deployment: Deployment, revision: Revision, material: Material
     ) -> tuple[ExecutionTask, Admitted]:
-        task = _instance(deployment.model_copy(update={"spec": revision.snapshot.spec}), material)
-        verdict = self._decide(task, material)
+        as_it_was = deployment.model_copy(update={"spec": revision.snapshot.spec})
+        task = _instance(as_it_was, material)
+        verdict = self._decide(task, as_it_was, material)
         if not isinstance(verdict, Admitted):
             raise DeploymentError(verdict.finish.message, reason=verdict.finish.reason, retryable=True)
         return task, verdict
 
-    def _decide(self, task: ExecutionTask, material: Material) -> Admitted | Refused:
+    def _decide(self, task: ExecutionTask, deployment: Deployment, material: Material) -> Admitted | Refused:
         # A target may have containers where tasks have none.
         admission = replace(self.admission, performed=self.admission.performed | {"container"})
-        return admission.decide(task, self.policies(), material.env)
+        return admission.decide(task, self.policies(), material.env, _place(deployment))
 
 
 def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
@@ -76,6 +78,19 @@ def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
     chosen = spec.target.docker or spec.target.kubernetes
     argv = {"argv": chosen.command} if chosen is not None and chosen.command else {}
     return _task(deployment, container={"action": "run", "image": spec.artifact.image, **argv})
+
+
+def _place(deployment: Deployment) -> ReleasePlace:
+    target = deployment.spec.target
+    if target.docker is not None and target.docker.host != DockerTarget().host:
+        return ReleasePlace(engine=target.docker.host)
+    if target.kubernetes is None:
+        return ReleasePlace()
+    namespace = target.kubernetes.namespace or ""
+    return ReleasePlace(
+        namespace="" if namespace == deployment.metadata.namespace else namespace,
+        service_account=target.kubernetes.service_account_name or "",
+    )
 
 
 def _reading(deployment: Deployment) -> ExecutionTask:

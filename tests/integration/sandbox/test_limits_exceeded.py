@@ -60,11 +60,11 @@ async def test_processes(run: Runner) -> None:
 
 
 async def test_processor_time(counted: Runner) -> None:
-    """Half a core for a second of work takes at least twice as long: a busy machine only makes it longer."""
-    source = "import time\nstart = time.process_time()\nwhile time.process_time() - start < 0.5: pass"
-    outcome, _ = await counted.python(source, limits=replace(DEFAULTS, cpu_cores=0.5))
+    """A fifth of a core: work takes five times as long, and a busy machine only makes it longer."""
+    source = "import time\nstart = time.process_time()\nwhile time.process_time() - start < 0.3: pass"
+    outcome, _ = await counted.python(source, limits=replace(DEFAULTS, cpu_cores=0.2))
     assert outcome.reason is ExitReason.EXITED
-    assert outcome.usage.wall_seconds > 0.75
+    assert outcome.usage.wall_seconds > 1
     assert outcome.usage.throttled_seconds > 0
     assert outcome.enforced_by["cpu_cores"].endswith("cpu")
 

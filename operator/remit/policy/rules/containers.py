@@ -10,7 +10,7 @@ from remit.policy.argv import takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.match import Command
 from remit.policy.request import Request
-from remit.policy.rules import commands
+from remit.policy.rules import commands, releases
 from remit.policy.verdict import Denial, Reason
 
 
@@ -26,7 +26,7 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
             f" spec.containers.operations has {listed}",
             policy.key,
         )
-    denial = _whose(policy, request, container) or _image(policy, container)
+    denial = _whose(policy, request, container) or _image(policy, container) or releases.judge(policy, request.place)
     if denial := denial or _options(policy, container.options or ContainerOptions()):
         return denial
     allowing = f"containers.operations[{rules.operations.index(container.action)}]"

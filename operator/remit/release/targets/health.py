@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
 
 from remit.api.deployment import HealthCheck
+from remit.release.targets.sides import address
 
-_LISTEN_SECONDS: Final = 0.05
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.5
+_SOON_SECONDS: Final = 0.1
 
 Check = Callable[[], Awaitable[str]]
 """Gives why it is not healthy; empty where it is."""
@@ -48,8 +51,6 @@ class Watch:
     spec: HealthCheck
     check: Check
     changed: Callable[[], None]
-    address: tuple[str, int] | None = None
-    """Where it will listen, if that is known: until it does for the first time, the first check is put off."""
     health: Health = field(default_factory=Health)
     _first: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
@@ -70,45 +71,75 @@ class Watch:
     async def _run(self) -> None:
         await asyncio.sleep(self.spec.initial_delay_seconds)
         began = time.monotonic()
-        if self.address is not None:
-            await self._listening(*self.address)
+        await self._begin(began + self.spec.period_seconds)
         while True:
-            try:
-                why = await asyncio.wait_for(self.check(), self.spec.timeout_seconds)
-            except TimeoutError:
-                why = f"no answer within {self.spec.timeout_seconds} s"
-            thresholds = {"successes": self.spec.success_threshold, "failures": self.spec.failure_threshold}
-            changed = self.health.note(why, **thresholds)
-            self._first.set()
-            if changed:
-                self.changed()
             await asyncio.sleep(max(0.0, began + self.spec.period_seconds - time.monotonic()))
             began = time.monotonic()
+            self._note(await self._ask())
 
-    async def _listening(self, host: str, port: int) -> None:
-        """Until it listens, at most for a period. So one that starts quickly is not asked too early, and found late."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.spec.period_seconds):
-                while await _tcp(host, port):  # noqa: ASYNC110  # nobody tells when it listens
-                    await asyncio.sleep(_LISTEN_SECONDS)
+    async def _begin(self, until: float) -> None:
+        """Ask often at first, so that one that starts quickly is not found late. What fails then counts once."""
+        pause = _FIRST_PAUSE
+        while (why := await self._ask()) and time.monotonic() + pause < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._note(why)
+
+    async def _ask(self) -> str:
+        try:
+            return await asyncio.wait_for(self.check(), self.spec.timeout_seconds)
+        except TimeoutError:
+            return f"no answer within {self.spec.timeout_seconds} s"
+
+    def _note(self, why: str) -> None:
+        thresholds = {"successes": self.spec.success_threshold, "failures": self.spec.failure_threshold}
+        changed = self.health.note(why, **thresholds)
+        self._first.set()
+        if changed:
+            self.changed()
+
+
+@dataclass
+class Watches:
+    """The watches of all instances of a Deployment, by whatever tells one from another."""
+
+    changed: Callable[[], None]
+    """Called when the verdict on one changes."""
+    _going: dict[Hashable, Watch] = field(default_factory=dict)
+
+    async def have(self, due: Mapping[Hashable, tuple[HealthCheck, Check]]) -> None:
+        """Watch exactly these. New ones are waited for, so that no instance is merely unknown."""
+        gone = [key for key in self._going if key not in due]
+        await asyncio.gather(*(self._going.pop(key).end() for key in gone))
+        new = {key: Watch(*how, self.changed) for key, how in due.items() if key not in self._going}
+        self._going |= new
+        for watch in new.values():
+            watch.begin()
+        await asyncio.gather(*(watch.first() for watch in new.values() if not watch.spec.initial_delay_seconds))
+
+    def health(self, key: Hashable) -> Health:
+        """What is known of it. An instance without a check is healthy as soon as it runs."""
+        watch = self._going.get(key)
+        return watch.health if watch else Health(healthy=True)
+
+    def look_again(self) -> None:
+        """Call `changed` soon: something is about to change that nobody will tell of."""
+        asyncio.get_running_loop().call_later(_SOON_SECONDS, self.changed)
+
+    async def end(self) -> None:
+        await self.have({})
 
 
 def check_of(spec: HealthCheck, host: str, ports: Mapping[str, int], run: Callable[[], Awaitable[str]]) -> Check:
     """The check of an instance at `host`, whose ports are named; `run` is for checks that are a command."""
     if spec.http is not None:
         scheme, port = spec.http.scheme.lower(), port_of(spec.http.port, ports)
-        url = f"{scheme}://{host}:{port}{spec.http.path}"
+        url = f"{scheme}://{address(host, port)}{spec.http.path}"
         return lambda: _http(url)
     if spec.tcp is not None:
         number = port_of(spec.tcp.port, ports)
         return lambda: _tcp(host, number)
     return run
-
-
-def address_of(spec: HealthCheck, host: str, ports: Mapping[str, int]) -> tuple[str, int] | None:
-    """Where the check goes to; None for a command."""
-    asked = spec.http or spec.tcp
-    return (host, port_of(asked.port, ports)) if asked is not None else None
 
 
 def port_of(port: int | str, ports: Mapping[str, int]) -> int:
@@ -132,6 +163,6 @@ async def _tcp(host: str, port: int) -> str:
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError as error:
-        return f"{host}:{port}: {error.strerror or error}"
+        return f"{address(host, port)}: {error.strerror or error}"
     writer.close()
     return ""

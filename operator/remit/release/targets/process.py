@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -19,14 +19,16 @@ from remit.backends import AttemptRequest
 from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
-from remit.release.model import SLOTS, Revision, SlotView, World
+from remit.release.model import SLOTS, Revision, World
 from remit.release.target import Material
-from remit.release.targets import sides
 from remit.release.targets.artifacts import fetch
-from remit.release.targets.health import Health, Watch, address_of, check_of
+from remit.release.targets.concurrently import all_of
+from remit.release.targets.front import Flow, Front
+from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.localports import free_ports
-from remit.release.targets.sides import Published, Side, Told
-from remit.release.traffic import Entry, Route, Seen, Traffic
+from remit.release.targets.sides import LOOPBACK, Side, Told
+from remit.release.targets.views import Found, unreached, world
+from remit.release.traffic import Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
 """What policy lets an instance of a revision be. Raises DeploymentError where it does not."""
@@ -37,10 +39,6 @@ log = structlog.get_logger(__name__)
 
 _ALIVE: Final = frozenset({"Starting", "Running"})
 _KEPT: Final = _ALIVE | {"Backoff"}
-_FINISH_SECONDS: Final = 30
-"""How long an instance that is too many may finish the requests that it has."""
-_SOON_SECONDS: Final = 0.1
-_HEALTHY: Final = Health(healthy=True)
 
 
 class ProcessTarget:
@@ -64,44 +62,33 @@ class ProcessTarget:
         """`folder` holds what it was told, `artifacts` the copies of its revisions; `supervise` gives the supervision
         of processes that may read such a copy; `changed` is called when an instance's health does."""
         self._name = f"{namespace}/{name}"
-        self._told = folder / "told.json"
+        self._front = Front(self._name, folder / "told.json", traffic)
         self._artifacts = artifacts
         self._supervise = supervise
         self._supervision = supervise(artifacts)
-        self._traffic = traffic
-        self._admit, self._load, self._changed = admit, load, changed
-        self._watches: dict[tuple[Slot, int, int], Watch] = {}
+        self._admit, self._load = admit, load
+        self._watches = Watches(changed)
         self._checks: dict[int, HealthCheck | None] = {}
 
     async def observe(self) -> World:
         """See `Target.observe`."""
-        told = sides.read(self._told)
+        told = self._front.told()
         for slot, side in told.sides.items():
             await self._revive(slot, side)
         states = self._supervision.list(self._name)
         await self._watch(told)
-        route = _route(self._name, told)
         try:
-            seen, trouble = await self._in_force(route)
+            flow = await self._front.look(told)
         except DeploymentError as error:
             return World(unreachable=str(error))
-        told = await self._let_go(told, seen)
-        reached = _reached(seen) if route is not None else None
-        self._look_again(told, reached)
-        views = {slot: self._view(slot, told.sides.get(slot), states, reached) for slot in SLOTS}
-        if seen is not None:
-            views = {slot: replace(view, connections=seen.in_flight(slot)) for slot, view in views.items()}
-        if trouble:
-            views = {slot: replace(view, message=view.message or trouble) for slot, view in views.items()}
-        return World(
-            converged=not trouble,
-            blue=views["blue"],
-            green=views["green"],
-            live=told.live,
-            share=told.share,
-            preview=told.preview,
-            prepared=frozenset(int(path.name) for path in self._artifacts.glob("[0-9]*")),
-        )
+        told = await self._let_go(told, flow)
+        found = {
+            slot: {i: self._found(slot, side, i, states.get(f"{slot}-{i}", {})) for i in range(side.wanted)}
+            for slot, side in told.sides.items()
+        }
+        if unreached(told, found, flow):
+            self._watches.look_again()
+        return world(told, found, flow, frozenset(int(path.name) for path in self._artifacts.glob("[0-9]*")))
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
@@ -109,18 +96,16 @@ class ProcessTarget:
 
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
-        spec, told = revision.snapshot.spec, sides.read(self._told)
+        spec, told = revision.snapshot.spec, self._front.told()
         self._checks[revision.number] = spec.health_check
         held = told.sides.get(slot)
         if held is None or held.revision != revision.number:
-            blue_green = spec.strategy.blue_green
-            published = tuple(Published(port.name, port.published or port.container_port) for port in spec.ports)
-            held = Side(revision.number, published, blue_green.preview_port if blue_green else None)
+            held = Side.of(revision)
         await self._have(slot, replace(held, draining=False), replicas, revision, material)
 
     async def scale(self, slot: Slot, replicas: int) -> None:
         """See `Target.scale`."""
-        held = sides.read(self._told).sides.get(slot)
+        held = self._front.told().sides.get(slot)
         if held is None:
             raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
         revision, material = await self._load(held.revision)
@@ -128,23 +113,21 @@ class ProcessTarget:
 
     async def switch(self, live: Slot, share: int = 0) -> None:
         """See `Target.switch`."""
-        await self._tell(replace(sides.read(self._told), live=live, share=share))
+        await self._front.switch(live, share)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
-        await self._tell(replace(sides.read(self._told), preview=slot))
+        await self._front.preview(slot)
 
     async def drain(self, slot: Slot) -> None:
         """See `Target.drain`."""
-        told = sides.read(self._told)
-        if held := told.sides.get(slot):
-            await self._tell(told.having(slot, replace(held, draining=True)))
+        await self._front.drain(slot)
 
     async def retire(self, slot: Slot) -> None:
         """See `Target.retire`."""
-        told = sides.read(self._told)
+        told = self._front.told()
         await self._stop(slot, 0)
-        await self._tell(told.having(slot, None))
+        await self._front.tell(told.having(slot, None))
 
     async def keep(self, revisions: Iterable[int]) -> None:
         """Let go of the copies of all other revisions."""
@@ -155,17 +138,15 @@ class ProcessTarget:
 
     async def remove(self) -> None:
         """Leave nothing: not the proxy, not a copy. After both sides were retired."""
-        await self._traffic.remove(self._name)
+        await self.close()
         for slot in SLOTS:
             await self._stop(slot, 0)
-        await self.close()
+        await self._front.remove()
         await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
-        await asyncio.to_thread(self._told.unlink, missing_ok=True)
 
     async def close(self) -> None:
         """See `Target.close`."""
-        watches, self._watches = list(self._watches.values()), {}
-        await asyncio.gather(*(watch.end() for watch in watches))
+        await self._watches.end()
 
     async def _have(self, slot: Slot, side: Side, replicas: int, revision: Revision, material: Material) -> None:
         """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
@@ -176,22 +157,18 @@ class ProcessTarget:
         published = {port.port for port in side.published}
         ports = [*side.ports, *(free_ports(names, published) for _ in range(replicas - len(side.ports)))]
         side = replace(side, wanted=replicas, ports=tuple(ports), leaving_since=time.time())
-        told = sides.read(self._told).having(slot, side)
-        sides.write(self._told, told)
+        told = self._front.told().having(slot, side)
+        self._front.note(told)
         await self._start(slot, side, range(replicas), revision, material)
-        await self._tell(told)
+        await self._front.tell(told)
 
-    async def _let_go(self, told: Told, seen: Seen | None) -> Told:
-        """Stop the instances that are too many, unless somebody's request is with them and may still end."""
+    async def _let_go(self, told: Told, flow: Flow) -> Told:
+        """Stop the instances that are too many, those that have finished."""
         for slot, side in told.sides.items():
-            if len(side.ports) == side.wanted:
-                continue
-            busy = {each.address for each in seen.servers if each.in_flight} if seen else set()
-            if side.leaving & busy and time.time() < side.leaving_since + _FINISH_SECONDS:
-                continue
-            await self._stop(slot, side.wanted)
-            told = told.having(slot, replace(side, ports=side.ports[: side.wanted]))
-            sides.write(self._told, told)
+            if len(side.ports) > side.wanted and side.finished(flow.busy, time.time()):
+                await self._stop(slot, side.wanted)
+                told = told.having(slot, replace(side, ports=side.ports[: side.wanted]))
+                self._front.note(told)
         return told
 
     async def _revive(self, slot: Slot, side: Side) -> None:
@@ -215,9 +192,8 @@ class ProcessTarget:
         self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
     ) -> None:
         """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
-        copy = self._copy(revision.number)
-        supervision, states = self._supervise(copy), self._supervision.list(self._name)
-        request = self._admit(revision, material)
+        copy, states = self._copy(revision.number), self._supervision.list(self._name)
+        supervision, request = self._supervise(copy), self._admit(revision, material)
         wanted = []
         for index in instances:
             name, ports = f"{slot}-{index}", side.ports[index]
@@ -226,95 +202,42 @@ class ProcessTarget:
             if state.get("phase") not in _KEPT or state.get("task") != mark:
                 instance = _instance(request, name, ports, copy)
                 wanted.append(Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets))
-        await _all(_started(supervision, each) for each in wanted)
+        await all_of(_started(supervision, each) for each in wanted)
 
     async def _stop(self, slot: Slot, keep: int) -> None:
         """Stop the instances of `slot` from number `keep` on."""
         names = [name for name in self._supervision.list(self._name) if _index(name, slot) >= keep]
         with contextlib.suppress(OperationFailed):
-            await _all(self._supervision.remove(self._name, name) for name in names)
-
-    async def _tell(self, told: Told) -> None:
-        sides.write(self._told, told)
-        if (route := _route(self._name, told)) is not None:
-            await self._traffic.apply(route)
-
-    async def _in_force(self, route: Route | None) -> tuple[Seen | None, str]:
-        """What the proxy does, after it was told again what it does not do: it died, or an operator did before it could
-        say all of it. And why it cannot do it, such as for a port that is taken; then all is as it was.
-
-        Raises DeploymentError if it lives and does not answer.
-        """
-        seen = await self._traffic.look(self._name)
-        if route is None or (seen and _does(seen, route)):
-            return seen, ""
-        try:
-            await self._traffic.apply(route)
-        except DeploymentError as error:
-            return seen, str(error)
-        return await self._traffic.look(self._name), ""
+            await all_of(self._supervision.remove(self._name, name) for name in names)
 
     async def _watch(self, told: Told) -> None:
-        """Have exactly the checks that are due; new ones are waited for, so that no instance is merely unknown."""
-        due = {(slot, side.revision, i) for slot, side in told.sides.items() for i in range(side.wanted)}
-        gone = [key for key in self._watches if key not in due]
-        await asyncio.gather(*(self._watches.pop(key).end() for key in gone))
-        new = []
-        for slot, number, index in sorted(due - self._watches.keys()):
-            if number not in self._checks:
-                self._checks[number] = (await self._load(number))[0].snapshot.spec.health_check
-            if (spec := self._checks[number]) is not None:
-                check = check_of(spec, "127.0.0.1", told.sides[slot].ports[index], _no_command)
-                address = address_of(spec, "127.0.0.1", told.sides[slot].ports[index])
-                watch = self._watches[slot, number, index] = Watch(spec, check, self._changed, address)
-                watch.begin()
-                new.append(watch)
-        await asyncio.gather(*(watch.first() for watch in new if not watch.spec.initial_delay_seconds))
+        due: dict[Hashable, tuple[HealthCheck, Check]] = {}
+        for slot, side in told.sides.items():
+            if side.revision not in self._checks:
+                self._checks[side.revision] = (await self._load(side.revision))[0].snapshot.spec.health_check
+            if (spec := self._checks[side.revision]) is not None:
+                for index in range(side.wanted):
+                    check = check_of(spec, LOOPBACK, side.ports[index], _no_command)
+                    due[slot, side.revision, index] = spec, check
+        await self._watches.have(due)
 
-    def _look_again(self, told: Told, reached: frozenset[str] | None) -> None:
-        """Soon, where an instance is well and the proxy has not found out yet: nothing tells us when it does."""
-        well = {key for key, watch in self._watches.items() if watch.health.healthy}
-        unreached = any(not told.sides[slot].addresses_of(index) <= (reached or set()) for slot, _, index in well)
-        if reached is not None and unreached:
-            asyncio.get_running_loop().call_later(_SOON_SECONDS, self._changed)
-
-    def _view(
-        self, slot: Slot, side: Side | None, states: Mapping[str, State], reached: frozenset[str] | None
-    ) -> SlotView:
-        """`reached` are the addresses that the proxy has found up: only what it would send requests to is healthy."""
-        if side is None:
-            return SlotView()
-        own = {index: states.get(f"{slot}-{index}", {}) for index in range(side.wanted)}
-        alive = {index for index, state in own.items() if state.get("phase") in _ALIVE}
-        verdicts = {index: self._verdict(slot, side.revision, index) for index in own}
-        healthy = {index for index in alive if verdicts[index].healthy}
-        if reached is not None:
-            healthy = {index for index in healthy if side.addresses_of(index) <= reached}
-        failed = {index for index, state in own.items() if state and index not in alive}
-        failed |= {index for index in alive if verdicts[index].unhealthy}
-        return SlotView(
-            revision=side.revision,
-            wanted=side.wanted,
-            started=sum(1 for state in own.values() if state.get("phase") in _KEPT),
-            healthy=len(healthy),
-            failed=len(failed),
-            restarts=sum(int(state.get("restarts", 0)) for state in own.values()),
-            draining=side.draining,
-            message=next((self._trouble(slot, index, own[index], verdicts[index]) for index in sorted(failed)), ""),
+    def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
+        health = self._watches.health((slot, side.revision, index))
+        found = Found(
+            health,
+            exists=bool(state),
+            kept=state.get("phase") in _KEPT,
+            alive=state.get("phase") in _ALIVE,
+            restarts=int(state.get("restarts", 0)),
         )
+        return replace(found, trouble=self._trouble(f"{slot}-{index}", state, health)) if found.failed else found
 
-    def _verdict(self, slot: Slot, revision: int, index: int) -> Health:
-        """An instance without a check is healthy as soon as it runs."""
-        watch = self._watches.get((slot, revision, index))
-        return watch.health if watch else _HEALTHY
-
-    def _trouble(self, slot: Slot, index: int, state: State, health: Health) -> str:
-        name = f"{slot}-{index}"
+    def _trouble(self, name: str, state: State, health: Health) -> str:
         ended = state.get("lastExit") or {}
         if state.get("phase") in _ALIVE and not ended:
-            return f"{name}: {health.message}"
+            return health.message
         last = self._supervision.tails(self._name, name)["stderrTail"].strip().rpartition("\n")[2]
-        return f"{name}: {ended.get('message') or state.get('phase')}" + (f": {last}" if last else "")
+        return str(ended.get("message") or state.get("phase")) + (f": {last}" if last else "")
 
     def _copy(self, revision: int) -> Path:
         return self._artifacts / str(revision)
@@ -325,36 +248,6 @@ def check_supported(spec: DeploymentSpec) -> None:
     if spec.health_check is not None and spec.health_check.command is not None:
         message = "spec.healthCheck.command: the process target checks by http or tcp"
         raise DeploymentError(message, reason="NotSupported")
-
-
-def _route(name: str, told: Told) -> Route | None:
-    """The proxy's route; None where nothing is published."""
-    entries: dict[int, Entry] = {}
-    for side in told.sides.values():
-        for port in side.published:
-            addresses = {slot: each.addresses(port.name) for slot, each in told.sides.items()}
-            entries[port.port] = Entry.of(port.port, addresses, told.weights())
-            if side.preview is not None and port == side.published[0]:
-                weights: dict[Slot, int] = {slot: 100 if slot == told.preview else 0 for slot in SLOTS}
-                entries[side.preview] = Entry.of(side.preview, addresses, weights)
-    return Route(name, tuple(entries.values())) if entries else None
-
-
-def _does(seen: Seen, route: Route) -> bool:
-    """Whether the proxy does what it was told."""
-    for entry in route.entries:
-        port = seen.ports.get(entry.port)
-        if port is None or dict(port.weights) != dict(entry.weights):
-            return False
-        for slot in SLOTS:
-            if {each.address for each in port.sides[slot].servers if not each.leaving} != set(entry.side(slot)):
-                return False
-    return True
-
-
-def _reached(seen: Seen | None) -> frozenset[str]:
-    ports = seen.ports.values() if seen else ()
-    return frozenset(each.address for port in ports for slot in SLOTS for each in port.sides[slot].servers if each.up)
 
 
 def _instance(request: AttemptRequest, name: str, ports: Mapping[str, int], copy: Path) -> AttemptRequest:
@@ -382,14 +275,6 @@ def _index(name: str, slot: Slot) -> int:
     """Which instance of `slot` it is; -1 for another's."""
     side, _, number = name.rpartition("-")
     return int(number) if side == slot and number.isdigit() else -1
-
-
-async def _all(doing: Any) -> None:
-    """All at once; the first error, once all are done."""
-    coroutines: list[Coroutine[Any, Any, object]] = list(doing)
-    for result in await asyncio.gather(*coroutines, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
 
 
 async def _no_command() -> str:

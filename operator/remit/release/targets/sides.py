@@ -1,4 +1,4 @@
-"""What a target was told, kept on disk: it is the wish that `observe` compares the processes and the proxy with."""
+"""What a target was told, kept on disk: it is the wish that `observe` compares the instances and the proxy with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from remit.api.deploymentstatus import Slot
-from remit.release.model import other
+from remit.release.model import Revision, other
+
+FINISH_SECONDS: Final = 30
+"""How long an instance that is too many may finish the requests that it has."""
+LOOPBACK: Final = "127.0.0.1"
+
+
+def address(host: str, port: int) -> str:
+    """`IP:PORT`, an IPv6 one in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One slot: a revision, its published ports, and for each instance the local ports that it listens on instead."""
+    """One slot: a revision, its published ports, and for each instance where it listens instead."""
 
     revision: int
     published: tuple[Published, ...] = ()
@@ -31,22 +41,38 @@ class Side:
     """The port where this revision wants to be previewed."""
     wanted: int = 0
     ports: tuple[Mapping[str, int], ...] = ()
-    """By instance, then by the port's name. Those beyond `wanted` get no new requests and are stopped when idle."""
+    """By instance, then by the port's name. Those beyond `wanted` get no new requests, and are stopped when idle."""
     leaving_since: float = 0.0
     """When those beyond `wanted` became so, in seconds since the epoch."""
+    hosts: tuple[str, ...] = ()
+    """By instance, the IP address; empty where all are on this host."""
     draining: bool = False
 
-    def addresses(self, port: str) -> tuple[str, ...]:
-        return tuple(f"127.0.0.1:{ports[port]}" for ports in self.ports[: self.wanted] if port in ports)
+    @classmethod
+    def of(cls, revision: Revision) -> Side:
+        """A side that is to hold `revision`, and has no instance yet."""
+        spec = revision.snapshot.spec
+        published = tuple(Published(port.name, port.published or port.container_port) for port in spec.ports)
+        blue_green = spec.strategy.blue_green
+        return cls(revision.number, published, blue_green.preview_port if blue_green else None)
 
-    @property
-    def leaving(self) -> frozenset[str]:
-        """The addresses of the instances beyond `wanted`."""
-        return frozenset().union(*(self.addresses_of(index) for index in range(self.wanted, len(self.ports))))
+    def host(self, index: int) -> str:
+        return self.hosts[index] if self.hosts else LOOPBACK
+
+    def addresses(self, port: str) -> tuple[str, ...]:
+        """Where the wanted instances listen on the port of that name."""
+        listening = enumerate(self.ports[: self.wanted])
+        return tuple(address(self.host(index), ports[port]) for index, ports in listening if port in ports)
+
+    def finished(self, busy: frozenset[str], now: float) -> bool:
+        """Whether those beyond `wanted` can be stopped: the proxy has no request with them, at the `busy` addresses,
+        or has had them for too long."""
+        leaving = {each for index in range(self.wanted, len(self.ports)) for each in self.addresses_of(index)}
+        return not leaving & busy or now >= self.leaving_since + FINISH_SECONDS
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """Where one instance listens."""
-        return frozenset(f"127.0.0.1:{port}" for port in self.ports[index].values())
+        return frozenset(address(self.host(index), port) for port in self.ports[index].values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,7 @@ def read(path: Path) -> Told:
                 **side,
                 "published": tuple(Published(**port) for port in side["published"]),
                 "ports": tuple(side["ports"]),
+                "hosts": tuple(side.get("hosts", ())),
             }
         )
         for slot, side in document.pop("sides").items()

@@ -1,0 +1,112 @@
+"""What a target without a Service was told, and the proxy that does it: what processes and containers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from remit.api.deploymentstatus import Slot
+from remit.errors import DeploymentError
+from remit.release.model import SLOTS
+from remit.release.targets import sides
+from remit.release.targets.sides import Told
+from remit.release.traffic import Entry, Route, Seen, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What the proxy was seen to do."""
+
+    reached: frozenset[str] | None = None
+    """The addresses that it has found up: what it would send no request to is not healthy. None: nothing is
+    published."""
+    in_flight: Mapping[Slot, int] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    """The addresses that it has requests at."""
+    trouble: str = ""
+    """Why it does not do what it was told, such as for a port that is taken."""
+
+
+class Front:
+    """The proxy of the Deployment `name`, as `namespace/name`, and the file that says what it is to do."""
+
+    def __init__(self, name: str, file: Path, traffic: Traffic) -> None:
+        self._name, self._file, self._traffic = name, file, traffic
+
+    def told(self) -> Told:
+        """The wish, as it was written last."""
+        return sides.read(self._file)
+
+    def note(self, told: Told) -> None:
+        """Write the wish down, and leave it to the next look to bring it about."""
+        sides.write(self._file, told)
+
+    async def tell(self, told: Told) -> None:
+        """Write the wish down and bring it about. Raises DeploymentError."""
+        self.note(told)
+        if (route := route_of(self._name, told)) is not None:
+            await self._traffic.apply(route)
+
+    async def switch(self, live: Slot, share: int = 0) -> None:
+        """See `Target.switch`."""
+        await self.tell(replace(self.told(), live=live, share=share))
+
+    async def preview(self, slot: Slot | None) -> None:
+        """See `Target.preview`."""
+        await self.tell(replace(self.told(), preview=slot))
+
+    async def drain(self, slot: Slot) -> None:
+        """See `Target.drain`."""
+        told = self.told()
+        if held := told.sides.get(slot):
+            await self.tell(told.having(slot, replace(held, draining=True)))
+
+    async def look(self, told: Told) -> Flow:
+        """What the proxy does, once it does what it was told: it may have died, or an operator have been killed before
+        it could say all of it. Raises DeploymentError if it lives and does not answer."""
+        route, seen, trouble = route_of(self._name, told), await self._traffic.look(self._name), ""
+        if route is not None and not (seen and _in_force(route, seen)):
+            try:
+                await self._traffic.apply(route)
+            except DeploymentError as error:
+                trouble = str(error)
+            seen = await self._traffic.look(self._name)
+        if seen is None:
+            return Flow(None if route is None else frozenset(), trouble=trouble)
+        return Flow(
+            None if route is None else frozenset(each.address for each in seen.servers if each.up),
+            {slot: seen.in_flight(slot) for slot in SLOTS},
+            frozenset(each.address for each in seen.servers if each.in_flight),
+            trouble,
+        )
+
+    async def remove(self) -> None:
+        """Close the published ports, and forget what was told."""
+        await self._traffic.remove(self._name)
+        self._file.unlink(missing_ok=True)
+
+
+def route_of(name: str, told: Told) -> Route | None:
+    """The proxy's route; None where nothing is published."""
+    entries: dict[int, Entry] = {}
+    for side in told.sides.values():
+        for port in side.published:
+            addresses = {slot: each.addresses(port.name) for slot, each in told.sides.items()}
+            entries[port.port] = Entry.of(port.port, addresses, told.weights())
+            if side.preview is not None and port == side.published[0]:
+                weights: dict[Slot, int] = {slot: 100 if slot == told.preview else 0 for slot in SLOTS}
+                entries[side.preview] = Entry.of(side.preview, addresses, weights)
+    return Route(name, tuple(entries.values())) if entries else None
+
+
+def _in_force(route: Route, seen: Seen) -> bool:
+    """Whether the proxy does what it was told."""
+    for entry in route.entries:
+        port = seen.ports.get(entry.port)
+        if port is None or dict(port.weights) != dict(entry.weights):
+            return False
+        for slot in SLOTS:
+            if {each.address for each in port.sides[slot].servers if not each.leaving} != set(entry.side(slot)):
+                return False
+    return True

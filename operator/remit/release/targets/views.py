@@ -1,0 +1,81 @@
+"""What was found of a Deployment's instances, as the world that a release looks at. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remit.api.deploymentstatus import Slot
+from remit.release.model import SLOTS, SlotView, World
+from remit.release.targets.front import Flow
+from remit.release.targets.health import Health
+from remit.release.targets.sides import Side, Told
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One instance, as it was found."""
+
+    health: Health
+    exists: bool = False
+    kept: bool = False
+    """It runs, or will be started again."""
+    alive: bool = False
+    restarts: int = 0
+    trouble: str = ""
+    """What is wrong with it, for people, where it failed."""
+
+    @property
+    def failed(self) -> bool:
+        return self.health.unhealthy if self.alive else self.exists
+
+
+def world(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow, prepared: frozenset[int]) -> World:
+    """`found` has each wanted instance of each side that holds something, by its index."""
+    views = {slot: _view(slot, told, found, flow) for slot in SLOTS}
+    return World(
+        blue=views["blue"],
+        green=views["green"],
+        converged=not flow.trouble,
+        live=told.live,
+        share=told.share,
+        preview=told.preview,
+        prepared=prepared,
+    )
+
+
+def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow) -> SlotView:
+    side, connections = told.sides.get(slot), flow.in_flight.get(slot, 0)
+    if side is None:
+        return SlotView(connections=connections)
+    own = found[slot]
+    failed = [index for index, each in sorted(own.items()) if each.failed]
+    return SlotView(
+        revision=side.revision,
+        wanted=side.wanted,
+        started=sum(each.kept for each in own.values()),
+        healthy=sum(_is_healthy(each, side, index, flow) for index, each in own.items()),
+        failed=len(failed),
+        restarts=sum(each.restarts for each in own.values()),
+        draining=side.draining,
+        connections=connections,
+        message=f"{slot}-{failed[0]}: {own[failed[0]].trouble}" if failed else flow.trouble,
+    )
+
+
+def unreached(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow) -> bool:
+    """Whether an instance is well and the proxy has yet to find out."""
+    well = ((told.sides[slot], index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
+    return any(not _is_reached(side, index, flow) for side, index in well)
+
+
+def _is_healthy(found: Found, side: Side, index: int, flow: Flow) -> bool:
+    return _is_well(found) and _is_reached(side, index, flow)
+
+
+def _is_well(found: Found) -> bool:
+    return found.alive and found.health.healthy
+
+
+def _is_reached(side: Side, index: int, flow: Flow) -> bool:
+    return flow.reached is None or side.addresses_of(index) <= flow.reached

@@ -1,0 +1,68 @@
+"""What policy says to Deployments: where they go, and what runs there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remit.api import CommandPolicy, Deployment
+from remit.execution.admission import Admission, PolicySet
+from remit.policy import compile_policy
+from remit.reconcilers.judging import Judge
+from remit.release import Material, Problem
+
+RUN = {"containers": {"operations": ["run"]}, "images": {"allow": ["shop:*"]}}
+
+
+def problem(target: dict[str, Any], *policies: dict[str, Any], ceiling: dict[str, Any] | None = None) -> Problem | None:
+    metadata = {"name": "shop", "namespace": "team", "uid": "u"}
+    spec = {"artifact": {"image": "shop:v1"}, "target": target}
+    if "process" in target:
+        spec["artifact"] = {"path": "/srv/shop"}
+    own = [CommandPolicy.parse({"metadata": {"name": "p", "namespace": "team"}, "spec": each}) for each in policies]
+    known = {"team": [compile_policy(each) for each in own]}
+    if ceiling is not None:
+        above = CommandPolicy.parse({"metadata": {"name": "top", "namespace": "remit-system"}, "spec": ceiling})
+        known["remit-system"] = [compile_policy(above)]
+    judge = Judge(Admission(performed=frozenset({"file"})), lambda: PolicySet(known, "remit-system"))
+    return judge.problem(Deployment.parse({"metadata": metadata, "spec": spec}), Material())
+
+
+def test_nothing_is_allowed_by_nobody():
+    assert problem({"docker": {}}).reason == "NoPolicy"
+    assert problem({"docker": {}}, {}).reason == "OperationNotAllowed"
+
+
+def test_the_image_and_the_command_are_judged():
+    assert problem({"docker": {}}, RUN) is None
+    assert problem({"docker": {}}, RUN | {"images": {"allow": ["other:*"]}}).reason == "ImageNotAllowed"
+    assert problem({"docker": {"command": ["/serve"]}}, RUN).reason == "NotAllowed"
+    serve = {"commands": {"allow": [{"executable": "/serve", "args": []}]}}
+    assert problem({"docker": {"command": ["/serve"]}}, RUN | serve) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "field", "glob"),
+    [
+        ({"docker": {"host": "ssh://deploy@10.0.0.5"}}, "engines", "ssh://deploy@10.0.0.*"),
+        ({"docker": {"host": "unix:///run/user/1000/docker.sock"}}, "engines", "unix:///run/user/1000/docker.sock"),
+        ({"kubernetes": {"namespace": "kube-system"}}, "namespaces", "kube-*"),
+        ({"kubernetes": {"serviceAccountName": "admin"}}, "serviceAccounts", "admin"),
+    ],
+)
+def test_a_place_that_is_not_its_own_must_be_named(target: dict[str, Any], field: str, glob: str):
+    denied = problem(target, RUN)
+    assert denied is not None
+    assert denied.reason == "NotAllowed"
+    assert f"spec.releases.{field} has no entry" in denied.message
+    named = RUN | {"releases": {field: [glob]}}
+    assert problem(target, named) is None
+    assert problem(target, RUN | {"releases": {field: ["other"]}}) is not None
+    assert problem(target, named, ceiling=RUN) is not None
+    assert problem(target, named, ceiling=named) is None
+
+
+def test_its_own_namespace_is_its_own():
+    assert problem({"kubernetes": {}}, RUN) is None
+    assert problem({"kubernetes": {"namespace": "team"}}, RUN) is None
