@@ -1,7 +1,7 @@
 """A Kubernetes cluster for tests: whichever one they are given.
 
-REMIT_TEST_KUBECONFIG names the kubeconfig of a cluster whose Services this machine reaches; REMIT_TEST_LOAD_IMAGE is the
-command that makes an image of the local Docker engine known to its nodes, such as `kind load docker-image`.
+REMIT_TEST_KUBECONFIG names the kubeconfig of a cluster whose Services this machine reaches; REMIT_TEST_LOAD_IMAGE is
+the command that makes an image of the local Docker engine known to its nodes, such as `kind load docker-image`.
 """
 
 from __future__ import annotations
