@@ -92,12 +92,12 @@ def test_what_is_written_brings_everything_back() -> None:
 def test_what_haproxy_says_is_understood() -> None:
     info = "Name: HAProxy\nPid: 42\nUptime_sec: 7\n"
     stat = (
-        "# pxname,svname,scur,stot,econ,eresp,status,addr,\n"
-        "80,FRONTEND,9,9,,,OPEN,,\n"
-        "80.blue,10.0.0.1:8080,2,5,0,0,UP 1/2,10.0.0.1:8080,\n"
-        "80.blue,fd00::1:8080,1,2,0,0,MAINT,[fd00::1]:8080,\n"
-        "80.blue,BACKEND,3,7,1,2,UP,,\n"
-        "81,FRONTEND,0,0,,,OPEN,,\n\n"
+        "# pxname,svname,scur,stot,econ,eresp,status,addr,check_status,\n"
+        "80,FRONTEND,9,9,,,OPEN,,,\n"
+        "80.blue,10.0.0.1:8080,2,5,0,0,UP 1/2,10.0.0.1:8080,INI,\n"
+        "80.blue,fd00::1:8080,1,2,0,0,MAINT,[fd00::1]:8080,L4OK,\n"
+        "80.blue,BACKEND,3,7,1,2,UP,,,\n"
+        "81,FRONTEND,0,0,,,OPEN,,,\n\n"
     )
     seen = parse(info, stat, "0x1 80 0\n0x2 81 -1\n")
     assert (seen.pid, seen.uptime_seconds, set(seen.ports)) == (42, 7, {80, 81})
@@ -107,6 +107,7 @@ def test_what_haproxy_says_is_understood() -> None:
         ("10.0.0.1:8080", True, False, 2),
         ("[fd00::1]:8080", False, True, 1),
     ]
+    assert seen.unchecked == {"10.0.0.1:8080", "[fd00::1]:8080"}
     assert seen.ports[81].weights == {"blue": 0, "green": 0}
     assert seen.in_flight("blue") == 3
     assert seen.in_flight("green") == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.route import CLOSED, SLOTS, Entry, Route
 from remit.release.traffic.runtime import Port, Seen, Server, Side
-from remit.release.traffic.steps import steps
+from remit.release.traffic.steps import Steps, steps
 
 PORTS = (80, 8081)
 addresses = st.lists(st.sampled_from([f"10.0.0.{n}:80" for n in range(1, 5)] + ["[::1]:80"]), unique=True).map(tuple)
@@ -29,6 +29,7 @@ class Proxy:
     """As much of HAProxy as the commands need: replicas by name, whether they are ready, and the map."""
 
     busy: bool
+    up: set[str] = field(default_factory=set)
     green: dict[int, int] = field(default_factory=lambda: dict.fromkeys(PORTS, -1))
     servers: dict[str, dict[str, tuple[str, bool]]] = field(
         default_factory=lambda: {f"{port}.{slot}": {} for port in PORTS for slot in SLOTS}
@@ -36,7 +37,7 @@ class Proxy:
 
     def run(self, command: str) -> None:
         match command.split():
-            case ["add", "server", path, address, *_]:
+            case ["add", "server", path, address, *_, "weight", "0"]:
                 backend, _, name = path.partition("/")
                 assert name not in self.servers[backend]
                 self.servers[backend][name] = (address, False)
@@ -45,6 +46,11 @@ class Proxy:
             case ["set", "server", path, "state", state]:
                 backend, _, name = path.partition("/")
                 self.servers[backend][name] = (self.servers[backend][name][0], state == "ready")
+                self.up.add(path)
+            case ["set", "server", path, "health", "down"]:
+                self.up.discard(path)
+            case ["set", "server", path, "weight", weight]:
+                assert weight == "0" or path not in self.up, "it may get a request before it was checked"
             case ["del", "server", path]:
                 backend, _, name = path.partition("/")
                 assert self.servers[backend][name][1] is False
@@ -74,28 +80,31 @@ class Proxy:
         }
 
 
+def perform(proxy: Proxy, todo: Steps) -> None:
+    for command in (*todo.join, *todo.switch, *todo.leave, *todo.remove):
+        proxy.run(command)
+
+
 @given(st.lists(routes, max_size=4), st.booleans())
 def test_any_series_of_routes_comes_into_force_and_stays(series: list[Route], busy: bool) -> None:
     proxy = Proxy(busy)
     for route in series:
-        commands, removals = steps(route, proxy.seen())
-        for command in commands + removals:
-            proxy.run(command)
+        perform(proxy, steps(route, proxy.seen()))
         for entry in route.entries:
             assert proxy.seen().ports[entry.port].weights == entry.weights
             for slot in SLOTS:
                 assert proxy.ready(entry.port, slot) == set(entry.side(slot))
-        again, left = steps(route, proxy.seen())
-        assert again == []
-        assert busy or left == []
+        again = steps(route, proxy.seen())
+        assert (again.join, again.switch, again.leave) == ([], [], [])
+        assert busy or again.remove == []
 
 
 @given(routes, routes)
 def test_a_side_with_requests_is_never_without_replicas(first: Route, second: Route) -> None:
     proxy = Proxy(busy=True)
-    for command in steps(first, proxy.seen())[0]:
-        proxy.run(command)
-    for command in steps(second, proxy.seen())[0]:
+    perform(proxy, steps(first, proxy.seen()))
+    todo = steps(second, proxy.seen())
+    for command in (*todo.join, *todo.switch, *todo.leave):
         proxy.run(command)
         for before, after in zip(first.entries, second.entries, strict=True):
             for slot in SLOTS:
@@ -107,8 +116,7 @@ def test_a_side_with_requests_is_never_without_replicas(first: Route, second: Ro
 @given(routes, routes)
 def test_each_port_is_switched_by_one_command(first: Route, second: Route) -> None:
     proxy = Proxy(busy=False)
-    for command in steps(first, proxy.seen())[0]:
-        proxy.run(command)
-    switches = [command for command in steps(second, proxy.seen())[0] if command.startswith("set map")]
+    perform(proxy, steps(first, proxy.seen()))
+    switches = steps(second, proxy.seen()).switch
     changed = [a.port for a, b in zip(first.entries, second.entries, strict=True) if a.weights != b.weights]
     assert [int(command.split()[3]) for command in switches] == changed

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from remit.api.deploymentstatus import Slot
+from remit.errors import DeploymentError
 from remit.release.model import SLOTS
 from remit.release.targets import sides
 from remit.release.targets.sides import Told
@@ -21,6 +22,10 @@ class Flow:
     """The addresses that it has found up: what it would send no request to is not healthy. None: nothing is
     published."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    """The addresses that it has requests at."""
+    trouble: str = ""
+    """Why it does not do what it was told, such as for a port that is taken."""
 
 
 class Front:
@@ -59,13 +64,22 @@ class Front:
 
     async def look(self, told: Told) -> Flow:
         """What the proxy does, once it does what it was told: it may have died, or an operator have been killed before
-        it could say all of it."""
-        route, seen = route_of(self._name, told), await self._traffic.look(self._name)
+        it could say all of it. Raises DeploymentError if it lives and does not answer."""
+        route, seen, trouble = route_of(self._name, told), await self._traffic.look(self._name), ""
         if route is not None and not (seen and _in_force(route, seen)):
-            await self._traffic.apply(route)
+            try:
+                await self._traffic.apply(route)
+            except DeploymentError as error:
+                trouble = str(error)
             seen = await self._traffic.look(self._name)
-        in_flight = {} if seen is None else {slot: seen.in_flight(slot) for slot in SLOTS}
-        return Flow(_reached(seen) if route is not None else None, in_flight)
+        if seen is None:
+            return Flow(None if route is None else frozenset(), trouble=trouble)
+        return Flow(
+            None if route is None else frozenset(each.address for each in seen.servers if each.up),
+            {slot: seen.in_flight(slot) for slot in SLOTS},
+            frozenset(each.address for each in seen.servers if each.in_flight),
+            trouble,
+        )
 
     async def remove(self) -> None:
         """Close the published ports, and forget what was told."""
@@ -97,8 +111,3 @@ def _in_force(route: Route, seen: Seen) -> bool:
             if {each.address for each in port.sides[slot].servers if not each.leaving} != set(entry.side(slot)):
                 return False
     return True
-
-
-def _reached(seen: Seen | None) -> frozenset[str]:
-    ports = seen.ports.values() if seen else ()
-    return frozenset(each.address for port in ports for slot in SLOTS for each in port.sides[slot].servers if each.up)

@@ -7,11 +7,16 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import aiohttp
 
 from remit.api.deployment import HealthCheck
 from remit.release.targets.sides import address
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.5
+_SOON_SECONDS: Final = 0.1
 
 Check = Callable[[], Awaitable[str]]
 """Gives why it is not healthy; empty where it is."""
@@ -65,18 +70,33 @@ class Watch:
 
     async def _run(self) -> None:
         await asyncio.sleep(self.spec.initial_delay_seconds)
+        began = time.monotonic()
+        await self._begin(began + self.spec.period_seconds)
         while True:
-            began = time.monotonic()
-            try:
-                why = await asyncio.wait_for(self.check(), self.spec.timeout_seconds)
-            except TimeoutError:
-                why = f"no answer within {self.spec.timeout_seconds} s"
-            thresholds = {"successes": self.spec.success_threshold, "failures": self.spec.failure_threshold}
-            changed = self.health.note(why, **thresholds)
-            self._first.set()
-            if changed:
-                self.changed()
             await asyncio.sleep(max(0.0, began + self.spec.period_seconds - time.monotonic()))
+            began = time.monotonic()
+            self._note(await self._ask())
+
+    async def _begin(self, until: float) -> None:
+        """Ask often at first, so that one that starts quickly is not found late. What fails then counts once."""
+        pause = _FIRST_PAUSE
+        while (why := await self._ask()) and time.monotonic() + pause < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._note(why)
+
+    async def _ask(self) -> str:
+        try:
+            return await asyncio.wait_for(self.check(), self.spec.timeout_seconds)
+        except TimeoutError:
+            return f"no answer within {self.spec.timeout_seconds} s"
+
+    def _note(self, why: str) -> None:
+        thresholds = {"successes": self.spec.success_threshold, "failures": self.spec.failure_threshold}
+        changed = self.health.note(why, **thresholds)
+        self._first.set()
+        if changed:
+            self.changed()
 
 
 @dataclass
@@ -102,6 +122,10 @@ class Watches:
         watch = self._going.get(key)
         return watch.health if watch else Health(healthy=True)
 
+    def look_again(self) -> None:
+        """Call `changed` soon: something is about to change that nobody will tell of."""
+        asyncio.get_running_loop().call_later(_SOON_SECONDS, self.changed)
+
     async def end(self) -> None:
         await self.have({})
 
@@ -114,18 +138,18 @@ def check_of(
     `moved` says where ports are that are found at another number than their own.
     """
     if spec.http is not None:
-        scheme, port = spec.http.scheme.lower(), port_of(spec.http.port, ports, moved or {})
+        scheme, port = spec.http.scheme.lower(), port_of(spec.http.port, ports, moved)
         url = f"{scheme}://{address(host, port)}{spec.http.path}"
         return lambda: _http(url)
     if spec.tcp is not None:
-        number = port_of(spec.tcp.port, ports, moved or {})
+        number = port_of(spec.tcp.port, ports, moved)
         return lambda: _tcp(host, number)
     return run
 
 
-def port_of(port: int | str, ports: Mapping[str, int], moved: Mapping[int, int]) -> int:
+def port_of(port: int | str, ports: Mapping[str, int], moved: Mapping[int, int] | None = None) -> int:
     """A name stands for the instance's own port of that name; a number for itself, unless that port was moved."""
-    return ports[port] if isinstance(port, str) else moved.get(port, port)
+    return ports[port] if isinstance(port, str) else (moved or {}).get(port, port)
 
 
 async def _http(url: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +19,16 @@ from remit.backends import AttemptRequest
 from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
-from remit.release.model import Revision, World
+from remit.release.model import SLOTS, Revision, World
 from remit.release.target import Material
 from remit.release.targets.artifacts import fetch
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.failing import failed
-from remit.release.targets.front import Front
+from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
+from remit.release.targets.localports import free_ports
 from remit.release.targets.sides import LOOPBACK, Side, Told
-from remit.release.targets.views import Found, world
+from remit.release.targets.views import Found, unreached, world
 from remit.release.traffic import Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
@@ -77,11 +78,17 @@ class ProcessTarget:
             await self._revive(slot, side)
         states = self._supervision.list(self._name)
         await self._watch(told)
-        flow = await self._front.look(told)
+        try:
+            flow = await self._front.look(told)
+        except DeploymentError as error:
+            return World(unreachable=str(error))
+        told = await self._let_go(told, flow)
         found = {
             slot: {i: self._found(slot, side, i, states.get(f"{slot}-{i}", {})) for i in range(side.wanted)}
             for slot, side in told.sides.items()
         }
+        if unreached(told, found, flow):
+            self._watches.look_again()
         return world(told, found, flow, frozenset(int(path.name) for path in self._artifacts.glob("[0-9]*")))
 
     async def prepare(self, revision: Revision) -> None:
@@ -133,6 +140,8 @@ class ProcessTarget:
     async def remove(self) -> None:
         """Leave nothing: not the proxy, not a copy. After both sides were retired."""
         await self.close()
+        for slot in SLOTS:
+            await self._stop(slot, 0)
         await self._front.remove()
         await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
 
@@ -141,23 +150,27 @@ class ProcessTarget:
         await self._watches.end()
 
     async def _have(self, slot: Slot, side: Side, replicas: int, revision: Revision, material: Material) -> None:
-        """Write the wish down first, then bring it about: killed in between, the same call goes on with it."""
+        """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
+
+        Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
+        """
         names = [port.name for port in revision.snapshot.spec.ports]
-        ports = [*side.ports, *(_free_ports(names) for _ in range(replicas - len(side.ports)))]
-        side = replace(side, wanted=replicas, ports=tuple(ports))
+        published = {port.port for port in side.published}
+        ports = [*side.ports, *(free_ports(names, published) for _ in range(replicas - len(side.ports)))]
+        side = replace(side, wanted=replicas, ports=tuple(ports), leaving_since=time.time())
         told = self._front.told().having(slot, side)
         self._front.note(told)
-        request = self._admit(revision, material)
-        copy = self._copy(revision.number)
-        supervision = self._supervise(copy)
-        starting = (
-            self._start(supervision, f"{slot}-{index}", _instance(request, f"{slot}-{index}", side.ports[index], copy))
-            for index in range(replicas)
-        )
-        await all_of(starting)
-        await self._front.tell(told)  # before any is stopped: it must get no more requests
-        await self._stop(slot, replicas)
-        self._front.note(told.having(slot, replace(side, ports=side.ports[:replicas])))
+        await self._start(slot, side, range(replicas), revision, material)
+        await self._front.tell(told)
+
+    async def _let_go(self, told: Told, flow: Flow) -> Told:
+        """Stop the instances that are too many, those that have finished."""
+        for slot, side in told.sides.items():
+            if len(side.ports) > side.wanted and side.finished(flow.busy, time.time()):
+                await self._stop(slot, side.wanted)
+                told = told.having(slot, replace(side, ports=side.ports[: side.wanted]))
+                self._front.note(told)
+        return told
 
     async def _revive(self, slot: Slot, side: Side) -> None:
         """Start again what has no supervisor: the machine was restarted, or an operator killed in mid-start."""
@@ -171,30 +184,26 @@ class ProcessTarget:
             return
         try:
             revision, material = await self._load(side.revision)
-            request, copy = self._admit(revision, material), self._copy(side.revision)
-            await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, copy)
-            await all_of(
-                self._start(
-                    self._supervise(copy),
-                    f"{slot}-{index}",
-                    _instance(request, f"{slot}-{index}", side.ports[index], copy),
-                )
-                for index in gone
-            )
+            await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, self._copy(side.revision))
+            await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
 
-    async def _start(self, supervision: Supervision, name: str, request: AttemptRequest) -> None:
-        wanted = Wanted(self._name, name, request, restart_policy="Always")
-        try:
-            await supervision.start(wanted)
-        except OperationFailed as error:
-            if error.reason != "AlreadyExists":
-                raise failed(error) from error
-            await supervision.stop(self._name, name)  # of a revision before, left by an operator that was killed
-            await supervision.start(wanted)
-        except RemitError as error:
-            raise failed(error) from error
+    async def _start(
+        self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
+    ) -> None:
+        """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
+        copy, states = self._copy(revision.number), self._supervision.list(self._name)
+        supervision, request = self._supervise(copy), self._admit(revision, material)
+        wanted = []
+        for index in instances:
+            name, ports = f"{slot}-{index}", side.ports[index]
+            mark = f"revision {revision.number} on {', '.join(map(str, ports.values())) or 'no port'}"
+            state = states.get(name, {})
+            if state.get("phase") not in _KEPT or state.get("task") != mark:
+                instance = _instance(request, name, ports, copy)
+                wanted.append(Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets))
+        await all_of(_started(supervision, each) for each in wanted)
 
     async def _stop(self, slot: Slot, keep: int) -> None:
         """Stop the instances of `slot` from number `keep` on."""
@@ -251,13 +260,16 @@ def _instance(request: AttemptRequest, name: str, ports: Mapping[str, int], copy
     return replace(request, id=f"{request.id}-{name}", command=command, confinement=confinement)
 
 
-def _free_ports(names: list[str]) -> dict[str, int]:
-    """Local ports that nobody has now. Who takes one before the instance does makes the release fail."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in names]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+async def _started(supervision: Supervision, wanted: Wanted) -> None:
+    try:
+        await supervision.start(wanted)
+    except OperationFailed as error:
+        if error.reason != "AlreadyExists":
+            raise failed(error) from error
+        await supervision.stop(wanted.namespace, wanted.name)  # of a revision before, left by a killed operator
+        await supervision.start(wanted)
+    except RemitError as error:
+        raise failed(error) from error
 
 
 def _index(name: str, slot: Slot) -> int:

@@ -13,6 +13,8 @@ from remit.api.deploymentstatus import Slot
 from remit.release import private
 from remit.release.model import Revision, other
 
+FINISH_SECONDS: Final = 30
+"""How long an instance that is too many may finish the requests that it has."""
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -39,7 +41,9 @@ class Side:
     """The port where this revision wants to be previewed."""
     wanted: int = 0
     ports: tuple[Mapping[str, int], ...] = ()
-    """By instance, then by the port's name. Those beyond `wanted` are being stopped."""
+    """By instance, then by the port's name. Those beyond `wanted` get no new requests, and are stopped when idle."""
+    leaving_since: float = 0.0
+    """When those beyond `wanted` became so, in seconds since the epoch."""
     hosts: tuple[str, ...] = ()
     """By instance, the IP address; empty where all are on this host."""
     draining: bool = False
@@ -60,6 +64,12 @@ class Side:
         name = next((port.name for port in self.published if port.port == published), "")
         listening = enumerate(self.ports[: self.wanted])
         return tuple(address(self.host(index), ports[name]) for index, ports in listening if name in ports)
+
+    def finished(self, busy: frozenset[str], now: float) -> bool:
+        """Whether those beyond `wanted` can be stopped: the proxy has no request with them, at the `busy` addresses,
+        or has had them for too long."""
+        leaving = {each for index in range(self.wanted, len(self.ports)) for each in self.addresses_of(index)}
+        return not leaving & busy or now >= self.leaving_since + FINISH_SECONDS
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """Where one instance listens."""

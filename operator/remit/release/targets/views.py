@@ -36,6 +36,7 @@ def world(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow, pre
     return World(
         blue=views["blue"],
         green=views["green"],
+        converged=not flow.trouble,
         live=told.live,
         share=told.share,
         preview=told.preview,
@@ -58,10 +59,23 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         restarts=sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
-        message=f"{slot}-{failed[0]}: {own[failed[0]].trouble}" if failed else "",
+        message=f"{slot}-{failed[0]}: {own[failed[0]].trouble}" if failed else flow.trouble,
     )
 
 
+def unreached(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow) -> bool:
+    """Whether an instance is well and the proxy has yet to find out."""
+    well = ((told.sides[slot], index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
+    return any(not _is_reached(side, index, flow) for side, index in well)
+
+
 def _is_healthy(found: Found, side: Side, index: int, flow: Flow) -> bool:
-    reached = flow.reached is None or side.addresses_of(index) <= flow.reached
-    return found.alive and found.health.healthy and reached
+    return _is_well(found) and _is_reached(side, index, flow)
+
+
+def _is_well(found: Found) -> bool:
+    return found.alive and found.health.healthy
+
+
+def _is_reached(side: Side, index: int, flow: Flow) -> bool:
+    return flow.reached is None or side.addresses_of(index) <= flow.reached

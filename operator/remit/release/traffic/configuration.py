@@ -17,7 +17,7 @@ SIDE_HEADER: Final = "Remit-Side"
 WEIGHTS: Final = "weights"
 """The file of a map from port to the percentage of green. Negative: closed."""
 
-_CHECK: Final = "check inter 1s fall 2 rise 1"
+_CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
 
 
 @dataclass(frozen=True)

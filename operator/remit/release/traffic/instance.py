@@ -22,7 +22,7 @@ from typing import Final
 
 from remit.errors import DeploymentError
 from remit.release.traffic.configuration import HARD_STOP_SECONDS, WEIGHTS, Process, render, render_weights
-from remit.release.traffic.route import Route
+from remit.release.traffic.route import SLOTS, Route
 from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look
 from remit.release.traffic.steps import steps
 from remit.sandbox import ProcessHandle
@@ -31,6 +31,7 @@ _CONFIGURATION: Final = "haproxy.cfg"
 _LOCK: Final = "lock"
 _START_SECONDS: Final = 10.0
 _DEATH_SECONDS: Final = 2.0
+_CHECK_SECONDS: Final = 2.0
 _END_SECONDS: Final = HARD_STOP_SECONDS + 10.0
 
 
@@ -95,13 +96,26 @@ class Instance:
 
     async def converge(self, route: Route) -> None:
         """Bring what is in force to `route`, which has the same frame. Raises DeploymentError if the proxy refuses."""
-        seen = await look(self.folder)
-        commands, removals = steps(route, seen)
+        todo = steps(route, await look(self.folder))
+        if todo.join or todo.switch or todo.leave:
+            await self._tell(todo.join)
+            await self._checked(route)
+            await self._tell(todo.switch + todo.leave)
+        if todo.remove:
+            await ask(self.folder, *todo.remove)
+
+    async def _tell(self, commands: list[str]) -> None:
         for command, answer in zip(commands, await ask(self.folder, *commands), strict=True):
             if answer not in ("", "New server registered."):
                 raise _failed(f"the traffic proxy refused {command!r}: {answer}")
-        if removals:
-            await ask(self.folder, *removals)  # one that is still in use stays, and is tried again the next time
+
+    async def _checked(self, route: Route) -> None:
+        """Wait until each replica was checked once: one that has just come is down till then."""
+        wanted = {address for entry in route.entries for slot in SLOTS for address in entry.side(slot)}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CHECK_SECONDS):
+                while wanted & (await look(self.folder)).unchecked:  # noqa: ASYNC110  # it has to be asked
+                    await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Close its ports, let it finish what is in flight, and wait for its end."""

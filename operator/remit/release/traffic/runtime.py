@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ from remit.release.traffic.configuration import WEIGHTS
 from remit.release.traffic.route import CLOSED, SLOTS
 
 PROXY_FAILED: Final = "ProxyFailed"
+_NEVER_CHECKED: Final = "INI"
+_WELL: Final = "L4OK"
 _PATIENCE: Final = 5.0
 _LINE_BYTES: Final = 1 << 24
 
@@ -29,6 +31,8 @@ class Server:
     leaving: bool
     in_flight: int
     """Requests and open tunnels such as WebSockets."""
+    checked: bool = True
+    """Whether `up` is what a check has found, and not what it began as."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,16 @@ class Seen:
 
     def in_flight(self, slot: Slot) -> int:
         return sum(port.sides[slot].in_flight for port in self.ports.values())
+
+    @property
+    def servers(self) -> Iterator[Server]:
+        """All replicas, once for each port."""
+        return (each for port in self.ports.values() for side in port.sides.values() for each in side.servers)
+
+    @property
+    def unchecked(self) -> set[str]:
+        """The addresses of replicas that no check has found up or down yet."""
+        return {each.address for each in self.servers if not each.checked}
 
 
 async def ask(folder: Path, *commands: str) -> list[str]:
@@ -121,10 +135,13 @@ def _side(name: str, rows: Sequence[Mapping[str, str]]) -> Side:
     total = next((row for row in own if row["svname"] == "BACKEND"), None)
     if total is None:
         return Side()
-    servers = tuple(
-        Server(row["addr"], row["status"].startswith("UP"), row["status"].startswith("MAINT"), int(row["scur"] or 0))
-        for row in own
-        if row["svname"] != "BACKEND"
-    )
+    servers = tuple(_server(row) for row in own if row["svname"] != "BACKEND")
     failed = sum(int(total[column] or 0) for column in ("econ", "eresp"))
     return Side(servers, int(total["scur"] or 0), int(total["stot"] or 0), failed)
+
+
+def _server(row: Mapping[str, str]) -> Server:
+    up, leaving = (row["status"].startswith(word) for word in ("UP", "MAINT"))
+    # The result of a check may be from before it was told to be down until the next one.
+    checked = row["check_status"] not in ({_NEVER_CHECKED} if up else {_NEVER_CHECKED, _WELL})
+    return Server(row["addr"], up, leaving, int(row["scur"] or 0), checked)

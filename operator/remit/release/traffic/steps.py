@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from remit.release.traffic.configuration import WEIGHTS, added, backend, server, weight
 from remit.release.traffic.route import SLOTS, Route
 from remit.release.traffic.runtime import Seen
 
 
-def steps(route: Route, seen: Seen) -> tuple[list[str], list[str]]:
-    """Commands that must succeed, in their order, and commands that remove what may still be in use.
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """In this order. Those of `join`, `switch` and `leave` must succeed."""
 
-    Replicas come before the switch, and go after it: at no moment does a request meet a side without replicas.
+    join: list[str] = field(default_factory=list)
+    """Replicas come, as down: until a check has found them up they get no request."""
+    switch: list[str] = field(default_factory=list)
+    leave: list[str] = field(default_factory=list)
+    """Replicas get no new requests."""
+    remove: list[str] = field(default_factory=list)
+    """Replicas go. One that is still in use stays, and is tried again the next time."""
+
+
+def steps(route: Route, seen: Seen) -> Steps:
+    """Replicas come before the switch, and go after it: at no moment does a request meet a side without replicas.
+
     Nothing is done twice, so the same route again gives no command.
     """
-    before, switch, after, removals = [], [], [], []
+    result = Steps()
     for entry in route.entries:
         port = seen.ports[entry.port]
         for slot in SLOTS:
@@ -21,14 +35,17 @@ def steps(route: Route, seen: Seen) -> tuple[list[str], list[str]]:
             for address in entry.side(slot):
                 name = f"{backend(entry.port, slot)}/{server(address)}"
                 if address not in known:
-                    before += [f"add server {name} {added(address)}", f"enable health {name}"]
+                    result.join.append(f"add server {name} {added(address)} weight 0")
+                    result.join.append(f"enable health {name}")
                 if address not in known or known[address].leaving:
-                    before.append(f"set server {name} state ready")
+                    # To be ready means to be up. It can be said to be down only then, so till then it has no weight.
+                    words = ("state ready", "health down", "weight 1")
+                    result.join.extend(f"set server {name} {word}" for word in words)
             for address in known.keys() - entry.side(slot):
                 name = f"{backend(entry.port, slot)}/{server(address)}"
                 if not known[address].leaving:
-                    after.append(f"set server {name} state maint")
-                removals.append(f"del server {name}")
+                    result.leave.extend(f"set server {name} {word}" for word in ("state maint", "weight 0"))
+                result.remove.append(f"del server {name}")
         if dict(port.weights) != dict(entry.weights):
-            switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
-    return before + switch + after, removals
+            result.switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
+    return result

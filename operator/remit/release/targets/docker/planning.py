@@ -24,7 +24,7 @@ _NANO: Final = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The Deployment that containers belong to. No name of Kubernetes has an underscore: none is mixed up with another."""
+    """The Deployment that containers belong to. Names in Kubernetes have no underscore, so none is mixed up here."""
 
     namespace: str
     name: str
@@ -112,7 +112,7 @@ def creation(
         },
         "HostConfig": {
             "NetworkMode": owner.network,
-            "PortBindings": {port: published for port in ports} if reach.host else {},
+            "PortBindings": dict.fromkeys(ports, published) if reach.host else {},
             # It outlives the operator and comes back with the engine, unless it was asked to stop.
             "RestartPolicy": {"Name": "unless-stopped"},
             "CapDrop": ["ALL"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,10 @@ from remit.release.targets.docker.planning import Owner
 from remit.release.targets.docker.reading import found, goes_on, listening, trouble
 from remit.release.targets.docker.replicas import Admit, Replicas
 from remit.release.targets.failing import ordering
-from remit.release.targets.front import Front
+from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.sides import Side, Told
-from remit.release.targets.views import Found, world
+from remit.release.targets.views import Found, unreached, world
 from remit.release.traffic import Traffic
 from remit.telemetry import Redactor
 
@@ -69,8 +70,6 @@ class DockerTarget:
         """See `Target.observe`."""
         try:
             return await self._observed()
-        except DeploymentError:
-            raise
         except RemitError as error:
             complaint = self._connection.complaint()
             return World(unreachable=f"{error} ({complaint})" if complaint else str(error))
@@ -146,25 +145,34 @@ class DockerTarget:
             self._front.note(told)
         await self._watch(told, there)
         flow = await self._front.look(told)
-        # Left by an operator that was killed; only now does the proxy send them nothing any more.
-        await self._containers.remove(there[key] for key in there if not _is_wanted(key, told))
+        await self._let_go(told, flow, there)
         instances = {
             slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
             for slot, side in told.sides.items()
         }
+        if unreached(told, instances, flow):
+            self._watches.look_again()
         return world(told, instances, flow, frozenset(await self._images.at_hand()))
 
     async def _have(self, slot: Slot, side: Side, replicas: int) -> None:
-        """Write the wish down first, then bring it about: killed in between, a look goes on with it."""
+        """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
+
+        Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
+        """
         with ordering():
             there = await self._containers.all()
-            wish = self._front.told().having(slot, replace(side, wanted=replicas))
-            self._front.note(await self._located(wish, there))
+            side = replace(side, wanted=replicas, leaving_since=time.time())
+            self._front.note(await self._located(self._front.told().having(slot, side), there))
             await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there)
-            there = await self._containers.all()
-            # Before any is stopped: it must get no more requests.
-            await self._front.tell(await self._located(self._front.told(), there))
-            await self._containers.remove(there[key] for key in there if key[0] == slot and key[1] >= replicas)
+            await self._front.tell(await self._located(self._front.told(), await self._containers.all()))
+
+    async def _let_go(self, told: Told, flow: Flow, there: Mapping[Key, Container]) -> None:
+        """Stop the instances that are too many, those that have finished, and what an operator that was killed left."""
+        now = time.time()
+        staying = {
+            slot: side.wanted if side.finished(flow.busy, now) else len(side.ports) for slot, side in told.sides.items()
+        }
+        await self._containers.remove(there[slot, index] for slot, index in there if index >= staying.get(slot, 0))
 
     async def _mended(self, told: Told) -> dict[Key, Container]:
         """What is there, once what was removed, stopped or never started runs again."""
@@ -187,7 +195,8 @@ class DockerTarget:
         reach = await self._connection.reach()
         for slot, side in told.sides.items():
             spec = (await self._revision(side.revision))[0].snapshot.spec
-            where = [listening(there.get((slot, index)), spec, self._owner, reach) for index in range(side.wanted)]
+            count = max([side.wanted, *(index + 1 for on, index in there if on == slot)])
+            where = [listening(there.get((slot, index)), spec, self._owner, reach) for index in range(count)]
             hosts, ports = tuple(host for host, _ in where), tuple(ports for _, ports in where)
             told = told.having(slot, replace(side, hosts=hosts, ports=ports))
         return told
@@ -199,7 +208,7 @@ class DockerTarget:
             check = spec.health_check
             if check is None or check.command is not None:
                 continue
-            for index, named in enumerate(side.ports):
+            for index, named in enumerate(side.ports[: side.wanted]):
                 container = there.get((slot, index))
                 if container is not None and container.status == "running" and named:
                     moved = {port.container_port: named[port.name] for port in spec.ports}
@@ -226,11 +235,6 @@ class DockerTarget:
     def _leave_no_file(self) -> None:
         shutil.rmtree(self._folder / "tls", ignore_errors=True)
         (self._folder / "images.json").unlink(missing_ok=True)
-
-
-def _is_wanted(key: Key, told: Told) -> bool:
-    slot, index = key
-    return slot in told.sides and index < told.sides[slot].wanted
 
 
 async def _by_engine() -> str:

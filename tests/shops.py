@@ -1,0 +1,193 @@
+"""A Deployment under test: the program `shop`, its versions, and the kinds of targets that it goes live on.
+
+What holds for every target is tested once, over `GROUNDS`: a target joins with an entry there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import supervised
+from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
+from remit.release.targets.artifacts import place_for
+from remit.release.traffic import Traffic
+from servers import free_port
+
+PATIENCE = 60
+# It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it.
+PROGRAM = """
+import asyncio, os, sys
+VERSION = open("version").read().encode()
+class Connection(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.head = transport, b""
+    def data_received(self, data):
+        self.head += data
+        while b"\\r\\n\\r\\n" in self.head:
+            head, _, self.head = self.head.partition(b"\\r\\n\\r\\n")
+            well = not (head.startswith(b"GET /healthz") and os.path.exists("sick"))
+            status = b"200 OK" if well else b"500 Internal Server Error"
+            self.transport.write(b"HTTP/1.1 %b\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (status, len(VERSION), VERSION))
+            if b"\\nconnection: close" in head.lower() or head.endswith(b"HTTP/1.0"):
+                self.transport.close()
+async def main():
+    port = int(os.environ.get("PORT", "8080"))
+    server = await asyncio.get_running_loop().create_server(Connection, "0.0.0.0", port, backlog=1024)
+    await server.serve_forever()
+if os.path.exists("crash"):
+    sys.exit("no database")
+asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A kind of target. `at` begins and ends with all that it needs, and gives what a spec says of one version."""
+
+    name: str
+    at: Callable[[Path, Path], AbstractAsyncContextManager[Spec]]
+    """From a folder for artifacts and the operator's state directory."""
+    policy: Callable[[Path], dict[str, Any]]
+    """The spec of a CommandPolicy that allows it, from the folder for artifacts."""
+
+
+Spec = Callable[[str, Iterable[str]], dict[str, Any]]
+"""`artifact` and `target` for a version. Its marks are `sick`: its health check fails, and `crash`: it ends at once."""
+
+
+@asynccontextmanager
+async def _processes(folder: Path, state: Path) -> AsyncIterator[Spec]:
+    def spec(version: str, marks: Iterable[str]) -> dict[str, Any]:
+        source = folder / version
+        if not source.exists():
+            source.mkdir(parents=True)
+            (source / "app.py").write_text(PROGRAM)
+            (source / "version").write_text(version)
+            for mark in marks:
+                (source / mark).touch()
+        return {"artifact": {"path": str(source)}, "target": {"process": {"command": ["python3", "app.py"]}}}
+
+    try:
+        yield spec
+    finally:
+        await supervised.end(state / "instances" / "default")
+        traffic = Traffic(state / "traffic")
+        for name in traffic.names():
+            await traffic.remove(name)
+        if (artifacts := place_for(state / "artifacts")) != state / "artifacts":
+            shutil.rmtree(artifacts, ignore_errors=True)
+
+
+def _processes_allowed(folder: Path) -> dict[str, Any]:
+    return {
+        "commands": {"allow": [{"executable": "python3", "args": ["app.py"]}]},
+        "networks": ["none", "host"],
+        "files": {"allow": [{"paths": [f"{folder}/**"], "operations": ["read"]}]},
+    }
+
+
+GROUNDS = [Ground("process", _processes, _processes_allowed)]
+on_every_ground = pytest.mark.parametrize("ground", GROUNDS, ids=lambda ground: ground.name)
+
+
+@dataclass
+class Shop:
+    """The Deployment `shop`, and a client of it."""
+
+    kube: Kube
+    spec_of: Spec
+    port: int = field(default_factory=free_port)
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def spec(self, version: str, *marks: str, **changes: Any) -> dict[str, Any]:
+        return {
+            **self.spec_of(version, marks),
+            "replicas": 1,
+            "ports": [{"name": "http", "containerPort": 8080, "published": self.port}],
+            "healthCheck": {"http": {"path": "/healthz", "port": "http"}, "failureThreshold": 2},
+            "strategy": {"blueGreen": {"scaleDownDelaySeconds": 0}},
+            "stages": {"bakeSeconds": 0},
+            "resources": {"memory": "128Mi", "pids": 16},
+            **self.defaults,
+            **changes,
+        }
+
+    async def create(self, version: str, *marks: str, **changes: Any) -> None:
+        body = {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": "Deployment",
+            "metadata": {"name": "shop"},
+            "spec": self.spec(version, *marks, **changes),
+        }
+        await self.kube.create(DEPLOYMENTS, "default", body)
+
+    async def change(self, version: str, *marks: str, **changes: Any) -> None:
+        await self._patch({"spec": self.spec(version, *marks, **changes)})
+
+    async def ask(self, request: str) -> None:
+        await self._patch({"metadata": {"annotations": {"remit.dev/request": request}}})
+
+    async def get(self) -> Object:
+        return await self.kube.get(DEPLOYMENTS, "default", "shop")
+
+    async def until(self, condition: Callable[[dict[str, Any]], object], what: str = "") -> dict[str, Any]:
+        """Status as soon as `condition` holds of it."""
+        status: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition(status := (await self.get()).get("status", {})):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"the shop never came so far {what}; its status: {status}")
+        return status
+
+    async def live(self, version: str) -> dict[str, Any]:
+        """Until this version is live and its release is over, but for what is retired."""
+
+        def done(status: dict[str, Any]) -> bool:
+            wanted = f"{version} " in status.get("active", "").rpartition("/")[2].rpartition(":")[2]
+            return wanted and truth(status, "Reconciling") == "False"
+
+        return await self.until(done, f"as to have {version} live")
+
+    async def tidy(self) -> dict[str, Any]:
+        """Until nothing is left to retire."""
+        return await self.until(lambda status: {each["state"] for each in status["stages"]} <= {"Done", "Skipped"})
+
+    async def answer(self) -> str:
+        """What a client hears."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        said = (await reader.read()).decode()
+        writer.close()
+        return said.rpartition("\r\n\r\n")[2]
+
+    async def _patch(self, patch: dict[str, Any]) -> None:
+        await self.kube.patch(DEPLOYMENTS, "default", "shop", patch)
+
+
+@asynccontextmanager
+async def open_shop(ground: Ground, kube: Kube, state: Path, folder: Path) -> AsyncIterator[Shop]:
+    """The shop on `ground`, allowed by policy, and not created yet. `state` is the operator's."""
+    async with ground.at(folder, state) as spec_of:
+        body = {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": "CommandPolicy",
+            "metadata": {"name": "shop"},
+            "spec": ground.policy(folder),
+        }
+        await kube.create(POLICIES, "default", body)
+        yield Shop(kube, spec_of)
+
+
+def truth(status: dict[str, Any], type_: str) -> str | None:
+    """The status of a condition."""
+    return next((found["status"] for found in status.get("conditions", []) if found["type"] == type_), None)
