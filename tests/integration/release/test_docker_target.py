@@ -14,7 +14,6 @@ import pytest
 
 from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from remit.api.deployment import DeploymentSpec
-from remit.errors import DeploymentError
 from remit.policy import Limits
 from remit.release import Material, Revision, Snapshot, World
 from remit.release.targets.docker import DockerTarget, Owner
