@@ -13,7 +13,7 @@ import tarfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,10 @@ def needs_docker() -> None:
     require("docker", _busybox(), "install busybox-static")
 
 
-def make_image(host: str = SHARED) -> str:
-    """A tiny image with a shell in it. Remove it with `docker image rm`."""
+def make_image(host: str = SHARED, changes: Sequence[str] = ()) -> str:
+    """A tiny image with a shell in it, and `changes` in the words of a Dockerfile. Remove it with `remove_image`."""
     tag = f"remit-test:{uuid.uuid4().hex}"
-    made = docker("import", "-", tag, host=host, input=_tree())
+    made = docker("import", *(f"--change={change}" for change in changes), "-", tag, host=host, input=_tree())
     assert made.returncode == 0, made.stderr
     return tag
 

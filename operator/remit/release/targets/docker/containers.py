@@ -13,15 +13,13 @@ from docker.errors import NotFound
 
 from remit.api.deploymentstatus import Slot
 from remit.backends.docker import Engine, create, labels
-from remit.backends.docker.files import archives
 from remit.errors import DeploymentError
 from remit.operations.failure import OperationFailed
 from remit.release.model import SLOTS
+from remit.release.targets.docker.files import sealed
 
 _LAST_LINES: Final = 5
 _LONGEST_LINE: Final = 300
-_KEEPER: Final = 65533
-"""Owns the files of a replica. Nobody runs as it, and root in a container, without capabilities, has no way around."""
 
 Key = tuple[Slot, int]
 """Which replica: its slot and index."""
@@ -93,10 +91,9 @@ class Containers:
                 raise DeploymentError(message, reason="NameTaken") from None
             raise
         try:
-            for folder, archive in archives(files, mode=0o444, owner=_KEEPER, sealed=True).items():
-                await engine.call(
-                    lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
-                )
+            if files:
+                archive = await asyncio.to_thread(sealed, files)
+                await engine.call(lambda client: client.put_archive(id_, "/", archive))
             await engine.call(lambda client: client.start(id_))
         except BaseException:
             with contextlib.suppress(OperationFailed):

@@ -18,6 +18,7 @@ from remit.errors import DeploymentError
 from remit.policy import Limits
 from remit.release.model import Revision
 from remit.release.target import Material
+from remit.release.targets.docker.files import folders
 
 _NANO: Final = 1_000_000_000
 
@@ -123,11 +124,7 @@ def creation(
             "NanoCpus": int((limits.cpu or 0) * _NANO),
             "PidsLimit": None if limits.pids is None else limits.pids + init,
             "Ulimits": _ulimits(limits),
-            # The image's files in such a folder are hidden, as a mount hides them on Kubernetes.
-            "Mounts": [
-                {"Type": "volume", "Target": folder, "VolumeOptions": {"NoCopy": True}}
-                for folder in _folders(material.files)
-            ],
+            "Mounts": _volumes(material.files),
             # An init passes signals on: the first process of a container ignores what it has no handler for.
             "Init": init,
             "LogConfig": {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}},
@@ -153,9 +150,9 @@ def _ulimits(limits: Limits) -> list[dict[str, Any]]:
     return [{"Name": name, "Soft": most, "Hard": most} for name, most in asked.items() if most is not None]
 
 
-def _folders(files: Mapping[str, bytes]) -> list[str]:
-    folders = sorted({path.rpartition("/")[0] for path in files})
-    if "" in folders:
+def _volumes(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """The image's own files in such a folder are hidden, as a mount hides them on Kubernetes."""
+    if "" in folders(files):
         message = "spec.config and spec.secrets: mountPath must be a folder below /, such as /etc/shop"
         raise DeploymentError(message, reason="InvalidSpec")
-    return folders
+    return [{"Type": "volume", "Target": path, "VolumeOptions": {"NoCopy": True}} for path in folders(files)]
