@@ -61,7 +61,7 @@ def needs_docker() -> None:
 def make_image(host: str = SHARED, changes: Sequence[str] = ()) -> str:
     """A tiny image with a shell in it, and `changes` in the words of a Dockerfile. Remove it with `remove_image`."""
     tag = f"remit-test:{uuid.uuid4().hex}"
-    made = docker("import", *(f"--change={change}" for change in changes), "-", tag, host=host, input=_tree())
+    made = docker("import", *(f"--change={change}" for change in changes), "-", tag, host=host, input=tree())
     assert made.returncode == 0, made.stderr
     return tag
 
@@ -78,7 +78,8 @@ def _busybox() -> str | None:
     return next((path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()), None)
 
 
-def _tree() -> bytes:
+def tree() -> bytes:
+    """The image as an archive."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "data"):

@@ -152,7 +152,7 @@ class Engine:
     def _connected(self) -> docker.APIClient:
         with self._connecting:
             if self._client is None:
-                self._client = docker.APIClient(
+                self._client = _Client(
                     self._address,
                     version="auto",
                     timeout=self._answer_seconds,
@@ -219,6 +219,21 @@ def _split_tag(image: str) -> tuple[str, str, str]:
     folder, slash, last = image.rpartition("/")
     name, colon, tag = last.partition(":")
     return folder + slash + name, colon, tag
+
+
+class _Client(docker.APIClient):
+    """Trusts whom it was told to trust. `REQUESTS_CA_BUNDLE` and proxies in the environment are about other hosts."""
+
+    def merge_environment_settings(  # type: ignore[no-untyped-def, override]
+        self, url, proxies, stream, verify, cert
+    ) -> dict[str, Any]:
+        """See `requests.Session`, where the environment would come first."""
+        return {
+            "proxies": dict(proxies or {}),
+            "stream": bool(stream),
+            "verify": self.verify if verify is None else verify,
+            "cert": cert or self.cert,
+        }
 
 
 class _End:

@@ -19,6 +19,8 @@ from remit.release.model import Revision
 _PULL_SECONDS: Final = 1800
 _WAIT_SECONDS: Final = 5
 """How long a release waits for a pull before it looks at the world again: it may be aborted meanwhile."""
+_UNKNOWN: Final = ("manifest unknown", "name unknown", "repository name not known")
+"""How registries say that there is no such image. Some engines pass that on as a failure of their own."""
 
 Login = Callable[[Artifact], Awaitable[Mapping[str, str] | None]]
 """The credentials for an image's registry, from the Deployment's pull secrets."""
@@ -108,7 +110,7 @@ async def _pull(engine: Engine, name: str, login: Mapping[str, str] | None) -> s
         message = f"the image {name} could not be pulled within {_PULL_SECONDS} s"
         raise DeploymentError(message, reason="PullFailed", retryable=True) from None
     except OperationFailed as error:
-        if error.reason == "NotFound":
+        if error.reason == "NotFound" or any(words in str(error) for words in _UNKNOWN):
             raise _not_found(str(error)) from None
         raise
     if (id_ := await _id(engine, name)) is None:
