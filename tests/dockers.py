@@ -24,7 +24,27 @@ from conftest import require
 
 SHARED = "unix:///var/run/docker.sock"
 _PATIENCE = 60.0
-_APPLETS = ("sh", "sleep", "echo", "cat", "head", "tail", "env", "id", "dd", "yes", "ls", "stat", "touch", "wc", "seq")
+_APPLETS = (
+    "sh",
+    "sleep",
+    "echo",
+    "cat",
+    "head",
+    "tail",
+    "env",
+    "id",
+    "dd",
+    "yes",
+    "ls",
+    "stat",
+    "touch",
+    "wc",
+    "seq",
+    "httpd",
+    "mkdir",
+    "chmod",
+    "printf",
+)
 
 
 def docker(*arguments: str, host: str = SHARED, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -12,8 +12,9 @@ import typer
 from remit.cli import options
 
 if TYPE_CHECKING:
+    from remit.api.endpoint import Resource
     from remit.cli.connect import Connection
-    from remit.reconcilers.kube import Object, Resource
+from remit.reconcilers.kube import Object
 
 _KINDS = {
     "tasks": "tasks", "task": "tasks", "executiontasks": "tasks", "executiontask": "tasks", "et": "tasks",

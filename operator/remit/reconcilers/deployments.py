@@ -134,7 +134,7 @@ class DeploymentReconciler:
             await self._forget_request(obj)
         desired = Desired(
             snapshot=snapshot,
-            revisions=place.revisions.all(),
+            revisions=await place.revisions.all(),
             request=request,
             problem=problem,
             deleted=deployment.metadata.deletion_timestamp is not None,
@@ -172,10 +172,10 @@ class DeploymentReconciler:
         target = place.target
         match step:
             case Prepare(revision=revision):
-                place.revisions.keep(revision, material)
+                await place.revisions.keep(revision, material)
                 await target.prepare(revision)
             case Provision(slot=slot, revision=revision, replicas=replicas):
-                kept, configured = place.revisions.load(revision.number)
+                kept, configured = await place.revisions.load(revision.number)
                 await target.prepare(kept)
                 await target.provision(slot, kept, replicas, configured)
             case Scale(slot=slot, replicas=replicas):
@@ -204,7 +204,7 @@ class DeploymentReconciler:
                 known = {
                     record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
                 }
-                place.revisions.forget(place.revisions.all().keys() - known)
+                await place.revisions.forget((await place.revisions.all()).keys() - known)
                 await target.keep(known)
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:

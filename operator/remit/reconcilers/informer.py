@@ -12,8 +12,9 @@ from typing import Literal, Self
 
 import aiohttp
 
+from remit.api.endpoint import Resource
 from remit.errors import ApiError, RemitError
-from remit.reconcilers.kube import Kube, Object, Resource
+from remit.reconcilers.kube import Kube, Object
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _EXPIRED, _NOT_FOUND = 410, 404

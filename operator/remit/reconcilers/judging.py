@@ -60,8 +60,10 @@ class Judge:
         return task, verdict
 
     def _decide(self, task: ExecutionTask, deployment: Deployment, material: Material) -> Admitted | Refused:
-        # A target may have containers where tasks have none.
-        admission = replace(self.admission, performed=self.admission.performed | {"container"})
+        admission = self.admission
+        if deployment.spec.target.process is None:
+            # A target may have containers where tasks have none, and room of its own: the host's says nothing of it.
+            admission = replace(admission, performed=admission.performed | {"container"}, defaults=Limits())
         return admission.decide(task, self.policies(), material.env, _place(deployment))
 
 

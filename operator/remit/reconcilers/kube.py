@@ -20,26 +20,12 @@ import orjson
 import yaml
 
 from remit.api import GROUP, VERSION
+from remit.api.endpoint import Resource
 from remit.errors import ApiError, RemitError
 
 Object = dict[str, Any]
 Objects = list[Object]
 """Named here, because `Kube` has a method `list`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """Where a kind lives: `group` is empty for the core."""
-
-    group: str
-    version: str
-    plural: str
-    namespaced: bool = True
-
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        prefix = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [prefix, *(["namespaces", namespace] if namespace and self.namespaced else []), self.plural]
-        return "/".join([*parts, *([name] if name else []), *([subresource] if subresource else [])])
 
 
 TASKS = Resource(GROUP, VERSION, "executiontasks")
@@ -253,7 +239,13 @@ class Kube:
         await self.request("DELETE", resource.path(namespace, name), body=body)
 
     async def watch(
-        self, resource: Resource, namespace: str | None = None, *, resource_version: str = "", field_selector: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        resource_version: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """Changes as (type, object), until the server ends the stream; BOOKMARK tells of a newer version only."""
         if self._session is None:
@@ -263,6 +255,7 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
             "resourceVersion": resource_version,
+            "labelSelector": label_selector,
             "fieldSelector": field_selector,
         }
         url = self.access.server.rstrip("/") + resource.path(namespace)

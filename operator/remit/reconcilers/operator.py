@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from remit import __version__
+from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
@@ -31,7 +32,7 @@ from remit.reconcilers.deployments import DeploymentReconciler
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.hooks import release_key
 from remit.reconcilers.judging import Judge
-from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Resource
+from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.places import Places
 from remit.reconcilers.policies import Policies
@@ -130,7 +131,7 @@ class Operator:
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current)
-        places = Places(settings.state_dir, host, readable, judge.command, releases.add)
+        places = Places(settings.state_dir, host, kube, readable, judge.command, judge.limits, releases.add)
         tasks = TaskReconciler(
             kube=kube,
             cache=cache,

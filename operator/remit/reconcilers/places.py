@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+from remit.api import deployment as api
 from remit.api.resource import Deployment
 from remit.backends import AttemptRequest
-from remit.errors import DeploymentError
 from remit.operations.process import Supervision
+from remit.policy import Limits
+from remit.reconcilers.kube import Kube
+from remit.reconcilers.values import Source
 from remit.release import Material, Revision, Target
-from remit.release.revisions import Revisions
-from remit.release.targets import ProcessTarget
+from remit.release.revisions import LocalRevisions, Revisions
+from remit.release.targets import ProcessTarget, docker, process
 from remit.release.targets.artifacts import place_for
-from remit.release.targets.process import check_supported
+from remit.release.targets.docker import DockerTarget, Owner
+from remit.release.targets.kubernetes import ClusterRevisions, Identity, KubernetesTarget
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
 
-Admission = Callable[[Deployment, Revision, Material], AttemptRequest]
+Verdict = TypeVar("Verdict")
+Admission = Callable[[Deployment, Revision, Material], Verdict]
 """What policy lets an instance be. Raises DeploymentError where it does not."""
 
 
@@ -37,8 +43,10 @@ class Places:
 
     state_dir: Path
     host: Host
+    kube: Kube
     read_only_paths: list[str]
-    admit: Admission
+    admit: Admission[AttemptRequest]
+    limits: Admission[Limits]
     wake: Callable[[str], None]
     _traffic: Traffic = field(init=False)
     _known: dict[str, Place] = field(default_factory=dict)
@@ -50,11 +58,12 @@ class Places:
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
         if deployment.spec.target.process is not None:
-            check_supported(deployment.spec)
+            process.check_supported(deployment.spec)
+        if deployment.spec.target.docker is not None:
+            docker.check_supported(deployment.spec)
         key = deployment.key
         if key not in self._known:
-            revisions = Revisions(self._folder(deployment) / "revisions")
-            self._known[key] = Place(self._target(deployment, revisions), revisions)
+            self._known[key] = self._make(deployment)
         self._deployments[key] = deployment
         return self._known[key]
 
@@ -68,7 +77,7 @@ class Places:
         """Leave nothing of it on this host."""
         place = self.of(deployment)
         await place.target.remove()
-        place.revisions.clear()
+        await place.revisions.clear()
         with contextlib.suppress(OSError):
             self._folder(deployment).rmdir()
         await self.forget(deployment.key)
@@ -77,20 +86,34 @@ class Places:
         for key in list(self._known):
             await self.forget(key)
 
-    def _target(self, deployment: Deployment, revisions: Revisions) -> Target:
-        """A target of the kind that the Deployment names, which never changes."""
+    def _make(self, deployment: Deployment) -> Place:
+        """Its place is of the kind that the Deployment names, which never changes."""
         target = deployment.spec.target
+        if target.kubernetes is not None:
+            return self._kubernetes(deployment, target.kubernetes)
+        revisions = LocalRevisions(self._folder(deployment) / "revisions")
         if target.process is not None:
-            return self._process(deployment, revisions)
-        kind = "docker" if target.docker is not None else "kubernetes"
-        message = f"this version of Remit does not release to {kind}; it releases to process"
-        raise DeploymentError(message, reason="NotSupported")
+            return Place(self._process(deployment, revisions), revisions)
+        return Place(self._docker(deployment, revisions), revisions)
+
+    def _kubernetes(self, deployment: Deployment, target: api.KubernetesTarget) -> Place:
+        key, metadata = deployment.key, deployment.metadata
+        place = target.namespace or metadata.namespace
+        identity = Identity(metadata.namespace, metadata.name, metadata.uid, place)
+        revisions = ClusterRevisions(self.kube, identity)
+        return Place(
+            KubernetesTarget(
+                identity,
+                self.kube,
+                revisions,
+                lambda revision, material: self.limits(self._deployments[key], revision, material),
+                lambda: self.wake(key),
+            ),
+            revisions,
+        )
 
     def _process(self, deployment: Deployment, revisions: Revisions) -> ProcessTarget:
         key, metadata = deployment.key, deployment.metadata
-
-        async def load(number: int) -> tuple[Revision, Material]:
-            return revisions.load(number)
 
         return ProcessTarget(
             metadata.namespace,
@@ -100,7 +123,29 @@ class Places:
             self._supervise,
             self._traffic,
             lambda revision, material: self.admit(self._deployments[key], revision, material),
-            load,
+            revisions.load,
+            lambda: self.wake(key),
+        )
+
+    def _docker(self, deployment: Deployment, revisions: Revisions) -> DockerTarget:
+        key, metadata = deployment.key, deployment.metadata
+
+        def engine() -> api.DockerTarget:
+            now = self._deployments[key].spec.target.docker
+            assert now is not None  # noqa: S101  # the kind of a target never changes
+            return now
+
+        async def secret(name: str) -> Mapping[str, bytes]:
+            return await Source(self.kube, metadata.namespace).data(True, name, optional=False)
+
+        return DockerTarget(
+            Owner(metadata.namespace, metadata.name, metadata.uid),
+            self._folder(deployment),
+            engine,
+            secret,
+            self._traffic,
+            lambda revision, material: self.limits(self._deployments[key], revision, material),
+            revisions.load,
             lambda: self.wake(key),
         )
 

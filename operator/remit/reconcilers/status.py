@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from remit.api.endpoint import Resource
 from remit.errors import ApiError
 from remit.reconcilers.cache import Cache, key_of
-from remit.reconcilers.kube import Kube, Object, Resource
+from remit.reconcilers.kube import Kube, Object
 from remit.telemetry import Metrics
 
 

@@ -10,10 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
+from remit.api.endpoint import Resource
 from remit.api.references import references
 from remit.errors import ApiError, RemitError
 from remit.execution.resolved import Resolved
-from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube, Resource
+from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube
 from remit.telemetry.redact import MIN_LENGTH
 
 

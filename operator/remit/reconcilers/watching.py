@@ -17,7 +17,8 @@ from typing import Any
 import kopf
 import structlog
 
-from remit.reconcilers.kube import Access, Resource
+from remit.api.endpoint import Resource
+from remit.reconcilers.kube import Access
 
 log = structlog.get_logger(__name__)
 

@@ -1,66 +1,78 @@
-"""The revisions of a Deployment on the operator's own disk, each with all that a rollback restores.
-
-Values of Secrets are among it: the folder is the operator's alone, as its run store and its audit trail are.
-"""
+"""The revisions of a Deployment, each with all that a rollback restores. Values of Secrets are among it."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import DeploymentError
+from remit.release import private
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
 
 
-class Revisions:
-    """Those of one Deployment, one file each below `folder`."""
+class Revisions(Protocol):
+    """Those of one Deployment. All raise DeploymentError."""
+
+    async def keep(self, revision: Revision, material: Material) -> None:
+        """Whole or not at all. A number that is kept already keeps what it has."""
+
+    async def load(self, number: int) -> tuple[Revision, Material]:
+        """Raises DeploymentError with the reason `RevisionNotFound` where it is not kept any more."""
+
+    async def all(self) -> Mapping[int, Revision]:
+        """By number."""
+
+    async def forget(self, numbers: set[int]) -> None:
+        """Let go of these."""
+
+    async def clear(self) -> None:
+        """Let go of all."""
+
+
+class LocalRevisions:
+    """On the operator's own disk, one file each below `folder`, which is the operator's alone, as its run store is."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, revision: Revision, material: Material) -> None:
-        """Whole or not at all. A number that is kept already keeps what it has."""
+    async def keep(self, revision: Revision, material: Material) -> None:
+        """See `Revisions.keep`."""
         path = self._path(revision.number)
         if path.exists():
             return
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps(_written(revision, material)))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        private.write(path, orjson.dumps(_written(revision, material)))
 
-    def load(self, number: int) -> tuple[Revision, Material]:
-        """Raises DeploymentError where it is not kept any more."""
+    async def load(self, number: int) -> tuple[Revision, Material]:
+        """See `Revisions.load`."""
         try:
             document = orjson.loads(self._path(number).read_bytes())
         except (FileNotFoundError, orjson.JSONDecodeError):
             raise DeploymentError(f"revision {number} is not kept any more", reason="RevisionNotFound") from None
         return _read(number, document)
 
-    def all(self) -> dict[int, Revision]:
-        """By number."""
+    async def all(self) -> dict[int, Revision]:
+        """See `Revisions.all`."""
         found = {}
         for path in self._folder.glob("*.json"):
             with contextlib.suppress(DeploymentError):
-                found[int(path.stem)] = self.load(int(path.stem))[0]
+                found[int(path.stem)] = (await self.load(int(path.stem)))[0]
         return found
 
-    def forget(self, numbers: set[int]) -> None:
+    async def forget(self, numbers: set[int]) -> None:
+        """See `Revisions.forget`."""
         for number in numbers:
             self._path(number).unlink(missing_ok=True)
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
+        """See `Revisions.clear`."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:

@@ -9,15 +9,24 @@ from collections.abc import Mapping
 from remit.backends.docker.planning import USER
 
 
-def archives(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """By folder, a tar of the files in it, which nobody but the attempt's user may read."""
+def archives(
+    files: Mapping[str, bytes], *, mode: int = 0o400, owner: int = USER, sealed: bool = False
+) -> dict[str, bytes]:
+    """By folder, a tar of the files in it, which without `mode` nobody but the attempt's user may read.
+
+    `sealed`: nobody may add to the folder either.
+    """
     found: dict[str, io.BytesIO] = {}
     for folder in {path.rpartition("/")[0] for path in files}:
         found[folder] = io.BytesIO()
         with tarfile.open(fileobj=found[folder], mode="w") as tar:
+            if sealed:
+                top = tarfile.TarInfo(".")
+                top.type, top.mode, top.uid, top.gid = tarfile.DIRTYPE, 0o555, owner, owner
+                tar.addfile(top)
             for path, content in files.items():
                 if path.rpartition("/")[0] == folder:
                     entry = tarfile.TarInfo(path.rpartition("/")[2])
-                    entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o400, USER, USER
+                    entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, owner, owner
                     tar.addfile(entry, io.BytesIO(content))
     return {folder: archive.getvalue() for folder, archive in found.items()}

@@ -1,0 +1,179 @@
+"""What the cluster's objects say of a release. Pure."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from remit.api.deploymentstatus import Slot
+from remit.release.model import SLOTS, SlotView, World, other
+from remit.release.targets.kubernetes.cluster import Object
+from remit.release.targets.kubernetes.identity import REVISION, SLOT
+from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE
+
+_STUCK: Final = frozenset(
+    {
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImageInspectError",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "RunContainerError",
+    }
+)
+"""What a container waits for that does not come by waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that a look brings; only what is this Deployment's own."""
+
+    workloads: Mapping[Slot, Object] = field(default_factory=dict)
+    pods: Sequence[Object] = ()
+    service: Object | None = None
+    preview: Object | None = None
+    slices: Sequence[Object] = ()
+    """The EndpointSlices of `service`."""
+
+    @property
+    def live(self) -> Slot | None:
+        return _slot_in(self.service)
+
+    @property
+    def share(self) -> int:
+        return int(_annotations(self.service).get(SHARE, "0"))
+
+    def pods_of(self, slot: Slot) -> list[Object]:
+        """Those that are not on their way out."""
+        return [
+            pod
+            for pod in self.pods
+            if pod["metadata"]["labels"].get(SLOT) == slot and not pod["metadata"].get("deletionTimestamp")
+        ]
+
+
+def world(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> World:
+    return World(
+        blue=_view(seen, "blue", now),
+        green=_view(seen, "green", now),
+        live=seen.live,
+        share=seen.share,
+        converged=_converged(seen),
+        preview=_slot_in(seen.preview),
+        prepared=prepared,
+    )
+
+
+def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
+    workload = seen.workloads.get(slot)
+    if workload is None:
+        return SlotView()
+    pods, leaving = seen.pods_of(slot), _leaving(seen, slot)
+    troubles = {pod["metadata"]["name"]: why for pod in pods if (why := _trouble(pod, now))}
+    refused = next(
+        (each.get("message", "") for each in _conditions(workload, "ReplicaFailure") if each["status"] == "True"), ""
+    )
+    trouble = next((f"{name}: {why}" for name, why in sorted(troubles.items())), "")
+    waiting = next((why for pod in pods if (why := _unscheduled(pod))), "")
+    return SlotView(
+        revision=int(_annotations(workload).get(REVISION, "0")) or None,
+        wanted=workload["spec"].get("replicas", 1),
+        started=len(pods) + leaving,
+        healthy=sum(1 for pod in pods if _ready(pod)),
+        failed=len(troubles),
+        restarts=sum(each.get("restartCount", 0) for pod in pods for each in _containers(pod)),
+        draining=_annotations(workload).get(DRAINING) == "true",
+        message=trouble or refused or waiting,
+    )
+
+
+def _trouble(pod: Object, now: datetime.datetime) -> str:
+    """Why it has failed; empty where it has not, or not yet."""
+    status = pod.get("status") or {}
+    if status.get("phase") == "Failed":
+        return ": ".join(filter(None, [status.get("reason", "Failed"), status.get("message", "")]))
+    if _ready(pod):
+        return ""
+    for container in _containers(pod):
+        state, before = container.get("state") or {}, (container.get("lastState") or {}).get("terminated")
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or before
+        if waiting.get("reason") in _STUCK and not ended:
+            return ": ".join(filter(None, [waiting["reason"], waiting.get("message", "")]))
+        if ended:
+            said = (ended.get("message") or "").strip().rpartition("\n")[2]
+            why = "out of memory" if ended.get("reason") == "OOMKilled" else f"exit code {ended.get('exitCode')}"
+            return f"{why}: {said}" if said else why
+        if (running := state.get("running")) and _overdue(pod, running, now):
+            return "its health check fails"
+    return ""
+
+
+def _overdue(pod: Object, running: Mapping[str, Any], now: datetime.datetime) -> bool:
+    """Whether it should have become ready by now, by its own probe."""
+    probe = pod["spec"]["containers"][0].get("readinessProbe") or {}
+    checks = probe.get("failureThreshold", 3) + 1
+    patience = probe.get("initialDelaySeconds", 0) + checks * (probe.get("periodSeconds", 10))
+    since = [_time(running.get("startedAt"))]
+    since += [_time(each.get("lastTransitionTime")) for each in _conditions(pod, "Ready")]
+    began = max((each for each in since if each), default=now)
+    return now - began > datetime.timedelta(seconds=patience)
+
+
+def _unscheduled(pod: Object) -> str:
+    said = [each.get("message", "") for each in _conditions(pod, "PodScheduled") if each["status"] == "False"]
+    return f"{pod['metadata']['name']} has no node: {said[0]}" if said else ""
+
+
+def _converged(seen: Seen) -> bool:
+    """Whether the endpoints are the pods that should serve: no other one, and none missing that is ready."""
+    if seen.live is None:
+        return True
+    taking = seen.pods_of(seen.live)
+    if seen.share:
+        taking += seen.pods_of(other(seen.live))
+        taking = [pod for pod in taking if pod["metadata"]["labels"].get(SERVING) != "false"]
+    reached = {
+        (endpoint.get("targetRef") or {}).get("name")
+        for each in seen.slices
+        for endpoint in each.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready", True)
+    }
+    ready = {pod["metadata"]["name"] for pod in taking if _ready(pod)}
+    return ready <= reached <= {pod["metadata"]["name"] for pod in taking}
+
+
+def _leaving(seen: Seen, slot: Slot) -> int:
+    return sum(
+        1
+        for pod in seen.pods
+        if pod["metadata"]["labels"].get(SLOT) == slot and pod["metadata"].get("deletionTimestamp")
+    )
+
+
+def _ready(pod: Object) -> bool:
+    return any(each["status"] == "True" for each in _conditions(pod, "Ready"))
+
+
+def _conditions(thing: Object, kind: str) -> list[Object]:
+    return [each for each in (thing.get("status") or {}).get("conditions") or () if each["type"] == kind]
+
+
+def _containers(pod: Object) -> list[Object]:
+    return (pod.get("status") or {}).get("containerStatuses") or []
+
+
+def _annotations(thing: Object | None) -> Mapping[str, str]:
+    return (thing["metadata"].get("annotations") or {}) if thing else {}
+
+
+def _slot_in(service: Object | None) -> Slot | None:
+    return next((slot for slot in SLOTS if _annotations(service).get(LIVE) == slot), None)
+
+
+def _time(text: str | None) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(text) if text else None
