@@ -24,6 +24,7 @@ from remit.reconcilers.kube import Access
 from remit.reconcilers.operator import running_operator
 from remit.reconcilers.settings import Settings
 from remit.release import Decision, Wait
+from remit.sandbox import probe_host
 from remit.telemetry import Redactor
 
 _AMID_SECONDS = 0.1
@@ -70,6 +71,7 @@ async def mortals(kubeconfig: Path, state: Path) -> AsyncIterator[Mortals]:
 
 def main(kubeconfig: Path, state: Path) -> None:
     """What takes long to import is imported once: each operator is a fork of this process, which has no threads."""
+    probe_host()
     for line in sys.stdin:
         point = line.strip()
         if not (child := os.fork()):

@@ -3,6 +3,7 @@ and of the operator."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -99,5 +100,9 @@ async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: S
             await shop.live("v2")
             status = await shop.tidy()
         assert [each["outcome"] for each in status["history"]] == ["RolledBack", "Promoted", "Promoted"]
+    trail = (world.settings.state_dir / "audit" / "audit.jsonl").read_text().splitlines()
+    verdicts = [record["verdict"] for record in map(json.loads, trail) if record["kind"] == "release"]
+    assert verdicts.count("Promoted") >= 2, "the end of a release is not on record"
+    assert verdicts.count("RolledBack") >= 1
     attempts = {task["metadata"]["name"]: len(task["status"]["attempts"]) for task in await world.kube.list(TASKS)}
-    assert attempts == {"shop-2-pre-pre": 1, "shop-2-post-post": 1, "shop-3-post-post": 1}
+    assert attempts == {f"shop-{revision}-{name}-{name}": 1 for revision in (2, 3) for name in ("pre", "post")}
