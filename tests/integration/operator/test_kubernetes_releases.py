@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import clusters
 from remit.api.crd import crds
+from remit.api.endpoint import Resource
 from remit.errors import ApiError
 from remit.reconcilers.kube import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, Access, Kube, Object
 from remit.reconcilers.operator import Operator, running_operator
@@ -26,18 +28,21 @@ from remit.telemetry import Redactor
 from .conftest import truth
 
 PATIENCE = 90
+RBAC = "rbac.authorization.k8s.io"
+MANIFESTS = Path(__file__).parents[3] / "manifests"
 
 
 class Shop:
     """The Deployment `shop` in a namespace of its own, and a client of its Service."""
 
-    def __init__(self, kube: Kube, settings: Settings, image: str) -> None:
-        self.kube, self.settings, self.image = kube, settings, image
+    def __init__(self, kube: Kube, account: Access, settings: Settings, image: str) -> None:
+        """`account` is who the operator is."""
+        self.kube, self.account, self.settings, self.image = kube, account, settings, image
         self.namespace = settings.namespaces[0]
 
     @contextlib.asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
-        async with running_operator(self.kube.access, self.settings, Redactor()) as operator:
+        async with running_operator(self.account, self.settings, Redactor()) as operator:
             yield operator
 
     def spec(self, version: str, variables: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
@@ -121,6 +126,30 @@ class Shop:
                 await asyncio.sleep(0.1)
 
 
+async def _account(kube: Kube, namespace: str) -> Access:
+    """The operator may do what the manifests give it, and nothing else."""
+    rules = [
+        rule
+        for file in ("namespace-install/role.yaml", "kubernetes-releases/role.yaml")
+        for document in yaml.safe_load_all((MANIFESTS / file).read_text())
+        for rule in document.get("rules", [])
+    ]
+    role = {"metadata": {"name": "remit"}, "rules": rules}
+    binding = {
+        "metadata": {"name": "remit"},
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "remit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "remit", "namespace": namespace}],
+    }
+    accounts = Resource("", "v1", "serviceaccounts")
+    await kube.create(accounts, namespace, {"metadata": {"name": "remit"}})
+    await kube.create(Resource(RBAC, "v1", "roles"), namespace, role)
+    await kube.create(Resource(RBAC, "v1", "rolebindings"), namespace, binding)
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    given = await kube.request("POST", accounts.path(namespace, "remit", "token"), body=asked)
+    token = f"Bearer {given['status']['token']}"
+    return replace(kube.access, token=token, cert_file=None, key_file=None, configuration=None)
+
+
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     access, image = await Access.load(clusters.kubeconfig()), clusters.shop_image()
@@ -132,7 +161,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         settings = Settings(
             namespaces=(namespace,), operator_namespace=namespace, state_dir=tmp_path, leader_election=False
         )
-        shop = Shop(kube, settings, image)
+        shop = Shop(kube, await _account(kube, namespace), settings, image)
         await _served(kube, namespace)
         policy = {"containers": {"operations": ["run"]}, "images": {"allow": ["remit-test-shop:*"]}}
         await kube.create(
