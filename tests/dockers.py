@@ -13,7 +13,7 @@ import tarfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,27 @@ from conftest import require
 
 SHARED = "unix:///var/run/docker.sock"
 _PATIENCE = 60.0
-_APPLETS = ("sh", "sleep", "echo", "cat", "head", "tail", "env", "id", "dd", "yes", "ls", "stat", "touch", "wc", "seq")
+_APPLETS = (
+    "sh",
+    "sleep",
+    "echo",
+    "cat",
+    "head",
+    "tail",
+    "env",
+    "id",
+    "dd",
+    "yes",
+    "ls",
+    "stat",
+    "touch",
+    "wc",
+    "seq",
+    "httpd",
+    "mkdir",
+    "chmod",
+    "printf",
+)
 
 
 def docker(*arguments: str, host: str = SHARED, **options: object) -> subprocess.CompletedProcess[bytes]:
@@ -38,10 +58,10 @@ def needs_docker() -> None:
     require("docker", _busybox(), "install busybox-static")
 
 
-def make_image(host: str = SHARED) -> str:
-    """A tiny image with a shell in it. Remove it with `docker image rm`."""
+def make_image(host: str = SHARED, changes: Sequence[str] = ()) -> str:
+    """A tiny image with a shell in it, and `changes` in the words of a Dockerfile. Remove it with `remove_image`."""
     tag = f"remit-test:{uuid.uuid4().hex}"
-    made = docker("import", "-", tag, host=host, input=_tree())
+    made = docker("import", *(f"--change={change}" for change in changes), "-", tag, host=host, input=tree())
     assert made.returncode == 0, made.stderr
     return tag
 
@@ -58,7 +78,8 @@ def _busybox() -> str | None:
     return next((path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()), None)
 
 
-def _tree() -> bytes:
+def tree() -> bytes:
+    """The image as an archive."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "data"):

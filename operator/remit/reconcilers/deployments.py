@@ -41,7 +41,7 @@ from remit.release import (
     remembered,
     status_after,
 )
-from remit.telemetry import AuditLog, Metrics
+from remit.telemetry import AuditEvent, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +69,8 @@ class DeploymentReconciler:
     _writer: StatusWriter = field(init=False)
     _errors: dict[str, StepError] = field(default_factory=dict)
     """How the last step of a Deployment failed, where it did."""
+    _recorded: dict[str, AuditEvent] = field(default_factory=dict)
+    """What of a Deployment was recorded last."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, DEPLOYMENTS, "Deployment")
@@ -78,6 +80,7 @@ class DeploymentReconciler:
         obj = self.cache.get(DEPLOYMENTS.plural, key)
         if obj is None:
             self._errors.pop(key, None)
+            self._recorded.pop(key, None)
             await self.places.forget(key)
             return None
         with structlog.contextvars.bound_contextvars(deployment=key):
@@ -108,12 +111,14 @@ class DeploymentReconciler:
         )
         decision = next_step(desired, world, remembered(deployment.status), now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
+        if isinstance(decision.step, Finish):
+            await self._record(deployment, obj, decision)  # once status says that it is over, nobody would
         written = await self._writer.write(obj, status)
         await self._consumed(deployment, written, desired, decision)
         if isinstance(decision.step, Wait):
             until = decision.step.until
             return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
-        return await self._perform(deployment, written, place, decision.step, material)
+        return await self._perform(deployment, written, place, decision, material)
 
     async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
         """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
@@ -142,12 +147,13 @@ class DeploymentReconciler:
         return desired, material
 
     async def _perform(
-        self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material
+        self, deployment: Deployment, obj: Object, place: Place, decision: Decision, material: Material
     ) -> float | None:
         """Take the step. What fails is told to the next look, which decides what follows from it."""
-        key = deployment.key
+        key, step = deployment.key, decision.step
         try:
-            await self._record(deployment, obj, step)
+            if not isinstance(step, Finish):
+                await self._record(deployment, obj, decision)
             await self._do(deployment, obj, place, step, material)
         except RemitError as error:
             revision = getattr(step, "revision", None)
@@ -161,12 +167,14 @@ class DeploymentReconciler:
         log.info("release step", step=type(step).__name__)
         return 0.0
 
-    async def _record(self, deployment: Deployment, obj: Object, step: Step) -> None:
+    async def _record(self, deployment: Deployment, obj: Object, decision: Decision) -> None:
         """What cannot be recorded must not happen. A step that is tried again is on record already."""
-        release = remembered(DeploymentStatus.model_validate(obj["status"])).release
-        event = recording.step(deployment, self.requester(obj), step, release.revision if release else None)
-        if event is not None and deployment.key not in self._errors:
+        key, release = deployment.key, decision.memory.release
+        event = recording.step(deployment, self.requester(obj), decision.step, release.revision if release else None)
+        tried_again = key in self._errors and self._recorded.get(key) == event
+        if event is not None and not tried_again:
             await self.audit.append_async(event)
+            self._recorded[key] = event
 
     async def _do(self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material) -> None:
         target = place.target

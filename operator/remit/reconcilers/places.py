@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -11,16 +11,16 @@ from typing import TypeVar
 from remit.api import deployment as api
 from remit.api.resource import Deployment
 from remit.backends import AttemptRequest
-from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.policy import Limits
 from remit.reconcilers.kube import Kube
+from remit.reconcilers.values import Source
 from remit.release import Material, Revision, Target
 from remit.release.revisions import LocalRevisions, Revisions
-from remit.release.targets import ProcessTarget
+from remit.release.targets import ProcessTarget, docker, process
 from remit.release.targets.artifacts import place_for
+from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.targets.kubernetes import ClusterRevisions, Identity, KubernetesTarget
-from remit.release.targets.process import check_supported
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
 
@@ -58,7 +58,9 @@ class Places:
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
         if deployment.spec.target.process is not None:
-            check_supported(deployment.spec)
+            process.check_supported(deployment.spec)
+        if deployment.spec.target.docker is not None:
+            docker.check_supported(deployment.spec)
         key = deployment.key
         if key not in self._known:
             self._known[key] = self._make(deployment)
@@ -92,8 +94,7 @@ class Places:
         revisions = LocalRevisions(self._folder(deployment) / "revisions")
         if target.process is not None:
             return Place(self._process(deployment, revisions), revisions)
-        message = "this version of Remit does not release to docker; it releases to process and kubernetes"
-        raise DeploymentError(message, reason="NotSupported")
+        return Place(self._docker(deployment, revisions), revisions)
 
     def _kubernetes(self, deployment: Deployment, target: api.KubernetesTarget) -> Place:
         key, metadata = deployment.key, deployment.metadata
@@ -122,6 +123,28 @@ class Places:
             self._supervise,
             self._traffic,
             lambda revision, material: self.admit(self._deployments[key], revision, material),
+            revisions.load,
+            lambda: self.wake(key),
+        )
+
+    def _docker(self, deployment: Deployment, revisions: Revisions) -> DockerTarget:
+        key, metadata = deployment.key, deployment.metadata
+
+        def engine() -> api.DockerTarget:
+            now = self._deployments[key].spec.target.docker
+            assert now is not None  # noqa: S101  # the kind of a target never changes
+            return now
+
+        async def secret(name: str) -> Mapping[str, bytes]:
+            return await Source(self.kube, metadata.namespace).data(True, name, optional=False)
+
+        return DockerTarget(
+            Owner(metadata.namespace, metadata.name, metadata.uid),
+            self._folder(deployment),
+            engine,
+            secret,
+            self._traffic,
+            lambda revision, material: self.limits(self._deployments[key], revision, material),
             revisions.load,
             lambda: self.wake(key),
         )

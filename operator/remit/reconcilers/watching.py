@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import kopf
@@ -54,6 +55,7 @@ class Watcher:
     namespaces: tuple[str, ...] = ()
     ready: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _cancel: Callable[[], object] | None = None
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -63,6 +65,9 @@ class Watcher:
 
     async def stop(self) -> None:
         self._stop.set()
+        if (cancel := self._cancel) is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended just now
+                cancel()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 10)
 
@@ -72,6 +77,8 @@ class Watcher:
             self.ready.clear()
             try:
                 asyncio.run(self._watch(home))
+            except asyncio.CancelledError:
+                return
             except Exception as error:
                 log.warning("watching broke off", error=str(error) or type(error).__name__, retry_seconds=pause)
             if self.ready.is_set():
@@ -80,6 +87,12 @@ class Watcher:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _watch(self, home: asyncio.AbstractEventLoop) -> None:
+        """Until it breaks off, or is cancelled. (By its stop flag, kopf waits 5 s where it has only just begun.)"""
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101  # of `asyncio.run`
+        self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, me.cancel)
+        if self._stop.is_set():
+            return
         try:
             await kopf.operator(
                 registry=self._registry(home),
@@ -88,7 +101,6 @@ class Watcher:
                 clusterwide=not self.namespaces,
                 namespaces=self.namespaces,
                 ready_flag=self.ready,
-                stop_flag=self._stop,
             )
         finally:
             # kopf closes its connections without waiting; TLS needs a few turns of the loop to say goodbye.

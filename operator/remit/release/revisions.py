@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import orjson
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import DeploymentError
+from remit.release import private
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
 
@@ -48,14 +48,7 @@ class LocalRevisions:
         path = self._path(revision.number)
         if path.exists():
             return
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps(_written(revision, material)))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        private.write(path, orjson.dumps(_written(revision, material)))
 
     async def load(self, number: int) -> tuple[Revision, Material]:
         """See `Revisions.load`."""

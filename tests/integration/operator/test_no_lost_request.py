@@ -1,20 +1,28 @@
-"""The promise of every target: nobody's request is lost, in whatever release, on kept and on new connections."""
+"""The promise of every target: nobody's request is lost, on kept and on new connections, whatever becomes of a release
+and of the operator."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from httpload import load
+from mortaloperator import mortals
+from remit.reconcilers.kube import POLICIES, TASKS
 from shops import Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
 
 SWITCHES = 20
-ROLLBACKS = 5
+ROLLBACKS = (19, 20, 18, 20, 18)
+"""To which revisions; all but the third within the scale-down delay, and so a switch."""
+
+pytestmark = on_every_ground
 
 
 @pytest.fixture
@@ -23,18 +31,78 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
         yield shop
 
 
-@on_every_ground
-async def test_no_request_is_lost_in_twenty_switches_and_five_rollbacks(world: World, shop: Shop) -> None:
-    async with world.operator(), AsyncExitStack() as stack:
-        await shop.create("v0")
-        await shop.live("v0")
-        loads = [await stack.enter_async_context(load(shop.port, kind, 300)) for kind in ("keep", "new")]
-        for number in range(1, SWITCHES + 1):
-            await shop.change(f"v{number}")
-            await shop.live(f"v{number}")
-        for number in range(ROLLBACKS):
-            await shop.ask(f'{{"rollback": {{"revision": {SWITCHES - number}}}}}')
-            await shop.live(f"v{SWITCHES - number - 1}")
+@asynccontextmanager
+async def nobody_loses_a_request(shop: Shop, rate: int, *versions: str) -> AsyncIterator[None]:
+    """Half of the requests on connections that are kept; all are answered, all of these versions are seen, no other."""
+    async with AsyncExitStack() as stack:
+        loads = [await stack.enter_async_context(load(shop.port, kind, rate // 2)) for kind in ("keep", "new")]
+        yield
     for each in loads:
         assert each.failed == []
-        assert {answer.body for answer in each.answers} == {f"v{number}" for number in range(SWITCHES + 1)}
+        assert {answer.body for answer in each.answers} == set(versions)
+
+
+async def test_in_twenty_switches_and_five_rollbacks(world: World, shop: Shop) -> None:
+    shop.defaults = {"strategy": {"blueGreen": {"scaleDownDelaySeconds": 600}}}
+    async with world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        versions = [f"v{number}" for number in range(1, SWITCHES + 2)]
+        async with nobody_loses_a_request(shop, 600, *versions):
+            for version in versions[1:]:
+                await shop.change(version)
+                await shop.live(version)
+            for revision in ROLLBACKS:
+                await shop.ask(f'{{"rollback": {{"revision": {revision}}}}}')
+                await shop.live(f"v{revision}")
+
+
+def hook(name: str, program: str) -> list[dict[str, Any]]:
+    return [{"name": name, "task": {"command": {"argv": [program]}}}]
+
+
+FORWARD = [
+    *("Begin before", "Prepare before", "Prepare after", "Provision before", "Provision amid", "Preview after"),
+    *("RunHook before", "RunHook after", "Switch before", "Switch after", "RunHook before", "RunHook after"),
+    "Baking before",
+]
+AFTERWARDS = ["Finish before", "Drain before", "Drain after", "Retire amid"]
+BACK = ["Provision after", "Switch after", "Switch before", "Switch after", "Finish before", "Retire before"]
+
+
+async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: Shop) -> None:
+    """Forward to what is good, and back from what is not."""
+    policy = {"commands": {"allow": [{"executable": "true"}, {"executable": "false"}]}}
+    body = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy", "metadata": {"name": "hooks"}, "spec": policy}
+    await world.kube.create(POLICIES, "default", body)
+    async with world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+    async with (
+        nobody_loses_a_request(shop, 200, "v1", "v2", "v3"),
+        mortals(world.control_plane.kubeconfig, world.settings.state_dir) as operators,
+    ):
+        stages = {"prePromotion": hook("pre", "true"), "postPromotion": hook("post", "true"), "bakeSeconds": 600}
+        await shop.change("v2", stages=stages)
+        for point in FORWARD:
+            await operators.dies(point)
+        await shop.ask("promote")  # what is left of the bake is skipped
+        for point in AFTERWARDS:
+            await operators.dies(point)
+        async with world.operator():
+            await shop.live("v2")
+            status = await shop.tidy()
+        assert [each["outcome"] for each in status["history"]] == ["Promoted", "Promoted"]
+        await shop.change("v3", stages={"postPromotion": hook("post", "false"), "bakeSeconds": 0})
+        for point in BACK:
+            await operators.dies(point)
+        async with world.operator():
+            await shop.live("v2")
+            status = await shop.tidy()
+        assert [each["outcome"] for each in status["history"]] == ["RolledBack", "Promoted", "Promoted"]
+    trail = (world.settings.state_dir / "audit" / "audit.jsonl").read_text().splitlines()
+    verdicts = [record["verdict"] for record in map(json.loads, trail) if record["kind"] == "release"]
+    assert verdicts.count("Promoted") >= 2, "the end of a release is not on record"
+    assert verdicts.count("RolledBack") >= 1
+    attempts = {task["metadata"]["name"]: len(task["status"]["attempts"]) for task in await world.kube.list(TASKS)}
+    assert attempts == {f"shop-{revision}-{name}-{name}": 1 for revision in (2, 3) for name in ("pre", "post")}

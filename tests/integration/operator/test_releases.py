@@ -251,24 +251,6 @@ async def test_without_a_policy_nothing_is_released(shop: Shop, tmp_path: Path) 
         await shop.live("v1")
 
 
-async def test_an_operator_that_comes_back_goes_on_at_every_stage(shop: Shop) -> None:
-    """Gone after each look at the release; what is live serves all the while, and the release ends."""
-    world = shop.world
-    async with world.operator():
-        await shop.create("v1")
-        await shop.live("v1")
-    async with Probe(shop.url, rate=50) as probe:
-        await shop.change("v2")
-        for _ in range(12):
-            seen = (await shop.get())["status"]
-            async with world.operator():
-                await shop.until(lambda status, seen=seen: status != seen or "v2 (2)" in status.get("active", ""))
-        async with world.operator():
-            await shop.live("v2")
-    assert probe.report().failed == 0
-    assert await shop.answer() == "v2"
-
-
 async def test_replicas_change_what_is_live_without_a_revision(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.create("v1")

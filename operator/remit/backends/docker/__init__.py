@@ -1,6 +1,6 @@
 """Work in containers of a Docker engine. Not imported with `remit.backends`: the SDK takes its time to import."""
 
 from remit.backends.docker.backend import DockerBackend
-from remit.backends.docker.engine import DEFAULT_HOST, OFF, Engine, create, look
+from remit.backends.docker.engine import DEFAULT_HOST, OFF, Engine, create, inspect_image, look
 
-__all__ = ["DEFAULT_HOST", "OFF", "DockerBackend", "Engine", "create", "look"]
+__all__ = ["DEFAULT_HOST", "OFF", "DockerBackend", "Engine", "create", "inspect_image", "look"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -14,6 +15,7 @@ import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
+from docker.tls import TLSConfig
 
 from remit.operations.breaker import Breaker
 from remit.operations.failure import OperationFailed
@@ -37,14 +39,23 @@ Ask = Callable[[docker.APIClient], Answer]
 class Engine:
     """The engine at `host`, such as `unix:///var/run/docker.sock`. Nothing is connected to before it is needed.
 
+    `tls` has the certificates for a `tcp://` one, and `name` is how people know it, where that is not its `host`.
+
     What fails is an `OperationFailed`: `NotFound`, `Conflict` and `EngineRefused` are answers; `EngineFailed`,
     `EngineTimeout` and `EngineUnavailable` are the engine's own trouble, and retryable.
     """
 
     def __init__(
-        self, host: str = DEFAULT_HOST, *, at_once: int = MOST_AT_ONCE, answer_seconds: int = ANSWER_SECONDS
+        self,
+        host: str = DEFAULT_HOST,
+        *,
+        at_once: int = MOST_AT_ONCE,
+        answer_seconds: int = ANSWER_SECONDS,
+        tls: TLSConfig | None = None,
+        name: str = "",
     ) -> None:
-        self.host = host
+        self.host = name or host
+        self._address, self._tls = host, tls
         self.breaker = Breaker("the Docker engine")
         self._answer_seconds = answer_seconds
         self._slots = asyncio.Semaphore(at_once)
@@ -98,13 +109,16 @@ class Engine:
             async for piece in pieces:
                 yield piece
 
-    async def pull(self, image: str) -> str:
-        """Fetch an image. Gives the engine's last word on it."""
+    async def pull(self, image: str, login: Mapping[str, str] | None = None) -> str:
+        """Fetch an image, as whoever `login` (`username`, `password`) names. Gives the engine's last word on it."""
         # A digest is a tag to the SDK; without either it would pull every tag there is.
         name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
         last, wrong = "", ""
+        asking = dict(login) if login else None
         progress = self.stream(
-            lambda client: client.pull(name, tag=tag if separator else "latest", stream=True, decode=True)
+            lambda client: client.pull(
+                name, tag=tag if separator else "latest", stream=True, decode=True, auth_config=asking
+            )
         )
         try:
             async with contextlib.aclosing(progress):
@@ -138,8 +152,12 @@ class Engine:
     def _connected(self) -> docker.APIClient:
         with self._connecting:
             if self._client is None:
-                self._client = docker.APIClient(
-                    self.host, version="auto", timeout=self._answer_seconds, max_pool_size=_CONNECTIONS
+                self._client = _Client(
+                    self._address,
+                    version="auto",
+                    timeout=self._answer_seconds,
+                    max_pool_size=_CONNECTIONS,
+                    tls=self._tls or False,
                 )
             return self._client
 
@@ -158,8 +176,22 @@ def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
     if isinstance(error, requests.Timeout | TimeoutError):
         message = f"the Docker engine at {host} did not answer within {seconds:g} s"
         return OperationFailed("EngineTimeout", message, category="Infrastructure")
+    if (refused := _tls_failure(error)) is not None:
+        message = f"the Docker engine at {host} and Remit do not trust each other: {refused}"
+        return OperationFailed("EngineUnavailable", message, category="Infrastructure")
     message = f"there is no Docker engine at {host}, or it went away; start it, or name another: --docker-host"
     return OperationFailed("EngineUnavailable", message, category="Infrastructure")
+
+
+def _tls_failure(error: BaseException | None) -> str | None:
+    """What TLS said, somewhere beneath."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return str(error.reason or error).replace("_", " ").lower()
+        inner = error.args[0] if error.args else None
+        deeper = getattr(inner, "reason", inner)  # as urllib3 and requests wrap it
+        error = error.__cause__ or error.__context__ or (deeper if isinstance(deeper, BaseException) else None)
+    return None
 
 
 def look(host: str) -> str:
@@ -187,6 +219,21 @@ def _split_tag(image: str) -> tuple[str, str, str]:
     folder, slash, last = image.rpartition("/")
     name, colon, tag = last.partition(":")
     return folder + slash + name, colon, tag
+
+
+class _Client(docker.APIClient):
+    """Trusts whom it was told to trust. `REQUESTS_CA_BUNDLE` and proxies in the environment are about other hosts."""
+
+    def merge_environment_settings(  # type: ignore[no-untyped-def, override]
+        self, url, proxies, stream, verify, cert
+    ) -> dict[str, Any]:
+        """See `requests.Session`, where the environment would come first."""
+        return {
+            "proxies": dict(proxies or {}),
+            "stream": bool(stream),
+            "verify": self.verify if verify is None else verify,
+            "cert": cert or self.cert,
+        }
 
 
 class _End:

@@ -9,6 +9,12 @@ TASK = "remit.dev/task"
 UID = "remit.dev/task-uid"
 ATTEMPT = "remit.dev/attempt"
 """Only on the container in which the backend runs an attempt: none but the operator may touch it."""
+DEPLOYMENT = "remit.dev/deployment"
+DEPLOYMENT_UID = "remit.dev/deployment-uid"
+REVISION = "remit.dev/revision"
+SLOT = "remit.dev/slot"
+INDEX = "remit.dev/index"
+"""On a container that a Deployment runs, which one it is."""
 
 
 def is_own(labels: Mapping[str, str] | None, namespace: str) -> bool:

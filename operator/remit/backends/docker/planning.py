@@ -121,12 +121,12 @@ def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[st
             "Memory": limits.memory_bytes or 0,
             "MemorySwap": limits.memory_bytes or 0,
             "NanoCpus": int((limits.cpu_cores or 0) * _NANO),
-            "PidsLimit": None if limits.pids is None else limits.pids + _has_init(info),
+            "PidsLimit": None if limits.pids is None else limits.pids + has_init(info),
             "Ulimits": [
                 {"Name": name, "Soft": most, "Hard": most} for name, most in ulimits.items() if most is not None
             ],
             # An init passes signals on: the first process of a container ignores what it has no handler for.
-            "Init": _has_init(info),
+            "Init": has_init(info),
             # Holds raw bytes, and no more than 100 MiB; from it a new operator takes up the output so far.
             "LogConfig": {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}},
             "RestartPolicy": {"Name": "no"},
@@ -142,5 +142,6 @@ def _in_memory(place: str, size: int | None) -> dict[str, Any]:
     return {"Type": "volume", "Target": place, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}
 
 
-def _has_init(info: Mapping[str, Any]) -> bool:
+def has_init(info: Mapping[str, Any]) -> bool:
+    """Whether the engine that says `info` of itself can start containers under an init."""
     return bool(info.get("InitBinary")) and (info.get("InitCommit") or {}).get("ID") != "N/A"

@@ -92,12 +92,13 @@ def route_of(name: str, told: Told) -> Route | None:
     entries: dict[int, Entry] = {}
     for side in told.sides.values():
         for port in side.published:
-            addresses = {slot: each.addresses(port.name) for slot, each in told.sides.items()}
+            addresses = {slot: each.addresses(port.port) for slot, each in told.sides.items()}
             entries[port.port] = Entry.of(port.port, addresses, told.weights())
             if side.preview is not None and port == side.published[0]:
                 weights: dict[Slot, int] = {slot: 100 if slot == told.preview else 0 for slot in SLOTS}
                 entries[side.preview] = Entry.of(side.preview, addresses, weights)
-    return Route(name, tuple(entries.values())) if entries else None
+    # In an order of their own: another order would be another proxy.
+    return Route(name, tuple(entries[port] for port in sorted(entries))) if entries else None
 
 
 def _in_force(route: Route, seen: Seen) -> bool:

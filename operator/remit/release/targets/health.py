@@ -130,21 +130,26 @@ class Watches:
         await self.have({})
 
 
-def check_of(spec: HealthCheck, host: str, ports: Mapping[str, int], run: Callable[[], Awaitable[str]]) -> Check:
-    """The check of an instance at `host`, whose ports are named; `run` is for checks that are a command."""
+def check_of(
+    spec: HealthCheck, host: str, ports: Mapping[str, int], run: Check, moved: Mapping[int, int] | None = None
+) -> Check:
+    """The check of an instance at `host`, whose ports are named; `run` is for checks that are a command.
+
+    `moved` says where ports are that are found at another number than their own.
+    """
     if spec.http is not None:
-        scheme, port = spec.http.scheme.lower(), port_of(spec.http.port, ports)
+        scheme, port = spec.http.scheme.lower(), port_of(spec.http.port, ports, moved)
         url = f"{scheme}://{address(host, port)}{spec.http.path}"
         return lambda: _http(url)
     if spec.tcp is not None:
-        number = port_of(spec.tcp.port, ports)
+        number = port_of(spec.tcp.port, ports, moved)
         return lambda: _tcp(host, number)
     return run
 
 
-def port_of(port: int | str, ports: Mapping[str, int]) -> int:
-    """A name stands for the instance's own port of that name; a number for itself."""
-    return ports[port] if isinstance(port, str) else port
+def port_of(port: int | str, ports: Mapping[str, int], moved: Mapping[int, int] | None = None) -> int:
+    """A name stands for the instance's own port of that name; a number for itself, unless that port was moved."""
+    return ports[port] if isinstance(port, str) else (moved or {}).get(port, port)
 
 
 async def _http(url: str) -> str:

@@ -23,6 +23,7 @@ from remit.release.model import SLOTS, Revision, World
 from remit.release.target import Material
 from remit.release.targets.artifacts import fetch
 from remit.release.targets.concurrently import all_of
+from remit.release.targets.failing import failed
 from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.localports import free_ports
@@ -264,11 +265,11 @@ async def _started(supervision: Supervision, wanted: Wanted) -> None:
         await supervision.start(wanted)
     except OperationFailed as error:
         if error.reason != "AlreadyExists":
-            raise _failed(error) from error
+            raise failed(error) from error
         await supervision.stop(wanted.namespace, wanted.name)  # of a revision before, left by a killed operator
         await supervision.start(wanted)
     except RemitError as error:
-        raise _failed(error) from error
+        raise failed(error) from error
 
 
 def _index(name: str, slot: Slot) -> int:
@@ -279,8 +280,3 @@ def _index(name: str, slot: Slot) -> int:
 
 async def _no_command() -> str:
     return "the process target makes no checks by a command"
-
-
-def _failed(error: RemitError) -> DeploymentError:
-    reason = error.reason if isinstance(error, OperationFailed) else type(error).__name__
-    return DeploymentError(str(error), reason=reason, retryable=error.retryable)

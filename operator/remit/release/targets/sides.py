@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 import orjson
 
 from remit.api.deploymentstatus import Slot
+from remit.release import private
 from remit.release.model import Revision, other
 
 FINISH_SECONDS: Final = 30
@@ -59,10 +59,11 @@ class Side:
     def host(self, index: int) -> str:
         return self.hosts[index] if self.hosts else LOOPBACK
 
-    def addresses(self, port: str) -> tuple[str, ...]:
-        """Where the wanted instances listen on the port of that name."""
+    def addresses(self, published: int) -> tuple[str, ...]:
+        """Where the wanted instances listen for what is published there. Its name may be another on each side."""
+        name = next((port.name for port in self.published if port.port == published), "")
         listening = enumerate(self.ports[: self.wanted])
-        return tuple(address(self.host(index), ports[port]) for index, ports in listening if port in ports)
+        return tuple(address(self.host(index), ports[name]) for index, ports in listening if name in ports)
 
     def finished(self, busy: frozenset[str], now: float) -> bool:
         """Whether those beyond `wanted` can be stopped: the proxy has no request with them, at the `busy` addresses,
@@ -117,11 +118,4 @@ def read(path: Path) -> Told:
 
 def write(path: Path, told: Told) -> None:
     """Whole or not at all, and on the disk when it returns."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(orjson.dumps(asdict(told)))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    private.write(path, orjson.dumps(asdict(told)))

@@ -1,0 +1,154 @@
+"""The engine that a Deployment is released to: connected to when it is needed, anew when its certificates change."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from docker.tls import TLSConfig
+
+from remit.api.deployment import DeploymentSpec, DockerTarget
+from remit.backends.docker import Engine
+from remit.errors import DeploymentError
+from remit.operations.failure import OperationFailed
+from remit.release import private
+from remit.release.targets.docker.planning import Reach
+from remit.release.targets.docker.ssh import Tunnel
+from remit.release.targets.sides import LOOPBACK
+
+Secret = Callable[[str], Awaitable[Mapping[str, bytes]]]
+"""The data of a Secret in the Deployment's namespace. Raises RemitError where it is not there."""
+
+_AT_ONCE: Final = 4
+_PORT: Final = 2376
+_FILES: Final = ("ca.crt", "tls.crt", "tls.key")
+
+
+class Connection:
+    """To the engine that `target` names; `folder` is private, and holds its certificates."""
+
+    def __init__(self, target: Callable[[], DockerTarget], folder: Path, secret: Secret) -> None:
+        self._target, self._folder, self._secret = target, folder, secret
+        self._engine: Engine | None = None
+        self._tunnel: Tunnel | None = None
+        self._trusted = ""
+        self._info: Mapping[str, Any] | None = None
+        self._turn = asyncio.Lock()
+
+    async def engine(self) -> Engine:
+        """Raises RemitError where it lacks something to connect with."""
+        async with self._turn:
+            target = self._target()
+            certificates = await self._secret(target.tls_secret) if target.tls_secret else {}
+            trusted = hashlib.sha256(repr(sorted(certificates.items())).encode()).hexdigest()
+            if self._engine is None or trusted != self._trusted:
+                await self._let_go()
+                self._engine, self._trusted = await self._made(target.host, certificates), trusted
+            return self._engine
+
+    async def info(self) -> Mapping[str, Any]:
+        """What the engine says of itself. Raises OperationFailed."""
+        engine = await self.engine()
+        if self._info is None:
+            self._info = await engine.call(lambda client: client.info())
+        return self._info
+
+    async def reach(self) -> Reach:
+        """Raises OperationFailed where the engine's host has no address."""
+        url = _split(self._target().host)
+        if url.scheme != "unix":
+            return Reach(await _address(str(url.hostname)))
+        return Reach(LOOPBACK, LOOPBACK) if _is_apart(await self.info()) else Reach()
+
+    def complaint(self) -> str:
+        """What the way to the engine suffers from, where that is known; empty otherwise."""
+        return self._tunnel.said if self._tunnel else ""
+
+    async def close(self) -> None:
+        async with self._turn:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        engine, tunnel, self._engine, self._tunnel, self._info = self._engine, self._tunnel, None, None, None
+        if tunnel:
+            await tunnel.close()
+        if engine:
+            await engine.close()
+
+    async def _made(self, host: str, certificates: Mapping[str, bytes]) -> Engine:
+        url = _split(host)
+        if url.scheme == "ssh":
+            self._tunnel = Tunnel(host)
+            return Engine(await self._tunnel.open(), at_once=_AT_ONCE, name=host)
+        if url.scheme == "tcp":
+            address = f"tcp://{url.netloc}" if url.port else f"tcp://{url.netloc}:{_PORT}"
+            return Engine(address, at_once=_AT_ONCE, tls=self._tls(certificates), name=host)
+        return Engine(host, at_once=_AT_ONCE)
+
+    def _tls(self, certificates: Mapping[str, bytes]) -> TLSConfig:
+        """OpenSSL takes certificates from files alone."""
+        if missing := [name for name in _FILES if name not in certificates]:
+            message = (
+                f"target.docker.tlsSecret: the Secret {self._target().tls_secret} has no {' and no '.join(missing)}"
+            )
+            raise OperationFailed("TlsIncomplete", message)
+        for name in _FILES:
+            private.write(self._folder / name, certificates[name])
+        ca, *pair = (str(self._folder / name) for name in _FILES)
+        return TLSConfig(client_cert=tuple(pair), ca_cert=ca, verify=True)  # type: ignore[arg-type]
+
+
+def check_supported(spec: DeploymentSpec) -> None:
+    """Raises DeploymentError for what this target does not do."""
+    target, check = spec.target.docker, spec.health_check
+    if target is None:
+        return
+    problem = _problem_of(target)
+    if not problem and check is not None and check.command is not None and check.success_threshold > 1:
+        problem = "healthCheck.successThreshold: the engine runs a command, and one success makes it healthy"
+    if problem:
+        raise DeploymentError(f"spec.{problem}", reason="NotSupported")
+
+
+def _problem_of(target: DockerTarget) -> str:
+    where = "target.docker.host"
+    try:
+        url = _split(target.host)
+    except ValueError as error:
+        return f"{where}: {error}"
+    if url.scheme == "unix":
+        return "" if url.path.startswith("/") and not url.netloc else f"{where}: write unix:///PATH"
+    if not url.hostname or url.path.strip("/") or url.query or url.fragment or url.password:
+        return f"{where}: write {url.scheme}://{'[USER@]' if url.scheme == 'ssh' else ''}HOST[:PORT]"
+    if url.scheme == "tcp" and target.tls_secret is None:
+        return f"{where}: whoever may speak to an engine is root on its host; tcp:// needs tlsSecret"
+    return ""
+
+
+def _split(host: str) -> SplitResult:
+    """Raises ValueError."""
+    url = urlsplit(host)
+    _ = url.port  # only then it is looked at
+    return url
+
+
+def _is_apart(info: Mapping[str, Any]) -> bool:
+    """Whether a local engine runs its containers where this host has no way to: without root, or in a machine."""
+    rootless = any("name=rootless" in str(option) for option in info.get("SecurityOptions") or ())
+    return rootless or info.get("OperatingSystem") == "Docker Desktop"
+
+
+async def _address(host: str) -> str:
+    """An IP address; one of version 4 where there is one."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        message = f"the name of the engine's host, {host}, leads to no address: {error.strerror or error}"
+        raise OperationFailed("HostUnknown", message) from None
+    families = {family: str(address[0]) for family, _, _, _, address in reversed(found)}
+    return families.get(socket.AF_INET) or next(iter(families.values()))

@@ -1,0 +1,85 @@
+"""What the engine says of a container, as an instance of a release. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from remit.api.deployment import DeploymentSpec
+from remit.release.targets.docker.containers import Container
+from remit.release.targets.docker.planning import Owner, Reach
+from remit.release.targets.health import Health
+from remit.release.targets.views import Found
+
+OVER: Final = frozenset({"exited"})
+"""The states from which the engine does not start a container again by itself."""
+_USELESS: Final = frozenset({"created", "dead", "removing"})
+"""States from which nobody does. One that is merely created may lack its files: an operator was killed meanwhile."""
+
+
+def listening(
+    container: Container | None, spec: DeploymentSpec, owner: Owner, reach: Reach
+) -> tuple[str, dict[str, int]]:
+    """Its host, and the number of each named port there; no ports while it has none."""
+    if container is None:
+        return reach.host, {}
+    network = container.told["NetworkSettings"]
+    if not reach.host:
+        endpoint = network["Networks"].get(owner.network) or {}
+        host = (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""
+        return host, {port.name: port.container_port for port in spec.ports} if host else {}
+    ports = {
+        port.name: _published(network["Ports"].get(f"{port.container_port}/tcp"), reach.host) for port in spec.ports
+    }
+    return reach.host, {name: number for name, number in ports.items() if number is not None}
+
+
+def _published(bindings: Sequence[Mapping[str, str]] | None, host: str) -> int | None:
+    """The engine may choose another port for each family of addresses."""
+    alike = (int(each["HostPort"]) for each in bindings or () if (":" in each["HostIp"]) == (":" in host))
+    return next(alike, None)
+
+
+def is_useless(container: Container, revision: int) -> bool:
+    """Whether it cannot become an instance of that revision any more."""
+    return container.revision != revision or container.status in _USELESS
+
+
+def goes_on(container: Container | None, revision: int) -> bool:
+    """Whether it runs, or the engine sees to it that it does."""
+    return container is not None and not is_useless(container, revision) and container.status not in OVER
+
+
+def found(container: Container, health: Health, *, located: bool) -> Found:
+    """`health` is what checks from outside say; a command is checked by the engine, which then knows better. One that
+    is not `located` has ports that lead nowhere."""
+    checked = container.state.get("Health")
+    return Found(
+        _engines_verdict(checked) if checked else health,
+        exists=True,
+        kept=container.status not in OVER,
+        alive=container.status == "running" and located,
+        restarts=container.restarts,
+    )
+
+
+def trouble(container: Container, instance: Found, last_line: str) -> str:
+    """What is wrong with a container that failed, in one sentence."""
+    if instance.alive:
+        return instance.health.message
+    if container.status == "running":
+        return "none of its ports is published"
+    if container.status == "paused":
+        return "it is paused on the engine"
+    state = container.state
+    why = [f"exit code {state['ExitCode']}", str(state.get("Error") or ""), last_line]
+    if state.get("OOMKilled"):
+        why.insert(0, "out of memory")
+    return ": ".join(part for part in why if part)
+
+
+def _engines_verdict(checked: Mapping[str, Any]) -> Health:
+    last = (checked.get("Log") or [{}])[-1]
+    said = str(last.get("Output") or "").strip().rpartition("\n")[2]
+    message = f"the check ended with exit code {last.get('ExitCode')}: {said}".removesuffix(": ")
+    return Health(checked["Status"] == "healthy", checked["Status"] == "unhealthy", message)

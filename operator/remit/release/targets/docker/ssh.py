@@ -1,0 +1,115 @@
+"""An engine behind SSH, as a local socket: each connection to it runs `docker system dial-stdio` over there.
+
+It is how Docker's own client does it, with the system's `ssh`: its configuration, keys, agent and known hosts hold. The
+SDK's way has no time limits, and asks for passwords on the operator's terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from remit.operations.failure import OperationFailed
+
+_CONNECT_SECONDS: Final = 10
+_CHUNK: Final = 1 << 16
+_PASSED_ON: Final = ("HOME", "PATH", "USER", "LOGNAME", "SSH_AUTH_SOCK")
+_WORDS: Final = 300
+
+
+class Tunnel:
+    """To the engine at `url`, `ssh://[USER@]HOST[:PORT]`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._folder = Path()
+        self._server: asyncio.Server | None = None
+        self._going: set[asyncio.Task[None]] = set()
+        self.said = ""
+        """What `ssh` complained of last; empty once a connection was made."""
+
+    async def open(self) -> str:
+        """The address of the socket, for the SDK. Raises OperationFailed where there is no `ssh`."""
+        if self._server is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="remit-ssh-"))  # a socket's path has to be short
+            arguments = _arguments(self._url)
+            path = self._folder / "docker.sock"
+            self._server = await asyncio.start_unix_server(lambda *pair: self._serve(arguments, *pair), path)
+        return f"unix://{self._folder}/docker.sock"
+
+    async def close(self) -> None:
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        for task in (going := list(self._going)):
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        await server.wait_closed()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _serve(self, arguments: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a server runs us in one
+        self._going.add(task)
+        try:
+            await self._carry(arguments, reader, writer)
+        except (OSError, asyncio.CancelledError) as error:  # nobody waits for us: the connection just ends
+            self.said = str(error) if isinstance(error, OSError) else self.said
+        finally:
+            writer.close()
+            self._going.discard(task)
+
+    async def _carry(self, arguments: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        child = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            start_new_session=True,
+        )
+        assert child.stdin and child.stdout and child.stderr  # noqa: S101  # they are pipes
+        sending = asyncio.create_task(_copy(reader, child.stdin))
+        complaining = asyncio.create_task(child.stderr.read(_CHUNK))
+        try:
+            if await _copy(child.stdout, writer):
+                self.said = ""
+            elif lines := (await complaining).decode(errors="replace").strip().splitlines():
+                self.said = lines[-1].strip()[:_WORDS]
+        finally:
+            sending.cancel()
+            complaining.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            await asyncio.gather(sending, complaining, child.wait(), return_exceptions=True)
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> bool:
+    """Until the source ends. Whether there was anything."""
+    anything = False
+    with contextlib.suppress(ConnectionError):
+        while piece := await source.read(_CHUNK):
+            anything = True
+            sink.write(piece)
+            await sink.drain()
+        if sink.can_write_eof():
+            sink.write_eof()
+    return anything
+
+
+def _arguments(url: str) -> list[str]:
+    program = shutil.which("ssh")
+    if program is None:
+        raise OperationFailed("SshMissing", "there is no ssh on the operator's host; install an OpenSSH client")
+    parts = urlsplit(url)
+    who = ["-l", parts.username] if parts.username else []
+    where = ["-p", str(parts.port)] if parts.port else []
+    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
+    return [program, *options, *who, *where, "--", str(parts.hostname), "docker", "system", "dial-stdio"]

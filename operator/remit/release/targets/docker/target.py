@@ -1,0 +1,241 @@
+"""The docker target: containers behind a proxy, both of which go on when the operator does not."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from remit.api.deployment import DockerTarget as DockerSpec
+from remit.api.deployment import HealthCheck
+from remit.api.deploymentstatus import Slot
+from remit.errors import DeploymentError, RemitError
+from remit.release.model import Revision, World
+from remit.release.target import Material
+from remit.release.targets.docker import network
+from remit.release.targets.docker.connection import Connection, Secret
+from remit.release.targets.docker.containers import Container, Containers, Key
+from remit.release.targets.docker.images import Images
+from remit.release.targets.docker.login import login
+from remit.release.targets.docker.planning import Owner
+from remit.release.targets.docker.reading import found, goes_on, listening, trouble
+from remit.release.targets.docker.replicas import Admit, Replicas
+from remit.release.targets.failing import ordering
+from remit.release.targets.front import Flow, Front
+from remit.release.targets.health import Check, Health, Watches, check_of
+from remit.release.targets.sides import Side, Told
+from remit.release.targets.views import Found, unreached, world
+from remit.release.traffic import Traffic
+from remit.telemetry import Redactor
+
+Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
+"""A revision that was kept, with its configuration. Raises DeploymentError."""
+
+log = structlog.get_logger(__name__)
+
+
+class DockerTarget:
+    """One Deployment as containers on one engine."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        folder: Path,
+        target: Callable[[], DockerSpec],
+        secret: Secret,
+        traffic: Traffic,
+        admit: Admit,
+        load: Load,
+        changed: Callable[[], None],
+    ) -> None:
+        """`folder` holds what it was told; `target` gives the spec's of this moment; `changed` is called when an
+        instance's health does."""
+        self._owner, self._folder, self._load = owner, folder, load
+        self._front = Front(f"{owner.namespace}/{owner.name}", folder / "told.json", traffic)
+        self._connection = Connection(target, folder / "tls", secret)
+        self._containers = Containers(owner.mark, self._connection.engine)
+        self._images = Images(
+            owner.images, folder / "images.json", self._connection.engine, lambda artifact: login(artifact, secret)
+        )
+        self._replicas = Replicas(owner, self._connection, self._containers, self._images, admit)
+        self._watches = Watches(changed)
+        self._revisions: dict[int, tuple[Revision, Material]] = {}
+
+    async def observe(self) -> World:
+        """See `Target.observe`."""
+        try:
+            return await self._observed()
+        except RemitError as error:
+            complaint = self._connection.complaint()
+            return World(unreachable=f"{error} ({complaint})" if complaint else str(error))
+
+    async def prepare(self, revision: Revision) -> None:
+        """See `Target.prepare`."""
+        with ordering():
+            await self._images.fetch(revision)
+
+    async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
+        """See `Target.provision`."""
+        held = self._front.told().sides.get(slot)
+        if held is None or held.revision != revision.number:
+            held = Side.of(revision)
+        self._revisions[revision.number] = revision, material
+        await self._have(slot, replace(held, draining=False), replicas)
+
+    async def scale(self, slot: Slot, replicas: int) -> None:
+        """See `Target.scale`."""
+        held = self._front.told().sides.get(slot)
+        if held is None:
+            raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
+        await self._have(slot, held, replicas)
+
+    async def switch(self, live: Slot, share: int = 0) -> None:
+        """See `Target.switch`."""
+        await self._front.switch(live, share)
+
+    async def preview(self, slot: Slot | None) -> None:
+        """See `Target.preview`."""
+        await self._front.preview(slot)
+
+    async def drain(self, slot: Slot) -> None:
+        """See `Target.drain`."""
+        await self._front.drain(slot)
+
+    async def retire(self, slot: Slot) -> None:
+        """See `Target.retire`."""
+        with ordering():
+            told = self._front.told()
+            if held := told.sides.get(slot):
+                await self._front.tell(told.having(slot, replace(held, wanted=0, draining=True)))
+            there = await self._containers.all()
+            await self._containers.remove(container for (on, _), container in there.items() if on == slot)
+            await self._front.tell(self._front.told().having(slot, None))
+
+    async def keep(self, revisions: Iterable[int]) -> None:
+        """Let go of the images of all other revisions."""
+        with ordering():
+            kept = set(revisions)
+            self._revisions = {number: found for number, found in self._revisions.items() if number in kept}
+            await self._images.keep(kept)
+
+    async def remove(self) -> None:
+        """Leave nothing: not the proxy, not an image, not a network. After both sides were retired."""
+        with ordering():
+            await self._images.keep(())
+            await network.removed(await self._connection.engine(), self._owner)
+            await self._front.remove()
+            await self.close()
+        await asyncio.to_thread(self._leave_no_file)
+
+    async def close(self) -> None:
+        """See `Target.close`."""
+        await self._watches.end()
+        await self._images.close()
+        await self._connection.close()
+
+    async def _observed(self) -> World:
+        there = await self._mended(self._front.told())
+        told = await self._located(self._front.told(), there)
+        if told != self._front.told():
+            self._front.note(told)
+        await self._watch(told, there)
+        flow = await self._front.look(told)
+        await self._let_go(told, flow, there)
+        instances = {
+            slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
+            for slot, side in told.sides.items()
+        }
+        if unreached(told, instances, flow):
+            self._watches.look_again()
+        return world(told, instances, flow, frozenset(await self._images.at_hand()))
+
+    async def _have(self, slot: Slot, side: Side, replicas: int) -> None:
+        """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
+
+        Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
+        """
+        with ordering():
+            there = await self._containers.all()
+            side = replace(side, wanted=replicas, leaving_since=time.time())
+            self._front.note(await self._located(self._front.told().having(slot, side), there))
+            await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there)
+            await self._front.tell(await self._located(self._front.told(), await self._containers.all()))
+
+    async def _let_go(self, told: Told, flow: Flow, there: Mapping[Key, Container]) -> None:
+        """Stop the instances that are too many, those that have finished, and what an operator that was killed left."""
+        now = time.time()
+        staying = {
+            slot: side.wanted if side.finished(flow.busy, now) else len(side.ports) for slot, side in told.sides.items()
+        }
+        await self._containers.remove(there[slot, index] for slot, index in there if index >= staying.get(slot, 0))
+
+    async def _mended(self, told: Told) -> dict[Key, Container]:
+        """What is there, once what was removed, stopped or never started runs again."""
+        there = await self._containers.all()
+        lost = {
+            slot: [index for index in range(side.wanted) if not goes_on(there.get((slot, index)), side.revision)]
+            for slot, side in told.sides.items()
+        }
+        for slot, indexes in lost.items():
+            if indexes:
+                try:
+                    revision, material = await self._revision(told.sides[slot].revision)
+                    await self._replicas.run(slot, indexes, revision, material, there)
+                except RemitError as error:
+                    log.warning("an instance cannot be started again", slot=slot, error=str(error))
+        return await self._containers.all() if any(lost.values()) else there
+
+    async def _located(self, told: Told, there: Mapping[Key, Container]) -> Told:
+        """`told`, with where its instances listen."""
+        reach = await self._connection.reach()
+        for slot, side in told.sides.items():
+            spec = (await self._revision(side.revision))[0].snapshot.spec
+            count = max([side.wanted, *(index + 1 for on, index in there if on == slot)])
+            where = [listening(there.get((slot, index)), spec, self._owner, reach) for index in range(count)]
+            hosts, ports = tuple(host for host, _ in where), tuple(ports for _, ports in where)
+            told = told.having(slot, replace(side, hosts=hosts, ports=ports))
+        return told
+
+    async def _watch(self, told: Told, there: Mapping[Key, Container]) -> None:
+        due: dict[Hashable, tuple[HealthCheck, Check]] = {}
+        for slot, side in told.sides.items():
+            spec = (await self._revision(side.revision))[0].snapshot.spec
+            check = spec.health_check
+            if check is None or check.command is not None:
+                continue
+            for index, named in enumerate(side.ports[: side.wanted]):
+                container = there.get((slot, index))
+                if container is not None and container.status == "running" and named:
+                    moved = {port.container_port: named[port.name] for port in spec.ports}
+                    how = check_of(check, side.host(index), named, _by_engine, moved)
+                    due[container.incarnation] = check, how
+        await self._watches.have(due)
+
+    async def _found(self, slot: Slot, side: Side, index: int, there: Mapping[Key, Container]) -> Found:
+        container = there.get((slot, index))
+        if container is None:
+            return Found(Health())
+        instance = found(container, self._watches.health(container.incarnation), located=bool(side.ports[index]))
+        if not instance.failed:
+            return instance
+        last = "" if instance.alive else await self._containers.last_line(container)
+        secrets = (await self._revision(side.revision))[1].secrets
+        return replace(instance, trouble=Redactor(secrets).redact(trouble(container, instance, last)))
+
+    async def _revision(self, number: int) -> tuple[Revision, Material]:
+        if number not in self._revisions:
+            self._revisions[number] = await self._load(number)
+        return self._revisions[number]
+
+    def _leave_no_file(self) -> None:
+        shutil.rmtree(self._folder / "tls", ignore_errors=True)
+        (self._folder / "images.json").unlink(missing_ok=True)
+
+
+async def _by_engine() -> str:
+    return "the engine runs checks that are a command"

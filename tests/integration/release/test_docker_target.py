@@ -1,0 +1,230 @@
+"""The docker target: real containers on a real engine behind a real proxy."""
+
+from __future__ import annotations
+
+import json
+import socket
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from dockers import docker, make_image, needs_docker, remove_image
+from dockerstage import SERVE, Stage, staged
+from remit.errors import DeploymentError
+from remit.policy import Limits
+from remit.release import Material, World
+from remit.release.traffic import Probe
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    needs_docker()
+    tag = make_image()
+    yield tag
+    remove_image(tag)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, image: str) -> AsyncIterator[Stage]:
+    async with staged(tmp_path, image) as stage:
+        yield stage
+
+
+async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
+    one, two = stage.revision(1), stage.revision(2)
+    assert await stage.target.observe() == World()
+    await stage.provision("blue", one, 2)
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.target.switch("blue")
+    assert await stage.answer() == "v1"
+    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100) as probe:
+        await stage.provision("green", two, 2)
+        await stage.until(lambda world: world.ready(2, "green", 2))
+        await stage.target.preview("green")
+        assert await stage.answer(stage.preview_port) == "v2"
+        probe.switching(to="green")
+        await stage.target.switch("green")
+        await probe.settled()
+        await stage.target.drain("blue")
+        await stage.until(lambda world: world.blue.connections == 0)
+        await stage.target.retire("blue")
+        # And the way back, from nothing.
+        await stage.provision("blue", one, 2)
+        await stage.until(lambda world: world.ready(1, "blue", 2))
+        await stage.target.switch("blue")
+        await stage.until(lambda world: world.live == "blue")
+    report = probe.report()
+    assert (report.failed, set(report.by_side)) == (0, {"blue", "green"}), report
+    assert await stage.answer() == "v1"
+    assert (await stage.target.observe()).prepared == {1, 2}
+
+
+async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
+    before = await stage.live(replicas=2, material=Material({"VERSION": "v1", "GREETING": " hello"}))
+    addresses = {stage.address("blue", index) for index in range(2)}
+    await stage.target.close()
+    assert await stage.answer() == "v1 hello"
+    stage.target = stage.another()
+    assert await stage.target.observe() == before
+    await stage.target.scale("blue", 3)
+    await stage.until(lambda world: world.ready(1, "blue", 3))
+    assert addresses < {stage.address("blue", index) for index in range(3)}
+    await stage.target.scale("blue", 1)
+    world = await stage.until(lambda world: stage.containers() == [stage.name("blue")])
+    assert (world.blue.wanted, world.blue.started, world.blue.restarts) == (1, 1, 0)
+    assert await stage.answer() == "v1 hello"
+
+
+async def test_each_order_given_twice_is_as_given_once(stage: Stage) -> None:
+    one = stage.revision(1)
+    for _ in range(2):
+        await stage.provision("blue", one)
+    first = await stage.until(lambda world: world.ready(1, "blue", 1))
+    container = stage.inspected("blue")["Id"]
+    for _ in range(2):
+        await stage.target.switch("blue")
+        await stage.provision("blue", one)
+        await stage.target.drain("green")
+        await stage.target.retire("green")
+    assert (await stage.until(lambda world: world.live == "blue")).blue == first.blue
+    assert stage.inspected("blue")["Id"] == container
+
+
+async def test_what_a_container_may_do(stage: Stage) -> None:
+    """Its files are there and nobody can change them, root included; they are nowhere else; nothing is given away."""
+    secret = Material({"VERSION": "v1"}, {"/run/shop/token": b"canary-secret"}, frozenset({"canary-secret"}))
+    await stage.live(material=secret, ports=[{"name": "http", "containerPort": 8080, "published": stage.port}])
+    said = await stage.answer(path="/cgi-bin/look")
+    assert said.strip().startswith("canary-secret0\n"), said
+    assert said.count("Permission denied") == 2, said
+    told = stage.inspected("blue")
+    assert "canary" not in json.dumps(told)
+    host = told["HostConfig"]
+    assert (host["Privileged"], host["CapDrop"], host["CapAdd"], host["SecurityOpt"]) == (
+        *(False, ["ALL"]),
+        *(None, ["no-new-privileges"]),
+    )
+    assert (host["NetworkMode"], host["PortBindings"], host["Binds"]) == (stage.owner.network, {}, None)
+    assert (host["PidMode"], host["UTSMode"], host["UsernsMode"], host["IpcMode"]) == ("", "", "", "private")
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 << 20, 64 << 20, 500_000_000)
+    assert host["PidsLimit"] in {32, 33}
+    assert (host["RestartPolicy"]["Name"], told["Config"]["StopTimeout"]) == ("unless-stopped", 2)
+
+
+async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage: Stage) -> None:
+    secret = Material({"TOKEN": "canary-secret"}, secrets=frozenset({"canary-secret"}))
+    await stage.provision("blue", stage.revision(1, "echo no database for $TOKEN >&2; exit 3", material=secret))
+    world = await stage.until(lambda world: world.blue.failed == 1 and world.blue.restarts >= 2)
+    assert (world.blue.healthy, world.blue.started) == (0, 1)
+    assert world.blue.message == "blue-0: exit code 3: no database for [redacted]"
+
+
+async def test_out_of_memory_is_told(stage: Stage) -> None:
+    stage.limits = Limits(memory=16 << 20, pids=32)
+    await stage.provision("blue", stage.revision(1, "tail /dev/zero"))
+    await stage.until(lambda world: "out of memory" in world.blue.message)
+
+
+async def test_a_command_that_is_not_in_the_image_is_named(stage: Stage) -> None:
+    stage.spec = {"command": ["/no/such/program"]}
+    await stage.provision("blue", stage.revision(1))
+    world = await stage.until(lambda world: world.blue.failed == 1)
+    assert "/no/such/program failed: No such file" in world.blue.message
+
+
+async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage) -> None:
+    check = {"http": {"path": "/none", "port": 8080}, "failureThreshold": 1}
+    await stage.provision("blue", stage.revision(1, healthCheck=check))
+    world = await stage.until(lambda world: world.blue.failed == 1)
+    assert (world.blue.healthy, world.blue.restarts) == (0, 0)
+    assert "answered 404" in world.blue.message
+
+
+async def test_a_check_by_a_command(stage: Stage) -> None:
+    check = {
+        "command": {"argv": ["sh", "-c", "test -e /tmp/well || { echo not well; exit 2; }"]},
+        "failureThreshold": 1,
+    }
+    await stage.provision("blue", stage.revision(1, healthCheck=check))
+    world = await stage.until(lambda world: world.blue.failed == 1)
+    assert world.blue.message == "blue-0: the check ended with exit code 2: not well"
+    docker("exec", stage.name("blue"), "touch", "/tmp/well")
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+
+
+async def test_what_is_removed_or_stopped_by_hand_comes_back_where_it_was(stage: Stage) -> None:
+    await stage.live(replicas=2)
+    addresses = [stage.address("blue", index) for index in range(2)]
+    docker("rm", "-f", stage.name("blue", 0))
+    docker("kill", stage.name("blue", 1))
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    assert [stage.address("blue", index) for index in range(2)] == addresses
+    assert await stage.answer() == "v1"
+
+
+async def test_an_operator_killed_in_mid_start_leaves_nothing_half_done(stage: Stage) -> None:
+    """What was created without its files, or is wanted no more, is not taken for an instance."""
+    await stage.live(replicas=2, material=Material({"VERSION": "v1"}, {"/run/shop/token": b"x"}))
+    told = stage.folder / "release" / "told.json"
+    wish = json.loads(told.read_bytes())
+    labels = stage.inspected("blue", 1)["Config"]["Labels"]
+    docker("rm", "-f", stage.name("blue", 1))
+    marks = [f"--label={name}={value}" for name, value in labels.items()]
+    docker("create", "--name", stage.name("blue", 1), *marks, stage.image, "sleep", "600")
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    assert stage.inspected("blue", 1)["Config"]["Cmd"][-1] == SERVE
+    wish["sides"]["blue"]["wanted"] = 1
+    told.write_text(json.dumps(wish))
+    await stage.until(lambda world: stage.containers() == [stage.name("blue", 0)])
+
+
+async def test_a_container_of_somebody_else_is_left_alone(stage: Stage) -> None:
+    docker("create", "--name", stage.name("blue"), stage.image, "sleep", "600")
+    try:
+        with pytest.raises(DeploymentError, match="not of this Deployment") as caught:
+            await stage.provision("blue", stage.revision(1))
+        assert (caught.value.reason, caught.value.retryable) == ("NameTaken", False)
+        await stage.target.retire("blue")
+        assert stage.inspected("blue")["State"]["Status"] == "created"
+    finally:
+        docker("rm", "-f", stage.name("blue"))
+
+
+async def test_a_taken_port_is_named(stage: Stage) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", stage.port))
+        other.listen()
+        with pytest.raises(DeploymentError, match=str(stage.port)):
+            await stage.provision("blue", stage.revision(1))
+
+
+async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:
+    """A tag that moves, and one that goes, change nothing; what was pulled again must be the same."""
+    never = {"image": "remit-test:none", "pullPolicy": "Never"}
+    with pytest.raises(DeploymentError, match="pullPolicy is Never") as caught:
+        await stage.target.prepare(stage.revision(9, artifact=never))
+    assert (caught.value.reason, caught.value.retryable) == ("ImageNotFound", False)
+    tag = f"remit-test:{uuid.uuid4().hex}"
+    docker("tag", image, tag)
+    one = stage.revision(1, artifact={"image": tag})
+    await stage.target.prepare(one)
+    docker("rmi", tag)
+    other = make_image(changes=["ENV OTHER=1"])
+    docker("tag", other, tag)
+    try:
+        await stage.provision("blue", one)
+        await stage.until(lambda world: world.ready(1, "blue", 1))
+        await stage.target.retire("blue")
+        docker("rmi", f"{stage.owner.images}:1")
+        with pytest.raises(DeploymentError) as caught:
+            await stage.target.prepare(one)
+        assert (caught.value.reason, caught.value.retryable) == ("ImageChanged", False)
+        await stage.target.prepare(stage.revision(2, artifact={"image": tag}))
+        assert (await stage.target.observe()).prepared == {2}
+        await stage.target.keep({1})
+        assert (await stage.target.observe()).prepared == set()
+    finally:
+        docker("rmi", tag)
+        remove_image(other)

@@ -1,0 +1,116 @@
+"""Operators that are killed with SIGKILL at a chosen point of a release, one after the other, each a process.
+
+    python mortaloperator.py KUBECONFIG STATE_DIR
+
+reads points from stdin, one a line, such as `Switch before`, `Switch after` or `Provision amid`: of a step that the
+pipeline asks for, or of what it waits for (`Baking before`). For each it runs an operator until it dies of it, and says
+so. `Begin before` is the moment when a release was decided on and nothing was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from remit.reconcilers import deployments
+from remit.reconcilers.kube import Access
+from remit.reconcilers.operator import running_operator
+from remit.reconcilers.settings import Settings
+from remit.release import Decision, Wait
+from remit.sandbox import probe_host
+from remit.telemetry import Redactor
+
+_AMID_SECONDS = 0.1
+_PATIENCE = 30
+
+
+class Mortals:
+    """From a test: operators in turn, each of which dies at its point."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def dies(self, point: str) -> None:
+        """Return once an operator died at this point, for sure."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(point.encode() + b"\n")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                said = (await self._process.stdout.readline()).decode().strip()
+        except TimeoutError:
+            said = "nothing: it lives"
+        assert said == f"{point}: {signal.SIGKILL:d}", f"after {point}, the operator said {said}"
+
+
+@asynccontextmanager
+async def mortals(kubeconfig: Path, state: Path) -> AsyncIterator[Mortals]:
+    """No operator runs before and after."""
+    source = Path(__file__).parents[1] / "operator"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, __file__, str(kubeconfig), str(state)),
+        env={**os.environ, "PYTHONPATH": str(source)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield Mortals(process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def main(kubeconfig: Path, state: Path) -> None:
+    """What takes long to import is imported once: each operator is a fork of this process, which has no threads."""
+    probe_host()
+    for line in sys.stdin:
+        point = line.strip()
+        if not (child := os.fork()):
+            os.dup2(2, 1)
+            asyncio.run(live(kubeconfig, state, *point.split()))
+        _, status = os.waitpid(child, 0)
+        print(f"{point}: {os.waitstatus_to_exitcode(status) * -1}", flush=True)
+
+
+async def live(kubeconfig: Path, state: Path, what: str, when: str) -> None:
+    decide, do = deployments.next_step, deployments.DeploymentReconciler._do
+
+    def decided(desired: Any, world: Any, memory: Any, now: Any) -> Decision:
+        decision = decide(desired, world, memory, now)
+        begins = memory.releasing is None and decision.memory.releasing is not None
+        if (what == "Begin" and begins) or (isinstance(decision.step, Wait) and decision.step.reason == what):
+            die()
+        return decision
+
+    async def done(self: Any, deployment: Any, obj: Any, place: Any, step: Any, material: Any) -> None:
+        here = type(step).__name__ == what
+        if here and when == "before":
+            die()
+        if here and when == "amid":
+            threading.Timer(_AMID_SECONDS, die).start()
+        await do(self, deployment, obj, place, step, material)
+        if here:
+            die()
+
+    deployments.next_step = decided
+    deployments.DeploymentReconciler._do = done  # type: ignore[method-assign]
+    settings = Settings(state_dir=state, leader_election=False)
+    async with running_operator(await Access.load(kubeconfig), settings, Redactor()):
+        await asyncio.Event().wait()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
