@@ -55,6 +55,28 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
+{{- if .Values.releases.kubernetes }}
+{{ include "remit.releaseRules" . }}
+{{- end }}
+{{- end }}
+
+{{/* What a release to Kubernetes takes besides. */}}
+{{- define "remit.releaseRules" -}}
+- apiGroups: [apps]
+  resources: [deployments, controllerrevisions]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, patch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
 {{- end }}
 
 {{/* Whether who asked for a task is stamped at admission, and so can be believed. */}}

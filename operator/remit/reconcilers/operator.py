@@ -58,7 +58,7 @@ async def running_operator(access: Access, settings: Settings, redactor: Redacto
     async with contextlib.AsyncExitStack() as stack:
         identity = stack.enter_context(_locked(settings.state_dir))
         kube = await stack.enter_async_context(Kube(access))
-        await _wait_for_kinds(kube)
+        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
         operator = Operator.build(kube, settings, redactor)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
@@ -348,12 +348,13 @@ def _locked(state_dir: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-async def _wait_for_kinds(kube: Kube) -> None:
-    """Wait until the server serves our kinds: their CRDs may be applied at this very moment."""
+async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
+    """Wait until the server serves our kinds: their CRDs may be applied at this very moment. An operator that serves
+    some namespaces may list only there."""
     for attempt in range(60):
         try:
             for resource in WATCHED:
-                await kube.request("GET", resource.path(), params={"limit": "1"})
+                await kube.request("GET", resource.path(namespace), params={"limit": "1"})
         except ApiError as error:
             if error.status not in {404, 503}:
                 raise

@@ -95,7 +95,9 @@ class Context:
         return self.world.ready(self.release.revision, self.slot, replicas)
 
     def crashing(self) -> Fail | None:
-        """The new side keeps crashing before it was ever live."""
+        """The new side keeps crashing before it was ever live, or will never start."""
+        if self.new.hopeless:
+            return Fail("CannotStart", f"its instances cannot start: {self.new.hopeless}")
         if self.new.restarts < CRASH_LIMIT:
             return None
         detail = f": {self.new.message}" if self.new.message else ""

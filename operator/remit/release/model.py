@@ -123,6 +123,8 @@ class SlotView:
     """How many are down, or fail their health check beyond its threshold, now."""
     restarts: int = 0
     """How often instances were started again since it was provisioned."""
+    hopeless: str = ""
+    """Why its instances will never start, where waiting cannot help, such as an image that does not exist."""
     draining: bool = False
     """It gets no new requests and finishes those it has."""
     connections: int = 0

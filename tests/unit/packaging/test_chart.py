@@ -90,6 +90,13 @@ def test_chart_and_kustomize_grant_the_same(helm: Any) -> None:
     assert everywhere["Role", "remit-lease"]["rules"] == role["rules"]
 
 
+def test_releases_to_kubernetes_are_granted_only_when_asked_for(helm: Any) -> None:
+    usual = objects(render(helm))["ClusterRole", "remit"]["rules"]
+    more = objects(render(helm, releases={"kubernetes": True}))["ClusterRole", "remit"]["rules"]
+    role, _binding = manifest("kubernetes-releases/role.yaml")
+    assert more == usual + role["rules"]
+
+
 def test_chart_and_kustomize_run_the_same_pod(helm: Any) -> None:
     wanted = manifest("base/deployment.yaml")[0]["spec"]["template"]["spec"]
     rendered = pod(objects(render(helm)))

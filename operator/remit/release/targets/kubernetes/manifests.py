@@ -29,8 +29,6 @@ CONTAINER: Final = "app"
 LEAVING_SECONDS: Final = 5
 """How long a pod serves on after it was told to go: until every node has heard that it does."""
 GRACE_SECONDS: Final = 30 + LEAVING_SECONDS
-CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
-"""What images need that start as root and step down; without NET_RAW, MKNOD, SYS_CHROOT and the like."""
 _NOWHERE: Final = "none"
 
 
@@ -117,7 +115,7 @@ def _pod(identity: Identity, number: int, spec: DeploymentSpec, material: Materi
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"], "add": list(CAPABILITIES)},
+            "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,7 +27,11 @@ _STUCK: Final = frozenset(
         "RunContainerError",
     }
 )
-"""What a container waits for that does not come by waiting."""
+"""What a container waits for that is a failure."""
+_FINAL: Final = frozenset({"ErrImageNeverPull", "InvalidImageName"})
+_PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff"})
+_NO_SUCH_IMAGE: Final = re.compile(r"not found|NotFound|manifest unknown|does not exist", re.IGNORECASE)
+"""What registries say of an image that they do not have, as runtimes pass it on; a registry may also be just away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
         started=len(pods) + leaving,
         healthy=sum(1 for pod in pods if _ready(pod)),
         failed=len(troubles),
+        hopeless=next((why for pod in pods if (why := _hopeless(pod))), ""),
         restarts=sum(each.get("restartCount", 0) for pod in pods for each in _containers(pod)),
         draining=_annotations(workload).get(DRAINING) == "true",
         message=trouble or refused or waiting,
@@ -110,6 +116,15 @@ def _trouble(pod: Object, now: datetime.datetime) -> str:
             return f"{why}: {said}" if said else why
         if (running := state.get("running")) and _overdue(pod, running, now):
             return "its health check fails"
+    return ""
+
+
+def _hopeless(pod: Object) -> str:
+    for container in _containers(pod):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in _FINAL or (reason in _PULLING and _NO_SUCH_IMAGE.search(message)):
+            return f"{reason}: {message}"
     return ""
 
 

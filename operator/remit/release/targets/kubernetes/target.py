@@ -75,12 +75,13 @@ class KubernetesTarget:
 
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
-        limits, name = self._admit(revision, material), self._identity.workload(slot)
-        await self._put(WORKLOADS, manifests.workload(self._identity, slot, revision, replicas, material, limits), name)
-        with answering():
-            service = await found(self._cluster, SERVICES, self._identity.place, self._identity.service)
-        if service is None:  # so that its name is taken, and its address known, before anything goes live
+        limits, identity = self._admit(revision, material), self._identity
+        # First, so that a name which is somebody else's stops the release before anything runs.
+        if await self._own(SERVICES, identity.service) is None:
             await self._route(revision.snapshot.spec, None, 0)
+        await self._own(SERVICES, identity.preview)
+        body = manifests.workload(identity, slot, revision, replicas, material, limits)
+        await self._put(WORKLOADS, body, identity.workload(slot))
 
     async def scale(self, slot: Slot, replicas: int) -> None:
         """See `Target.scale`."""
@@ -163,31 +164,36 @@ class KubernetesTarget:
         await self._put(SERVICES, manifests.service(self._identity, spec, live, share), self._identity.service)
 
     async def _spec(self, seen: Seen, slot: Slot) -> DeploymentSpec:
-        """Of the revision on that side: its ports are those to publish."""
+        """Of the revision on that side, whose ports are those to publish; of the newest where it was taken away."""
         view = seeing.world(seen, frozenset(), datetime.datetime.now(datetime.UTC)).slot(slot)
-        revision = (await self._revisions.all()).get(view.revision or 0)
+        kept = await self._revisions.all()
+        revision = kept.get(view.revision or max(kept, default=0))
         if revision is None:
             raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
         return revision.snapshot.spec
 
-    async def _put(self, resource: Resource, body: Object, name: str) -> None:
-        """Never on top of what is somebody else's."""
-        place = self._identity.place
+    async def _own(self, resource: Resource, name: str) -> Object | None:
+        """The object, if there is one. Raises DeploymentError where it is somebody else's."""
         with answering():
-            old = await found(self._cluster, resource, place, name)
-            if old is not None and not self._identity.owns(old):
-                raise name_taken(resource.plural, place, name)
-            await self._cluster.apply(resource, place, name, body, manager=MANAGER, force=True)
+            old = await found(self._cluster, resource, self._identity.place, name)
+        if old is not None and not self._identity.owns(old):
+            raise name_taken(resource.plural, self._identity.place, name)
+        return old
+
+    async def _put(self, resource: Resource, body: Object, name: str) -> None:
+        await self._own(resource, name)
+        with answering():
+            await self._cluster.apply(resource, self._identity.place, name, body, manager=MANAGER, force=True)
 
     async def _change(self, slot: Slot, patch: dict[str, Any]) -> None:
         name = self._identity.workload(slot)
+        if await self._own(WORKLOADS, name) is None:
+            raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
         with answering():
-            old = await found(self._cluster, WORKLOADS, self._identity.place, name)
-            if old is None or not self._identity.owns(old):
-                raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
             await self._cluster.patch(WORKLOADS, self._identity.place, name, patch)
 
     async def _take_away(self, resource: Resource, name: str) -> None:
+        """Nothing happens if there is none, or it is somebody else's."""
         with answering():
             old = await found(self._cluster, resource, self._identity.place, name)
             if old is not None and self._identity.owns(old):
