@@ -171,6 +171,22 @@ async def test_a_container_of_somebody_else_is_left_alone(stage: Stage) -> None:
         docker("rm", "-f", stage.name("blue"))
 
 
+async def test_a_container_that_only_looks_like_one_of_ours_is_left_alone(stage: Stage) -> None:
+    """Whoever makes an image chooses its labels, but not those of a task that runs it."""
+    await stage.live()
+    labels = {**stage.inspected("blue")["Config"]["Labels"], "remit.dev/task-uid": "other"}
+    marks = [f"--label={name}={value}" for name, value in labels.items()]
+    docker(
+        "run", "-d", "--network=none", "--name", f"{stage.owner.namespace}-other", *marks, stage.image, "sleep", "600"
+    )
+    try:
+        assert (await stage.target.observe()).blue.healthy == 1
+        await stage.target.retire("blue")
+        assert stage.containers() == [f"{stage.owner.namespace}-other"]
+    finally:
+        docker("rm", "-f", f"{stage.owner.namespace}-other")
+
+
 async def test_a_taken_port_is_named(stage: Stage) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", stage.port))
