@@ -7,16 +7,14 @@ the command that makes an image of the local Docker engine known to its nodes, s
 from __future__ import annotations
 
 import functools
-import io
 import os
 import shlex
 import subprocess
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from conftest import require
 from dockers import docker, needs_docker
+from pythonimage import PYTHON, tree
 
 IMAGE = "remit-test-shop:v1"
 PORT = 8080
@@ -61,41 +59,9 @@ def shop_image() -> str:
     """An image with a small web server, on every node. What it serves and how it fares its environment says:
     VERSION, GREETING, SICK and CRASH."""
     needs_docker()
-    python = "/usr/bin/python3"
-    require("docker", Path(python).exists(), "install python3 in /usr/bin")
-    made = docker(
-        "import", "-c", f'CMD ["{python}", "-I", "/app.py"]', "-", IMAGE, input=_tree(os.path.realpath(python))
-    )
+    made = docker("import", "-c", f'CMD ["{PYTHON}", "-I", "/app.py"]', "-", IMAGE, input=tree({"/app.py": _APP}))
     assert made.returncode == 0, made.stderr
     load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
     subprocess.run([*load, IMAGE], check=True, capture_output=True, timeout=120)
     return IMAGE
-
-
-def _tree(python: str) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path in _files(python):
-            tar.add(os.path.realpath(path), path.lstrip("/"), recursive=False)
-        link = tarfile.TarInfo("usr/bin/python3")
-        link.type, link.linkname = tarfile.SYMTYPE, python
-        tar.addfile(link)
-        app = tarfile.TarInfo("app.py")
-        app.size, app.mode = len(_APP), 0o644
-        tar.addfile(app, io.BytesIO(_APP.encode()))
-    return archive.getvalue()
-
-
-def _files(python: str) -> Iterator[str]:
-    """The interpreter, what it is linked with, and the part of its library that the server needs."""
-    yield python
-    told = subprocess.run(["/usr/bin/ldd", python], capture_output=True, text=True, check=True).stdout
-    yield from (word for line in told.splitlines() for word in line.split() if word.startswith("/"))
-    library = Path(
-        subprocess.check_output([python, "-c", "import os; print(os.path.dirname(os.__file__))"], text=True).strip()
-    )
-    skipped = {"test", "idlelib", "ensurepip", "lib2to3", "tkinter", "dist-packages", "site-packages", "__pycache__"}
-    for folder, folders, files in os.walk(library):
-        folders[:] = [name for name in folders if name not in skipped and not name.startswith("config-")]
-        yield from (f"{folder}/{name}" for name in files)

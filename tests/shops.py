@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 
+import pythonimage
 import supervised
+from dockers import docker, needs_docker
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
@@ -46,6 +49,14 @@ if os.path.exists("crash"):
     sys.exit("no database")
 asyncio.run(main())
 """
+
+_SELF_MADE = """
+import os, sys
+os.chdir("/tmp")
+for name, _, content in (each.partition("=") for each in sys.argv[1:]):
+    open(name, "w").write(content)
+"""
+"""Before it, where its files are arguments."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,47 @@ def _processes_allowed(folder: Path) -> dict[str, Any]:
     }
 
 
-GROUNDS = [Ground("process", _processes, _processes_allowed)]
+@asynccontextmanager
+async def _containers(folder: Path, state: Path) -> AsyncIterator[Spec]:
+    """Of one image under many names. What a version is like, its arguments say."""
+    needs_docker()
+    name, given = f"remit-test-{uuid.uuid4().hex}", set()
+    made = docker("import", "-", f"{name}:made", input=pythonimage.tree({"/app.py": _SELF_MADE + PROGRAM}))
+    assert made.returncode == 0, made.stderr
+
+    def spec(version: str, marks: Iterable[str]) -> dict[str, Any]:
+        image = f"{name}:{version}"
+        if image not in given:
+            docker("tag", f"{name}:made", image)
+            given.add(image)
+        command = [pythonimage.PYTHON, "-I", "/app.py", f"version={version}", *marks]
+        return {"artifact": {"image": image, "pullPolicy": "Never"}, "target": {"docker": {"command": command}}}
+
+    try:
+        yield spec
+    finally:
+        traffic = Traffic(state / "traffic")
+        for each in traffic.names():
+            await traffic.remove(each)
+        found = docker("ps", "-aq", "--filter", "label=remit.dev/deployment=shop", "--filter", f"ancestor={name}:made")
+        for container in found.stdout.decode().split():
+            docker("rm", "-fv", container)
+        docker("network", "rm", "remit_default")
+        docker("rmi", "-f", docker("images", "-q", "--no-trunc", f"{name}:made").stdout.decode().strip())
+
+
+def _containers_allowed(folder: Path) -> dict[str, Any]:
+    return {
+        "commands": {"allow": [{"executable": pythonimage.PYTHON}]},
+        "containers": {"operations": ["run"]},
+        "images": {"allow": ["remit-test-*"]},
+    }
+
+
+GROUNDS = [
+    Ground("process", _processes, _processes_allowed),
+    Ground("docker", _containers, _containers_allowed),
+]
 on_every_ground = pytest.mark.parametrize("ground", GROUNDS, ids=lambda ground: ground.name)
 
 

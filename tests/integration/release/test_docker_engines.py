@@ -18,7 +18,7 @@ from dockerstage import Stage, staged
 from engines import Authority, Relay, ssh_host
 from registry import PASSWORD, USER, registry
 from remit.errors import DeploymentError
-from remit.release.targets.docker import images
+from remit.release.targets.docker import connection, images
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,16 @@ async def test_a_pull_that_takes_long_keeps_nobody_waiting(stage: Stage, monkeyp
         monkeypatch.setattr(images, "_WAIT_SECONDS", 30)
         await stage.target.prepare(one)
         docker("rmi", f"{host}/shop:v1")
+
+
+async def test_a_local_engine_without_root_publishes_on_this_host_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_is_apart", lambda info: True)
+    await stage.live()
+    assert await stage.answer() == "v1"
+    (binding,) = stage.inspected("blue")["NetworkSettings"]["Ports"]["8080/tcp"]
+    assert binding["HostIp"] == "127.0.0.1"
+    docker("kill", stage.name("blue"))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    assert await stage.answer() == "v1"

@@ -1,0 +1,56 @@
+"""Files of an image with Python in it: the interpreter of this machine and what it needs."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from conftest import require
+
+PYTHON = "/usr/bin/python3"
+
+
+def tree(files: Mapping[str, str] | None = None) -> bytes:
+    """An archive for `docker import`, with `files` by their paths beside it. Skips where there is no Python."""
+    archive = io.BytesIO(_interpreter())
+    with tarfile.open(fileobj=archive, mode="a") as tar:
+        for path, content in (files or {}).items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(content.encode()), 0o644
+            tar.addfile(entry, io.BytesIO(content.encode()))
+    return archive.getvalue()
+
+
+@functools.cache
+def _interpreter() -> bytes:
+    require("docker", Path(PYTHON).exists(), "install python3 in /usr/bin")
+    python, archive = os.path.realpath(PYTHON), io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in _files(python):
+            tar.add(os.path.realpath(path), path.lstrip("/"), recursive=False)
+        link = tarfile.TarInfo(PYTHON.lstrip("/"))
+        link.type, link.linkname = tarfile.SYMTYPE, python
+        tar.addfile(link)
+        folder = tarfile.TarInfo("tmp")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(folder)
+    return archive.getvalue()
+
+
+def _files(python: str) -> Iterator[str]:
+    """The interpreter, what it is linked with, and the part of its library that a server needs."""
+    yield python
+    told = subprocess.run(["/usr/bin/ldd", python], capture_output=True, text=True, check=True).stdout
+    yield from (word for line in told.splitlines() for word in line.split() if word.startswith("/"))
+    library = Path(
+        subprocess.check_output([python, "-c", "import os; print(os.path.dirname(os.__file__))"], text=True).strip()
+    )
+    skipped = {"test", "idlelib", "ensurepip", "lib2to3", "tkinter", "dist-packages", "site-packages", "__pycache__"}
+    for folder, folders, files in os.walk(library):
+        folders[:] = [name for name in folders if name not in skipped and not name.startswith("config-")]
+        yield from (f"{folder}/{name}" for name in files)
