@@ -24,6 +24,8 @@ _VARYING = (
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b"), "<id>"),
     (re.compile(r"(127\.0\.0\.1|localhost|\[::1\]):\d+"), r"\1:<port>"),
+    (re.compile(r"\b(published|previewPort): \d+"), r"\1: <port>"),
+    (re.compile(r"\b\d+ requests"), "<count> requests"),
     (re.compile(r"(/tmp|/run/user|/root|/home)/[\w./-]+"), "<path>"),
     (re.compile(r"[─━═]{2,}|[ \t]+"), " "),
     (re.compile(r" +$", re.M), ""),

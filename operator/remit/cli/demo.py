@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def demo() -> None:
-    """See policies and tasks at work: stock kubectl, no cluster, in half a minute.
+    """See policies, tasks and releases at work: stock kubectl, no cluster, in less than a minute.
 
     Starts remit up in a temporary directory, shows each kubectl command and what it prints, checks that everything came
     out as told, and leaves nothing behind.

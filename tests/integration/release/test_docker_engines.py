@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from conftest import require
-from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from dockerstage import Stage, staged
 from engines import Authority, Relay, ssh_host
 from registry import PASSWORD, USER, registry
 from remit.errors import DeploymentError
-from remit.release.targets.docker import images
+from remit.release.targets.docker import connection, images
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,26 @@ async def test_an_engine_that_goes_away_and_comes_back(stage: Stage, relay: Rela
         await relay.open_unix(path)
         assert await stage.until(lambda world: not world.unreachable) == before
         await stage.end()
+
+
+@LEAKING
+async def test_an_engine_that_is_restarted_brings_its_replicas_back(tmp_path: Path) -> None:
+    needs_docker()
+    with tempfile.TemporaryDirectory(prefix="remit-") as folder:
+        engine = OwnEngine(Path(folder))
+        await asyncio.to_thread(engine.start)
+        try:
+            stage = Stage(tmp_path, await asyncio.to_thread(make_image, engine.host))
+            stage.spec = {"host": engine.host}
+            before = await stage.live(replicas=2)
+            await asyncio.to_thread(engine.stop)
+            assert (await stage.target.observe()).unreachable
+            await asyncio.to_thread(engine.start)
+            assert await stage.until(lambda world: world.ready(1, "blue", 2)) == before
+            assert await stage.answer() == "v1"
+            await stage.end()
+        finally:
+            await asyncio.to_thread(engine.stop)
 
 
 @LEAKING
@@ -136,3 +157,16 @@ async def test_a_pull_that_takes_long_keeps_nobody_waiting(stage: Stage, monkeyp
         monkeypatch.setattr(images, "_WAIT_SECONDS", 30)
         await stage.target.prepare(one)
         docker("rmi", f"{host}/shop:v1")
+
+
+async def test_a_local_engine_without_root_publishes_on_this_host_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_is_apart", lambda info: True)
+    await stage.live()
+    assert await stage.answer() == "v1"
+    (binding,) = stage.inspected("blue")["NetworkSettings"]["Ports"]["8080/tcp"]
+    assert binding["HostIp"] == "127.0.0.1"
+    docker("kill", stage.name("blue"))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    assert await stage.answer() == "v1"

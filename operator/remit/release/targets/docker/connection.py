@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,9 @@ Secret = Callable[[str], Awaitable[Mapping[str, bytes]]]
 _AT_ONCE: Final = 4
 _PORT: Final = 2376
 _FILES: Final = ("ca.crt", "tls.crt", "tls.key")
+_HOST: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
+_USER: Final = re.compile(r"([a-z0-9_][-a-z0-9._]*)?", re.IGNORECASE)
+"""Neither is ever an option of a program, nor words of a shell that a configuration of SSH begins."""
 
 
 class Connection:
@@ -40,16 +44,15 @@ class Connection:
         self._info: Mapping[str, Any] | None = None
         self._turn = asyncio.Lock()
 
+    async def refresh(self) -> None:
+        """Read the certificates again, and connect anew where they changed. Raises RemitError."""
+        async with self._turn:
+            await self._connect()
+
     async def engine(self) -> Engine:
         """Raises RemitError where it lacks something to connect with."""
         async with self._turn:
-            target = self._target()
-            certificates = await self._secret(target.tls_secret) if target.tls_secret else {}
-            trusted = hashlib.sha256(repr(sorted(certificates.items())).encode()).hexdigest()
-            if self._engine is None or trusted != self._trusted:
-                await self._let_go()
-                self._engine, self._trusted = await self._made(target.host, certificates), trusted
-            return self._engine
+            return self._engine or await self._connect()
 
     async def info(self) -> Mapping[str, Any]:
         """What the engine says of itself. Raises OperationFailed."""
@@ -72,6 +75,15 @@ class Connection:
     async def close(self) -> None:
         async with self._turn:
             await self._let_go()
+
+    async def _connect(self) -> Engine:
+        target = self._target()
+        certificates = await self._secret(target.tls_secret) if target.tls_secret else {}
+        trusted = hashlib.sha256(repr(sorted(certificates.items())).encode()).hexdigest()
+        if self._engine is None or trusted != self._trusted:
+            await self._let_go()
+            self._engine, self._trusted = await self._made(target.host, certificates), trusted
+        return self._engine
 
     async def _let_go(self) -> None:
         engine, tunnel, self._engine, self._tunnel, self._info = self._engine, self._tunnel, None, None, None
@@ -123,8 +135,11 @@ def _problem_of(target: DockerTarget) -> str:
         return f"{where}: {error}"
     if url.scheme == "unix":
         return "" if url.path.startswith("/") and not url.netloc else f"{where}: write unix:///PATH"
-    if not url.hostname or url.path.strip("/") or url.query or url.fragment or url.password:
+    well = _HOST.fullmatch(url.hostname or "") and _USER.fullmatch(url.username or "")
+    if not well or url.path.strip("/") or url.query or url.fragment or url.password is not None:
         return f"{where}: write {url.scheme}://{'[USER@]' if url.scheme == 'ssh' else ''}HOST[:PORT]"
+    if url.scheme == "tcp" and url.username is not None:
+        return f"{where}: certificates say who asks; leave out {url.username}@"
     if url.scheme == "tcp" and target.tls_secret is None:
         return f"{where}: whoever may speak to an engine is root on its host; tcp:// needs tlsSecret"
     return ""
@@ -144,11 +159,10 @@ def _is_apart(info: Mapping[str, Any]) -> bool:
 
 
 async def _address(host: str) -> str:
-    """An IP address; one of version 4 where there is one."""
+    """An IP address, always the same one; of version 4 where there is one."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         message = f"the name of the engine's host, {host}, leads to no address: {error.strerror or error}"
         raise OperationFailed("HostUnknown", message) from None
-    families = {family: str(address[0]) for family, _, _, _, address in reversed(found)}
-    return families.get(socket.AF_INET) or next(iter(families.values()))
+    return min(str(address[0]) for family, _, _, _, address in found if family == min(each[0] for each in found))

@@ -148,6 +148,9 @@ def _gone_already() -> Any:
 
 
 def _key(container: Mapping[str, Any]) -> Key | None:
+    """None for one that is not ours: an image may have our labels, but what a task makes of it has those of tasks."""
     marks = container["Config"]["Labels"]
     slot, index = marks.get(labels.SLOT), marks.get(labels.INDEX, "")
-    return (SLOTS[SLOTS.index(slot)], int(index)) if slot in SLOTS and index.isdigit() else None
+    if {labels.UID, labels.ATTEMPT} & marks.keys() or slot not in SLOTS or not index.isdigit():
+        return None
+    return SLOTS[SLOTS.index(slot)], int(index)

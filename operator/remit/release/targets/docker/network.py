@@ -40,9 +40,8 @@ async def ensured(engine: Engine, owner: Owner) -> Network:
         found = await _look(engine, owner.network)
     if found is None:
         raise OperationFailed("NetworkGone", f"the network {owner.network} was removed as soon as it was made")
-    (pool,) = found["IPAM"]["Config"]
     attached = await engine.call(lambda client: client.containers(all=True, filters={"network": owner.network}))
-    return Network(ipaddress.IPv4Network(pool["Subnet"]), frozenset(_addresses(attached, owner.network)))
+    return Network(ipaddress.IPv4Network(_subnet(found)), frozenset(_addresses(attached, owner.network)))
 
 
 async def removed(engine: Engine, owner: Owner) -> None:
@@ -81,6 +80,14 @@ def _addresses(containers: Collection[dict[str, Any]], network: str) -> Iterable
         yield (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""
 
 
+def _subnet(network: dict[str, Any]) -> str:
+    """Of version 4."""
+    subnets = [str(pool["Subnet"]) for pool in network["IPAM"]["Config"] or () if ":" not in pool.get("Subnet", ":")]
+    if not subnets:
+        raise OperationFailed("NetworkUnusable", f"the network {network['Name']} has no IPv4 subnet; remove it")
+    return subnets[0]
+
+
 async def _look(engine: Engine, name: str) -> dict[str, Any] | None:
     found = await engine.call(lambda client: client.networks(names=[name]))
     return next((each for each in found if each["Name"] == name), None)  # the engine matches parts of names
@@ -97,7 +104,7 @@ async def _free_subnet(engine: Engine, owner: Owner) -> str:
         await _removed_by_name(engine, name)
     if probe is None:
         raise OperationFailed("NetworkGone", f"the network {name} was removed as soon as it was made")
-    return next(str(pool["Subnet"]) for pool in probe["IPAM"]["Config"] if ":" not in pool["Subnet"])
+    return _subnet(probe)
 
 
 async def _make(engine: Engine, owner: Owner, subnet: str) -> None:

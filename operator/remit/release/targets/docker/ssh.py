@@ -77,12 +77,12 @@ class Tunnel:
         )
         assert child.stdin and child.stdout and child.stderr  # noqa: S101  # they are pipes
         sending = asyncio.create_task(_copy(reader, child.stdin))
-        complaining = asyncio.create_task(child.stderr.read(_CHUNK))
+        complaining = asyncio.create_task(_last_line(child.stderr))
         try:
             if await _copy(child.stdout, writer):
                 self.said = ""
-            elif lines := (await complaining).decode(errors="replace").strip().splitlines():
-                self.said = lines[-1].strip()[:_WORDS]
+            else:
+                self.said = await complaining
         finally:
             sending.cancel()
             complaining.cancel()
@@ -102,6 +102,15 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> boo
         if sink.can_write_eof():
             sink.write_eof()
     return anything
+
+
+async def _last_line(source: asyncio.StreamReader) -> str:
+    """The last that comes before its end."""
+    end = b""
+    while piece := await source.read(_CHUNK):
+        end = (end + piece)[-_WORDS:]
+    lines = end.decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _arguments(url: str) -> list[str]:

@@ -69,6 +69,7 @@ class DockerTarget:
     async def observe(self) -> World:
         """See `Target.observe`."""
         try:
+            await self._connection.refresh()
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
