@@ -16,7 +16,8 @@ from remit.errors import DeploymentError
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
 from remit.policy import Limits, ReleasePlace
-from remit.release import Material, Problem, Revision
+from remit.release.model import Problem, Revision
+from remit.release.target import Material
 
 
 @dataclass(frozen=True, slots=True)
