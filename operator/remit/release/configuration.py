@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import orjson
@@ -51,6 +52,11 @@ async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Materia
             reading.place(mount.mount_path, found, secret=secret)
     versions = tuple(reading.versions.values())
     return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), reading.material()
+
+
+def named(snapshot: Snapshot, artifact: str) -> Snapshot:
+    """The snapshot under the name that people know it by."""
+    return replace(snapshot, artifact=artifact)
 
 
 class _Reading:
