@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -75,9 +76,24 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     table = up.kubectl("get", "deployments.remit.dev", "site").splitlines()
     assert table[0].split() == ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE"]
     assert served() == "one"
+    tree = up.remit("get", "deploy", "site").stdout
+    assert tree.startswith("deployment site  AwaitingPromotion  BlueGreen on processes\n")
+    for line in (
+        "stage  Promote  (6 of 9)",
+        "green  1/1 ready  preview",
+        "blue  1/1 ready  live",
+        "remit promote site",
+    ):
+        assert line in tree
+    with up.spawn("get", "deploy", "site", "--watch") as watching:
+        assert "AwaitingPromotion (Promote): healthy; waits" in watching.stdout.readline()
+        watching.process.send_signal(signal.SIGINT)
+        assert (watching.process.wait(30), watching.stderr.read()) == (0, "")
     asked = up.remit("promote", "site")
     assert (asked.returncode, asked.stdout) == (0, "deployment site: revision 2 goes on\n")
-    wait_until(lambda: shown(".status.activeRevision") == "2" and shown(".status.phase") == "Healthy", "revision 2")
+    followed = up.remit("get", "deploy", "site", "-w", "--until-done")
+    assert followed.returncode == 0, followed.stderr
+    assert "Healthy: revision 2 is live; revision 2 on green 1/1 live" in followed.stdout.splitlines()[-1]
     assert served() == "two"
     refused = up.remit("promote", "site")
     assert (refused.returncode, refused.stderr) == (1, "deployment site: there is no release to promote\n")

@@ -43,6 +43,25 @@ class StageStatus(StatusModel):
     """What happened, in one sentence."""
 
 
+class SlotStatus(StatusModel):
+    """One of the two sides that holds something."""
+
+    name: Slot
+    """Which side."""
+    revision: int
+    """What is on it."""
+    replicas: int = 0
+    """How many instances it was told to have."""
+    ready_replicas: int = 0
+    """Those of them that are healthy."""
+    restarts: int = 0
+    """How often its instances were started again."""
+    draining: bool = False
+    """It gets no new requests and finishes those it has."""
+    message: str = ""
+    """What is wrong with its instances, in one sentence."""
+
+
 class ReleaseReport(StatusModel):
     """What a release took."""
 
@@ -242,6 +261,8 @@ class DeploymentStatus(StatusModel):
     """Those of them that are healthy."""
     conditions: Conditions = []
     """Available, Progressing, Healthy, Reconciling and Stalled."""
+    slots: Annotated[list[SlotStatus], Field(json_schema_extra=map_by("name"))] = []
+    """The sides that hold something, as they were last seen."""
     stages: Annotated[list[StageStatus], Field(json_schema_extra=map_by("name"))] = []
     """The stages of the current release, in order."""
     history: Annotated[list[RevisionStatus], Field(json_schema_extra=map_by("revision"))] = []

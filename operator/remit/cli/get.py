@@ -1,8 +1,9 @@
-"""`remit get`: tasks and policies as a table, or as they are."""
+"""`remit get`: tasks, policies and Deployments as a table, or as they are; one Deployment as a tree."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,13 +15,15 @@ from remit.cli import options
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
     from remit.cli.connect import Connection
-from remit.reconcilers.kube import Object
+    from remit.reconcilers.kube import Object
 
 _KINDS = {
     "tasks": "tasks", "task": "tasks", "executiontasks": "tasks", "executiontask": "tasks", "et": "tasks",
     "policies": "policies", "policy": "policies", "commandpolicies": "policies", "commandpolicy": "policies",
     "cmdpol": "policies",
+    "deployments": "deployments", "deployment": "deployments", "deploy": "deployments",
 }  # fmt: skip
+_KIND_NAMES = {"tasks": "executiontask", "policies": "commandpolicy", "deployments": "deployment"}
 
 
 class Form(StrEnum):
@@ -32,7 +35,7 @@ class Form(StrEnum):
 
 
 def get(
-    kind: Annotated[str, typer.Argument(help="tasks or policies.")] = "tasks",
+    kind: Annotated[str, typer.Argument(help="tasks, policies or deployments.")] = "tasks",
     name: Annotated[
         str | None,
         typer.Argument(help="One of them; by default all.", show_default=False, autocompletion=options.complete_tasks),
@@ -42,21 +45,63 @@ def get(
         str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
     ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until interrupted.")] = False,
+    until_done: Annotated[
+        bool,
+        typer.Option(
+            "--until-done", help="With --watch of one Deployment: end with its release; exits with 1 if that failed."
+        ),
+    ] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="The form.")] = Form.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
-    """Show tasks or policies."""
+    """Show tasks, policies or Deployments.
+
+    One Deployment is shown as a tree: what is live, what is on its way, its hooks, and what to do next.
+    """
     if (plural := _KINDS.get(kind.lower())) is None:
         if name is not None:
-            raise typer.BadParameter(f"{kind!r} is neither tasks nor policies")
+            raise typer.BadParameter(f"{kind!r} is none of tasks, policies and deployments")
         plural, name = "tasks", kind
     if name and all_namespaces:
         raise typer.BadParameter("a name is looked up in one namespace; leave -A out, or leave the name out")
     if watch and output not in {Form.TABLE, Form.WIDE}:
         raise typer.BadParameter("--watch shows a table; leave --output out")
+    if plural == "deployments" and name and output is Form.TABLE:
+        _show_release(name, watch, until_done, namespace, kubeconfig, context)
+        return
+    if until_done:
+        raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
     asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
+
+
+def _show_release(
+    name: str, watch: bool, until_done: bool, namespace: str | None, kubeconfig: Path | None, context: str | None
+) -> None:
+    """Ctrl-C is how a watch ends: it is no failure."""
+    if until_done and not watch:
+        raise typer.BadParameter("--until-done ends a watch; add --watch")
+
+    async def show() -> bool:
+        from remit.cli import watchrelease
+        from remit.cli.connect import connected
+
+        options = f" -n {namespace}" if namespace else ""
+        async with connected(kubeconfig, context, namespace) as connection:
+            if watch:
+                return await watchrelease.watch(connection, name, options, until_done=until_done)
+            await watchrelease.show(connection, name, options)
+            return True
+
+    try:
+        good = asyncio.run(show())
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+        return
+    if not good:
+        sys.exit(1)
 
 
 async def _get(
@@ -72,20 +117,19 @@ async def _get(
 ) -> None:
     from remit.cli import tables
     from remit.cli.connect import connected
-    from remit.reconcilers.kube import POLICIES, TASKS
+    from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS
 
-    resource = TASKS if plural == "tasks" else POLICIES
+    resource = {"tasks": TASKS, "policies": POLICIES, "deployments": DEPLOYMENTS}[plural]
     async with connected(kubeconfig, context, namespace) as connection:
         place = None if everywhere else connection.namespace
         if watch:
-            await _watch(connection, resource, place, name, selector, form)
+            await _watch(connection, plural, resource, place, name, selector, form)
             return
         objects = await _objects(connection, resource, place, name, selector)
         match form:
             case Form.NAME:
-                kind = "executiontask" if plural == "tasks" else "commandpolicy"
                 for obj in objects:
-                    typer.echo(f"{kind}.remit.dev/{obj['metadata']['name']}")
+                    typer.echo(f"{_KIND_NAMES[plural]}.remit.dev/{obj['metadata']['name']}")
             case Form.YAML | Form.JSON:
                 typer.echo(tables.dump(objects[0] if name else tables.as_list(objects), str(form)))
             case _ if not objects:
@@ -98,25 +142,33 @@ async def _get(
 async def _objects(
     connection: Connection, resource: Resource, namespace: str | None, name: str | None, selector: str
 ) -> list[Object]:
+    from remit.cli.releases import find
     from remit.cli.tasks import find_task
-    from remit.reconcilers.kube import TASKS
+    from remit.reconcilers.kube import DEPLOYMENTS, TASKS
 
     kube = connection.kube
     if name is None:
         return await kube.list(resource, namespace, label_selector=selector)
     if resource is TASKS:
         return [await find_task(kube, connection.namespace, name)]
+    if resource is DEPLOYMENTS:
+        return [await find(connection, name)]
     return [await kube.get(resource, connection.namespace, name)]
 
 
 async def _watch(
-    connection: Connection, resource: Resource, namespace: str | None, name: str | None, selector: str, form: Form
+    connection: Connection,
+    plural: str,
+    resource: Resource,
+    namespace: str | None,
+    name: str | None,
+    selector: str,
+    form: Form,
 ) -> None:
     """Look again each second."""
     from remit.cli import tables
     from remit.errors import ApiError
 
-    plural = "tasks" if resource.plural == "executiontasks" else "policies"
     with tables.Watch(plural, wide=form is Form.WIDE, namespaces=namespace is None) as screen:
         while True:
             try:

@@ -116,14 +116,14 @@ async def _answer(
 
     request = secrets.token_hex(6)
     async with connected(kubeconfig, context, namespace) as connection:
-        await _find(connection, name)
+        await find(connection, name)
         text = orjson.dumps({**asked, "id": request}).decode()
         patch = {"metadata": {"annotations": {ANNOTATION: text}}}
         await connection.kube.patch(DEPLOYMENTS, connection.namespace, name, patch)
         try:
             async with asyncio.timeout(_PATIENCE):
                 while True:
-                    answer = ((await _find(connection, name)).get("status") or {}).get("request") or {}
+                    answer = ((await find(connection, name)).get("status") or {}).get("request") or {}
                     if answer.get("id") == request:
                         return {"message": "", "accepted": False, **answer}
                     await asyncio.sleep(_LOOK_SECONDS)
@@ -145,7 +145,7 @@ async def _history(name: str, namespace: str | None, kubeconfig: Path | None, co
     from remit.telemetry import escape
 
     async with connected(kubeconfig, context, namespace) as connection:
-        status = Deployment.parse(await _find(connection, name)).status
+        status = Deployment.parse(await find(connection, name)).status
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK"):
         table.add_column(title)
@@ -168,7 +168,7 @@ async def _history(name: str, namespace: str | None, kubeconfig: Path | None, co
     console().print(table if status.history else f"deployment {name} was never released")
 
 
-async def _find(connection: Any, name: str) -> dict[str, Any]:
+async def find(connection: Any, name: str) -> dict[str, Any]:
     from remit.errors import ApiError, RemitError
     from remit.reconcilers.kube import DEPLOYMENTS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import yaml
@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from remit.api import CommandPolicy, ExecutionTask, Phase
+from remit.api import CommandPolicy, Deployment, ExecutionTask, Phase
+from remit.api.deploymentstatus import DeploymentPhase
 from remit.execution.progress import human_duration
 from remit.telemetry import escape
 
@@ -30,6 +31,14 @@ _COLOURS: Final = {
     Phase.TIMED_OUT: "red",
     Phase.DENIED: "red",
     Phase.CANCELLED: "magenta",
+}
+
+
+_RELEASE_COLOURS: Final = {
+    DeploymentPhase.HEALTHY: "green",
+    DeploymentPhase.PROGRESSING: "cyan",
+    DeploymentPhase.DEGRADED: "red",
+    DeploymentPhase.FAILED: "red",
 }
 
 
@@ -81,14 +90,15 @@ def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: boo
     """The objects in the order of their names."""
     ordered = sorted(objects, key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
     now = datetime.datetime.now(datetime.UTC)
-    rows = [(_task if plural == "tasks" else _policy)(obj, now, wide) for obj in ordered]
-    headers = (_TASK if plural == "tasks" else _POLICY)[wide]
+    titles, row = _TABLES[plural]
+    rows = [row(obj, now, wide) for obj in ordered]
+    headers = titles[wide]
     drawn = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
     for header in (["NAMESPACE"] if namespaces else []) + headers:
         last = header == headers[-1] and header == "MESSAGE"
         drawn.add_column(header, overflow="fold" if last else "ellipsis", no_wrap=not last)
-    for obj, row in zip(ordered, rows, strict=True):
-        drawn.add_row(*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row)
+    for obj, cells in zip(ordered, rows, strict=True):
+        drawn.add_row(*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *cells)
     return drawn
 
 
@@ -119,6 +129,10 @@ _TASK: Final = {
 _POLICY: Final = {
     False: ["NAME", "READY", "ENFORCEMENT", "ALLOWED", "DENIED", "AGE"],
     True: ["NAME", "READY", "ENFORCEMENT", "ALLOWED", "DENIED", "AGE", "MESSAGE"],
+}
+_DEPLOYMENT: Final = {
+    False: ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE"],
+    True: ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE", "STRATEGY", "MESSAGE"],
 }
 
 
@@ -159,6 +173,20 @@ def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
     return [*row, _plain(ready.message if ready else "")] if wide else row
 
 
+def _deployment(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
+    """As kubectl shows it: these are the printer columns of its kind."""
+    deployment = Deployment.parse(obj)
+    status = deployment.status
+    phase = status.phase or DeploymentPhase.PENDING
+    row = [
+        _plain(deployment.metadata.name),
+        Text(str(phase), style=_RELEASE_COLOURS.get(phase, "yellow")),
+        *map(_plain, (status.stage, status.active, status.preview, status.ready)),
+        _plain(_age(deployment.metadata.creation_timestamp, now)),
+    ]
+    return [*row, _plain(deployment.spec.strategy.type), _plain(status.message)] if wide else row
+
+
 def _age(since: datetime.datetime | None, now: datetime.datetime) -> str:
     if since is None:
         return ""
@@ -171,3 +199,10 @@ def _age(since: datetime.datetime | None, now: datetime.datetime) -> str:
 
 def _plain(text: str) -> Text:
     return Text(escape(text))
+
+
+_TABLES: Final[dict[str, tuple[dict[bool, list[str]], Callable[[Object, datetime.datetime, bool], list[Text]]]]] = {
+    "tasks": (_TASK, _task),
+    "policies": (_POLICY, _policy),
+    "deployments": (_DEPLOYMENT, _deployment),
+}

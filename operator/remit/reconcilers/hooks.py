@@ -15,6 +15,19 @@ RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
 
 
+def selector(name: str) -> str:
+    """Finds the hooks of the Deployment of this name."""
+    return f"{RELEASE_LABEL}={name[:63]},{_HOOK}"
+
+
+def key_of_hook(obj: Object) -> HookKey | None:
+    """Which hook's task `obj` is, if it is one's."""
+    labels = obj["metadata"].get("labels") or {}
+    if _HOOK not in labels or release_key(obj) is None:
+        return None
+    return HookKey(int(labels[_REVISION]), labels[_STAGE], labels[_HOOK])
+
+
 def release_key(obj: Object) -> str | None:
     """The key of the Deployment whose hook `obj` is, if it is one."""
     metadata = obj["metadata"]
@@ -28,9 +41,7 @@ def observe(cache: Cache, key: str) -> dict[HookKey, HookView]:
     """What became of all hooks of a Deployment."""
     found = {}
     for obj in cache.all(TASKS.plural):
-        labels = obj["metadata"].get("labels") or {}
-        if release_key(obj) == key and _HOOK in labels:
-            hook = HookKey(int(labels[_REVISION]), labels[_STAGE], labels[_HOOK])
+        if release_key(obj) == key and (hook := key_of_hook(obj)) is not None:
             found[hook] = _view(ExecutionTask.parse(obj))
     return found
 

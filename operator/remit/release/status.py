@@ -9,9 +9,9 @@ import datetime
 from typing import Literal
 
 from remit.api.base import Condition
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot, SlotStatus
 from remit.release.memory import Memory, Release
-from remit.release.model import Desired, SlotView, World
+from remit.release.model import SLOTS, Desired, SlotView, World
 from remit.release.remembering import answer, history, pipeline_state, stages
 from remit.release.steps import Decision, Wait
 
@@ -51,6 +51,7 @@ def status_after(
         conditions=[
             _condition(type_, status, reason, message, before, generation, now) for type_, status in truths.items()
         ],
+        slots=before.slots if world.unreachable else _slots(world),
         stages=stages(memory),
         history=history(memory, before.history),
         report=before.report,
@@ -69,6 +70,22 @@ def _active(world: World, memory: Memory, before: DeploymentStatus) -> tuple[Slo
     view = world.slot(world.live)
     known = memory.live.revision if memory.live and memory.live.slot == world.live else None
     return view, (world.live, view.revision or known)
+
+
+def _slots(world: World) -> list[SlotStatus]:
+    return [
+        SlotStatus(
+            name=name,
+            revision=view.revision,
+            replicas=view.wanted,
+            ready_replicas=view.healthy,
+            restarts=view.restarts,
+            draining=view.draining,
+            message=view.message,
+        )
+        for name in SLOTS
+        if (view := world.slot(name)).revision is not None
+    ]
 
 
 def _hopeless(desired: Desired, decision: Decision) -> bool:

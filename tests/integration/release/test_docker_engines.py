@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import require
-from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from dockerstage import Stage, staged
 from engines import Authority, Relay, ssh_host
 from registry import PASSWORD, USER, registry
@@ -54,6 +55,26 @@ async def test_an_engine_that_goes_away_and_comes_back(stage: Stage, relay: Rela
         await relay.open_unix(path)
         assert await stage.until(lambda world: not world.unreachable) == before
         await stage.end()
+
+
+@LEAKING
+async def test_an_engine_that_is_restarted_brings_its_replicas_back(tmp_path: Path) -> None:
+    needs_docker()
+    with tempfile.TemporaryDirectory(prefix="remit-") as folder:
+        engine = OwnEngine(Path(folder))
+        await asyncio.to_thread(engine.start)
+        try:
+            stage = Stage(tmp_path, await asyncio.to_thread(make_image, engine.host))
+            stage.spec = {"host": engine.host}
+            before = await stage.live(replicas=2)
+            await asyncio.to_thread(engine.stop)
+            assert (await stage.target.observe()).unreachable
+            await asyncio.to_thread(engine.start)
+            assert await stage.until(lambda world: world.ready(1, "blue", 2)) == before
+            assert await stage.answer() == "v1"
+            await stage.end()
+        finally:
+            await asyncio.to_thread(engine.stop)
 
 
 @LEAKING

@@ -171,12 +171,37 @@ async def test_a_container_of_somebody_else_is_left_alone(stage: Stage) -> None:
         docker("rm", "-f", stage.name("blue"))
 
 
-async def test_a_taken_port_is_named(stage: Stage) -> None:
+async def test_a_container_that_only_looks_like_one_of_ours_is_left_alone(stage: Stage) -> None:
+    """Whoever makes an image chooses its labels, but not those of a task that runs it."""
+    await stage.live()
+    labels = {**stage.inspected("blue")["Config"]["Labels"], "remit.dev/task-uid": "other"}
+    marks = [f"--label={name}={value}" for name, value in labels.items()]
+    docker(
+        "run", "-d", "--network=none", "--name", f"{stage.owner.namespace}-other", *marks, stage.image, "sleep", "600"
+    )
+    try:
+        assert (await stage.target.observe()).blue.healthy == 1
+        await stage.target.retire("blue")
+        assert stage.containers() == [f"{stage.owner.namespace}-other"]
+    finally:
+        docker("rm", "-f", f"{stage.owner.namespace}-other")
+
+
+async def test_a_taken_port_is_named_and_what_wanted_it_goes_away(stage: Stage) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", stage.port))
         other.listen()
         with pytest.raises(DeploymentError, match=str(stage.port)):
             await stage.provision("blue", stage.revision(1))
+        await stage.target.retire("blue")
+        assert (stage.containers(), (await stage.target.observe()).blue.revision) == ([], None)
+
+
+async def test_a_worker_without_ports(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, ports=[], healthCheck=None))
+    check = {"tcp": {"port": 8080}}
+    await stage.provision("green", stage.revision(2, ports=[], healthCheck=check))
+    await stage.until(lambda world: world.ready(1, "blue", 1) and world.ready(2, "green", 1))
 
 
 async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:

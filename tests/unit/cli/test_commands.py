@@ -66,7 +66,7 @@ def test_version() -> None:
         (["run", "--no-wait", "--rm", "--", "ls"], "--rm needs to wait"),
         (["logs"], "Missing argument"),
         (["logs", "x", "--stdout", "--stderr"], "exclude each other"),
-        (["get", "pods", "x"], "neither tasks nor policies"),
+        (["get", "pods", "x"], "none of tasks, policies and deployments"),
         (["get", "tasks", "x", "-A"], "leave -A out"),
         (["get", "-w", "-o", "yaml"], "--watch shows a table"),
         (["up", "--port", "70000"], "less than or equal to 65535"),

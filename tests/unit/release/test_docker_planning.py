@@ -195,7 +195,7 @@ def test_the_trouble_with_one():
     paused = container("paused")
     assert "paused" in trouble(paused, found(paused, Health(), located=True), "")
     unreached = container("running")
-    assert "published" in trouble(unreached, found(unreached, Health(healthy=True), located=False), "")
+    assert "publish" in trouble(unreached, found(unreached, Health(healthy=True), located=False), "")
 
 
 @pytest.mark.parametrize(

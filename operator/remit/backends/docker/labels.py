@@ -20,4 +20,4 @@ INDEX = "remit.dev/index"
 def is_own(labels: Mapping[str, str] | None, namespace: str) -> bool:
     """Whether a container operation of `namespace` made it."""
     found = labels or {}
-    return found.get(NAMESPACE) == namespace and UID in found and ATTEMPT not in found
+    return found.get(NAMESPACE) == namespace and UID in found and not {ATTEMPT, DEPLOYMENT_UID} & found.keys()

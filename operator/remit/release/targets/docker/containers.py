@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -132,22 +132,32 @@ class Containers:
 
 
 async def _remove(engine: Engine, container: Container) -> None:
-    with _gone_already():
+    with _unless("NotFound"):
         await engine.call(lambda client: client.stop(container.id, timeout=container.grace))
-    with _gone_already():
+    try:
         await engine.call(lambda client: client.remove_container(container.id, v=True, force=True))
+    except OperationFailed as error:
+        if error.reason == "Conflict":  # somebody does so already, and keeps its name until it is gone
+            with _unless("NotFound"):
+                await engine.call(lambda client: client.wait(container.id, condition="removed"))
+        elif error.reason != "NotFound":
+            raise
 
 
 @contextlib.contextmanager
-def _gone_already() -> Any:
+def _unless(reason: str) -> Iterator[None]:
+    """Around what may fail for that reason."""
     try:
         yield
     except OperationFailed as error:
-        if error.reason not in {"NotFound", "Conflict"}:  # a conflict: it is being removed
+        if error.reason != reason:
             raise
 
 
 def _key(container: Mapping[str, Any]) -> Key | None:
+    """None for one that is not ours: an image may have our labels, but what a task makes of it has those of tasks."""
     marks = container["Config"]["Labels"]
-    slot, index = marks.get(labels.SLOT), marks.get(labels.INDEX, "")
-    return (SLOTS[SLOTS.index(slot)], int(index)) if slot in SLOTS and index.isdigit() else None
+    slot, numbers = marks.get(labels.SLOT), [marks.get(name, "") for name in (labels.INDEX, labels.REVISION)]
+    if {labels.UID, labels.ATTEMPT} & marks.keys() or slot not in SLOTS or not all(map(str.isdigit, numbers)):
+        return None
+    return SLOTS[SLOTS.index(slot)], int(numbers[0])

@@ -15,6 +15,7 @@ from remit.api.deploymentstatus import Slot
 from remit.backends.docker import labels
 from remit.backends.docker.planning import has_init
 from remit.errors import DeploymentError
+from remit.operations.container.creating import limited
 from remit.policy import Limits
 from remit.release.model import Revision
 from remit.release.target import Material
@@ -119,11 +120,8 @@ def creation(
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",
-            "Memory": limits.memory or 0,
-            "MemorySwap": limits.memory or 0,
-            "NanoCpus": int((limits.cpu or 0) * _NANO),
+            **limited(limits),
             "PidsLimit": None if limits.pids is None else limits.pids + init,
-            "Ulimits": _ulimits(limits),
             "Mounts": _volumes(material.files),
             # An init passes signals on: the first process of a container ignores what it has no handler for.
             "Init": init,
@@ -143,11 +141,6 @@ def _health(check: HealthCheck | None) -> dict[str, Any]:
         "Timeout": check.timeout_seconds * _NANO,
         "Retries": check.failure_threshold,
     }
-
-
-def _ulimits(limits: Limits) -> list[dict[str, Any]]:
-    asked = {"nofile": limits.open_files, "fsize": limits.file_size}
-    return [{"Name": name, "Soft": most, "Hard": most} for name, most in asked.items() if most is not None]
 
 
 def _volumes(files: Mapping[str, bytes]) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ def goes_on(container: Container | None, revision: int) -> bool:
 
 def found(container: Container, health: Health, *, located: bool) -> Found:
     """`health` is what checks from outside say; a command is checked by the engine, which then knows better. One that
-    is not `located` has ports that lead nowhere."""
+    is not `located` has a port that leads nowhere."""
     checked = container.state.get("Health")
     return Found(
         _engines_verdict(checked) if checked else health,
@@ -68,7 +68,7 @@ def trouble(container: Container, instance: Found, last_line: str) -> str:
     if instance.alive:
         return instance.health.message
     if container.status == "running":
-        return "none of its ports is published"
+        return "the engine does not publish all of its ports"
     if container.status == "paused":
         return "it is paused on the engine"
     state = container.state

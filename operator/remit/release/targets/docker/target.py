@@ -112,7 +112,7 @@ class DockerTarget:
         with ordering():
             told = self._front.told()
             if held := told.sides.get(slot):
-                await self._front.tell(told.having(slot, replace(held, wanted=0, draining=True)))
+                self._front.note(told.having(slot, replace(held, wanted=0, draining=True)))
             there = await self._containers.all()
             await self._containers.remove(container for (on, _), container in there.items() if on == slot)
             await self._front.tell(self._front.told().having(slot, None))
@@ -211,7 +211,7 @@ class DockerTarget:
                 continue
             for index, named in enumerate(side.ports[: side.wanted]):
                 container = there.get((slot, index))
-                if container is not None and container.status == "running" and named:
+                if container is not None and container.status == "running" and len(named) == len(spec.ports):
                     moved = {port.container_port: named[port.name] for port in spec.ports}
                     how = check_of(check, side.host(index), named, _by_engine, moved)
                     due[container.incarnation] = check, how
@@ -221,12 +221,14 @@ class DockerTarget:
         container = there.get((slot, index))
         if container is None:
             return Found(Health())
-        instance = found(container, self._watches.health(container.incarnation), located=bool(side.ports[index]))
+        revision, material = await self._revision(side.revision)
+        located = len(side.ports[index]) == len(revision.snapshot.spec.ports)
+        instance = found(container, self._watches.health(container.incarnation), located=located)
         if not instance.failed:
             return instance
         last = "" if instance.alive else await self._containers.last_line(container)
-        secrets = (await self._revision(side.revision))[1].secrets
-        return replace(instance, trouble=Redactor(secrets).redact(trouble(container, instance, last)))
+        why = Redactor(material.secrets).redact(trouble(container, instance, last))
+        return replace(instance, trouble=why)
 
     async def _revision(self, number: int) -> tuple[Revision, Material]:
         if number not in self._revisions:

@@ -1,0 +1,68 @@
+"""`remit get deployment NAME`: its tree, once or as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import sys
+
+from rich.live import Live
+
+from remit.api import Deployment, ExecutionTask
+from remit.cli.connect import Connection
+from remit.cli.releasedrawing import draw
+from remit.cli.releases import find
+from remit.cli.releasetree import ReleaseTree, failed, over, release_tree
+from remit.cli.tables import console
+from remit.errors import ApiError
+from remit.reconcilers import hooks
+from remit.reconcilers.kube import TASKS
+from remit.telemetry import escape
+
+_LOOK_SECONDS = 0.5
+
+
+async def show(connection: Connection, name: str, options: str) -> None:
+    """The tree as it is."""
+    console().print(draw((await _look(connection, name, options))[1]))
+
+
+async def watch(connection: Connection, name: str, options: str, *, until_done: bool) -> bool:
+    """Draw it anew until it is interrupted, or until the release is over. False where that end is a bad one.
+
+    Where standard output is no terminal it is one line for each change.
+    """
+    screen = console()
+    live, told = Live(console=screen, auto_refresh=False, vertical_overflow="visible"), ""
+    try:
+        if screen.is_terminal:
+            live.start()
+        while True:
+            try:
+                deployment, tree = await _look(connection, name, options)
+            except ApiError as error:
+                if not error.retryable:
+                    raise
+            else:
+                if screen.is_terminal:
+                    live.update(draw(tree), refresh=True)
+                elif tree.line != told:
+                    told = tree.line
+                    sys.stdout.write(f"{datetime.datetime.now(datetime.UTC):%H:%M:%SZ} {escape(told)}\n")
+                    sys.stdout.flush()
+                if until_done and over(deployment):
+                    return not failed(deployment)
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        live.stop()
+
+
+async def _look(connection: Connection, name: str, options: str) -> tuple[Deployment, ReleaseTree]:
+    deployment = Deployment.parse(await find(connection, name))
+    found = await connection.kube.list(TASKS, connection.namespace, label_selector=hooks.selector(name))
+    tasks = {
+        key: ExecutionTask.parse(task)
+        for task in found
+        if hooks.release_key(task) == deployment.key and (key := hooks.key_of_hook(task)) is not None
+    }
+    return deployment, release_tree(deployment, tasks, datetime.datetime.now(datetime.UTC), options=options)
