@@ -55,7 +55,8 @@ class Probe:
             await probe.settled()
         probe.report()
 
-    At `tcp://HOST:PORT` it only connects. A request is never made twice. Where replicas are slower than the rate, at most 200 requests are open at a time.
+    At `tcp://HOST:PORT` it only connects. A request is never made twice. Where replicas are slower than the
+    rate, at most 200 requests are open at a time.
     """
 
     def __init__(self, url: str, *, rate: float = 50.0, timeout_seconds: float = 10.0) -> None:
