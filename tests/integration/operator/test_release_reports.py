@@ -73,9 +73,7 @@ async def test_each_release_is_reported(world: World, shop: Shop) -> None:
         assert set(whole["evidence"]["probed"]["seconds"][-1]["answered"]) == {"green"}
         sides = {slot for sample in whole["evidence"]["samples"] for slot in sample["usage"]}
         assert sides == {"blue", "green"}
-        assert all(
-            usage["memory_bytes"] > 0 for usage in whole["evidence"]["samples"][-1]["usage"].values() if usage
-        )
+        assert all(usage["memory_bytes"] > 0 for usage in whole["evidence"]["samples"][-1]["usage"].values() if usage)
         assert whole["evidence"]["missing"] == []
         assert "ProgressDeadlineExceeded" in (folder / "revision-3.md").read_text()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import re
 import shutil
 from collections.abc import Collection
@@ -46,6 +47,16 @@ def document(report: Report) -> dict[str, object]:
     """The report as data: the dataclasses as they are, and what follows from them."""
     shown: dict[str, object] = orjson.loads(orjson.dumps(report))
     return {**shown, "seconds": report.seconds, "switch_milliseconds": report.switch_milliseconds}
+
+
+def belongs(where: Path, revision: int, uid: str, started_at: datetime.datetime | None) -> bool:
+    """Whether the report there can be read and is of this release of this Deployment."""
+    try:
+        found = orjson.loads(file(where, revision, "json").read_bytes())
+        began = datetime.datetime.fromisoformat(found["started_at"])
+        return bool(found["subject"]["uid"] == uid and began == started_at)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def keep(where: Path, revisions: Collection[int]) -> None:

@@ -13,7 +13,7 @@ from remit.release.report.model import Report
 from remit.release.report.wording import duration, moment
 from remit.telemetry import escape
 
-_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$])")
+_SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~&$]|^[-+#=])")
 
 
 def markdown(report: Report) -> str:
