@@ -131,7 +131,7 @@ class Operator:
         admission = Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends))
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
-        judge = Judge(admission, policies.current)
+        judge = Judge(admission, policies.current, settings.docker_host)
         places = Places(settings.state_dir, host, kube, readable, judge.command, judge.limits, releases.add)
         reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
