@@ -100,10 +100,12 @@ async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage:
     assert world.blue.message == "blue-0: exit code 3: no database for [redacted]"
 
 
-async def test_out_of_memory_is_told(stage: Stage) -> None:
+async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> None:
     stage.limits = Limits(memory=16 << 20, pids=32)
-    await stage.provision("blue", stage.revision(1, "tail /dev/zero"))
-    await stage.until(lambda world: "out of memory" in world.blue.message)
+    once = "echo hungry; test -e /tmp/been || { touch /tmp/been; exec tail /dev/zero; }; exec sleep 600"
+    await stage.provision("blue", stage.revision(1, once, ports=[], healthCheck=None))
+    world = await stage.until(lambda world: world.blue.restarts == 1 and world.ready(1, "blue", 1))
+    assert world.blue.message == "blue-0: started again after out of memory: exit code 137: hungry"
 
 
 async def test_a_command_that_is_not_in_the_image_is_named(stage: Stage) -> None:
