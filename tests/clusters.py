@@ -19,31 +19,46 @@ from pythonimage import PYTHON, tree
 IMAGE = "remit-test-shop:v1"
 PORT = 8080
 _APP = """
-import http.server, os, signal, sys, threading
+import asyncio, os, signal, sys
 
 if os.environ.get("CRASH"):
     sys.exit("no database")
+BODY = (os.environ.get("VERSION", "") + os.environ.get("GREETING", "")).encode()
+SICK = bool(os.environ.get("SICK"))
+open_ones, stopping = set(), asyncio.Event()
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Connection(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.head = transport, b""
+        open_ones.add(self)
 
-    def do_GET(self):
-        sick = self.path == "/healthz" and os.environ.get("SICK")
-        body = (os.environ.get("VERSION", "") + os.environ.get("GREETING", "")).encode()
-        self.send_response(500 if sick else 200)
-        self.send_header("Content-Length", str(len(body)))
-        if stopping.is_set():
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
+    def connection_lost(self, error):
+        open_ones.discard(self)
 
-    def log_message(self, *_):
-        pass
+    def data_received(self, data):
+        self.head += data
+        while b"\\r\\n\\r\\n" in self.head:
+            head, _, self.head = self.head.partition(b"\\r\\n\\r\\n")
+            last = stopping.is_set() or b"\\nconnection: close" in head.lower() or head.endswith(b"HTTP/1.0")
+            status = b"500 Sick" if SICK and head.startswith(b"GET /healthz") else b"200 OK"
+            close = b"Connection: close\\r\\n" if last else b""
+            head = b"HTTP/1.1 %b\\r\\n%bContent-Length: %d" % (status, close, len(BODY))
+            self.transport.write(head + b"\\r\\n\\r\\n" + BODY)
+            if last:
+                self.transport.close()
 
-stopping = threading.Event()
-server = http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler)
-signal.signal(signal.SIGTERM, lambda *_: (stopping.set(), threading.Thread(target=server.shutdown).start()))
-server.serve_forever()
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    server = await loop.create_server(Connection, "0.0.0.0", 8080, backlog=1024)
+    await stopping.wait()  # whoever still asks on a kept connection is told to make another
+    server.close()
+    for _ in range(100):
+        if not open_ones:
+            break
+        await asyncio.sleep(0.1)
+
+asyncio.run(main())
 """
 
 

@@ -1,8 +1,8 @@
 """An HTTP load generator of our own: a failed request is never retried, never hidden, and has its moment.
 
-    python -m httpload PORT {keep|new} RATE
+    python -m httpload HOST PORT {keep|new} RATE
 
-makes RATE requests a second at PORT until its stdin is closed, and then prints what came of each as a line of JSON:
+makes RATE requests a second there until its stdin is closed, and then prints what came of each as a line of JSON:
 `[sent, answered, body, error]`, the times as `time.monotonic()` tells them, which is the same clock in all processes.
 """
 
@@ -46,10 +46,10 @@ class Load:
 
 
 @asynccontextmanager
-async def load(port: int, connections: str, rate: int = 500) -> AsyncIterator[Load]:
+async def load(port: int, connections: str, rate: int = 500, host: str = "127.0.0.1") -> AsyncIterator[Load]:
     """Load from a process of its own for as long as the block takes; it has begun when the block is entered."""
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, __file__, str(port), connections, str(rate)),
+        *(sys.executable, __file__, host, str(port), connections, str(rate)),
         cwd=Path(__file__).parent,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -69,8 +69,8 @@ async def load(port: int, connections: str, rate: int = 500) -> AsyncIterator[Lo
 class Client:
     """One connection at a time, kept or not."""
 
-    def __init__(self, port: int, *, keep: bool) -> None:
-        self._port = port
+    def __init__(self, host: str, port: int, *, keep: bool) -> None:
+        self._host, self._port = host, port
         self._keep = keep
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -84,7 +84,7 @@ class Client:
     async def get(self) -> str:
         """The body of an answer 200; raises OSError, EOFError or ValueError for anything else."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
         kept = False
         try:
@@ -103,13 +103,13 @@ class Client:
         return body
 
 
-async def main(port: int, connections: str, rate: int) -> None:
+async def main(host: str, port: int, connections: str, rate: int) -> None:
     answers: list[Answer] = []
     over = asyncio.Event()
     began = time.monotonic()
 
     async def work(number: int) -> None:
-        client = Client(port, keep=connections == "keep")
+        client = Client(host, port, keep=connections == "keep")
         turn = number
         while not over.is_set():
             with contextlib.suppress(TimeoutError):
@@ -134,4 +134,4 @@ async def main(port: int, connections: str, rate: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

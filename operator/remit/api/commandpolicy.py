@@ -181,8 +181,8 @@ class Releases(SpecModel):
     `files`, a container or a pod under `images`, `commands` and `containers.operations`, which must have `run`."""
 
     engines: Annotated[list[Glob], Field(max_length=64)] = []
-    """Globs over addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.*`. The one at
-    `unix:///var/run/docker.sock` needs no entry."""
+    """Globs over addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.*`. The
+    operator's own (`--docker-host`) needs no entry."""
     namespaces: Annotated[list[Glob], Field(max_length=64)] = []
     """Globs over namespaces that may be released to from another one. The Deployment's own needs no entry."""
     service_accounts: Annotated[list[Glob], Field(max_length=64)] = []

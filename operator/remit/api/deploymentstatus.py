@@ -65,18 +65,25 @@ class SlotStatus(StatusModel):
 class ReleaseReport(StatusModel):
     """What a release took."""
 
+    revision: int = 0
+    """What was released."""
+    started_at: Time | None = None
+    """When that began."""
     stage_seconds: dict[str, float] = {}
     """Duration of each stage, in seconds."""
     switch_milliseconds: float | None = None
-    """How long the switch took, from the command to the last answer of the old side, in milliseconds."""
+    """How long the switch took, from the command until the target was seen to have carried it out, in milliseconds; the
+    slowest one, where there were several."""
     requests_during_switch: int = 0
     """How many requests the probe made through the switch."""
     failed_during_switch: int = 0
     """How many of them failed."""
     restarts: int = 0
     """How often replicas of the new side were started again."""
+    missing: list[str] = []
+    """What is not known of it, and why, in one sentence each."""
     ref: str = ""
-    """Where the whole report is."""
+    """Where the whole report is, on the operator's host."""
 
 
 class LiveSide(StatusModel):

@@ -19,6 +19,7 @@ from remit.cli.get import get
 from remit.cli.helptext import command
 from remit.cli.logs import logs
 from remit.cli.operator import operator
+from remit.cli.report import report as release_report
 from remit.cli.run import run
 from remit.cli.up import up
 
@@ -38,6 +39,7 @@ command(app, _TASKS)(cancel)
 for request in (releases.promote, releases.abort, releases.rollback, releases.retry, releases.pause, releases.resume):
     command(app, _RELEASES)(request)
 command(app, _RELEASES)(releases.history)
+command(app, _RELEASES)(release_report)
 app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)

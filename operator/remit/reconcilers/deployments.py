@@ -16,6 +16,7 @@ from remit.reconcilers import hooks, requests
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Kube, Object
+from remit.reconcilers.reporting import Reports
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import Source
 from remit.release import (
@@ -37,6 +38,7 @@ from remit.release import (
     status_after,
 )
 from remit.release.places import Place, Places, carry_out, keep_only
+from remit.release.report import reported
 from remit.telemetry import AuditEvent, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
@@ -61,6 +63,7 @@ class DeploymentReconciler:
     wake_task: Callable[[str], None]
     audit: AuditLog
     requester: Callable[[Object], str]
+    reports: Reports
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _writer: StatusWriter = field(init=False)
     _errors: dict[str, StepError] = field(default_factory=dict)
@@ -77,6 +80,7 @@ class DeploymentReconciler:
         if obj is None:
             self._errors.pop(key, None)
             self._recorded.pop(key, None)
+            await self.reports.forget(key)
             await self.places.forget(key)
             return None
         with structlog.contextvars.bound_contextvars(deployment=key):
@@ -105,8 +109,12 @@ class DeploymentReconciler:
             hooks=hooks.observe(self.cache, deployment.key),
             error=self._errors.get(deployment.key),
         )
-        decision = next_step(desired, world, remembered(deployment.status), now)
+        before = remembered(deployment.status)
+        decision = next_step(desired, world, before, now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
+        report = await self.reports.look(deployment, obj, place.target, world, before, decision.memory)
+        if report is not None:
+            status = reported(status, report)
         if isinstance(decision.step, Finish):
             await self._record(deployment, obj, decision)  # once status says that it is over, nobody would
         written = await self._writer.write(obj, status)
@@ -114,6 +122,7 @@ class DeploymentReconciler:
         if isinstance(decision.step, Wait):
             until = decision.step.until
             return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
+        await self.reports.before(deployment, desired, world, decision)
         return await self._perform(deployment, written, place, decision, material)
 
     async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
@@ -175,6 +184,8 @@ class DeploymentReconciler:
             self._recorded[key] = event
 
     async def _do(self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material) -> None:
+        if isinstance(step, Switch):
+            self.reports.switching(deployment.key, step)
         await carry_out(place, step, material)
         match step:
             case Switch(live=live):
@@ -186,6 +197,7 @@ class DeploymentReconciler:
                     self.events.record(obj, "Normal", "HookStarted", f"created task {created['metadata']['name']}")
             case Finish(outcome="Deleted"):
                 await self.places.remove(deployment)
+                await self.reports.remove(deployment)
                 rest = [name for name in deployment.metadata.finalizers if name != FINALIZER]
                 await self._finalize(obj, rest)
             case Finish(outcome=outcome, reason=reason, message=message):

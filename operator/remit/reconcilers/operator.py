@@ -34,6 +34,7 @@ from remit.reconcilers.hooks import release_key
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
+from remit.reconcilers.reporting import Reports
 from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
@@ -131,7 +132,7 @@ class Operator:
         admission = Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends))
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
-        judge = Judge(admission, policies.current)
+        judge = Judge(admission, policies.current, settings.docker_host)
         places = Places(
             settings.state_dir,
             host,
@@ -142,6 +143,7 @@ class Operator:
             judge.limits,
             releases.add,
         )
+        reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
             kube=kube,
             cache=cache,
@@ -169,7 +171,7 @@ class Operator:
             tasks=tasks,
             policies=policies,
             deployments=DeploymentReconciler(
-                kube, cache, metrics, events, places, judge.problem, queue.add, audit, requester
+                kube, cache, metrics, events, places, judge.problem, queue.add, audit, requester, reports
             ),
             releases=releases,
             audit=audit,
@@ -220,6 +222,7 @@ class Operator:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
         await self.runner.close()
+        await self.deployments.reports.close()
         await self.deployments.places.close()
         await self.policies.write_status()
         await self.events.drain()

@@ -26,6 +26,8 @@ class Judge:
 
     admission: Admission
     policies: Callable[[], PolicySet]
+    engine: str = DockerTarget().host
+    """The operator's own, where releases need no leave of their own; `off` where it has none."""
 
     def problem(self, deployment: Deployment, material: Material) -> Problem | None:
         """What it lacks to be released; None if nothing. A policy that comes later lets it go on."""
@@ -65,7 +67,19 @@ class Judge:
         if deployment.spec.target.process is None:
             # A target may have containers where tasks have none, and room of its own: the host's says nothing of it.
             admission = replace(admission, performed=admission.performed | {"container"}, defaults=Limits())
-        return admission.decide(task, self.policies(), material.env, _place(deployment))
+        return admission.decide(task, self.policies(), material.env, self._place(deployment))
+
+    def _place(self, deployment: Deployment) -> ReleasePlace:
+        target = deployment.spec.target
+        if target.docker is not None and target.docker.host != self.engine:
+            return ReleasePlace(engine=target.docker.host)
+        if target.kubernetes is None:
+            return ReleasePlace()
+        namespace = target.kubernetes.namespace or ""
+        return ReleasePlace(
+            namespace="" if namespace == deployment.metadata.namespace else namespace,
+            service_account=target.kubernetes.service_account_name or "",
+        )
 
 
 def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
@@ -81,19 +95,6 @@ def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
     chosen = spec.target.docker or spec.target.kubernetes
     argv = {"argv": chosen.command} if chosen is not None and chosen.command else {}
     return _task(deployment, container={"action": "run", "image": spec.artifact.image, **argv})
-
-
-def _place(deployment: Deployment) -> ReleasePlace:
-    target = deployment.spec.target
-    if target.docker is not None and target.docker.host != DockerTarget().host:
-        return ReleasePlace(engine=target.docker.host)
-    if target.kubernetes is None:
-        return ReleasePlace()
-    namespace = target.kubernetes.namespace or ""
-    return ReleasePlace(
-        namespace="" if namespace == deployment.metadata.namespace else namespace,
-        service_account=target.kubernetes.service_account_name or "",
-    )
 
 
 def _reading(deployment: Deployment) -> ExecutionTask:

@@ -96,7 +96,7 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The release ended (already so in memory): tell of it, write the report, cancel hooks that still run.
+    """The release ended (already so in memory): tell of it, cancel hooks that still run. Its report follows.
 
     `Deleted` is the end of the Deployment itself: nothing of it is left on the target, and its finalizer can go.
     """

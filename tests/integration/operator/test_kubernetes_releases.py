@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import yaml
 
 import clusters
+from httpload import Answer, load
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
@@ -28,6 +31,7 @@ from remit.telemetry import Redactor
 from .conftest import truth
 
 PATIENCE = 90
+SWITCHES = 20
 RBAC = "rbac.authorization.k8s.io"
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 
@@ -107,6 +111,12 @@ class Shop:
         pods = await self.kube.list(PODS, self.namespace)
         labels = [each["metadata"]["labels"] for each in pods if each["metadata"]["name"] in names]
         return Counter(f"v{each['remit.dev/revision']}" for each in labels)
+
+    async def promoted(self, revision: int) -> dict[str, Any]:
+        """Until requests go to this revision, and its release is over."""
+        return await self.until(
+            lambda status: status.get("activeRevision") == revision and truth(status, "Reconciling") == "False"
+        )
 
     async def answer(self, service: str = "shop") -> str:
         """What a client hears, by the Service's address."""
@@ -216,6 +226,46 @@ async def test_blue_green_and_back(shop: Shop) -> None:
         # Within the delay a rollback is a switch: no pod is new.
         assert {each["metadata"]["uid"] for each in await shop.kube.list(PODS, shop.namespace)} == pods
         assert status["phase"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_no_request_on_a_new_connection_is_lost_in_twenty_switches_and_five_rollbacks(shop: Shop) -> None:
+    """Kept connections stay with their pod, so they may break when it goes; how often is printed, and not a promise."""
+    strategy = {"blueGreen": {"scaleDownDelaySeconds": 600}}
+    async with shop.operator():
+        await shop.create("v1", replicas=1, strategy=strategy)
+        await shop.promoted(1)
+        await shop.eventually("v1")
+        host = (await shop.kube.get(SERVICES, shop.namespace, "shop"))["spec"]["clusterIP"]
+        async with load(80, "new", 500, host) as new, load(80, "keep", 50, host) as kept:
+            for number in range(2, SWITCHES + 2):
+                await shop.change(f"v{number}", replicas=1, strategy=strategy)
+                await shop.promoted(number)
+            forward = time.monotonic()
+            for number in (SWITCHES, SWITCHES + 1, SWITCHES - 1, SWITCHES + 1, SWITCHES - 1):
+                await shop.ask(json.dumps({"rollback": {"revision": number}}))
+                await shop.promoted(number)
+            await shop.eventually(f"v{SWITCHES - 1}")
+    switches = _overlaps([answer for answer in new.answers if answer.answered < forward])
+    p50, p95 = switches[len(switches) // 2], switches[len(switches) * 95 // 100]
+    print(f"{len(switches)} switches, from the first new answer to the last old one: p50 {p50:.3f} s, p95 {p95:.3f} s")
+    print(f"new: {len(new.answers)} at {new.rate:.0f}/s, {len(new.failed)} failed")
+    print(f"kept: {len(kept.answers)} at {kept.rate:.0f}/s, {len(kept.failed)} failed: {kept.failed[:3]}")
+    assert new.failed == []
+    assert len({answer.body for answer in new.answers}) == SWITCHES + 1
+
+
+def _overlaps(answers: list[Answer]) -> list[float]:
+    """For how many seconds two versions answered, at each turn from one to the next; in order of length."""
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for answer in answers:
+        first[answer.body] = min(first.get(answer.body, answer.answered), answer.answered)
+        last[answer.body] = answer.answered
+    return sorted(
+        max(0.0, last[old] - first[new]) for old, new in pairwise(sorted(first, key=lambda body: first[body]))
+    )
 
 
 async def test_what_fails_before_the_switch_leaves_the_old_one_serving(shop: Shop) -> None:

@@ -100,10 +100,12 @@ async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage:
     assert world.blue.message == "blue-0: exit code 3: no database for [redacted]"
 
 
-async def test_out_of_memory_is_told(stage: Stage) -> None:
+async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> None:
     stage.limits = Limits(memory=16 << 20, pids=32)
-    await stage.provision("blue", stage.revision(1, "tail /dev/zero"))
-    await stage.until(lambda world: "out of memory" in world.blue.message)
+    once = "echo hungry; test -e /tmp/been || { touch /tmp/been; exec tail /dev/zero; }; exec sleep 600"
+    await stage.provision("blue", stage.revision(1, once, ports=[], healthCheck=None))
+    world = await stage.until(lambda world: world.blue.restarts == 1 and world.ready(1, "blue", 1))
+    assert world.blue.message == "blue-0: started again after out of memory: exit code 137: hungry"
 
 
 async def test_a_command_that_is_not_in_the_image_is_named(stage: Stage) -> None:
@@ -187,12 +189,21 @@ async def test_a_container_that_only_looks_like_one_of_ours_is_left_alone(stage:
         docker("rm", "-f", f"{stage.owner.namespace}-other")
 
 
-async def test_a_taken_port_is_named(stage: Stage) -> None:
+async def test_a_taken_port_is_named_and_what_wanted_it_goes_away(stage: Stage) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", stage.port))
         other.listen()
         with pytest.raises(DeploymentError, match=str(stage.port)):
             await stage.provision("blue", stage.revision(1))
+        await stage.target.retire("blue")
+        assert (stage.containers(), (await stage.target.observe()).blue.revision) == ([], None)
+
+
+async def test_a_worker_without_ports(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, ports=[], healthCheck=None))
+    check = {"tcp": {"port": 8080}}
+    await stage.provision("green", stage.revision(2, ports=[], healthCheck=check))
+    await stage.until(lambda world: world.ready(1, "blue", 1) and world.ready(2, "green", 1))
 
 
 async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:

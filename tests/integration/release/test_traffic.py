@@ -50,7 +50,7 @@ def route_to(sides: dict[Slot, Side], port: int, green_percent: int | None = 0) 
 
 
 async def get(port: int) -> str:
-    with Client(port, keep=False) as client:
+    with Client("127.0.0.1", port, keep=False) as client:
         return await client.get()
 
 
@@ -111,7 +111,7 @@ async def test_the_same_route_again_changes_nothing(traffic: Traffic, sides: dic
 async def test_weights_share_the_requests(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     port = free_port()
     await traffic.apply(route_to(sides, port, 25))
-    with Client(port, keep=True) as client:
+    with Client("127.0.0.1", port, keep=True) as client:
         answers = Counter([await client.get() for _ in range(1000)])
     assert 150 < answers["green"] < 350
     seen = await traffic.look(NAME)
@@ -198,7 +198,7 @@ async def test_a_replica_that_dies_causes_no_failure_while_another_is_there(
     addresses = (sides["blue"].address, sides["green"].address)
     await traffic.apply(Route(NAME, (Entry(port, addresses, (), 0),)))
     sides["green"].kill()
-    with Client(port, keep=True) as client:
+    with Client("127.0.0.1", port, keep=True) as client:
         assert {await client.get() for _ in range(20)} == {"blue"}
 
     async def marked() -> bool:

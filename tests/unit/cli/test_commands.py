@@ -19,7 +19,7 @@ from remit.sandbox import probe_host
 
 COMMANDS = [
     ["run"], ["logs"], ["get"], ["cancel"], ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
-    ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
+    ["report"], ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from remit.policy import Limits
 from remit.release import Material, Revision, Snapshot
 from remit.release.targets.docker import Owner, check_supported
 from remit.release.targets.docker.connection import _is_apart
-from remit.release.targets.docker.containers import Container
+from remit.release.targets.docker.containers import Container, End
 from remit.release.targets.docker.files import sealed
 from remit.release.targets.docker.network import Network, assigned
 from remit.release.targets.docker.planning import Reach, Replica, creation
@@ -189,13 +189,19 @@ def test_what_the_engines_words_mean(status, on, kept, alive):
     assert not goes_on(container(status), 4)
 
 
-def test_the_trouble_with_one():
-    out = container("restarting", state={"ExitCode": 137, "OOMKilled": True})
-    assert trouble(out, found(out, Health(), located=True), "last") == "out of memory: exit code 137: last"
-    paused = container("paused")
-    assert "paused" in trouble(paused, found(paused, Health(), located=True), "")
-    unreached = container("running")
-    assert "published" in trouble(unreached, found(unreached, Health(healthy=True), located=False), "")
+@pytest.mark.parametrize(
+    ("status", "health", "located", "says"),
+    [
+        ("restarting", Health(), True, "out of memory: exit code 137: last"),
+        ("paused", Health(), True, "it is paused on the engine"),
+        ("running", Health(healthy=True), False, "the engine does not publish all of its ports"),
+        ("running", Health(unhealthy=True, message="answered 500"), True, "answered 500"),
+        ("running", Health(healthy=True), True, "started again after out of memory: exit code 137: last"),
+    ],
+)
+def test_the_trouble_with_one(status, health, located, says):
+    end = End(137, out_of_memory=True, last_line="last")
+    assert trouble(container(status), found(container(status), health, located=located), end) == says
 
 
 @pytest.mark.parametrize(

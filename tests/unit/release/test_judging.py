@@ -15,7 +15,12 @@ from remit.release.judging import Judge
 RUN = {"containers": {"operations": ["run"]}, "images": {"allow": ["shop:*"]}}
 
 
-def problem(target: dict[str, Any], *policies: dict[str, Any], ceiling: dict[str, Any] | None = None) -> Problem | None:
+def problem(
+    target: dict[str, Any],
+    *policies: dict[str, Any],
+    ceiling: dict[str, Any] | None = None,
+    engine: str = "unix:///var/run/docker.sock",
+) -> Problem | None:
     metadata = {"name": "shop", "namespace": "team", "uid": "u"}
     spec = {"artifact": {"image": "shop:v1"}, "target": target}
     if "process" in target:
@@ -25,7 +30,7 @@ def problem(target: dict[str, Any], *policies: dict[str, Any], ceiling: dict[str
     if ceiling is not None:
         above = CommandPolicy.parse({"metadata": {"name": "top", "namespace": "remit-system"}, "spec": ceiling})
         known["remit-system"] = [compile_policy(above)]
-    judge = Judge(Admission(performed=frozenset({"file"})), lambda: PolicySet(known, "remit-system"))
+    judge = Judge(Admission(performed=frozenset({"file"})), lambda: PolicySet(known, "remit-system"), engine)
     return judge.problem(Deployment.parse({"metadata": metadata, "spec": spec}), Material())
 
 
@@ -61,6 +66,13 @@ def test_a_place_that_is_not_its_own_must_be_named(target: dict[str, Any], field
     assert problem(target, RUN | {"releases": {field: ["other"]}}) is not None
     assert problem(target, named, ceiling=RUN) is not None
     assert problem(target, named, ceiling=named) is None
+
+
+def test_the_operators_own_engine_alone_needs_no_leave():
+    rootless = "unix:///run/user/1000/docker.sock"
+    assert problem({"docker": {"host": rootless}}, RUN, engine=rootless) is None
+    assert problem({"docker": {}}, RUN, engine=rootless).reason == "NotAllowed"
+    assert problem({"docker": {}}, RUN, engine="off").reason == "NotAllowed"
 
 
 def test_its_own_namespace_is_its_own():

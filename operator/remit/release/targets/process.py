@@ -20,6 +20,7 @@ from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
 from remit.release.model import SLOTS, Revision, World
+from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.artifacts import fetch
 from remit.release.targets.concurrently import all_of
@@ -145,9 +146,25 @@ class ProcessTarget:
         await self._front.remove()
         await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
 
+    async def usage(self) -> dict[Slot, Usage]:
+        """See `Measured.usage`. Instances that are just ending count nothing."""
+        told = self._front.told()
+        return {slot: await self._used(slot, side) for slot, side in told.sides.items()}
+
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+
+    async def _used(self, slot: Slot, side: Side) -> Usage:
+        async def measured(name: str) -> Mapping[str, float]:
+            with contextlib.suppress(OperationFailed):
+                return (await self._supervision.usage(self._name, name))["now"] or {}
+            return {}
+
+        found = await asyncio.gather(*(measured(f"{slot}-{index}") for index in range(side.wanted)))
+        return Usage(
+            sum(each.get("cpuSeconds", 0) for each in found), int(sum(each.get("memoryBytes", 0) for each in found))
+        )
 
     async def _have(self, slot: Slot, side: Side, replicas: int, revision: Revision, material: Material) -> None:
         """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.

@@ -23,7 +23,7 @@ class Found:
     alive: bool = False
     restarts: int = 0
     trouble: str = ""
-    """What is wrong with it, for people, where it failed."""
+    """What is wrong with it, or was before it was started again, for people."""
 
     @property
     def failed(self) -> bool:
@@ -50,6 +50,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         return SlotView(connections=connections)
     own = found[slot]
     failed = [index for index, each in sorted(own.items()) if each.failed]
+    troubled = failed or [index for index, each in sorted(own.items()) if each.trouble]
     return SlotView(
         revision=side.revision,
         wanted=side.wanted,
@@ -59,7 +60,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         restarts=sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
-        message=f"{slot}-{failed[0]}: {own[failed[0]].trouble}" if failed else flow.trouble,
+        message=f"{slot}-{troubled[0]}: {own[troubled[0]].trouble}" if troubled else flow.trouble,
     )
 
 

@@ -7,10 +7,11 @@ import contextlib
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -54,7 +55,8 @@ class Probe:
             await probe.settled()
         probe.report()
 
-    A request is never made twice. Where replicas are slower than the rate, at most 200 requests are open at a time.
+    At `tcp://HOST:PORT` it only connects. A request is never made twice. Where replicas are slower than the
+    rate, at most 200 requests are open at a time.
     """
 
     def __init__(self, url: str, *, rate: float = 50.0, timeout_seconds: float = 10.0) -> None:
@@ -70,12 +72,19 @@ class Probe:
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         self._running = asyncio.create_task(self._run())
-        await self._until(lambda: len(self._requests) > 0)
+        try:
+            await self._until(lambda: len(self._requests) > 0)
+        except asyncio.CancelledError:
+            await self._end()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
         self._running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._running
@@ -95,6 +104,11 @@ class Probe:
             return len(late) >= requests and all(each.side in ("", to) for each in late)
 
         await self._until(done)
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """Those that have ended, in that order."""
+        return self._requests
 
     def report(self) -> ProbeReport:
         took = [(each.ended - each.sent) * 1000 for each in self._requests]
@@ -123,16 +137,25 @@ class Probe:
     async def _ask(self) -> None:
         sent, side, error = time.monotonic(), "", ""
         try:
-            async with self._session.get(self._url, headers={PROBE_HEADER: "1"}, allow_redirects=False) as answer:
-                side = answer.headers.get(SIDE_HEADER, "")
-                await answer.read()
-                if answer.status >= 500:
-                    error = f"status {answer.status}"
+            side, error = await (self._connect() if self._url.startswith("tcp://") else self._get())
         except (aiohttp.ClientError, OSError, TimeoutError) as exception:
             error = str(exception) or type(exception).__name__
         self._requests.append(Request(sent, time.monotonic(), side, error))
         async with self._news:
             self._news.notify_all()
+
+    async def _get(self) -> tuple[str, str]:
+        async with self._session.get(self._url, headers={PROBE_HEADER: "1"}, allow_redirects=False) as answer:
+            await answer.read()
+            error = f"status {answer.status}" if answer.status >= 500 else ""
+            return answer.headers.get(SIDE_HEADER, ""), error
+
+    async def _connect(self) -> tuple[str, str]:
+        parts = urlsplit(self._url)
+        async with asyncio.timeout(self._timeout.total):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.close()
+        return "", ""
 
     async def _until(self, done: Callable[[], bool]) -> None:
         async with self._news:

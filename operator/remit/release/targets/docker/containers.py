@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import docker
@@ -13,6 +13,7 @@ from docker.errors import NotFound
 
 from remit.api.deploymentstatus import Slot
 from remit.backends.docker import Engine, create, labels
+from remit.backends.docker.container import moment
 from remit.errors import DeploymentError
 from remit.operations.failure import OperationFailed
 from remit.release.model import SLOTS
@@ -20,6 +21,8 @@ from remit.release.targets.docker.files import sealed
 
 _LAST_LINES: Final = 5
 _LONGEST_LINE: Final = 300
+_LOOK_BACK: Final = 120
+"""Seconds before a start in which its cause is. The engine waits for at most a minute before it starts one again."""
 
 Key = tuple[Slot, int]
 """Which replica: its slot and index."""
@@ -68,6 +71,21 @@ class Container:
         return int(self.told["Config"].get("StopTimeout") or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a container ended."""
+
+    code: int
+    out_of_memory: bool = False
+    error: str = ""
+    """What the engine itself said."""
+    last_line: str = ""
+
+    def __str__(self) -> str:
+        said = ("out of memory" if self.out_of_memory else "", f"exit code {self.code}", self.error, self.last_line)
+        return ": ".join(part for part in said if part)
+
+
 class Containers:
     """Those that have `mark`, a label with its value."""
 
@@ -113,11 +131,37 @@ class Containers:
             if isinstance(result, BaseException):
                 raise result
 
-    async def last_line(self, container: Container) -> str:
+    async def last_end(self, container: Container) -> End | None:
+        """How it ended before it was started last; None if the engine does not know any more."""
+        if container.status != "running":
+            state = container.state
+            end = End(int(state["ExitCode"]), bool(state.get("OOMKilled")), str(state.get("Error") or ""))
+            return replace(end, last_line=await self._last_line(container, None))
+        started = moment(str(container.state["StartedAt"])).timestamp()
+        filters = {"container": [container.id], "event": ["oom", "die", "start"]}
+        engine = await self._engine()
+        try:
+            events = await engine.call(
+                lambda client: list(
+                    client.events(since=int(started - _LOOK_BACK), until=int(started + 1), filters=filters, decode=True)
+                )
+            )
+        except OperationFailed:
+            return None
+        # In the order of time: all since the start before that which it runs from, the last one.
+        starts = [place for place, event in enumerate(events) if event["status"] == "start"]
+        since = events[starts[-2] + 1 if len(starts) > 1 else 0 :]
+        codes = [event["Actor"]["Attributes"].get("exitCode", "") for event in since if event["status"] == "die"]
+        if not codes or not codes[-1].isdigit():
+            return None
+        oom = any(event["status"] == "oom" for event in since)
+        return End(int(codes[-1]), oom, last_line=await self._last_line(container, started))
+
+    async def _last_line(self, container: Container, until: float | None) -> str:
         """What it said last; empty if that cannot be had."""
         engine = await self._engine()
         try:
-            said = await engine.call(lambda client: client.logs(container.id, tail=_LAST_LINES))
+            said = await engine.call(lambda client: client.logs(container.id, tail=_LAST_LINES, until=until))
         except OperationFailed:
             return ""
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
@@ -132,25 +176,32 @@ class Containers:
 
 
 async def _remove(engine: Engine, container: Container) -> None:
-    with _gone_already():
+    with _unless("NotFound"):
         await engine.call(lambda client: client.stop(container.id, timeout=container.grace))
-    with _gone_already():
+    try:
         await engine.call(lambda client: client.remove_container(container.id, v=True, force=True))
+    except OperationFailed as error:
+        if error.reason == "Conflict":  # somebody does so already, and keeps its name until it is gone
+            with _unless("NotFound"):
+                await engine.call(lambda client: client.wait(container.id, condition="removed"))
+        elif error.reason != "NotFound":
+            raise
 
 
 @contextlib.contextmanager
-def _gone_already() -> Any:
+def _unless(reason: str) -> Iterator[None]:
+    """Around what may fail for that reason."""
     try:
         yield
     except OperationFailed as error:
-        if error.reason not in {"NotFound", "Conflict"}:  # a conflict: it is being removed
+        if error.reason != reason:
             raise
 
 
 def _key(container: Mapping[str, Any]) -> Key | None:
     """None for one that is not ours: an image may have our labels, but what a task makes of it has those of tasks."""
     marks = container["Config"]["Labels"]
-    slot, index = marks.get(labels.SLOT), marks.get(labels.INDEX, "")
-    if {labels.UID, labels.ATTEMPT} & marks.keys() or slot not in SLOTS or not index.isdigit():
+    slot, numbers = marks.get(labels.SLOT), [marks.get(name, "") for name in (labels.INDEX, labels.REVISION)]
+    if {labels.UID, labels.ATTEMPT} & marks.keys() or slot not in SLOTS or not all(map(str.isdigit, numbers)):
         return None
-    return SLOTS[SLOTS.index(slot)], int(index)
+    return SLOTS[SLOTS.index(slot)], int(numbers[0])

@@ -22,6 +22,8 @@ from remit.release.target import Material
 from remit.release.targets.docker.files import folders
 
 _NANO: Final = 1_000_000_000
+_PIDS: Final = 4096
+"""Where nobody says how many: more than a service needs, and fewer than its neighbours would feel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def creation(
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",
             **limited(limits),
-            "PidsLimit": None if limits.pids is None else limits.pids + init,
+            "PidsLimit": (limits.pids or _PIDS) + init,
             "Mounts": _volumes(material.files),
             # An init passes signals on: the first process of a container ignores what it has no handler for.
             "Init": init,

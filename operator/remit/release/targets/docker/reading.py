@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from remit.api.deployment import DeploymentSpec
-from remit.release.targets.docker.containers import Container
+from remit.release.targets.docker.containers import Container, End
 from remit.release.targets.docker.planning import Owner, Reach
 from remit.release.targets.health import Health
 from remit.release.targets.views import Found
@@ -52,7 +52,7 @@ def goes_on(container: Container | None, revision: int) -> bool:
 
 def found(container: Container, health: Health, *, located: bool) -> Found:
     """`health` is what checks from outside say; a command is checked by the engine, which then knows better. One that
-    is not `located` has ports that lead nowhere."""
+    is not `located` has a port that leads nowhere."""
     checked = container.state.get("Health")
     return Found(
         _engines_verdict(checked) if checked else health,
@@ -63,19 +63,17 @@ def found(container: Container, health: Health, *, located: bool) -> Found:
     )
 
 
-def trouble(container: Container, instance: Found, last_line: str) -> str:
-    """What is wrong with a container that failed, in one sentence."""
-    if instance.alive:
-        return instance.health.message
-    if container.status == "running":
-        return "none of its ports is published"
+def trouble(container: Container, instance: Found, end: End | None) -> str:
+    """What is or was wrong with a container that failed or was started again, in one sentence."""
     if container.status == "paused":
         return "it is paused on the engine"
-    state = container.state
-    why = [f"exit code {state['ExitCode']}", str(state.get("Error") or ""), last_line]
-    if state.get("OOMKilled"):
-        why.insert(0, "out of memory")
-    return ": ".join(part for part in why if part)
+    if container.status != "running":
+        return str(end or container.status)
+    if not instance.alive:
+        return "the engine does not publish all of its ports"
+    if instance.failed:
+        return instance.health.message
+    return f"started again after {end}" if end else "started again"
 
 
 def _engines_verdict(checked: Mapping[str, Any]) -> Health:

@@ -19,7 +19,7 @@ from remit.release.model import Revision, World
 from remit.release.target import Material
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
-from remit.release.targets.docker.containers import Container, Containers, Key
+from remit.release.targets.docker.containers import Container, Containers, End, Key
 from remit.release.targets.docker.images import Images
 from remit.release.targets.docker.login import login
 from remit.release.targets.docker.planning import Owner
@@ -65,6 +65,7 @@ class DockerTarget:
         self._replicas = Replicas(owner, self._connection, self._containers, self._images, admit)
         self._watches = Watches(changed)
         self._revisions: dict[int, tuple[Revision, Material]] = {}
+        self._ends: dict[Hashable, End | None] = {}
 
     async def observe(self) -> World:
         """See `Target.observe`."""
@@ -112,7 +113,7 @@ class DockerTarget:
         with ordering():
             told = self._front.told()
             if held := told.sides.get(slot):
-                await self._front.tell(told.having(slot, replace(held, wanted=0, draining=True)))
+                self._front.note(told.having(slot, replace(held, wanted=0, draining=True)))
             there = await self._containers.all()
             await self._containers.remove(container for (on, _), container in there.items() if on == slot)
             await self._front.tell(self._front.told().having(slot, None))
@@ -147,6 +148,8 @@ class DockerTarget:
         await self._watch(told, there)
         flow = await self._front.look(told)
         await self._let_go(told, flow, there)
+        known = {each.incarnation for each in there.values()}
+        self._ends = {key: end for key, end in self._ends.items() if key in known}
         instances = {
             slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
             for slot, side in told.sides.items()
@@ -211,7 +214,7 @@ class DockerTarget:
                 continue
             for index, named in enumerate(side.ports[: side.wanted]):
                 container = there.get((slot, index))
-                if container is not None and container.status == "running" and named:
+                if container is not None and container.status == "running" and len(named) == len(spec.ports):
                     moved = {port.container_port: named[port.name] for port in spec.ports}
                     how = check_of(check, side.host(index), named, _by_engine, moved)
                     due[container.incarnation] = check, how
@@ -221,12 +224,15 @@ class DockerTarget:
         container = there.get((slot, index))
         if container is None:
             return Found(Health())
-        instance = found(container, self._watches.health(container.incarnation), located=bool(side.ports[index]))
-        if not instance.failed:
+        revision, material = await self._revision(side.revision)
+        located = len(side.ports[index]) == len(revision.snapshot.spec.ports)
+        instance = found(container, self._watches.health(container.incarnation), located=located)
+        if not instance.failed and not instance.restarts:
             return instance
-        last = "" if instance.alive else await self._containers.last_line(container)
-        secrets = (await self._revision(side.revision))[1].secrets
-        return replace(instance, trouble=Redactor(secrets).redact(trouble(container, instance, last)))
+        if container.incarnation not in self._ends or container.status != "running":
+            self._ends[container.incarnation] = await self._containers.last_end(container)
+        why = trouble(container, instance, self._ends[container.incarnation])
+        return replace(instance, trouble=Redactor(material.secrets).redact(why))
 
     async def _revision(self, number: int) -> tuple[Revision, Material]:
         if number not in self._revisions:

@@ -1,0 +1,64 @@
+"""Probes of live entries: a few seconds of requests around each step that touches what is live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from remit.release.traffic import Probe
+from remit.release.traffic.probe import Request
+
+_RATE: Final = 20.0
+"""Requests a second."""
+_TIMEOUT_SECONDS: Final = 2.0
+_AFTER_SECONDS: Final = 5.0
+"""How long it goes on once what is live is whole and no longer touched."""
+_LONGEST_SECONDS: Final = 60.0
+_START_SECONDS: Final = 0.5
+"""How long a step waits for the first answer. A side that does not answer must not hold up the way back."""
+
+
+class Burst:
+    """One probe, for as long as it is told to go on. `ended` is called once it has nothing more to say."""
+
+    def __init__(self, url: str, ended: Callable[[], None]) -> None:
+        self._probe = Probe(url, rate=_RATE, timeout_seconds=_TIMEOUT_SECONDS)
+        self._began = asyncio.Event()
+        self._limit = time.monotonic() + _LONGEST_SECONDS
+        self._until = 0.0
+        self.go_on()
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(lambda _: ended())
+
+    @property
+    def over(self) -> bool:
+        return self._task.done()
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """What came of each request that has ended."""
+        return self._probe.requests
+
+    def go_on(self) -> None:
+        """For a few seconds from now, but never longer than a minute in all."""
+        self._until = min(time.monotonic() + _AFTER_SECONDS, self._limit)
+
+    async def began(self) -> None:
+        """Wait for its first answer, not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                await self._began.wait()
+
+    async def end(self) -> None:
+        """Make no further request, and wait for those on their way."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        async with self._probe:
+            self._began.set()
+            while (left := self._until - time.monotonic()) > 0:  # noqa: ASYNC110 (it polls nothing)
+                await asyncio.sleep(left)

@@ -1,0 +1,61 @@
+"""Where a probe knocks, and what it heard there. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from remit.api.deployment import DeploymentSpec, Port
+from remit.release.report.model import Probed, Second
+from remit.release.traffic.probe import Request
+
+_MAX_ERRORS = 10
+
+
+def entry(spec: DeploymentSpec, before: DeploymentSpec) -> str | None:
+    """The live entry that both sides have, as a URL: the path of the health check, or `tcp://` for a mere connection.
+
+    None where there is none that the operator can reach: nothing is published, only one side publishes it, or it is a
+    Service of a cluster.
+    """
+    if spec.target.kubernetes is not None or not spec.ports:
+        return None
+    http = spec.health_check.http if spec.health_check else None
+    checked = http or (spec.health_check.tcp if spec.health_check else None)
+    named = next((port for port in spec.ports if checked and checked.port in (port.name, port.container_port)), None)
+    port = _published(named or spec.ports[0])
+    if port not in map(_published, before.ports):
+        return None
+    if http is not None and named is not None and http.scheme == "HTTP":
+        return f"http://127.0.0.1:{port}{http.path}"
+    return f"tcp://127.0.0.1:{port}"
+
+
+def summed(url: str, requests: Sequence[Request], origin: datetime.datetime) -> Probed | None:
+    """What came of the requests; `origin` is when the clock of their times was 0. None where there were none."""
+    if not requests:
+        return None
+    answered: dict[datetime.datetime, Counter[str]] = defaultdict(Counter)
+    failed: Counter[datetime.datetime] = Counter()
+    for each in requests:
+        second = (origin + datetime.timedelta(seconds=each.sent)).replace(microsecond=0)
+        if each.error:
+            failed[second] += 1
+        else:
+            answered[second][each.side] += 1
+    took = sorted((each.ended - each.sent) * 1000 for each in requests)
+    return Probed(
+        what=("connect to " if url.startswith("tcp://") else "GET ") + url.partition("?")[0],
+        requests=len(requests),
+        failed=failed.total(),
+        p50_milliseconds=statistics.median(took),
+        p99_milliseconds=took[len(took) * 99 // 100],
+        errors=tuple(dict.fromkeys(each.error for each in requests if each.error))[:_MAX_ERRORS],
+        seconds=tuple(Second(at, dict(answered[at]), failed[at]) for at in sorted(answered.keys() | failed.keys())),
+    )
+
+
+def _published(port: Port) -> int:
+    return port.published or port.container_port

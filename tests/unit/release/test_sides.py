@@ -1,0 +1,57 @@
+"""What a target behind the proxy was told: how it is kept, and the route that it comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from remit.release.targets.front import Flow, route_of
+from remit.release.targets.health import Health
+from remit.release.targets.sides import Published, Side, Told, read, write
+from remit.release.targets.views import Found, world
+
+BLUE = Side(1, (Published("http", 80),), 81, 2, ({"http": 1001}, {"http": 1002}), hosts=("10.0.0.1", "2001:db8::1"))
+GREEN = Side(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
+
+
+def test_what_was_told_is_kept(tmp_path: Path) -> None:
+    told = Told("blue", 10, "green", {"blue": BLUE, "green": GREEN})
+    assert read(tmp_path / "told.json") == Told()
+    write(tmp_path / "told.json", told)
+    assert read(tmp_path / "told.json") == told
+    assert (tmp_path / "told.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_told_by_an_operator_that_knew_no_hosts_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "told.json", Told(sides={"green": GREEN}))
+    document = orjson.loads((tmp_path / "told.json").read_bytes())
+    del document["sides"]["green"]["hosts"]
+    (tmp_path / "told.json").write_bytes(orjson.dumps(document))
+    assert read(tmp_path / "told.json").sides["green"] == GREEN
+
+
+def test_a_port_that_was_renamed_stays_the_same_to_clients() -> None:
+    route = route_of("default/shop", Told("blue", sides={"blue": BLUE, "green": GREEN}))
+    assert route is not None
+    (entry,) = (each for each in route.entries if each.port == 80)
+    assert (entry.blue, entry.green) == (("10.0.0.1:1001", "[2001:db8::1]:1002"), ("127.0.0.1:2001",))
+    assert dict(entry.weights) == {"blue": 100, "green": 0}
+
+
+def test_the_order_in_which_sides_came_makes_no_other_proxy() -> None:
+    one, other = Told("blue", sides={"blue": BLUE, "green": GREEN}), Told("blue", sides={"green": GREEN, "blue": BLUE})
+    routes = [route_of("default/shop", told) for told in (one, other)]
+    assert [[entry.port for entry in route.entries] for route in routes if route] == [[79, 80, 81]] * 2
+
+
+def test_only_what_the_proxy_reaches_is_healthy() -> None:
+    well, sick = (
+        Found(Health(healthy=True), True, True, True),
+        Found(Health(unhealthy=True), True, True, True, trouble="x"),
+    )
+    told = Told("blue", sides={"blue": BLUE})
+    flow = Flow(frozenset({"10.0.0.1:1001"}))
+    assert world(told, {"blue": {0: well, 1: well}}, flow, frozenset()).blue.healthy == 1
+    seen = world(told, {"blue": {0: well, 1: sick}}, Flow(), frozenset()).blue
+    assert (seen.healthy, seen.failed, seen.message) == (1, 1, "blue-1: x")
