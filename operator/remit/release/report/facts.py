@@ -33,7 +33,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def cores(value: float) -> str:
-    return f"{value:.2f} cores" if value >= 0.1 else f"{value * 1000:.0f} m"
+    return f"{value:.3f} cores"
 
 
 def usage_rows(report: Report) -> list[tuple[str, ...]]:

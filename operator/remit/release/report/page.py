@@ -9,9 +9,9 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.release.model import SLOTS, other
 from remit.release.report import plots, series
-from remit.release.report.facts import cores, facts, usage_rows
+from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report, Switching
-from remit.release.report.wording import duration, moment, size
+from remit.release.report.wording import duration, moment
 from remit.telemetry import escape as harmless
 
 _STYLE: Final = """
@@ -47,6 +47,7 @@ svg polyline.blue { stroke: var(--blue); } svg polyline.green { stroke: var(--gr
 svg circle.blue { fill: var(--blue); } svg circle.green { fill: var(--green); }
 @media print { body { max-width: none; } h2, svg { break-inside: avoid; } }
 """
+_MEBIBYTE: Final = 1 << 20
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """Even if something in the page were a script, no browser would run it."""
 
@@ -155,12 +156,12 @@ def _requests(report: Report) -> Iterator[str]:
 def _sides(report: Report) -> Iterator[str]:
     samples, start, span = report.evidence.samples, report.started_at, series.span(report)
     drawn = (
-        ("Healthy instances", series.healthy, lambda value: f"{value:g}"),
-        ("Memory", series.memory, size),
-        ("Processor time", series.cores, cores),
+        ("Healthy instances", series.healthy, 1, lambda value: f"{value:g}" if value == int(value) else ""),
+        ("Memory", series.memory, _MEBIBYTE, lambda value: f"{value:g} MiB"),
+        ("Processor time", series.cores, 1, lambda value: f"{value:g} cores"),
     )
-    for title, line, shown in drawn:
-        lines = [plots.Series(slot, line(samples, slot, start)) for slot in SLOTS]
+    for title, line, unit, shown in drawn:
+        lines = [plots.Series(slot, [(x, y / unit) for x, y in line(samples, slot, start)]) for slot in SLOTS]
         if any(each.points for each in lines):
             yield f"<h2>{title}</h2>"
             yield "<p>" + "".join(_key(slot, _role(report, slot)) for slot in SLOTS) + "</p>"
