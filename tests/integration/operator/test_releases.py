@@ -277,19 +277,6 @@ async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
         assert not (state / "releases" / "default" / "shop").exists()
 
 
-async def test_other_targets_are_refused_in_words(shop: Shop) -> None:
-    async with shop.world.operator():
-        body = {
-            "apiVersion": "remit.dev/v1alpha1",
-            "kind": "Deployment",
-            "metadata": {"name": "shop"},
-            "spec": {"artifact": {"image": "shop:v1"}, "target": {"docker": {}}},
-        }
-        await shop.world.kube.create(DEPLOYMENTS, "default", body)
-        status = await shop.until(lambda status: truth(status, "Stalled") == "True")
-        assert "does not release to docker" in status["message"]
-
-
 async def test_nonsense_asked_for_is_refused_and_removed(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.create("v1")
