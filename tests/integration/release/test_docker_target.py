@@ -6,9 +6,12 @@ import json
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from docker import APIClient
+from docker.types import IPAMConfig, IPAMPool
 
 from dockers import docker, make_image, needs_docker, remove_image
 from dockerstage import SERVE, Stage, staged
@@ -53,6 +56,17 @@ async def test_both_sides_and_the_preview(stage: Stage) -> None:
     world = await stage.target.observe()
     assert (world.live, world.preview, world.blue.revision, world.green.healthy) == ("green", "green", None, 1)
     assert world.prepared == {1, 2}
+
+
+async def test_of_two_networks_of_one_name_the_first_is_kept(stage: Stage) -> None:
+    """As an engine makes them when it is asked twice at the same moment: then nothing could be started in either."""
+    with closing(APIClient()) as engine:
+        pools = (IPAMConfig(pool_configs=[IPAMPool(subnet=f"10.213.{number}.0/24")]) for number in (7, 8))
+        name = stage.owner.network
+        made = [engine.create_network(name, ipam=pool, check_duplicate=False)["Id"] for pool in pools]
+        await stage.live()
+        assert [each["Id"] for each in engine.networks(names=[stage.owner.network])] == made[:1]
+    assert await stage.answer() == "v1"
 
 
 async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
@@ -234,3 +248,18 @@ async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:
     finally:
         docker("rmi", tag)
         remove_image(other)
+
+
+async def test_what_both_sides_use(stage: Stage) -> None:
+    await stage.live()
+    await stage.provision("green", stage.revision(2))
+    await stage.until(lambda world: world.ready(2, "green", 1))
+    first = await stage.target.usage()
+    assert set(first) == {"blue", "green"}
+    for usage in first.values():
+        assert usage.cpu_seconds > 0
+        assert 1 << 16 < usage.memory_bytes < 1 << 30
+    await stage.target.retire("green")
+    then = await stage.target.usage()
+    assert set(then) == {"blue"}
+    assert then["blue"].cpu_seconds >= first["blue"].cpu_seconds

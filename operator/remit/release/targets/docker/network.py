@@ -34,10 +34,10 @@ class Network:
 
 async def ensured(engine: Engine, owner: Owner) -> Network:
     """The network of the owner's namespace, made if need be. Raises OperationFailed."""
-    found = await _look(engine, owner.network)
+    found = await _only(engine, owner.network)
     if found is None:
         await _make(engine, owner, await _free_subnet(engine, owner))
-        found = await _look(engine, owner.network)
+        found = await _only(engine, owner.network)
     if found is None:
         raise OperationFailed("NetworkGone", f"the network {owner.network} was removed as soon as it was made")
     attached = await engine.call(lambda client: client.containers(all=True, filters={"network": owner.network}))
@@ -89,8 +89,23 @@ def _subnet(network: dict[str, Any]) -> str:
 
 
 async def _look(engine: Engine, name: str) -> dict[str, Any] | None:
+    return next(iter(await _all(engine, name)), None)
+
+
+async def _only(engine: Engine, name: str) -> dict[str, Any] | None:
+    """The first one that was made, and no other: asked twice at the same moment, an engine makes two of one name, and
+    then nothing can be told to go there. Whoever made the other does the same, and comes to the same choice."""
+    found = await _all(engine, name)
+    for other in found[1:]:
+        await _removed_by_name(engine, other["Id"])
+    return found[0] if found else None
+
+
+async def _all(engine: Engine, name: str) -> list[dict[str, Any]]:
+    """The first one first."""
     found = await engine.call(lambda client: client.networks(names=[name]))
-    return next((each for each in found if each["Name"] == name), None)  # the engine matches parts of names
+    exact = (each for each in found if each["Name"] == name)  # the engine matches parts of names
+    return sorted(exact, key=lambda each: (each["Created"], each["Id"]))
 
 
 async def _free_subnet(engine: Engine, owner: Owner) -> str:
