@@ -64,6 +64,7 @@ class Driver:
     _error: StepError | None = None
     _broken: RemitError | None = None
     """Why the last look came to nothing."""
+    _removing: bool = False
     _looks: int = 0
     _hooks: dict[HookKey, HookView] = field(default_factory=dict)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -102,6 +103,13 @@ class Driver:
     def wake(self) -> None:
         """Something changed: look now."""
         self._due.set()
+
+    async def remove(self) -> None:
+        """Drain and stop all of it, and forget that it ever was; `close` is all that may follow."""
+        if self._wish is not None:
+            self._removing = True
+            self.wake()
+            await self._until(lambda _: self._wish is None)
 
     async def look(self) -> None:
         """Until the target was looked at once more. Raises what kept that look from its end."""
@@ -213,6 +221,7 @@ class Driver:
             revisions=await self.place.revisions.all(),
             request=request,
             problem=self.problem(deployment, wish.material),
+            deleted=self._removing,
         )
         world = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
         decision = next_step(desired, world, self.memory, now)
@@ -241,6 +250,12 @@ class Driver:
                     task = asyncio.create_task(self._hook(key, hook))
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)
+                case Finish(outcome="Deleted"):
+                    await self.place.target.remove()
+                    await self.place.revisions.clear()
+                    await self._wishes.clear()
+                    await asyncio.to_thread(self._file.unlink, missing_ok=True)
+                    self._wish, self.status = None, DeploymentStatus()
                 case Finish():
                     for task in self._running:
                         task.cancel()

@@ -159,6 +159,11 @@ async def test_the_example_of_the_page_and_a_release_that_failed(production: Pro
         await manager.deploy("app:v3", "production")
         assert await production.answer() == "v3"
         assert (await manager.health_check("production")).phase == "Healthy"
+        await manager.remove("production")
+        assert (await manager.status("production")).version == ""
+    with pytest.raises(ConnectionRefusedError):
+        await production.answer()
+    assert not list((production.state / "releases/instances/default").glob("production/*"))
 
 
 @pytest.mark.timeout(120)

@@ -267,6 +267,10 @@ class ExecutionAgent:
         """Look at a target now; what comes back is true where all instances of what is live are healthy."""
         return await self._on_background(self._releases.look(target))
 
+    async def remove_deployment(self, target: str) -> None:
+        """Stop what is live on a target, once its requests are answered, and leave nothing of it, nor its history."""
+        await self._on_background(self._releases.remove(target))
+
     def deploy_sync(self, artifact: str, target: str) -> str:
         """`deploy` for programs without an event loop."""
         return self._background.wait(self._releases.deploy(artifact, target))

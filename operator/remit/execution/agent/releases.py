@@ -112,6 +112,15 @@ class Releases:
         await (await self._driver(self._target(name))).look()
         return await self.state(name)
 
+    async def remove(self, name: str) -> None:
+        """See `ExecutionAgent.remove_deployment`."""
+        driver = await self._driver(self._target(name))
+        await driver.remove()
+        async with self._opening:
+            await driver.close()
+            os.close(self._locks.pop(name))
+            del self._drivers[name]
+
     async def close(self) -> None:
         """Let go of all targets; what is live goes on."""
         async with self._opening:

@@ -204,6 +204,10 @@ class DeploymentManager:
         """See `ExecutionAgent.get_deployment_status`."""
         return await self._agent.get_deployment_status(target)
 
+    async def remove(self, target: str) -> None:
+        """See `ExecutionAgent.remove_deployment`."""
+        await self._agent.remove_deployment(target)
+
     async def health_check(self, target: str) -> DeploymentState:
         """See `ExecutionAgent.health_check`."""
         return await self._agent.health_check(target)
