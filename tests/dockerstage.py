@@ -16,8 +16,8 @@ import pytest
 from dockers import docker
 from remit.api.deployment import DeploymentSpec
 from remit.api.deployment import DockerTarget as DockerSpec
+from remit.errors import MissingReference
 from remit.policy import Limits
-from remit.reconcilers.values import MissingReference
 from remit.release import Material, Revision, Snapshot, World
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.traffic import Traffic

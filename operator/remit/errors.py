@@ -116,6 +116,12 @@ class DeploymentError(RemitError):
         self.retryable = retryable
 
 
+class MissingReference(RemitError):
+    """A Secret, a ConfigMap or a key of one that something refers to is not there (yet)."""
+
+    retryable = True
+
+
 class WaitTimeout(RemitError, builtins.TimeoutError):
     """Whoever waited gave up. What was waited for goes on."""
 

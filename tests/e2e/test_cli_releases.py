@@ -108,3 +108,27 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     nobody = up.remit("promote", "nobody")
     assert nobody.returncode != 0
     assert "there is no Deployment nobody" in nobody.stderr
+    wait_until(lambda: shown(".status.report.revision") == "1", "the report of the rollback")
+    reports_are_printed(up, "site")
+
+
+def reports_are_printed(up: RemitUp, name: str) -> None:
+    """Revision 2 was promoted and has a report; then came a rollback."""
+    last = up.remit("report", name).stdout
+    assert last.startswith(f"# default/{name}: revision 1, Promoted\n")
+    assert "as a rollback" in last
+    second = up.remit("report", name, "--revision", "2", "-o", "json")
+    assert json.loads(second.stdout)["evidence"]["probed"]["failed"] == 0
+    page = Path(up.remit("report", name, "--revision", "2", "-o", "path").stdout.strip())
+    assert up.remit("report", name, "--revision", "2", "-o", "html").stdout == page.read_text()
+    page.with_suffix(".json").unlink()  # what is not whole is not shown, but what status has
+    short = up.remit("report", name, "--revision", "2")
+    assert short.stdout.startswith(f"default/{name}, revision 2\n")
+    assert f"the whole report is on the operator's host: {page}" in short.stderr
+    for arguments, why in (
+        (["--revision", "2", "-o", "html"], "not on this machine"),
+        (["--revision", "9"], "no revision 9"),
+    ):
+        refused = up.remit("report", name, *arguments)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert why in refused.stderr

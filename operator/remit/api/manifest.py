@@ -9,11 +9,15 @@ from typing import Any
 import yaml
 
 from remit.api.base import API_VERSION
-from remit.api.resource import ExecutionTask
+from remit.api.resource import Deployment, ExecutionTask
 from remit.errors import InvalidInput
 
 TaskManifest = ExecutionTask | Mapping[str, Any] | str | Path
 """An ExecutionTask: a model, a dict such as `{"spec": {"command": {"line": "ls"}}}`, YAML text, or a file's path."""
+
+
+DeploymentManifest = Deployment | Mapping[str, Any] | str | Path
+"""A Deployment, in the same forms; it has a name."""
 
 
 def documents(given: str | Path) -> list[dict[str, Any]]:
@@ -30,7 +34,20 @@ def documents(given: str | Path) -> list[dict[str, Any]]:
 
 def task_object(given: TaskManifest) -> dict[str, Any]:
     """The ExecutionTask as an API server takes it; `metadata` may lack a name. Raises `InvalidInput`."""
-    if isinstance(given, ExecutionTask):
+    task = _object(given, "ExecutionTask")
+    ExecutionTask.parse({**task, "metadata": {"name": "task", **task["metadata"]}})
+    return task
+
+
+def deployment_object(given: DeploymentManifest) -> dict[str, Any]:
+    """The Deployment as an API server takes it. Raises `InvalidInput`."""
+    deployment = _object(given, "Deployment")
+    Deployment.parse(deployment)
+    return deployment
+
+
+def _object(given: ExecutionTask | Deployment | Mapping[str, Any] | str | Path, kind: str) -> dict[str, Any]:
+    if isinstance(given, ExecutionTask | Deployment):
         written = given.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
         written.pop("status", None)
     elif isinstance(given, Mapping):
@@ -38,10 +55,9 @@ def task_object(given: TaskManifest) -> dict[str, Any]:
     else:
         found = documents(given)
         if len(found) != 1:
-            raise InvalidInput(f"holds {len(found)} documents; give one ExecutionTask")
+            raise InvalidInput(f"holds {len(found)} documents; give one {kind}")
         written = found[0]
-    task = {"apiVersion": API_VERSION, "kind": "ExecutionTask", "metadata": {}, **written}
-    if not isinstance(task["metadata"], Mapping):
+    result = {"apiVersion": API_VERSION, "kind": kind, "metadata": {}, **written}
+    if not isinstance(result["metadata"], Mapping):
         raise InvalidInput("must be an object", field="metadata")
-    ExecutionTask.parse({**task, "metadata": {"name": "task", **task["metadata"]}})
-    return task
+    return result

@@ -30,6 +30,9 @@ class BlueGreen(SpecModel):
     """How long the new side stays a preview before it is promoted by itself."""
     scale_down_delay_seconds: Annotated[int, Field(ge=0, le=604_800)] = 30
     """How long the old side is kept ready after the switch, for a fast rollback."""
+    preview_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """How many replicas the new side has while it is a preview, at most `replicas`. It gets all of them, and they are
+    healthy, before it is switched to. Not set: all from the beginning."""
     preview_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """The port where the new side is reached before it is live. Not set: no preview from outside."""
 

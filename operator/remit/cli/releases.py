@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import secrets
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remit.cli import options
 
+if TYPE_CHECKING:
+    from remit.api.deploymentstatus import RequestAnswer
+
 Name = Annotated[str, typer.Argument(help="Name of the Deployment.")]
 _PATIENCE = 30.0
-_LOOK_SECONDS = 0.2
 
 
 def promote(
@@ -98,40 +99,25 @@ def history(
 
 def _ask(name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
     answer = asyncio.run(_answer(name, asked, namespace, kubeconfig, context))
-    typer.echo(f"deployment {name}: {answer['message']}", err=not answer["accepted"])
-    if not answer["accepted"]:
+    typer.echo(f"deployment {name}: {answer.message}", err=not answer.accepted)
+    if not answer.accepted:
         sys.exit(1)
 
 
 async def _answer(
     name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None
-) -> dict[str, Any]:
-    """Ask, and wait for what status says to it. Raises `RemitError` where no operator takes it."""
-    import orjson
-
+) -> RequestAnswer:
+    from remit.api import Deployment
     from remit.cli.connect import connected
-    from remit.errors import RemitError
-    from remit.reconcilers.kube import DEPLOYMENTS
-    from remit.reconcilers.requests import ANNOTATION
+    from remit.reconcilers.asking import ask
 
-    request = secrets.token_hex(6)
     async with connected(kubeconfig, context, namespace) as connection:
-        await find(connection, name)
-        text = orjson.dumps({**asked, "id": request}).decode()
-        patch = {"metadata": {"annotations": {ANNOTATION: text}}}
-        await connection.kube.patch(DEPLOYMENTS, connection.namespace, name, patch)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                while True:
-                    answer = ((await find(connection, name)).get("status") or {}).get("request") or {}
-                    if answer.get("id") == request:
-                        return {"message": "", "accepted": False, **answer}
-                    await asyncio.sleep(_LOOK_SECONDS)
-        except TimeoutError:
-            raise RemitError(
-                f"no operator has taken the request within {_PATIENCE:g} s; it stays until one does, or until you"
-                f" remove it: kubectl annotate deployments.remit.dev/{name} {ANNOTATION}-"
-            ) from None
+
+        async def look() -> Deployment:
+            return Deployment.parse(await find(connection, name))
+
+        await look()  # an error of its own where it is not there
+        return await ask(connection.kube, connection.namespace, name, asked, look, _PATIENCE)
 
 
 async def _history(name: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:

@@ -10,6 +10,7 @@ from remit.api import Deployment, ExecutionTask
 from remit.api.deploymentstatus import DeploymentPhase, RevisionStatus, SlotStatus
 from remit.execution.progress import human_duration
 from remit.release import HookKey
+from remit.release.conclusion import failure
 
 _TARGETS = {"process": "processes", "docker": "Docker", "kubernetes": "Kubernetes"}
 
@@ -116,22 +117,6 @@ def release_tree(
     )
 
 
-def over(deployment: Deployment) -> bool:
-    """Whether all that the spec of this moment asks for has come to its end, good or bad."""
-    status = deployment.status
-    truths = {condition.type: condition.status for condition in status.conditions}
-    return (
-        status.observed_generation == deployment.metadata.generation
-        and status.phase is not None
-        and truths.get("Reconciling") == "False"
-    )
-
-
-def failed(deployment: Deployment) -> bool:
-    """Whether that end is a bad one."""
-    return any(each.type == "Stalled" and each.status == "True" for each in deployment.status.conditions)
-
-
 def _stage(deployment: Deployment, now: datetime.datetime) -> Stage | None:
     status = deployment.status
     for number, stage in enumerate(status.stages, 1):
@@ -202,7 +187,7 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
             return [("promote", "ends the bake"), ("abort", back)]
         case DeploymentPhase.PROGRESSING if release is not None:
             return [("abort", back)]
-    if failed(deployment):
+    if failure(deployment) is not None:
         return [("retry", "releases it once more; or apply a spec that is mended")]
     if status.phase is DeploymentPhase.DEGRADED and _earlier(deployment):
         return [("rollback", "returns to the last good revision before")]

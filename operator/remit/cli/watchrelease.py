@@ -12,11 +12,12 @@ from remit.api import Deployment, ExecutionTask
 from remit.cli.connect import Connection
 from remit.cli.releasedrawing import draw
 from remit.cli.releases import find
-from remit.cli.releasetree import ReleaseTree, failed, over, release_tree
+from remit.cli.releasetree import ReleaseTree, release_tree
 from remit.cli.tables import console
 from remit.errors import ApiError
 from remit.reconcilers import hooks
 from remit.reconcilers.kube import TASKS
+from remit.release.conclusion import failure, over
 from remit.telemetry import escape
 
 _LOOK_SECONDS = 0.5
@@ -51,7 +52,7 @@ async def watch(connection: Connection, name: str, options: str, *, until_done: 
                     sys.stdout.write(f"{datetime.datetime.now(datetime.UTC):%H:%M:%SZ} {escape(told)}\n")
                     sys.stdout.flush()
                 if until_done and over(deployment):
-                    return not failed(deployment)
+                    return failure(deployment) is None
             await asyncio.sleep(_LOOK_SECONDS)
     finally:
         live.stop()

@@ -1,4 +1,4 @@
-"""`RemitClient`: tasks for a coordinator program, on any API server that has Remit's kinds."""
+"""`RemitClient`: tasks and releases for a coordinator program, on any API server that has Remit's kinds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NoReturn, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
-from remit.api import ExecutionTask
+from remit.api import Deployment, ExecutionTask
 from remit.api.executiontask import ExecutionTaskSpec, OutputStatus
-from remit.api.manifest import TaskManifest, task_object
-from remit.errors import ApiError, InvalidInput, NotSupported, WaitTimeout
+from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
+from remit.errors import ApiError, DeploymentError, InvalidInput, WaitTimeout
+from remit.reconcilers.asking import ask
 from remit.reconcilers.informer import Informer
-from remit.reconcilers.kube import TASKS, Access, Kube, Object
+from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Access, Kube, Object
 from remit.reconcilers.settings import fallback_kubeconfig
+from remit.release.conclusion import failure, over
 
 T = TypeVar("T")
 _NOT_FOUND, _CONFLICT, _TOO_MANY = 404, 409, 429
 _LONGEST_PAUSE = 5.0
+_LOOK_SECONDS = 0.5
 _CHANGEABLE = frozenset({"cancel", "ttl_seconds_after_finished"})
 """What of a spec may differ from what was submitted, and it is the same task still."""
 
@@ -201,13 +204,86 @@ class RemitClient:
         found = await self.get(task, namespace=namespace)
         return found.status.output or OutputStatus()
 
-    async def deploy(self, artifact: str, target: str) -> NoReturn:
-        """Releases come in a later version. Raises `NotSupported`."""
-        _no_releases()
+    async def deploy(
+        self,
+        deployment: DeploymentManifest,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 (an error of its own says what becomes of the release)
+        namespace: str | None = None,
+    ) -> Deployment:
+        """Apply a Deployment, and come back when what it declares is live. It may be repeated: that changes nothing.
 
-    async def rollback(self, deployment_id: str) -> NoReturn:
-        """Releases come in a later version. Raises `NotSupported`."""
-        _no_releases()
+        Raises:
+            DeploymentError: it did not come to that; what is live, its status says. Reasons besides those of releases:
+                `Superseded`, another spec took its place, and `Pinned`, a rollback holds it where it is.
+            WaitTimeout: it has not come to its end within `timeout` seconds; it goes on.
+            InvalidInput: it is no Deployment; the field is named.
+            ApiError: also, with status 409, when somebody else owns a field of it.
+        """
+        obj = deployment_object(deployment)
+        place = namespace or obj["metadata"].get("namespace") or self.namespace
+        name = obj["metadata"]["name"]
+        obj["metadata"] = {**obj["metadata"], "namespace": place}
+        applied = Deployment.parse(
+            await self._patiently(lambda: self._kube.apply(DEPLOYMENTS, place, name, obj, manager=self._name))
+        )
+        return await self._released(applied, timeout)
+
+    async def rollback(
+        self,
+        deployment: str | Deployment,
+        *,
+        revision: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        namespace: str | None = None,
+    ) -> Deployment:
+        """Return to `revision`, or to the last good one before what is live, and come back when that is live.
+
+        It is pinned there until the spec changes; the spec itself is not edited. Raises as `deploy` does, and
+        `DeploymentError` with the reason `RequestRefused` where there is nothing to return to.
+        """
+        place, name = self._key(deployment, namespace)
+
+        async def look() -> Deployment:
+            return await self.deployment(name, namespace=place)
+
+        before = await look()
+        terms = {} if revision is None else {"revision": revision}
+        answer = await ask(self._kube, place, name, {"rollback": terms}, look, self._patience)
+        if not answer.accepted:
+            raise DeploymentError(f"deployment {place}/{name}: {answer.message}", reason="RequestRefused")
+        return await self._released(before, timeout, pinned=True)
+
+    async def deployment(self, name: str, *, namespace: str | None = None) -> Deployment:
+        """Its state now."""
+        place = namespace or self.namespace
+        return Deployment.parse(await self._patiently(lambda: self._kube.get(DEPLOYMENTS, place, name)))
+
+    async def _released(self, wanted: Deployment, limit: float | None, *, pinned: bool = False) -> Deployment:
+        """Until the release of this spec is over."""
+        name, place = wanted.metadata.name, wanted.metadata.namespace
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    found = await self.deployment(name, namespace=place)
+                    if found.metadata.generation != wanted.metadata.generation:
+                        message = f"deployment {found.key}: another spec took its place"
+                        raise DeploymentError(message, reason="Superseded")
+                    if over(found):
+                        break
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            raise WaitTimeout(
+                f"deployment {place}/{name} has not come to its end within {limit:g} s; it goes on"
+            ) from None
+        if (why := failure(found)) is not None:
+            raise why
+        if (pin := found.status.pinned_revision) is not None and not pinned:
+            message = (
+                f"deployment {found.key}: a rollback holds it at revision {pin}; change the spec, or ask for a retry"
+            )
+            raise DeploymentError(message, reason="Pinned")
+        return found
 
     @property
     def namespace(self) -> str:
@@ -222,11 +298,11 @@ class RemitClient:
             raise RuntimeError("use RemitClient as an async context manager")
         return self._open
 
-    def _key(self, task: str | ExecutionTask, namespace: str | None) -> tuple[str, str]:
-        if isinstance(task, ExecutionTask):
+    def _key(self, task: str | ExecutionTask | Deployment, namespace: str | None) -> tuple[str, str]:
+        if isinstance(task, ExecutionTask | Deployment):
             return task.metadata.namespace, task.metadata.name
         if not task:
-            raise InvalidInput("is empty; name a task", field="task")
+            raise InvalidInput("is empty; name one", field="name")
         return namespace or self.namespace, task
 
     async def _finished(self, task: str | ExecutionTask, namespace: str | None) -> ExecutionTask:
@@ -294,7 +370,3 @@ def _same(found: ExecutionTask, wanted: ExecutionTask) -> ExecutionTask:
         why = f"task {found.key} is there already, with another {aliases}; take another name, or delete it first"
         raise ApiError(why, status=_CONFLICT, reason="AlreadyExists")
     return found
-
-
-def _no_releases() -> NoReturn:
-    raise NotSupported("this version of Remit makes no releases; use `docker` or `kubectl` until one does")

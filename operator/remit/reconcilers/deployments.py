@@ -11,37 +11,33 @@ import structlog
 from remit.api.base import Condition
 from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus
 from remit.api.resource import Deployment
-from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
-from remit.reconcilers import configuration, hooks, recording, requests
+from remit.errors import ApiError, DeploymentError, InvalidInput, MissingReference, RemitError
+from remit.reconcilers import hooks, requests
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Kube, Object
-from remit.reconcilers.places import Place, Places
 from remit.reconcilers.reporting import Reports
 from remit.reconcilers.status import Outdated, StatusWriter
-from remit.reconcilers.values import MissingReference
+from remit.reconcilers.values import Source
 from remit.release import (
     Decision,
     Desired,
-    Drain,
     Finish,
     Material,
-    Prepare,
-    Preview,
     Problem,
-    Provision,
-    Retire,
     RunHook,
-    Scale,
     Snapshot,
     Step,
     StepError,
     Switch,
     Wait,
+    configuration,
     next_step,
+    recording,
     remembered,
     status_after,
 )
+from remit.release.places import Place, Places, carry_out, keep_only
 from remit.release.report import reported
 from remit.telemetry import AuditEvent, AuditLog, Metrics
 
@@ -133,7 +129,9 @@ class DeploymentReconciler:
         """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
         problem, material = None, Material()
         try:
-            snapshot, material = await configuration.read(self.kube, deployment.metadata.namespace, deployment.spec)
+            snapshot, material = await configuration.read(
+                Source(self.kube, deployment.metadata.namespace), deployment.spec
+            )
         except MissingReference as error:
             problem = Problem("WaitingForReference", str(error))
             live = remembered(deployment.status)
@@ -186,27 +184,12 @@ class DeploymentReconciler:
             self._recorded[key] = event
 
     async def _do(self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material) -> None:
-        target = place.target
+        if isinstance(step, Switch):
+            self.reports.switching(deployment.key, step)
+        await carry_out(place, step, material)
         match step:
-            case Prepare(revision=revision):
-                await place.revisions.keep(revision, material)
-                await target.prepare(revision)
-            case Provision(slot=slot, revision=revision, replicas=replicas):
-                kept, configured = await place.revisions.load(revision.number)
-                await target.prepare(kept)
-                await target.provision(slot, kept, replicas, configured)
-            case Scale(slot=slot, replicas=replicas):
-                await target.scale(slot, replicas)
-            case Switch(live=live, share=share):
-                self.reports.switching(deployment.key, step)
-                await target.switch(live, share)
+            case Switch(live=live):
                 self.events.record(obj, "Normal", "Switched", f"requests go to {live}")
-            case Preview(slot=slot):
-                await target.preview(slot)
-            case Drain(slot=slot):
-                await target.drain(slot)
-            case Retire(slot=slot):
-                await target.retire(slot)
             case RunHook():
                 if (created := await hooks.run(self.kube, obj, step)) is not None:
                     self.cache.store(TASKS.plural, created)
@@ -223,8 +206,7 @@ class DeploymentReconciler:
                 known = {
                     record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
                 }
-                await place.revisions.forget((await place.revisions.all()).keys() - known)
-                await target.keep(known)
+                await keep_only(place, known)
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""

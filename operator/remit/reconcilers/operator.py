@@ -31,18 +31,19 @@ from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.deployments import DeploymentReconciler
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.hooks import release_key
-from remit.reconcilers.judging import Judge
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube
 from remit.reconcilers.lease import Leader
-from remit.reconcilers.places import Places
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.reporting import Reports
 from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
+from remit.reconcilers.values import Source
 from remit.reconcilers.watching import Watcher
 from remit.reconcilers.workqueue import WorkQueue
+from remit.release.judging import Judge
+from remit.release.places import Places
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
@@ -132,7 +133,16 @@ class Operator:
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)
-        places = Places(settings.state_dir, host, kube, readable, judge.command, judge.limits, releases.add)
+        places = Places(
+            settings.state_dir,
+            host,
+            kube,
+            lambda namespace, name: Source(kube, namespace).data(True, name, optional=False),
+            readable,
+            judge.command,
+            judge.limits,
+            releases.add,
+        )
         reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
             kube=kube,

@@ -11,7 +11,7 @@ import structlog
 
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontask import AttemptStatus, PolicyStatus
-from remit.errors import ApiError, AuditUnavailable, InvalidInput
+from remit.errors import ApiError, AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused
 from remit.execution.lifecycle import (
@@ -38,7 +38,7 @@ from remit.reconcilers.policies import Policies
 from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
-from remit.reconcilers.values import MissingReference, resolve
+from remit.reconcilers.values import resolve
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.redact import MIN_LENGTH
 

@@ -12,16 +12,10 @@ from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
 from remit.api.endpoint import Resource
 from remit.api.references import references
-from remit.errors import ApiError, RemitError
+from remit.errors import ApiError, MissingReference
 from remit.execution.resolved import Resolved
 from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube
 from remit.telemetry.redact import MIN_LENGTH
-
-
-class MissingReference(RemitError):
-    """A Secret, a ConfigMap or a key of one that a task refers to is not there (yet)."""
-
-    retryable = True
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:

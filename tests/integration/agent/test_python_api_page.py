@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-AGENT, SYNC, CLIENT = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python-api.md").read_text(), re.DOTALL)
+AGENT, SYNC, RELEASES, CLIENT = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python-api.md").read_text(), re.DOTALL)
 SAID = ["0 test\n\ndenied: NotAllowed\nkilled: Timeout\nFalse\nstdout live\n\n", "hi\n\n"]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 import servers
+import shops
 import supervised
 from dockers import docker, make_image, needs_docker, remove_image
 
@@ -40,6 +41,33 @@ async def no_process_left(folder: Path) -> AsyncIterator[Changes]:
         yield {}
     finally:
         await supervised.end(folder.parent / "state" / "processes")
+
+
+@contextlib.asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Changes]:
+    """A page to serve, and ports that are free."""
+    source = folder / "remit-example-site-v1"
+    source.mkdir()
+    (source / "index.html").write_text("<h1>One</h1>")
+    live, preview = servers.free_port(), servers.free_port()
+    async with shops.GROUNDS[0].at(folder, folder.parent / "state"):
+        yield {"/var/tmp/": f"{folder}/", "8080": str(live), "8081": str(preview)}
+
+
+@contextlib.asynccontextmanager
+async def boxed_site(folder: Path) -> AsyncIterator[Changes]:
+    """An image with a server in it, instead of one from a registry."""
+    async with shops.GROUNDS[1].at(folder, folder.parent / "state") as spec_of:
+        spec = spec_of("v1", ())
+        name = spec["artifact"]["image"].rpartition(":")[0]
+        command = spec["target"]["docker"]["command"]
+        yield {
+            "nginxinc/nginx-unprivileged:1.29": f"{name}:v1",
+            "['nginxinc/nginx-unprivileged:1.*']": f"['{name}:*']",
+            "  limits:": f"  commands: {{allow: [{{executable: {command[0]}}}]}}\n  limits:",
+            "docker: {} ": f"docker: {{command: {command}}} ",
+            "published: 8082": f"published: {servers.free_port()}",
+        }
 
 
 @contextlib.asynccontextmanager

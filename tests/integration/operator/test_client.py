@@ -12,7 +12,7 @@ import pytest
 
 from remit.api import ExecutionTask
 from remit.client import RemitClient
-from remit.errors import ApiError, InvalidInput, NotSupported, RemitError, WaitTimeout
+from remit.errors import ApiError, InvalidInput, RemitError, WaitTimeout
 from remit.reconcilers.kube import TASKS
 
 from .conftest import World
@@ -243,11 +243,19 @@ async def test_who_asked_is_the_programs_name(world: World) -> None:
     assert entry["manager"] == "hive"
 
 
-async def test_releases_are_not_supported_yet(client: RemitClient) -> None:
-    with pytest.raises(NotSupported, match="makes no releases"):
-        await client.deploy("app:v2", "production")
-    with pytest.raises(NotSupported, match="makes no releases"):
-        await client.rollback("r1")
+async def test_a_release_that_nobody_takes(world: World, client: RemitClient) -> None:
+    body = {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["serve"]}}}
+    shop = {"metadata": {"name": "shop"}, "spec": body}
+    with pytest.raises(WaitTimeout, match=r"default/shop has not come to its end within 0.1 s"):
+        await client.deploy(shop, timeout=0.1)
+    async with RemitClient(world.kube.access, patience=0.1) as hasty:
+        with pytest.raises(RemitError, match=r"no operator has taken the request within 0.1 s"):
+            await hasty.rollback("shop")
+    with pytest.raises(InvalidInput, match=r"metadata.name"):
+        await client.deploy({"spec": body})
+    with pytest.raises(ApiError, match="nobody") as absent:
+        await client.rollback("nobody")
+    assert absent.value.status == 404
 
 
 async def test_a_client_that_is_not_open_says_so() -> None:

@@ -15,14 +15,20 @@ import yaml
 from dockers import docker
 from remit.execution.schedule import PARENT_LABEL
 from remit.policy.testing import parse_policies, parse_suite, run_cases
-from remit.reconcilers.kube import CONFIG_MAPS, POLICIES, SECRETS, TASKS, Object
+from remit.reconcilers.kube import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS, Object
 
 from . import stages
 from .conftest import World
 from .test_schedules import wound
 
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
-KINDS = {"CommandPolicy": POLICIES, "ExecutionTask": TASKS, "ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
+KINDS = {
+    "Deployment": DEPLOYMENTS,
+    "CommandPolicy": POLICIES,
+    "ExecutionTask": TASKS,
+    "ConfigMap": CONFIG_MAPS,
+    "Secret": SECRETS,
+}
 
 Status = dict[str, Any]
 Ending = Callable[[Status], bool]
@@ -57,10 +63,12 @@ class Promise:
     stage: stages.Stage = stages.as_it_stands
     scheduled: Mapping[str, Ending] = field(default_factory=dict)
     """How a run of each scheduled task ends."""
+    releases: Mapping[str, Ending] = field(default_factory=dict)
+    """What each Deployment is once it is healthy."""
 
     @property
-    def tasks(self) -> set[str]:
-        return {*self.endings, *self.scheduled}
+    def names(self) -> set[str]:
+        return {*self.endings, *self.scheduled, *self.releases}
 
 
 PROMISES: dict[str, Promise] = {
@@ -111,12 +119,15 @@ PROMISES: dict[str, Promise] = {
     "13-redis": Promise({"visit": lambda s: results(s) == [1, 1, "1"]}, stages.redis),
     "14-container": Promise({"start-counter": counts_in_a_container}, stages.docker_engine),
     "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),
+    "16-release": Promise({}, stages.site, releases={"site": lambda s: s["ready"] == "2/2"}),
+    "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
 }
 
 
 def examples() -> list[str]:
-    """All but policies to start from, which have no task."""
-    return sorted(path.stem for path in EXAMPLES.glob("*.yaml") if not path.stem.startswith("00-"))
+    """All but policies to start from, which have no task, and what goes live in a cluster, which is tried on one."""
+    found = sorted(path.stem for path in EXAMPLES.glob("*.yaml") if not path.stem.startswith("00-"))
+    return [name for name in found if not name.endswith("-kubernetes")]
 
 
 @pytest.mark.parametrize("name", examples())
@@ -131,8 +142,11 @@ async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name
         objects: list[Object] = list(yaml.safe_load_all(text))
         for obj in objects:
             await world.kube.create(KINDS[obj["kind"]], "default", obj)
-        tasks = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "ExecutionTask"}
-        assert tasks == promise.tasks, f"PROMISES speaks of other tasks than {name}.yaml has"
+        names = {obj["metadata"]["name"] for obj in objects if obj["kind"] in {"ExecutionTask", "Deployment"}}
+        assert names == promise.names, f"PROMISES speaks of others than {name}.yaml has"
+        for release, as_promised in promise.releases.items():
+            status = await world.until(release, lambda status: status.get("phase") == "Healthy", DEPLOYMENTS)
+            assert as_promised(status), status
         for task, as_promised in promise.endings.items():
             status = await world.finished(task)
             assert as_promised(status), status

@@ -80,13 +80,13 @@ class Shop:
         patch = {"metadata": {"annotations": {"remit.dev/request": request}}}
         await self.kube.patch(DEPLOYMENTS, self.namespace, "shop", patch)
 
-    async def until(self, condition: Any) -> dict[str, Any]:
+    async def until(self, condition: Any, name: str = "shop") -> dict[str, Any]:
         status: dict[str, Any] = {}
         try:
             async with asyncio.timeout(PATIENCE):
                 while not condition(status):
                     await asyncio.sleep(0.1)
-                    status = (await self.kube.get(DEPLOYMENTS, self.namespace, "shop")).get("status") or {}
+                    status = (await self.kube.get(DEPLOYMENTS, self.namespace, name)).get("status") or {}
         except TimeoutError:
             pytest.fail(f"it never came so far: {status}")
         return status
@@ -328,6 +328,21 @@ async def test_an_operator_that_comes_back_goes_on_at_every_stage(shop: Shop) ->
     async with shop.operator():
         await shop.live(2)
     await shop.eventually("v2")
+
+
+async def test_the_example_goes_live(shop: Shop) -> None:
+    text = (MANIFESTS / "examples" / "18-release-kubernetes.yaml").read_text()
+    for written, tried in {
+        "nginxinc/nginx-unprivileged:1.29": f"{shop.image}\n    pullPolicy: Never",
+        "nginxinc/nginx-unprivileged:1.*": "remit-test-shop:*",
+    }.items():
+        assert written in text
+        text = text.replace(written, tried)
+    async with shop.operator():
+        for obj in yaml.safe_load_all(text):
+            resource = {"CommandPolicy": POLICIES, "Deployment": DEPLOYMENTS}[obj["kind"]]
+            await shop.kube.create(resource, shop.namespace, obj)
+        await shop.until(lambda status: status.get("phase") == "Healthy", "website")
 
 
 async def test_deleted_it_leaves_nothing(shop: Shop) -> None:

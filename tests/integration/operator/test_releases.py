@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import supervised
+from remit.client import RemitClient
+from remit.errors import DeploymentError
 from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS, Object
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe, Traffic
@@ -277,19 +279,6 @@ async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
         assert not (state / "releases" / "default" / "shop").exists()
 
 
-async def test_other_targets_are_refused_in_words(shop: Shop) -> None:
-    async with shop.world.operator():
-        body = {
-            "apiVersion": "remit.dev/v1alpha1",
-            "kind": "Deployment",
-            "metadata": {"name": "shop"},
-            "spec": {"artifact": {"image": "shop:v1"}, "target": {"docker": {}}},
-        }
-        await shop.world.kube.create(DEPLOYMENTS, "default", body)
-        status = await shop.until(lambda status: truth(status, "Stalled") == "True")
-        assert "does not release to docker" in status["message"]
-
-
 async def test_nonsense_asked_for_is_refused_and_removed(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.create("v1")
@@ -303,3 +292,30 @@ async def test_nonsense_asked_for_is_refused_and_removed(shop: Shop) -> None:
         status = await shop.until(lambda status: status.get("request", {}).get("kind") == "promote")
         assert not status["request"]["accepted"]
         assert await shop.answer() == "v1"
+
+
+async def test_a_program_deploys_and_rolls_back_through_the_api_server(shop: Shop) -> None:
+    def manifest(version: str, *marks: str, **changes: Any) -> dict[str, Any]:
+        return {"metadata": {"name": "shop"}, "spec": shop.spec(version, *marks, replicas=1, **changes)}
+
+    async with shop.world.operator(), RemitClient(shop.world.kube.access, name="hive") as client:
+        await client.deploy(manifest("v1"), timeout=PATIENCE)
+        second = await client.deploy(manifest("v2"), timeout=PATIENCE)
+        assert (second.status.active_revision, await shop.answer()) == (2, "v2")
+        assert (await client.deploy(manifest("v2"), timeout=PATIENCE)).metadata.generation == second.metadata.generation
+        back = await client.rollback(second, timeout=PATIENCE)
+        assert (back.status.pinned_revision, await shop.answer()) == (1, "v1")
+        with pytest.raises(DeploymentError, match="a rollback holds it at revision 1") as pinned:
+            await client.deploy(manifest("v2"), timeout=PATIENCE)
+        assert pinned.value.reason == "Pinned"
+        with pytest.raises(DeploymentError, match="revision 9 is not kept") as refused:
+            await client.rollback("shop", revision=9)
+        assert refused.value.reason == "RequestRefused"
+        with pytest.raises(DeploymentError) as failed:
+            await client.deploy(manifest("v3", "sick", progressDeadlineSeconds=2), timeout=PATIENCE)
+        assert (failed.value.reason, await shop.answer()) == ("ProgressDeadlineExceeded", "v1")
+        waiting = asyncio.create_task(client.deploy(manifest("v4", "sick"), timeout=PATIENCE))
+        await shop.until(lambda status: "/v4 (" in status.get("preview", ""))
+        await shop.change("v5", replicas=1)
+        with pytest.raises(DeploymentError, match="another spec took its place"):
+            await waiting

@@ -250,3 +250,18 @@ async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:
     finally:
         docker("rmi", tag)
         remove_image(other)
+
+
+async def test_what_both_sides_use(stage: Stage) -> None:
+    await stage.live()
+    await stage.provision("green", stage.revision(2))
+    await stage.until(lambda world: world.ready(2, "green", 1))
+    first = await stage.target.usage()
+    assert set(first) == {"blue", "green"}
+    for usage in first.values():
+        assert usage.cpu_seconds > 0
+        assert 1 << 16 < usage.memory_bytes < 1 << 30
+    await stage.target.retire("green")
+    then = await stage.target.usage()
+    assert set(then) == {"blue"}
+    assert then["blue"].cpu_seconds >= first["blue"].cpu_seconds

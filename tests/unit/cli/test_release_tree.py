@@ -15,8 +15,9 @@ from remit.api import Deployment, ExecutionTask
 from remit.cli import tables
 from remit.cli.app import app
 from remit.cli.releasedrawing import draw
-from remit.cli.releasetree import ReleaseTree, failed, over, release_tree
+from remit.cli.releasetree import ReleaseTree, release_tree
 from remit.release import HookKey, RunHook
+from remit.release.conclusion import failure, over
 
 MANUAL = {"strategy": {"blueGreen": {"autoPromote": False}}}
 
@@ -105,7 +106,10 @@ def test_a_release_that_failed_is_over_and_can_be_tried_again() -> None:
     sim.finish()
     sim.settle()
     tree = tree_of(sim)
-    assert (over(deployment(sim)), failed(deployment(sim))) == (True, True)
+    why = failure(deployment(sim))
+    assert over(deployment(sim))
+    assert why is not None
+    assert (why.reason, str(why)) == ("ProgressDeadlineExceeded", f"deployment default/shop: {sim.status.message}")
     assert (tree.phase, tree.stage) == ("Degraded", None)
     assert [advice.split()[1] for advice in tree.advice] == ["retry"]
 
@@ -127,7 +131,7 @@ def test_a_pinned_revision_is_marked() -> None:
     sim.settle()
     (marks,) = [branch.marks for branch in tree_of(sim).revisions if branch.number == 1]
     assert marks == ("live", "pinned")
-    assert (over(deployment(sim)), failed(deployment(sim))) == (True, False)
+    assert (over(deployment(sim)), failure(deployment(sim))) == (True, None)
 
 
 def test_missing_instances_of_the_live_side_can_be_left_behind() -> None:

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from lupa import LuaRuntime
 
+from releases import Sim, live
+
 SCRIPTS: dict[str, str] = yaml.safe_load((Path(__file__).parents[3] / "manifests/gitops/argocd-cm.yaml").read_text())[
     "data"
 ]
@@ -76,3 +78,25 @@ def test_a_release_that_waits_is_suspended() -> None:
         == "Suspended"
     )
     assert health("Deployment", {"spec": {"paused": True}} | status())[0] == "Suspended"
+
+
+def test_a_release_reads_as_what_it_is() -> None:
+    """With what the pipeline itself writes."""
+
+    def told(sim: Sim) -> str:
+        spec = sim.wish.model_dump(mode="json", by_alias=True, exclude_none=True)
+        status = sim.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return health("Deployment", {"metadata": {"generation": 1}, "spec": spec, "status": status})[0]
+
+    strategy = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
+    sim = live("v1", strategy=strategy)
+    assert told(sim) == "Healthy"
+    sim.apply(version="v2", strategy=strategy).step()
+    assert told(sim) == "Progressing"
+    sim.waits_for("AwaitingPromotion")
+    assert told(sim) == "Suspended"
+    sim.ask("pause")
+    sim.waits_for("Paused")
+    assert told(sim) == "Suspended"
+    sim.ask("abort").settle()
+    assert told(sim) == "Degraded"

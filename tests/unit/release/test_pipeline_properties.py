@@ -32,7 +32,7 @@ FATES = st.sampled_from(["well", "flapping", "unhealthy", "crashing"])
 KINDS = st.sampled_from(["promote", "abort", "rollback", "retry", "pause", "resume"])
 BREAKABLE = st.sampled_from([Provision, Scale, Switch, Drain, Retire, Preview])
 MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 60}}
-TIMED = {"type": "BlueGreen", "blueGreen": {"autoPromoteAfterSeconds": 90}}
+TIMED = {"type": "BlueGreen", "blueGreen": {"autoPromoteAfterSeconds": 90, "previewReplicas": 1}}
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20, "pauseSeconds": 60}, {"weight": 50}]}}
 BOUND = 400
 

@@ -60,6 +60,49 @@ def test_blue_green_shows_the_new_side_as_a_preview_until_it_is_live() -> None:
     assert sim.world.preview is None
 
 
+@pytest.mark.parametrize("auto", [True, False])
+def test_blue_green_previews_with_few_replicas_and_switches_with_all(auto: bool) -> None:
+    strategy = blue_green(autoPromote=auto, previewReplicas=1, autoPromoteAfterSeconds=60 if auto else 0)
+    sim = live("v1", strategy=strategy, replicas=3).apply(version="v2", strategy=strategy, replicas=3)
+    sim.waits_for("AwaitingPromotion")
+    assert (sim.world.green.wanted, sim.world.green.healthy, sim.world.live) == (1, 1, "blue")
+    if not auto:
+        sim.ask("promote")
+    for moment in moments(sim):
+        if moment.world.live == "green":
+            assert moment.world.green.healthy == 3
+    assert sim.serving == "v2"
+    assert Scale("green", 3) in sim.steps
+
+
+def test_blue_green_brings_all_replicas_of_a_preview_that_is_promoted_in_full() -> None:
+    strategy = blue_green(autoPromote=False, previewReplicas=1)
+    sim = live("v1", strategy=strategy, replicas=3).apply(version="v2", strategy=strategy, replicas=3)
+    sim.waits_for("AwaitingPromotion")
+    sim.ask("promote", full=True).settle()
+    assert (sim.serving, sim.world.green.healthy) == ("v2", 3)
+
+
+def test_blue_green_rolls_back_with_all_replicas_at_once() -> None:
+    strategy = blue_green(previewReplicas=1, scaleDownDelaySeconds=0)
+    sim = live("v1", strategy=strategy, replicas=3).apply(version="v2", strategy=strategy, replicas=3).settle()
+    sim.steps.clear()
+    sim.ask("rollback").settle()
+    assert (sim.serving, [step.replicas for step in sim.steps if isinstance(step, Provision)]) == ("v1", [3])
+
+
+def test_blue_green_goes_on_with_the_next_version_after_an_abort() -> None:
+    strategy = blue_green(autoPromote=False)
+    sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
+    sim.waits_for("AwaitingPromotion")
+    sim.ask("abort").settle()
+    assert sim.serving == "v1"
+    sim.apply(version="v3", strategy=strategy)
+    sim.waits_for("AwaitingPromotion")
+    sim.ask("promote").settle()
+    assert sim.serving == "v3"
+
+
 def test_blue_green_promotes_by_itself_after_its_time() -> None:
     strategy = blue_green(autoPromoteAfterSeconds=90)
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)

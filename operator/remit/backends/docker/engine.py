@@ -170,6 +170,8 @@ def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
             return OperationFailed("NotFound", f"the Docker engine says: {said}", retryable=False)
         if status == requests.codes.conflict:
             return OperationFailed("Conflict", f"the Docker engine says: {said}", retryable=False)
+        if "is ambiguous" in said:  # two of one name were made at the same moment, and one of them will go
+            return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}")
         if status < _BROKEN:
             return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}", retryable=False)
         return OperationFailed("EngineFailed", f"the Docker engine failed: {said}", category="Infrastructure")

@@ -8,27 +8,30 @@ import concurrent.futures
 import datetime
 import getpass
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.executiontask import Network, Retry
 from remit.api.manifest import TaskManifest
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.backends import Backend
-from remit.errors import DeploymentError, ExecutionError, NotSupported
+from remit.errors import ExecutionError, NotSupported
 from remit.execution.agent.background import Background, background
 from remit.execution.agent.engine import Engine, Execution, new_uid
 from remit.execution.agent.folder import default_root
 from remit.execution.agent.inputs import compiled_policies, resolved_of, task_of, task_of_command
 from remit.execution.agent.options import CommandOptions, RunOptions, SpecOptions
 from remit.execution.agent.outcome import concluded, result_of, without_output
+from remit.execution.agent.releases import DeploymentState, Releases
 from remit.execution.agent.streaming import Buffer, Chunk
+from remit.execution.agent.targets import TargetManifest, release_targets
 from remit.execution.output import Listener
 
+T = TypeVar("T")
 HISTORY = 256
 NAMESPACE = "default"
 
@@ -65,7 +68,8 @@ class ExecutionAgent:
     ended then. `policies` are CommandPolicies or paths of YAML files with some; without any, the starter policy: see
     `remit.execution.agent.starter`. `state_dir` holds one folder for each agent at work below it; `labels` are what
     policies select by. Of each stream up to `output_cap` bytes are in a result. A bare `python` means `python3` where
-    the host has only that; policy and the audit trail see the name that runs.
+    the host has only that; policy and the audit trail see the name that runs. `targets` are the Deployments that
+    `deploy` may release to, by name: see `remit.execution.agent.targets`. Without `policies`, each allows itself.
     """
 
     def __init__(
@@ -80,14 +84,16 @@ class ExecutionAgent:
         resource_limits: ResourceLimits | None = None,
         output_cap: int = 1024 * 1024,
         max_concurrent: int = 32,
+        targets: Mapping[str, TargetManifest] | None = None,
     ) -> None:
-        """Raises `InvalidInput` for a policy that cannot be in force."""
+        """Raises `InvalidInput` for a policy that cannot be in force, and for a target that cannot be one."""
         self.namespace = namespace
-        self._labels = dict(labels or {})
+        self._labels = own_labels = dict(labels or {})
         self._timeout, self._limits = timeout, resource_limits
         self._background: Background = background()
+        root = Path(state_dir) if state_dir is not None else default_root()
         self._engine = Engine(
-            root=Path(state_dir) if state_dir is not None else default_root(),
+            root=root,
             policies=compiled_policies(policies, namespace),
             who=f"python:{_user()}",
             output_cap=output_cap,
@@ -95,6 +101,26 @@ class ExecutionAgent:
             backend=backend,
         )
         self._history: collections.deque[ExecutionResult] = collections.deque(maxlen=HISTORY)
+        engine, history = self._engine, self._history
+
+        async def run_hook(task: ExecutionTask) -> ExecutionResult:
+            """Knows nothing of the agent itself, which may be gone before its engine."""
+            execution = _execution_of(task, namespace, own_labels)
+            engine.executions[execution.task.key] = execution
+            result = result_of(await engine.run(execution))
+            history.append(without_output(result))
+            return result
+
+        self._releases = Releases(
+            root=root / "releases",
+            namespace=namespace,
+            labels=self._labels,
+            targets=release_targets(targets or {}),
+            engine=engine,
+            own_policies=policies is not None,
+            run_task=run_hook,
+        )
+        engine.before_close.append(self._releases.close)
         self._background.closing.add(self._engine.close)
         weakref.finalize(self, _abandon, self._background, self._engine).atexit = False
 
@@ -211,17 +237,51 @@ class ExecutionAgent:
         """The folder that is this agent's while it is open; None before its first execution."""
         return self._engine.folder.path if self._engine.folder else None
 
-    async def deploy(self, artifact: str, target: str) -> NoReturn:
-        """Releases come in a later version. Raises `DeploymentError`."""
-        _no_releases()
+    async def deploy(self, artifact: str, target: str) -> str:
+        """Release an artifact, such as `app:v2`, to one of the agent's targets, and come back when it is live.
 
-    async def rollback(self, deployment_id: str) -> NoReturn:
-        """Releases come in a later version. Raises `DeploymentError`."""
-        _no_releases()
+        Gives the id of this deployment. What was live goes on until the new side is healthy, and after a failure. What
+        is live goes on when the agent is closed; the next agent with this state folder and target finds it. To stop
+        waiting does not stop the release.
 
-    async def get_deployment_status(self, target: str) -> NoReturn:
-        """Releases come in a later version. Raises `DeploymentError`."""
-        _no_releases()
+        Raises:
+            SecurityError: policy does not let it run.
+            DeploymentError: it did not come to be live; `error.reason` is one of those in docs/releases.md.
+            ResourceError: another agent releases to this target.
+            InvalidInput: it is no name of an artifact.
+        """
+        return await self._on_background(self._releases.deploy(artifact, target))
+
+    async def rollback(self, deployment_id: str) -> None:
+        """Return to what was live before this deployment, with its whole state, and come back when that is live.
+
+        Raises `DeploymentError`: where it is not live any more (`NotLive`), or nothing was live before.
+        """
+        await self._on_background(self._releases.rollback(deployment_id))
+
+    async def get_deployment_status(self, target: str) -> DeploymentState:
+        """What is live on a target, as it was last seen. Raises `DeploymentError` for an unknown target."""
+        return await self._on_background(self._releases.state(target))
+
+    async def health_check(self, target: str) -> DeploymentState:
+        """Look at a target now; what comes back is true where all instances of what is live are healthy."""
+        return await self._on_background(self._releases.look(target))
+
+    def deploy_sync(self, artifact: str, target: str) -> str:
+        """`deploy` for programs without an event loop."""
+        return self._background.wait(self._releases.deploy(artifact, target))
+
+    def rollback_sync(self, deployment_id: str) -> None:
+        """`rollback` for programs without an event loop."""
+        self._background.wait(self._releases.rollback(deployment_id))
+
+    def get_deployment_status_sync(self, target: str) -> DeploymentState:
+        """`get_deployment_status` for programs without an event loop."""
+        return self._background.wait(self._releases.state(target))
+
+    def health_check_sync(self, target: str) -> DeploymentState:
+        """`health_check` for programs without an event loop."""
+        return self._background.wait(self._releases.look(target))
 
     async def aclose(self) -> None:
         """End what goes on and let go of the state folder."""
@@ -240,6 +300,9 @@ class ExecutionAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _on_background(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(self._background.submit(work))
 
     def _running(self) -> list[Execution]:
         return list(self._engine.executions.values())
@@ -302,20 +365,26 @@ class ExecutionAgent:
         return execution
 
     def _of_task(self, task: ExecutionTask, secrets: Mapping[str, str] | None = None) -> Execution:
-        if task.spec.schedule is not None:
-            raise NotSupported("an agent runs tasks once; leave spec.schedule out, or give it to an operator")
-        uid = new_uid()
-        metadata = task.metadata.model_copy(
-            update={
-                "name": f"{task.metadata.name}-{uid[:13]}",
-                "namespace": self.namespace,
-                "uid": uid,
-                "labels": {**self._labels, **task.metadata.labels},
-                "creation_timestamp": datetime.datetime.now(datetime.UTC),
-            }
-        )
-        task = task.model_copy(update={"metadata": metadata, "status": type(task.status)()})
-        return Execution(task, resolved_of(task, secrets or {}))
+        return _execution_of(task, self.namespace, self._labels, secrets)
+
+
+def _execution_of(
+    task: ExecutionTask, namespace: str, labels: Mapping[str, str], secrets: Mapping[str, str] | None = None
+) -> Execution:
+    if task.spec.schedule is not None:
+        raise NotSupported("an agent runs tasks once; leave spec.schedule out, or give it to an operator")
+    uid = new_uid()
+    metadata = task.metadata.model_copy(
+        update={
+            "name": f"{task.metadata.name}-{uid[:13]}",
+            "namespace": namespace,
+            "uid": uid,
+            "labels": {**labels, **task.metadata.labels},
+            "creation_timestamp": datetime.datetime.now(datetime.UTC),
+        }
+    )
+    task = task.model_copy(update={"metadata": metadata, "status": type(task.status)()})
+    return Execution(task, resolved_of(task, secrets or {}))
 
 
 def _abandon(where: Background, engine: Engine) -> None:
@@ -332,7 +401,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-def _no_releases() -> NoReturn:
-    raise DeploymentError("this version of Remit makes no releases; use `docker` or `kubectl` until one does")

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,6 +90,8 @@ class Engine:
     executions: dict[str, Execution] = field(default_factory=dict)
     """What was started, by the caller in its own thread, and has not ended."""
     folder: Folder | None = None
+    before_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What has to let go of this engine first."""
     _closed: bool = False
     _done: list[tuple[str, str]] = field(default_factory=list)
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -129,6 +131,8 @@ class Engine:
     async def close(self) -> None:
         """End everything and let go of the state folder."""
         self._closed = True
+        for let_go in self.before_close:
+            await let_go()
         async with self._starting:
             if self.folder is None:
                 return
@@ -142,6 +146,16 @@ class Engine:
             await asyncio.to_thread(self._audit.close)
             self.folder.release()
             self.folder = None
+
+    @property
+    def audit(self) -> AuditLog:
+        """Of what was started."""
+        return self._audit
+
+    @property
+    def admission(self) -> Admission:
+        """Of what was started."""
+        return self._admission
 
     def pids(self) -> dict[str, int]:
         """By the ids of what runs now, the process that all of its processes descend from."""

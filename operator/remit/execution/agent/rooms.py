@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack
+from typing import Any, Self, Unpack
 
 import psutil
 
 from remit.api import CommandPolicy
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.backends.sampling import look
-from remit.errors import DeploymentError
 from remit.execution.admission import Admission, PolicySet, Refused, default_limits
 from remit.execution.agent.agent import NAMESPACE, ExecutionAgent
 from remit.execution.agent.inputs import compiled_policies, task_of_command
 from remit.execution.agent.options import CommandOptions
 from remit.execution.agent.outcome import refusal
+from remit.execution.agent.releases import DeploymentState
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, Plan, plan, probe_host
 
 
@@ -183,16 +183,30 @@ class SystemOperations:
 
 
 class DeploymentManager:
-    """Releases come in a later version: every method raises `DeploymentError`."""
+    """The releases of an agent.
 
-    async def deploy(self, artifact: str, target: str) -> NoReturn:
-        _no_releases()
+    manager = DeploymentManager(agent)
+    await manager.rollback(await manager.deploy("app:v2", "production"))
+    """
 
-    async def rollback(self, deployment_id: str) -> NoReturn:
-        _no_releases()
+    def __init__(self, agent: ExecutionAgent) -> None:
+        self._agent = agent
 
-    async def status(self, target: str) -> NoReturn:
-        _no_releases()
+    async def deploy(self, artifact: str, target: str) -> str:
+        """See `ExecutionAgent.deploy`."""
+        return await self._agent.deploy(artifact, target)
+
+    async def rollback(self, deployment_id: str) -> None:
+        """See `ExecutionAgent.rollback`."""
+        await self._agent.rollback(deployment_id)
+
+    async def status(self, target: str) -> DeploymentState:
+        """See `ExecutionAgent.get_deployment_status`."""
+        return await self._agent.get_deployment_status(target)
+
+    async def health_check(self, target: str) -> DeploymentState:
+        """See `ExecutionAgent.health_check`."""
+        return await self._agent.health_check(target)
 
 
 def _bytes(mebibytes: float | None) -> int | None:
@@ -201,7 +215,3 @@ def _bytes(mebibytes: float | None) -> int | None:
 
 def _mebibytes(size: int | None) -> float | None:
     return None if size is None else size / 1024**2
-
-
-def _no_releases() -> NoReturn:
-    raise DeploymentError("this version of Remit makes no releases")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
 from remit.release.memory import Memory, Release, StageRecord
 from remit.release.report.model import Evidence, Report, StageTime, Subject
-from remit.release.report.wording import duration
+from remit.release.report.wording import duration, rough
 
 
 def owed(before: Memory, after: Memory, told: ReleaseReport | None) -> Release | None:
@@ -77,7 +77,7 @@ def sentence(report: Report, ref: str) -> str:
     """For an Event."""
     probed, switch = report.evidence.probed, report.switch_milliseconds
     parts = [
-        f"revision {report.revision}: {report.outcome} after {duration(report.seconds)}",
+        f"revision {report.revision}: {report.outcome} after {rough(report.seconds)}",
         "" if switch is None else f"the switch took {duration(switch / 1000)}",
         f"{probed.failed} of {probed.requests} requests of the probe failed" if probed else "",
         f"{report.restarts} restarts",

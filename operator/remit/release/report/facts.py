@@ -7,7 +7,7 @@ from collections.abc import Callable
 from remit.release.model import SLOTS
 from remit.release.report import series
 from remit.release.report.model import Report
-from remit.release.report.wording import duration, moment, size
+from remit.release.report.wording import duration, moment, rough, size
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
@@ -19,7 +19,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("How", f"{report.strategy} to {report.slot}" + (", as a rollback" if report.rollback else "")),
         ("Target", report.subject.target),
         ("Began", moment(report.started_at)),
-        ("Took", duration(report.seconds)),
+        ("Took", rough(report.seconds)),
         ("Switch", "not measured" if switch is None else duration(switch / 1000)),
         ("Restarts of the new side", str(report.restarts)),
     ]
@@ -33,7 +33,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def cores(value: float) -> str:
-    return f"{value:.2f} cores" if value >= 0.1 else f"{value * 1000:.0f} m"
+    return f"{value:.3f} cores"
 
 
 def usage_rows(report: Report) -> list[tuple[str, ...]]:

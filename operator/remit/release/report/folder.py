@@ -38,6 +38,8 @@ def write(where: Path, report: Report) -> Path:
         "md": markdown(report).encode(),
         "html": page(report).encode(),
     }
+    for each in (where.parent.parent, where.parent, where):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)  # of parents, mkdir would make ordinary ones
     for form, content in forms.items():
         private.write(file(where, report.revision, form), content)
     return file(where, report.revision, "html")

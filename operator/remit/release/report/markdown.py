@@ -10,7 +10,7 @@ from remit.release.model import SLOTS
 from remit.release.report import series
 from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report
-from remit.release.report.wording import duration, moment
+from remit.release.report.wording import duration, moment, rough
 from remit.telemetry import escape
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~&$]|^[-+#=])")
@@ -31,7 +31,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _table(("", ""), facts(report))
     yield from ("", "## Stages", "")
     rows = (
-        (stage.name, stage.state, "" if stage.seconds is None else duration(stage.seconds), stage.message)
+        (stage.name, stage.state, "" if stage.seconds is None else rough(stage.seconds), stage.message)
         for stage in report.stages
     )
     yield from _table(("Stage", "State", "Took", "What happened"), rows)

@@ -9,9 +9,9 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.release.model import SLOTS, other
 from remit.release.report import plots, series
-from remit.release.report.facts import cores, facts, usage_rows
+from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report, Switching
-from remit.release.report.wording import duration, moment, size
+from remit.release.report.wording import duration, moment, rough
 from remit.telemetry import escape as harmless
 
 _STYLE: Final = """
@@ -38,6 +38,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; bo
 .key::before { content: ""; display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em;
   background: currentColor; } .key.blue::before { background: var(--blue); }
 .key.green::before { background: var(--green); } .key.bad::before { background: var(--bad); }
+.key.other::before { background: var(--stage); }
 svg { width: 100%; height: auto; display: block; } svg text { font-size: 12px; fill: var(--dim); }
 svg .grid { stroke: var(--line); } svg .mark { stroke: var(--ink); stroke-dasharray: 3 3; }
 svg text.note { fill: var(--ink); } svg rect { fill: var(--stage); } svg rect.bad { fill: var(--bad); }
@@ -47,6 +48,7 @@ svg polyline.blue { stroke: var(--blue); } svg polyline.green { stroke: var(--gr
 svg circle.blue { fill: var(--blue); } svg circle.green { fill: var(--green); }
 @media print { body { max-width: none; } h2, svg { break-inside: avoid; } }
 """
+_MEBIBYTE: Final = 1 << 20
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """Even if something in the page were a script, no browser would run it."""
 
@@ -84,7 +86,7 @@ def _parts(report: Report, title: str) -> Iterator[str]:
 def _cards(report: Report) -> str:
     probed, switch = report.evidence.probed, report.switch_milliseconds
     cards = [
-        ("The release took", duration(report.seconds), False),
+        ("The release took", rough(report.seconds), False),
         ("The switch took", "not measured" if switch is None else duration(switch / 1000), False),
         (
             f"failed of {probed.requests} requests" if probed else "failed requests",
@@ -103,7 +105,7 @@ def _stages(report: Report) -> Iterator[str]:
             stage.name,
             series.since(report.started_at, stage.started_at),
             stage.seconds,
-            duration(stage.seconds),
+            rough(stage.seconds),
             "bad" if stage.state == "Failed" else "",
         )
         for stage in report.stages
@@ -135,7 +137,9 @@ def _requests(report: Report) -> Iterator[str]:
         for each in probed.seconds
     ]
     yield "<h2>Requests of the probe, each second</h2>"
-    yield "<p>" + _key("blue") + _key("green") + _key("bad", "failed") + "</p>"
+    named = any(each.answered.get(slot) for each in probed.seconds for slot in SLOTS)
+    keys = (_key("blue") + _key("green")) if named else _key("other", "answered")
+    yield f"<p>{keys}{_key('bad', 'failed')}</p>"
     yield plots.columns(
         "Requests of the probe by the side that answered",
         stacks,
@@ -155,12 +159,12 @@ def _requests(report: Report) -> Iterator[str]:
 def _sides(report: Report) -> Iterator[str]:
     samples, start, span = report.evidence.samples, report.started_at, series.span(report)
     drawn = (
-        ("Healthy instances", series.healthy, lambda value: f"{value:g}"),
-        ("Memory", series.memory, size),
-        ("Processor time", series.cores, cores),
+        ("Healthy instances", series.healthy, 1, lambda value: f"{value:g}" if value == int(value) else ""),
+        ("Memory, MiB", series.memory, _MEBIBYTE, lambda value: f"{value:g}"),
+        ("Processor time, cores", series.cores, 1, lambda value: f"{value:g}"),
     )
-    for title, line, shown in drawn:
-        lines = [plots.Series(slot, line(samples, slot, start)) for slot in SLOTS]
+    for title, line, unit, shown in drawn:
+        lines = [plots.Series(slot, [(x, y / unit) for x, y in line(samples, slot, start)]) for slot in SLOTS]
         if any(each.points for each in lines):
             yield f"<h2>{title}</h2>"
             yield "<p>" + "".join(_key(slot, _role(report, slot)) for slot in SLOTS) + "</p>"

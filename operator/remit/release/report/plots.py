@@ -174,7 +174,7 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> Iterator[str]:
 
 
 def _line(series: Series, frame: _Frame) -> str:
-    points = [(frame.x(at), frame.y(value)) for at, value in sorted(series.points)]
+    points = [(frame.x(at), frame.y(value)) for at, value in sorted(series.points, key=lambda point: point[0])]
     if len(points) == 1:
         return f'<circle class="{escape(series.style)}" cx="{points[0][0]}" cy="{points[0][1]}" r="3"/>'
     path = " ".join(f"{x},{y}" for x, y in points)

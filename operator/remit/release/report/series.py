@@ -22,8 +22,14 @@ def memory(samples: Sequence[Sample], slot: Slot, start: datetime.datetime) -> L
 
 
 def healthy(samples: Sequence[Sample], slot: Slot, start: datetime.datetime) -> Line:
-    """Instances."""
-    return [(since(start, each.at), each.healthy.get(slot, 0)) for each in samples]
+    """Instances, as steps: what was seen holds until something else was."""
+    line: Line = []
+    for each in samples:
+        at, count = since(start, each.at), each.healthy.get(slot, 0)
+        if line and line[-1][1] != count:
+            line.append((at, line[-1][1]))
+        line.append((at, count))
+    return line
 
 
 def cores(samples: Sequence[Sample], slot: Slot, start: datetime.datetime) -> Line:

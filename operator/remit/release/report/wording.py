@@ -23,6 +23,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {second} s" if second else f"{minutes} min"
 
 
+def rough(seconds: float) -> str:
+    """A duration that is known to the second, as status keeps times."""
+    return duration(seconds) if seconds >= 1 else "< 1 s"
+
+
 def size(count: float) -> str:
     """`512 B`, `12.5 MiB`."""
     unit = 0

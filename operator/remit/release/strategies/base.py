@@ -34,6 +34,9 @@ def switch_over(ctx: Context, replicas: int) -> Verdict:
     """Send everything to the new side, once it can take it, and see it done."""
     if ctx.switched:
         return None if ctx.world.converged else Wait("Converging", "requests still reach the old side")
-    if not ctx.ready(replicas):
-        return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy")
-    return Switch(ctx.slot)
+    return Switch(ctx.slot) if ctx.ready(replicas) else awaiting_health(ctx, replicas)
+
+
+def awaiting_health(ctx: Context, replicas: int) -> Wait | Fail:
+    """Not all of them are healthy yet, or never will be."""
+    return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remit.api.strategy import BlueGreen
 from remit.release.context import Context, seconds
 from remit.release.steps import Switch, Wait
-from remit.release.strategies.base import Verdict, switch_over
+from remit.release.strategies.base import Verdict, awaiting_health, switch_over
 
 
 class BlueGreenTakeover:
@@ -16,12 +16,24 @@ class BlueGreenTakeover:
         return ctx.live.replicas if ctx.live else 0
 
     def new_replicas(self, ctx: Context) -> int:
-        return ctx.release.replicas
+        return _preview_replicas(ctx) or ctx.release.replicas
 
     def promote(self, ctx: Context) -> Verdict:
+        if (few := _preview_replicas(ctx)) is not None:
+            return _gate(ctx) if ctx.ready(few) else awaiting_health(ctx, few)
         verdict = switch_over(ctx, ctx.release.replicas)
         # The gate matters only to a side that could be switched to: one that broke while it waited cannot be promoted.
         return (_gate(ctx) or verdict) if isinstance(verdict, Switch) else verdict
+
+
+def _preview_replicas(ctx: Context) -> int | None:
+    """How many instances the new side has for as long as it is a preview; None once it is more, or from the start."""
+    release, settings = ctx.release, ctx.strategy.blue_green or BlueGreen()
+    if settings.preview_replicas is None or release.rollback or ctx.live is None or ctx.switched:
+        return None
+    if release.stage == "Promote" and _gate(ctx) is None:
+        return None
+    return min(settings.preview_replicas, release.replicas)
 
 
 def _gate(ctx: Context) -> Wait | None:

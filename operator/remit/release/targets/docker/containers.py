@@ -134,6 +134,14 @@ class Containers:
             if isinstance(result, BaseException):
                 raise result
 
+    async def stats(self, container: Container) -> Mapping[str, Any]:
+        """What the engine has counted of it until now. Raises OperationFailed."""
+        engine = await self._engine()
+        found: Mapping[str, Any] = await engine.call(
+            lambda client: client.stats(container.id, stream=False, one_shot=True)
+        )
+        return found
+
     async def last_end(self, container: Container) -> End | None:
         """How it ended before it was started last; None if the engine does not know any more."""
         if container.status != "running":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from remit.api.deployment import DeploymentSpec
+from remit.release.report.model import Usage
 from remit.release.targets.docker.containers import Container, End
 from remit.release.targets.docker.planning import Reach
 from remit.release.targets.health import Health
@@ -79,3 +80,14 @@ def _engines_verdict(checked: Mapping[str, Any]) -> Health:
     said = str(last.get("Output") or "").strip().rpartition("\n")[2]
     message = f"the check ended with exit code {last.get('ExitCode')}: {said}".removesuffix(": ")
     return Health(checked["Status"] == "healthy", checked["Status"] == "unhealthy", message)
+
+
+def used(stats: Iterable[Mapping[str, Any]]) -> Usage:
+    """What containers use together, from the engine's words. Memory that the kernel may take back is not counted."""
+    spent, memory = 0.0, 0
+    for each in stats:
+        cpu, held = each.get("cpu_stats") or {}, each.get("memory_stats") or {}
+        detail = held.get("stats") or {}
+        spent += (cpu.get("cpu_usage") or {}).get("total_usage", 0) / 1e9
+        memory += held.get("usage", 0) - detail.get("total_inactive_file", detail.get("inactive_file", 0))
+    return Usage(spent, max(0, memory))

@@ -16,6 +16,7 @@ from remit.api.deployment import HealthCheck
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError, RemitError
 from remit.release.model import Revision, World
+from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
@@ -23,7 +24,7 @@ from remit.release.targets.docker.containers import Container, Containers, End, 
 from remit.release.targets.docker.images import Images
 from remit.release.targets.docker.login import login
 from remit.release.targets.docker.planning import Owner
-from remit.release.targets.docker.reading import found, goes_on, listening, trouble
+from remit.release.targets.docker.reading import found, goes_on, listening, trouble, used
 from remit.release.targets.docker.replicas import Admit, Replicas
 from remit.release.targets.failing import ordering
 from remit.release.targets.front import Flow, Front
@@ -133,6 +134,16 @@ class DockerTarget:
             await self._front.remove()
             await self.close()
         await asyncio.to_thread(self._leave_no_file)
+
+    async def usage(self) -> dict[Slot, Usage]:
+        """See `Measured.usage`."""
+        with ordering():
+            there = {key: each for key, each in (await self._containers.all()).items() if each.status == "running"}
+            counted = await asyncio.gather(*map(self._containers.stats, there.values()))
+        return {
+            slot: used(stats for (on, _), stats in zip(there, counted, strict=True) if on == slot)
+            for slot in self._front.told().sides
+        }
 
     async def close(self) -> None:
         """See `Target.close`."""

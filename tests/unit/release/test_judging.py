@@ -9,8 +9,8 @@ import pytest
 from remit.api import CommandPolicy, Deployment
 from remit.execution.admission import Admission, PolicySet
 from remit.policy import compile_policy
-from remit.reconcilers.judging import Judge
 from remit.release import Material, Problem
+from remit.release.judging import Judge
 
 RUN = {"containers": {"operations": ["run"]}, "images": {"allow": ["shop:*"]}}
 

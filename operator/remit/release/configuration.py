@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, Protocol
 
 import orjson
 
 from remit.api.deployment import DeploymentSpec
-from remit.reconcilers.kube import Kube
-from remit.reconcilers.values import MissingReference, Source
-from remit.release import Material, Snapshot, SourceVersion
+from remit.errors import MissingReference
+from remit.release.model import Snapshot, SourceVersion
+from remit.release.target import Material
 
 _REVISED: Final = frozenset(
     {"artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"}
@@ -19,9 +20,16 @@ _REVISED: Final = frozenset(
 """The fields that make a revision. Replicas, strategy and stages may change without one."""
 
 
-async def read(kube: Kube, namespace: str, spec: DeploymentSpec) -> tuple[Snapshot, Material]:
+class Source(Protocol):
+    """The ConfigMaps and Secrets of one namespace."""
+
+    async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
+        """What is in one of them. Raises `MissingReference` where it is not there and must be."""
+
+
+async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Material]:
     """Raises `MissingReference`."""
-    reading = _Reading(Source(kube, namespace))
+    reading = _Reading(objects)
     for bundle in spec.env_from:
         if (reference := bundle.secret_ref or bundle.config_map_ref) is not None:
             secret = bundle.secret_ref is not None
@@ -46,16 +54,21 @@ async def read(kube: Kube, namespace: str, spec: DeploymentSpec) -> tuple[Snapsh
     return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), reading.material()
 
 
+def named(snapshot: Snapshot, artifact: str) -> Snapshot:
+    """The snapshot under the name that people know it by."""
+    return replace(snapshot, artifact=artifact)
+
+
 class _Reading:
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, objects: Source) -> None:
+        self._objects = objects
         self._env: dict[str, str] = {}
         self._files: dict[str, bytes] = {}
         self._secrets: set[str] = set()
         self.versions: dict[tuple[bool, str], SourceVersion] = {}
 
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
-        found = await self._source.data(secret, name, optional)
+        found = await self._objects.data(secret, name, optional)
         digest = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12] if found else ""
         self.versions[secret, name] = SourceVersion("Secret" if secret else "ConfigMap", name, digest)
         return found

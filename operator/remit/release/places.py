@@ -1,9 +1,9 @@
-"""The targets of Deployments on this operator: made when first needed, kept while their Deployment is there."""
+"""The targets of Deployments: made when first needed, kept while their Deployment is there."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -11,16 +11,17 @@ from typing import TypeVar
 from remit.api import deployment as api
 from remit.api.resource import Deployment
 from remit.backends import AttemptRequest
+from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.policy import Limits
-from remit.reconcilers.kube import Kube
-from remit.reconcilers.values import Source
-from remit.release import Material, Revision, Target
+from remit.release.model import Revision
 from remit.release.revisions import LocalRevisions, Revisions
+from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
+from remit.release.target import Material, Target
 from remit.release.targets import ProcessTarget, docker, process
 from remit.release.targets.artifacts import place_for
 from remit.release.targets.docker import DockerTarget, Owner
-from remit.release.targets.kubernetes import ClusterRevisions, Identity, KubernetesTarget
+from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
 
@@ -37,13 +38,45 @@ class Place:
     revisions: Revisions
 
 
+async def carry_out(place: Place, step: Step, material: Material) -> None:
+    """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
+    target = place.target
+    match step:
+        case Prepare(revision=revision):
+            await place.revisions.keep(revision, material)
+            await target.prepare(revision)
+        case Provision(slot=slot, revision=revision, replicas=replicas):
+            kept, configured = await place.revisions.load(revision.number)
+            await target.prepare(kept)
+            await target.provision(slot, kept, replicas, configured)
+        case Scale(slot=slot, replicas=replicas):
+            await target.scale(slot, replicas)
+        case Switch(live=live, share=share):
+            await target.switch(live, share)
+        case Preview(slot=slot):
+            await target.preview(slot)
+        case Drain(slot=slot):
+            await target.drain(slot)
+        case Retire(slot=slot):
+            await target.retire(slot)
+
+
+async def keep_only(place: Place, revisions: set[int]) -> None:
+    """Let go of what belongs to revisions that nothing remembers any more. Raises DeploymentError."""
+    await place.revisions.forget((await place.revisions.all()).keys() - revisions)
+    await place.target.keep(revisions)
+
+
 @dataclass
 class Places:
     """All of them. `wake` is called with the key of a Deployment whose instances changed."""
 
     state_dir: Path
     host: Host
-    kube: Kube
+    cluster: Cluster | None
+    """For releases to Kubernetes; None: there are none."""
+    secret: Callable[[str, str], Awaitable[Mapping[str, bytes]]]
+    """What is in the Secret of this namespace and name. Raises `MissingReference`."""
     read_only_paths: list[str]
     admit: Admission[AttemptRequest]
     limits: Admission[Limits]
@@ -100,11 +133,15 @@ class Places:
         key, metadata = deployment.key, deployment.metadata
         place = target.namespace or metadata.namespace
         identity = Identity(metadata.namespace, metadata.name, metadata.uid, place)
-        revisions = ClusterRevisions(self.kube, identity)
+        if self.cluster is None:
+            raise DeploymentError(
+                "releases to Kubernetes need an API server; give them to an operator", reason="NotSupported"
+            )
+        revisions = ClusterRevisions(self.cluster, identity)
         return Place(
             KubernetesTarget(
                 identity,
-                self.kube,
+                self.cluster,
                 revisions,
                 lambda revision, material: self.limits(self._deployments[key], revision, material),
                 lambda: self.wake(key),
@@ -136,7 +173,7 @@ class Places:
             return now
 
         async def secret(name: str) -> Mapping[str, bytes]:
-            return await Source(self.kube, metadata.namespace).data(True, name, optional=False)
+            return await self.secret(metadata.namespace, name)
 
         return DockerTarget(
             Owner(metadata.namespace, metadata.name, metadata.uid),

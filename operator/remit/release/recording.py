@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from remit.api import Deployment
 from remit.execution.recording import NODE
-from remit.release import Answer, Finish, Provision, Retire, Scale, Step, Switch
+from remit.release.memory import Answer
+from remit.release.steps import Finish, Provision, Retire, Scale, Step, Switch
 from remit.telemetry import AuditEvent
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import DockerTarget
 from remit.backends import AttemptRequest
 from remit.errors import DeploymentError
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
 from remit.policy import Limits, ReleasePlace
-from remit.reconcilers.settings import DEFAULT_DOCKER_HOST
-from remit.release import Material, Problem, Revision
+from remit.release.model import Problem, Revision
+from remit.release.target import Material
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Judge:
 
     admission: Admission
     policies: Callable[[], PolicySet]
-    engine: str = DEFAULT_DOCKER_HOST
+    engine: str = DockerTarget().host
     """The operator's own, where releases need no leave of their own; `off` where it has none."""
 
     def problem(self, deployment: Deployment, material: Material) -> Problem | None:

@@ -1,0 +1,228 @@
+"""Releases of an agent: its targets, each driven from when it is first needed until the agent is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import Hook
+from remit.api.deploymentstatus import DeploymentPhase
+from remit.api.result import ExecutionResult
+from remit.errors import DeploymentError, MissingReference, ResourceError, SecurityError
+from remit.execution.admission import PolicySet
+from remit.execution.agent.engine import Engine
+from remit.execution.agent.targets import ReleaseTarget
+from remit.policy import compile_policy
+from remit.release import configuration
+from remit.release.driver import Driver
+from remit.release.judging import Judge
+from remit.release.model import HookKey, HookView
+from remit.release.places import Places
+from remit.sandbox import probe_host
+
+_LOCK: Final = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState:
+    """What is live on a target."""
+
+    target: str
+    version: str
+    """What is live, as it was deployed, such as `app:v1`; empty while nothing is."""
+    revision: int | None
+    deployment_id: str
+    """The last deployment that was asked for."""
+    phase: str
+    message: str
+    ready: int
+    """Instances that are healthy."""
+    wanted: int
+
+    @property
+    def healthy(self) -> bool:
+        """Something is live, and all its instances are healthy."""
+        return self.revision is not None and self.ready >= self.wanted
+
+    def __bool__(self) -> bool:
+        return self.healthy
+
+
+@dataclass
+class Releases:
+    """Lives on the background loop. Several agents may release below one `root`, but each target has one at a time."""
+
+    root: Path
+    namespace: str
+    labels: Mapping[str, str]
+    targets: Mapping[str, ReleaseTarget]
+    engine: Engine
+    own_policies: bool
+    """Whether the agent was given policies, which then are all that counts; otherwise a target allows itself."""
+    run_task: Callable[[ExecutionTask], Awaitable[ExecutionResult]]
+    _drivers: dict[str, Driver] = field(default_factory=dict)
+    _locks: dict[str, int] = field(default_factory=dict)
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def deploy(self, artifact: str, name: str) -> str:
+        """See `ExecutionAgent.deploy`."""
+        target = self._target(name)
+        spec = target.spec(artifact)
+        snapshot, material = await configuration.read(_Nothing(), spec)
+        snapshot = configuration.named(snapshot, artifact)
+        driver = await self._driver(target)
+        problem = driver.problem(self._deployment(target, artifact), material)
+        if problem is not None:
+            raise SecurityError(problem.message, reason=problem.reason)
+        return f"{name}-{await driver.deploy(snapshot, material)}"
+
+    async def rollback(self, deployment_id: str) -> None:
+        """See `ExecutionAgent.rollback`."""
+        name, _, number = deployment_id.rpartition("-")
+        if name not in self.targets or not number.isdecimal():
+            raise DeploymentError(f"there is no deployment {deployment_id!r} here", reason="NotFound")
+        await (await self._driver(self._target(name))).rollback(int(number))
+
+    async def state(self, name: str) -> DeploymentState:
+        """See `ExecutionAgent.get_deployment_status`."""
+        driver = await self._driver(self._target(name))
+        status, memory, wish = driver.status, driver.memory, driver.latest
+        record = memory.record(status.active_revision) if status.active_revision is not None else None
+        return DeploymentState(
+            target=name,
+            version=record.artifact if record else "",
+            revision=status.active_revision,
+            deployment_id=f"{name}-{wish.number}" if wish else "",
+            phase=str(status.phase or DeploymentPhase.PENDING),
+            message=status.message or "nothing was deployed here yet",
+            ready=status.ready_replicas,
+            wanted=memory.live.replicas if memory.live else status.replicas,
+        )
+
+    async def look(self, name: str) -> DeploymentState:
+        """The state, after a look at the target at this moment. Raises DeploymentError where it cannot be seen."""
+        await (await self._driver(self._target(name))).look()
+        return await self.state(name)
+
+    async def close(self) -> None:
+        """Let go of all targets; what is live goes on."""
+        async with self._opening:
+            for driver in self._drivers.values():
+                await driver.close()
+            for lock in self._locks.values():
+                os.close(lock)
+            self._drivers, self._locks = {}, {}
+
+    def _target(self, name: str) -> ReleaseTarget:
+        try:
+            return self.targets[name]
+        except KeyError:
+            known = ", ".join(sorted(self.targets)) or "none; give ExecutionAgent(targets={...})"
+            raise DeploymentError(f"there is no target {name!r}; there are: {known}", reason="NotFound") from None
+
+    async def _driver(self, target: ReleaseTarget) -> Driver:
+        await self.engine.start()
+        async with self._opening:
+            if target.name not in self._drivers:
+                self._drivers[target.name] = await self._open(target)
+            return self._drivers[target.name]
+
+    async def _open(self, target: ReleaseTarget) -> Driver:
+        folder = self.root / "targets" / target.name
+        lock = await asyncio.to_thread(_locked, folder)
+        try:
+            driver = self._made(target, folder)
+            await driver.start()
+        except BaseException:
+            os.close(lock)
+            raise
+        self._locks[target.name] = lock
+        return driver
+
+    def _made(self, target: ReleaseTarget, folder: Path) -> Driver:
+        policies = self.engine.policies
+        if not self.own_policies:
+            policy = target.policy()
+            named = policy.metadata.model_copy(update={"namespace": self.namespace})
+            policies = [compile_policy(policy.model_copy(update={"metadata": named}))]
+        judge = Judge(self.engine.admission, lambda: PolicySet({self.namespace: policies}, ""))
+        places = Places(
+            self.root,
+            probe_host(),
+            None,
+            _no_secret,
+            [],
+            judge.command,
+            judge.limits,
+            lambda _: self._wake(target.name),
+        )
+        deployment = self._deployment(target, "app:v0")
+
+        async def run_hook(key: HookKey, hook: Hook) -> HookView:
+            return await self._hook(target.name, key, hook)
+
+        return Driver(
+            deployment,
+            folder,
+            places.of(deployment),
+            judge.problem,
+            run_hook,
+            self.engine.audit,
+            self.engine.who,
+        )
+
+    def _wake(self, name: str) -> None:
+        if driver := self._drivers.get(name):
+            driver.wake()
+
+    def _deployment(self, target: ReleaseTarget, artifact: str) -> Deployment:
+        body = {
+            "metadata": {
+                "name": target.name,
+                "namespace": self.namespace,
+                "uid": str(uuid.uuid5(uuid.NAMESPACE_URL, (self.root.absolute() / target.name).as_uri())),
+                "labels": dict(self.labels),
+            },
+            "spec": target.spec(artifact).model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        return Deployment.parse(body)
+
+    async def _hook(self, name: str, key: HookKey, hook: Hook) -> HookView:
+        spec = hook.task.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        labels = {**hook.labels, "remit.dev/deployment": name, "remit.dev/hook": key.name}
+        body = {"metadata": {"name": f"{name}-{key.revision}-{key.name}", "labels": labels}, "spec": spec}
+        result = await self.run_task(ExecutionTask.parse(body))
+        return HookView("Succeeded" if result.success else "Failed", result.message)
+
+
+class _Nothing:
+    """There is no API server: nothing that could be referred to."""
+
+    async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
+        raise MissingReference(f"{'Secret' if secret else 'ConfigMap'} {name}: an agent has no API server")
+
+
+async def _no_secret(namespace: str, name: str) -> Mapping[str, bytes]:
+    return await _Nothing().data(True, name, False)
+
+
+def _locked(folder: Path) -> int:
+    """The target's folder, for this agent alone. Raises `ResourceError`."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ResourceError(f"the folder {folder} cannot be used: {error.strerror}; give another state_dir") from error
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+    os.close(lock)
+    raise ResourceError(f"another agent releases to {folder.name}; close it first")

@@ -1,0 +1,24 @@
+"""What status says of the end of a release, for whoever waits for it. Pure."""
+
+from __future__ import annotations
+
+from remit.api.resource import Deployment
+from remit.errors import DeploymentError
+
+
+def over(deployment: Deployment) -> bool:
+    """Whether all that the spec of this moment asks for has come to its end, good or bad."""
+    status = deployment.status
+    return (
+        status.observed_generation == deployment.metadata.generation
+        and status.phase is not None
+        and any(each.type == "Reconciling" and each.status == "False" for each in status.conditions)
+    )
+
+
+def failure(deployment: Deployment) -> DeploymentError | None:
+    """Why that end is a bad one; None where it is good."""
+    stalled = next((each for each in deployment.status.conditions if each.type == "Stalled"), None)
+    if stalled is None or stalled.status != "True":
+        return None
+    return DeploymentError(f"deployment {deployment.key}: {stalled.message}", reason=stalled.reason)

@@ -1,0 +1,273 @@
+"""One Deployment, released by this process itself: the operator's loop, with a file where the API server would be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import structlog
+
+from remit.api.deployment import Hook
+from remit.api.deploymentstatus import DeploymentStatus
+from remit.api.resource import Deployment
+from remit.errors import DeploymentError, RemitError
+from remit.release import private, recording
+from remit.release.memory import Memory
+from remit.release.model import Desired, HookKey, HookView, Problem, Request, RequestKind, Revision, Snapshot, StepError
+from remit.release.pipeline import next_step
+from remit.release.places import Place, carry_out, keep_only
+from remit.release.remembering import remembered
+from remit.release.revisions import LocalRevisions
+from remit.release.status import status_after
+from remit.release.steps import Decision, Finish, RunHook, Wait
+from remit.release.target import Material
+from remit.telemetry import AuditLog
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 2.0
+_RETRY_SECONDS = 1.0
+_KEPT_WISHES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for: the `number`th time that something was deployed there."""
+
+    number: int
+    snapshot: Snapshot
+    material: Material = field(repr=False)
+
+
+@dataclass
+class Driver:
+    """Works on one event loop between `start` and `close`; what runs goes on after that, and the next one finds it.
+
+    `folder` is this Deployment's alone. `run_hook` runs a hook's task to its end.
+    """
+
+    deployment: Deployment
+    folder: Path
+    place: Place
+    problem: Callable[[Deployment, Material], Problem | None]
+    run_hook: Callable[[HookKey, Hook], Awaitable[HookView]]
+    audit: AuditLog
+    who: str
+    status: DeploymentStatus = field(default_factory=DeploymentStatus)
+    _wish: Wish | None = None
+    _request: Request | None = None
+    _error: StepError | None = None
+    _broken: RemitError | None = None
+    """Why the last look came to nothing."""
+    _looks: int = 0
+    _hooks: dict[HookKey, HookView] = field(default_factory=dict)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _loop: asyncio.Task[None] | None = None
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
+    _looked: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def __post_init__(self) -> None:
+        self._wishes = LocalRevisions(self.folder / "wishes")
+        self._file = self.folder / "status.json"
+
+    async def start(self) -> None:
+        """Go on from where the one before stopped."""
+        with contextlib.suppress(FileNotFoundError):
+            self.status = DeploymentStatus.model_validate_json(await asyncio.to_thread(self._file.read_bytes))
+        numbers = await self._wishes.all()
+        if numbers:
+            revision, material = await self._wishes.load(max(numbers))
+            self._wish = Wish(revision.number, revision.snapshot, material)
+        self._loop = asyncio.create_task(self._go_on())
+
+    async def close(self) -> None:
+        """Let go; what runs goes on."""
+        tasks = [task for task in (self._loop, *self._running) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        message = (
+            "whoever released it was closed; what runs goes on, and the next one to have this target goes on with it"
+        )
+        self._broken = DeploymentError(message, reason="Closed", retryable=True)
+        async with self._looked:
+            self._looked.notify_all()
+        await self.place.target.close()
+
+    def wake(self) -> None:
+        """Something changed: look now."""
+        self._due.set()
+
+    async def look(self) -> None:
+        """Until the target was looked at once more. Raises what kept that look from its end."""
+        before = self._looks
+        self.wake()
+        await self._until(lambda _: self._looks > before + 1)  # the one under way may have begun before
+
+    @property
+    def memory(self) -> Memory:
+        return remembered(self.status)
+
+    @property
+    def latest(self) -> Wish | None:
+        """What was asked for last."""
+        return self._wish
+
+    async def deploy(self, snapshot: Snapshot, material: Material) -> int:
+        """Release it, and come back when it is live. Gives the number of this wish.
+
+        Raises DeploymentError where it did not come to that: what is live then, `status` says.
+        """
+        await self._until(lambda memory: memory.releasing is None or memory.releasing.failure is None)
+        number = 1 + (self._wish.number if self._wish else 0)
+        await self._wishes.keep(Revision(number, snapshot), material)
+        await self._wishes.forget({each for each in await self._wishes.all() if each <= number - _KEPT_WISHES})
+        memory, self._wish = self.memory, Wish(number, snapshot, material)
+        live = memory.live.spec_hash if memory.live else None
+        if memory.releasing is None and memory.key == snapshot.spec_hash != live:
+            self._ask("retry")  # the same was declared before, and went back: it is wanted all the same
+        self.wake()
+        await self._until(lambda memory: self._at_rest(memory, number) or self._newer(number))
+        self._check_newer(number)
+        self._check_live(lambda live: live == snapshot.spec_hash)
+        return number
+
+    async def rollback(self, number: int) -> None:
+        """Return from wish `number` to what was live before it. Raises DeploymentError."""
+        wish, _ = await self._wishes.load(number)
+        memory, left = self.memory, wish.snapshot.spec_hash
+        current = memory.releasing.spec_hash if memory.releasing else memory.live.spec_hash if memory.live else ""
+        if current != left:
+            serving = self.status.active or "nothing"
+            message = f"{wish.snapshot.artifact} is not live, so there is no way back from it; live is {serving}"
+            raise DeploymentError(message, reason="NotLive")
+        asked = self._ask("rollback")
+        self.wake()
+        await self._until(lambda memory: memory.answer is not None and memory.answer.id == asked)
+        answer = self.memory.answer
+        if answer is not None and not answer.accepted:
+            raise DeploymentError(answer.message, reason="RollbackRefused")
+        now = self._wish.number if self._wish else number
+        await self._until(lambda memory: self._at_rest(memory, now) or self._newer(now))
+        self._check_newer(now)
+        self._check_live(lambda live: live != left)
+
+    def _ask(self, kind: RequestKind) -> str:
+        self._request = Request(secrets.token_hex(6), kind)
+        return self._request.id
+
+    def _at_rest(self, memory: Memory, number: int) -> bool:
+        seen = self.status.observed_generation == number and self._request is None
+        return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
+
+    def _newer(self, number: int) -> bool:
+        return self._wish is not None and self._wish.number != number
+
+    def _check_newer(self, number: int) -> None:
+        if self._newer(number) and self._wish is not None:
+            message = f"a newer deployment, {self._wish.snapshot.artifact}, took its place"
+            raise DeploymentError(message, reason="Superseded")
+
+    def _check_live(self, right: Callable[[str], bool]) -> None:
+        memory = self.memory
+        if memory.live is None or not right(memory.live.spec_hash):
+            last = memory.release
+            message = last.message if last and last.message else self.status.message
+            raise DeploymentError(message, reason=last.reason if last and last.reason else "DeploymentFailed")
+
+    async def _until(self, reached: Callable[[Memory], bool]) -> None:
+        async with self._looked:
+            await self._looked.wait_for(lambda: self._broken is not None or reached(self.memory))
+        if self._broken is not None:
+            raise self._broken
+
+    async def _go_on(self) -> None:
+        while True:
+            self._due.clear()
+            try:
+                pause, self._broken = await self._look(), None
+            except RemitError as error:
+                log.warning("a release cannot go on", deployment=self.deployment.key, error=str(error))
+                pause, self._broken = _RETRY_SECONDS, error
+            self._looks += 1
+            async with self._looked:
+                self._looked.notify_all()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._due.wait()
+
+    async def _look(self) -> float:
+        """One look, and one step. Gives seconds until the next."""
+        wish, now = self._wish, datetime.datetime.now(datetime.UTC)
+        if wish is None:
+            return _LOOK_SECONDS
+        deployment = self.deployment.model_copy(update={"spec": wish.snapshot.spec})
+        request = self._request
+        desired = Desired(
+            snapshot=wish.snapshot,
+            revisions=await self.place.revisions.all(),
+            request=request,
+            problem=self.problem(deployment, wish.material),
+        )
+        world = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
+        decision = next_step(desired, world, self.memory, now)
+        status = status_after(desired, world, decision, self.status, generation=wish.number, now=now)
+        if isinstance(decision.step, Finish):
+            await self._record(deployment, decision)
+        await self._write(status)
+        answer = decision.memory.answer
+        if request is not None and answer is not None and answer.id == request.id:
+            self._request = None
+            await self.audit.append_async(recording.answer(deployment, answer, self.who))
+        if isinstance(decision.step, Wait):
+            until = decision.step.until
+            return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
+        return await self._perform(deployment, decision, wish.material)
+
+    async def _perform(self, deployment: Deployment, decision: Decision, material: Material) -> float:
+        step = decision.step
+        try:
+            if not isinstance(step, Finish) and self._error is None:  # one that is tried again is on record already
+                await self._record(deployment, decision)
+            await carry_out(self.place, step, material)
+            match step:
+                case RunHook(key=key, hook=hook) if key not in self._hooks:
+                    self._hooks[key] = HookView("Running")
+                    task = asyncio.create_task(self._hook(key, hook))
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+                case Finish():
+                    for task in self._running:
+                        task.cancel()
+                    await keep_only(self.place, {record.revision for record in decision.memory.history})
+        except DeploymentError as error:
+            revision = getattr(step, "revision", None)
+            number = revision.number if revision is not None else None
+            self._error = StepError(error.reason, str(error), error.retryable, number)
+            return _RETRY_SECONDS
+        self._error = None
+        return 0.0
+
+    async def _hook(self, key: HookKey, hook: Hook) -> None:
+        try:
+            self._hooks[key] = await self.run_hook(key, hook)
+        except RemitError as error:
+            self._hooks[key] = HookView("Failed", str(error))
+        self.wake()
+
+    async def _record(self, deployment: Deployment, decision: Decision) -> None:
+        """What cannot be recorded must not happen."""
+        release = decision.memory.release
+        event = recording.step(deployment, self.who, decision.step, release.revision if release else None)
+        if event is not None:
+            await self.audit.append_async(event)
+
+    async def _write(self, status: DeploymentStatus) -> None:
+        if status != self.status or not self._file.exists():
+            await asyncio.to_thread(private.write, self._file, status.model_dump_json(by_alias=True).encode())
+            self.status = status

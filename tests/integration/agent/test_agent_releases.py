@@ -1,0 +1,207 @@
+"""Releases from a Python program, of a real server, without any API server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import supervised
+from conftest import require
+from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
+from remit.errors import InvalidInput
+from remit.release.targets.artifacts import place_for
+from remit.release.traffic import Traffic
+from remit.sandbox import Layer, probe_host
+
+ROOT = Path(__file__).parents[3]
+APP = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/healthz" and os.path.exists("sick"):
+            return self.send_error(500)
+        body = open("version").read().encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sandbox() -> None:
+    ability = probe_host().abilities[Layer.NAMESPACES]
+    require("bwrap", ability.available, ability.remedy)
+
+
+class Production:
+    """A target by that name, and its client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.state = folder / "app", folder / "remit/agents"  # as XDG has it below XDG_STATE_HOME
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = int(found.getsockname()[1])
+
+    def version(self, name: str, *marks: str) -> None:
+        place = self.folder / name
+        place.mkdir(parents=True)
+        (place / "app.py").write_text(APP)
+        (place / "version").write_text(name)
+        for mark in marks:
+            (place / mark).touch()
+
+    def target(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "artifact": {"path": f"{self.folder}/{{version}}"},
+            "target": {"process": {"command": ["python3", "app.py"]}},
+            "replicas": 1,
+            "ports": [{"name": "http", "containerPort": 8080, "published": self.port}],
+            "healthCheck": {"http": {"path": "/healthz", "port": "http"}, "failureThreshold": 2},
+            "stages": {"bakeSeconds": 0},
+            "resources": {"memory": "128Mi", "pids": 16},
+            **changes,
+        }
+
+    def agent(self, **options: Any) -> ExecutionAgent:
+        return ExecutionAgent(state_dir=self.state, **{"targets": {"production": self.target()}, **options})
+
+    async def answer(self) -> str:
+        """What a client hears."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        said = (await reader.read()).decode()
+        writer.close()
+        return said.rpartition("\r\n\r\n")[2]
+
+
+@pytest.fixture
+async def production(tmp_path: Path) -> AsyncIterator[Production]:
+    place = Production(tmp_path)
+    for version in ("v1", "v2", "v3"):
+        place.version(version)
+    place.version("broken", "sick")
+    yield place
+    root = place.state / "releases"
+    await supervised.end(root / "instances" / "default")
+    traffic = Traffic(root / "traffic")
+    for name in traffic.names():
+        await traffic.remove(name)
+    if (artifacts := place_for(root / "artifacts")) != root / "artifacts":
+        shutil.rmtree(artifacts, ignore_errors=True)
+
+
+@pytest.mark.timeout(120)
+async def test_the_deployment_lines_of_the_design(production: Production) -> None:
+    agent = production.agent()
+    await agent.deploy("app:v1", "production")
+    deployment_id = await agent.deploy("app:v2", "production")
+    assert await production.answer() == "v2"
+    assert (await agent.get_deployment_status("production")).version == "app:v2"
+    await agent.rollback(deployment_id)
+    assert (await agent.get_deployment_status("production")).version == "app:v1"
+    assert await production.answer() == "v1"
+    assert await agent.health_check("production")
+
+    with pytest.raises(DeploymentError, match=r"app:v2 is not live.* live is app:v1") as twice:
+        await agent.rollback(deployment_id)
+    assert twice.value.reason == "NotLive"
+    again = await agent.deploy("app:v2", "production")  # what was gone back from is released again when it is asked for
+    assert again != deployment_id
+    assert await production.answer() == "v2"
+    await agent.aclose()
+
+    assert await production.answer() == "v2"  # what is live outlives the agent, and the next one finds it
+    async with production.agent() as other:
+        state = await other.health_check("production")
+        assert (state.version, state.ready, state.wanted, state.deployment_id) == ("app:v2", 1, 1, again)
+        with pytest.raises(ResourceError, match="another agent releases to production"):
+            await production.agent().get_deployment_status("production")
+        await other.rollback(again)
+        assert await production.answer() == "v1"
+    trail = "".join(path.read_text() for path in production.state.glob("agent-*/audit/audit.jsonl"))
+    assert '"verdict":"Switch"' in trail.replace(" ", "")
+
+
+@pytest.mark.timeout(120)
+async def test_the_example_of_the_page_and_a_release_that_failed(production: Production) -> None:
+    page = (ROOT / "docs/python-api.md").read_text()
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "targets=" in each)
+    for written, here in {
+        "/srv/app": str(production.folder),
+        "published: 8080": f"published: {production.port}",
+        "replicas: 2": "replicas: 1",
+        "bakeSeconds: 5": "bakeSeconds: 0",
+        "progressDeadlineSeconds: 60": "progressDeadlineSeconds: 5",
+    }.items():
+        assert written in block
+        block = block.replace(written, here)
+    environment = {"PYTHONPATH": str(ROOT / "operator"), "XDG_STATE_HOME": str(production.state.parents[1])}
+    run = [sys.executable, "-c", block]
+    done = await asyncio.to_thread(subprocess.run, run, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.stdout, done.stderr) == ("app:v2\napp:v1\nfailed: ProgressDeadlineExceeded\n", "")
+    assert await production.answer() == "v1"
+    async with production.agent() as agent:
+        manager = DeploymentManager(agent)
+        state = await manager.status("production")
+        assert (state.version, state.phase, state.healthy) == ("app:v1", "Degraded", True)
+        await manager.deploy("app:v3", "production")
+        assert await production.answer() == "v3"
+        assert (await manager.health_check("production")).phase == "Healthy"
+
+
+@pytest.mark.timeout(120)
+async def test_hooks_run_under_the_policy_of_the_agent(production: Production) -> None:
+    def gate(*argv: str) -> dict[str, Any]:
+        hook = {"name": "gate", "task": {"command": {"argv": list(argv)}}}
+        return {"targets": {"production": production.target(stages={"prePromotion": [hook], "bakeSeconds": 0})}}
+
+    async with production.agent(**gate("echo", "fine")) as agent:
+        await agent.deploy("app:v1", "production")
+        assert [result.reason for result in agent.history()] == ["Completed"]
+    async with production.agent(**gate("rm", "-rf", "/")) as agent:  # which no policy of it allows
+        with pytest.raises(DeploymentError, match="gate") as failed:
+            await agent.deploy("app:v2", "production")
+        assert failed.value.reason == "HookFailed"
+    assert await production.answer() == "v1"
+
+
+async def test_policies_that_were_given_are_all_that_counts(production: Production) -> None:
+    async with production.agent(policies=[]) as agent:
+        with pytest.raises(SecurityError) as denied:
+            await agent.deploy("app:v1", "production")
+        assert denied.value.reason == "NoPolicy"
+        assert not await agent.get_deployment_status("production")
+
+
+def test_without_an_event_loop(production: Production) -> None:
+    agent = production.agent()
+    agent.deploy_sync("v1", "production")
+    second = agent.deploy_sync("v2", "production")
+    assert agent.health_check_sync("production")
+    agent.rollback_sync(second)
+    assert agent.get_deployment_status_sync("production").version == "v1"
+    agent.close()
+
+
+async def test_what_is_not_there_is_told(production: Production) -> None:
+    async with production.agent() as agent:
+        with pytest.raises(DeploymentError, match="no target 'staging'; there are: production"):
+            await agent.deploy("app:v1", "staging")
+        for name in ("nothing", "production-7"):
+            with pytest.raises(DeploymentError):
+                await agent.rollback(name)
+        for name in ("", "../etc", "app:../v1", "a b", "app:v1\n"):
+            with pytest.raises(InvalidInput):
+                await agent.deploy(name, "production")
