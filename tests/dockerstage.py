@@ -127,7 +127,8 @@ class Stage:
         return dict(found)
 
     def address(self, slot: str, index: int = 0) -> str:
-        return str(self.inspected(slot, index)["NetworkSettings"]["Networks"][self.owner.network]["IPAddress"])
+        (endpoint,) = self.inspected(slot, index)["NetworkSettings"]["Networks"].values()
+        return str(endpoint["IPAddress"])
 
     async def end(self) -> None:
         """Take all of it away, and see that nothing is left."""
@@ -135,9 +136,11 @@ class Stage:
         for slot in ("blue", "green"):
             await self.target.retire(slot)  # type: ignore[arg-type]
         await self.target.remove()
-        networks = docker("network", "ls", "--format", "{{.Name}}").stdout.decode().split()
+        networks = docker(
+            "network", "ls", "-q", "--filter", f"label=remit.dev/network-of={self.owner.namespace}"
+        ).stdout
         images = docker("images", "--format", "{{.Repository}}").stdout.decode().split()
-        assert (self.containers(), self.owner.network in networks, self.owner.images in images) == ([], False, False)
+        assert (self.containers(), networks, self.owner.images in images) == ([], b"", False)
 
 
 @asynccontextmanager

@@ -130,7 +130,8 @@ async def _containers(folder: Path, state: Path) -> AsyncIterator[Spec]:
         found = docker("ps", "-aq", "--filter", "label=remit.dev/deployment=shop", "--filter", f"ancestor={name}:made")
         for container in found.stdout.decode().split():
             docker("rm", "-fv", container)
-        docker("network", "rm", "remit_default")
+        for network in docker("network", "ls", "-q", "--filter", "label=remit.dev/network-of=default").stdout.split():
+            docker("network", "rm", network.decode())
         docker("rmi", "-f", docker("images", "-q", "--no-trunc", f"{name}:made").stdout.decode().strip())
 
 

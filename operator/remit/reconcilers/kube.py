@@ -268,15 +268,17 @@ class Kube:
         ) as response:
             if response.status >= 400:
                 raise api_error(response.status, await response.read())
-            # Lines may be longer than aiohttp's own line reader takes.
-            rest = b""
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
+            try:
+                async for line in _lines(response):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise api_error(event["object"].get("code", 500), orjson.dumps(event["object"]))
                     yield event["type"], event["object"]
+            finally:
+                # Left in the middle of a stream, there is nobody to wait for with TLS's goodbye.
+                connection = response.connection
+                if connection is not None and connection.transport is not None:
+                    connection.transport.abort()
 
     async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}
@@ -284,6 +286,15 @@ class Kube:
         if authorization:
             headers["Authorization"] = authorization
         return headers
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """They may be longer than aiohttp's own line reader takes."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
 
 
 def api_error(status: int, body: bytes) -> ApiError:

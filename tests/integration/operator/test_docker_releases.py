@@ -59,9 +59,8 @@ async def test_from_the_first_release_to_the_end(world: World, shop: Shop) -> No
         await shop.until(lambda status: "images.allow" in status.get("message", ""))
         seen = json.dumps([await shop.get(), inspected("blue")])
         assert "canary" not in seen
+        uid = (await shop.get())["metadata"]["uid"]
         await world.kube.delete(DEPLOYMENTS, "default", "shop")
         await world.gone("shop", DEPLOYMENTS)
-    left = docker("ps", "-aq", "--filter", "label=remit.dev/deployment=shop").stdout
-    networks = docker("network", "ls", "--format", "{{.Name}}").stdout.decode().split()
-    assert (left, "remit_default" in networks) == (b"", False)
+    assert docker("ps", "-aq", "--filter", f"label=remit.dev/deployment-uid={uid}").stdout == b""
     assert "canary" not in (world.settings.state_dir / "audit" / "audit.jsonl").read_text()

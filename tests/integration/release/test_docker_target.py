@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from docker import APIClient
-from docker.types import IPAMConfig, IPAMPool
 
 from dockers import docker, make_image, needs_docker, remove_image
 from dockerstage import SERVE, Stage, staged
+from remit.backends.docker import Engine
 from remit.errors import DeploymentError
 from remit.policy import Limits
 from remit.release import Material, World
+from remit.release.targets.docker import Owner, network
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +58,6 @@ async def test_both_sides_and_the_preview(stage: Stage) -> None:
     assert world.prepared == {1, 2}
 
 
-async def test_of_two_networks_of_one_name_the_first_is_kept(stage: Stage) -> None:
-    """As an engine makes them when it is asked twice at the same moment: then nothing could be started in either."""
-    with closing(APIClient()) as engine:
-        pools = (IPAMConfig(pool_configs=[IPAMPool(subnet=f"10.213.{number}.0/24")]) for number in (7, 8))
-        name = stage.owner.network
-        made = [engine.create_network(name, ipam=pool, check_duplicate=False)["Id"] for pool in pools]
-        await stage.live()
-        assert [each["Id"] for each in engine.networks(names=[stage.owner.network])] == made[:1]
-    assert await stage.answer() == "v1"
-
-
 async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     before = await stage.live(replicas=2, material=Material({"VERSION": "v1", "GREETING": " hello"}))
     addresses = {stage.address("blue", index) for index in range(2)}
@@ -99,7 +88,8 @@ async def test_what_a_container_may_do(stage: Stage) -> None:
         *(False, ["ALL"]),
         *(None, ["no-new-privileges"]),
     )
-    assert (host["NetworkMode"], host["PortBindings"], host["Binds"]) == (stage.owner.network, {}, None)
+    assert (host["PortBindings"], host["Binds"]) == ({}, None)
+    assert host["NetworkMode"].startswith(f"remit_{stage.owner.namespace}_")
     assert (host["PidMode"], host["UTSMode"], host["UsernsMode"], host["IpcMode"]) == ("", "", "", "private")
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 << 20, 64 << 20, 500_000_000)
     assert host["PidsLimit"] in {32, 33}
@@ -218,6 +208,18 @@ async def test_a_worker_without_ports(stage: Stage) -> None:
     check = {"tcp": {"port": 8080}}
     await stage.provision("green", stage.revision(2, ports=[], healthCheck=check))
     await stage.until(lambda world: world.ready(1, "blue", 1) and world.ready(2, "green", 1))
+
+
+async def test_all_of_a_namespace_share_a_network_whoever_comes_first(stage: Stage) -> None:
+    engine, owners = Engine(), [Owner(stage.owner.namespace, f"shop-{number}", str(number)) for number in range(4)]
+    try:
+        first = await asyncio.gather(*(network.ensured(engine, owner) for owner in owners))
+        then = {(await network.ensured(engine, owner)).name for owner in owners}
+        assert len(then) == 1
+        assert then <= {each.name for each in first}
+        await network.removed(engine, owners[0])
+    finally:
+        await engine.close()
 
 
 async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:

@@ -39,7 +39,9 @@ def spec(**changes: Any) -> DeploymentSpec:
 
 
 def config(reach: Reach = Reach(), material: Material | None = None, **changes: Any) -> dict[str, Any]:  # noqa: B008
-    replica = Replica(OWNER, "blue", 1, Revision(3, Snapshot("shop:v1", spec(**changes), "x")), "sha256:1", "10.0.0.9")
+    replica = Replica(
+        OWNER, "blue", 1, Revision(3, Snapshot("shop:v1", spec(**changes), "x")), "sha256:1", "net", "10.0.0.9"
+    )
     return creation(replica, material or Material(), Limits(memory=5, cpu=0.5, pids=7), reach, INFO)
 
 
@@ -65,7 +67,7 @@ def test_the_image_has_its_say_unless_there_is_a_command():
 def test_nothing_is_published_where_a_replica_has_an_address():
     local, remote = config(), config(Reach("192.0.2.1"))
     assert local["HostConfig"]["PortBindings"] == {}
-    assert local["NetworkingConfig"]["EndpointsConfig"]["remit_default"]["IPAMConfig"] == {"IPv4Address": "10.0.0.9"}
+    assert local["NetworkingConfig"]["EndpointsConfig"]["net"]["IPAMConfig"] == {"IPv4Address": "10.0.0.9"}
     assert remote["HostConfig"]["PortBindings"] == {"8080/tcp": [{"HostIp": "", "HostPort": ""}]}
 
 
@@ -136,7 +138,7 @@ def test_a_threshold_that_the_engine_does_not_know():
         check_supported(spec(healthCheck=check))
 
 
-NETWORK = Network(ipaddress.IPv4Network("10.9.0.0/28"), frozenset({"10.9.0.3", "10.9.0.7"}))
+NETWORK = Network("net", ipaddress.IPv4Network("10.9.0.0/28"), frozenset({"10.9.0.3", "10.9.0.7"}))
 NAMES = st.lists(st.text(min_size=1), unique=True, max_size=11)
 
 
@@ -151,7 +153,7 @@ def test_addresses_are_given_once_and_to_hosts_alone(names, random):
     # One that is made anew alone, while the others stay, gets what it had.
     for name in names[:1]:
         others = frozenset(address for other, address in given_out.items() if other != name)
-        assert assigned(Network(NETWORK.subnet, NETWORK.used | others), [name])[name] == given_out[name]
+        assert assigned(Network("net", NETWORK.subnet, NETWORK.used | others), [name])[name] == given_out[name]
 
 
 def test_a_network_that_is_full():
@@ -160,16 +162,16 @@ def test_a_network_that_is_full():
 
 
 def test_where_a_replica_listens():
-    endpoint = {"remit_default": {"IPAddress": "", "IPAMConfig": {"IPv4Address": "10.0.0.9"}}}
+    endpoint = {"remit_default_1": {"IPAddress": "", "IPAMConfig": {"IPv4Address": "10.0.0.9"}}}
     bindings = [{"HostIp": "::", "HostPort": "7"}, {"HostIp": "0.0.0.0", "HostPort": "8"}]
     there = container("running", NetworkSettings={"Networks": endpoint, "Ports": {"8080/tcp": bindings}})
     gone = container("exited", NetworkSettings={"Networks": endpoint, "Ports": {}})
-    assert listening(there, spec(), OWNER, Reach()) == ("10.0.0.9", {"http": 8080})
-    assert listening(gone, spec(), OWNER, Reach()) == ("10.0.0.9", {"http": 8080})
-    assert listening(there, spec(), OWNER, Reach("192.0.2.1")) == ("192.0.2.1", {"http": 8})
-    assert listening(there, spec(), OWNER, Reach("2001:db8::1")) == ("2001:db8::1", {"http": 7})
-    assert listening(gone, spec(), OWNER, Reach("192.0.2.1")) == ("192.0.2.1", {})
-    assert listening(None, spec(), OWNER, Reach()) == ("", {})
+    assert listening(there, spec(), Reach()) == ("10.0.0.9", {"http": 8080})
+    assert listening(gone, spec(), Reach()) == ("10.0.0.9", {"http": 8080})
+    assert listening(there, spec(), Reach("192.0.2.1")) == ("192.0.2.1", {"http": 8})
+    assert listening(there, spec(), Reach("2001:db8::1")) == ("2001:db8::1", {"http": 7})
+    assert listening(gone, spec(), Reach("192.0.2.1")) == ("192.0.2.1", {})
+    assert listening(None, spec(), Reach()) == ("", {})
 
 
 @pytest.mark.parametrize(

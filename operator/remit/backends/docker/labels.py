@@ -15,6 +15,8 @@ REVISION = "remit.dev/revision"
 SLOT = "remit.dev/slot"
 INDEX = "remit.dev/index"
 """On a container that a Deployment runs, which one it is."""
+NETWORK_OF = "remit.dev/network-of"
+"""On a network of the replicas of a namespace, which one."""
 
 
 def is_own(labels: Mapping[str, str] | None, namespace: str) -> bool:

@@ -113,9 +113,12 @@ class Containers:
                 archive = await asyncio.to_thread(sealed, files)
                 await engine.call(lambda client: client.put_archive(id_, "/", archive))
             await engine.call(lambda client: client.start(id_))
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OperationFailed):
                 await engine.call(lambda client: client.remove_container(id_, v=True, force=True))
+            if isinstance(error, OperationFailed) and error.reason == "NotFound":
+                # Its network or its image was removed at this very moment.
+                raise OperationFailed("Gone", str(error), category=error.category) from None
             raise
 
     async def start(self, container: Container) -> None:

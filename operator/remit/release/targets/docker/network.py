@@ -7,9 +7,9 @@ from their names, which the engine only allows where somebody chose the subnet.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import ipaddress
+import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,30 +27,35 @@ _NOT_OURS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Network:
+    name: str
     subnet: ipaddress.IPv4Network
     used: frozenset[str]
     """Addresses of containers, running or not."""
 
 
 async def ensured(engine: Engine, owner: Owner) -> Network:
-    """The network of the owner's namespace, made if need be. Raises OperationFailed."""
-    found = await _only(engine, owner.network)
-    if found is None:
-        await _make(engine, owner, await _free_subnet(engine, owner))
-        found = await _only(engine, owner.network)
-    if found is None:
-        raise OperationFailed("NetworkGone", f"the network {owner.network} was removed as soon as it was made")
-    attached = await engine.call(lambda client: client.containers(all=True, filters={"network": owner.network}))
-    return Network(ipaddress.IPv4Network(_subnet(found)), frozenset(_addresses(attached, owner.network)))
+    """The network of the owner's namespace, made if need be. Raises OperationFailed.
+
+    It is known by its label. Its name is random: an engine may make two of one name when it is asked twice at once, and
+    then starts no container in either.
+    """
+    found = await _all(engine, owner)
+    if not found:
+        made = await _made(engine, owner)
+        found = await _all(engine, owner)
+        if [each["Name"] for each in found][:1] != [made]:  # another operator, or Deployment, made one too
+            await _remove(engine, made)
+    if not found:
+        raise OperationFailed("NetworkGone", f"the network of {owner.namespace} was removed as soon as it was made")
+    name = str(found[0]["Name"])
+    attached = await engine.call(lambda client: client.containers(all=True, filters={"network": name}))
+    return Network(name, ipaddress.IPv4Network(_subnet(found[0])), frozenset(_addresses(attached, name)))
 
 
 async def removed(engine: Engine, owner: Owner) -> None:
     """Unless another Deployment of the namespace has containers in it. Raises OperationFailed."""
-    try:
-        await engine.call(lambda client: client.remove_network(owner.network))
-    except OperationFailed as error:
-        if error.retryable:
-            raise
+    for each in await _all(engine, owner):
+        await _remove(engine, each["Name"])
 
 
 def assigned(network: Network, names: Iterable[str]) -> dict[str, str]:
@@ -88,55 +93,35 @@ def _subnet(network: dict[str, Any]) -> str:
     return subnets[0]
 
 
-async def _look(engine: Engine, name: str) -> dict[str, Any] | None:
-    return next(iter(await _all(engine, name)), None)
+async def _all(engine: Engine, owner: Owner) -> list[dict[str, Any]]:
+    """There is more than one for a moment, where two were made at once. The first one is used."""
+    mark = f"{labels.NETWORK_OF}={owner.namespace}"
+    found = await engine.call(lambda client: client.networks(filters={"label": mark}))
+    return sorted(found, key=lambda network: (str(network["Created"]), str(network["Name"])))
 
 
-async def _only(engine: Engine, name: str) -> dict[str, Any] | None:
-    """The first one that was made, and no other: asked twice at the same moment, an engine makes two of one name, and
-    then nothing can be told to go there. Whoever made the other does the same, and comes to the same choice."""
-    found = await _all(engine, name)
-    for other in found[1:]:
-        await _removed_by_name(engine, other["Id"])
-    return found[0] if found else None
-
-
-async def _all(engine: Engine, name: str) -> list[dict[str, Any]]:
-    """The first one first."""
-    found = await engine.call(lambda client: client.networks(names=[name]))
-    exact = (each for each in found if each["Name"] == name)  # the engine matches parts of names
-    return sorted(exact, key=lambda each: (each["Created"], each["Id"]))
-
-
-async def _free_subnet(engine: Engine, owner: Owner) -> str:
-    """What the engine itself would take: it knows which addresses are in use, and its pools are the administrator's."""
-    name = f"{owner.network}_{owner.name}"  # with the Deployment's: another one may ask at the same time
-    await _removed_by_name(engine, name)
-    await engine.call(lambda client: client.create_network(name, driver="bridge", check_duplicate=True))
+async def _made(engine: Engine, owner: Owner) -> str:
+    """A new one, in the subnet that the engine itself would take, which knows what is in use. Gives its name."""
+    name = f"remit_{owner.namespace}_{secrets.token_hex(4)}"
+    await engine.call(lambda client: client.create_network(name, driver="bridge"))
     try:
-        probe = await _look(engine, name)
+        (probe,) = await engine.call(lambda client: client.networks(names=[name]))
+        subnet = _subnet(probe)
     finally:
-        await _removed_by_name(engine, name)
-    if probe is None:
-        raise OperationFailed("NetworkGone", f"the network {name} was removed as soon as it was made")
-    return _subnet(probe)
-
-
-async def _make(engine: Engine, owner: Owner, subnet: str) -> None:
-    gateway = str(ipaddress.IPv4Network(subnet)[1])
-    ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet, gateway=gateway)])
-    marks = {labels.NAMESPACE: owner.namespace}
+        await _remove(engine, name)
+    ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet, gateway=str(ipaddress.IPv4Network(subnet)[1]))])
+    marks = {labels.NETWORK_OF: owner.namespace}
     try:
-        await engine.call(
-            lambda client: client.create_network(
-                owner.network, driver="bridge", ipam=ipam, check_duplicate=True, labels=marks
-            )
-        )
-    except OperationFailed as error:
-        if error.reason != "Conflict":  # another Deployment of the namespace came first
-            raise
+        await engine.call(lambda client: client.create_network(name, driver="bridge", ipam=ipam, labels=marks))
+    except OperationFailed as error:  # somebody else took the subnet meanwhile
+        raise OperationFailed("NetworkFailed", f"a network cannot be made: {error}", category=error.category) from None
+    return name
 
 
-async def _removed_by_name(engine: Engine, name: str) -> None:
-    with contextlib.suppress(OperationFailed):
+async def _remove(engine: Engine, name: str) -> None:
+    """Unless it is in use."""
+    try:
         await engine.call(lambda client: client.remove_network(name))
+    except OperationFailed as error:
+        if error.retryable:
+            raise

@@ -39,11 +39,6 @@ class Owner:
         return f"remit_{self.namespace}_{self.name}_{slot}_{index}"
 
     @property
-    def network(self) -> str:
-        """Shared by the Deployments of a namespace, and by nothing else."""
-        return f"remit_{self.namespace}"
-
-    @property
     def images(self) -> str:
         """The repository whose tags keep the images of revisions."""
         return f"remit/{self.uid}"
@@ -74,6 +69,8 @@ class Replica:
     revision: Revision
     image: str
     """The image's id."""
+    network: str
+    """The name of that which it is in."""
     address: str = ""
     """Its own in the network; empty where it is reached by published ports."""
 
@@ -111,11 +108,11 @@ def creation(
         "StopTimeout": limits.termination_grace_period_seconds,
         "NetworkingConfig": {
             "EndpointsConfig": {
-                owner.network: {"IPAMConfig": {"IPv4Address": replica.address}} if replica.address else {}
+                replica.network: {"IPAMConfig": {"IPv4Address": replica.address}} if replica.address else {}
             }
         },
         "HostConfig": {
-            "NetworkMode": owner.network,
+            "NetworkMode": replica.network,
             "PortBindings": dict.fromkeys(ports, published) if reach.host else {},
             # It outlives the operator and comes back with the engine, unless it was asked to stop.
             "RestartPolicy": {"Name": "unless-stopped"},

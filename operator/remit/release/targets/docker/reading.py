@@ -8,7 +8,7 @@ from typing import Any, Final
 from remit.api.deployment import DeploymentSpec
 from remit.release.report.model import Usage
 from remit.release.targets.docker.containers import Container, End
-from remit.release.targets.docker.planning import Owner, Reach
+from remit.release.targets.docker.planning import Reach
 from remit.release.targets.health import Health
 from remit.release.targets.views import Found
 
@@ -18,16 +18,14 @@ _USELESS: Final = frozenset({"created", "dead", "removing"})
 """States from which nobody does. One that is merely created may lack its files: an operator was killed meanwhile."""
 
 
-def listening(
-    container: Container | None, spec: DeploymentSpec, owner: Owner, reach: Reach
-) -> tuple[str, dict[str, int]]:
+def listening(container: Container | None, spec: DeploymentSpec, reach: Reach) -> tuple[str, dict[str, int]]:
     """Its host, and the number of each named port there; no ports while it has none."""
     if container is None:
         return reach.host, {}
     network = container.told["NetworkSettings"]
     if not reach.host:
-        endpoint = network["Networks"].get(owner.network) or {}
-        host = (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""
+        assigned = ((each.get("IPAMConfig") or {}).get("IPv4Address") for each in network["Networks"].values())
+        host = next(filter(None, assigned), "")
         return host, {port.name: port.container_port for port in spec.ports} if host else {}
     ports = {
         port.name: _published(network["Ports"].get(f"{port.container_port}/tcp"), reach.host) for port in spec.ports

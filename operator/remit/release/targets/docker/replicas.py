@@ -49,7 +49,7 @@ class Replicas:
         names = [self.owner.container(slot, index) for index in missing]
         addresses = {} if reach.host else network.assigned(net, names)
         new = [
-            Replica(self.owner, slot, index, revision, image, addresses.get(name, ""))
+            Replica(self.owner, slot, index, revision, image, net.name, addresses.get(name, ""))
             for index, name in zip(missing, names, strict=True)
         ]
         await all_of(

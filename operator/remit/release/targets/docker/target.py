@@ -211,7 +211,7 @@ class DockerTarget:
         for slot, side in told.sides.items():
             spec = (await self._revision(side.revision))[0].snapshot.spec
             count = max([side.wanted, *(index + 1 for on, index in there if on == slot)])
-            where = [listening(there.get((slot, index)), spec, self._owner, reach) for index in range(count)]
+            where = [listening(there.get((slot, index)), spec, reach) for index in range(count)]
             hosts, ports = tuple(host for host, _ in where), tuple(ports for _, ports in where)
             told = told.having(slot, replace(side, hosts=hosts, ports=ports))
         return told

@@ -1,0 +1,61 @@
+"""The probe where there is no HTTP: it only connects."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remit.reconcilers.probing import Burst
+from remit.release.traffic import Probe
+from servers import free_port
+
+
+async def _accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def test_connections_are_counted_and_refused_ones_fail() -> None:
+    server = await asyncio.start_server(_accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Probe(f"tcp://127.0.0.1:{port}", rate=100) as probe:
+        pass
+    assert (probe.report().failed, probe.report().requests > 0) == (0, True)
+    async with Probe(f"tcp://127.0.0.1:{free_port()}", rate=100) as probe:
+        pass
+    report = probe.report()
+    assert report.failed == report.requests > 0
+    assert "refused" in report.errors[0] or "Connect call failed" in report.errors[0]
+
+
+async def test_a_side_that_does_not_answer_holds_no_step_up() -> None:
+    """The first answer never comes; who waits for it goes on all the same, and so does who ends the probe."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        burst = Burst(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ended.set)
+        async with asyncio.timeout(30):
+            await burst.began()
+            assert not burst.over
+            await burst.end()
+            await ended.wait()
+    assert burst.over
+    assert {request.error != "" for request in burst.requests} == {True}
+
+
+async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.reconcilers.probing._AFTER_SECONDS", 0.2)
+    ended = asyncio.Event()
+    server = await asyncio.start_server(_accept, "127.0.0.1", 0)
+    async with server, asyncio.timeout(30):
+        burst = Burst(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", ended.set)
+        await burst.began()
+        burst.go_on()
+        await ended.wait()
+    assert burst.over
+    assert len(burst.requests) >= 2
