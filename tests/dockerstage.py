@@ -22,7 +22,7 @@ from remit.release import Material, Revision, Snapshot, World
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.traffic import Traffic
 
-PATIENCE = 60
+PATIENCE = 120
 SERVE = """
 mkdir -p /tmp/www/cgi-bin
 printf %s "$VERSION$GREETING" > /tmp/www/index.html

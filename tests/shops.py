@@ -24,7 +24,7 @@ from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
 from servers import free_port
 
-PATIENCE = 60
+PATIENCE = 120
 # It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it.
 PROGRAM = """
 import asyncio, os, sys

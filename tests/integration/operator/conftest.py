@@ -22,7 +22,7 @@ from remit.reconcilers.settings import Settings
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
 
-PATIENCE = 30
+PATIENCE = 60
 """Seconds: far more than anything takes, for the sake of busy machines."""
 _names = itertools.count(1)
 

@@ -26,7 +26,7 @@ from remit.release.targets.artifacts import fetch, place_for
 from remit.release.traffic import Probe, Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host
 
-PATIENCE = 30
+PATIENCE = 90
 APP = """
 import http.server, os, signal, sys
 class Handler(http.server.BaseHTTPRequestHandler):
