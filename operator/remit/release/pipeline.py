@@ -33,7 +33,7 @@ def next_step(desired: Desired, world: World, memory: Memory, now: datetime.date
     """The next step, and what to remember before it is taken."""
     now = now.replace(microsecond=0)  # as status keeps it, so that a restarted operator remembers just the same
     memory = not_before(memory, now)
-    if world.unreachable:
+    if world.unreachable and not (desired.deleted and memory.latest == 0):  # of what never began nothing is there
         wait = Wait("TargetUnreachable", world.unreachable, held=True)
         return Decision(wait, held_over(memory, wait, now))
     if desired.deleted:

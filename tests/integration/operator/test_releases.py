@@ -279,6 +279,22 @@ async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
         assert not (state / "releases" / "default" / "shop").exists()
 
 
+async def test_kubernetes_without_a_cluster_is_told_in_words(shop: Shop) -> None:
+    async with shop.world.operator():
+        await shop.world.policy(containers={"operations": ["run"]}, images={"allow": ["shop:*"]})
+        body = {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": "Deployment",
+            "metadata": {"name": "shop"},
+            "spec": {"artifact": {"image": "shop:v1"}, "target": {"kubernetes": {}}},
+        }
+        await shop.world.kube.create(DEPLOYMENTS, "default", body)
+        status = await shop.until(lambda status: "needs a whole cluster" in status.get("message", ""))
+        assert truth(status, "Reconciling") == "True"
+        await shop.world.kube.delete(DEPLOYMENTS, "default", "shop")
+        await shop.world.gone("shop", DEPLOYMENTS)
+
+
 async def test_nonsense_asked_for_is_refused_and_removed(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.create("v1")

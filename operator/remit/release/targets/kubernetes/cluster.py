@@ -72,6 +72,16 @@ async def found(cluster: Cluster, resource: Resource, namespace: str, name: str)
         raise
 
 
+async def listing(cluster: Cluster, resource: Resource, namespace: str, selector: str) -> Objects:
+    """All of them; none where the API server has no such kind. Raises `ApiError` for any other answer."""
+    try:
+        return await cluster.list(resource, namespace, label_selector=selector)
+    except ApiError as error:
+        if error.status == 404:
+            return []
+        raise
+
+
 async def gone(cluster: Cluster, resource: Resource, namespace: str, name: str) -> None:
     """Delete it if it is there."""
     try:

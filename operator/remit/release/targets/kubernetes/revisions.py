@@ -25,6 +25,7 @@ from remit.release.targets.kubernetes.cluster import (
     answering,
     found,
     gone,
+    listing,
 )
 from remit.release.targets.kubernetes.identity import Identity
 
@@ -70,9 +71,7 @@ class ClusterRevisions:
         """By number."""
         if self._known is None:
             with answering():
-                listed = await self._cluster.list(
-                    REVISIONS, self._identity.place, label_selector=self._identity.selector
-                )
+                listed = await listing(self._cluster, REVISIONS, self._identity.place, self._identity.selector)
             self._known = {each["revision"]: _read(each) for each in listed}
         return self._known
 

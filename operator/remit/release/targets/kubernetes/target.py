@@ -67,7 +67,7 @@ class KubernetesTarget:
         try:
             seen, kept = await asyncio.gather(self._look(), self._revisions.all())
         except (ApiError, DeploymentError) as error:
-            return World(unreachable=str(error))
+            return World(unreachable=_explained(error))
         return seeing.world(seen, frozenset(kept), datetime.datetime.now(datetime.UTC))
 
     async def prepare(self, revision: Revision) -> None:
@@ -212,3 +212,13 @@ class KubernetesTarget:
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.debug("a watch ended", resource=resource.plural, error=str(error))
             await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def _explained(error: ApiError | DeploymentError) -> str:
+    """With what to do about it."""
+    match error.reason:
+        case "NotFound":
+            return f"this API server has no apps/v1; a release to kubernetes needs a whole cluster ({error})"
+        case "Forbidden":
+            return f"{error}; the chart's releases.kubernetes=true, or manifests/kubernetes-releases, grants it"
+    return str(error)
