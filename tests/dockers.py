@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import gc
 import io
 import os
@@ -10,10 +12,11 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,14 @@ def needs_docker() -> None:
     answers = shutil.which("docker") and docker("version").returncode == 0
     require("docker", answers, "install docker.io and start dockerd")
     require("docker", _busybox(), "install busybox-static")
+
+
+@contextlib.asynccontextmanager
+async def engine_to_itself() -> AsyncIterator[None]:
+    """One test at a time, in whatever process: Deployments of the same name would meet on the one engine."""
+    with (Path(tempfile.gettempdir()) / "remit-tests-on-docker.lock").open("a") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
 
 
 def make_image(host: str = SHARED, changes: Sequence[str] = ()) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 import pythonimage
 import supervised
-from dockers import docker, needs_docker
+from dockers import docker, engine_to_itself, needs_docker
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
@@ -109,30 +109,32 @@ def _processes_allowed(folder: Path) -> dict[str, Any]:
 async def _containers(folder: Path, state: Path) -> AsyncIterator[Spec]:
     """Of one image under many names. What a version is like, its arguments say."""
     needs_docker()
-    name, given = f"remit-test-{uuid.uuid4().hex}", set()
-    made = docker("import", "-", f"{name}:made", input=pythonimage.tree({"/app.py": _SELF_MADE + PROGRAM}))
-    assert made.returncode == 0, made.stderr
+    async with engine_to_itself():
+        name, given = f"remit-test-{uuid.uuid4().hex}", set()
+        made = docker("import", "-", f"{name}:made", input=pythonimage.tree({"/app.py": _SELF_MADE + PROGRAM}))
+        assert made.returncode == 0, made.stderr
 
-    def spec(version: str, marks: Iterable[str]) -> dict[str, Any]:
-        image = f"{name}:{version}"
-        if image not in given:
-            docker("tag", f"{name}:made", image)
-            given.add(image)
-        command = [pythonimage.PYTHON, "-I", "/app.py", f"version={version}", *marks]
-        return {"artifact": {"image": image, "pullPolicy": "Never"}, "target": {"docker": {"command": command}}}
+        def spec(version: str, marks: Iterable[str]) -> dict[str, Any]:
+            image = f"{name}:{version}"
+            if image not in given:
+                docker("tag", f"{name}:made", image)
+                given.add(image)
+            command = [pythonimage.PYTHON, "-I", "/app.py", f"version={version}", *marks]
+            return {"artifact": {"image": image, "pullPolicy": "Never"}, "target": {"docker": {"command": command}}}
 
-    try:
-        yield spec
-    finally:
-        traffic = Traffic(state / "traffic")
-        for each in traffic.names():
-            await traffic.remove(each)
-        found = docker("ps", "-aq", "--filter", "label=remit.dev/deployment=shop", "--filter", f"ancestor={name}:made")
-        for container in found.stdout.decode().split():
-            docker("rm", "-fv", container)
-        for network in docker("network", "ls", "-q", "--filter", "label=remit.dev/network-of=default").stdout.split():
-            docker("network", "rm", network.decode())
-        docker("rmi", "-f", docker("images", "-q", "--no-trunc", f"{name}:made").stdout.decode().strip())
+        try:
+            yield spec
+        finally:
+            traffic = Traffic(state / "traffic")
+            for each in traffic.names():
+                await traffic.remove(each)
+            found = docker("ps", "-aq", "--filter", f"ancestor={name}:made")
+            for container in found.stdout.decode().split():
+                docker("rm", "-fv", container)
+            networks = docker("network", "ls", "-q", "--filter", "label=remit.dev/network-of=default")
+            for network in networks.stdout.split():
+                docker("network", "rm", network.decode())
+            docker("rmi", "-f", docker("images", "-q", "--no-trunc", f"{name}:made").stdout.decode().strip())
 
 
 def _containers_allowed(folder: Path) -> dict[str, Any]:

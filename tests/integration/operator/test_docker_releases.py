@@ -15,6 +15,8 @@ from shops import GROUNDS, Shop, open_shop
 
 from .conftest import World
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 
 @pytest.fixture
 async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:

@@ -130,6 +130,7 @@ def examples() -> list[str]:
     return [name for name in found if not name.endswith("-kubernetes")]
 
 
+@pytest.mark.timeout(600)  # for the one that waits for the Docker engine
 @pytest.mark.parametrize("name", examples())
 async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name: str) -> None:
     assert name in PROMISES, f"say in PROMISES how the tasks of {name}.yaml end"

@@ -229,7 +229,7 @@ async def test_blue_green_and_back(shop: Shop) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_no_request_on_a_new_connection_is_lost_in_twenty_switches_and_five_rollbacks(shop: Shop) -> None:
     """Kept connections stay with their pod, so they may break when it goes; how often is printed, and not a promise."""
     strategy = {"blueGreen": {"scaleDownDelaySeconds": 600}}

@@ -22,7 +22,7 @@ SWITCHES = 20
 ROLLBACKS = (19, 20, 18, 20, 18)
 """To which revisions; all but the third within the scale-down delay, and so a switch."""
 
-pytestmark = [on_every_ground, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [on_every_ground, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
