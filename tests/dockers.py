@@ -8,6 +8,7 @@ import fcntl
 import gc
 import io
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ import pytest
 from conftest import require
 
 SHARED = "unix:///var/run/docker.sock"
+MARK = "remit.test"
 _PATIENCE = 60.0
 _APPLETS = (
     "sh",
@@ -66,7 +68,15 @@ async def engine_to_itself() -> AsyncIterator[None]:
     """One test at a time, in whatever process: Deployments of the same name would meet on the one engine."""
     with (Path(tempfile.gettempdir()) / "remit-tests-on-docker.lock").open("a") as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        await asyncio.to_thread(_remove_what_was_left)
         yield
+
+
+def _remove_what_was_left() -> None:
+    """By tests that were killed. Never a user's own: the images of these tests bear a mark."""
+    left = docker("ps", "-aq", "--filter", f"label={MARK}").stdout.decode().split()
+    if left:
+        docker("rm", "-fv", *left)
 
 
 def make_image(host: str = SHARED, changes: Sequence[str] = ()) -> str:
@@ -111,24 +121,31 @@ def tree() -> bytes:
 
 @dataclass
 class OwnEngine:
-    """A dockerd of the test's own, with nothing in common with the machine's; it can be killed and started again."""
+    """A dockerd of the test's own, with nothing in common with the machine's; it can be killed and started again.
+
+    With a bridge of its own: `--bridge=none` takes away the `docker0` it finds, which is another's.
+    """
 
     folder: Path
     """Short: a socket's path has at most 107 bytes."""
     live_restore: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _bridge: str = field(default_factory=lambda: f"rt{uuid.uuid4().hex[:8]}", init=False)
 
     @property
     def host(self) -> str:
         return f"unix://{self.folder}/d.sock"
 
     def start(self) -> None:
+        _ip("link", "add", self._bridge, "type", "bridge")
+        _ip("address", "add", f"198.18.{random.randrange(256)}.1/24", "dev", self._bridge)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     "dockerd", f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",
-                    f"--pidfile={self.folder}/pid", f"--host={self.host}", "--bridge=none", "--iptables=false",
-                    "--storage-driver=vfs", *(["--live-restore"] if self.live_restore else []),
+                    f"--pidfile={self.folder}/pid", f"--host={self.host}",
+                    f"--bridge={self._bridge}", "--iptables=false", "--storage-driver=vfs",
+                    *(["--live-restore"] if self.live_restore else []),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -146,6 +163,11 @@ class OwnEngine:
                 self._process.send_signal(number)
             self._process.wait(_PATIENCE)
             self._process = None
+            _ip("link", "delete", self._bridge)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, timeout=_PATIENCE)
 
 
 @pytest.fixture

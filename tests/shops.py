@@ -18,7 +18,7 @@ import pytest
 
 import pythonimage
 import supervised
-from dockers import docker, engine_to_itself, needs_docker
+from dockers import MARK, docker, engine_to_itself, needs_docker
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
@@ -111,7 +111,8 @@ async def _containers(folder: Path, state: Path) -> AsyncIterator[Spec]:
     needs_docker()
     async with engine_to_itself():
         name, given = f"remit-test-{uuid.uuid4().hex}", set()
-        made = docker("import", "-", f"{name}:made", input=pythonimage.tree({"/app.py": _SELF_MADE + PROGRAM}))
+        tree = pythonimage.tree({"/app.py": _SELF_MADE + PROGRAM})
+        made = docker("import", f"--change=LABEL {MARK}=shop", "-", f"{name}:made", input=tree)
         assert made.returncode == 0, made.stderr
 
         def spec(version: str, marks: Iterable[str]) -> dict[str, Any]:

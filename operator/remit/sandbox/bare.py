@@ -8,7 +8,6 @@ file's path, are given as where it really is; so are the working directory, HOME
 from __future__ import annotations
 
 import contextlib
-import itertools
 import marshal
 import os
 import tempfile
@@ -19,6 +18,7 @@ from remit.errors import InvalidInput
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.filesystem import readable_paths
 from remit.sandbox.forkserver import Supervise
+from remit.sandbox.identity import slots
 from remit.sandbox.landlock import EVERYTHING, EXECUTE, WRITE
 from remit.sandbox.launch import check
 from remit.sandbox.memory import sealed_memory
@@ -26,7 +26,6 @@ from remit.sandbox.model import Bare
 from remit.sandbox.rlimits import RESOURCES
 from remit.sandbox.scratch import remove, scratch
 
-_slots = itertools.count(os.getpid())
 _ROOTS = {"/workspace": "workspace", "/tmp": "tmp", "/run": "run"}  # noqa: S108  # as runs in namespaces name them
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 _SOURCES = ("/dev/random", "/dev/urandom")
@@ -56,7 +55,7 @@ class BareLaunch:
         """
         check(executable, argv, env, files, working_dir)
         self._descriptors: set[int] = set()
-        self._uid = bare.identities.uid(next(_slots)) if bare.identities else None
+        self._uid = bare.identities.uid(next(slots)) if bare.identities else None
         self.folder = Path(tempfile.mkdtemp(dir=scratch()))
         try:
             self._make(files, working_dir)

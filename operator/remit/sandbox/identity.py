@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -17,6 +19,9 @@ _NOBODY = 65_534
 _COUNT = 1 << 16
 _SERVICE = _FIRST_UNASSIGNED + _COUNT
 _OTHERS_MAY_ENTER = stat.S_IXOTH
+
+# One for every kind of launch, and begun anywhere: operators on one host should not meet on a user.
+slots = itertools.count(secrets.randbelow(_COUNT))
 
 
 def find_identities() -> Identities | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,11 @@ from remit.sandbox.bubblewrap import command_line, encode, private_arguments
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.filesystem import sealing, system_files, system_mounts
 from remit.sandbox.forkserver import Execute
+from remit.sandbox.identity import slots
 from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import Bubblewrap, Network
 from remit.sandbox.rlimits import RESOURCES
 
-_slots = itertools.count(os.getpid())
 _MOST_VARIABLES = 1500  # bubblewrap takes 9000 arguments in all, and a file is five of them
 _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
 
@@ -70,7 +69,7 @@ class Launch:
         self._system = encode([*system_mounts(network=network, read_only_paths=read_only_paths), *sealing()])
         self._steps: list[tuple[object, ...]] = [("no_new_privileges",)]
         if bubblewrap.identities:
-            self._steps.append(("become", bubblewrap.identities.uid(next(_slots))))
+            self._steps.append(("become", bubblewrap.identities.uid(next(slots))))
         self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
         if landlock_scopes:
             self._steps.append(("restrict", landlock_scopes))
