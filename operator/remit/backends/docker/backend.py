@@ -149,10 +149,12 @@ class DockerBackend:
                 task.cancel()
             await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
         by_itself = stopped or state.oom_killed or state.exit_code not in _ENGINE_ENDS
-        if not by_itself and await container.was_ended_from_outside(state):
-            raise BackendError(
-                "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
-            )
+        if not by_itself:
+            if await container.was_ended_from_outside(state):
+                raise BackendError(
+                    "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
+                )
+            state = await container.settled(state)
         return _outcome(container, request, state, stopped, given)
 
     async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:

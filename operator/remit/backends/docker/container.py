@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from remit.operations.failure import OperationFailed
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _STDERR_KEPT = 8192
 _SHORTEST, _LONGEST = 0.02, 1.0
+_KILLED = 128 + signal.SIGKILL
+_AFTERWARDS = (0.05, 0.2, 0.75)
 _SAMPLES = (0.1, 0.4)
 _SAMPLE_SECONDS = 2.0
 
@@ -81,6 +84,15 @@ class Container:
             started = moment(state["StartedAt"])  # noted when the engine comes to it, at times after the end
             finished = max(started, moment(state["FinishedAt"]))
             return State(int(state["ExitCode"]), bool(state["OOMKilled"]), started, finished)
+
+    async def settled(self, state: State) -> State:
+        """`state`, once the engine knows why it was killed: at times it hears of a lack of memory after the end."""
+        for seconds in _AFTERWARDS:
+            if state.oom_killed or state.exit_code != _KILLED:
+                break
+            await asyncio.sleep(seconds)
+            state = await self.state() or state
+        return state
 
     async def signal(self, name: str) -> None:
         """Send a signal; that it has ended meanwhile is no error."""
