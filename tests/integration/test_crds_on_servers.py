@@ -126,6 +126,24 @@ def test_a_release_scales_by_kubectl(cluster: Kubectl) -> None:
         (
             obj(
                 "Deployment",
+                {"artifact": {"archive": "https://a.example/b.tgz"}, "target": {"process": {"command": ["x"]}}},
+            ),
+            "an archive at an address needs sha256",
+        ),
+        (
+            obj(
+                "Deployment",
+                {
+                    "artifact": {"image": "x"},
+                    "target": {"docker": {}},
+                    "healthCheck": {"command": {"argv": ["x"]}, "successThreshold": 2},
+                },
+            ),
+            "leave successThreshold at 1",
+        ),
+        (
+            obj(
+                "Deployment",
                 {"artifact": {"image": "x"}, "target": {"docker": {}}, "healthCheck": {"http": {"port": "web"}}},
             ),
             "healthCheck.http.port names none of ports",

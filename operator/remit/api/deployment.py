@@ -23,6 +23,11 @@ class Artifact(SpecModel):
     exactly_one = ("image", "path", "archive")
     rules = (
         Rule("!has(self.sha256) || has(self.archive)", "sha256 goes with archive"),
+        Rule(
+            "!has(self.archive) || self.archive.startsWith('/') || has(self.sha256)",
+            "an archive at an address needs sha256: what is there may change, and a rollback has to bring the same",
+            ".archive",
+        ),
         Rule("!has(self.pullSecrets) || has(self.image)", "pullSecrets goes with image"),
     )
 
@@ -34,10 +39,15 @@ class Artifact(SpecModel):
     """Names of Secrets of type `kubernetes.io/dockerconfigjson` with the registry's credentials."""
     path: Annotated[str, Field(pattern=r"^/", max_length=4096)] | None = None
     """A directory on the operator's host, for the process target. It is copied, so later edits do not reach it."""
-    archive: Annotated[str, Field(pattern=r"^(/|https?://)", max_length=4096)] | None = None
-    """A tar or zip archive, for the process target, as an absolute path or an address."""
+    archive: Annotated[str, Field(pattern=r"^(/|https?://)", max_length=2048)] | None = None
+    """A tar or zip archive, for the process target, as an absolute path or an address; the latter with `sha256`."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """The archive's digest. An archive with another one is refused."""
+
+    @property
+    def address(self) -> str | None:
+        """Of an archive that has to be fetched."""
+        return None if self.archive is None or self.archive.startswith("/") else self.archive
 
 
 class ProcessTarget(SpecModel):
@@ -246,6 +256,12 @@ class DeploymentSpec(SpecModel):
             " || (has(self.ports) && self.ports.exists(p, p.name == self.healthCheck.tcp.port))",
             "healthCheck.tcp.port names none of ports",
             ".healthCheck",
+        ),
+        Rule(
+            "!has(self.target.docker) || !has(self.healthCheck) || !has(self.healthCheck.command)"
+            " || self.healthCheck.successThreshold == 1",
+            "a Docker engine runs a command itself, and one success makes it healthy: leave successThreshold at 1",
+            ".healthCheck.successThreshold",
         ),
     )
 

@@ -39,7 +39,7 @@ from remit.release import (
 )
 from remit.release.places import Place, Places, carry_out, keep_only
 from remit.release.report import reported
-from remit.telemetry import AuditEvent, AuditLog, Metrics
+from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 
 log = structlog.get_logger(__name__)
 
@@ -166,7 +166,7 @@ class DeploymentReconciler:
             revision = getattr(step, "revision", None)
             reason = error.reason if isinstance(error, DeploymentError) else type(error).__name__
             number = revision.number if revision is not None else None
-            self._errors[key] = StepError(reason, str(error), error.retryable, number)
+            self._errors[key] = StepError(reason, escape(str(error)), error.retryable, number)
             self.events.record(obj, "Warning", reason, str(error))
             log.warning("a step of a release failed", step=type(step).__name__, reason=reason, error=str(error))
             return _RETRY_SECONDS

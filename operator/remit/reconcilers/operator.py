@@ -139,8 +139,7 @@ class Operator:
             kube,
             lambda namespace, name: Source(kube, namespace).data(True, name, optional=False),
             readable,
-            judge.command,
-            judge.limits,
+            judge,
             releases.add,
         )
         reports = Reports(settings.state_dir, events, releases.add)

@@ -26,7 +26,7 @@ from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
 from remit.release.steps import Decision, Finish, RunHook, Wait
 from remit.release.target import Material
-from remit.telemetry import AuditLog
+from remit.telemetry import AuditLog, escape
 
 log = structlog.get_logger(__name__)
 
@@ -263,7 +263,7 @@ class Driver:
         except DeploymentError as error:
             revision = getattr(step, "revision", None)
             number = revision.number if revision is not None else None
-            self._error = StepError(error.reason, str(error), error.retryable, number)
+            self._error = StepError(error.reason, escape(str(error)), error.retryable, number)
             return _RETRY_SECONDS
         self._error = None
         return 0.0

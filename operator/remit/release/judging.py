@@ -15,9 +15,11 @@ from remit.backends import AttemptRequest
 from remit.errors import DeploymentError
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.policy import Limits, ReleasePlace
+from remit.policy import Grant, Limits, ReleasePlace
 from remit.release.model import Problem, Revision
 from remit.release.target import Material
+
+_Making = Callable[[Deployment, Material], ExecutionTask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +33,41 @@ class Judge:
 
     def problem(self, deployment: Deployment, material: Material) -> Problem | None:
         """What it lacks to be released; None if nothing. A policy that comes later lets it go on."""
-        tasks = [_instance(deployment, material)]
-        if deployment.spec.target.process is not None:
-            tasks.insert(0, _reading(deployment))
-        for task in tasks:
+        for task in _tasks(deployment, material):
             verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
-                return Problem(verdict.finish.reason, verdict.finish.message)
+                message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")  # as it was written
+                return Problem(verdict.finish.reason, message)
         return None
 
     def command(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
         """How a process of the revision is to run. Raises DeploymentError where it may not."""
-        task, verdict = self._admitted(deployment, revision, material)
+        return self._running(_instance, deployment, revision, material)
+
+    def check(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
+        """How the command that checks a process's health is to run. Raises DeploymentError where it may not."""
+        return self._running(_check, deployment, revision, material)
+
+    def download(self, deployment: Deployment, revision: Revision, material: Material) -> Grant:
+        """Leave to get the artifact from its address. Raises DeploymentError where there is none."""
+        return self._admitted(_reading, deployment, revision, material)[1].grant
+
+    def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
+        """What a container of the revision may use. Raises DeploymentError where it may not run."""
+        return self._admitted(_instance, deployment, revision, material)[1].limits
+
+    def _running(self, make: _Making, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
+        task, verdict = self._admitted(make, deployment, revision, material)
         resolved = Resolved(dict(material.env), dict(material.files), secrets=set(material.secrets))
         request = self.admission.attempt(task, verdict, revision.number, resolved, None).request
         assert isinstance(request, AttemptRequest)  # noqa: S101  # of a command
         return request
 
-    def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
-        """What a container of the revision may use. Raises DeploymentError where it may not run."""
-        return self._admitted(deployment, revision, material)[1].limits
-
     def _admitted(
-        self, deployment: Deployment, revision: Revision, material: Material
+        self, make: _Making, deployment: Deployment, revision: Revision, material: Material
     ) -> tuple[ExecutionTask, Admitted]:
         as_it_was = deployment.model_copy(update={"spec": revision.snapshot.spec})
-        task = _instance(as_it_was, material)
+        task = make(as_it_was, material)
         verdict = self._decide(task, as_it_was, material)
         if not isinstance(verdict, Admitted):
             raise DeploymentError(verdict.finish.message, reason=verdict.finish.reason, retryable=True)
@@ -82,23 +93,41 @@ class Judge:
         )
 
 
+def _tasks(deployment: Deployment, material: Material) -> list[ExecutionTask]:
+    """All that the release would do on the operator's host, or on its engine."""
+    spec = deployment.spec
+    if spec.target.process is None:
+        return [_instance(deployment, material)]
+    checked = spec.health_check is not None and spec.health_check.command is not None
+    makers = [_reading, _instance, *([_check] if checked else [])]
+    return [make(deployment, material) for make in makers]
+
+
 def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
     """The task that an instance is like: what policy is asked about, and how a process is confined."""
     spec = deployment.spec
     if spec.target.process is not None:
-        return _task(
-            deployment,
-            command={"argv": spec.target.process.command},
-            network="host",
-            privateFiles=[{"path": path, "value": ""} for path in sorted(material.files)],
-        )
+        return _process(deployment, material, spec.target.process.command)
     chosen = spec.target.docker or spec.target.kubernetes
     argv = {"argv": chosen.command} if chosen is not None and chosen.command else {}
     return _task(deployment, container={"action": "run", "image": spec.artifact.image, **argv})
 
 
-def _reading(deployment: Deployment) -> ExecutionTask:
+def _check(deployment: Deployment, material: Material) -> ExecutionTask:
+    check = deployment.spec.health_check
+    assert check is not None and check.command is not None  # noqa: S101  # asked for where there is one
+    return _process(deployment, material, check.command.argv)
+
+
+def _process(deployment: Deployment, material: Material, argv: list[str]) -> ExecutionTask:
+    files = [{"path": path, "value": ""} for path in sorted(material.files)]
+    return _task(deployment, command={"argv": argv}, network="host", privateFiles=files)
+
+
+def _reading(deployment: Deployment, material: Material) -> ExecutionTask:
     artifact = deployment.spec.artifact
+    if artifact.address is not None:
+        return _task(deployment, http={"url": artifact.address})
     return _task(deployment, file={"operation": "read", "path": artifact.path or artifact.archive}, network="host")
 
 

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from remit.api import deployment as api
 from remit.api.resource import Deployment
-from remit.backends import AttemptRequest
+from remit.backends import ProcessBackend
 from remit.errors import DeploymentError
+from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
-from remit.policy import Limits
+from remit.release.judging import Judge
 from remit.release.model import Revision
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
 from remit.release.target import Material, Target
-from remit.release.targets import ProcessTarget, docker, process
+from remit.release.targets import ProcessTarget, docker
 from remit.release.targets.artifacts import place_for
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
+from remit.release.targets.process import Permits
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
-
-Verdict = TypeVar("Verdict")
-Admission = Callable[[Deployment, Revision, Material], Verdict]
-"""What policy lets an instance be. Raises DeploymentError where it does not."""
 
 
 @dataclass
@@ -78,8 +75,7 @@ class Places:
     secret: Callable[[str, str], Awaitable[Mapping[str, bytes]]]
     """What is in the Secret of this namespace and name. Raises `MissingReference`."""
     read_only_paths: list[str]
-    admit: Admission[AttemptRequest]
-    limits: Admission[Limits]
+    judge: Judge
     wake: Callable[[str], None]
     _traffic: Traffic = field(init=False)
     _known: dict[str, Place] = field(default_factory=dict)
@@ -90,8 +86,6 @@ class Places:
 
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
-        if deployment.spec.target.process is not None:
-            process.check_supported(deployment.spec)
         if deployment.spec.target.docker is not None:
             docker.check_supported(deployment.spec)
         key = deployment.key
@@ -143,14 +137,17 @@ class Places:
                 identity,
                 self.cluster,
                 revisions,
-                lambda revision, material: self.limits(self._deployments[key], revision, material),
+                lambda revision, material: self.judge.limits(self._deployments[key], revision, material),
                 lambda: self.wake(key),
             ),
             revisions,
         )
 
     def _process(self, deployment: Deployment, revisions: Revisions) -> ProcessTarget:
-        key, metadata = deployment.key, deployment.metadata
+        key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpPerformer()
+
+        def download(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
+            return http.download(judge.download(self._deployments[key], revision, material), address)
 
         return ProcessTarget(
             metadata.namespace,
@@ -159,7 +156,12 @@ class Places:
             place_for(self.state_dir / "artifacts") / metadata.namespace / metadata.name,
             self._supervise,
             self._traffic,
-            lambda revision, material: self.admit(self._deployments[key], revision, material),
+            self._backend,
+            Permits(
+                lambda revision, material: judge.command(self._deployments[key], revision, material),
+                lambda revision, material: judge.check(self._deployments[key], revision, material),
+                download,
+            ),
             revisions.load,
             lambda: self.wake(key),
         )
@@ -181,7 +183,7 @@ class Places:
             engine,
             secret,
             self._traffic,
-            lambda revision, material: self.limits(self._deployments[key], revision, material),
+            lambda revision, material: self.judge.limits(self._deployments[key], revision, material),
             revisions.load,
             lambda: self.wake(key),
         )
@@ -192,3 +194,6 @@ class Places:
 
     def _supervise(self, copy: Path) -> Supervision:
         return Supervision(self.state_dir / "instances", self.host, [*self.read_only_paths, str(copy)])
+
+    def _backend(self, copy: Path) -> ProcessBackend:
+        return ProcessBackend(self.host, read_only_paths=[*self.read_only_paths, str(copy)])

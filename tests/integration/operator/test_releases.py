@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import supervised
+from archives import archives
 from remit.client import RemitClient
 from remit.errors import DeploymentError
 from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS, Object
@@ -251,6 +252,46 @@ async def test_without_a_policy_nothing_is_released(shop: Shop, tmp_path: Path) 
         assert status["phase"] == "Pending"
         await shop.change("v1")
         await shop.live("v1")
+
+
+async def test_an_archive_at_an_address_and_a_check_that_is_a_command(shop: Shop) -> None:
+    """Both under policy, each time: where the archive is, where that leads to, and what the check runs."""
+    await shop.world.policy({"executable": "python3", "args": ["check.py"]}, networks=["host"])
+    async with archives() as server, shop.world.operator():
+
+        def spec(version: str, address: str, check: str = "check.py") -> dict[str, Any]:
+            shop.spec(version)
+            source = shop.folder / version
+            (source / "check.py").write_text(f"import sys; sys.exit({version!r} == 'v2' and 'no database')")
+            archive = {"archive": f"{server.url}/{address}", "sha256": server.have(source)}
+            return {
+                "artifact": archive,
+                "healthCheck": {"command": {"argv": ["python3", check]}},
+                "progressDeadlineSeconds": 8,
+            }
+
+        await shop.create("v1", **spec("v1", "elsewhere/v1.tgz"))
+        status = await shop.until(lambda status: status.get("phase") == "Pending" and status.get("message"))
+        assert "http" in status["message"]
+        port = [server.port]
+        await shop.world.policy(http={"allow": [{"hosts": ["127.0.0.1"], "ports": port, "paths": ["/moved/**"]}]})
+        await shop.change("v1", **spec("v1", "moved/v1.tgz", check="other.py"))
+        await shop.until(lambda status: "other.py" in status.get("message", ""))
+        await shop.change("v1", **spec("v1", "moved/v1.tgz"))
+        await shop.until(lambda status: status.get("activeRevision") == 1 and status["ready"] == "2/2")
+        assert (server.asked, await shop.answer()) == (["/moved/v1.tgz", "/moved/here/v1.tgz"], "v1")
+        await shop.change("v2", **spec("v2", "moved/v2.tgz"))
+        status = await shop.until(lambda status: truth(status, "Stalled") == "True")
+        assert "green-0: python3: exit code 1: no database" in status["message"]
+        assert await shop.answer() == "v1"
+        for address, reason in (
+            ("moved/v1.tgz", "DigestMismatch"),
+            ("moved/none.tgz", "UnexpectedStatus"),
+            ("moved/out.tgz", "PolicyDenied"),
+        ):
+            await shop.change("v3", **spec("v3", address))
+            await shop.until(lambda status, reason=reason: reason in {c["reason"] for c in status["conditions"]})
+            assert await shop.answer() == "v1"
 
 
 async def test_replicas_change_what_is_live_without_a_revision(shop: Shop) -> None:

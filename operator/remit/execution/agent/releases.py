@@ -169,8 +169,7 @@ class Releases:
             None,
             _no_secret,
             [],
-            judge.command,
-            judge.limits,
+            judge,
             lambda _: self._wake(target.name),
         )
         deployment = self._deployment(target, "app:v0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -9,14 +10,17 @@ import stat
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from remit.api.deployment import Artifact
-from remit.errors import DeploymentError
+from remit.errors import DeploymentError, RemitError
+from remit.release.targets.failing import failed
 
 _ELSEWHERE: Final = Path("/var/tmp")  # noqa: S108  # a folder of the operator's own in it, that nobody else may write
 _CHUNK: Final = 1 << 20
+_MOST_DOWNLOADED: Final = 1 << 30
 
 
 def place_for(folder: Path) -> Path:
@@ -39,6 +43,40 @@ def _own(folder: Path) -> Path:
         message = f"{folder} was made by somebody else; remove it"
         raise DeploymentError(message, reason="ArtifactFailed", retryable=True)
     return folder
+
+
+async def obtain(artifact: Artifact, place: Path, download: Callable[[str], AsyncIterator[bytes]]) -> None:
+    """Have the artifact at `place`, whole or not at all. Nothing happens if it is there. Raises DeploymentError.
+
+    `download` gives what an address holds. Raises `RemitError`.
+    """
+    if artifact.address is None or await asyncio.to_thread(place.is_dir):
+        await asyncio.to_thread(fetch, artifact, place)
+        return
+    await asyncio.to_thread(place.parent.mkdir, 0o711, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".download-") as file:
+        try:
+            await _save(download(artifact.address), file)
+            here = artifact.model_copy(update={"archive": file.name})
+            await asyncio.to_thread(fetch, here, place)
+        except RemitError as error:
+            told = failed(error)
+            message = str(error).replace(file.name, artifact.address)
+            raise DeploymentError(message, reason=told.reason, retryable=told.retryable) from None
+        except OSError as error:
+            message = f"the artifact {artifact.address} cannot be kept: {_words(error)}"
+            raise DeploymentError(message, reason="ArtifactFailed", retryable=True) from None
+
+
+async def _save(pieces: AsyncIterator[bytes], file: IO[bytes]) -> None:
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > _MOST_DOWNLOADED:
+            message = f"the artifact is larger than {_MOST_DOWNLOADED >> 30} GiB"
+            raise DeploymentError(message, reason="ArtifactTooLarge")
+        await asyncio.to_thread(file.write, piece)
+    await asyncio.to_thread(file.flush)
 
 
 def fetch(artifact: Artifact, place: Path) -> None:
@@ -68,9 +106,6 @@ def fetch(artifact: Artifact, place: Path) -> None:
 
 
 def _unpack(archive: Path, digest: str | None, into: Path) -> None:
-    if not archive.is_absolute():
-        message = "artifact.archive: the process target takes an absolute path; fetch it there with a file or http task"
-        raise DeploymentError(message, reason="NotSupported")
     if digest is not None and (found := _sha256(archive)) != digest:
         message = f"the artifact {archive} has the SHA-256 {found}, not {digest}"
         raise DeploymentError(message, reason="DigestMismatch")

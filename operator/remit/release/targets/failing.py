@@ -11,7 +11,7 @@ from remit.operations.failure import OperationFailed
 
 def failed(error: RemitError) -> DeploymentError:
     """The same, with its stable reason."""
-    reason = error.reason if isinstance(error, OperationFailed) else type(error).__name__
+    reason = error.reason if isinstance(error, OperationFailed | DeploymentError) else type(error).__name__
     return DeploymentError(str(error), reason=reason, retryable=error.retryable)
 
 

@@ -6,36 +6,51 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from remit.api.deployment import DeploymentSpec, HealthCheck
+from remit.api.deployment import HealthCheck
 from remit.api.deploymentstatus import Slot
-from remit.backends import AttemptRequest
+from remit.backends import AttemptRequest, Backend
 from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
 from remit.release.model import SLOTS, Revision, World
 from remit.release.report.model import Usage
 from remit.release.target import Material
-from remit.release.targets.artifacts import fetch
+from remit.release.targets.artifacts import obtain
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.failing import failed
 from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.localports import free_ports
+from remit.release.targets.processchecks import run_check
 from remit.release.targets.sides import LOOPBACK, Side, Told
 from remit.release.targets.views import Found, unreached, world
 from remit.release.traffic import Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
 """What policy lets an instance of a revision be. Raises DeploymentError where it does not."""
+Download = Callable[[Revision, Material, str], AsyncIterator[bytes]]
+"""What an address holds, if policy lets the revision have it. Raises RemitError."""
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
 """A revision that was kept, with its configuration. Raises DeploymentError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permits:
+    """What policy is asked for each time, about a revision."""
+
+    instance: Admit
+    check: Admit
+    """The command that checks an instance's health."""
+    download: Download
+
 
 log = structlog.get_logger(__name__)
 
@@ -57,18 +72,20 @@ class ProcessTarget:
         artifacts: Path,
         supervise: Callable[[Path], Supervision],
         traffic: Traffic,
-        admit: Admit,
+        backend: Callable[[Path], Backend],
+        permits: Permits,
         load: Load,
         changed: Callable[[], None],
     ) -> None:
         """`folder` holds what it was told, `artifacts` the copies of its revisions; `supervise` gives the supervision
-        of processes that may read such a copy; `changed` is called when an instance's health does."""
+        of processes that may read such a copy, `backend` what runs the checks of their health; `changed` is called when
+        an instance's health does."""
         self._name = f"{namespace}/{name}"
         self._front = Front(self._name, folder / "told.json", traffic)
         self._artifacts = artifacts
         self._supervise = supervise
         self._supervision = supervise(artifacts)
-        self._admit, self._load = admit, load
+        self._backend, self._permits, self._load = backend, permits, load
         self._watches = Watches(changed)
         self._checks: dict[int, HealthCheck | None] = {}
 
@@ -94,7 +111,7 @@ class ProcessTarget:
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
-        await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, self._copy(revision.number))
+        await self._bring(revision, Material())
 
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
@@ -201,7 +218,7 @@ class ProcessTarget:
             return
         try:
             revision, material = await self._load(side.revision)
-            await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, self._copy(side.revision))
+            await self._bring(revision, material)
             await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
@@ -211,7 +228,7 @@ class ProcessTarget:
     ) -> None:
         """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
         copy, states = self._copy(revision.number), self._supervision.list(self._name)
-        supervision, request = self._supervise(copy), self._admit(revision, material)
+        supervision, request = self._supervise(copy), self._permits.instance(revision, material)
         wanted = []
         for index in instances:
             name, ports = f"{slot}-{index}", side.ports[index]
@@ -235,9 +252,25 @@ class ProcessTarget:
                 self._checks[side.revision] = (await self._load(side.revision))[0].snapshot.spec.health_check
             if (spec := self._checks[side.revision]) is not None:
                 for index in range(side.wanted):
-                    check = check_of(spec, LOOPBACK, side.ports[index], _no_command)
+                    ask = partial(self._ask, slot, side, index)
+                    check = check_of(spec, LOOPBACK, side.ports[index], ask)
                     due[slot, side.revision, index] = spec, check
         await self._watches.have(due)
+
+    async def _ask(self, slot: Slot, side: Side, index: int) -> str:
+        """The command that checks the instance: why it is not healthy."""
+        try:
+            revision, material = await self._load(side.revision)
+            admitted = self._permits.check(revision, material)
+        except DeploymentError as error:
+            return str(error)
+        copy = self._copy(side.revision)
+        request = _instance(admitted, f"{slot}-{index}-check", side.ports[index], copy)
+        return await run_check(self._backend(copy), request, material.secrets)
+
+    async def _bring(self, revision: Revision, material: Material) -> None:
+        download = partial(self._permits.download, revision, material)
+        await obtain(revision.snapshot.spec.artifact, self._copy(revision.number), download)
 
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
         health = self._watches.health((slot, side.revision, index))
@@ -259,13 +292,6 @@ class ProcessTarget:
 
     def _copy(self, revision: int) -> Path:
         return self._artifacts / str(revision)
-
-
-def check_supported(spec: DeploymentSpec) -> None:
-    """Raises DeploymentError for what this target does not do."""
-    if spec.health_check is not None and spec.health_check.command is not None:
-        message = "spec.healthCheck.command: the process target checks by http or tcp"
-        raise DeploymentError(message, reason="NotSupported")
 
 
 def _instance(request: AttemptRequest, name: str, ports: Mapping[str, int], copy: Path) -> AttemptRequest:
@@ -293,7 +319,3 @@ def _index(name: str, slot: Slot) -> int:
     """Which instance of `slot` it is; -1 for another's."""
     side, _, number = name.rpartition("-")
     return int(number) if side == slot and number.isdigit() else -1
-
-
-async def _no_command() -> str:
-    return "the process target makes no checks by a command"

@@ -10,6 +10,7 @@ from remit.release.model import SLOTS, SlotView, World
 from remit.release.targets.front import Flow
 from remit.release.targets.health import Health
 from remit.release.targets.sides import Side, Told
+from remit.telemetry import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         restarts=sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
-        message=f"{slot}-{troubled[0]}: {own[troubled[0]].trouble}" if troubled else flow.trouble,
+        message=escape(f"{slot}-{troubled[0]}: {own[troubled[0]].trouble}" if troubled else flow.trouble),
     )
 
 

@@ -13,6 +13,7 @@ from remit.release.model import SLOTS, SlotView, World, other
 from remit.release.targets.kubernetes.cluster import Object
 from remit.release.targets.kubernetes.identity import REVISION, SLOT
 from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE
+from remit.telemetry import escape
 
 _STUCK: Final = frozenset(
     {
@@ -91,10 +92,10 @@ def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
         started=len(pods) + leaving,
         healthy=sum(1 for pod in pods if _ready(pod)),
         failed=len(troubles),
-        hopeless=next((why for pod in pods if (why := _hopeless(pod))), ""),
+        hopeless=escape(next((why for pod in pods if (why := _hopeless(pod))), "")),
         restarts=sum(each.get("restartCount", 0) for pod in pods for each in _containers(pod)),
         draining=_annotations(workload).get(DRAINING) == "true",
-        message=trouble or refused or waiting,
+        message=escape(trouble or refused or waiting),
     )
 
 

@@ -1,0 +1,42 @@
+"""Health checks that are a command, on the operator's host: each one confined as the instance that it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+
+from remit.backends import AttemptRequest, Backend, Stream
+from remit.errors import RemitError
+from remit.telemetry import Redactor, escape
+
+_KEPT = 4096
+
+
+async def run_check(backend: Backend, request: AttemptRequest, secrets: Iterable[str]) -> str:
+    """Why it is not healthy; empty where the command ended with 0. `secrets` are not shown."""
+    said = _LastWords()
+    request = replace(request, id=f"{request.id}-{uuid.uuid4().hex[:8]}")  # one that was cut off may still be ending
+    try:
+        outcome = await backend.run(request, said, cancel=asyncio.Event())
+    except RemitError as error:
+        return str(error)
+    if outcome.exit_code == 0:
+        return ""
+    why = outcome.message or f"exit code {outcome.exit_code}"
+    words = Redactor(secrets).redact(said.line())
+    return f"{' '.join(request.command.argv[:1])}: {why}" + (f": {escape(words)}" if words else "")
+
+
+class _LastWords:
+    """Of both streams, as they come."""
+
+    def __init__(self) -> None:
+        self._end = b""
+
+    def write(self, stream: Stream, chunk: bytes) -> None:
+        self._end = (self._end + chunk)[-_KEPT:]
+
+    def line(self) -> str:
+        return self._end.decode(errors="replace").strip().rpartition("\n")[2]
