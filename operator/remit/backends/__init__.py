@@ -1,20 +1,27 @@
 """Floor 3: where it runs."""
 
-from remit.backends.base import (
-    AdoptingBackend,
-    AttemptRequest,
-    Backend,
-    Command,
-    ExitReason,
-    Handle,
-    Outcome,
-    OutputSink,
-    Stream,
-    Usage,
-)
-from remit.backends.egress import NetworkUse
-from remit.backends.exceeded import Exceeded, remedy
-from remit.backends.process import ProcessBackend
+from typing import TYPE_CHECKING
+
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.backends.base import (
+        AdoptingBackend,
+        AttemptRequest,
+        Backend,
+        Command,
+        ExitReason,
+        Handle,
+        Outcome,
+        OutputSink,
+        Stream,
+        Usage,
+    )
+    from remit.backends.egress import NetworkUse
+    from remit.backends.exceeded import Exceeded, remedy
+    from remit.backends.process import ProcessBackend
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = [
     "AdoptingBackend",

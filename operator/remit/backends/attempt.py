@@ -10,17 +10,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from remit.backends.accounts import handle_of, usage_of
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
 from remit.backends.child import Child
-from remit.backends.egress import ENVIRONMENT, Door
 from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
 from remit.backends.sampling import Sampler
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
 from remit.sandbox import AttemptCgroup, Bubblewrap, Launch, Limits, Plan, rlimits
+
+if TYPE_CHECKING:
+    from remit.backends.egress import Door
 
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
@@ -57,7 +60,7 @@ class ProcessAttempt:
                 self._bubblewrap,
                 executable=command.executable,
                 argv=command.argv,
-                env={**command.env, **ENVIRONMENT} if self._door else command.env,
+                env={**command.env, **self._door.environment} if self._door else command.env,
                 files=self._request.files,
                 network=confinement.network,
                 disk_bytes=confinement.limits.disk_bytes,

@@ -6,14 +6,17 @@ import asyncio
 import errno
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from remit.backends.attempt import ProcessAttempt
 from remit.backends.bare import BareAttempt
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
-from remit.backends.egress import Connections, Door, EgressProxy, Resolver, system_resolver
 from remit.backends.recovery import recover
 from remit.errors import BackendError
 from remit.sandbox import Host, Plan, plan, probe_host
+
+if TYPE_CHECKING:
+    from remit.backends.egress import Connections, Door, Resolver
 
 
 class ProcessBackend:
@@ -22,7 +25,7 @@ class ProcessBackend:
 
     `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
     Python installation): the operator's choice, none by default. `host` is probed when not given. `resolve` tells where
-    the hosts are that a policy names.
+    the hosts are that a policy names; by default as the system does.
     """
 
     name = "process"
@@ -32,12 +35,12 @@ class ProcessBackend:
         host: Host | None = None,
         *,
         read_only_paths: Sequence[str] = (),
-        resolve: Resolver = system_resolver,
+        resolve: Resolver | None = None,
     ) -> None:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
         self._resolve = resolve
-        self._connections = Connections()
+        self._connections: Connections | None = None
 
     async def run(
         self,
@@ -70,10 +73,12 @@ class ProcessBackend:
     def _door(self, request: AttemptRequest) -> Door | None:
         if request.confinement.network != "restricted":
             return None
+        from remit.backends.egress import Connections, Door, EgressProxy, system_resolver  # most runs need none of it
+
+        self._connections = self._connections or Connections()
+        resolve = self._resolve or system_resolver
         rate = request.confinement.limits.network_bytes_per_second
-        return Door(
-            EgressProxy(request.egress, bytes_per_second=rate, resolve=self._resolve, connections=self._connections)
-        )
+        return Door(EgressProxy(request.egress, bytes_per_second=rate, resolve=resolve, connections=self._connections))
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`."""

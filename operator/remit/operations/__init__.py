@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remit.operations.base import Performer, Work
-from remit.operations.failure import OperationFailed
+from remit.lazily import lazily
 
 if TYPE_CHECKING:
     from remit.backends.docker import Engine
+    from remit.operations.base import Performer, Work
+    from remit.operations.failure import OperationFailed
     from remit.sandbox import Host
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = ["OperationFailed", "Performer", "Work", "performers"]
 

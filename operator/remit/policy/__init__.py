@@ -1,18 +1,25 @@
 """Floor 2: may it run? Pure: data in, an explained decision out."""
 
-from remit.policy.argv import canonical, split_line, unacceptable
-from remit.policy.compile import CompiledPolicy, Problem, compile_policy
-from remit.policy.decide import Decision, decide
-from remit.policy.egress import Egress, Forbidden, Permit, permits
-from remit.policy.grant import Grant
-from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
-from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
-from remit.policy.match import Command
-from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
-from remit.policy.request import SCRIPT_PATH, ReleasePlace, Request, argv_of, executed, request_for
-from remit.policy.rules import describe
-from remit.policy.selector import selects
-from remit.policy.verdict import Denial, Reason
+from typing import TYPE_CHECKING
+
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.policy.argv import canonical, split_line, unacceptable
+    from remit.policy.compile import CompiledPolicy, Problem, compile_policy
+    from remit.policy.deciding import Decision, decide
+    from remit.policy.egress import Egress, Forbidden, Permit, permits
+    from remit.policy.grant import Grant
+    from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
+    from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
+    from remit.policy.match import Command
+    from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
+    from remit.policy.request import SCRIPT_PATH, ReleasePlace, Request, argv_of, executed, request_for
+    from remit.policy.rules import describe
+    from remit.policy.selector import selects
+    from remit.policy.verdict import Denial, Reason
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",

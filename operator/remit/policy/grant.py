@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from remit.api.operations import Subject
 from remit.policy.compile import CompiledPolicy
-from remit.policy.decide import Decision, decide
+from remit.policy.deciding import Decision, decide
 from remit.policy.request import Request
 
 

@@ -31,7 +31,7 @@ from remit.api.resource import ObjectMeta
 from remit.errors import InvalidInput
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
-from remit.policy.decide import Decision, decide
+from remit.policy.deciding import Decision, decide
 from remit.policy.egress import Forbidden, permits
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command

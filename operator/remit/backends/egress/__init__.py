@@ -1,12 +1,18 @@
 """The filtering proxy for `network: restricted`."""
 
-from remit.backends.egress.dialing import Resolver, system_resolver
-from remit.backends.egress.door import ENVIRONMENT, Door
-from remit.backends.egress.ledger import DestinationUse, NetworkUse
-from remit.backends.egress.proxy import Connections, EgressProxy, ProxyLimits
+from typing import TYPE_CHECKING
+
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.backends.egress.dialing import Resolver, system_resolver
+    from remit.backends.egress.door import Door
+    from remit.backends.egress.ledger import DestinationUse, NetworkUse
+    from remit.backends.egress.proxy import Connections, EgressProxy, ProxyLimits
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = [
-    "ENVIRONMENT",
     "Connections",
     "DestinationUse",
     "Door",

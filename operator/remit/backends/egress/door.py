@@ -18,7 +18,7 @@ _URL: Final = f"http://127.0.0.1:{PORT}"
 # What listens on the sandbox's loopback is the attempt's own, and needs no proxy to be reached.
 _OWN: Final = "localhost,127.0.0.1,::1"
 
-ENVIRONMENT: Final[Mapping[str, str]] = {
+_ENVIRONMENT: Final[Mapping[str, str]] = {
     "HTTP_PROXY": _URL,
     "HTTPS_PROXY": _URL,
     "ALL_PROXY": _URL,
@@ -28,11 +28,13 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "all_proxy": _URL,
     "no_proxy": _OWN,
 }
-"""By which programs find the proxy. One that does not look at them reaches nothing."""
 
 
 class Door:
     """Opened once the network namespace is there and before the command runs; closed when the attempt is dead."""
+
+    environment = _ENVIRONMENT
+    """By which programs find the proxy. One that does not look at it reaches nothing."""
 
     def __init__(self, proxy: EgressProxy) -> None:
         self._proxy = proxy

@@ -1,6 +1,13 @@
 """Supervised processes: started once, kept running by a supervisor of their own, found again by every operator."""
 
-from remit.operations.process.performer import ProcessPerformer
-from remit.operations.process.supervision import State, Supervision, Wanted
+from typing import TYPE_CHECKING
+
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.operations.process.performer import ProcessPerformer
+    from remit.operations.process.supervision import State, Supervision, Wanted
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = ["ProcessPerformer", "State", "Supervision", "Wanted"]

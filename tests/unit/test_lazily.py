@@ -1,0 +1,32 @@
+"""Rooms that import what they offer when it is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("backends", "backends.egress", "operations", "operations.process", "policy", "telemetry")
+HEAVY = {"aiohttp", "h11", "kubernetes", "prometheus_client", "pydantic", "rich", "structlog"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_has_all_that_it_names_and_nothing_else(room: str) -> None:
+    module = importlib.import_module(f"remit.{room}")
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+        assert importlib.util.find_spec(f"remit.{room}.{name}") is None, "which would stand for the name"
+    with pytest.raises(AttributeError, match=f"module 'remit.{room}' has no attribute 'nonsense'"):
+        _ = module.nonsense
+
+
+def test_a_supervisor_imports_little() -> None:
+    """There is one for each instance: what it does not need costs memory and time as often."""
+    source = Path(__file__).parents[2] / "operator"
+    supervisor = "remit.operations.process.supervisor"
+    program = f"import sys; sys.path.insert(0, {str(source)!r}); import {supervisor}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stdout.split()) == set()
