@@ -103,6 +103,7 @@ class ProcessTarget:
         held = told.sides.get(slot)
         if held is None or held.revision != revision.number:
             held = Side.of(revision)
+        await self._front.check(told.having(slot, held))
         await self._have(slot, replace(held, draining=False), replicas, revision, material)
 
     async def scale(self, slot: Slot, replicas: int) -> None:
@@ -248,7 +249,9 @@ class ProcessTarget:
             alive=state.get("phase") in _ALIVE,
             restarts=int(state.get("restarts", 0)),
         )
-        return replace(found, trouble=self._trouble(f"{slot}-{index}", state, health)) if found.failed else found
+        if not found.failed and not found.restarts:
+            return found
+        return replace(found, trouble=self._trouble(f"{slot}-{index}", state, health))
 
     def _trouble(self, name: str, state: State, health: Health) -> str:
         ended = state.get("lastExit") or {}

@@ -36,7 +36,7 @@ def world(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow, pre
     return World(
         blue=views["blue"],
         green=views["green"],
-        converged=not flow.trouble,
+        converged=flow.converged,
         live=told.live,
         share=told.share,
         preview=told.preview,
