@@ -19,7 +19,6 @@ import supervised
 from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe, Traffic
-from servers import free_port
 from shops import GROUNDS, Shop, open_shop, truth
 
 from .conftest import PATIENCE, World
@@ -67,9 +66,7 @@ class Edges(Shop):
 
     async def awaiting(self, version: str) -> None:
         await self.until(
-            lambda status: (
-                f"/{version} " in status.get("preview", "") and status["phase"] == "AwaitingPromotion"
-            ),
+            lambda status: f"/{version} " in status.get("preview", "") and status["phase"] == "AwaitingPromotion",
             f"as to have {version} wait for a promotion",
         )
 
@@ -145,10 +142,10 @@ async def test_superseded_wherever_it_waits_and_the_old_one_serves_until_the_las
             await shop.change("v3", stages=hook("sleep", "600"))
             await shop.hook_runs("shop-3-pre-gate")
             assert await shop.answer() == "v1"
-            await shop.change("v4", **MANUAL)
+            await shop.change("v4", stages={"prePromotion": None}, **MANUAL)
             await shop.awaiting("v4")
             assert await shop.answer() == "v1"
-            await shop.change("v5")
+            await shop.change("v5", strategy={"blueGreen": {"autoPromote": True}})
             await shop.live("v5")
             assert await shop.answer() == "v5"
         assert probe.report().failed == 0
@@ -197,7 +194,7 @@ async def test_deleted_in_mid_release_nothing_is_left_not_even_of_its_hook(shop:
         await shop.world.kube.delete(DEPLOYMENTS, "default", "shop")
         await shop.world.gone("shop", DEPLOYMENTS)
         await supervised.ended(shop.state / "instances" / "default")
-        assert not any(each.is_running() for each in [*programs, proxy])
+        await eventually(_ended([*programs, proxy]), "programs and the proxy to end")
         with pytest.raises(ConnectionRefusedError):
             await shop.answer()
         await shop.world.gone("shop-2-pre-gate", TASKS)
@@ -227,9 +224,16 @@ async def test_supervisors_killed_in_mid_release_are_followed_by_others_and_it_g
 
 def _ended(programs: list[psutil.Process]) -> Callable[[], Any]:
     async def ended() -> bool:
-        return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in programs)
+        return not any(map(_lives, programs))
 
     return ended
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def test_a_proxy_killed_in_mid_release_comes_back_and_it_goes_on(shop: Edges) -> None:

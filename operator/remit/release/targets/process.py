@@ -144,6 +144,7 @@ class ProcessTarget:
         await self.close()
         for slot in SLOTS:
             await self._stop(slot, 0)
+        self._supervision.leave(self._name)
         await self._front.remove()
         await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
 
