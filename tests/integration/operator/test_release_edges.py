@@ -287,6 +287,20 @@ async def test_one_that_dies_in_the_bake_is_rolled_back_with_its_last_words(shop
         assert await shop.answer() == "v1"
 
 
+async def test_one_whose_supervisor_is_killed_in_the_bake_died_and_is_rolled_back(shop: Edges) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        [first] = shop.supervisors()
+        check = {"http": {"path": "/healthz", "port": "http"}, "failureThreshold": 100}  # which notices nothing
+        await shop.change("v2", healthCheck=check, stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake")
+        next(each for each in shop.supervisors() if each != first).kill()
+        status = await shop.ended("RolledBack")
+        assert "instances were restarted after the switch" in status["message"]
+        assert await shop.answer() == "v1"
+
+
 async def test_a_port_that_somebody_else_has_fails_in_words_and_the_old_one_serves(shop: Edges) -> None:
     with socket.socket() as other:
         other.bind(("", 0))

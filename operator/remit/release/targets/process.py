@@ -76,7 +76,7 @@ class ProcessTarget:
         """See `Target.observe`."""
         told = self._front.told()
         for slot, side in told.sides.items():
-            await self._revive(slot, side)
+            told = told.having(slot, await self._revive(slot, side))
         states = self._supervision.list(self._name)
         await self._watch(told)
         try:
@@ -191,8 +191,11 @@ class ProcessTarget:
                 self._front.note(told)
         return told
 
-    async def _revive(self, slot: Slot, side: Side) -> None:
-        """Start again what has no supervisor: the machine was restarted, or an operator killed in mid-start."""
+    async def _revive(self, slot: Slot, side: Side) -> Side:
+        """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
+
+        Their new supervisors count restarts from zero. The side goes on with the count, or nobody knew that they died.
+        """
         states = self._supervision.list(self._name)
         gone = [
             index
@@ -200,13 +203,19 @@ class ProcessTarget:
             if states.get(f"{slot}-{index}", {}).get("phase", "Lost") in {"Lost", "Stopped"}
         ]
         if not gone:
-            return
+            return side
         try:
             revision, material = await self._load(side.revision)
             await asyncio.to_thread(fetch, revision.snapshot.spec.artifact, self._copy(side.revision))
             await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
+            return side
+        died = [state for index in gone if (state := states.get(f"{slot}-{index}"))]
+        if died:
+            side = replace(side, restarts=side.restarts + sum(1 + int(each.get("restarts", 0)) for each in died))
+            self._front.note(self._front.told().having(slot, side))
+        return side
 
     async def _start(
         self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material

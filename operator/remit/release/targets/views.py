@@ -57,7 +57,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         started=sum(each.kept for each in own.values()),
         healthy=sum(_is_healthy(each, side, index, flow) for index, each in own.items()),
         failed=len(failed),
-        restarts=sum(each.restarts for each in own.values()),
+        restarts=side.restarts + sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
         message=f"{slot}-{troubled[0]}: {own[troubled[0]].trouble}" if troubled else flow.trouble,
