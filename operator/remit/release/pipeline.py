@@ -68,7 +68,8 @@ def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetim
         deadline = None if after is None or held else replace(ctx, release=after).deadline
         if deadline is None or now < deadline:
             return Decision(due(decision.step, deadline), memory)
-        detail = f": {waiting.why}" if waiting else f": {world.error.message}" if world.error else ""
+        why = waiting.why if waiting else world.error.message if world.error else ctx.new.message
+        detail = f": {why}" if why else ""
         limit = desired.spec.progress_deadline_seconds
         decision = Fail("ProgressDeadlineExceeded", f"no progress for {limit} s{detail}")
     failed = fail(ctx, Failure("Failed", decision.reason, decision.message, now))

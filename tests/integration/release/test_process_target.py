@@ -24,7 +24,9 @@ from remit.operations.process import Supervision
 from remit.release import Material, Revision, Snapshot, World
 from remit.release.targets import ProcessTarget, artifacts
 from remit.release.targets.artifacts import fetch, place_for
+from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
+from remit.release.targets.sides import Side
 from remit.release.traffic import Probe, Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host
 from remit.telemetry import MASK
@@ -270,8 +272,26 @@ async def test_a_taken_port_is_named(stage: Stage) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", stage.port))
         other.listen()
-        with pytest.raises(DeploymentError, match=str(stage.port)):
+        with pytest.raises(DeploymentError, match=str(stage.port)) as refused:
             await stage.provision("blue", stage.revision(1))
+        assert (refused.value.reason, refused.value.retryable) == ("PortTaken", False)
+        assert not (stage.folder / "processes").exists()  # nothing was started for it
+
+
+async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1))
+    await stage.target.switch("blue")
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    front = Front("default/shop", stage.folder / "release" / "told.json", Traffic(stage.folder / "traffic"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        ports = [{"name": "http", "containerPort": 8080, "published": taken}]
+        green = Side.of(stage.revision(2, ports=ports))
+        front.note(front.told().having("green", green))  # as an operator leaves it that is killed
+        world = await stage.target.observe()
+        assert f"port {taken} of default/shop is taken" in world.green.message
+        assert (world.live, world.converged, world.ready(1, "blue", 1)) == ("blue", True, True)
+        assert await stage.answer() == "v1"
 
 
 async def test_archives(tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ class Supervision:
             await self.stop(namespace, name)
             await asyncio.to_thread(_forget, folder)
 
+    def leave(self, namespace: str) -> None:
+        """Remove the folder of a namespace, once no process is left in it."""
+        with contextlib.suppress(OSError):
+            (self._root / namespace).rmdir()
+
     async def signal(self, namespace: str, name: str, number: int) -> None:
         folder = self._existing(namespace, name)
         if not supervised(folder) or not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):

@@ -24,6 +24,9 @@ class Flow:
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     """The addresses that it has requests at."""
+    converged: bool = True
+    """Whether requests go where they were told to, at the ports of the live side. One that only the other side wants
+    may be taken without harm to it."""
     trouble: str = ""
     """Why it does not do what it was told, such as for a port that is taken."""
 
@@ -47,6 +50,11 @@ class Front:
         self.note(told)
         if (route := route_of(self._name, told)) is not None:
             await self._traffic.apply(route)
+
+    async def check(self, told: Told) -> None:
+        """Raises DeploymentError if a port is taken: to be asked before anything is begun that needs it."""
+        if (route := route_of(self._name, told)) is not None:
+            await self._traffic.check(route)
 
     async def switch(self, live: Slot, share: int = 0) -> None:
         """See `Target.switch`."""
@@ -73,11 +81,12 @@ class Front:
                 trouble = str(error)
             seen = await self._traffic.look(self._name)
         if seen is None:
-            return Flow(None if route is None else frozenset(), trouble=trouble)
+            return Flow(None if route is None else frozenset(), converged=not trouble, trouble=trouble)
         return Flow(
             None if route is None else frozenset(each.address for each in seen.servers if each.up),
             {slot: seen.in_flight(slot) for slot in SLOTS},
             frozenset(each.address for each in seen.servers if each.in_flight),
+            _converged(told, route, seen),
             trouble,
         )
 
@@ -104,10 +113,23 @@ def route_of(name: str, told: Told) -> Route | None:
 def _in_force(route: Route, seen: Seen) -> bool:
     """Whether the proxy does what it was told."""
     for entry in route.entries:
-        port = seen.ports.get(entry.port)
-        if port is None or dict(port.weights) != dict(entry.weights):
+        if not _weighs(entry, seen):
             return False
+        sides = seen.ports[entry.port].sides
         for slot in SLOTS:
-            if {each.address for each in port.sides[slot].servers if not each.leaving} != set(entry.side(slot)):
+            if {each.address for each in sides[slot].servers if not each.leaving} != set(entry.side(slot)):
                 return False
     return True
+
+
+def _converged(told: Told, route: Route | None, seen: Seen) -> bool:
+    live = told.sides.get(told.live) if told.live else None
+    if live is None or route is None:
+        return True
+    published = {port.port for port in live.published}
+    return all(_weighs(entry, seen) for entry in route.entries if entry.port in published)
+
+
+def _weighs(entry: Entry, seen: Seen) -> bool:
+    port = seen.ports.get(entry.port)
+    return port is not None and dict(port.weights) == dict(entry.weights)

@@ -93,7 +93,7 @@ class ProcessTarget:
         """See `Target.observe`."""
         told = self._front.told()
         for slot, side in told.sides.items():
-            await self._revive(slot, side)
+            told = told.having(slot, await self._revive(slot, side))
         states = self._supervision.list(self._name)
         await self._watch(told)
         try:
@@ -120,6 +120,7 @@ class ProcessTarget:
         held = told.sides.get(slot)
         if held is None or held.revision != revision.number:
             held = Side.of(revision)
+        await self._front.check(told.having(slot, held))
         await self._have(slot, replace(held, draining=False), replicas, revision, material)
 
     async def scale(self, slot: Slot, replicas: int) -> None:
@@ -160,6 +161,7 @@ class ProcessTarget:
         await self.close()
         for slot in SLOTS:
             await self._stop(slot, 0)
+        self._supervision.leave(self._name)
         await self._front.remove()
         await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
 
@@ -206,8 +208,11 @@ class ProcessTarget:
                 self._front.note(told)
         return told
 
-    async def _revive(self, slot: Slot, side: Side) -> None:
-        """Start again what has no supervisor: the machine was restarted, or an operator killed in mid-start."""
+    async def _revive(self, slot: Slot, side: Side) -> Side:
+        """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
+
+        Their new supervisors count restarts from zero. The side goes on with the count, or nobody knew that they died.
+        """
         states = self._supervision.list(self._name)
         gone = [
             index
@@ -215,13 +220,19 @@ class ProcessTarget:
             if states.get(f"{slot}-{index}", {}).get("phase", "Lost") in {"Lost", "Stopped"}
         ]
         if not gone:
-            return
+            return side
         try:
             revision, material = await self._load(side.revision)
             await self._bring(revision, material)
             await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
+            return side
+        died = [state for index in gone if (state := states.get(f"{slot}-{index}"))]
+        if died:
+            side = replace(side, restarts=side.restarts + sum(1 + int(each.get("restarts", 0)) for each in died))
+            self._front.note(self._front.told().having(slot, side))
+        return side
 
     async def _start(
         self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
@@ -281,7 +292,9 @@ class ProcessTarget:
             alive=state.get("phase") in _ALIVE,
             restarts=int(state.get("restarts", 0)),
         )
-        return replace(found, trouble=self._trouble(f"{slot}-{index}", state, health)) if found.failed else found
+        if not found.failed and not found.restarts:
+            return found
+        return replace(found, trouble=self._trouble(f"{slot}-{index}", state, health))
 
     def _trouble(self, name: str, state: State, health: Health) -> str:
         ended = state.get("lastExit") or {}

@@ -47,6 +47,8 @@ class Side:
     hosts: tuple[str, ...] = ()
     """By instance, the IP address; empty where all are on this host."""
     draining: bool = False
+    restarts: int = 0
+    """Of instances whose supervisor was killed: how often they had been started again before, this one included."""
 
     @classmethod
     def of(cls, revision: Revision) -> Side:

@@ -37,7 +37,7 @@ def world(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow, pre
     return World(
         blue=views["blue"],
         green=views["green"],
-        converged=not flow.trouble,
+        converged=flow.converged,
         live=told.live,
         share=told.share,
         preview=told.preview,
@@ -58,7 +58,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         started=sum(each.kept for each in own.values()),
         healthy=sum(_is_healthy(each, side, index, flow) for index, each in own.items()),
         failed=len(failed),
-        restarts=sum(each.restarts for each in own.values()),
+        restarts=side.restarts + sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
         message=escape(f"{slot}-{troubled[0]}: {own[troubled[0]].trouble}" if troubled else flow.trouble),

@@ -31,7 +31,7 @@ def claim(ports: set[int], route: str, known: dict[int, str]) -> None:
 def _refused(port: int, route: str, error: OSError, known: dict[int, str]) -> DeploymentError:
     if error.errno == errno.EADDRINUSE:
         message = f"port {port} of {route} is taken{_holder(port, known)}; publish another one, or free this one"
-        return DeploymentError(message, reason="PortTaken", retryable=True)
+        return DeploymentError(message, reason="PortTaken")
     if error.errno in (errno.EACCES, errno.EPERM):
         message = f"port {port} of {route} is for root; publish one from 1024 on, or lower the sysctl {_SYSCTL}"
         return DeploymentError(message, reason="PortForbidden")

@@ -64,6 +64,15 @@ class Traffic:
             _link(home, wanted)
             await _retire(home, keep=wanted)
 
+    async def check(self, route: Route) -> None:
+        """Raises DeploymentError if a port of `route` is taken by somebody else. Nothing is changed."""
+        async with self._turns[route.name]:
+            home = self._home(route.name)
+            running = await _running(home) if home.is_dir() else {}
+            wanted = {entry.port for entry in route.entries} - next(iter(running.values()), set())
+            if wanted:
+                await self._claim(wanted, route.name)
+
     async def look(self, name: str) -> Seen | None:
         """What is in force, from the proxy itself; None if no proxy of that Deployment runs.
 

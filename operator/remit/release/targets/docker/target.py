@@ -87,6 +87,8 @@ class DockerTarget:
         held = self._front.told().sides.get(slot)
         if held is None or held.revision != revision.number:
             held = Side.of(revision)
+        with ordering():
+            await self._front.check(self._front.told().having(slot, held))
         self._revisions[revision.number] = revision, material
         await self._have(slot, replace(held, draining=False), replicas)
 

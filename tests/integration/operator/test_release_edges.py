@@ -1,0 +1,344 @@
+"""Edges of a release on processes, each with its one end: supervisors, proxies, programs and specs that do not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import supervised
+from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS
+from remit.release.targets.artifacts import place_for
+from remit.release.traffic import Probe, Traffic
+from shops import GROUNDS, Shop, open_shop, truth
+
+from .conftest import PATIENCE, World
+
+FAULTY = """
+import http.server, itertools, os, sys
+fault, turns, met = os.environ["FAULT"], itertools.cycle((True, False)), False
+if fault == "talks":
+    sys.exit("cannot log in with " + os.environ["PASSWORD"])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        global met
+        if self.path == "/" and fault == "dies":
+            print("out of luck", file=sys.stderr, flush=True)
+            os._exit(3)
+        flaps = fault == "flaps" or (fault == "flaps when live" and met)
+        met = met or self.path == "/"
+        self.send_response(200 if not flaps or self.path == "/" or next(turns) else 500)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(open("version").read().encode())
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+MANUAL = {"strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 0}}}
+
+
+class Edges(Shop):
+    """The shop, and what of it is on this host."""
+
+    world: World
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        return self.world.settings.state_dir
+
+    async def faulty(self, version: str, fault: str, *env: dict[str, Any], **changes: Any) -> None:
+        """Release a version with this fault."""
+        source = self.folder / version
+        source.mkdir(parents=True)
+        (source / "app.py").write_text(FAULTY)
+        (source / "version").write_text(version)
+        await self.change(version, env=[{"name": "FAULT", "value": fault}, *env], **changes)
+
+    async def awaiting(self, version: str) -> None:
+        await self.until(
+            lambda status: f"/{version} " in status.get("preview", "") and status["phase"] == "AwaitingPromotion",
+            f"as to have {version} wait for a promotion",
+        )
+
+    async def ended(self, outcome: str, revision: int = 2) -> dict[str, Any]:
+        """Until this revision ended so."""
+        return await self.until(
+            lambda status: (revision, outcome) in {(each["revision"], each["outcome"]) for each in status["history"]},
+            f"as to have revision {revision} {outcome}",
+        )
+
+    async def hook_runs(self, task: str) -> None:
+        await self.until(lambda status: "hook gate runs" in status["message"], "as to run its hook")
+        await self.world.phase(task, "Running")
+
+    async def hears(self, wanted: str) -> None:
+        """Until a client is answered so, however it was turned away before."""
+        await eventually(self._hears(wanted), f"a client to hear {wanted}")
+
+    def _hears(self, wanted: str) -> Callable[[], Any]:
+        async def heard() -> bool:
+            try:
+                return await self.answer() == wanted
+            except OSError:
+                return False
+
+        return heard
+
+    async def proxy(self) -> int:
+        seen = await Traffic(self.state / "traffic").look("default/shop")
+        assert seen is not None
+        return seen.pid
+
+    async def both_run(self) -> bool:
+        return len(self.supervisors()) == 2
+
+    def supervisors(self) -> list[psutil.Process]:
+        return supervised.supervisors(self.state / "instances" / "default")
+
+
+async def eventually(holds: Callable[[], Any], what: str) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await holds():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"waited in vain for {what}")
+
+
+@pytest.fixture
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
+    folder = tmp_path / "versions"
+    async with open_shop(GROUNDS[0], world.kube, world.settings.state_dir, folder) as opened:
+        shop = Edges(opened.kube, opened.spec_of, opened.port)
+        shop.world, shop.folder = world, folder
+        yield shop
+
+
+def hook(*argv: str) -> dict[str, Any]:
+    return {"bakeSeconds": 0, "prePromotion": [{"name": "gate", "task": {"command": {"argv": list(argv)}}}]}
+
+
+async def test_superseded_wherever_it_waits_and_the_old_one_serves_until_the_last_is_live(shop: Edges) -> None:
+    await shop.world.policy("sleep")
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        async with Probe(f"http://127.0.0.1:{shop.port}/", rate=50) as probe:
+            await shop.change("v2", "sick")
+            await shop.until(lambda status: status.get("stage") == "Health")
+            await shop.change("v3", stages=hook("sleep", "600"))
+            await shop.hook_runs("shop-3-pre-gate")
+            assert await shop.answer() == "v1"
+            await shop.change("v4", stages={"prePromotion": None}, **MANUAL)
+            await shop.awaiting("v4")
+            assert await shop.answer() == "v1"
+            await shop.change("v5", strategy={"blueGreen": {"autoPromote": True}})
+            await shop.live("v5")
+            assert await shop.answer() == "v5"
+        assert probe.report().failed == 0
+        status = await shop.tidy()
+        outcomes = [each["outcome"] for each in status["history"]]
+        assert outcomes == ["Promoted", "Superseded", "Superseded", "Superseded", "Promoted"]
+        assert len(shop.supervisors()) == 1
+        await shop.world.phase("shop-3-pre-gate", "Cancelled")
+
+
+async def test_paused_past_the_deadline_it_stays_paused_and_resumed_it_has_its_deadline(shop: Edges) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v2", "sick")
+        await shop.until(lambda status: status.get("stage") == "Health")
+        await shop.ask("pause")
+        status = await shop.until(lambda status: status.get("phase") == "Paused")
+        entered = next(stage["startedAt"] for stage in status["stages"] if stage["name"] == "Health")
+        past = datetime.datetime.fromisoformat(entered) + datetime.timedelta(seconds=2)
+        await eventually(lambda: _is_past(past), "the deadline to pass")
+        await shop.change("v2", "sick", progressDeadlineSeconds=1)  # which releases nothing
+        generation = (await shop.get())["metadata"]["generation"]
+        status = await shop.until(lambda status: status["observedGeneration"] == generation)
+        assert (status["phase"], status["history"][0]["outcome"]) == ("Paused", "InProgress")
+        await shop.ask("resume")
+        status = await shop.ended("Failed")
+        assert "ProgressDeadlineExceeded" in {condition["reason"] for condition in status["conditions"]}
+        assert await shop.answer() == "v1"
+
+
+async def _is_past(moment: datetime.datetime) -> bool:
+    return datetime.datetime.now(datetime.UTC) > moment
+
+
+async def test_deleted_in_mid_release_nothing_is_left_not_even_of_its_hook(shop: Edges) -> None:
+    await shop.world.policy("sleep")
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v2", stages=hook("sleep", "600"))
+        await shop.hook_runs("shop-2-pre-gate")
+        programs = [child for each in shop.supervisors() for child in each.children(recursive=True)]
+        proxy = psutil.Process(await shop.proxy())
+        assert len(shop.supervisors()) == 2
+        await shop.world.kube.delete(DEPLOYMENTS, "default", "shop")
+        await shop.world.gone("shop", DEPLOYMENTS)
+        await supervised.ended(shop.state / "instances" / "default")
+        await eventually(_ended([*programs, proxy]), "programs and the proxy to end")
+        with pytest.raises(ConnectionRefusedError):
+            await shop.answer()
+        await shop.world.gone("shop-2-pre-gate", TASKS)
+        kept = [shop.state / name for name in ("instances", "releases", "traffic", "reports")]
+        left = [path for root in [*kept, place_for(shop.state / "artifacts")] for path in root.rglob("*")]
+        assert [path for path in left if "shop" in path.parts] == []
+
+
+async def test_supervisors_killed_in_mid_release_are_followed_by_others_and_it_goes_on(shop: Edges) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v2", **MANUAL)
+        await shop.awaiting("v2")
+        killed = shop.supervisors()
+        programs = [child for each in killed for child in each.children(recursive=True)]
+        for each in killed:
+            each.kill()
+        await eventually(_ended(programs), "programs to end with their supervisors")
+        await shop.hears("v1")
+        await eventually(shop.both_run, "both sides to run")
+        await shop.ask("promote")
+        await shop.live("v2")
+        assert await shop.answer() == "v2"
+        assert [each["outcome"] for each in (await shop.tidy())["history"]] == ["Promoted", "Promoted"]
+
+
+def _ended(programs: list[psutil.Process]) -> Callable[[], Any]:
+    async def ended() -> bool:
+        return not any(map(_lives, programs))
+
+    return ended
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_proxy_killed_in_mid_release_comes_back_and_it_goes_on(shop: Edges) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v2", **MANUAL)
+        await shop.awaiting("v2")
+        os.kill(await shop.proxy(), signal.SIGKILL)
+        await shop.hears("v1")
+        await shop.ask("promote")
+        await shop.live("v2")
+        assert await shop.answer() == "v2"
+
+
+async def test_health_that_flaps_before_the_switch_fails_at_the_deadline(shop: Edges) -> None:
+    check = {"http": {"path": "/healthz", "port": "http"}, "successThreshold": 2, "failureThreshold": 1}
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.faulty("v2", "flaps", healthCheck=check, progressDeadlineSeconds=2)
+        status = await shop.ended("Failed")
+        assert "no progress for 2 s: 0 of 1 instances are healthy" in status["message"]
+        assert await shop.answer() == "v1"
+
+
+async def test_health_that_flaps_in_the_bake_is_rolled_back(shop: Edges) -> None:
+    check = {"http": {"path": "/healthz", "port": "http"}, "failureThreshold": 1}
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.faulty("v2", "flaps when live", healthCheck=check, stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake")
+        assert await shop.answer() == "v2"
+        status = await shop.ended("RolledBack")
+        assert "InstanceFailed" in {condition["reason"] for condition in status["conditions"]}
+        assert "answered 500" in status["message"]
+        assert await shop.answer() == "v1"
+
+
+async def test_one_that_dies_in_the_bake_is_rolled_back_with_its_last_words(shop: Edges) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.faulty("v2", "dies", stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake")
+        assert await shop.answer() != "v2"  # that killed it
+        status = await shop.ended("RolledBack")
+        assert "out of luck" in status["message"]
+        assert truth(status, "Stalled") == "True"
+        assert await shop.answer() == "v1"
+
+
+async def test_one_whose_supervisor_is_killed_in_the_bake_died_and_is_rolled_back(shop: Edges) -> None:
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        [first] = shop.supervisors()
+        check = {"http": {"path": "/healthz", "port": "http"}, "failureThreshold": 100}  # which notices nothing
+        await shop.change("v2", healthCheck=check, stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake")
+        next(each for each in shop.supervisors() if each != first).kill()
+        status = await shop.ended("RolledBack")
+        assert "instances were restarted after the switch" in status["message"]
+        assert await shop.answer() == "v1"
+
+
+async def test_a_port_that_somebody_else_has_fails_in_words_and_the_old_one_serves(shop: Edges) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        async with shop.world.operator():
+            await shop.create("v1")
+            await shop.live("v1")
+            [before], proxy = shop.supervisors(), await shop.proxy()
+            ports = [{"name": "http", "containerPort": 8080, "published": taken}]
+            await shop.change("v2", ports=ports)
+            status = await shop.ended("Failed")
+            assert f"port {taken} of default/shop is taken by " in status["message"]
+            assert "publish another one, or free this one" in status["message"]
+            assert {c["reason"] for c in status["conditions"]} == {"PortTaken"}
+            assert (shop.supervisors(), await shop.proxy(), await shop.answer()) == ([before], proxy, "v1")
+            other.close()
+            shop.port = taken
+            await shop.ask("retry")
+            await shop.live("v2")
+            assert await shop.answer() == "v2"
+
+
+async def test_what_a_failed_one_said_is_shown_without_its_secrets(
+    shop: Edges, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    value = "correct-horse-battery"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": value}}
+    await shop.kube.create(SECRETS, "default", secret)
+    password = {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.faulty("v2", "talks", password, progressDeadlineSeconds=2)
+        status = await shop.ended("Failed")
+        assert "cannot log in with [redacted]" in status["message"]
+        await shop.until(lambda status: "report" in status["history"][0])
+        events = await shop.world.events("shop", 3)
+    shown = json.dumps([await shop.get(), events])
+    output = capfd.readouterr()
+    assert value not in shown + caplog.text + output.out + output.err
+    private = shop.state / "releases" / "default" / "shop" / "revisions"  # where a rollback finds it
+    holding = {path for path in shop.state.rglob("*") if path.is_file() and value.encode() in path.read_bytes()}
+    assert all(path.is_relative_to(private) for path in holding), holding
