@@ -49,6 +49,7 @@ _MOST_SAMPLES: Final = 600
 """A release that waits for days is sampled ever more seldom."""
 _MOST_SWITCHINGS: Final = 100
 _USAGE_SECONDS: Final = 1.0
+"""How long a look waits for what the instances use. An engine may take half a minute to tell, or never."""
 
 _Id = tuple[int, datetime.datetime]
 
@@ -67,6 +68,9 @@ class _Recording:
     restarts: int | None = None
     bursts: list[Burst] = field(default_factory=list)
     url: str = ""
+    sampled_at: datetime.datetime | None = None
+    asking: asyncio.Task[None] | None = None
+    """What the instances use."""
 
     def note(self, missing: str) -> None:
         if missing not in self.missing:
@@ -82,7 +86,7 @@ class _Recording:
         requests = [request for burst in self.bursts for request in burst.requests]
         origin = now - datetime.timedelta(seconds=time.monotonic())
         return Evidence(
-            samples=tuple(self.samples),
+            samples=tuple(sorted(self.samples, key=lambda sample: sample.at)),
             switchings=tuple(self.switchings),
             probed=summed(self.url, requests, origin),
             restarts=self.restarts,
@@ -100,6 +104,7 @@ class Reports:
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _recordings: dict[str, _Recording] = field(default_factory=dict)
     _written: dict[str, tuple[_Id, ReleaseReport]] = field(default_factory=dict)
+    _asking: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def look(
         self, deployment: Deployment, obj: Object, target: Target, world: World, before: Memory, after: Memory
@@ -165,6 +170,7 @@ class Reports:
     async def close(self) -> None:
         for key in list(self._recordings):
             await self.forget(key)
+        await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def _due(self, deployment: Deployment, obj: Object, before: Memory, after: Memory) -> ReleaseReport | None:
         key = deployment.key
@@ -221,20 +227,20 @@ class Reports:
     async def _sample(self, recording: _Recording, target: Target, world: World) -> None:
         now = self.now()
         if world.unreachable or (
-            recording.samples and (now - recording.samples[-1].at).total_seconds() < recording.every
+            recording.sampled_at and (now - recording.sampled_at).total_seconds() < recording.every
         ):
             return
-        usage: Mapping[Slot, Usage] = {}
-        if isinstance(target, Measured):
-            try:
-                async with asyncio.timeout(_USAGE_SECONDS):
-                    usage = await target.usage()
-            except (DeploymentError, TimeoutError) as error:
-                log.info("what a release uses cannot be told", error=str(error) or "no answer in time")
-        else:
-            recording.note("This target does not tell what its instances use.")
+        recording.sampled_at = now
         healthy = {slot: view.healthy for slot in SLOTS if (view := world.slot(slot)).revision is not None}
-        recording.add(Sample(now, healthy, usage))
+        if not isinstance(target, Measured):
+            recording.note("This target does not tell what its instances use.")
+        elif recording.asking is None or recording.asking.done():
+            recording.asking = asyncio.create_task(_measured(recording, target, healthy, now), name="release usage")
+            self._asking.add(recording.asking)
+            recording.asking.add_done_callback(self._asking.discard)
+            await asyncio.wait({recording.asking}, timeout=_USAGE_SECONDS)
+            return
+        recording.add(Sample(now, healthy, {}))
 
     def _subject(self, deployment: Deployment) -> Subject:
         metadata, target = deployment.metadata, deployment.spec.target
@@ -276,5 +282,19 @@ def _unprobed(deployment: Deployment, world: World) -> str:
     return "No probe ran: there is no published port that both sides have."
 
 
+async def _measured(
+    recording: _Recording, target: Measured, healthy: Mapping[Slot, int], now: datetime.datetime
+) -> None:
+    """Add a sample, as soon as it is known what the instances use."""
+    usage: Mapping[Slot, Usage] = {}
+    try:
+        usage = await target.usage()
+    except DeploymentError as error:
+        log.info("what a release uses cannot be told", error=str(error))
+    recording.add(Sample(now, healthy, usage))
+
+
 async def _end(recording: _Recording) -> None:
+    if recording.asking is not None:
+        recording.asking.cancel()  # and is not waited for
     await asyncio.gather(*(burst.end() for burst in recording.bursts if not burst.over))

@@ -41,6 +41,7 @@ class Background:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.closing: set[Callable[[], Coroutine[Any, Any, None]]] = set()
+        self._over = False
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_Executor(thread_name_prefix="remit"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="remit", daemon=True)
@@ -54,6 +55,8 @@ class Background:
         """
         if self.pid != os.getpid():
             raise ExecutionError("this agent was made before the process forked; make another one in the child")
+        if self._over:
+            raise RuntimeError("the process is about to end")
         if waiting and threading.current_thread() is self._thread:
             raise RuntimeError("a callback of an execution cannot wait for another execution; submit it instead")
 
@@ -75,7 +78,7 @@ class Background:
         self._loop.call_soon_threadsafe(callback)
 
     def _stop(self) -> None:
-        if self.pid != os.getpid():
+        if self.pid != os.getpid() or self._over:
             return
         for close in list(self.closing):
             try:
@@ -84,8 +87,18 @@ class Background:
                 continue
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_GOODBYE_SECONDS)
-        if not self._loop.is_running():
+        if not self._thread.is_alive():
+            self._over = True
+            self._loop.run_until_complete(_rest())
             self._loop.close()
+
+
+async def _rest() -> None:
+    """What was submitted while the loop was being stopped, as by an agent that the interpreter collects just then."""
+    await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=_GOODBYE_SECONDS)
 
 
 _lock = threading.Lock()

@@ -141,10 +141,10 @@ class DockerTarget:
         """See `Measured.usage`."""
         with ordering():
             there = {key: each for key, each in (await self._containers.all()).items() if each.status == "running"}
-            counted = await asyncio.gather(*map(self._containers.stats, there.values()))
+            # One at a time: an engine that is slow to tell must have hands free for what matters.
+            counted = {key: await self._containers.stats(each) for key, each in there.items()}
         return {
-            slot: used(stats for (on, _), stats in zip(there, counted, strict=True) if on == slot)
-            for slot in self._front.told().sides
+            slot: used(stats for (on, _), stats in counted.items() if on == slot) for slot in self._front.told().sides
         }
 
     async def close(self) -> None:
