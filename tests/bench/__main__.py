@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench.figures import machine
 
-SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies")
+SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies", "releases")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,22 @@ class Telling:
         if self.error is not None:
             raise self.error
         return {"blue": Usage(float(self.asked), 1 << 20)}
+
+
+class Stuck:
+    """An engine that took the question and does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.cancelled = asyncio.Event()
+
+    async def usage(self) -> Mapping[Slot, Usage]:
+        self.asked += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+        raise AssertionError
 
 
 class Watched:
@@ -104,6 +121,16 @@ async def test_a_release_is_seen_from_its_begin_to_its_end(tmp_path: Path) -> No
     again = await watched.look(watched.sim.memory, watched.sim.memory)
     assert again == short, "until status has it, it is due"
     assert len(watched.events.told) == 1, "but it is told once"
+
+
+async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_path: Path) -> None:
+    """It is asked once, and only the figures are missing."""
+    target = Stuck()
+    watched = Watched(tmp_path, live("v1").apply(version="v2"), target)
+    short = await watched.until_due()
+    assert (short.revision, target.asked) == (2, 1)
+    await asyncio.wait_for(target.cancelled.wait(), 30)
+    await watched.reports.close()
 
 
 async def test_an_operator_that_comes_late_says_so(tmp_path: Path) -> None:
