@@ -71,6 +71,7 @@ class _Recording:
     sampled_at: datetime.datetime | None = None
     asking: asyncio.Task[None] | None = None
     """What the instances use."""
+    over: bool = False
 
     def note(self, missing: str) -> None:
         if missing not in self.missing:
@@ -125,6 +126,8 @@ class Reports:
                     f"The operator was started anew, {late} after the release began: what it had seen before of"
                     " resources, switches and the probe is lost."
                 )
+        if recording.over:
+            return due
         self._see(recording, release, world)
         await self._sample(recording, target, world)
         return due
@@ -295,6 +298,7 @@ async def _measured(
 
 
 async def _end(recording: _Recording) -> None:
+    recording.over = True
     if recording.asking is not None:
         recording.asking.cancel()  # and is not waited for
     await asyncio.gather(*(burst.end() for burst in recording.bursts if not burst.over))
