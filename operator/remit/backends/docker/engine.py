@@ -226,6 +226,10 @@ def _split_tag(image: str) -> tuple[str, str, str]:
 class _Client(docker.APIClient):
     """Trusts whom it was told to trust. `REQUESTS_CA_BUNDLE` and proxies in the environment are about other hosts."""
 
+    def get(self, url, **options):  # type: ignore[no-untyped-def]
+        """See `requests.Session`. The SDK would wait for events for ever."""
+        return super().get(url, **{**options, "timeout": options.get("timeout") or self.timeout})
+
     def merge_environment_settings(  # type: ignore[no-untyped-def, override]
         self, url, proxies, stream, verify, cert
     ) -> dict[str, Any]:
