@@ -147,7 +147,8 @@ class ProcessAttempt:
         status.init.signal_group(signal.SIGTERM)
         status.init.signal_group(signal.SIGCONT)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(child.exited.wait(), self._request.grace_seconds)
+            async with asyncio.timeout(self._request.grace_seconds):
+                await child.exited.wait()
 
 
 async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:

@@ -86,7 +86,8 @@ class BareAttempt:
                 if stopped and self._request.grace_seconds > 0:
                     child.send_signal(signal.SIGTERM)  # passed on to the command's group
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(child.exited.wait(), self._request.grace_seconds)
+                        async with asyncio.timeout(self._request.grace_seconds):
+                            await child.exited.wait()
             finally:
                 launch.call_off()
                 child.send_signal(STOP)

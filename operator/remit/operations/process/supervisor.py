@@ -124,7 +124,8 @@ class Supervisor:
             self._say(phase="Backoff", nextRestartTime=due.isoformat())
             self._settled.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stop.wait()
             if self._stop.is_set():
                 self._say(phase="Stopped", nextRestartTime=None)
                 return

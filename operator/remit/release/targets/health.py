@@ -61,7 +61,8 @@ class Watch:
     async def first(self) -> None:
         """Until the first check was made, at most as long as one may take."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._first.wait(), self.spec.timeout_seconds)
+            async with asyncio.timeout(self.spec.timeout_seconds):
+                await self._first.wait()
 
     async def end(self) -> None:
         if self._task is not None:
@@ -87,7 +88,8 @@ class Watch:
 
     async def _ask(self) -> str:
         try:
-            return await asyncio.wait_for(self.check(), self.spec.timeout_seconds)
+            async with asyncio.timeout(self.spec.timeout_seconds):
+                return await self.check()
         except TimeoutError:
             return f"no answer within {self.spec.timeout_seconds} s"
 

@@ -125,7 +125,8 @@ class Instance:
         with contextlib.suppress(ProcessLookupError), ProcessHandle(seen.pid) as handle:
             signal.pidfd_send_signal(handle.descriptor, signal.SIGUSR1)
             try:
-                await asyncio.wait_for(handle.death(), _END_SECONDS)
+                async with asyncio.timeout(_END_SECONDS):
+                    await handle.death()
             except TimeoutError:
                 handle.kill()
                 await handle.death()

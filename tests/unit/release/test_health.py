@@ -1,0 +1,41 @@
+"""Health checks: thresholds, and an end that never waits for a check that has just been answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remit.api.deployment import HealthCheck
+from remit.release.targets.health import Health, Watches
+
+CHECK = HealthCheck.model_validate({"tcp": {"port": 80}, "periodSeconds": 60, "timeoutSeconds": 30})
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_in_whatever_moment_an_answer_comes(turns: int) -> None:
+    """An answer and the end may come in the same turn of the event loop; `asyncio.wait_for` forgets the end then."""
+    asked: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()
+
+    async def check() -> str:
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        asked.put_nowait(answer)
+        return await answer
+
+    watches = Watches(lambda: None)
+    watching = asyncio.create_task(watches.have({"one": (CHECK, check)}))
+    (await asked.get()).set_result("not yet" if turns % 2 else "")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await watches.end()
+    watching.cancel()
+
+
+def test_thresholds_count_answers_in_a_row() -> None:
+    health = Health()
+    changes = [health.note(why, successes=2, failures=3) for why in ("", "", "no", "no", "", "no", "no", "no", "", "")]
+    assert changes == [False, True, False, False, False, False, False, True, False, True]
+    assert health.healthy
+    assert not health.unhealthy
+    assert health.message == ""
