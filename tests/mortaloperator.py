@@ -1,6 +1,6 @@
 """Operators that are killed with SIGKILL at a chosen point of a release, one after the other, each a process.
 
-    python mortaloperator.py KUBECONFIG STATE_DIR
+    python mortaloperator.py KUBECONFIG STATE_DIR [NAMESPACE]
 
 reads points from stdin, one a line, such as `Switch before`, `Switch after` or `Provision amid`: of a step that the
 pipeline asks for, or of what it waits for (`Baking before`). For each it runs an operator until it dies of it, and says
@@ -30,6 +30,17 @@ from remit.telemetry import Redactor
 _AMID_SECONDS = 0.1
 _PATIENCE = 30
 
+FORWARD = (
+    *("Begin before", "Prepare before", "Prepare after", "Provision before", "Provision amid", "Preview after"),
+    *("RunHook before", "RunHook after", "Switch before", "Switch after", "RunHook before", "RunHook after"),
+    "Baking before",
+)
+"""Of a release with a hook before and one after the switch, and a bake."""
+AFTERWARDS = ("Finish before", "Drain before", "Drain after", "Retire amid")
+"""Of the same one, from the end of its bake."""
+BACK = ("Provision after", "Switch after", "Switch before", "Switch after", "Finish before", "Retire before")
+"""Of one whose hook after the switch fails."""
+
 
 class Mortals:
     """From a test: operators in turn, each of which dies at its point."""
@@ -51,11 +62,11 @@ class Mortals:
 
 
 @asynccontextmanager
-async def mortals(kubeconfig: Path, state: Path) -> AsyncIterator[Mortals]:
-    """No operator runs before and after."""
+async def mortals(kubeconfig: Path, state: Path, *namespace: str) -> AsyncIterator[Mortals]:
+    """No operator runs before and after. They serve all namespaces, or but one."""
     source = Path(__file__).parents[1] / "operator"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, __file__, str(kubeconfig), str(state)),
+        *(sys.executable, __file__, str(kubeconfig), str(state), *namespace),
         env={**os.environ, "PYTHONPATH": str(source)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -69,19 +80,19 @@ async def mortals(kubeconfig: Path, state: Path) -> AsyncIterator[Mortals]:
         await process.wait()
 
 
-def main(kubeconfig: Path, state: Path) -> None:
+def main(kubeconfig: Path, settings: Settings) -> None:
     """What takes long to import is imported once: each operator is a fork of this process, which has no threads."""
     probe_host()
     for line in sys.stdin:
         point = line.strip()
         if not (child := os.fork()):
             os.dup2(2, 1)
-            asyncio.run(live(kubeconfig, state, *point.split()))
+            asyncio.run(live(kubeconfig, settings, *point.split()))
         _, status = os.waitpid(child, 0)
         print(f"{point}: {os.waitstatus_to_exitcode(status) * -1}", flush=True)
 
 
-async def live(kubeconfig: Path, state: Path, what: str, when: str) -> None:
+async def live(kubeconfig: Path, settings: Settings, what: str, when: str) -> None:
     decide, do = deployments.next_step, deployments.DeploymentReconciler._do
 
     def decided(desired: Any, world: Any, memory: Any, now: Any) -> Decision:
@@ -103,7 +114,6 @@ async def live(kubeconfig: Path, state: Path, what: str, when: str) -> None:
 
     deployments.next_step = decided
     deployments.DeploymentReconciler._do = done  # type: ignore[method-assign]
-    settings = Settings(state_dir=state, leader_election=False)
     async with running_operator(await Access.load(kubeconfig), settings, Redactor()):
         await asyncio.Event().wait()
 
@@ -113,4 +123,5 @@ def die() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    alone = {"operator_namespace": sys.argv[3], "namespaces": (sys.argv[3],)} if len(sys.argv) > 3 else {}
+    main(Path(sys.argv[1]), Settings(state_dir=Path(sys.argv[2]), leader_election=False, **alone))

@@ -19,10 +19,11 @@ import yaml
 
 import clusters
 from httpload import Answer, load
+from mortaloperator import AFTERWARDS, BACK, FORWARD, mortals
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
-from remit.reconcilers.kube import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, Access, Kube, Object
+from remit.reconcilers.kube import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Access, Kube, Object
 from remit.reconcilers.operator import Operator, running_operator
 from remit.reconcilers.settings import Settings
 from remit.release.targets.kubernetes.cluster import ENDPOINTS, PODS, REVISIONS, SERVICES, WORKLOADS
@@ -48,6 +49,20 @@ class Shop:
     async def operator(self) -> AsyncIterator[Operator]:
         async with running_operator(self.account, self.settings, Redactor()) as operator:
             yield operator
+
+    def kubeconfig(self, folder: Path) -> Path:
+        """What the operator logs in with, as a file."""
+        file, account = folder / "kubeconfig", self.account
+        cluster = {"server": account.server, "certificate-authority": account.ca_file}
+        user = {"token": str(account.token).removeprefix("Bearer ")}
+        body = {
+            "clusters": [{"name": "it", "cluster": cluster}],
+            "users": [{"name": "it", "user": user}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            "current-context": "it",
+        }
+        file.write_text(yaml.safe_dump(body))
+        return file
 
     def spec(self, version: str, variables: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
         return {
@@ -315,19 +330,44 @@ async def test_a_changed_secret_is_a_revision_and_a_rollback_brings_the_old_one_
         assert "canary" not in str(await shop.kube.list(resource, shop.namespace)), resource
 
 
-async def test_an_operator_that_comes_back_goes_on_at_every_stage(shop: Shop) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_while_the_operator_is_killed_at_every_stage(shop: Shop, tmp_path: Path) -> None:
+    """Forward to what is good, and back from what is not; no request on a new connection is lost."""
+    allowed = {"spec": {"commands": {"allow": [{"executable": "true"}, {"executable": "false"}]}}}
+    await shop.kube.patch(POLICIES, shop.namespace, "shop", allowed)
+
+    def hook(program: str) -> list[dict[str, Any]]:
+        return [{"name": "hook", "task": {"command": {"argv": [program]}}}]
+
     async with shop.operator():
         await shop.create("v1")
         await shop.live(1)
     await shop.eventually("v1")
-    await shop.change("v2", stages={"bakeSeconds": 1})
-    for _ in range(6):
-        before = await shop.status()
+    host = (await shop.kube.get(SERVICES, shop.namespace, "shop"))["spec"]["clusterIP"]
+    async with (
+        load(80, "new", 100, host) as clients,
+        mortals(shop.kubeconfig(tmp_path), shop.settings.state_dir, shop.namespace) as operators,
+    ):
+        stages = {"prePromotion": hook("true"), "postPromotion": hook("true"), "bakeSeconds": 600}
+        await shop.change("v2", stages=stages)
+        for point in FORWARD:
+            await operators.dies(point)
+        await shop.ask("promote")  # what is left of the bake is skipped
+        for point in AFTERWARDS:
+            await operators.dies(point)
         async with shop.operator():
-            await shop.until(lambda status, before=before: status != before or status.get("activeRevision") == 2)
-    async with shop.operator():
-        await shop.live(2)
-    await shop.eventually("v2")
+            await shop.live(2)
+        await shop.change("v3", stages={"postPromotion": hook("false"), "bakeSeconds": 0})
+        for point in BACK:
+            await operators.dies(point)
+        async with shop.operator():
+            status = await shop.live(2)
+        await shop.eventually("v2")
+    assert [each["outcome"] for each in status["history"]] == ["RolledBack", "Promoted", "Promoted"]
+    assert clients.failed == []
+    tasks = await shop.kube.list(TASKS, shop.namespace)
+    assert [len(task["status"]["attempts"]) for task in tasks] == [1] * 4, "two hooks of two releases, each once"
 
 
 async def test_the_example_goes_live(shop: Shop) -> None:

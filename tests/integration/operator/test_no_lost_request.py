@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from httpload import load
-from mortaloperator import mortals
+from mortaloperator import AFTERWARDS, BACK, FORWARD, mortals
 from remit.reconcilers.kube import POLICIES, TASKS
 from shops import Ground, Shop, on_every_ground, open_shop
 
@@ -59,15 +59,6 @@ async def test_in_twenty_switches_and_five_rollbacks(world: World, shop: Shop) -
 
 def hook(name: str, program: str) -> list[dict[str, Any]]:
     return [{"name": name, "task": {"command": {"argv": [program]}}}]
-
-
-FORWARD = [
-    *("Begin before", "Prepare before", "Prepare after", "Provision before", "Provision amid", "Preview after"),
-    *("RunHook before", "RunHook after", "Switch before", "Switch after", "RunHook before", "RunHook after"),
-    "Baking before",
-]
-AFTERWARDS = ["Finish before", "Drain before", "Drain after", "Retire amid"]
-BACK = ["Provision after", "Switch after", "Switch before", "Switch after", "Finish before", "Retire before"]
 
 
 async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: Shop) -> None:
