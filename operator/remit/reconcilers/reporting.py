@@ -48,8 +48,9 @@ _SAMPLE_SECONDS: Final = 1.0
 _MOST_SAMPLES: Final = 600
 """A release that waits for days is sampled ever more seldom."""
 _MOST_SWITCHINGS: Final = 100
-_USAGE_SECONDS: Final = 1.0
-"""How long a look waits for what the instances use. An engine may take half a minute to tell, or never."""
+_USAGE_SECONDS: Final = 5.0
+"""How long a report waits for what the instances use. An engine takes a second to tell, or half a minute, or for ever.
+"""
 
 _Id = tuple[int, datetime.datetime]
 
@@ -71,11 +72,18 @@ class _Recording:
     sampled_at: datetime.datetime | None = None
     asking: asyncio.Task[None] | None = None
     """What the instances use."""
+    asked_at: datetime.datetime | None = None
     over: bool = False
 
     def note(self, missing: str) -> None:
         if missing not in self.missing:
             self.missing.append(missing)
+
+    def goes_on(self, now: datetime.datetime) -> bool:
+        """Whether more is about to be known of it."""
+        in_time = self.asked_at is not None and (now - self.asked_at).total_seconds() < _USAGE_SECONDS
+        asking = self.asking is not None and not self.asking.done() and in_time
+        return asking or any(not burst.over for burst in self.bursts)
 
     def add(self, sample: Sample) -> None:
         self.samples.append(sample)
@@ -129,7 +137,7 @@ class Reports:
         if recording.over:
             return due
         self._see(recording, release, world)
-        await self._sample(recording, target, world)
+        self._sample(recording, target, world)
         return due
 
     async def before(self, deployment: Deployment, desired: Desired, world: World, decision: Decision) -> None:
@@ -189,7 +197,7 @@ class Reports:
             missing = "The operator was started anew before it could write this report: all that it had seen is lost."
             evidence = Evidence(missing=(missing,))
         else:
-            if release is after.release and any(not burst.over for burst in recording.bursts):
+            if release is after.release and recording.goes_on(self.now()):
                 return None
             await _end(recording)
             evidence = recording.evidence(self.now())
@@ -227,7 +235,7 @@ class Reports:
             recording.switchings[-1] = replace(last, milliseconds=took)
             recording.under_way = None
 
-    async def _sample(self, recording: _Recording, target: Target, world: World) -> None:
+    def _sample(self, recording: _Recording, target: Target, world: World) -> None:
         now = self.now()
         if world.unreachable or (
             recording.sampled_at and (now - recording.sampled_at).total_seconds() < recording.every
@@ -238,10 +246,10 @@ class Reports:
         if not isinstance(target, Measured):
             recording.note("This target does not tell what its instances use.")
         elif recording.asking is None or recording.asking.done():
+            recording.asked_at = now
             recording.asking = asyncio.create_task(_measured(recording, target, healthy, now), name="release usage")
             self._asking.add(recording.asking)
             recording.asking.add_done_callback(self._asking.discard)
-            await asyncio.wait({recording.asking}, timeout=_USAGE_SECONDS)
             return
         recording.add(Sample(now, healthy, {}))
 

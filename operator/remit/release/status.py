@@ -13,7 +13,7 @@ from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot, 
 from remit.release.memory import Memory, Release
 from remit.release.model import SLOTS, Desired, SlotView, World
 from remit.release.remembering import answer, history, pipeline_state, stages
-from remit.release.steps import Decision, Wait
+from remit.release.steps import Decision, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -121,7 +121,7 @@ def _summary(desired: Desired, world: World, decision: Decision, view: SlotView)
     if waits is not None and waits.reason == "AwaitingPromotion":
         return DeploymentPhase.AWAITING_PROMOTION, waits.reason, waits.why
     if release is not None:
-        why = waits.why if waits else world.error.message if world.error else f"{type(step).__name__.lower()}s"
+        why = world.error.message if world.error and not waits else sentence(step)
         return DeploymentPhase.PROGRESSING, waits.reason if waits else release.stage or "Progressing", why
     if failed is not None:
         serving = memory.live is not None and failed.reason != "RollbackFailed"

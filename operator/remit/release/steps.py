@@ -106,6 +106,33 @@ class Finish:
     message: str
 
 
+def sentence(step: Step) -> str:
+    """What is being done, for status."""
+    match step:
+        case Wait(why=why):
+            return why
+        case Prepare(revision=revision):
+            return f"fetches what revision {revision.number} runs"
+        case Provision(slot=slot, revision=revision, replicas=replicas):
+            return f"starts revision {revision.number} on {slot}, with {replicas} instance{'s' * (replicas != 1)}"
+        case Scale(slot=slot, replicas=replicas):
+            return f"gives {slot} {replicas} instance{'s' * (replicas != 1)}"
+        case Switch(live=live, share=0):
+            return f"sends all requests to {live}"
+        case Switch(live=live, share=share):
+            return f"sends {share} % of the requests past {live}"
+        case Preview(slot=slot):
+            return f"lets the preview lead to {slot or 'nothing'}"
+        case RunHook(key=key):
+            return f"starts the hook {key.name}"
+        case Drain(slot=slot):
+            return f"lets {slot} finish the requests it has"
+        case Retire(slot=slot):
+            return f"stops what is on {slot}"
+        case Finish(message=message):
+            return message
+
+
 def due(step: Step, deadline: datetime.datetime | None) -> Step:
     """The step; where it is a wait with no time of its own, it ends at the deadline."""
     return replace(step, until=deadline) if isinstance(step, Wait) and step.until is None else step

@@ -106,6 +106,7 @@ class Watched:
             if self.due is not None:
                 return self.due
             await self.step()
+            await asyncio.sleep(0)  # whoever was asked may answer
             self.sim.breathe()
         pytest.fail("no report was ever due")
 
@@ -174,6 +175,7 @@ async def test_a_release_of_days_is_sampled_ever_more_seldom(tmp_path: Path) -> 
     watched = Watched(tmp_path, sim, target)
     for _ in range(2000):
         await watched.look(sim.memory, sim.memory)
+        await asyncio.sleep(0)
         sim.now += datetime.timedelta(seconds=1)
     assert target.asked < 1300
     recorded = watched.reports._recordings["default/shop"].samples
