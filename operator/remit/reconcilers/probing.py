@@ -42,6 +42,11 @@ class Burst:
         """What came of each request that has ended."""
         return self._probe.requests
 
+    @property
+    def answered(self) -> bool:
+        """Whether anything was, so far."""
+        return any(not request.error for request in self._probe.requests)
+
     def go_on(self) -> None:
         """For a few seconds from now, but never longer than a minute in all."""
         self._until = min(time.monotonic() + _AFTER_SECONDS, self._limit)
@@ -52,10 +57,14 @@ class Burst:
             async with asyncio.timeout(_START_SECONDS):
                 await self._began.wait()
 
+    def stop(self) -> asyncio.Task[None]:
+        """Make no further request. The task ends with those on their way."""
+        self._task.cancel()
+        return self._task
+
     async def end(self) -> None:
         """Make no further request, and wait for those on their way."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await asyncio.wait([self.stop()])
 
     async def _run(self) -> None:
         async with self._probe:

@@ -69,6 +69,8 @@ class _Recording:
     restarts: int | None = None
     bursts: list[Burst] = field(default_factory=list)
     url: str = ""
+    out_of_reach: bool = False
+    """Where `url` leads, nothing answers the operator."""
     sampled_at: datetime.datetime | None = None
     asking: asyncio.Task[None] | None = None
     """What the instances use."""
@@ -113,7 +115,8 @@ class Reports:
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _recordings: dict[str, _Recording] = field(default_factory=dict)
     _written: dict[str, tuple[_Id, ReleaseReport]] = field(default_factory=dict)
-    _asking: set[asyncio.Task[None]] = field(default_factory=set)
+    _ending: set[asyncio.Task[None]] = field(default_factory=set)
+    """What nobody waits for any more, but for the operator's own end."""
 
     async def look(
         self, deployment: Deployment, obj: Object, target: Target, world: World, before: Memory, after: Memory
@@ -145,17 +148,25 @@ class Reports:
         recording, release = self._recordings.get(deployment.key), decision.memory.releasing
         if recording is None or release is None or desired.deleted or not _touches_live(decision.step, world):
             return
+        if recording.out_of_reach:
+            return
         if recording.bursts and not recording.bursts[-1].over:
             recording.bursts[-1].go_on()
             return
         url = _entry(desired, world, release)
         if not url:
-            recording.note(_unprobed(deployment, world))
+            recording.note(_unprobed(world))
             return
         recording.url = url
         burst = Burst(url, lambda: self.wake(deployment.key))
-        recording.bursts.append(burst)
         await burst.began()
+        if deployment.spec.target.kubernetes is not None and not burst.answered:
+            recording.out_of_reach = True
+            recording.note(f"No probe ran: nothing answered the operator at {url.partition('?')[0]}.")
+            self._ending.add(ending := burst.stop())
+            ending.add_done_callback(self._ending.discard)
+            return
+        recording.bursts.append(burst)
 
     def switching(self, key: str, step: Switch) -> None:
         """The command to switch is given now. The same one again is still the first one."""
@@ -181,7 +192,7 @@ class Reports:
     async def close(self) -> None:
         for key in list(self._recordings):
             await self.forget(key)
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _due(self, deployment: Deployment, obj: Object, before: Memory, after: Memory) -> ReleaseReport | None:
         key = deployment.key
@@ -248,8 +259,8 @@ class Reports:
         elif recording.asking is None or recording.asking.done():
             recording.asked_at = now
             recording.asking = asyncio.create_task(_measured(recording, target, healthy, now), name="release usage")
-            self._asking.add(recording.asking)
-            recording.asking.add_done_callback(self._asking.discard)
+            self._ending.add(recording.asking)
+            recording.asking.add_done_callback(self._ending.discard)
             return
         recording.add(Sample(now, healthy, {}))
 
@@ -282,14 +293,12 @@ def _entry(desired: Desired, world: World, release: Release) -> str | None:
     if live is None:
         return None
     new = desired.revisions.get(release.revision)
-    return entry(new.snapshot.spec if new else desired.snapshot.spec, live.snapshot.spec)
+    return entry(new.snapshot.spec if new else desired.snapshot.spec, live.snapshot.spec, world.address)
 
 
-def _unprobed(deployment: Deployment, world: World) -> str:
+def _unprobed(world: World) -> str:
     if world.live is None:
         return "Nothing was live before, so no probe ran through the switch."
-    if deployment.spec.target.kubernetes is not None:
-        return "No probe ran: the operator need not be where the cluster's Services are reached."
     return "No probe ran: there is no published port that both sides have."
 
 

@@ -176,6 +176,8 @@ class World:
     """Whether the data plane was seen to do what `live` and `share` say."""
     preview: Slot | None = None
     """Where the preview endpoint leads."""
+    address: str = "127.0.0.1"
+    """Where published ports are found, as in a URL; empty where nowhere yet."""
     prepared: frozenset[int] = frozenset()
     """Revisions whose artifact is at hand on the target."""
     unreachable: str = ""

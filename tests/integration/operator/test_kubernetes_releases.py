@@ -234,6 +234,9 @@ async def test_blue_green_and_back(shop: Shop) -> None:
         await shop.ask("promote")
         await shop.live(2)
         await shop.eventually("v2")
+        status = await shop.until(lambda status: status.get("report", {}).get("revision") == 2)
+        assert status["report"]["requestsDuringSwitch"] > 20, "the probe goes on for five seconds"
+        assert status["report"]["failedDuringSwitch"] == 0
         pods = {each["metadata"]["uid"] for each in await shop.kube.list(PODS, shop.namespace)}
         await shop.ask("rollback")
         status = await shop.until(lambda status: status.get("activeRevision") == 1)

@@ -18,6 +18,7 @@ from remit.reconcilers.events import Recorder
 from remit.reconcilers.reporting import Reports
 from remit.release import Decision, Memory, Switch
 from remit.release.report import Evidence, Subject, Usage, brief, compose
+from servers import free_port
 
 
 class Heard(Recorder):
@@ -131,6 +132,16 @@ async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_pa
     short = await watched.until_due()
     assert (short.revision, target.asked) == (2, 1)
     await asyncio.wait_for(target.cancelled.wait(), 30)
+    await watched.reports.close()
+
+
+async def test_a_service_that_the_operator_does_not_reach_is_not_called_broken(tmp_path: Path) -> None:
+    cluster = {"target": {"kubernetes": {}}, "ports": [{"name": "http", "containerPort": free_port()}]}
+    watched = Watched(tmp_path, live(**cluster).apply(version="v2", **cluster), Silent())
+    short = await watched.until_due()
+    assert (short.requests_during_switch, short.failed_during_switch) == (0, 0)
+    port = cluster["ports"][0]["containerPort"]
+    assert f"No probe ran: nothing answered the operator at tcp://127.0.0.1:{port}." in short.missing
     await watched.reports.close()
 
 

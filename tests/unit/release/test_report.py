@@ -261,14 +261,15 @@ PORTS = [{"name": "admin", "containerPort": 9000}, {"name": "http", "containerPo
         ({"healthCheck": {"http": {"port": "http", "scheme": "HTTPS"}}}, "tcp://127.0.0.1:80"),
         ({"healthCheck": {"tcp": {"port": "http"}}}, "tcp://127.0.0.1:80"),
         ({"healthCheck": {"command": {"argv": ["true"]}}}, "tcp://127.0.0.1:9000"),
-        ({"target": {"kubernetes": {}}}, None),
+        ({"target": {"kubernetes": {}}}, "tcp://127.0.0.1:9000"),
     ],
     ids=str,
 )
 def test_the_probe_knocks_where_the_health_check_does(changes: dict[str, object], expected: str | None) -> None:
     wish = spec("v2", **{"ports": PORTS, **changes})
-    assert entry(wish, spec("v1", ports=PORTS)) == expected
-    assert entry(wish, spec("v1")) is None, "the old side publishes none of it"
+    assert entry(wish, spec("v1", ports=PORTS), "127.0.0.1") == expected
+    assert entry(wish, spec("v1"), "127.0.0.1") is None, "the old side publishes none of it"
+    assert entry(wish, spec("v1", ports=PORTS), "") is None, "nobody knows where"
 
 
 def test_requests_are_summed_up_by_second_and_side() -> None:

@@ -14,13 +14,12 @@ from remit.release.traffic.probe import Request
 _MAX_ERRORS = 10
 
 
-def entry(spec: DeploymentSpec, before: DeploymentSpec) -> str | None:
+def entry(spec: DeploymentSpec, before: DeploymentSpec, address: str) -> str | None:
     """The live entry that both sides have, as a URL: the path of the health check, or `tcp://` for a mere connection.
 
-    None where there is none that the operator can reach: nothing is published, only one side publishes it, or it is a
-    Service of a cluster.
+    None where there is none: nothing is published at `address`, or only one side publishes it.
     """
-    if spec.target.kubernetes is not None or not spec.ports:
+    if not address or not spec.ports:
         return None
     http = spec.health_check.http if spec.health_check else None
     checked = http or (spec.health_check.tcp if spec.health_check else None)
@@ -29,8 +28,8 @@ def entry(spec: DeploymentSpec, before: DeploymentSpec) -> str | None:
     if port not in map(_published, before.ports):
         return None
     if http is not None and named is not None and http.scheme == "HTTP":
-        return f"http://127.0.0.1:{port}{http.path}"
-    return f"tcp://127.0.0.1:{port}"
+        return f"http://{address}:{port}{http.path}"
+    return f"tcp://{address}:{port}"
 
 
 def summed(url: str, requests: Sequence[Request], origin: datetime.datetime) -> Probed | None:

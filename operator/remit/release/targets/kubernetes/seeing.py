@@ -71,6 +71,7 @@ def world(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> World
         share=seen.share,
         converged=_converged(seen),
         preview=_slot_in(seen.preview),
+        address=_address(seen.service),
         prepared=prepared,
     )
 
@@ -185,6 +186,12 @@ def _containers(pod: Object) -> list[Object]:
 
 def _annotations(thing: Object | None) -> Mapping[str, str]:
     return (thing["metadata"].get("annotations") or {}) if thing else {}
+
+
+def _address(service: Object | None) -> str:
+    """Empty for a Service without one, or without an address of its own."""
+    found = str(service["spec"].get("clusterIP") or "") if service else ""
+    return "" if found == "None" else f"[{found}]" if ":" in found else found
 
 
 def _slot_in(service: Object | None) -> Slot | None:
