@@ -30,7 +30,7 @@ _Program = list[_Instruction]
 
 # linux/bpf_common.h
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
-_IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x25, 0x35, 0x45
+_IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x35, 0x45
 
 # struct seccomp_data; both machines are little-endian, so an argument's low half comes first
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
@@ -61,10 +61,10 @@ def compile_filter(machine: str, network: Network) -> bytes:
     `machine` is one of MACHINES.
     """
     calls = numbers(INSPECTED, machine)
-    judged = [
-        *_branch(calls["socketpair"], _only((0, _ALL, (socket.AF_UNIX,)))),
-        *_branch(calls["socket"], _sockets(network)),
-    ]
+    judged = {
+        calls["socketpair"]: _only((0, _ALL, (socket.AF_UNIX,))),
+        calls["socket"]: _sockets(network),
+    }
     return _compile(machine, judged, REFUSED)
 
 
@@ -78,45 +78,59 @@ def compile_shared_filter(machine: str, *, own_user: bool) -> bytes:
     own: otherwise it may not change modes, owners, times or attributes of files by their path.
     """
     calls = numbers(INSPECTED | INSPECTED_ON_A_SHARED_HOST, machine)
-    judged = [
-        *_branch(
-            calls["socketpair"],
-            _only((0, _ALL, (socket.AF_UNIX,)), (1, _TYPE_MASK, (socket.SOCK_STREAM, socket.SOCK_SEQPACKET))),
-        ),
-        *_when(_IF_EQUAL, calls["socket"], _refuse(errno.EPERM)),
-        *_branch(calls["sendto"], _only_null(4)),
-    ]
+    pairs = (0, _ALL, (socket.AF_UNIX,)), (1, _TYPE_MASK, (socket.SOCK_STREAM, socket.SOCK_SEQPACKET))
+    judged = {
+        calls["socketpair"]: _only(*pairs),
+        calls["socket"]: [_refuse(errno.EPERM)],
+        calls["sendto"]: _only_null(4),
+    }
     for name in ("prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"):
-        judged += _branch(calls[name], _only((0, _ALL, (_ITSELF,))))
+        judged[calls[name]] = _only((0, _ALL, (_ITSELF,)))
     for name, kind in (("setpriority", _PRIO_PROCESS), ("ioprio_set", _IOPRIO_WHO_PROCESS)):
-        judged += _branch(calls[name], _only((0, _ALL, (kind,)), (1, _ALL, (_ITSELF,))))
+        judged[calls[name]] = _only((0, _ALL, (kind,)), (1, _ALL, (_ITSELF,)))
     refused = {**REFUSED, **REFUSED_ON_A_SHARED_HOST}
     if not own_user:
-        judged += _branch(calls["utimensat"], _only_null(1))  # which is futimens(3)
+        judged[calls["utimensat"]] = _only_null(1)  # which is futimens(3)
         refused |= REFUSED_TO_THE_SAME_USER
     return _compile(machine, judged, refused)
 
 
-def _compile(machine: str, judged: _Program, refused: Mapping[str, tuple[int, int]]) -> bytes:
+def _compile(machine: str, judged: Mapping[int, _Program], refused: Mapping[str, tuple[int, int]]) -> bytes:
     calls = numbers(INSPECTED, machine)
-    refusals = {number: error_of(name) for name, number in numbers(refused, machine).items()}
-    program: _Program = [
-        _load(_ARCHITECTURE),
-        (_IF_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
-        _end(_KILL),
-        _load(_NUMBER),
-        *_when(_IF_EQUAL, _NO_CALL, _refuse(errno.ENOSYS)),
-        *_when(_IF_AT_LEAST, _X32_BIT, _end(_KILL)),
-        *_when(_IF_GREATER, NEWEST, _refuse(errno.ENOSYS)),
-        *_branch(calls["clone"], _unless_bits(0, _NEW_NAMESPACES)),
-        *_branch(calls["unshare"], _unless_bits(0, _NEW_NAMESPACES | _NEW_TIME_NAMESPACE)),
-        *_branch(calls["ioctl"], _unless_one_of(1, _REFUSED_REQUESTS.values())),
-        *_branch(calls["personality"], _only((0, _ALL, _PERSONALITIES))),
-        *judged,
-    ]
-    for number, error in sorted(refusals.items()):
-        program += _when(_IF_EQUAL, number, _refuse(error))
-    return _assemble([*program, _end(_ALLOW)])
+    special = {
+        **{number: [_refuse(error_of(name))] for name, number in numbers(refused, machine).items()},
+        calls["clone"]: _unless_bits(0, _NEW_NAMESPACES),
+        calls["unshare"]: _unless_bits(0, _NEW_NAMESPACES | _NEW_TIME_NAMESPACE),
+        calls["ioctl"]: _unless_one_of(1, _REFUSED_REQUESTS.values()),
+        calls["personality"]: _only((0, _ALL, _PERSONALITIES)),
+        **judged,
+    }
+    starts: dict[int, _Program] = {0: [_end(_ALLOW)]}
+    for number, body in sorted(special.items()):
+        starts |= {number: body, number + 1: [_end(_ALLOW)]}
+    starts |= {NEWEST + 1: [_refuse(errno.ENOSYS)], _X32_BIT: [_end(_KILL)], _NO_CALL: [_refuse(errno.ENOSYS)]}
+    return _assemble(
+        [
+            _load(_ARCHITECTURE),
+            (_IF_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
+            _end(_KILL),
+            _load(_NUMBER),
+            *_search(sorted(starts.items())),
+        ]
+    )
+
+
+def _search(starts: Sequence[tuple[int, _Program]]) -> _Program:
+    """Do what begins at the last of these numbers that is not beyond the one that was loaded.
+
+    By halves: the kernel tries every call there is when it takes a filter, which a list of tests would make slow.
+    """
+    merged = [each for place, each in enumerate(starts) if not place or each[1] != starts[place - 1][1]]
+    if len(merged) == 1:
+        return merged[0][1]
+    middle = len(merged) // 2
+    below, above = _search(merged[:middle]), _search(merged[middle:])
+    return [(_IF_AT_LEAST, len(below), 0, merged[middle][0]), *below, *above]
 
 
 def _sockets(network: Network) -> _Program:
