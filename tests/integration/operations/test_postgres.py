@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import psycopg
@@ -218,10 +219,25 @@ async def test_what_a_connection_may_say(desk: Desk, secret: str, told: str) -> 
     assert secret not in str(caught.value)
 
 
-async def test_a_wrong_password_is_told_without_showing_it(desk: Desk, url: str) -> None:
-    wrong = url.replace("canary-password", "canary-wrong")
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("canary-password", "canary-wrong", 'password authentication failed for user "admin"'),
+        ("/postgres", "/shop", 'database "shop" does not exist'),
+        ("@127.0.0.1", "@nobody.invalid", "the name of the server's host leads to no address"),
+        (":PORT/", ":1/", "Connection refused"),
+    ],
+    ids=["password", "database", "host", "port"],
+)
+async def test_why_there_is_no_connection_is_told_without_a_secret(
+    desk: Desk, url: str, right: str, wrong: str, told: str
+) -> None:
+    right = right.replace("PORT", str(urlsplit(url).port))
+    assert right in url
     with pytest.raises(OperationFailed) as caught:
-        await run(desk, wrong, "SELECT 1")
+        await run(desk, url.replace(right, wrong), "SELECT 1")
+    assert (caught.value.reason, caught.value.retryable) == ("ConnectFailed", True)
+    assert told in str(caught.value)
     assert "canary" not in str(caught.value)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -32,6 +34,8 @@ _LATER = ("40", "53", "55", "57", "58", "08")
 """Classes of SQLSTATE after which the same may succeed: rollbacks, resources, locks, interventions, connections."""
 
 _NO_ROWS = "didn't produce a result"
+_REFUSAL = re.compile(r", port \d+ failed: (?:FATAL: +)?(.+)")
+"""Why there is no connection, in libpq's message or the server's."""
 Connection = psycopg.AsyncConnection[Any]
 Pool = AsyncConnectionPool[Connection]
 
@@ -41,7 +45,7 @@ class PostgresPerformer:
 
     def __init__(self) -> None:
         self.breaker = Breaker("database")
-        self._pools: Pools[Pool] = Pools(_open, lambda pool: pool.close())
+        self._pools: Pools[_Server] = Pools(_open, lambda server: server.pool.close())
 
     async def perform(self, work: Work, output: OutputSink) -> str:
         """See `Performer.perform`. One JSON object a statement goes to stdout."""
@@ -51,11 +55,10 @@ class PostgresPerformer:
         name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
         with self.breaker.calling(name):
             try:
-                async with (
-                    self._pools.lease(name, url) as pool,
-                    pool.connection(timeout=_CONNECT_SECONDS) as connection,
-                ):
-                    done = await _transact(connection, postgres, work.timeout_seconds)
+                async with self._pools.lease(name, url) as server:
+                    await server.meet()
+                    async with server.pool.connection(timeout=_CONNECT_SECONDS) as connection:
+                        done = await _transact(connection, postgres, work.timeout_seconds)
             except (PoolTimeout, psycopg.Error) as error:
                 raise _failure(error) from None
         for result in done:
@@ -66,7 +69,24 @@ class PostgresPerformer:
         await self._pools.close()
 
 
-async def _open(url: str) -> Pool:
+@dataclass(slots=True)
+class _Server:
+    pool: Pool
+    conninfo: str = field(repr=False)
+    _met: bool = False
+
+    async def meet(self) -> None:
+        """Connect once without the pool, which tries for as long as it may and never tells why it failed."""
+        if not self._met:
+            try:
+                connection = await psycopg.AsyncConnection.connect(self.conninfo, connect_timeout=int(_CONNECT_SECONDS))
+            except psycopg.OperationalError as error:
+                raise _refused(error) from None
+            await connection.close()
+            self._met = True
+
+
+async def _open(url: str) -> _Server:
     conninfo = make_conninfo(url, **_OWN)
     pool: Pool = AsyncConnectionPool(
         conninfo,
@@ -81,7 +101,7 @@ async def _open(url: str) -> Pool:
         kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
     )
     await pool.open(wait=False)
-    return pool
+    return _Server(pool, conninfo)
 
 
 async def _forget(connection: Connection) -> None:
@@ -175,6 +195,17 @@ def _plain(value: Any) -> Any:
 def _at(error: psycopg.Error, index: int) -> psycopg.Error:
     error.add_note(f"spec.postgres.statements[{index}]")
     return error
+
+
+def _refused(error: psycopg.OperationalError) -> OperationFailed:
+    why = _REFUSAL.search(str(error))
+    if why is not None:
+        message = f"the server gave no connection: {why[1].strip()}"
+    elif "resolve host" in str(error):
+        message = "the name of the server's host leads to no address"
+    else:
+        message = f"the server does not answer within {_CONNECT_SECONDS:g} s"
+    return OperationFailed("ConnectFailed", message, category="Infrastructure")
 
 
 def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
