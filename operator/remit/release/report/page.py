@@ -141,7 +141,7 @@ def _requests(report: Report) -> Iterator[str]:
     keys = (_key("blue") + _key("green")) if named else _key("other", "answered")
     yield f"<p>{keys}{_key('bad', 'failed')}</p>"
     yield plots.columns(
-        "Requests of the probe by the side that answered",
+        "Requests of the probe by the side that answered" if named else "Requests of the probe",
         stacks,
         series.span(report),
         x=duration,
