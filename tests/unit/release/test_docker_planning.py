@@ -197,13 +197,22 @@ def test_what_the_engines_words_mean(status, on, kept, alive):
         ("restarting", Health(), True, "out of memory: exit code 137: last"),
         ("paused", Health(), True, "it is paused on the engine"),
         ("running", Health(healthy=True), False, "the engine does not publish all of its ports"),
-        ("running", Health(unhealthy=True, message="answered 500"), True, "answered 500"),
+        (
+            *("running", Health(unhealthy=True, message="answered 500"), True),
+            "answered 500; started again after out of memory: exit code 137: last",
+        ),
         ("running", Health(healthy=True), True, "started again after out of memory: exit code 137: last"),
     ],
 )
 def test_the_trouble_with_one(status, health, located, says):
     end = End(137, out_of_memory=True, last_line="last")
     assert trouble(container(status), found(container(status), health, located=located), end) == says
+
+
+def test_one_that_was_never_started_again_is_only_unwell():
+    first = container("running", RestartCount=0)
+    instance = found(first, Health(unhealthy=True, message="answered 500"), located=True)
+    assert trouble(first, instance, None) == "answered 500"
 
 
 @pytest.mark.parametrize(

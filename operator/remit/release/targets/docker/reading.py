@@ -70,9 +70,8 @@ def trouble(container: Container, instance: Found, end: End | None) -> str:
         return str(end or container.status)
     if not instance.alive:
         return "the engine does not publish all of its ports"
-    if instance.failed:
-        return instance.health.message
-    return f"started again after {end}" if end else "started again"
+    again = [f"started again after {end}" if end else "started again"] if instance.restarts else []
+    return "; ".join([instance.health.message, *again] if instance.failed else again)
 
 
 def _engines_verdict(checked: Mapping[str, Any]) -> Health:
