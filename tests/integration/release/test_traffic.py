@@ -209,6 +209,32 @@ async def test_a_replica_that_dies_causes_no_failure_while_another_is_there(
     await until(marked)
 
 
+async def test_a_switch_waits_for_a_replica_that_has_just_come_back(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    sides["green"].kill()
+
+    async def down() -> bool:
+        seen = await traffic.look(NAME)
+        assert seen
+        return seen.reached == {sides["blue"].address}
+
+    await until(down)
+    with side("green", sides["green"].port):
+        await traffic.apply(route_to(sides, port, 100))
+        assert await get(port) == "green"
+
+
+async def test_a_switch_to_none_but_dead_replicas_does_not_hang(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    """Whether they are fit for it is for the one who asks to know: here it may be the lesser evil."""
+    port = free_port()
+    sides["green"].kill()
+    async with asyncio.timeout(PATIENCE):
+        await traffic.apply(route_to(sides, port, 100))
+    with pytest.raises(ValueError, match="503"):
+        await get(port)
+
+
 async def test_a_side_without_replicas_gets_no_share(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     port = free_port()
     await traffic.apply(Route(NAME, (Entry(port, (sides["blue"].address,), (), 50),)))

@@ -107,7 +107,8 @@ def test_what_haproxy_says_is_understood() -> None:
         ("10.0.0.1:8080", True, False, 2),
         ("[fd00::1]:8080", False, True, 1),
     ]
-    assert seen.unchecked == {"10.0.0.1:8080", "[fd00::1]:8080"}
+    assert [each.checked for each in blue.servers] == [False, False]
+    assert seen.reached == {"10.0.0.1:8080"}
     assert seen.ports[81].weights == {"blue": 0, "green": 0}
     assert seen.in_flight("blue") == 3
     assert seen.in_flight("green") == 0

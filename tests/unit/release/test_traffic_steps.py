@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.route import CLOSED, SLOTS, Entry, Route
 from remit.release.traffic.runtime import Port, Seen, Server, Side
-from remit.release.traffic.steps import Steps, steps
+from remit.release.traffic.steps import Steps, steps, unfound
 
 PORTS = (80, 8081)
 addresses = st.lists(st.sampled_from([f"10.0.0.{n}:80" for n in range(1, 5)] + ["[::1]:80"]), unique=True).map(tuple)
@@ -120,3 +120,33 @@ def test_each_port_is_switched_by_one_command(first: Route, second: Route) -> No
     switches = steps(second, proxy.seen()).switch
     changed = [a.port for a, b in zip(first.entries, second.entries, strict=True) if a.weights != b.weights]
     assert [int(command.split()[3]) for command in switches] == changed
+
+
+BLUE, GREEN = Server("10.0.0.1:80", True, False, 0), Server("10.0.0.2:80", True, False, 0)
+DOWN, UNCHECKED = replace(GREEN, up=False), replace(GREEN, checked=False)
+
+
+def two_ports(first: Server, second: Server, *, green_percent: int = 0) -> Seen:
+    """Blue is up at a live port and at a preview port, green is so."""
+    weights: dict[Slot, int] = {"blue": 100 - green_percent, "green": green_percent}
+    greens = zip(PORTS, (first, second), strict=True)
+    return Seen(1, 1, {port: Port(weights, {"blue": Side((BLUE,)), "green": Side((green,))}) for port, green in greens})
+
+
+def test_a_replica_is_reached_where_it_is_up_at_each_port() -> None:
+    assert two_ports(GREEN, GREEN).reached == {BLUE.address, GREEN.address}
+    assert two_ports(DOWN, GREEN).reached == {BLUE.address}
+    assert two_ports(GREEN, DOWN).reached == {BLUE.address}
+    assert two_ports(replace(DOWN, leaving=True), GREEN).reached == {BLUE.address, GREEN.address}
+    assert two_ports(replace(GREEN, leaving=True), replace(GREEN, leaving=True)).reached == {BLUE.address}
+
+
+def test_a_switch_waits_for_replicas_that_are_to_get_more_requests() -> None:
+    live, preview = (Entry(port, (BLUE.address,), (GREEN.address,), 0) for port in PORTS)
+    route = Route("a/b", (replace(live, green_percent=30), preview))
+    assert unfound(route, two_ports(GREEN, GREEN)) == set()
+    assert unfound(route, two_ports(DOWN, GREEN)) == {GREEN.address}
+    assert unfound(route, two_ports(GREEN, UNCHECKED)) == {GREEN.address}
+    assert unfound(route, two_ports(GREEN, DOWN)) == set(), "nobody is sent there"
+    assert unfound(route, two_ports(DOWN, GREEN, green_percent=30)) == set(), "its share was as large before"
+    assert unfound(Route("a/b", (replace(live, green=(), green_percent=30), preview)), two_ports(DOWN, GREEN)) == set()

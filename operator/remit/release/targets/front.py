@@ -19,8 +19,8 @@ class Flow:
     """What the proxy was seen to do."""
 
     reached: frozenset[str] | None = None
-    """The addresses that it has found up: what it would send no request to is not healthy. None: nothing is
-    published."""
+    """The addresses that it has found up at each port: what it would send no request to is not healthy. None: nothing
+    is published."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     """The addresses that it has requests at."""
@@ -83,7 +83,7 @@ class Front:
         if seen is None:
             return Flow(None if route is None else frozenset(), converged=not trouble, trouble=trouble)
         return Flow(
-            None if route is None else frozenset(each.address for each in seen.servers if each.up),
+            None if route is None else seen.reached,
             {slot: seen.in_flight(slot) for slot in SLOTS},
             frozenset(each.address for each in seen.servers if each.in_flight),
             _converged(told, route, seen),

@@ -22,9 +22,9 @@ from typing import Final
 
 from remit.errors import DeploymentError
 from remit.release.traffic.configuration import HARD_STOP_SECONDS, WEIGHTS, Process, render, render_weights
-from remit.release.traffic.route import SLOTS, Route
+from remit.release.traffic.route import Route
 from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look
-from remit.release.traffic.steps import steps
+from remit.release.traffic.steps import steps, unfound
 from remit.sandbox import ProcessHandle
 
 _CONFIGURATION: Final = "haproxy.cfg"
@@ -99,7 +99,7 @@ class Instance:
         todo = steps(route, await look(self.folder))
         if todo.join or todo.switch or todo.leave:
             await self._tell(todo.join)
-            await self._checked(route)
+            await self._found(route)
             await self._tell(todo.switch + todo.leave)
         if todo.remove:
             await ask(self.folder, *todo.remove)
@@ -109,12 +109,12 @@ class Instance:
             if answer not in ("", "New server registered."):
                 raise _failed(f"the traffic proxy refused {command!r}: {answer}")
 
-    async def _checked(self, route: Route) -> None:
-        """Wait until each replica was checked once: one that has just come is down till then."""
-        wanted = {address for entry in route.entries for slot in SLOTS for address in entry.side(slot)}
+    async def _found(self, route: Route) -> None:
+        """Wait until the replicas that `route` needs have been found, but for no longer than checks take: one that is
+        gone is not to hold up a switch to those beside it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CHECK_SECONDS):
-                while wanted & (await look(self.folder)).unchecked:  # noqa: ASYNC110  # it has to be asked
+                while unfound(route, await look(self.folder)):  # noqa: ASYNC110  # it has to be asked
                     await asyncio.sleep(0.02)
 
     async def stop(self) -> None:

@@ -71,9 +71,11 @@ class Seen:
         return (each for port in self.ports.values() for side in port.sides.values() for each in side.servers)
 
     @property
-    def unchecked(self) -> set[str]:
-        """The addresses of replicas that no check has found up or down yet."""
-        return {each.address for each in self.servers if not each.checked}
+    def reached(self) -> frozenset[str]:
+        """The addresses of replicas that are up at each port, which the proxy checks on its own, and are to stay."""
+        staying = [each for each in self.servers if not each.leaving]
+        down = {each.address for each in staying if not each.up}
+        return frozenset(each.address for each in staying) - down
 
 
 async def ask(folder: Path, *commands: str) -> list[str]:

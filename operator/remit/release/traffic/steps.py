@@ -49,3 +49,16 @@ def steps(route: Route, seen: Seen) -> Steps:
         if dict(port.weights) != dict(entry.weights):
             result.switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
     return result
+
+
+def unfound(route: Route, seen: Seen) -> set[str]:
+    """The addresses to wait for after `join`: those that no check has found up or down yet, and those that are not up
+    on a side whose share of the requests is about to grow."""
+    result = set()
+    for entry in route.entries:
+        port = seen.ports[entry.port]
+        for slot in SLOTS:
+            grows = entry.weights[slot] > port.weights[slot]
+            own = (each for each in port.sides[slot].servers if each.address in entry.side(slot))
+            result |= {each.address for each in own if not each.checked or (grows and not each.up)}
+    return result
