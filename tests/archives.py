@@ -12,6 +12,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from webserver import answering
+
 
 @dataclass
 class Archives:
@@ -46,11 +48,5 @@ class Archives:
 @asynccontextmanager
 async def archives() -> AsyncIterator[Archives]:
     held = Archives()
-    runner = web.ServerRunner(web.Server(held.answer), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    held.port = runner.addresses[0][1]
-    try:
+    async with answering(held.answer) as held.port:
         yield held
-    finally:
-        await runner.cleanup()

@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from remit.reconcilers import deployments
 from remit.reconcilers.kube import Access
@@ -30,16 +30,34 @@ from remit.telemetry import Redactor
 _AMID_SECONDS = 0.1
 _PATIENCE = 30
 
-FORWARD = (
+_FORWARD = (
     *("Begin before", "Prepare before", "Prepare after", "Provision before", "Provision amid", "Preview after"),
     *("RunHook before", "RunHook after", "Switch before", "Switch after", "RunHook before", "RunHook after"),
     "Baking before",
 )
 """Of a release with a hook before and one after the switch, and a bake."""
-AFTERWARDS = ("Finish before", "Drain before", "Drain after", "Retire amid")
+_AFTERWARDS = ("Finish before", "Drain before", "Drain after", "Retire amid")
 """Of the same one, from the end of its bake."""
-BACK = ("Provision after", "Switch after", "Switch before", "Switch after", "Finish before", "Retire before")
+_BACK = ("Provision after", "Switch after", "Switch before", "Switch after", "Finish before", "Retire before")
 """Of one whose hook after the switch fails."""
+
+
+def _hook(name: str, program: str) -> list[dict[str, Any]]:
+    return [{"name": name, "task": {"command": {"argv": [program]}}}]
+
+
+HOOKS = {"commands": {"allow": [{"executable": "true"}, {"executable": "false"}]}}
+"""What a policy has to allow."""
+_GOOD = {"prePromotion": _hook("pre", "true"), "postPromotion": _hook("post", "true"), "bakeSeconds": 600}
+_BAD = {"postPromotion": _hook("post", "false"), "bakeSeconds": 0}
+
+
+class Released(Protocol):
+    """A Deployment whose first version is live."""
+
+    async def change(self, version: str, **changes: Any) -> None: ...
+
+    async def ask(self, request: str) -> None: ...
 
 
 class Mortals:
@@ -59,6 +77,30 @@ class Mortals:
         except TimeoutError:
             said = "nothing: it lives"
         assert said == f"{point}: {signal.SIGKILL:d}", f"after {point}, the operator said {said}"
+
+
+async def killed_at_every_stage(
+    operators: Mortals, shop: Released, settled: Callable[[], Awaitable[dict[str, Any]]]
+) -> tuple[list[str], list[str]]:
+    """Forward to a v2 that is good, and back from a v3 that is not. The outcomes in history, newest first, after each.
+
+    `settled` has an operator live until v2 is, and gives the status.
+    """
+
+    async def outcomes() -> list[str]:
+        return [each["outcome"] for each in (await settled())["history"]]
+
+    await shop.change("v2", stages=_GOOD)
+    for point in _FORWARD:
+        await operators.dies(point)
+    await shop.ask("promote")  # what is left of the bake is skipped
+    for point in _AFTERWARDS:
+        await operators.dies(point)
+    forward = await outcomes()
+    await shop.change("v3", stages=_BAD)
+    for point in _BACK:
+        await operators.dies(point)
+    return forward, await outcomes()
 
 
 @asynccontextmanager

@@ -36,10 +36,11 @@ from remit.release import (
     recording,
     remembered,
     status_after,
+    step_error,
 )
 from remit.release.places import Place, Places, carry_out, keep_only
 from remit.release.report import reported
-from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
+from remit.telemetry import AuditEvent, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -163,12 +164,9 @@ class DeploymentReconciler:
                 await self._record(deployment, obj, decision)
             await self._do(deployment, obj, place, step, material)
         except RemitError as error:
-            revision = getattr(step, "revision", None)
-            reason = error.reason if isinstance(error, DeploymentError) else type(error).__name__
-            number = revision.number if revision is not None else None
-            self._errors[key] = StepError(reason, escape(str(error)), error.retryable, number)
-            self.events.record(obj, "Warning", reason, str(error))
-            log.warning("a step of a release failed", step=type(step).__name__, reason=reason, error=str(error))
+            told = self._errors[key] = step_error(step, error)
+            self.events.record(obj, "Warning", told.reason, str(error))
+            log.warning("a step of a release failed", step=type(step).__name__, reason=told.reason, error=str(error))
             return _RETRY_SECONDS
         self._errors.pop(key, None)
         log.info("release step", step=type(step).__name__)

@@ -31,6 +31,7 @@ from remit.release.steps import (
     Step,
     Switch,
     Wait,
+    step_error,
 )
 from remit.release.target import Material, Target
 
@@ -71,4 +72,5 @@ __all__ = [
     "other",
     "remembered",
     "status_after",
+    "step_error",
 ]

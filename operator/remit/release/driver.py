@@ -24,9 +24,9 @@ from remit.release.places import Place, carry_out, keep_only
 from remit.release.remembering import remembered
 from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
-from remit.release.steps import Decision, Finish, RunHook, Wait
+from remit.release.steps import Decision, Finish, RunHook, Wait, step_error
 from remit.release.target import Material
-from remit.telemetry import AuditLog, escape
+from remit.telemetry import AuditLog
 
 log = structlog.get_logger(__name__)
 
@@ -261,9 +261,7 @@ class Driver:
                         task.cancel()
                     await keep_only(self.place, {record.revision for record in decision.memory.history})
         except DeploymentError as error:
-            revision = getattr(step, "revision", None)
-            number = revision.number if revision is not None else None
-            self._error = StepError(error.reason, escape(str(error)), error.retryable, number)
+            self._error = step_error(step, error)
             return _RETRY_SECONDS
         self._error = None
         return 0.0

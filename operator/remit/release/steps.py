@@ -12,8 +12,10 @@ from typing import Literal
 
 from remit.api.deployment import Hook
 from remit.api.deploymentstatus import Slot, StageName
+from remit.errors import DeploymentError, RemitError
 from remit.release.memory import Memory, Outcome
-from remit.release.model import HookKey, Revision
+from remit.release.model import HookKey, Revision, StepError
+from remit.telemetry import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,13 @@ class Finish:
     message: str
 
 
+def step_error(step: Step, error: RemitError) -> StepError:
+    """What the next look is told of a step that raised this."""
+    reason = error.reason if isinstance(error, DeploymentError) else type(error).__name__
+    revision = step.revision.number if isinstance(step, Prepare | Provision) else None
+    return StepError(reason, escape(str(error)), error.retryable, revision)
+
+
 def sentence(step: Step) -> str:
     """What is being done, for status."""
     match step:
@@ -114,9 +123,9 @@ def sentence(step: Step) -> str:
         case Prepare(revision=revision):
             return f"fetches what revision {revision.number} runs"
         case Provision(slot=slot, revision=revision, replicas=replicas):
-            return f"starts revision {revision.number} on {slot}, with {replicas} instance{'s' * (replicas != 1)}"
+            return f"starts revision {revision.number} on {slot}, with {_instances(replicas)}"
         case Scale(slot=slot, replicas=replicas):
-            return f"gives {slot} {replicas} instance{'s' * (replicas != 1)}"
+            return f"gives {slot} {_instances(replicas)}"
         case Switch(live=live, share=0):
             return f"sends all requests to {live}"
         case Switch(live=live, share=share):
@@ -131,6 +140,10 @@ def sentence(step: Step) -> str:
             return f"stops what is on {slot}"
         case Finish(message=message):
             return message
+
+
+def _instances(count: int) -> str:
+    return f"{count} instance{'s' * (count != 1)}"
 
 
 def due(step: Step, deadline: datetime.datetime | None) -> Step:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from remit.sandbox.model import Network
 from remit.sandbox.syscalls import (
@@ -115,9 +116,15 @@ def _compile(machine: str, judged: Mapping[int, _Program], refused: Mapping[str,
             (_IF_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
             _end(_KILL),
             _load(_NUMBER),
-            *_search(sorted(starts.items())),
+            *_search([*_turns(sorted(starts.items()))]),
         ]
     )
+
+
+def _turns(starts: Iterable[tuple[int, _Program]]) -> Iterator[tuple[int, _Program]]:
+    """Those at which something else begins than before."""
+    for _, alike in itertools.groupby(starts, key=lambda start: start[1]):
+        yield next(alike)
 
 
 def _search(starts: Sequence[tuple[int, _Program]]) -> _Program:
@@ -125,12 +132,11 @@ def _search(starts: Sequence[tuple[int, _Program]]) -> _Program:
 
     By halves: the kernel tries every call there is when it takes a filter, which a list of tests would make slow.
     """
-    merged = [each for place, each in enumerate(starts) if not place or each[1] != starts[place - 1][1]]
-    if len(merged) == 1:
-        return merged[0][1]
-    middle = len(merged) // 2
-    below, above = _search(merged[:middle]), _search(merged[middle:])
-    return [(_IF_AT_LEAST, len(below), 0, merged[middle][0]), *below, *above]
+    if len(starts) == 1:
+        return starts[0][1]
+    middle = len(starts) // 2
+    below, above = _search(starts[:middle]), _search(starts[middle:])
+    return [(_IF_AT_LEAST, len(below), 0, starts[middle][0]), *below, *above]
 
 
 def _sockets(network: Network) -> _Program:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from webserver import answering
+
 
 @dataclass
 class Server:
@@ -65,12 +67,5 @@ class Server:
 async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """A server on a free port of 127.0.0.1."""
     server = Server()
-    runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    server.port = runner.addresses[0][1]
-    try:
+    async with answering(server.handle, context) as server.port:
         yield server
-    finally:
-        await runner.cleanup()

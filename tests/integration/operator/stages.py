@@ -16,6 +16,7 @@ import servers
 import shops
 import supervised
 from dockers import docker, make_image, needs_docker, remove_image
+from webserver import answering
 
 Changes = dict[str, str]
 Stage = Callable[[Path], contextlib.AbstractAsyncContextManager[Changes]]
@@ -78,18 +79,12 @@ async def website(folder: Path) -> AsyncIterator[Changes]:
         known = request.headers.get("Authorization") == AUTHORIZATION
         return web.Response(status=200 if known else 401, text="<h1>Example Domain</h1>")
 
-    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    try:
+    async with answering(answer) as port:
         yield {
             "https://example.com/": f"http://127.0.0.1:{port}/",
             "[example.com, '*.example.com']": "[127.0.0.1]",
             "ports: [443]": f"ports: [{port}]",
         }
-    finally:
-        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

@@ -26,6 +26,7 @@ from remit.api import ExecutionTask, Phase
 from remit.client import Access, RemitClient
 from remit.reconcilers.kube import SECRETS
 from servers import postgres, valkey
+from webserver import answering
 
 from .conftest import PATIENCE, World
 
@@ -101,12 +102,8 @@ class Source:
 @pytest.fixture
 async def source() -> AsyncIterator[Source]:
     source = Source()
-    runner = web.ServerRunner(web.Server(source.answer), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    source.port = runner.addresses[0][1]
-    yield source
-    await runner.cleanup()
+    async with answering(source.answer) as source.port:
+        yield source
 
 
 @pytest.fixture(scope="module")

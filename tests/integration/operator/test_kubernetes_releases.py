@@ -19,7 +19,7 @@ import yaml
 
 import clusters
 from httpload import Answer, load
-from mortaloperator import AFTERWARDS, BACK, FORWARD, mortals
+from mortaloperator import HOOKS, killed_at_every_stage, mortals
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
@@ -337,11 +337,11 @@ async def test_a_changed_secret_is_a_revision_and_a_rollback_brings_the_old_one_
 @pytest.mark.timeout(300)
 async def test_while_the_operator_is_killed_at_every_stage(shop: Shop, tmp_path: Path) -> None:
     """Forward to what is good, and back from what is not; no request on a new connection is lost."""
-    allowed = {"spec": {"commands": {"allow": [{"executable": "true"}, {"executable": "false"}]}}}
-    await shop.kube.patch(POLICIES, shop.namespace, "shop", allowed)
+    await shop.kube.patch(POLICIES, shop.namespace, "shop", {"spec": HOOKS})
 
-    def hook(program: str) -> list[dict[str, Any]]:
-        return [{"name": "hook", "task": {"command": {"argv": [program]}}}]
+    async def settled() -> dict[str, Any]:
+        async with shop.operator():
+            return await shop.live(2)
 
     async with shop.operator():
         await shop.create("v1")
@@ -352,22 +352,9 @@ async def test_while_the_operator_is_killed_at_every_stage(shop: Shop, tmp_path:
         load(80, "new", 100, host) as clients,
         mortals(shop.kubeconfig(tmp_path), shop.settings.state_dir, shop.namespace) as operators,
     ):
-        stages = {"prePromotion": hook("true"), "postPromotion": hook("true"), "bakeSeconds": 600}
-        await shop.change("v2", stages=stages)
-        for point in FORWARD:
-            await operators.dies(point)
-        await shop.ask("promote")  # what is left of the bake is skipped
-        for point in AFTERWARDS:
-            await operators.dies(point)
-        async with shop.operator():
-            await shop.live(2)
-        await shop.change("v3", stages={"postPromotion": hook("false"), "bakeSeconds": 0})
-        for point in BACK:
-            await operators.dies(point)
-        async with shop.operator():
-            status = await shop.live(2)
+        _, back = await killed_at_every_stage(operators, shop, settled)
         await shop.eventually("v2")
-    assert [each["outcome"] for each in status["history"]] == ["RolledBack", "Promoted", "Promoted"]
+    assert back == ["RolledBack", "Promoted", "Promoted"]
     assert clients.failed == []
     tasks = await shop.kube.list(TASKS, shop.namespace)
     assert [len(task["status"]["attempts"]) for task in tasks] == [1] * 4, "two hooks of two releases, each once"

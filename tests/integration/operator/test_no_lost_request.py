@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from httpload import load
-from mortaloperator import AFTERWARDS, BACK, FORWARD, mortals
+from mortaloperator import HOOKS, killed_at_every_stage, mortals
 from remit.reconcilers.kube import POLICIES, TASKS
 from shops import Ground, Shop, on_every_ground, open_shop
 
@@ -57,15 +57,16 @@ async def test_in_twenty_switches_and_five_rollbacks(world: World, shop: Shop) -
                 await shop.live(f"v{revision}")
 
 
-def hook(name: str, program: str) -> list[dict[str, Any]]:
-    return [{"name": name, "task": {"command": {"argv": [program]}}}]
-
-
 async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: Shop) -> None:
     """Forward to what is good, and back from what is not."""
-    policy = {"commands": {"allow": [{"executable": "true"}, {"executable": "false"}]}}
-    body = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy", "metadata": {"name": "hooks"}, "spec": policy}
+    body = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy", "metadata": {"name": "hooks"}, "spec": HOOKS}
     await world.kube.create(POLICIES, "default", body)
+
+    async def settled() -> dict[str, Any]:
+        async with world.operator():
+            await shop.live("v2")
+            return await shop.tidy()
+
     async with world.operator():
         await shop.create("v1")
         await shop.live("v1")
@@ -73,24 +74,9 @@ async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: S
         nobody_loses_a_request(shop, 200, "v1", "v2", "v3"),
         mortals(world.control_plane.kubeconfig, world.settings.state_dir) as operators,
     ):
-        stages = {"prePromotion": hook("pre", "true"), "postPromotion": hook("post", "true"), "bakeSeconds": 600}
-        await shop.change("v2", stages=stages)
-        for point in FORWARD:
-            await operators.dies(point)
-        await shop.ask("promote")  # what is left of the bake is skipped
-        for point in AFTERWARDS:
-            await operators.dies(point)
-        async with world.operator():
-            await shop.live("v2")
-            status = await shop.tidy()
-        assert [each["outcome"] for each in status["history"]] == ["Promoted", "Promoted"]
-        await shop.change("v3", stages={"postPromotion": hook("post", "false"), "bakeSeconds": 0})
-        for point in BACK:
-            await operators.dies(point)
-        async with world.operator():
-            await shop.live("v2")
-            status = await shop.tidy()
-        assert [each["outcome"] for each in status["history"]] == ["RolledBack", "Promoted", "Promoted"]
+        forward, back = await killed_at_every_stage(operators, shop, settled)
+    assert forward == ["Promoted", "Promoted"]
+    assert back == ["RolledBack", "Promoted", "Promoted"]
     trail = (world.settings.state_dir / "audit" / "audit.jsonl").read_text().splitlines()
     verdicts = [record["verdict"] for record in map(json.loads, trail) if record["kind"] == "release"]
     assert verdicts.count("Promoted") >= 2, "the end of a release is not on record"
