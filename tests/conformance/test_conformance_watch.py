@@ -87,7 +87,7 @@ async def test_selected_objects_come_and_go(api: Api) -> None:
     assert gone["metadata"]["resourceVersion"] != labelled[1]["object"]["metadata"]["resourceVersion"]
 
 
-@conformance(points.BOOKMARKS)
+@conformance(points.BOOKMARKS, needs="watch-progress")
 async def test_initial_events(api: Api) -> None:
     for name in "ab":
         (await api.post(api.widgets, widget(name))).ok(201)
@@ -149,7 +149,7 @@ async def test_watch_of_tables(api: Api) -> None:
     assert second["object"]["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
 
 
-@conformance()
+@conformance(needs="watch-progress")
 async def test_watch_in_every_namespace(api: Api) -> None:
     everywhere = "/apis/conformance.example.com/v1/widgets"
     mine = f"metadata.namespace={api.namespace}"

@@ -26,7 +26,7 @@ def test_output_and_exit_code_are_the_commands_own(up: RemitUp) -> None:
 @pytest.mark.parametrize(
     ("flags", "argv", "code", "said"),
     [
-        ([], ["sh", "-c", "kill -9 $$"], 137, "signal 9"),
+        ([], ["sh", "-c", "kill -9 $$"], 137, "ended by SIGKILL"),
         (["--timeout", "1"], ["sh", "-c", "sleep 60"], 124, "timed out after 1 s"),
         ([], ["rm", "-rf", "/"], 126, "no rule of policy"),
         (["-l", "unselected=yes"], ["sh", "-c", "true"], 126, "selects"),

@@ -23,13 +23,15 @@ _NOT_EXECUTED = ("execvp", "chdir")
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What was seen: `stopped` is why Remit ended it, `exit_code` the command's (None: it was never executed),
-    `returncode` bubblewrap's own (negative: the signal that killed it), `stderr` the first bytes of it."""
+    `returncode` bubblewrap's own (negative: the signal that killed it), `stderr` the first bytes of it, `kills_counted`
+    whether every kill for a lack of memory is among `exceeded`."""
 
     stopped: ExitReason | None
     exit_code: int | None
     returncode: int | None
     exceeded: tuple[Exceeded, ...]
     stderr: bytes
+    kills_counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ def conclude(ending: Ending, request: AttemptRequest) -> Conclusion:
     if code != 0 and (limit := next((limit for limit in ending.exceeded if limit in _REASONS), None)):
         return Conclusion(_REASONS[limit], code, number, remedy(limit, request.confinement.limits))
     if number is not None:
-        return Conclusion(ExitReason.SIGNALED, code, number, f"ended by {signal.Signals(number).name}")
+        perhaps = number == signal.SIGKILL and not ending.kills_counted and request.confinement.limits.memory_bytes
+        hint = f"; if it was for memory, it {remedy(Exceeded.MEMORY, request.confinement.limits)}" if perhaps else ""
+        return Conclusion(ExitReason.SIGNALED, code, number, f"ended by {signal.Signals(number).name}{hint}")
     return Conclusion(ExitReason.EXITED, code, None, f"exit code {code}" if code else "")
 
 

@@ -317,8 +317,7 @@ def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | N
                 "exit_code": outcome.exit_code,
             }
         case ExitReason.SIGNALED:
-            number = outcome.signal or 0
-            return {"reason": "Signal", "message": f"ended by signal {number}", "exit_code": 128 + number}
+            return {"reason": "Signal", "message": outcome.message, "exit_code": 128 + (outcome.signal or 0)}
         case ExitReason.TIMED_OUT:
             return {
                 "reason": TIMEOUT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 ROOT = Path(__file__).parents[3]
 BOOT_SECONDS = 60.0
 TOKEN = "conformance"
-EMBEDDED_TRAITS = frozenset({"controllers", "old-discovery", "protobuf-refusals"})
+EMBEDDED_TRAITS = frozenset({"controllers", "old-discovery", "protobuf-refusals", "watch-progress"})
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Server:
     `cel-checker`        CEL rules are type-checked and their cost is estimated when a CRD is created
     `old-discovery`      aggregated discovery is also served as v2beta1, which Kubernetes 1.36 no longer does
     `protobuf-refusals`  protobuf for a custom resource is refused, where Kubernetes 1.36 drops the connection
+    `watch-progress`     a watch knows how far its storage is, which kube-apiserver asks of etcd 3.4.31, 3.5.13 or newer
     """
 
     name: str
@@ -126,7 +128,8 @@ def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
     }
     apiserver = _command("kube-apiserver", **settings | flags)
     controllers_found = find_asset("kube-controller-manager") is not None
-    traits = frozenset({"cel-checker", "controllers"} if controllers_found else {"cel-checker"})
+    has = {"cel-checker": True, "controllers": controllers_found, "watch-progress": _etcd_tells_progress()}
+    traits = frozenset(trait for trait, there in has.items() if there)
     with ExitStack() as running:
         running.enter_context(_running(etcd, state / "etcd.log"))
         process = running.enter_context(_running(apiserver, state / "kube-apiserver.log"))
@@ -144,6 +147,12 @@ def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
             )
             running.enter_context(_running(controllers, state / "kube-controller-manager.log"))
         yield server
+
+
+def _etcd_tells_progress() -> bool:
+    said = subprocess.run(_command("etcd", version="true"), capture_output=True, text=True, check=True).stdout
+    major, minor, patch = (int(part) for part in re.findall(r"\d+", said)[:3])
+    return (major, minor) > (3, 5) or patch >= {5: 13, 4: 31}.get(minor, 1 << 30)
 
 
 def _command(asset: str, **flags: object) -> list[str]:

@@ -108,7 +108,9 @@ async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage:
 
 async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> None:
     stage.limits = Limits(memory=16 << 20, pids=32)
-    once = "echo hungry; test -e /tmp/been || { touch /tmp/been; exec tail /dev/zero; }; exec sleep 600"
+    # The container outlives the kill: the engine may not hear of one that ends it.
+    hungry = "touch /tmp/been; exec 2>/dev/null; tail /dev/zero; sleep 1; exit 137"
+    once = f"echo hungry; test -e /tmp/been || {{ {hungry}; }}; exec sleep 600"
     await stage.provision("blue", stage.revision(1, once, ports=[], healthCheck=None))
     world = await stage.until(lambda world: world.blue.restarts == 1 and world.ready(1, "blue", 1))
     assert world.blue.message == "blue-0: started again after out of memory: exit code 137: hungry"

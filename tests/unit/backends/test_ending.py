@@ -43,6 +43,13 @@ def test_a_signal_is_named_as_a_shell_would():
     assert [signal_of(code) for code in (None, 0, 127, 128, 255)] == [None] * 5
 
 
+def test_a_kill_that_nobody_counted_may_have_been_for_memory():
+    hint = "; if it was for memory, it used more than its 5 bytes of memory; set spec.resources.memory higher"
+    assert end(exit_code=137).message == "ended by SIGKILL"
+    assert end(exit_code=137, kills_counted=False).message == f"ended by SIGKILL{hint}"
+    assert end(exit_code=143, kills_counted=False).message == "ended by SIGTERM"
+
+
 def test_the_timeout_is_in_the_message():
     assert end(stopped=ExitReason.TIMED_OUT, exit_code=None).message == "still running after 2.5 s"
 

@@ -230,7 +230,8 @@ def _outcome(
         stderr=container.first_stderr,
         timed_out=stopped is ExitReason.TIMED_OUT,
     )
-    end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr), request)
+    # With version 1 of cgroups, an engine can miss the kill that ends a container: the count went with the container.
+    end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr, kills_counted=False), request)
     if stopped is None and container.first_stderr.startswith(b"[FATAL tini"):
         said = container.first_stderr.partition(b"] ")[2].decode(errors="replace").strip()
         end = Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {said}")
