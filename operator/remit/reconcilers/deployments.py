@@ -38,6 +38,7 @@ from remit.release import (
     status_after,
     step_error,
 )
+from remit.release.clock import next_look
 from remit.release.places import Place, Places, carry_out, keep_only
 from remit.release.report import reported
 from remit.telemetry import AuditEvent, AuditLog, Metrics
@@ -45,8 +46,6 @@ from remit.telemetry import AuditEvent, AuditLog, Metrics
 log = structlog.get_logger(__name__)
 
 FINALIZER = "remit.dev/release"
-_LOOK_SECONDS = 2.0
-"""How often what waits is looked at, besides when something is known to have changed."""
 _RETRY_SECONDS = 1.0
 
 
@@ -121,8 +120,7 @@ class DeploymentReconciler:
         written = await self._writer.write(obj, status)
         await self._consumed(deployment, written, desired, decision)
         if isinstance(decision.step, Wait):
-            until = decision.step.until
-            return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
+            return next_look(decision.step, world, now)
         await self.reports.before(deployment, desired, world, decision)
         return await self._perform(deployment, written, place, decision, material)
 

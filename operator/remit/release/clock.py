@@ -1,13 +1,25 @@
-"""What counts as progress, and since when: the deadline of a release is counted from its last progress."""
+"""What counts as progress of a release, whose deadline is counted from its last one; and when to look at it again."""
 
 from __future__ import annotations
 
 import datetime
 from dataclasses import replace
+from typing import Final
 
 from remit.release.memory import Memory, Release
 from remit.release.model import World
 from remit.release.steps import Wait
+
+LOOK_SECONDS: Final = 2.0
+"""How often a Deployment is looked at, besides when something is known to have changed."""
+REST_SECONDS: Final = 30.0
+"""The same where nothing is to be done and the target tells of changes by itself."""
+
+
+def next_look(wait: Wait, world: World, now: datetime.datetime) -> float:
+    """Seconds until a Deployment that waits is looked at again. At rest it must cost an API server next to nothing."""
+    longest = REST_SECONDS if world.watched and wait.reason == "Settled" else LOOK_SECONDS
+    return longest if wait.until is None else max(0.05, min(longest, (wait.until - now).total_seconds()))
 
 
 def not_before(memory: Memory, now: datetime.datetime) -> Memory:

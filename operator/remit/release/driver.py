@@ -17,6 +17,7 @@ from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.resource import Deployment
 from remit.errors import DeploymentError, RemitError
 from remit.release import private, recording
+from remit.release.clock import LOOK_SECONDS, next_look
 from remit.release.memory import Memory
 from remit.release.model import Desired, HookKey, HookView, Problem, Request, RequestKind, Revision, Snapshot, StepError
 from remit.release.pipeline import next_step
@@ -30,7 +31,6 @@ from remit.telemetry import AuditLog
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
 _KEPT_WISHES = 64
 
@@ -213,7 +213,7 @@ class Driver:
         """One look, and one step. Gives seconds until the next."""
         wish, now = self._wish, datetime.datetime.now(datetime.UTC)
         if wish is None:
-            return _LOOK_SECONDS
+            return LOOK_SECONDS
         deployment = self.deployment.model_copy(update={"spec": wish.snapshot.spec})
         request = self._request
         desired = Desired(
@@ -234,8 +234,7 @@ class Driver:
             self._request = None
             await self.audit.append_async(recording.answer(deployment, answer, self.who))
         if isinstance(decision.step, Wait):
-            until = decision.step.until
-            return _LOOK_SECONDS if until is None else max(0.05, min(_LOOK_SECONDS, (until - now).total_seconds()))
+            return next_look(decision.step, world, now)
         return await self._perform(deployment, decision, wish.material)
 
     async def _perform(self, deployment: Deployment, decision: Decision, material: Material) -> float:

@@ -182,6 +182,8 @@ class World:
     """Revisions whose artifact is at hand on the target."""
     unreachable: str = ""
     """Why the target could not be observed at all. Nothing else in here means anything then."""
+    watched: bool = False
+    """Whether the target tells by itself when anything of this changes."""
     hooks: Mapping[HookKey, HookView] = field(default_factory=dict)
     error: StepError | None = None
 

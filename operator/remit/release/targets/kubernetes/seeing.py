@@ -73,6 +73,7 @@ def world(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> World
         preview=_slot_in(seen.preview),
         address=_address(seen.service),
         prepared=prepared,
+        watched=True,
     )
 
 
