@@ -58,8 +58,9 @@ class Server:
 
 
 def find_asset(name: str) -> str | None:
-    """The Kubernetes test binary `name`, from KUBEBUILDER_ASSETS or where kubebuilder puts it."""
-    return shutil.which(name, path=os.environ.get("KUBEBUILDER_ASSETS", "/usr/local/kubebuilder/bin"))
+    """The Kubernetes test binary `name`: from KUBEBUILDER_ASSETS, from where kubebuilder puts it, or from PATH."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS", "/usr/local/kubebuilder/bin")
+    return shutil.which(name, path=assets) or shutil.which(name)
 
 
 def real_server_available() -> bool:
