@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,19 @@ from hypothesis import settings
 
 settings.register_profile("remit", deadline=None)  # a busy machine is no bug
 settings.load_profile("remit")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _left_open() -> Iterator[None]:
+    """Tell of what a module leaves open there, not in whatever test the collector happens to come by."""
+    yield
+    gc.collect()
 
 
 def require(part: str, found: object, how: str) -> None:
