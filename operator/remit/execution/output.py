@@ -94,13 +94,13 @@ class OutputWriter:
         *,
         max_bytes: int,
         tail_bytes: int,
-        secrets: frozenset[str] = frozenset(),
+        redactor: Redactor | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._listener = listener
         self._tail_bytes = tail_bytes
         self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
-        self._redact = {name: Redactor(secrets).stream() for name in STREAMS} if secrets else {}
+        self._redact = {name: redactor.stream() for name in STREAMS} if redactor else {}
         self._directory = directory
         self._hash = {name: hashlib.sha256() for name in STREAMS}
 

@@ -40,7 +40,7 @@ from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import resolve
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
-from remit.telemetry.redact import MIN_LENGTH
+from remit.telemetry.spellings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
 

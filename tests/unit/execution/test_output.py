@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.execution.output import OutputWriter, kept_files, recovered, text_tail
+from remit.telemetry import Redactor
 
 
 def kept(directory: Path, stream: str = "stdout") -> bytes:
@@ -67,7 +68,7 @@ def test_tiny_limits(tmp_path: Path, limit: int) -> None:
 
 
 def test_secrets_are_taken_out_even_when_cut_in_two(tmp_path: Path) -> None:
-    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=100, secrets=frozenset({"hunter2!"}))
+    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]))
     writer.write("stdout", b"the word is hunt")
     writer.write("stdout", b"er2! indeed")
     status = writer.close()
