@@ -43,7 +43,7 @@ class Attempt:
     request: AttemptRequest | Work
     max_output_bytes: int
     tail_bytes: int
-    secrets: frozenset[str] = frozenset()
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
     operation: str = "command"
     listener: Listener | None = None
     """Told of its output as it comes."""

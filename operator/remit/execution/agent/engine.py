@@ -35,6 +35,7 @@ from remit.operations import performers
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Redactor
+from remit.telemetry.logs import embedded
 
 KEPT_RUNS = 64
 """Finished tasks whose output stays in the state folder."""
@@ -96,7 +97,7 @@ class Engine:
     _done: list[tuple[str, str]] = field(default_factory=list)
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _redactor: Redactor = field(default_factory=Redactor)
+    _redactor: Redactor = field(default_factory=embedded)
     _runner: Runner = field(init=False)
     _audit: AuditLog = field(init=False)
     _admission: Admission = field(init=False)
