@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from policies import allowing, policy, request
 from remit.api import ExecutionTask
-from remit.api.operations import ScriptOperation
+from remit.api.operations import PostgresOperation, ScriptOperation
 from remit.errors import InvalidInput
 from remit.policy import Command, Limits, RateClaim, RateSpec, Reason, Request, argv_of, decide, request_for
 from remit.policy.rules import RULES
@@ -99,6 +99,15 @@ class TestWork:
         known = policy(scripts={"interpreters": ["python3"], "patterns": [self.SLOW]})
         asked = request("python3", "/run/remit/script", operation="script", subject=script)
         assert decide(asked, [known]).reason == Reason.TOO_COSTLY
+
+    @pytest.mark.parametrize(("count", "reason"), [(2, Reason.ALLOWED), (3, Reason.TOO_COSTLY)])
+    def test_statements_are_parsed_up_to_a_length_together(self, count, reason):
+        statements = [{"sql": f"select '{'x' * 30_000}'"}] * count
+        connection = {"name": "db", "key": "url"}
+        asked = PostgresOperation.model_validate({"connection": connection, "statements": statements})
+        known = policy(databases={"postgres": {"secrets": ["db"], "statements": ["select"]}})
+        decision = decide(Request(namespace="data", operation="postgres", subject=asked), [known])
+        assert decision.reason == reason
 
 
 class TestSeveralPolicies:

@@ -221,7 +221,7 @@ class Engine:
         """Start an attempt, or refuse it. Seconds to wait for its turn, or None."""
         task = execution.task
         policies = PolicySet({task.metadata.namespace: self.policies}, "")
-        verdict = self._admission.decide(task, policies, execution.resolved.env)
+        verdict = await self._admission.decided(task, policies, execution.resolved.env)
         if isinstance(verdict, Refused):
             await self._audit.append_async(recording.decision(task, self.who, verdict))
             self._finish(execution, verdict.finish)
