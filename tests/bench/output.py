@@ -16,6 +16,7 @@ from bench.figures import Figures, ratio
 from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.execution.output import OutputWriter
 from remit.sandbox import Confinement, Limits
+from remit.telemetry import Redactor
 
 SIZE = 1 << 30
 HEAD = shutil.which("head", path="/usr/bin:/bin") or "/usr/bin/head"
@@ -73,7 +74,7 @@ def through_a_pipe() -> float:
 
 async def through_a_task(backend: ProcessBackend, secrets: frozenset[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        writer = OutputWriter(Path(folder), max_bytes=KEPT, tail_bytes=TAIL, secrets=secrets)
+        writer = OutputWriter(Path(folder), max_bytes=KEPT, tail_bytes=TAIL, redactor=Redactor(secrets))
         request = AttemptRequest(
             id="bench-output",
             command=Command(TALK, HEAD),

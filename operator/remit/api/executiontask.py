@@ -20,7 +20,7 @@ from remit.api.operations import (
     ScriptOperation,
     Subject,
 )
-from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PrivateFile
+from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -135,8 +135,8 @@ class TaskTemplate(SpecModel):
     """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes."""
-    working_dir: Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)] = "/workspace"
-    """The directory to start in, as an absolute path inside the sandbox."""
+    working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
+    """The directory to start in, as an absolute path inside the sandbox, without `..`."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. Nothing of the operator's own environment is passed on."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []

@@ -9,7 +9,7 @@ from pydantic import Field
 from remit.api.base import Rule, SpecModel, ValueSource
 
 MAX_FILES = 32
-_PART = r"([^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+)"
+PATH_PART = r"([^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+)"
 """A name that is neither empty, nor `.`, nor `..`, and has no control character."""
 
 
@@ -20,7 +20,7 @@ class PrivateFile(SpecModel):
         Rule("self.path != '/run/remit' && !self.path.startsWith('/run/remit/')", "/run/remit is Remit's own"),
     )
 
-    path: Annotated[str, Field(pattern=rf"^/(run|workspace|tmp)(/{_PART})+$", max_length=256)]
+    path: Annotated[str, Field(pattern=rf"^/(run|workspace|tmp)(/{PATH_PART})+$", max_length=256)]
     """Where the program finds it: an absolute path below `/run`, or below `/workspace` or `/tmp` where the policy's
     `privateFiles` allow that; without `.`, `..`, `//` and control characters. Mode 0400, the program's own."""
     value: Annotated[str, Field(max_length=262144)] | None = None

@@ -23,8 +23,8 @@ class Command:
 
     argv: tuple[str, ...]
     executable: str
-    env: Mapping[str, str] = field(default_factory=dict)
-    stdin: bytes = b""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    stdin: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class AttemptRequest:
     confinement: Confinement
     timeout_seconds: float
     grace_seconds: float = 5.0
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""

@@ -45,7 +45,7 @@ class StatusPipe:
                 self._take(json.loads(line))
 
     def _take(self, report: dict[str, int]) -> None:
-        if "child-pid" in report:
+        if "child-pid" in report and not self.reported.is_set():  # bubblewrap's own comes before any program runs
             with contextlib.suppress(ProcessLookupError):  # over already, everything in it is dead
                 self.init = ProcessHandle(report["child-pid"])
             self.reported.set()

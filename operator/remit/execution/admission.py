@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -142,6 +143,14 @@ class Admission:
             rates=decision.rates,
             egress=decision.egress,
         )
+
+    async def decided(
+        self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()
+    ) -> Admitted | Refused:
+        """The same for an event loop: in a thread where statements are to be parsed, which takes its time."""
+        if task.spec.operation == "postgres":
+            return await asyncio.to_thread(self.decide, task, policies, environment)
+        return self.decide(task, policies, environment)
 
     def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
         """What lies in an image cannot be looked up here."""

@@ -25,11 +25,14 @@ Listener = Callable[[Stream, bytes], None]
 """Told of everything that is said, secrets taken out, as it comes. It must not block."""
 _RING = 4
 """Segments of the end that are kept besides the one being written."""
+_RESERVE_BYTES = 256 << 20
+_RESERVE_SHARE = 20
+_LOOK_AGAIN_BYTES = 256 << 10
 
 
 @dataclass
 class _Kept:
-    """One stream's files. A full disk stops the keeping, never the program."""
+    """One stream's files. A disk that is full, or nearly, stops the keeping, never the program."""
 
     directory: Path
     name: Stream
@@ -37,6 +40,8 @@ class _Kept:
     total: int = 0
     segment: int = 0
     room: int = 0
+    unseen: int = 0
+    """How much is written before the disk is looked at again."""
     file: BinaryIO | None = None
     full_disk: bool = False
     tail: bytearray = field(default_factory=bytearray)
@@ -48,13 +53,17 @@ class _Kept:
         view = memoryview(chunk)
         try:
             while view and not self.full_disk:
+                if self.unseen <= 0:
+                    self.full_disk, self.unseen = nearly_full(self.directory), _LOOK_AGAIN_BYTES
+                    continue
                 if self.room == 0:
                     self._rotate()
                 if self.file is None:
                     return
-                part = view[: self.room]
+                part = view[: min(self.room, self.unseen)]
                 self.file.write(part)
                 self.room -= len(part)
+                self.unseen -= len(part)
                 view = view[len(part) :]
         except OSError:
             self.full_disk = True
@@ -85,6 +94,13 @@ class _Kept:
             self.file.close()
 
 
+def nearly_full(directory: Path) -> bool:
+    """Whether no output may be kept there any more: the last 256 MiB, or the last twentieth, are for the audit trail,
+    without which nothing would run. Raises OSError."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+
+
 class OutputWriter:
     """Takes a run's output as it comes, takes secrets out, and keeps it. An `OutputSink` for the backends."""
 
@@ -94,13 +110,13 @@ class OutputWriter:
         *,
         max_bytes: int,
         tail_bytes: int,
-        secrets: frozenset[str] = frozenset(),
+        redactor: Redactor | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._listener = listener
         self._tail_bytes = tail_bytes
         self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
-        self._redact = {name: Redactor(secrets).stream() for name in STREAMS} if secrets else {}
+        self._redact = {name: redactor.stream() for name in STREAMS} if redactor else {}
         self._directory = directory
         self._hash = {name: hashlib.sha256() for name in STREAMS}
 

@@ -43,7 +43,7 @@ class Attempt:
     request: AttemptRequest | Work
     max_output_bytes: int
     tail_bytes: int
-    secrets: frozenset[str] = frozenset()
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
     operation: str = "command"
     listener: Listener | None = None
     """Told of its output as it comes."""
@@ -193,8 +193,8 @@ class Runner:
 
     async def _run(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> None:
         try:
-            with self.redactor.holding(attempt.secrets):
-                result = await self._kept(attempt, cancel, adopt)
+            with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
+                result = await self._kept(attempt, cancel, adopt, redactor)
         except asyncio.CancelledError:
             del self._going[attempt.uid]
             raise
@@ -208,8 +208,9 @@ class Runner:
             self._results[attempt.request.id] = result
         self.on_ended(attempt.key)
 
-    async def _kept(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> AttemptResult:
-        """Run it, keep what it says, and store how it ended."""
+    async def _kept(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool, redactor: Redactor) -> AttemptResult:
+        """Run it, keep what it says, and store how it ended. `redactor` knows this attempt's secrets, and only these:
+        those of others must not change what is told of it."""
         try:
             run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
         except OSError as error:
@@ -218,7 +219,7 @@ class Runner:
             run.path,
             max_bytes=attempt.max_output_bytes,
             tail_bytes=attempt.tail_bytes,
-            secrets=attempt.secrets,
+            redactor=redactor,
             listener=attempt.listener,
         )
         try:
@@ -233,7 +234,9 @@ class Runner:
         if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
             output = recovered(run.path, attempt.tail_bytes)
         met = [*result.exceeded, Exceeded.OUTPUT] if output.truncated else result.exceeded
-        result = result.model_copy(update={"output": output, "output_digest": writer.digest, "exceeded": met})
+        result = _redacted(result, redactor).model_copy(
+            update={"output": output, "output_digest": writer.digest, "exceeded": met}
+        )
         try:
             await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
         except OSError:
@@ -279,7 +282,7 @@ class Runner:
             )
         usage = outcome.usage
         return AttemptResult(
-            **self.redactor.scrub(_with_refusals(_ended(outcome, request), outcome.network)),
+            **_with_refusals(_ended(outcome, request), outcome.network),
             finished_at=outcome.finished_at,
             usage=UsageStatus(
                 cpu_seconds=round(usage.cpu_seconds, 3),
@@ -293,16 +296,32 @@ class Runner:
             sandbox=SandboxStatus(
                 layers=list(outcome.layers), missing=list(outcome.missing), limits=_by_field(outcome.enforced_by)
             ),
-            **self._network(outcome.network),
+            **_network(outcome.network),
         )
 
-    def _network(self, use: NetworkUse | None) -> dict[str, Any]:
-        """In the words of status; a program may have put a secret into a host's name."""
-        if use is None:
-            return {}
-        known: dict[str, Any] = self.redactor.scrub(dataclasses.asdict(use))
-        destinations = [{to_camel(name): value for name, value in one.items()} for one in known.pop("destinations")]
-        return {"network": NetworkStatus(**known), "destinations": destinations}
+
+def _network(use: NetworkUse | None) -> dict[str, Any]:
+    """In the words of status."""
+    if use is None:
+        return {}
+    known = dataclasses.asdict(use)
+    destinations = [{to_camel(name): value for name, value in one.items()} for one in known.pop("destinations")]
+    return {"network": NetworkStatus(**known), "destinations": destinations}
+
+
+def _redacted(result: AttemptResult, redactor: Redactor) -> AttemptResult:
+    """Only where words of others stand: a program may have put a secret into a host's name. `reason` and its kin are
+    what is decided by."""
+    network = result.network
+    return result.model_copy(
+        update={
+            "message": redactor.redact(result.message),
+            "network": network and network.model_copy(update={"last_denied": redactor.redact(network.last_denied)}),
+            "destinations": [
+                one | {"destination": redactor.redact(str(one["destination"]))} for one in result.destinations
+            ],
+        }
+    )
 
 
 def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | None]:

@@ -20,7 +20,7 @@ from typing import Final
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress
-from remit.policy.evaluate import evaluate
+from remit.policy.evaluate import MAX_WORK, evaluate
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
 from remit.policy.rate import RateClaim
@@ -127,8 +127,9 @@ def _with_terms(
 
 
 def _verdicts(request: Request, policies: Sequence[CompiledPolicy]) -> list[_Verdict]:
-    chosen = [policy for policy in policies if policy.selects(request.labels)]
-    return [_Verdict(policy, evaluate(policy, request)) for policy in sorted(chosen, key=lambda policy: policy.key)]
+    chosen = sorted((policy for policy in policies if policy.selects(request.labels)), key=lambda policy: policy.key)
+    share = MAX_WORK // max(1, len(chosen))
+    return [_Verdict(policy, evaluate(policy, request, share)) for policy in chosen]
 
 
 def _enforced(verdicts: Sequence[_Verdict]) -> list[_Verdict]:

@@ -18,16 +18,28 @@ STEERING: Final = (
     "NIS_PATH", "NLSPATH", "RESOLV_*", "RES_OPTIONS", "TZDIR",
     # where programs are found, and what shells read
     "PATH", "HOME", "XDG_*", "BASH_*", "BASHOPTS", "CDPATH", "ENV", "GLOBIGNORE", "IFS", "KSH_*", "PROMPT_COMMAND",
-    "PS4", "SHELL", "SHELLOPTS", "ZDOTDIR",
+    "FPATH", "PS4", "SHELL", "SHELLOPTS", "ZDOTDIR",
     # interpreters and runtimes
     "CLASSPATH", "*JAVA*OPTIONS", "JAVA_OPTS", "JDK_*", "DOTNET_*", "COMPLUS_*", "GOFLAGS", "LUA_*", "NODE_*", "NPM_*",
     "npm_*", "PERL*", "PHP*", "PYTHON*", "RUBY*", "GEM_*", "R_*", "TCLLIBPATH",
-    "BUNDLE_*", "CARGO_*", "RUSTC*", "RUSTFLAGS", "MAVEN_*", "GRADLE_*",
+    "AWK*", "CAML*", "COMPlus_*", "CORECLR_*", "DENO_*", "BUN_*", "ELECTRON_*", "ELIXIR_*", "ERL_*",
+    "GUILE_*", "JAVA_HOME", "JULIA_*", "MIX_*", "OCAML*", "PSModulePath", "*_OPTS",
+    # package managers, and what builds
+    "BUNDLE_*", "CARGO_*", "RUSTC*", "RUSTFLAGS", "RUSTUP_*", "MAVEN_*", "GRADLE_*", "CONDA_*", "NIX_*", "PIP_*",
+    "PNPM_*", "POETRY_*", "UV_*", "YARN_*", "AR", "AS", "CC", "CGO_*", "CMAKE_*", "COMPILER_PATH", "CPP", "CXX",
+    "GCC_EXEC_PREFIX", "GNUMAKEFLAGS", "GOENV", "GOPATH", "GOPROXY", "GOROOT", "GOTOOL*", "LD", "MAKE", "MAKEFILES",
+    "PKG_CONFIG*",
+    # libraries that load others
+    "GIO_*", "GST_*", "GTK_*", "KRB5*", "LIBGL_*", "LIBVA_*", "OCL_*", "P11_KIT*", "QT_*", "SASL_*", "VK_*",
     # programs that are told what else to run, or where to read it
     "ANSIBLE_*", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "EXINIT", "GNUPGHOME", "INPUTRC", "KUBECONFIG",
-    "MYSQL_HOME", "PSQLRC", "VIMINIT",
-    "DOCKER_*", "EDITOR", "*_EDITOR", "GIT_*", "HGRCPATH", "LESS*", "MAKEFLAGS", "MANPAGER", "PAGER", "*_PAGER",
-    "RSYNC_*",
+    "AZURE_CONFIG_DIR", "AZURE_EXTENSION_DIR", "BUILDKIT_*", "CLOUDSDK_CONFIG", "CLOUDSDK_PYTHON*", "CONTAINER_HOST",
+    "CONTAINERS_*", "EMACS*", "GS_LIB", "GS_OPTIONS", "HELM_PLUGINS", "HELM_*_HOME", "KUBECTL_*", "KUBERC", "MAGICK_*",
+    "MYSQL_HOME", "MYVIMRC", "NVIM_*", "PSQLRC", "TERMCAP", "TERMINFO*", "TEXMF*", "TF_CLI_*", "TF_PLUGIN*", "VIM",
+    "VIMINIT", "VIMRUNTIME",
+    "DOCKER_*", "EDITOR", "*_EDITOR", "GIT_*", "HGEDITOR", "HGMERGE", "HGRCPATH", "LESS*", "MAKEFLAGS", "MANPAGER",
+    "MANPATH", "MANROFFOPT", "PAGER", "*_PAGER",
+    "CVS_*", "RSYNC_*", "ZIPOPT",
     "SSH_*", "SUDO_*", "SVN_*", "VISUAL", "BROWSER", "*_ASKPASS", "TAR_OPTIONS", "WGETRC", "CURL_HOME", "OPENSSL_*",
     "SSLKEYLOGFILE",
 )  # fmt: skip

@@ -1,14 +1,24 @@
-"""RE2 patterns: matched in linear time, bounded in memory, and wrong ones explained with the column of the mistake."""
+"""RE2 patterns: matched in linear time, bounded in memory, and wrong ones explained with the column of the mistake.
+
+Linear means: in the length of the text times the size of the pattern, for a pattern that is made to be slow. `at_most`
+bounds the sum of that for many of them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 import re2
 
 MAX_MEMORY: Final = 1 << 20
 """Bytes that one compiled pattern may take."""
+
+_RANGE_BYTES: Final = 16
+_left: ContextVar[list[int] | None] = ContextVar("work that patterns may still do", default=None)
 
 _REMEDIES: Final = {
     "invalid perl operator": "RE2 has no look-around",
@@ -28,15 +38,31 @@ class BadPattern(ValueError):
         self.column = column
 
 
+class TooMuchWork(Exception):
+    """Patterns have done as much as they may."""
+
+
+@contextlib.contextmanager
+def at_most(work: int) -> Iterator[None]:
+    """In this block, `matches` raises `TooMuchWork` once all together would have taken more than `work` steps: bytes of
+    text times RE2 instructions, a few nanoseconds each. What cannot match by its first bytes costs none."""
+    token = _left.set([work])
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
 class Pattern:
     """A compiled pattern, which a text must match from its first to its last character."""
 
-    __slots__ = ("_regexp", "source")
+    __slots__ = ("_range", "_regexp", "source")
 
     def __init__(self, source: str) -> None:
         """Raises `BadPattern`."""
         self.source = source
         self._regexp = _compile(source)
+        self._range = _range(self._regexp)
 
     @property
     def size(self) -> int:
@@ -44,7 +70,16 @@ class Pattern:
         return int(self._regexp.programsize)
 
     def matches(self, text: str) -> bool:
+        if (left := _left.get()) is not None:
+            left[0] -= self._work(text)
+            if left[0] < 0:
+                raise TooMuchWork
         return self._regexp.fullmatch(text) is not None
+
+    def _work(self, text: str) -> int:
+        data = text.encode(errors="surrogatepass")
+        least, most = self._range
+        return self.size * len(data) if least <= data <= most else 0
 
     def __repr__(self) -> str:
         return f"Pattern({self.source!r})"
@@ -81,6 +116,15 @@ def _compile(source: str) -> Any:
         remedy = next((f"; {remedy}" for start, remedy in _REMEDIES.items() if what.startswith(start)), "")
         shown = f" {fragment!r}" if fragment and fragment != source else ""
         raise BadPattern(f"{what}{shown}{remedy}", _column(source, what, fragment)) from None
+
+
+def _range(regexp: Any) -> tuple[bytes, bytes]:
+    """All that matches lies between these, in the order of bytes."""
+    try:
+        least, most = regexp.possiblematchrange(_RANGE_BYTES)
+    except re2.error:  # it may begin with anything
+        return b"", b"\xff"
+    return least, most
 
 
 def _column(source: str, what: str, fragment: str) -> int:

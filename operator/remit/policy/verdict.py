@@ -16,6 +16,7 @@ class Reason(StrEnum):
     INVALID_COMMAND = "InvalidCommand"
     NO_POLICY = "NoPolicy"
     POLICY_NOT_READY = "PolicyNotReady"
+    TOO_COSTLY = "TooCostly"
     DENIED_BY_RULE = "DeniedByRule"
     OPERATION_NOT_ALLOWED = "OperationNotAllowed"
     NOT_ALLOWED = "NotAllowed"
@@ -41,7 +42,7 @@ class Denial:
     @property
     def final(self) -> bool:
         """Whether it stands whatever other policies say."""
-        return self.reason in {Reason.DENIED_BY_RULE, Reason.POLICY_NOT_READY}
+        return self.reason in {Reason.DENIED_BY_RULE, Reason.POLICY_NOT_READY, Reason.TOO_COSTLY}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import resolve
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
-from remit.telemetry.redact import MIN_LENGTH
+from remit.telemetry.spellings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
 
@@ -151,7 +151,7 @@ class TaskReconciler:
             resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
         except MissingReference:
             return await self._collect(task, obj, attempt)
-        verdict = self.admission.decide(task, self.policies.current(), resolved.env)
+        verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._collect(task, obj, attempt)
         if not self.stopping:
@@ -178,10 +178,10 @@ class TaskReconciler:
 
     async def _begin(self, task: ExecutionTask, obj: Object, number: int) -> float | None:
         """Ask policy and queue, resolve what the task refers to, record the attempt, start it."""
-        verdict = self.admission.decide(task, self.policies.current())
+        verdict = await self.admission.decided(task, self.policies.current())
         if isinstance(verdict, Refused) and verdict.by_policy:
             # A policy applied just before the task may not have come by our watch yet. No is final: ask the server.
-            verdict = self.admission.decide(task, await self.policies.fresh())
+            verdict = await self.admission.decided(task, await self.policies.fresh())
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
         limit = deadline_after(task, verdict.limits.deadline_seconds)
@@ -209,7 +209,7 @@ class TaskReconciler:
         limit = deadline(task)
         resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
         # Only now is it known which names `envFrom` brings.
-        verdict = self.admission.decide(task, self.policies.current(), resolved.env)
+        verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._refuse(task, obj, verdict)
         if self.stopping:  # since it was asked: a run that is started now would be lost at once

@@ -15,7 +15,7 @@ from remit.api.references import references
 from remit.errors import ApiError, MissingReference
 from remit.execution.resolved import Resolved
 from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube
-from remit.telemetry.redact import MIN_LENGTH
+from remit.telemetry.spellings import MIN_LENGTH, excess
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
@@ -48,6 +48,8 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
             resolved.values[path] = content
             if isinstance(wanted, SecretKeySelector):
                 _keep_secret(resolved, content, path)
+    if too_much := excess(resolved.secrets):
+        raise MissingReference(f"the task {too_much}")
     return resolved
 
 

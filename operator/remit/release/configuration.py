@@ -13,6 +13,7 @@ from remit.api.deployment import DeploymentSpec
 from remit.errors import MissingReference
 from remit.release.model import Snapshot, SourceVersion
 from remit.release.target import Material
+from remit.telemetry.spellings import excess
 
 _REVISED: Final = frozenset(
     {"artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"}
@@ -50,8 +51,11 @@ async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Materia
         for mount in mounts:
             found = await reading.data(secret, mount.name, mount.optional)
             reading.place(mount.mount_path, found, secret=secret)
+    material = reading.material()
+    if too_much := excess(material.secrets):
+        raise MissingReference(f"the Deployment {too_much}")
     versions = tuple(reading.versions.values())
-    return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), reading.material()
+    return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), material
 
 
 def named(snapshot: Snapshot, artifact: str) -> Snapshot:

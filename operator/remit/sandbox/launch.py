@@ -153,6 +153,8 @@ def check(
         raise InvalidInput("a variable's name may not be empty or hold '='", field="env")
     if not working_dir.startswith("/"):
         raise InvalidInput("must be an absolute path", field="workingDir")
+    if ".." in working_dir.split("/"):  # bubblewrap makes it while it can still see the host
+        raise InvalidInput("may not hold '..'", field="workingDir")
     for path in files:
         if not path.startswith(_FILE_ROOTS) or {"", ".", ".."} & set(path[1:].split("/")):
             raise InvalidInput(f"{path!r}: private files go under {', '.join(_FILE_ROOTS)}", field="files")

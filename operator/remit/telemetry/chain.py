@@ -24,6 +24,9 @@ MAX_ARGV: Final = 16384
 """Characters of an argv that are kept; of a longer one the beginning, and a digest of all of it."""
 MAX_TEXT: Final = 4096
 """Characters of any other text."""
+_SAID: Final = frozenset({"what", "argv", "executable", "resolved", "message", "network"})
+"""Where words of users can stand, and so a secret. All else is names and words of Remit's own: a secret that is spelled
+like one of them must not take it out of the record."""
 
 
 class Anchor(NamedTuple):
@@ -110,7 +113,11 @@ def encode(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Re
         "time": timestamp(now),
         "kind": event.kind,
         **_bounded(
-            {name: _encodable(redactor.scrub(value)) for name, value in event.as_record().items() if name != "kind"}
+            {
+                name: _encodable(redactor.scrub(value, event.namespace) if name in _SAID else value)
+                for name, value in event.as_record().items()
+                if name != "kind"
+            }
         ),
         "prev": head.hash,
     }

@@ -8,6 +8,7 @@ In the console form a traceback follows its event, each line behind a bar.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -82,6 +83,29 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    return redactor
+
+
+@functools.cache
+def embedded() -> Redactor:
+    """For a program that uses Remit as a library: the redactor of all that it logs.
+
+    Unless the program has set structlog up itself, events go to the standard library's loggers, with secrets redacted.
+    Left alone, structlog would print them on standard output, with the local variables of each frame of a traceback.
+    """
+    redactor = Redactor()
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.processors.format_exc_info,
+                _redacting(redactor),
+                structlog.processors.KeyValueRenderer(key_order=["event"]),
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=False,
+        )
     return redactor
 
 

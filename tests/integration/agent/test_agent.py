@@ -250,6 +250,29 @@ print(asyncio.run(agent.execute_command("echo done")).stdout, end="")
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+def test_a_mistake_of_ours_tells_a_program_no_secret(tmp_path: Path) -> None:
+    code = """
+import asyncio
+from remit import ExecutionAgent
+from remit.execution.store import Run
+def ended(run, outcome): raise OSError(28, "No space left on device")
+Run.ended = ended
+agent = ExecutionAgent()
+print(asyncio.run(agent.execute_command("echo done", secrets={"TOKEN": "hunter" + "-2222"})).stdout, end="")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(OPERATOR), "XDG_STATE_HOME": str(tmp_path)},
+        timeout=60,
+    )
+    assert done.stdout == "done\n"
+    assert "could not be stored" in done.stderr
+    assert "OSError" in done.stderr
+    assert "hunter-2222" not in done.stderr
+
+
 async def test_a_rate_and_a_bound_hold_here_too(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(

@@ -97,6 +97,12 @@ CASES = [
         body=lambda: task({"name": 'a\n{"level": "info"}'}),
     ),
     Body(
+        name="a working directory by a detour",
+        wants="to have a folder made on the host while its sandbox is built",
+        control="a pattern without `..`, asked again by the sandbox",
+        body=lambda: task(workingDir="/workspace/../../oldroot/tmp/x"),
+    ),
+    Body(
         name="a number that is none",
         wants="to have a limit become infinite or not a number",
         control="the schema; a strict reader",

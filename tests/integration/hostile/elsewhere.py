@@ -323,6 +323,13 @@ WAY_OUT = [
     ),
     _case(
         _PROXY,
+        "test_one_namespace_cannot_use_up_all_look_ups",
+        "names that no server answers for",
+        "to hold every thread that looks names up, so that nobody else gets out",
+        "a most for each namespace, which counts until the thread is free",
+    ),
+    _case(
+        _PROXY,
         "test_a_slow_head_is_not_waited_for",
         "a head that never ends",
         "to hold connections open",

@@ -62,6 +62,20 @@ async def a_pattern_that_backtracks(world: World, folder: Path) -> None:
 
 
 @BOOK.scenario(
+    "a pattern that is slow in its size",
+    wants="to stop the operator with a long command and patterns for which RE2 finds no quick way",
+    control="a bound for the work of all patterns of a decision; beyond it, a denial",
+)
+async def a_pattern_that_is_slow_in_its_size(world: World, folder: Path) -> None:
+    async with world.operator(), asyncio.timeout(20):
+        await apply(world, *[f"(.*(a|b|ab|ba)){{990}}c{number}" for number in range(30)], "echo ok")
+        denied = await world.finished(await world.task("cat", *["ab" * 4000 + "ba"] * 8))
+        assert denied["conditions"][0]["reason"] == "TooCostly"
+        honest = await world.finished(await world.task("echo", "ok"))
+        assert honest["phase"] != "Denied"
+
+
+@BOOK.scenario(
     "a pattern that multiplies",
     wants="to fill the operator's memory with one compiled pattern",
     control="RE2's limit of repetitions; a limit of memory for each pattern",

@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 import structlog
 
-from remit.reconcilers.kube import EVENTS, POLICIES, SECRETS, TASKS
+from remit.reconcilers.kube import EVENTS, NAMESPACES, POLICIES, SECRETS, TASKS
 from remit.telemetry import configure
 
 from .case import Book
@@ -52,7 +52,8 @@ def spellings(secret: str) -> set[bytes]:
     raw = secret.encode()
     lines = {line.encode() for line in secret.splitlines() if len(line) >= 8}
     texts = (repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
-    return {raw, base64.b64encode(raw), raw.hex().encode(), *lines, *(text.encode() for text in texts)}
+    wrapped = base64.encodebytes(raw).splitlines()
+    return {raw, base64.b64encode(raw), *wrapped, raw.hex().encode(), *lines, *(text.encode() for text in texts)}
 
 
 def leak(name: str, wants: str, program: str, **spec: object) -> None:
@@ -112,7 +113,8 @@ _LEAKS: tuple[tuple[str, str, str], ...] = (
     ("a secret as the exit message", "to have it in status as why the task failed", "say('canary'); sys.exit(secret)"),
     ("a secret in other spellings", "to write it as programs do that quote and encode",
      "say('canary ' + ' '.join([repr(secret), json.dumps({'s': secret}), quote(secret, safe=''), secret.encode().hex(),"
-     " base64.b64encode(secret.encode()).decode(), base64.b64encode(f'user:{secret}'.encode()).decode()]))"),
+     " base64.b64encode(secret.encode()).decode(), base64.b64encode(f'user:{secret}'.encode()).decode(),"
+     " base64.encodebytes(secret.encode()).decode()]))"),
     ("a line of a secret", "to say a line of a key at a time, with others between",
      "say('canary\\n' + '\\n--\\n'.join(secret.splitlines()))"),
     ("a secret among many", "to have it overlooked behind half of it, again and again",
@@ -133,6 +135,60 @@ leak(
     timeoutSeconds=1,
     terminationGracePeriodSeconds=0,
 )
+
+
+@contextlib.asynccontextmanager
+async def held(world: World, *secrets: str) -> AsyncIterator[str]:
+    """A task in a namespace of its own that has the secrets and does not end."""
+    await world.kube.create(
+        NAMESPACES, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hostile"}}
+    )
+    about = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault"}}
+    data = {f"S{number}": base64.b64encode(secret.encode()).decode() for number, secret in enumerate(secrets)}
+    await world.kube.create(SECRETS, "hostile", {**about, "data": data})
+    await world.policy("sleep", namespace="hostile")
+    name = await world.task("sleep", "3600", namespace="hostile", envFrom=[{"secretRef": {"name": "vault"}}])
+    await world.until(name, lambda status: status.get("conditions"), namespace="hostile")
+    yield name
+
+
+@BOOK.scenario(
+    "a secret that is one of Remit's own words",
+    wants="to have what others run told as failed, run again, and missing from the record",
+    control="only words of users are redacted, and only by the secrets of their own namespace",
+)
+async def a_secret_that_is_one_of_remits_own_words(world: World, folder: Path) -> None:
+    words = ("Completed", "completed", "Allowed", "default", "echo", "/usr/bin", "process", "command", "execution")
+    async with world.operator(), held(world, *words) as name:
+        await world.phase(name, "Running", namespace="hostile")
+        assert all(world.redactor.redact(word) != word for word in words), "they are not held"
+        await world.policy("echo")
+        task = await world.task("echo", "completed", retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
+        status = await world.finished(task)
+    assert (status["phase"], status["conditions"][0]["reason"]) == ("Succeeded", "Completed")
+    assert (status["attemptCount"], status["output"]["stdoutTail"]) == (1, "completed\n")
+    lines = (world.settings.state_dir / "audit" / "audit.jsonl").read_bytes().splitlines()
+    records = [record for line in lines if (record := orjson.loads(line)).get("task") == task]
+    assert [(each["kind"], each["namespace"], each["verdict"]) for each in records] == [
+        ("decision", "default", "Allowed"),
+        ("execution", "default", "Completed"),
+    ]
+    assert records[0]["argv"] == ["echo", "completed"]
+
+
+@BOOK.scenario(
+    "a secret with too many lines to look for",
+    wants="to keep the operator busy looking for each of them in everything it writes",
+    control="a bound for what a task may bring; a look-up whose time does not grow with the secrets",
+)
+async def a_secret_with_too_many_lines(world: World, folder: Path) -> None:
+    secret = "\n".join(uuid4().hex[:8] for _ in range(50_000))
+    async with world.operator(), held(world, secret) as name, asyncio.timeout(20):
+        status = await world.until(name, lambda status: status.get("message"), namespace="hostile")
+        assert (status["phase"], status["conditions"][0]["reason"]) == ("Pending", "WaitingForReference")
+        assert "lines of Secrets" in status["message"]
+        await world.policy("echo")
+        assert (await world.finished(await world.task("echo", "x")))["phase"] == "Succeeded"
 
 
 @BOOK.scenario(

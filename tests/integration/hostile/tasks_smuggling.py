@@ -87,14 +87,6 @@ CASES = [
         reason="StartFailed",
     ),
     Task(
-        name="a working directory by a detour",
-        wants="to make or enter a folder outside of the workspace",
-        control="a mount namespace above whose root nothing is; a read-only root",
-        spec={**GREETING, "workingDir": "/workspace/../../../var/lib/x"},
-        honest={**GREETING, "workingDir": "/workspace/x"},
-        reason="StartFailed",
-    ),
-    Task(
         name="a line that a shell would read differently",
         wants="to run a second command by an operator that is not quoted",
         control="operators in `line` are refused",

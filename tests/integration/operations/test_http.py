@@ -104,6 +104,12 @@ async def test_expectations(desk: Desk, server: Server) -> None:
     assert (await failure(desk, server, "/", expectedBody="nothing like it")).reason == "UnexpectedBody"
 
 
+@pytest.mark.parametrize("pattern", ["(", "(.*(a|b|ab|ba)){900}c"])
+async def test_a_pattern_that_cannot_be_looked_for(desk: Desk, server: Server, pattern: str) -> None:
+    failed = await failure(desk, server, "/big?bytes=200000", expectedBody=pattern)
+    assert (failed.reason, failed.retryable) == ("Invalid", False)
+
+
 @pytest.mark.parametrize(
     ("method", "code", "retryable"),
     [("GET", 503, True), ("POST", 503, False), ("POST", 429, True), ("GET", 404, False), ("PUT", 500, True)],

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +16,15 @@ import pytest
 from policies import policy
 from remit.backends.egress import Connections, EgressProxy, ProxyLimits
 from remit.backends.egress.client import Patience
-from remit.backends.egress.dialing import system_resolver
+from remit.backends.egress.dialing import LOOKUPS, system_resolver
 from remit.policy import Address, Egress
 
 LOOPBACK = ["127.0.0.0/8"]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def rules(*allow: dict[str, Any], name: str = "p") -> Egress:
-    compiled = policy(name, networks=["restricted"], egress={"allow": list(allow)})
+def rules(*allow: dict[str, Any], name: str = "p", namespace: str = "data") -> Egress:
+    compiled = policy(name, namespace, networks=["restricted"], egress={"allow": list(allow)})
     assert not compiled.problems
     return compiled.egress
 
@@ -370,6 +371,33 @@ async def test_a_name_server_that_does_not_answer_is_not_waited_for(net: Net) ->
 
     proxy = await net.proxy(rules({"hosts": ["*"]}), resolve=silent, limits=ProxyLimits(resolve_seconds=0.1))
     assert status(await proxy.connect("api.test:443")) == 504
+
+
+async def test_one_namespace_cannot_use_up_all_look_ups(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, asked = threading.Event(), []
+    real = socket.getaddrinfo
+
+    def slow(name: str, *rest: Any, **more: Any) -> Any:
+        if name.endswith(".slow.test"):
+            asked.append(name)
+            answered.wait(30)
+            raise OSError(-3, "Temporary failure in name resolution")
+        return real("127.0.0.1" if name == "api.test" else name, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    origin, shared = await net.origin(), Connections()
+    rule = {"hosts": ["*"], "ports": [origin.port], "addresses": LOOPBACK}
+    options = {"resolve": system_resolver, "connections": shared, "limits": ProxyLimits(resolve_seconds=0.5)}
+    hostile = [await net.proxy(rules(rule, namespace="hostile"), **options) for _ in range(2)]
+    calm = await net.proxy(rules(rule, namespace="calm"), **{**options, "limits": ProxyLimits(resolve_seconds=20)})
+    names = [f"{number}.slow.test:{origin.port}" for number in range(60)]
+    try:
+        refused = await asyncio.gather(*[proxy.connect(name) for proxy in hostile for name in names])
+        assert {status(answer) for answer in refused} == {504}
+        assert 0 < len(asked) <= LOOKUPS
+        assert status(await calm.get(f"http://api.test:{origin.port}/", f"api.test:{origin.port}")) == 200
+    finally:
+        answered.set()
 
 
 async def test_the_operators_own_resolver() -> None:

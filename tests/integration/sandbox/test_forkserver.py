@@ -197,18 +197,18 @@ def test_nobody_waits_so_it_is_killed(server, null):
         until(lambda: handle.dead)
 
 
-def test_two_hundred_starts_leave_no_descriptor_and_no_zombie(server, null):
+def test_many_starts_leave_no_descriptor_and_no_zombie(server, null):
     job = Execute(["/usr/bin/true"], (null, null, null))
     done(server, job)
     until(lambda: psutil.Process(server.pid).children())  # the one that waits for the next job
-    before = descriptors(), descriptors(server.pid)  # a spare child that is just being made has some too
-    for number in range(200):
-        if number % 10:
-            done(server, job)
-        else:
-            with pytest.raises(FileNotFoundError):
-                done(server, Execute(["/usr/bin/no-such-program"], (null, null, null)))
-    until(lambda: descriptors() < before[0] + 10 and descriptors(server.pid) < before[1] + 10)
+    before = descriptors(), descriptors(server.pid)  # give or take those of one that is just being made
+    for _ in range(20):
+        done(server, job)
+        with pytest.raises(FileNotFoundError):
+            done(server, Execute(["/usr/bin/no-such-program"], (null, null, null)))
+    # Each by itself, in the end: it may take a busy machine a while to come to rest.
+    until(lambda: descriptors() <= before[0])
+    until(lambda: descriptors(server.pid) < before[1] + 5)
     until(lambda: len(psutil.Process(server.pid).children()) == 1)  # a zombie would be one more
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from conftest import require
-from remit.backends import Exceeded, ExitReason, Outcome, ProcessBackend
+from remit.backends import Exceeded, ExitReason, Handle, Outcome, ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Host, Layer
 
@@ -60,12 +64,27 @@ async def test_processes(run: Runner) -> None:
 
 
 async def test_processor_time(counted: Runner) -> None:
-    """A fifth of a core: work takes five times as long, and a busy machine only makes it longer."""
-    source = "import time\nstart = time.process_time()\nwhile time.process_time() - start < 0.3: pass"
-    outcome, _ = await counted.python(source, limits=replace(DEFAULTS, cpu_cores=0.2))
-    assert outcome.reason is ExitReason.EXITED
-    assert outcome.usage.wall_seconds > 1
+    """A fifth of a core for four that want one each: until they are held back, which a busy machine may not need."""
+    cancel, watching = asyncio.Event(), []
+
+    async def until_throttled(handle: Handle) -> None:
+        counts = [Path(folder, "cpu.stat") for folder in handle.cgroups]
+        while not any(re.search(r"^nr_throttled [1-9]", path.read_text(), re.M) for path in counts if path.exists()):
+            await asyncio.sleep(0.05)
+        cancel.set()
+
+    outcome, _ = await counted.python(
+        "import os\nfor _ in range(2): os.fork()\nwhile True: pass",
+        limits=replace(DEFAULTS, cpu_cores=0.2),
+        timeout=100,
+        cancel=cancel,
+        on_started=lambda handle: watching.append(asyncio.create_task(until_throttled(handle))),
+    )
+    assert outcome.reason is ExitReason.CANCELLED
     assert outcome.usage.throttled_seconds > 0
+    periods = outcome.usage.wall_seconds / 0.1 + 2  # it may have begun and ended within one
+    slack = 0.005 * len(os.sched_getaffinity(0))  # a processor takes its share in slices of this size
+    assert 0 < outcome.usage.cpu_seconds <= periods * (0.2 * 0.1 + slack)
     assert outcome.enforced_by["cpu_cores"].endswith("cpu")
 
 

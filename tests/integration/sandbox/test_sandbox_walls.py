@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ async def test_the_hosts_files_are_not_there(run, tmp_path):
 async def test_nothing_but_the_private_folders_can_be_written(run):
     outcome, out = await run.python("""
 import os
+import tempfile
 for folder, inner, _ in os.walk('/'):
     if folder.count('/') > 1: inner.clear()  # /usr is one mount
     if folder.startswith(('/proc', '/tmp/', '/workspace/')): continue
@@ -107,6 +109,7 @@ async def test_the_operators_environment_is_nowhere_inside(run, monkeypatch):
     monkeypatch.setenv("REMIT_TEST_TOKEN", SECRET)
     _, out = await run.python("""
 import os
+import tempfile
 for pid in filter(str.isdigit, os.listdir('/proc')):
     print(pid, open(f'/proc/{pid}/environ').read())
 print(dict(os.environ))
@@ -195,6 +198,15 @@ async def test_a_nul_byte_cannot_smuggle_arguments(run):
     for bad in ({"env": {"A": "x\0--bind\0/\0/"}}, {"working_dir": "/workspace\0--bind"}):
         with pytest.raises(InvalidInput, match="NUL"):
             await run("/usr/bin/true", **bad)
+
+
+@pytest.mark.parametrize("way", ["/workspace/..", "/workspace/../../oldroot", "/tmp/x/../../../oldroot"])
+async def test_no_working_directory_is_made_on_the_host(run, way):
+    with tempfile.TemporaryDirectory(prefix="remit-walls-") as folder:
+        Path(folder).chmod(0o777)
+        with pytest.raises(InvalidInput, match=r"'\.\.'"):
+            await run("/usr/bin/true", working_dir=f"{way}{folder}/made")
+        assert list(Path(folder).iterdir()) == []
 
 
 async def test_a_required_layer_that_is_missing_refuses_the_run(run):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remit.execution import output
 from remit.execution.output import OutputWriter, kept_files, recovered, text_tail
+from remit.telemetry import Redactor
 
 
 def kept(directory: Path, stream: str = "stdout") -> bytes:
@@ -66,8 +69,27 @@ def test_tiny_limits(tmp_path: Path, limit: int) -> None:
     assert status.stdout_tail == ""
 
 
+def test_what_the_audit_trail_needs_of_the_disk_is_left_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = os.statvfs(tmp_path)
+    blocks = (1 << 40) // disk.f_frsize
+
+    def left(free: int) -> None:
+        numbers = [*disk]
+        numbers[2], numbers[4] = blocks, free // disk.f_frsize
+        monkeypatch.setattr(output.os, "statvfs", lambda _: os.statvfs_result(numbers))
+
+    left(300 << 20)
+    writer = OutputWriter(tmp_path, max_bytes=64 << 20, tail_bytes=5)
+    writer.write("stdout", b"x" * (1 << 20))
+    left(200 << 20)
+    writer.write("stdout", b"y" * (10 << 20) + b"the end")
+    status = writer.close()
+    assert (status.truncated, status.stdout_bytes, status.stdout_tail) == (True, (11 << 20) + 7, "e end")
+    assert len(kept(tmp_path)) == 1 << 20
+
+
 def test_secrets_are_taken_out_even_when_cut_in_two(tmp_path: Path) -> None:
-    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=100, secrets=frozenset({"hunter2!"}))
+    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]))
     writer.write("stdout", b"the word is hunt")
     writer.write("stdout", b"er2! indeed")
     status = writer.close()

@@ -14,6 +14,10 @@ from remit.policy.environment import steering, steering_files
         "NODE_OPTIONS", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF",
         "HOME", "KUBECONFIG", "XDG_CONFIG_HOME", "GIT_CONFIG_COUNT", "JAVA_TOOL_OPTIONS",
         "_JAVA_OPTIONS", "PAGER", "EDITOR", "SSH_ASKPASS", "DOCKER_HOST", "npm_config_script_shell", "TAR_OPTIONS",
+        "CORECLR_PROFILER_PATH", "COMPlus_EnableDiagnostics", "ERL_AFLAGS", "MAKEFILES", "GNUMAKEFLAGS", "CC",
+        "GTK_MODULES", "GCC_EXEC_PREFIX", "JAVA_HOME", "SBT_OPTS", "HELM_PLUGINS", "CLOUDSDK_PYTHON",
+        "KUBECTL_EXTERNAL_DIFF", "ZIPOPT", "PIP_INDEX_URL", "CMAKE_TOOLCHAIN_FILE", "MAGICK_CONFIGURE_PATH", "HGEDITOR",
+        "CVS_RSH", "KRB5_CONFIG",
     ],
 )  # fmt: skip
 def test_names_that_make_programs_run_something_else(name: str) -> None:
@@ -21,7 +25,34 @@ def test_names_that_make_programs_run_something_else(name: str) -> None:
     assert steering([name], [name]) == []
 
 
-@pytest.mark.parametrize("name", ["PGPASSWORD", "APP_ENV", "TZ", "LANG", "HTTP_PROXY", "environment", "MYPATH"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PGPASSWORD",
+        "APP_ENV",
+        "TZ",
+        "LANG",
+        "HTTP_PROXY",
+        "environment",
+        "MYPATH",
+        "OPTIONS",
+        "PGHOST",
+        "AWS_REGION",
+        "AZURE_CLIENT_SECRET",
+        "VIMEO_TOKEN",
+        "HELM_NAMESPACE",
+        "CREDITOR",
+        "MANAGER",
+        "GOOGLE_PROJECT",
+        "TF_VAR_region",
+        "USER",
+        "COLUMNS",
+        "CI",
+        "VERSION",
+        "HOST",
+        "COUNT",
+    ],
+)
 def test_ordinary_names_are_free(name: str) -> None:
     assert steering([name], []) == []
 

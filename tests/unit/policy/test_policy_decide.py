@@ -1,9 +1,12 @@
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import allowing, policy, request
 from remit.api import ExecutionTask
+from remit.api.operations import PostgresOperation, ScriptOperation
 from remit.errors import InvalidInput
 from remit.policy import Command, Limits, RateClaim, RateSpec, Reason, Request, argv_of, decide, request_for
 from remit.policy.rules import RULES
@@ -47,6 +50,64 @@ class TestDefaultDeny:
     def test_a_program_that_is_not_there(self):
         decision = decide(request("nope", resolved=None), [allowing("nope")])
         assert (decision.allowed, decision.reason) == (False, Reason.EXECUTABLE_NOT_FOUND)
+
+
+class TestWork:
+    SLOW = "(.*(a|b|ab|ba)){1000}c"
+    """It fills RE2's cache of states again and again, and then takes a step for each of its instructions."""
+
+    def long(self, program="echo"):
+        return request(program, "".join(random.Random(7).choices("ab", k=60_000)))
+
+    def test_patterns_that_would_take_too_long_deny(self):
+        decision = decide(self.long(), [allowing(self.SLOW, "echo .*")])
+        assert (decision.allowed, decision.reason) == (False, Reason.TOO_COSTLY)
+        assert "shorter repetitions" in decision.message
+
+    def test_the_same_patterns_decide_on_what_is_short(self):
+        policies = [allowing(self.SLOW, "echo .*")]
+        assert decide(request("echo", "ab"), policies).rule == "commands.allow[1]"
+
+    def test_a_deny_rule_that_could_not_be_asked_is_not_passed_over(self):
+        denying = policy(name="slow", commands={"deny": [{"pattern": self.SLOW}]})
+        decision = decide(self.long(), [allowing("echo .*", name="a"), denying])
+        assert (decision.reason, decision.policy) == (Reason.TOO_COSTLY, "slow")
+
+    def test_many_policies_share_what_one_may_take(self):
+        fair = "[ab ]*echo( [ab]{1,100}){0,9}"
+        one, many = ([allowing(fair, ".*", name=f"p{number}") for number in range(count)] for count in (1, 300))
+        assert decide(request("echo", "a" * 5000), one).allowed
+        assert decide(request("echo", "a" * 5000), many).reason == Reason.TOO_COSTLY
+
+    def test_what_an_audit_policy_cannot_judge_is_recorded_and_not_denied(self):
+        decision = decide(self.long(), [allowing("echo .*", name="a"), allowing(self.SLOW, enforcement="Audit")])
+        assert decision.allowed
+        assert [denial.reason for denial in decision.audited] == [Reason.TOO_COSTLY]
+
+    def test_a_ceiling_has_its_own_share(self):
+        slow = [allowing(self.SLOW, name=f"p{number}", enforcement="Audit") for number in range(10)]
+        decision = decide(self.long(), [*slow, allowing("echo .*", name="z")], [ceiling("echo .*")])
+        assert decision.allowed
+
+    def test_rules_about_other_programs_take_none(self):
+        others = [f"tool-{number}( --[a-z]{{1,40}}=[^ ]{{0,40}}){{0,4}}" for number in range(120)]
+        assert decide(self.long(), [allowing(*others, "echo [ab]+")]).allowed
+
+    def test_a_script_is_held_to_it_too(self):
+        source = self.long().command.argv[1]
+        script = ScriptOperation(interpreter="python3", source=source)
+        known = policy(scripts={"interpreters": ["python3"], "patterns": [self.SLOW]})
+        asked = request("python3", "/run/remit/script", operation="script", subject=script)
+        assert decide(asked, [known]).reason == Reason.TOO_COSTLY
+
+    @pytest.mark.parametrize(("count", "reason"), [(2, Reason.ALLOWED), (3, Reason.TOO_COSTLY)])
+    def test_statements_are_parsed_up_to_a_length_together(self, count, reason):
+        statements = [{"sql": f"select '{'x' * 30_000}'"}] * count
+        connection = {"name": "db", "key": "url"}
+        asked = PostgresOperation.model_validate({"connection": connection, "statements": statements})
+        known = policy(databases={"postgres": {"secrets": ["db"], "statements": ["select"]}})
+        decision = decide(Request(namespace="data", operation="postgres", subject=asked), [known])
+        assert decision.reason == reason
 
 
 class TestSeveralPolicies:

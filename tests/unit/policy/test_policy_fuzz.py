@@ -176,7 +176,10 @@ def test_a_private_file_stays_where_it_may_be(root: str, parts: list[str]) -> No
 
 
 @given(ANYTHING)
-def test_a_working_directory_is_absolute_and_on_one_line(text: str) -> None:
+@example("workspace/..")
+@example("workspace/../x")
+@example("workspace/./x//...y/..z/a..")
+def test_a_working_directory_is_absolute_on_one_line_and_leads_down(text: str) -> None:
     for path in (text, f"/{text}"):
         try:
             spec = ExecutionTaskSpec.model_validate({"command": {"argv": ["ls"]}, "workingDir": path})
@@ -184,3 +187,4 @@ def test_a_working_directory_is_absolute_and_on_one_line(text: str) -> None:
             continue
         assert spec.working_dir.startswith("/")
         assert not any(ord(character) < 32 or ord(character) == 127 for character in spec.working_dir)
+        assert ".." not in spec.working_dir.split("/")

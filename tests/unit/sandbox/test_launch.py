@@ -98,6 +98,8 @@ def test_closing_returns_every_descriptor():
         ({"env": {"A=B": "c"}}, "env"),
         ({"env": {"": "c"}}, "env"),
         ({"working_dir": "here"}, "workingDir"),
+        ({"working_dir": "/workspace/../x"}, "workingDir"),
+        ({"working_dir": "/tmp/.."}, "workingDir"),
         ({"env": {f"N{n}": "" for n in range(1501)}}, "env"),
         ({"files": {"/etc/shadow": b""}}, "files"),
         ({"files": {"/run/../etc/shadow": b""}}, "files"),

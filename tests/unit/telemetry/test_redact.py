@@ -7,9 +7,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from remit.telemetry import MASK, Redactor
+from remit.telemetry import MASK, Redactor, needles
+from remit.telemetry.spellings import MOST_BYTES, MOST_LINES, MOST_VALUES, PIECE, excess
 
 SECRET = "s3cr3t\"'$ value\nwith lines enough"
+
+
+@pytest.fixture(params=[0, 64], ids=["looked up", "one by one"], autouse=True, scope="module")
+def way(request):
+    """Both ways in which secrets are looked for give the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(needles, "_FEW", request.param)
+        yield
+
+
 small = st.text(alphabet="abAB", min_size=4, max_size=6)
 
 
@@ -119,3 +130,82 @@ def test_streaming_gives_what_the_whole_would(secrets, chunks):
 def test_no_secret_survives(secrets, text):
     redacted = Redactor(secrets).redact(text)
     assert not any(secret in redacted.replace(MASK, "|") for secret in secrets)
+
+
+@given(
+    st.lists(small, min_size=1, max_size=6), st.text(alphabet="abAB", max_size=40), st.text(alphabet="abAB", max_size=3)
+)
+@example(["abcde"], "abcd", "")
+@example(["aaab", "aaabbbb"], "aaabb", "b")
+def test_what_is_covered_is_what_is_there(secrets, text, more):
+    text += more
+    covered = [False] * len(text)
+    for secret in secrets:
+        for start in range(len(text)):
+            if text.startswith(secret, start):
+                covered[start : start + len(secret)] = [True] * len(secret)
+    outside = "".join(letter for letter, hidden in zip(text, covered, strict=True) if not hidden)
+    assert Redactor(secrets).redact(text).replace(MASK, "") == outside
+
+
+def test_a_long_secret_is_found_whole_in_pieces_and_by_its_lines():
+    lines = [f"line {number:06} of a bundle" for number in range(1000)]
+    secret = "\n".join(lines)
+    assert len(secret) > 3 * PIECE
+    redactor = Redactor([secret])
+    for shown in (secret, base64.b64encode(secret.encode()).decode(), f"{lines[17]} {lines[999]}"):
+        assert redactor.redact(f"<{shown}>").replace(MASK, "").strip("<> \n") == ""
+    stream = redactor.stream()
+    cut = b"".join(stream.feed(secret[at : at + 999].encode()) for at in range(0, len(secret), 999)) + stream.finish()
+    assert cut.replace(MASK.encode(), b"").strip() == b""
+
+
+@pytest.mark.parametrize(
+    ("secrets", "said"),
+    [
+        (["a" * 300_000 + "b"], b"a" * 99_999 + b"c"),
+        (["a" * 20_000], b"a" * 100_000),
+        (["a" * length + "A" for length in range(8, 1000)], b"a" * 100_000),
+    ],
+    ids=["almost", "again and again", "many alike"],
+)
+def test_what_would_take_too_long_to_look_through_is_not_shown(secrets, said):
+    stream = Redactor(secrets).stream()
+    shown = stream.feed(said) + stream.finish()
+    assert shown.endswith(MASK.encode())
+    assert len(shown) < len(said) / 2
+
+
+def test_two_hold_nothing_in_one_scope():
+    redactor = Redactor()
+    with redactor.holding([], "one"):
+        with redactor.holding([], "one"):
+            pass
+        with redactor.holding(["hunter22"], "one"):
+            assert redactor.redact("hunter22", "one") == MASK
+
+
+def test_secrets_of_one_scope_blank_nothing_in_another():
+    redactor = Redactor(["everywhere"])
+    with redactor.holding(["Completed"], "hostile") as own:
+        assert redactor.redact("Completed everywhere", "other") == f"Completed {MASK}"
+        assert redactor.redact("Completed everywhere", "hostile") == f"{MASK} {MASK}"
+        assert redactor.redact("Completed everywhere") == f"{MASK} {MASK}"
+        assert own.redact("Completed everywhere") == f"{MASK} everywhere"
+    assert redactor.scrub(["Completed"], "hostile") == ["Completed"]
+
+
+@pytest.mark.parametrize(
+    ("secrets", "what"),
+    [
+        ([str(number) for number in range(MOST_VALUES + 1)], "values"),
+        (["x" * (MOST_BYTES + 1)], "bytes"),
+        (["x\n" * (MOST_LINES + 1) + "x"], "lines"),
+    ],
+)
+def test_more_secrets_than_can_be_looked_for_are_too_many(secrets, what):
+    assert f" {what} of Secrets" in (excess(secrets) or "")
+
+
+def test_a_secret_with_and_without_its_line_end_counts_once():
+    assert excess(["x" * MOST_BYTES, "x" * MOST_BYTES + "\n"]) is None

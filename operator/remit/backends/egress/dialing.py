@@ -11,7 +11,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -26,8 +26,10 @@ Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 """Name and port to addresses. Raises OSError."""
 
 _MOST_ADDRESSES: Final = 4
+LOOKUPS: Final = 8
+"""At once, for one namespace. A name server that does not answer holds a thread for longer than anybody waits."""
 # Threads of its own: a name server that does not answer must not keep the operator from other work.
-_resolving = ThreadPoolExecutor(max_workers=8, thread_name_prefix="egress-resolver")
+_resolving = ThreadPoolExecutor(max_workers=8 * LOOKUPS, thread_name_prefix="egress-resolver")
 
 
 class Refused(Exception):
@@ -75,6 +77,7 @@ class Dialer:
     resolve: Resolver
     resolve_seconds: float
     connect_seconds: float
+    lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKUPS))
 
     async def open(self, destination: Destination) -> Upstream:
         """Raises `Refused`: 403 where policy says no, 502 and 504 where nothing answers."""
@@ -98,11 +101,20 @@ class Dialer:
             return [destination.host]
         try:
             async with asyncio.timeout(self.resolve_seconds):
-                return await self.resolve(destination.host, destination.port)
+                await self.lookups.acquire()
+                looking = asyncio.ensure_future(self.resolve(destination.host, destination.port))
+                looking.add_done_callback(self._looked_up)
+                return await asyncio.shield(looking)
         except TimeoutError:
             raise Refused(504, f"no name server told where {destination.host} is in time") from None
         except OSError as error:
             raise Refused(502, f"{destination.host} cannot be resolved: {error.strerror or error}") from None
+
+    def _looked_up(self, looking: asyncio.Future[Sequence[Address]]) -> None:
+        """Whether or not anybody still waits for it."""
+        self.lookups.release()
+        if not looking.cancelled():
+            looking.exception()
 
     async def _connect(
         self, destination: Destination, addresses: Sequence[Address]

@@ -35,6 +35,7 @@ from remit.operations import performers
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Redactor
+from remit.telemetry.logs import embedded
 
 KEPT_RUNS = 64
 """Finished tasks whose output stays in the state folder."""
@@ -96,7 +97,7 @@ class Engine:
     _done: list[tuple[str, str]] = field(default_factory=list)
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _redactor: Redactor = field(default_factory=Redactor)
+    _redactor: Redactor = field(default_factory=embedded)
     _runner: Runner = field(init=False)
     _audit: AuditLog = field(init=False)
     _admission: Admission = field(init=False)
@@ -220,7 +221,7 @@ class Engine:
         """Start an attempt, or refuse it. Seconds to wait for its turn, or None."""
         task = execution.task
         policies = PolicySet({task.metadata.namespace: self.policies}, "")
-        verdict = self._admission.decide(task, policies, execution.resolved.env)
+        verdict = await self._admission.decided(task, policies, execution.resolved.env)
         if isinstance(verdict, Refused):
             await self._audit.append_async(recording.decision(task, self.who, verdict))
             self._finish(execution, verdict.finish)

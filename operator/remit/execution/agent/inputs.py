@@ -18,6 +18,7 @@ from remit.execution.agent.starter import STARTER
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, compile_policy, split_line
+from remit.telemetry.spellings import excess
 
 
 def task_of_command(
@@ -62,6 +63,8 @@ def resolved_of(task: ExecutionTask, secrets: Mapping[str, str]) -> Resolved:
     resolved = Resolved(env={variable.name: variable.value or "" for variable in spec.env} | dict(secrets))
     resolved.files = {file.path: (file.value or "").encode() for file in spec.private_files}
     resolved.secrets = {value for value in secrets.values() if value.strip()}
+    if too_much := excess(resolved.secrets):
+        raise InvalidInput(too_much, field="secrets")
     return resolved
 
 

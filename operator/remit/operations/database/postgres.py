@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -152,7 +153,7 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
     parameters: Sequence[str] = statement.parameters
     async with connection.cursor() as cursor:
         try:
-            if gives_no_rows(statement.sql):
+            if await asyncio.to_thread(gives_no_rows, statement.sql):
                 await cursor.execute(statement.sql.encode(), parameters, binary=True)  # binary: by that protocol
                 return {"statement": index, "status": cursor.statusmessage, "rowCount": cursor.rowcount, "rows": []}
             async for record in cursor.stream(statement.sql.encode(), parameters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 import time
@@ -25,6 +26,8 @@ from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following
 from remit.policy import BadHost, Grant
 
+_MOST_WORK = 1_000_000_000
+"""Bytes of a body times RE2 instructions: seconds at the worst."""
 _LATER = frozenset({408, 425, 429})
 _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 """Control characters but a tab, and bytes that are not UTF-8."""
@@ -52,7 +55,7 @@ class HttpPerformer:
                 raise OperationFailed("BadRedirect", f"{exchange.url} redirects nowhere: {error}") from None
             if onward is None or not http.follow_redirects:
                 output.write("stdout", body)
-                _judge(http, exchange, response.status_code, body)
+                await _judge(http, exchange, response.status_code, body)
                 size = len(body)
                 return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
             exchange = onward
@@ -114,7 +117,7 @@ def _trust(http: HttpOperation, work: Work) -> ssl.SSLContext:
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
-def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) -> None:
+async def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) -> None:
     """Raises where the answer is not what was expected."""
     expected = status in http.expected_status if http.expected_status else httpx.codes.is_success(status)
     if not expected:
@@ -124,9 +127,23 @@ def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) ->
             f"{exchange.method} {exchange.url.partition('?')[0]} answered {status}, not {wanted}",
             retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(exchange)),
         )
-    if http.expected_body is not None and not re2.search(http.expected_body, body.decode(errors="replace")):
+    if http.expected_body is not None and not await _found(http.expected_body, body):
         message = f"the body of {exchange.url.partition('?')[0]} has nothing that matches spec.http.expectedBody"
         raise OperationFailed("UnexpectedBody", message, retryable=repeatable(exchange))
+
+
+async def _found(pattern: str, body: bytes) -> bool:
+    """In a thread, because RE2 takes its time for what is made to be slow, and lets others work meanwhile."""
+    try:
+        compiled = re2.compile(pattern)
+    except re2.error:
+        message = "spec.http.expectedBody is no RE2 pattern; look-around and back-references do not exist there"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+    if compiled.programsize * len(body) > _MOST_WORK:
+        message = f"spec.http.expectedBody is too big to be looked for in {len(body)} bytes; use shorter repetitions"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
+    text = body.decode(errors="replace")
+    return await asyncio.to_thread(compiled.search, text) is not None
 
 
 def _told(exchange: Exchange, answer: Answer, size: int) -> bytes:

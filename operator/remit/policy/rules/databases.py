@@ -11,6 +11,8 @@ from remit.policy.sqlfunctions import reaching
 from remit.policy.statements import READING, UnreadableStatement, kinds
 from remit.policy.verdict import Denial, Reason
 
+MOST_SQL: Final = 65_536
+"""In characters, of all statements of a task: a parser takes a second for half of it."""
 NEVER: Final = frozenset(
     [
         "MULTI",
@@ -43,6 +45,9 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
     allowed = rule.statements if rule else []
     if denial := _connection(policy, "postgres", rule.secrets if rule else [], postgres.connection.name):
         return denial
+    if (length := sum(len(statement.sql) for statement in postgres.statements)) > MOST_SQL:
+        message = f"spec.postgres.statements have {length} characters together, {MOST_SQL} are the most; use parameters"
+        return Denial(Reason.TOO_COSTLY, message, policy.key)
     for index, statement in enumerate(postgres.statements):
         where = f"spec.postgres.statements[{index}]"
         try:

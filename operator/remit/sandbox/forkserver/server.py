@@ -240,7 +240,11 @@ def _children_of(pid: int) -> list[int]:
 
 
 def _descendants(pid: int) -> list[int]:
-    return [each for child in _children_of(pid) for each in (child, *_descendants(child))]
+    """Of any depth: a program chooses how long its line of children is."""
+    found = [pid]
+    for each in found:
+        found += _children_of(each)
+    return found[1:]
 
 
 def _child(server: int, hand: socket.socket, trouble: int) -> None:

@@ -1,0 +1,84 @@
+"""How a secret may be written. Pure."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import quote
+
+MIN_LENGTH: Final = 4
+"""In bytes. Shorter values are not looked for: to blank every `1` or `on` hides nothing and garbles everything."""
+MOST_BYTES: Final = 1 << 20
+MOST_VALUES: Final = 1024
+MOST_LINES: Final = 4096
+"""What one task or release may bring along, of all its secrets: each way to write each is looked for in all it says."""
+PIECE: Final = 4096
+"""In bytes, the longest thing that is looked for: what is longer is looked for in pieces."""
+_MIN_LINE_LENGTH: Final = 8
+_MIN_CORE_LENGTH: Final = 8
+_BASE64_WIDTHS: Final = (76, 64)
+
+
+def excess(values: Iterable[str]) -> str | None:
+    """None, or why these are more secrets than can be kept out of what is written."""
+    found = {value.strip() for value in values}
+    for count, most, what in (
+        (len(found), MOST_VALUES, "values"),
+        (sum(map(len, found)), MOST_BYTES, "bytes"),
+        (sum(value.count("\n") for value in found), MOST_LINES, "lines"),
+    ):
+        if count > most:
+            return f"has {count} {what} of Secrets, {most} are the most; what is no secret belongs in a ConfigMap"
+    return None
+
+
+def spellings(value: str | bytes) -> frozenset[bytes]:
+    """The ways in which a value may be written, none longer than PIECE; none for a value that is too short.
+
+    A long one, such as a bundle of certificates, is looked for as it is, in base64 and by its lines alone.
+    """
+    raw = value.encode(errors="surrogateescape") if isinstance(value, str) else value
+    if len(raw) < MIN_LENGTH:
+        return frozenset()
+    forms = {raw, base64.b64encode(raw)}
+    text = None
+    with contextlib.suppress(UnicodeDecodeError):
+        text = raw.decode()
+    if text and "\n" in text:
+        forms.update(line.encode() for line in text.split("\n") if len(line) >= _MIN_LINE_LENGTH)
+    if len(raw) <= PIECE:
+        forms.update(_base64_cores(raw), _base64_lines(raw), (raw.hex().encode(), raw.hex().upper().encode()))
+        if text:
+            quoted = repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), shlex.quote(text)
+            forms.update(form.encode() for form in quoted)
+    return frozenset(piece for form in forms for piece in _pieces(form))
+
+
+def _pieces(form: bytes) -> Iterator[bytes]:
+    """Of about one length: a short rest would be found everywhere."""
+    count = -(-len(form) // PIECE)
+    cuts = [len(form) * number // count for number in range(count + 1)]
+    return (form[start:end] for start, end in itertools.pairwise(cuts))
+
+
+def _base64_lines(raw: bytes) -> Iterator[bytes]:
+    """As base64(1), MIME and PEM write what does not fit into one line."""
+    encoded = base64.b64encode(raw)
+    for width in _BASE64_WIDTHS:
+        lines = (encoded[start : start + width] for start in range(0, len(encoded), width))
+        yield from (line for line in lines if len(line) >= _MIN_CORE_LENGTH)
+
+
+def _base64_cores(raw: bytes) -> Iterator[bytes]:
+    """The characters that base64 writes for `raw` whatever stands around it, for each of its three alignments."""
+    for offset in range(3):
+        first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            core = encode(bytes(offset) + raw)[first:last]
+            if len(core) >= _MIN_CORE_LENGTH:
+                yield core
