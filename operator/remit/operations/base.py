@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from remit.api.operations import Subject
 from remit.backends import AttemptRequest, OutputSink
 from remit.operations.breaker import Breaker
 from remit.policy import Grant, Limits
+
+OVERDUE: Final = "its time is over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,11 @@ class Performer(Protocol):
     async def perform(self, work: Work, output: OutputSink) -> str:
         """Do it; what it found goes to `output` as `stdout`. Gives one sentence on what was done.
 
-        It is cancelled when its time is over or the user cancels; it then leaves nothing half done that it can undo,
-        and returns only when nothing of it goes on.
+        It is cancelled when its time is over (then with the message `OVERDUE`) or the user cancels; it then leaves
+        nothing half done that it can undo, and returns only when nothing of it goes on.
 
         Raises:
+            GivenUp: in place of a cancellation, where what was asked for may have taken place all the same.
             OperationFailed: it did not succeed.
             PolicyDenied: what showed only now is not allowed.
             RemitError: anything else that users can understand.

@@ -13,6 +13,7 @@ import pytest
 
 from remit.errors import PolicyDenied
 from remit.operations import OperationFailed
+from remit.operations.breaker import FAILURES
 from remit.operations.database import PostgresPerformer
 from servers import Server, postgres
 
@@ -77,6 +78,15 @@ async def test_a_failure_undoes_everything(desk: Desk, url: str) -> None:
         await run(desk, url, "INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (1, 'b')")
     assert (caught.value.reason, caught.value.retryable) == ("StatementFailed", False)
     assert names(url) == []
+
+
+async def test_too_few_parameters_are_no_trouble_of_the_server(desk: Desk, url: str) -> None:
+    """It says so in words that stand for broken connections."""
+    for _ in range(FAILURES + 1):
+        with pytest.raises(OperationFailed, match=r"statements\[0\]: .*as many parameters") as caught:
+            await run(desk, url, ("SELECT $1::int, $2::int", ["1"]))
+        assert (caught.value.reason, caught.value.retryable) == ("StatementFailed", False)
+    await run(desk, url, "SELECT 1")
 
 
 async def test_types_json_has_no_word_for(desk: Desk, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from remit.operations.base import Work
 from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.pools import Pools
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 from remit.policy.statements import gives_no_rows
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
@@ -30,9 +31,14 @@ _CONNECT_SECONDS = 10.0
 _OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable", "client_encoding": "UTF8"}
 # Under other rules a statement would not be what policy read.
 _READ_BY = {"standard_conforming_strings": "on", "client_encoding": "UTF8"}
-_LATER = ("40", "53", "55", "57", "58", "08")
-"""Classes of SQLSTATE after which the same may succeed: rollbacks, resources, locks, interventions, connections."""
+_TROUBLE = ("08", "53", "57", "58")
+"""Classes of SQLSTATE that speak of the server: connections, resources, interventions, the system."""
+_LATER = ("40", "55")
+"""And those after which the same may succeed all the same: rollbacks and locks."""
+_PROTOCOL_VIOLATION = "08P01"
+"""What a server says of a statement whose parameters are too few or too many."""
 
+_UNKNOWN = "it was about to commit, and whether it did is not known"
 _NO_ROWS = "didn't produce a result"
 _REFUSAL = re.compile(r", port \d+ failed: (?:FATAL: +)?(.+)")
 """Why there is no connection, in libpq's message or the server's."""
@@ -112,20 +118,35 @@ async def _forget(connection: Connection) -> None:
 
 
 async def _transact(connection: Connection, postgres: PostgresOperation, seconds: float) -> list[dict[str, Any]]:
+    done: list[dict[str, Any]] | None = None
+    try:
+        async with connection.transaction():
+            done = await _statements(connection, postgres, seconds)
+    except asyncio.CancelledError:
+        if done is not None and not postgres.read_only:
+            raise GivenUp(_UNKNOWN) from None
+        raise
+    except psycopg.Error as error:
+        if done is not None and not postgres.read_only and error.sqlstate is None:
+            message = f"the connection to the server was lost: {_UNKNOWN}"
+            raise OperationFailed("ConnectionLost", message, retryable=False, category="Infrastructure") from None
+        raise
+    return done
+
+
+async def _statements(connection: Connection, postgres: PostgresOperation, seconds: float) -> list[dict[str, Any]]:
+    # The server's own clock, so that a statement ends there too when it ends here.
+    await connection.execute(
+        sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
+    )
+    await connection.execute("SET LOCAL standard_conforming_strings = on")
+    if postgres.read_only:
+        await connection.execute("SET TRANSACTION READ ONLY")
+        await connection.execute("SET LOCAL default_transaction_read_only = on")
     budget = _Budget(postgres.max_rows, parse_bytes(postgres.max_bytes))
-    async with connection.transaction():
-        # The server's own clock, so that a statement ends there too when it ends here.
-        await connection.execute(
-            sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
-        )
-        await connection.execute("SET LOCAL standard_conforming_strings = on")
-        if postgres.read_only:
-            await connection.execute("SET TRANSACTION READ ONLY")
-            await connection.execute("SET LOCAL default_transaction_read_only = on")
-        return [
-            await _statement(connection, index, statement, budget)
-            for index, statement in enumerate(postgres.statements)
-        ]
+    return [
+        await _statement(connection, index, statement, budget) for index, statement in enumerate(postgres.statements)
+    ]
 
 
 class _Budget:
@@ -224,10 +245,12 @@ def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
         return OperationFailed("StatementTimeout", message, category="Timeout")
     if state == "25006":
         return OperationFailed("ReadOnly", message, retryable=False)
-    infrastructure = state.startswith(("08", "53", "57", "58"))
+    if state == _PROTOCOL_VIOLATION:
+        message += "; give it as many parameters as it has $1, $2 …"
+    infrastructure = state.startswith(_TROUBLE) and state != _PROTOCOL_VIOLATION
     return OperationFailed(
         "StatementFailed",
         message,
-        retryable=state.startswith(_LATER),
+        retryable=infrastructure or state.startswith(_LATER),
         category="Infrastructure" if infrastructure else "Operation",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 import time
@@ -19,7 +20,7 @@ from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
 from remit.operations.base import Work
 from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient, repeatable
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following
@@ -42,20 +43,26 @@ class HttpPerformer:
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
         context = _trust(http, work)
-        exchange: Exchange | None = _first(http, work)
-        for _ in range(MOST + 1):
-            assert exchange is not None  # noqa: S101  # by the loop's end
-            response, body = await self._send(work, http, exchange, context, output)
-            try:
-                onward = following(exchange, response.status_code, response.headers.get("location"))
-            except BadHost as error:
-                raise OperationFailed("BadRedirect", f"{exchange.url} redirects nowhere: {error}") from None
-            if onward is None or not http.follow_redirects:
-                output.write("stdout", body)
-                _judge(http, exchange, response.status_code, body)
-                size = len(body)
-                return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
-            exchange = onward
+        exchange = first = _first(http, work)
+        try:
+            for _ in range(MOST + 1):
+                response, body = await self._send(work, http, exchange, context, output)
+                onward = _onward(exchange, response)
+                if onward is None or not http.follow_redirects:
+                    output.write("stdout", body)
+                    _judge(http, exchange, response.status_code, body)
+                    size = len(body)
+                    return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
+                exchange = onward
+        except OperationFailed as error:
+            if exchange is first or not error.retryable or repeatable(http):
+                raise
+            message = f"{error}; {_done(first)}"
+            raise OperationFailed(error.reason, message, retryable=False, category=error.category) from None
+        except asyncio.CancelledError:
+            if exchange is first or repeatable(http):
+                raise
+            raise GivenUp(_done(first)) from None
         raise OperationFailed("TooManyRedirects", f"{http.url} was redirected more than {MOST} times", retryable=False)
 
     async def close(self) -> None:
@@ -72,6 +79,19 @@ class HttpPerformer:
             body = await _body(answer.response, parse_bytes(http.max_response_bytes))
         output.write("stderr", _told(exchange, answer, len(body)))
         return answer.response, body
+
+
+def _onward(exchange: Exchange, response: httpx.Response) -> Exchange | None:
+    try:
+        return following(exchange, response.status_code, response.headers.get("location"))
+    except BadHost as error:
+        message = f"{exchange.url} redirects nowhere: {error}"
+        raise OperationFailed("BadRedirect", message, retryable=False) from None
+
+
+def _done(first: Exchange) -> str:
+    """Of a request that was answered with a redirect."""
+    return f"{first.method} {first.url.partition('?')[0]} has taken place, and is not safe to repeat"
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:
@@ -122,11 +142,11 @@ def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) ->
         raise OperationFailed(
             "UnexpectedStatus",
             f"{exchange.method} {exchange.url.partition('?')[0]} answered {status}, not {wanted}",
-            retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(exchange)),
+            retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(http)),
         )
     if http.expected_body is not None and not re2.search(http.expected_body, body.decode(errors="replace")):
         message = f"the body of {exchange.url.partition('?')[0]} has nothing that matches spec.http.expectedBody"
-        raise OperationFailed("UnexpectedBody", message, retryable=repeatable(exchange))
+        raise OperationFailed("UnexpectedBody", message, retryable=repeatable(http))
 
 
 def _told(exchange: Exchange, answer: Answer, size: int) -> bytes:
