@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from remit.api.operations import Subject
+from remit.api.quantity import parse_bytes
 from remit.backends import AttemptRequest, OutputSink
 from remit.operations.breaker import Breaker
+from remit.operations.failure import OperationFailed
 from remit.policy import Grant, Limits
 
 OVERDUE: Final = "its time is over"
+MOST_HELD: Final = 64 << 20
+"""Bytes of one answer that an operation holds in memory, however much a task would like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,15 @@ class Work:
     """What it is to execute and how that is confined, for an operation that executes something."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """What no kept output may show."""
+
+
+def held(wanted: str | int, field: str, instead: str) -> int:
+    """The bytes that `field` asks to be held in memory. Raises `OperationFailed` for more than may be."""
+    size = parse_bytes(wanted)
+    if size > MOST_HELD:
+        message = f"{field}: {wanted} is more than {MOST_HELD >> 20}Mi, the most that is held in memory; {instead}"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
+    return size
 
 
 class Performer(Protocol):

@@ -29,7 +29,7 @@ class BadPattern(ValueError):
 
 
 class Pattern:
-    """A compiled pattern, which a text must match from its first to its last character."""
+    """A compiled pattern, which a text must match from its first to its last character, or (`is_in`) anywhere."""
 
     __slots__ = ("_regexp", "source")
 
@@ -45,6 +45,10 @@ class Pattern:
 
     def matches(self, text: str) -> bool:
         return self._regexp.fullmatch(text) is not None
+
+    def is_in(self, text: str) -> bool:
+        """Whether some part of the text matches."""
+        return self._regexp.search(text) is not None
 
     def __repr__(self) -> str:
         return f"Pattern({self.source!r})"

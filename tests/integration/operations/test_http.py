@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,22 @@ async def test_expectations(desk: Desk, server: Server) -> None:
     assert (await failure(desk, server, "/status?code=404")).reason == "UnexpectedStatus"
     await send(desk, server, "/status?code=404", expectedStatus=[404], expectedBody="^t.ld$")
     assert (await failure(desk, server, "/", expectedBody="nothing like it")).reason == "UnexpectedBody"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"expectedBody": "a(b"}, r"^spec.http.expectedBody: column \d+: missing"),
+        ({"maxResponseBytes": "65Mi"}, r"^spec.http.maxResponseBytes: 65Mi is more than 64Mi"),
+    ],
+)
+async def test_what_cannot_be_expected_is_not_sent(
+    desk: Desk, server: Server, wrong: dict[str, str], told: str
+) -> None:
+    failed = await failure(desk, server, "/", method="POST", **wrong)
+    assert (failed.reason, failed.retryable, failed.category) == ("Invalid", False, "Invalid")
+    assert re.search(told, str(failed))
+    assert server.seen == []
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,19 @@ from typing import Any
 
 import httpx
 import orjson
-import re2
 
 from remit.api.operations import HttpOperation
-from remit.api.quantity import parse_bytes
 from remit.backends import OutputSink
 from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
-from remit.operations.base import Work
+from remit.operations.base import Work, held
 from remit.operations.breaker import Breaker
 from remit.operations.failure import GivenUp, OperationFailed
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient, repeatable
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following
 from remit.policy import BadHost, Grant
+from remit.policy.patterns import BadPattern, Pattern
 
 _LATER = frozenset({408, 425, 429})
 _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -42,15 +41,16 @@ class HttpPerformer:
         """See `Performer.perform`. The body goes to stdout; each exchange, as one JSON line, to stderr."""
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
-        context = _trust(http, work)
+        most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
+        context, expected = _trust(http, work), _pattern(http)
         exchange = first = _first(http, work)
         try:
             for _ in range(MOST + 1):
-                response, body = await self._send(work, http, exchange, context, output)
+                response, body = await self._send(work, exchange, context, most, output)
                 onward = _onward(exchange, response)
                 if onward is None or not http.follow_redirects:
                     output.write("stdout", body)
-                    _judge(http, exchange, response.status_code, body)
+                    _judge(http, expected, exchange, response.status_code, body)
                     size = len(body)
                     return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
                 exchange = onward
@@ -73,10 +73,12 @@ class HttpPerformer:
         return download(self._client, grant, url)
 
     async def _send(
-        self, work: Work, http: HttpOperation, exchange: Exchange, context: ssl.SSLContext, output: OutputSink
+        self, work: Work, exchange: Exchange, context: ssl.SSLContext, most: int, output: OutputSink
     ) -> tuple[httpx.Response, bytes]:
+        http = work.subject
+        assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
         async with self._client.answering(work.grant, http, exchange, context) as answer:
-            body = await _body(answer.response, parse_bytes(http.max_response_bytes))
+            body = await _body(answer.response, most)
         output.write("stderr", _told(exchange, answer, len(body)))
         return answer.response, body
 
@@ -134,7 +136,15 @@ def _trust(http: HttpOperation, work: Work) -> ssl.SSLContext:
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
-def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) -> None:
+def _pattern(http: HttpOperation) -> Pattern | None:
+    try:
+        return None if http.expected_body is None else Pattern(http.expected_body)
+    except BadPattern as error:
+        message = f"spec.http.expectedBody: {error}"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+
+
+def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchange, status: int, body: bytes) -> None:
     """Raises where the answer is not what was expected."""
     expected = status in http.expected_status if http.expected_status else httpx.codes.is_success(status)
     if not expected:
@@ -144,7 +154,7 @@ def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) ->
             f"{exchange.method} {exchange.url.partition('?')[0]} answered {status}, not {wanted}",
             retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(http)),
         )
-    if http.expected_body is not None and not re2.search(http.expected_body, body.decode(errors="replace")):
+    if pattern is not None and not pattern.is_in(body.decode(errors="replace")):
         message = f"the body of {exchange.url.partition('?')[0]} has nothing that matches spec.http.expectedBody"
         raise OperationFailed("UnexpectedBody", message, retryable=repeatable(http))
 
