@@ -107,6 +107,6 @@ def _act(job: Job) -> str:
     try:
         return ACTIONS[job.file.operation](job)
     except OSError as error:
-        raise failure(error, f"{job.file.operation} of {job.file.path}") from error
+        raise failure(error, job.file, job.file.path) from error
     except RecursionError as error:
         raise OperationFailed("TooDeep", f"{job.file.path} is nested too deeply", retryable=False) from error
