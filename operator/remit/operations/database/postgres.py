@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from remit.policy.statements import gives_no_rows
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
 _MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
+_CLIENT_SECONDS = 5
 # libpq reads passwords and certificates from the operator's home unless it is told otherwise.
 _OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable", "client_encoding": "UTF8"}
 # Under other rules a statement would not be what policy read.
@@ -103,6 +105,7 @@ async def _open(url: str) -> _Server:
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
         check=AsyncConnectionPool.check_connection,
+        configure=_watch,
         reset=_forget,
         open=False,
         connection_class=MeteredConnection,
@@ -116,6 +119,15 @@ async def _forget(connection: Connection) -> None:
     """Settings, roles, locks and temporary tables end with their task: the next one on this connection is another's."""
     await connection.set_autocommit(True)
     await connection.execute("DISCARD ALL")
+    await _watch(connection)
+
+
+async def _watch(connection: Connection) -> None:
+    """Have the server see in the midst of a statement that we are no more, so that what an operator that was killed
+    leaves is undone, and its locks go. Before version 14, or elsewhere than on Linux, that is when its time is over."""
+    await connection.set_autocommit(True)
+    with contextlib.suppress(psycopg.Error):
+        await connection.execute(f"SET client_connection_check_interval = {_CLIENT_SECONDS * 1000}")
     await connection.set_autocommit(False)
 
 
