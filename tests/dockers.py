@@ -157,10 +157,20 @@ class OwnEngine:
                 require("docker", False, f"no second dockerd can be started: {said}")
             time.sleep(0.1)
 
+    def hang(self) -> None:
+        """It takes connections and answers nothing; what runs goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+                self._process.send_signal(signal.SIGCONT)
             self._process.wait(_PATIENCE)
             self._process = None
             _ip("link", "delete", self._bridge)

@@ -111,6 +111,10 @@ class TaskTemplate(SpecModel):
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.backend == 'process' || has(self.image)", "backends docker and kubernetes need an image"),
+        Rule(
+            "self.backend == 'process' || has(self.command) || has(self.script)",
+            "backend goes with command and script; the other operations Remit performs itself: leave it out",
+        ),
         NO_FILE_IN_A_FILE,
     )
 

@@ -136,6 +136,8 @@ class ProcessOperation(SpecModel):
 
 
 class HttpHeader(SpecModel):
+    rules = (Rule("!(has(self.value) && has(self.valueFrom))", "set value or valueFrom, not both"),)
+
     name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=256)]
     """The header's name."""
     value: Annotated[str, Field(max_length=8192)] | None = None
@@ -164,7 +166,7 @@ class HttpOperation(SpecModel):
     ca_from: ValueSource | None = None
     """The certificate authority to trust, as PEM, instead of the system's."""
     max_response_bytes: Quantity = "1Mi"
-    """The largest response body that is accepted."""
+    """The largest response body that is accepted, at most 64Mi."""
 
 
 class RedisOperation(SpecModel):
@@ -200,7 +202,7 @@ class PostgresOperation(SpecModel):
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """The most rows that are kept of one statement."""
     max_bytes: Quantity = "1Mi"
-    """The most bytes that are kept of all rows."""
+    """The most bytes that are kept of all rows, at most 64Mi. A row of more than 8Mi is not read at all."""
 
 
 class ContainerOperation(SpecModel):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from remit.backends import OutputSink
 from remit.errors import PolicyDenied, RemitError
 from remit.execution.lifecycle import CANCELLED, COMPLETED, DENIED, TIMEOUT, Ended
-from remit.operations.base import Performer, Work
-from remit.operations.failure import OperationFailed
+from remit.operations.base import OVERDUE, Performer, Work
+from remit.operations.failure import GivenUp, OperationFailed
 
 
 async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Ended:
@@ -19,13 +18,17 @@ async def perform(performer: Performer, work: Work, output: OutputSink, cancel: 
     try:
         await asyncio.wait({doing, asked}, timeout=work.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            doing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, RemitError):
-                await doing
-                return Ended(COMPLETED, doing.result())  # it was done before it heard
+            doing.cancel(None if asked.done() else OVERDUE)
+            unknown = ""
+            try:
+                return Ended(COMPLETED, await doing)  # it was done before it heard
+            except GivenUp as error:
+                unknown = f"; {error}"
+            except (asyncio.CancelledError, RemitError):
+                pass
             if asked.done():
-                return Ended(CANCELLED, "cancelled while it was performed")
-            return Ended(TIMEOUT, f"timed out after {work.timeout_seconds:g} s")
+                return Ended(CANCELLED, f"cancelled while it was performed{unknown}")
+            return Ended(TIMEOUT, f"timed out after {work.timeout_seconds:g} s{unknown}", retryable=not unknown)
         return Ended(COMPLETED, doing.result())
     except OperationFailed as error:
         return Ended(error.reason, str(error), category=error.category, retryable=error.retryable)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ from remit.operations.base import Performer, Work
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
+_CLEAR_SECONDS = 5.0
+_LET_GO_SECONDS = 20.0
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 
 
@@ -98,7 +100,7 @@ class Runner:
     """Of the operations that Remit performs itself, by name."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, AttemptResult] = field(default_factory=dict)
-    _clearing: set[asyncio.Future[bool]] = field(default_factory=set)
+    _clearing: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._going)
@@ -146,13 +148,20 @@ class Runner:
             for run in self.store.runs(namespace, uid)
             if run.outcome is None and run.process is not None and run.process.get("container")
         ]
+        if not lost:
+            self.store.forget(namespace, uid)
+            return
+        clearing = asyncio.ensure_future(self._cleared(namespace, uid, lost))
+        self._clearing.add(clearing)
+        clearing.add_done_callback(self._clearing.discard)
+
+    async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
+        """Forgotten once nothing is left, so that the next process knows if this one does not come to it."""
+        for backend in self.backends.values():
+            if isinstance(backend, AdoptingBackend):
+                for handle in lost:
+                    await _recovered(backend, handle)
         self.store.forget(namespace, uid)
-        for handle in lost:
-            for backend in self.backends.values():
-                if isinstance(backend, AdoptingBackend):
-                    clearing = asyncio.ensure_future(backend.recover(handle))
-                    self._clearing.add(clearing)
-                    clearing.add_done_callback(self._clearing.discard)
 
     async def collect(self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int) -> AttemptResult:
         """How an attempt that is not running here ended. `Interrupted` when nobody saw it end."""
@@ -177,14 +186,22 @@ class Runner:
         self._results.pop(attempt_id, None)
 
     async def shutdown(self) -> None:
-        """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us."""
+        """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us, also
+        of what is to be cancelled and is slow to end: the next process takes it up, and ends it."""
         for uid, going in list(self._going.items()):
             if going.lasting and not going.cancel.is_set():
                 going.task.cancel()
             else:
                 self.stop(uid, INTERRUPTED)
-        tasks = (going.task for going in self._going.values())
-        await asyncio.gather(*tasks, *self._clearing, return_exceptions=True)
+        ending = list(self._going.values())
+        if ending:
+            await asyncio.wait([going.task for going in ending], timeout=_LET_GO_SECONDS)
+        for going in ending:
+            if going.lasting:
+                going.task.cancel()
+        for clearing in self._clearing:
+            clearing.cancel()
+        await asyncio.gather(*(going.task for going in ending), *self._clearing, return_exceptions=True)
 
     async def close(self) -> None:
         """Let go of what the performers hold. After `shutdown`."""
@@ -378,6 +395,18 @@ def _with_refusals(ended: dict[str, str | int | None], use: NetworkUse | None) -
         return ended
     count = f"the last of {use.denied} refused connections" if use.denied > 1 else "a refused connection"
     return ended | {"message": f"{ended['message']}; {count}: {use.last_denied}"}
+
+
+async def _recovered(backend: Backend, handle: Handle) -> None:
+    """Nothing is left, as soon as its place can be reached."""
+    while True:
+        try:
+            await backend.recover(handle)
+        except RemitError as error:
+            if error.retryable:
+                await asyncio.sleep(_CLEAR_SECONDS)
+                continue
+        return
 
 
 def _failed(reason: str, message: str) -> AttemptResult:

@@ -10,6 +10,7 @@ A tick is the minute for which a run is due. Its child is named after it, so tha
 from __future__ import annotations
 
 import datetime
+import hashlib
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from remit.execution.lifecycle import Finish
 _FIELDS: Final = 5
 _MAX_NAME: Final = 240
 """Of a parent's name in a child's, which has the minute or a random end besides."""
+_DIGEST: Final = 10
 _MAX_LABEL: Final = 63
 PARENT_LABEL: Final = "remit.dev/schedule"
 REQUESTED_BY: Final = "remit.dev/requested-by"
@@ -140,7 +142,15 @@ def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> 
 
 def child_name(parent: str, tick: datetime.datetime) -> str:
     """Of the child for a tick: the parent's name and the minute, counted from 1970 as a CronJob counts it."""
-    return f"{parent[:_MAX_NAME]}-{int(tick.timestamp()) // 60}"
+    return f"{_stem(parent)}-{int(tick.timestamp()) // 60}"
+
+
+def _stem(parent: str) -> str:
+    """The name, or of one that leaves no room for more its beginning and a digest, so that no other has the same."""
+    if len(parent) <= _MAX_NAME:
+        return parent
+    digest = hashlib.sha256(parent.encode()).hexdigest()[:_DIGEST]
+    return f"{parent[: _MAX_NAME - _DIGEST - 1].rstrip('-.')}-{digest}"
 
 
 def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str, Any]:
@@ -163,7 +173,7 @@ def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str
     named = (
         {"name": child_name(name, tick), "annotations": {**inherited, TICK_ANNOTATION: f"{tick:%FT%TZ}"}}
         if tick
-        else {"generateName": f"{name[:_MAX_NAME]}-manual-"}
+        else {"generateName": f"{_stem(name)}-manual-"}
     )
     spec = {key: value for key, value in parent["spec"].items() if key not in _NOT_OF_A_CHILD}
     return {

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from remit.api.operations import Subject
+from remit.api.quantity import parse_bytes
 from remit.backends import AttemptRequest, OutputSink
 from remit.operations.breaker import Breaker
+from remit.operations.failure import OperationFailed
 from remit.policy import Grant, Limits
+
+OVERDUE: Final = "its time is over"
+MOST_HELD: Final = 64 << 20
+"""Bytes of one answer that an operation holds in memory, however much a task would like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,15 @@ class Work:
     """What no kept output may show."""
 
 
+def held(wanted: str | int, field: str, instead: str) -> int:
+    """The bytes that `field` asks to be held in memory. Raises `OperationFailed` for more than may be."""
+    size = parse_bytes(wanted)
+    if size > MOST_HELD:
+        message = f"{field}: {wanted} is more than {MOST_HELD >> 20}Mi, the most that is held in memory; {instead}"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
+    return size
+
+
 class Performer(Protocol):
     """Performs one kind of operation."""
 
@@ -49,10 +64,11 @@ class Performer(Protocol):
     async def perform(self, work: Work, output: OutputSink) -> str:
         """Do it; what it found goes to `output` as `stdout`. Gives one sentence on what was done.
 
-        It is cancelled when its time is over or the user cancels; it then leaves nothing half done that it can undo,
-        and returns only when nothing of it goes on.
+        It is cancelled when its time is over (then with the message `OVERDUE`) or the user cancels; it then leaves
+        nothing half done that it can undo, and returns only when nothing of it goes on.
 
         Raises:
+            GivenUp: in place of a cancellation, where what was asked for may have taken place all the same.
             OperationFailed: it did not succeed.
             PolicyDenied: what showed only now is not allowed.
             RemitError: anything else that users can understand.

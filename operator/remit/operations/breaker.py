@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 
 FAILURES = 5
 OPEN_SECONDS = 30.0
@@ -32,9 +32,11 @@ class Circuit:
 
 @dataclass(slots=True)
 class Call:
-    """A call in flight. `answered`: whether there was an answer that does not count as a failure; None: given up."""
+    """A call in flight. `answered`: whether there was an answer that does not count as a failure; None: given up.
+    `silent`: where it is given up, whether that was for want of any answer."""
 
     answered: bool | None = True
+    silent: bool = False
 
 
 @dataclass
@@ -63,11 +65,11 @@ class Breaker:
         call = Call()
         try:
             yield call
-        except OperationFailed as failure:
-            call.answered = failure.category != "Infrastructure"
-            raise
-        except BaseException:
-            call.answered = None
+        except BaseException as error:
+            if isinstance(error, OperationFailed) and not isinstance(error, GivenUp):
+                call.answered = error.category != "Infrastructure"
+            else:
+                call.answered = False if call.silent else None
             raise
         finally:
             self._leave(name, call.answered)

@@ -54,7 +54,7 @@ def at_most(work: int) -> Iterator[None]:
 
 
 class Pattern:
-    """A compiled pattern, which a text must match from its first to its last character."""
+    """A compiled pattern, which a text must match from its first to its last character, or (`is_in`) anywhere."""
 
     __slots__ = ("_range", "_regexp", "source")
 
@@ -75,6 +75,10 @@ class Pattern:
             if left[0] < 0:
                 raise TooMuchWork
         return self._regexp.fullmatch(text) is not None
+
+    def is_in(self, text: str) -> bool:
+        """Whether some part of the text matches."""
+        return self._regexp.search(text) is not None
 
     def _work(self, text: str) -> int:
         data = text.encode(errors="surrogatepass")

@@ -72,8 +72,10 @@ def _kinds(sql: str) -> frozenset[str]:
 
 
 def gives_no_rows(sql: str) -> bool:
-    """Whether it is a change without RETURNING. For a statement that `kinds` accepted."""
+    """Whether it is a change without RETURNING, or of the schema. For a statement that `kinds` accepted."""
     tree: Any = _parser().parse_one(sql, dialect="postgres")
+    if type(tree).__name__ in {"Create", "Drop", "Alter", "TruncateTable"}:
+        return True
     changes = type(tree).__name__ in {"Insert", "Update", "Delete", "Merge"}
     return changes and tree.find(_parser().exp.Returning) is None
 

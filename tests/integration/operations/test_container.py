@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from remit.backends.docker import Engine
 from remit.errors import PolicyDenied
+from remit.execution.performing import perform
 from remit.operations import OperationFailed
 from remit.operations.container import ContainerPerformer
 from remit.policy import Limits
@@ -140,6 +142,17 @@ async def test_exec(desk: Desk, image: str, name: str) -> None:
     with pytest.raises(OperationFailed, match="code 3") as caught:
         await act(desk, "exec", name, argv=["sh", "-c", "exit 3"])
     assert caught.value.reason == "ExitCode"
+
+
+async def test_what_goes_on_in_a_container_is_not_executed_again(desk: Desk, image: str, name: str) -> None:
+    """The engine cannot end it: a retry would be a second one beside it."""
+    await run(desk, image, name, "sleep", "600")
+    asked = {"action": "exec", "name": name, "argv": ["sh", "-c", "echo x >> /tmp/began; sleep 600"]}
+    work = replace(desk.work(container=asked), timeout_seconds=2)
+    ended = await perform(desk.performer, work, desk.output, asyncio.Event())
+    assert (ended.reason, ended.retryable) == ("Timeout", False)
+    assert f"may still be going on in container {name}" in ended.message
+    assert docker("exec", name, "cat", "/tmp/began").stdout == b"x\n"
 
 
 async def test_secrets_go_by_the_environment_and_are_not_told(desk: Desk, image: str, name: str) -> None:

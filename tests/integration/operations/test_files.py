@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from remit.api.operations import FileOperation
 from remit.errors import InvalidInput, PolicyDenied
 from remit.operations import OperationFailed
 from remit.operations.file import FilePerformer, beneath
+from remit.operations.file.access import Access
+from remit.operations.file.actions import Job, append
+from remit.operations.file.writing import Limit
 from remit.policy import Limits
 
 from .conftest import Desk
@@ -361,8 +370,6 @@ async def test_a_write_is_whole_or_not_at_all(desk: Desk, folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 async def test_a_full_disk_changes_nothing(desk: Desk, folder: Path) -> None:
-    import subprocess
-
     small = folder / "small"
     small.mkdir()
     mounted = subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=False)
@@ -433,9 +440,114 @@ async def test_cancelling_a_long_copy_leaves_nothing(desk: Desk, folder: Path) -
         file.truncate(64 << 30)  # sparse: it would take long to copy
     work = desk.work(file={"operation": "copy", "path": str(folder / "big"), "destination": str(folder / "b")})
     doing = asyncio.create_task(desk.performer.perform(work, desk.output))
-    while not any(item.name.startswith(".remit-") for item in folder.iterdir()):
+    while not _is_writing_in(folder):
         await asyncio.sleep(0.001)
     doing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await doing
     assert [item.name for item in folder.iterdir()] == ["big"]
+
+
+def _is_writing_in(folder: Path) -> bool:
+    """Whether a file without a name is open there, or one with a name for the time being."""
+    opened = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            opened.append(str(link.readlink()))
+    nameless = any(name.startswith(f"{folder}/") and name.endswith("(deleted)") for name in opened)
+    return nameless or any(item.name.startswith(".remit-") for item in folder.iterdir())
+
+
+@pytest.mark.parametrize("operation", ["create", "write", "copy"])
+def test_an_operator_that_is_killed_leaves_nothing_behind(folder: Path, operation: str) -> None:
+    """Not even a file that nobody would ever remove."""
+    (folder / "a").write_text("before")
+    action = "exclusive=True" if operation == "create" else "exclusive=False"
+    name = "new" if operation == "create" else "a"
+    program = f"""
+import os, signal
+from remit.operations.file.beneath import place
+from remit.operations.file.writing import replacing
+with place({str(folder)!r}, {str(folder / name)!r}) as at, replacing(at, 0o644, {action}) as descriptor:
+    os.write(descriptor, b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert [(item.name, item.read_text()) for item in folder.iterdir()] == [("a", "before")]
+
+
+async def test_where_a_file_must_have_a_name(desk: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS."""
+    opening = os.open
+
+    def without_tmpfile(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opening(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", without_tmpfile)
+    await do(desk, "create", folder / "a", content="one")
+    assert await reason(desk, "create", folder / "a", content="two") == "AlreadyExists"
+    await do(desk, "write", folder / "a", content="three")
+    await do(desk, "copy", folder / "a", destination=str(folder / "b"))
+    desk.limits = Limits(file_size=3)
+    assert await reason(desk, "write", folder / "a", content="longer") == "FileSizeExceeded"
+    assert {item.name: item.read_text() for item in folder.iterdir()} == {"a": "three", "b": "three"}
+
+
+async def test_what_another_appended_meanwhile_stays(desk: Desk, folder: Path) -> None:
+    path = folder / "log"
+    path.write_text("1")
+    desk.limits = Limits(file_size=20)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"2" * 4
+        with path.open("a") as other:
+            other.write("another's")
+        yield b"3" * 20
+
+    job = desk.work(file={"operation": "append", "path": str(path), "content": "x"})
+    assert isinstance(job.subject, FileOperation)
+    access = Access(job.grant, job.subject, (), threading.Event())
+    with pytest.raises(OperationFailed, match="4 bytes were appended and then it failed") as caught:
+        append(Job(job.subject, access, pieces(), lambda chunk: None, Limit(20)))
+    assert (caught.value.reason, caught.value.retryable) == ("PartlyAppended", False)
+    assert path.read_text() == "12222another's"
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "rest", "told"),
+    [
+        ("create", "none/a", {"content": ""}, "spec.file.path: {folder}/none/a is in a directory that is not there"),
+        ("create", "a", {"content": ""}, "spec.file.path: {folder}/a is there already; write replaces it"),
+        ("append", "none", {"content": ""}, "spec.file.path: {folder}/none is not there; create makes it"),
+        ("mkdir", "d", {}, "spec.file.path: {folder}/d is there already; with recursive"),
+        ("read", "d", {}, "spec.file.path: {folder}/d is a directory; name a file"),
+        ("write", "d", {"content": ""}, "spec.file.path: {folder}/d is a directory; name a file"),
+        ("delete", "d", {}, "spec.file.path: {folder}/d is a directory that is not empty; set recursive"),
+        ("copy", "d", {"destination": "e"}, "spec.file.path: {folder}/d is a directory; set recursive"),
+        ("copy", "a", {"destination": "none/b"}, "spec.file.destination: {folder}/none/b is in a directory that is"),
+        ("copy", "none", {"destination": "b"}, "spec.file.path: {folder}/none is not there"),
+        ("copy", "a", {"destination": "d"}, "spec.file.destination: {folder}/d is a directory; set recursive"),
+        ("copy", "d", {"destination": "f", "recursive": True}, "spec.file.destination: {folder}/f is there already"),
+        ("move", "f", {"destination": "d"}, "spec.file.destination: {folder}/d is a directory that is not empty"),
+        ("move", "a", {"destination": "d"}, "spec.file.destination: {folder}/d is a directory; name the file's new"),
+        ("move", "d", {"destination": "a"}, "spec.file.destination: {folder}/a is a file, whose place"),
+        ("move", "d", {"destination": "d/x/y"}, "{folder}/d/x/y is inside {folder}/d; name a place outside"),
+        ("read", "a/b", {}, "spec.file.path: {folder}/a/b goes through something that is no directory"),
+        ("read", "l", {}, "spec.file.path: {folder}/l is a symbolic link"),
+        ("create", "n" * 300, {}, "has a name in it that is too long"),
+    ],
+)
+async def test_what_goes_wrong_names_the_field_and_the_remedy(
+    desk: Desk, folder: Path, operation: str, path: str, rest: dict[str, Any], told: str
+) -> None:
+    (folder / "a").write_text("")
+    (folder / "d/x").mkdir(parents=True)
+    (folder / "f").mkdir()
+    (folder / "l").symlink_to("a")
+    if "destination" in rest:
+        rest = {**rest, "destination": f"{folder}/{rest['destination']}"}
+    with pytest.raises(OperationFailed) as caught:
+        await do(desk, operation, folder / path, **rest)
+    assert told.format(folder=folder) in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,22 @@ async def test_expectations(desk: Desk, server: Server) -> None:
 async def test_a_pattern_that_cannot_be_looked_for(desk: Desk, server: Server, pattern: str) -> None:
     failed = await failure(desk, server, "/big?bytes=200000", expectedBody=pattern)
     assert (failed.reason, failed.retryable) == ("Invalid", False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"expectedBody": "a(b"}, r"^spec.http.expectedBody: column \d+: missing"),
+        ({"maxResponseBytes": "65Mi"}, r"^spec.http.maxResponseBytes: 65Mi is more than 64Mi"),
+    ],
+)
+async def test_what_cannot_be_expected_is_not_sent(
+    desk: Desk, server: Server, wrong: dict[str, str], told: str
+) -> None:
+    failed = await failure(desk, server, "/", method="POST", **wrong)
+    assert (failed.reason, failed.retryable, failed.category) == ("Invalid", False, "Invalid")
+    assert re.search(told, str(failed))
+    assert server.seen == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,9 @@ import pytest
 
 from remit.errors import PolicyDenied
 from remit.operations import OperationFailed
+from remit.operations.breaker import FAILURES
 from remit.operations.database import PostgresPerformer
+from remit.operations.database.rows import MOST_BYTES
 from servers import Server, postgres
 
 from .conftest import Desk
@@ -79,6 +82,15 @@ async def test_a_failure_undoes_everything(desk: Desk, url: str) -> None:
     assert names(url) == []
 
 
+async def test_too_few_parameters_are_no_trouble_of_the_server(desk: Desk, url: str) -> None:
+    """It says so in words that stand for broken connections."""
+    for _ in range(FAILURES + 1):
+        with pytest.raises(OperationFailed, match=r"statements\[0\]: .*as many parameters") as caught:
+            await run(desk, url, ("SELECT $1::int, $2::int", ["1"]))
+        assert (caught.value.reason, caught.value.retryable) == ("StatementFailed", False)
+    await run(desk, url, "SELECT 1")
+
+
 async def test_types_json_has_no_word_for(desk: Desk, url: str) -> None:
     (result,) = await run(
         desk, url, "SELECT 1.10::numeric AS n, '\\x00ff'::bytea AS b, '2026-01-02'::date AS d, NULL AS z, 1 AS n"
@@ -91,6 +103,31 @@ async def test_rows_and_bytes_are_capped(desk: Desk, url: str) -> None:
     assert (len(result["rows"]), result["rowCount"], result["truncated"]) == (10, 5000, True)
     (result,) = await run(desk, url, "SELECT repeat('x', 1000) FROM generate_series(1, 5000)", maxBytes="10Ki")
     assert (len(result["rows"]), result["truncated"]) == (10, True)
+
+
+async def test_a_large_row_is_not_held(desk: Desk, url: str) -> None:
+    """Four words of a statement would otherwise have the operator hold gigabytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    insert = "INSERT INTO t VALUES (1, 'undone')"
+    for _ in range(2):  # the next one has a connection that is whole
+        with pytest.raises(OperationFailed, match="nothing was committed") as caught:
+            await run(desk, url, insert, "SELECT repeat('x', 500000000)", "SELECT 1")
+        assert (caught.value.reason, caught.value.retryable) == ("RowTooLarge", False)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 12 * MOST_BYTES
+    assert names(url) == []
+    (result,) = await run(desk, url, f"SELECT repeat('x', {MOST_BYTES - 1000}) FROM generate_series(1, 5)")
+    assert (result["rowCount"], result["truncated"]) == (5, True)
+
+
+async def test_more_than_is_held_is_refused(desk: Desk, url: str) -> None:
+    with pytest.raises(OperationFailed, match=r"^spec.postgres.maxBytes: 1Gi is more than 64Mi"):
+        await run(desk, url, "SELECT 1", maxBytes="1Gi")
+
+
+async def test_the_servers_word_on_what_gives_no_rows(desk: Desk, url: str) -> None:
+    made, changed = await run(desk, url, "CREATE TABLE IF NOT EXISTS made (i int)", "INSERT INTO made VALUES (1), (2)")
+    assert (made["status"], made["rowCount"]) == ("CREATE TABLE", 0)
+    assert (changed["status"], changed["rowCount"]) == ("INSERT 0 2", 2)
 
 
 async def test_read_only_is_held_by_policy_and_by_the_server(desk: Desk, url: str) -> None:

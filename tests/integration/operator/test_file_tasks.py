@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from remit.reconcilers.kube import SECRETS
+from webserver import answering
 
-from .conftest import World
+from .conftest import PATIENCE, World
 
 
 @pytest.fixture
@@ -47,3 +50,33 @@ async def test_a_file_is_written_from_a_secret_and_read_redacted(world: World, f
     assert "files.allow[0] allows create, read there" in denied["message"]
     assert (missing["phase"], missing["attemptCount"], missing["error"]["category"]) == ("Failed", 2, "Operation")
     assert missing["attempts"][-1]["reason"] == "NotFound"
+
+
+async def test_files_that_are_slow_to_come_hold_up_nobody(world: World, folder: Path) -> None:
+    """As many as an operator runs at once: each of them waits in a thread."""
+    asked, answer_now = 0, asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        await answer_now.wait()
+        return web.Response(text="late")
+
+    async with answering(answer) as port, world.operator(max_concurrent=33):
+        await world.policy(
+            "true",
+            files={"allow": [{"paths": [f"{folder}/**"], "operations": ["create"]}]},
+            http={"allow": [{"hosts": ["127.0.0.1"], "ports": [port], "addresses": ["127.0.0.0/8"]}]},
+        )
+        content = {"url": f"http://127.0.0.1:{port}/"}
+        slow = [
+            await world.task(file={"operation": "create", "path": f"{folder}/{index}", "contentFrom": content})
+            for index in range(32)
+        ]
+        async with asyncio.timeout(PATIENCE):
+            while asked < len(slow):
+                await asyncio.sleep(0.02)
+        assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"
+        answer_now.set()
+        for name in slow:
+            assert (await world.finished(name))["phase"] == "Succeeded"

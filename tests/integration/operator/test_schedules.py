@@ -117,6 +117,28 @@ async def test_a_run_that_has_not_ended(world: World, policy: str) -> None:
         assert set(phases) == {"Cancelled"}
 
 
+@pytest.mark.parametrize("policy", ["Forbid", "Replace"])
+async def test_a_run_that_waits_for_its_next_attempt_has_not_ended(world: World, policy: str) -> None:
+    async with world.operator() as operator:
+        clock = wound(operator)
+        clock.ahead = datetime.timedelta(minutes=10 - clock().minute)  # no tick comes by itself
+        await world.policy("sh")
+        a_day = {"maxRetries": 1, "backoff": {"initialSeconds": 86400, "maxSeconds": 86400}}
+        schedule = {"cron": "0 * * * *", "concurrencyPolicy": policy}
+        name = await world.task("sh", "-c", "exit 1", retry=a_day, schedule=schedule)
+        await world.phase(name, "Scheduled")
+        last = None
+        for _ in range(2):
+            clock.turn(f"default/{name}", hours=1)
+            last = await a_run(world, name, after=last)
+            newest = (await world.get(name))["status"]["active"][-1]
+            await world.phase(newest, "Backoff")
+        phases = sorted(obj["status"]["phase"] for obj in await children(world))
+        assert phases == {"Forbid": ["Backoff"], "Replace": ["Backoff", "Cancelled"]}[policy]
+        if policy == "Forbid":
+            assert "RunSkipped" in {event["reason"] for event in await world.events(name, 2)}
+
+
 async def test_suspended_and_resumed(world: World) -> None:
     async with world.operator() as operator:
         clock = wound(operator)

@@ -12,6 +12,8 @@ from remit.errors import BackendError, PolicyDenied
 from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
 from remit.operations import OperationFailed, Work
+from remit.operations.base import OVERDUE
+from remit.operations.failure import GivenUp
 from remit.policy import Grant, Request
 
 
@@ -87,6 +89,22 @@ async def test_what_was_done_before_it_heard_is_done() -> None:
             return "committed"
 
     assert await end(act, seconds=0.01) == Ended("Completed", "committed")
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_may_have_taken_place_is_not_repeated(cancelled: bool) -> None:
+    async def act() -> str:
+        try:
+            return await for_ever()
+        except asyncio.CancelledError as error:
+            assert (OVERDUE in error.args) is not cancelled
+            raise GivenUp("it may have arrived") from None
+
+    ended = await end(act, seconds=0.01, cancelled=cancelled)
+    if cancelled:
+        assert ended == Ended("Cancelled", "cancelled while it was performed; it may have arrived")
+    else:
+        assert ended == Ended("Timeout", "timed out after 0.01 s; it may have arrived", retryable=False)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from remit.api.executiontask import AttemptStatus
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, Usage
 from remit.errors import BackendError, SandboxUnavailable
+from remit.execution import runner
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
 from remit.sandbox import Confinement, Limits
@@ -68,9 +69,9 @@ def recorded(number: int = 1) -> AttemptStatus:
 
 
 class Bench:
-    def __init__(self, root: Path, act: Callable[[asyncio.Event], Any]) -> None:
+    def __init__(self, root: Path, act: Callable[[asyncio.Event], Any], backend: type[Scripted] = Scripted) -> None:
         self.ended = asyncio.Event()
-        self.backend = Scripted(act)
+        self.backend = backend(act)
         self.store = RunStore(root)
         self.runner = Runner({"process": self.backend}, self.store, Redactor(), lambda key: self.ended.set())
 
@@ -150,6 +151,48 @@ async def test_the_user_s_cancel_comes_before_a_shutdown_s(tmp_path: Path) -> No
     bench.runner.stop("u")
     await bench.runner.shutdown()
     assert await bench.reason() == "Cancelled"
+
+
+class Lasting(Scripted):
+    """One whose work outlives the process, at a place that is away for a while."""
+
+    async def adopt(self, *_: Any, **__: Any) -> Outcome | None:
+        return None
+
+    async def recover(self, handle: Handle) -> bool:
+        await super().recover(handle)
+        if len(self.recovered) < 3:
+            raise BackendError("the place does not answer")
+        return True
+
+
+async def test_a_shutdown_lets_go_of_what_is_slow_to_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(cancel: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(runner, "_LET_GO_SECONDS", 0.01)
+    bench = Bench(tmp_path, for_ever, Lasting)
+    bench.runner.start(attempt())
+    bench.runner.stop("u")
+    await asyncio.wait_for(bench.runner.shutdown(), 10)
+    assert bench.runner.adoptable("ns", "u", recorded())  # by the next
+
+
+async def test_what_is_left_of_a_task_is_forgotten_once_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_CLEAR_SECONDS", 0.01)
+    bench = Bench(tmp_path, at_once, Lasting)
+    handle = {"pid": 0, "start_time": 0, "boot_id": "", "cgroups": [], "container": "c"}
+    bench.store.open("ns", "u", "u-1").started(handle)
+    bench.runner.abandon("ns", "u")
+    assert list(bench.store.tasks()) == [("ns", "u")]
+    async with asyncio.timeout(10):
+        while list(bench.store.tasks()):
+            await asyncio.sleep(0.001)
+    assert [handle.container for handle in bench.backend.recovered] == ["c", "c", "c"]
 
 
 async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None:

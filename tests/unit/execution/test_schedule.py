@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
 import pytest
@@ -179,6 +180,26 @@ def test_a_child_is_its_parent_without_the_schedule() -> None:
     assert child["metadata"]["ownerReferences"][0]["uid"] == "u"
     assert child["spec"] == {"command": {"argv": ["true"]}}
     assert schedule.child(obj, None)["metadata"]["generateName"] == "nightly-manual-"
+
+
+@pytest.mark.parametrize("cut", [".", "-", "a"])
+def test_a_child_of_a_long_name_has_a_name_of_its_own(cut: str) -> None:
+    """A name is cut where a dot or a hyphen may stand, which no name ends with."""
+    names = [f"{'x' * 228}{cut}{'y' * 23}{last}" for last in "12"]
+    children = [schedule.child_name(name, CREATED) for name in names]
+    assert len(set(children)) == 2
+    for child in children:
+        assert len(child) <= 253
+        assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", label) for label in child.split("."))
+        assert child.endswith(f"-{int(CREATED.timestamp()) // 60}")
+    assert schedule.child_name("x" * 240, CREATED).startswith("x" * 240 + "-")
+
+
+def test_a_clock_that_is_set_back_runs_nothing_again() -> None:
+    ran = parent(last="2026-06-02T01:00:00Z")
+    for now in ("2026-06-01T23:30Z", "2026-06-02T00:00Z", "2026-06-02T01:00Z"):
+        assert schedule.turn(ran, [], at(now)).action == Wait()
+    assert schedule.turn(ran, [], at("2026-06-02T02:00Z")).action == Start(at("2026-06-02T02:00Z"))
 
 
 def test_history_keeps_the_newest() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +28,8 @@ class Bad:
     subject: dict[str, Any]
     field: str
     remedy: str
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What else the spec has."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ BAD: dict[str, list[Bad]] = {
         Bad({"operation": "read", "path": "srv"}, "spec.file.path", "^/"),
         Bad({"operation": "burn", "path": "/srv"}, "spec.file.operation", "create"),
         Bad({"operation": "chmod", "path": "/srv/a", "mode": "9"}, "spec.file.mode", "[0-7]{3}"),
+        Bad({"operation": "stat", "path": "/srv/a"}, "spec", "leave it out", {"backend": "docker", "image": "a:1"}),
     ],
     "process": [
         Bad({"action": "start", "name": "a"}, "spec.process", "argv goes with start"),
@@ -66,6 +69,11 @@ BAD: dict[str, list[Bad]] = {
         Bad({"url": "ftp://example.com"}, "spec.http.url", "^https?://"),
         Bad({"url": "https://example.com", "method": "BREW"}, "spec.http.method", "GET"),
         Bad({"url": "https://a", "headers": [{"name": "a b"}]}, "spec.http.headers[0].name", "match"),
+        Bad(
+            {"url": "https://a", "headers": [{"name": "a", "value": "1", "valueFrom": {"secretKeyRef": CONNECTION}}]},
+            "spec.http.headers[0]",
+            "set value or valueFrom, not both",
+        ),
         Bad({"url": "https://a", "maxResponseBytes": "lots"}, "spec.http.maxResponseBytes", "match|quantity"),
     ],
     "redis": [
@@ -213,7 +221,9 @@ def test_the_tables_have_every_operation() -> None:
 
 @pytest.mark.parametrize(("operation", "bad"), listed(BAD))
 def test_bad_input_is_told_the_field_and_the_remedy(served: Schema, operation: str, bad: Bad) -> None:
-    said = answer(served, {"kind": "ExecutionTask", "metadata": {"name": "t"}, "spec": {operation: bad.subject}})
+    said = answer(
+        served, {"kind": "ExecutionTask", "metadata": {"name": "t"}, "spec": {operation: bad.subject, **bad.beside}}
+    )
     assert bad.field in said
     assert bad.remedy in said or re.search(bad.remedy, said), said
 

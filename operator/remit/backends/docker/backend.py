@@ -9,7 +9,9 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+import docker
 
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
 from remit.backends.docker.container import Container, State, moment
@@ -21,6 +23,7 @@ from remit.backends.exceeded import exceeded
 from remit.errors import BackendError
 from remit.operations.failure import OperationFailed
 
+Answer = TypeVar("Answer")
 _KILL_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
 _ENGINE_ENDS = frozenset({137, 143, 255})
@@ -78,12 +81,13 @@ class DockerBackend:
                 outcome = await self._until_over(container, request, output, cancel, request.timeout_seconds, given)
         except asyncio.CancelledError:
             if not started:
-                await self._remove(name)
+                with contextlib.suppress(OperationFailed):
+                    await self._remove(name)
             raise
         except BaseException:
-            await self._remove(name)
+            await self._surely_remove(name)  # the engine may have done what it did not answer
             raise
-        await self._remove(name)
+        await self._surely_remove(name)
         return outcome
 
     async def adopt(
@@ -96,11 +100,11 @@ class DockerBackend:
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
-        found = await self._find(name, cancel)
+        found = await self._patiently(lambda client: client.inspect_container(name))
         if found is None:
             return None
         if found["State"]["Status"] == "created":  # it never ran
-            await self._remove(name)
+            await self._surely_remove(name)
             return None
         on_found(_handle(name))
         given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
@@ -111,13 +115,13 @@ class DockerBackend:
         except asyncio.CancelledError:
             raise
         except BaseException:
-            await self._remove(name)
+            await self._surely_remove(name)
             raise
-        await self._remove(name)
+        await self._surely_remove(name)
         return outcome
 
     async def recover(self, handle: Handle) -> bool:
-        """See `Backend.recover`."""
+        """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
         return await self._remove(handle.container)
 
     async def _until_over(
@@ -161,11 +165,12 @@ class DockerBackend:
         if grace > 0:
             await container.signal("SIGTERM")
             await asyncio.wait({carrying}, timeout=grace)
-        if not carrying.done():
-            await container.signal("SIGKILL")
-            await asyncio.wait({carrying}, timeout=_KILL_SECONDS)
-        if not carrying.done():
-            raise BackendError(f"the Docker engine does not end container {container.id[:12]}; it may still be running")
+        while not carrying.done():
+            heard = await container.signal("SIGKILL")
+            await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
+            if heard and not carrying.done() and await self._engine_answers():
+                message = f"the Docker engine does not end container {container.id[:12]}; it may still be running"
+                raise BackendError(message)
 
     async def _image(self, reference: str) -> dict[str, Any]:
         """The image, fetched if the engine does not have it."""
@@ -177,22 +182,41 @@ class DockerBackend:
         await self._engine.pull(reference)
         return await self._engine.call(lambda client: inspect_image(client, reference))
 
-    async def _find(self, name: str, cancel: asyncio.Event) -> dict[str, Any] | None:
-        """The container, once the engine can say whether it is there."""
+    async def _patiently(self, ask: Callable[[docker.APIClient], Answer]) -> Answer | None:
+        """The answer of an engine that is waited for; None where there is no such container."""
         while True:
             try:
-                return await self._engine.call(lambda client: client.inspect_container(name))
+                return await self._engine.call(ask)
             except OperationFailed as error:
                 if error.reason == "NotFound":
                     return None
-                if not error.retryable or cancel.is_set():
+                if not error.retryable:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
+    async def _surely_remove(self, name: str) -> None:
+        """Nothing is told of an attempt while its container may be alive, or may yet be started."""
+        while True:
+            with contextlib.suppress(OperationFailed):
+                await self._remove(name)
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
+
     async def _remove(self, name: str) -> bool:
-        """Whether there was anything to remove. An engine that is away is not waited for."""
+        """Whether there was anything to remove. Raises while that cannot be told, which is not waited for."""
         try:
             await self._engine.call(lambda client: client.remove_container(name, v=True, force=True))
+        except OperationFailed as error:
+            if error.reason == "Conflict":  # somebody else is removing it just now
+                raise OperationFailed(error.reason, str(error), category="Infrastructure") from None
+            if error.retryable:
+                raise
+            return False
+        return True
+
+    async def _engine_answers(self) -> bool:
+        try:
+            await self._about_engine()
         except OperationFailed:
             return False
         return True

@@ -94,10 +94,13 @@ class Container:
             state = await self.state() or state
         return state
 
-    async def signal(self, name: str) -> None:
-        """Send a signal; that it has ended meanwhile is no error."""
-        with contextlib.suppress(OperationFailed):
+    async def signal(self, name: str) -> bool:
+        """Send a signal; that it has ended meanwhile is no error. False: the engine did not answer."""
+        try:
             await self._engine.call(lambda client: client.kill(self.id, signal=name))
+        except OperationFailed as error:
+            return not error.retryable
+        return True
 
     async def was_ended_from_outside(self, state: State) -> bool:
         """Whether a signal came by the engine, which none of ours did, or the engine went away with it."""

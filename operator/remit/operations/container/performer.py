@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from remit.errors import PolicyDenied
 from remit.operations.base import Work
 from remit.operations.container.creating import STARTED_BY, container_name, creation
 from remit.operations.container.telling import inspected, listed, measured, name_of
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 
 STOP_SECONDS = 10
 """What a container that is stopped or restarted has after SIGTERM."""
@@ -141,19 +142,30 @@ class ContainerPerformer:
         if not argv:
             raise _invalid("say what to execute in spec.container.argv")
         made = await self._engine.call(lambda client: client.exec_create(found.id, list(argv), environment=dict(env)))
-        said = self._engine.stream(lambda client: client.exec_start(made["Id"], stream=True, demux=True))
+        goes_on = f"{argv[0]} may still be going on in container {found.name}"
+        try:
+            code = await self._executed(made["Id"], output)
+        except asyncio.CancelledError:
+            raise GivenUp(goes_on) from None
+        except OperationFailed as error:
+            message = f"{error}; {goes_on}"
+            raise OperationFailed(error.reason, message, retryable=False, category=error.category) from None
+        if code is None:
+            message = f"the connection to the Docker engine was lost; {goes_on}"
+            raise OperationFailed("ConnectionLost", message, retryable=False, category="Infrastructure")
+        if code:
+            raise OperationFailed("ExitCode", f"{argv[0]} in container {found.name} exited with code {code}")
+        return f"executed {argv[0]} in container {found.name}"
+
+    async def _executed(self, id_: str, output: OutputSink) -> int | None:
+        said = self._engine.stream(lambda client: client.exec_start(id_, stream=True, demux=True))
         async with contextlib.aclosing(said):
             async for pair in said:
                 for name, chunk in zip(_STREAMS, pair, strict=True):
                     if chunk:
                         output.write(name, chunk)  # type: ignore[arg-type]
-        code = (await self._engine.call(lambda client: client.exec_inspect(made["Id"])))["ExitCode"]
-        if code is None:
-            message = f"the connection to container {found.name} was lost; what was executed may still be going on"
-            raise OperationFailed("ConnectionLost", message, category="Infrastructure")
-        if code:
-            raise OperationFailed("ExitCode", f"{argv[0]} in container {found.name} exited with code {code}")
-        return f"executed {argv[0]} in container {found.name}"
+        code: int | None = (await self._engine.call(lambda client: client.exec_inspect(id_)))["ExitCode"]
+        return code
 
     async def _inspect(self, work: Work, found: _Found, output: OutputSink) -> str:
         output.write("stdout", _line(inspected(found.inspected)))

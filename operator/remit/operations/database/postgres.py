@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,25 +16,31 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from remit.api.operations import PostgresOperation, SqlStatement
-from remit.api.quantity import parse_bytes
 from remit.backends import OutputSink
-from remit.operations.base import Work
+from remit.operations.base import Work, held
 from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.pools import Pools
-from remit.operations.failure import OperationFailed
+from remit.operations.database.rows import MeteredConnection
+from remit.operations.failure import GivenUp, OperationFailed
 from remit.policy.statements import gives_no_rows
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
 _MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
+_CLIENT_SECONDS = 5
 # libpq reads passwords and certificates from the operator's home unless it is told otherwise.
 _OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable", "client_encoding": "UTF8"}
 # Under other rules a statement would not be what policy read.
 _READ_BY = {"standard_conforming_strings": "on", "client_encoding": "UTF8"}
-_LATER = ("40", "53", "55", "57", "58", "08")
-"""Classes of SQLSTATE after which the same may succeed: rollbacks, resources, locks, interventions, connections."""
+_TROUBLE = ("08", "53", "57", "58")
+"""Classes of SQLSTATE that speak of the server: connections, resources, interventions, the system."""
+_LATER = ("40", "55")
+"""And those after which the same may succeed all the same: rollbacks and locks."""
+_PROTOCOL_VIOLATION = "08P01"
+"""What a server says of a statement whose parameters are too few or too many."""
 
+_UNKNOWN = "it was about to commit, and whether it did is not known"
 _NO_ROWS = "didn't produce a result"
 _REFUSAL = re.compile(r", port \d+ failed: (?:FATAL: +)?(.+)")
 """Why there is no connection, in libpq's message or the server's."""
@@ -52,6 +59,7 @@ class PostgresPerformer:
         """See `Performer.perform`. One JSON object a statement goes to stdout."""
         postgres = work.subject
         assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
+        most = held(postgres.max_bytes, "spec.postgres.maxBytes", "ask for fewer rows")
         url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
         name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
         with self.breaker.calling(name):
@@ -59,7 +67,7 @@ class PostgresPerformer:
                 async with self._pools.lease(name, url) as server:
                     await server.meet()
                     async with server.pool.connection(timeout=_CONNECT_SECONDS) as connection:
-                        done = await _transact(connection, postgres, work.timeout_seconds)
+                        done = await _transact(connection, postgres, work.timeout_seconds, most)
             except (PoolTimeout, psycopg.Error) as error:
                 raise _failure(error) from None
         for result in done:
@@ -97,8 +105,10 @@ async def _open(url: str) -> _Server:
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
         check=AsyncConnectionPool.check_connection,
+        configure=_watch,
         reset=_forget,
         open=False,
+        connection_class=MeteredConnection,
         kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
     )
     await pool.open(wait=False)
@@ -109,37 +119,83 @@ async def _forget(connection: Connection) -> None:
     """Settings, roles, locks and temporary tables end with their task: the next one on this connection is another's."""
     await connection.set_autocommit(True)
     await connection.execute("DISCARD ALL")
+    await _watch(connection)
+
+
+async def _watch(connection: Connection) -> None:
+    """Have the server see in the midst of a statement that we are no more, so that what an operator that was killed
+    leaves is undone, and its locks go. Before version 14, or elsewhere than on Linux, that is when its time is over."""
+    await connection.set_autocommit(True)
+    with contextlib.suppress(psycopg.Error):
+        await connection.execute(f"SET client_connection_check_interval = {_CLIENT_SECONDS * 1000}")
     await connection.set_autocommit(False)
 
 
-async def _transact(connection: Connection, postgres: PostgresOperation, seconds: float) -> list[dict[str, Any]]:
-    budget = _Budget(postgres.max_rows, parse_bytes(postgres.max_bytes))
-    async with connection.transaction():
-        # The server's own clock, so that a statement ends there too when it ends here.
-        await connection.execute(
-            sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
-        )
-        await connection.execute("SET LOCAL standard_conforming_strings = on")
-        if postgres.read_only:
-            await connection.execute("SET TRANSACTION READ ONLY")
-            await connection.execute("SET LOCAL default_transaction_read_only = on")
-        return [
-            await _statement(connection, index, statement, budget)
-            for index, statement in enumerate(postgres.statements)
-        ]
+async def _transact(
+    connection: Connection, postgres: PostgresOperation, seconds: float, most: int
+) -> list[dict[str, Any]]:
+    done: list[dict[str, Any]] | None = None
+    try:
+        async with connection.transaction():
+            done = await _statements(connection, postgres, seconds, _Budget(postgres.max_rows, most))
+    except asyncio.CancelledError:
+        if done is not None and not postgres.read_only:
+            raise GivenUp(_UNKNOWN) from None
+        raise
+    except psycopg.Error as error:
+        if done is not None and not postgres.read_only and error.sqlstate is None:
+            message = f"the connection to the server was lost: {_UNKNOWN}"
+            raise OperationFailed("ConnectionLost", message, retryable=False, category="Infrastructure") from None
+        raise
+    return done
+
+
+async def _statements(
+    connection: Connection, postgres: PostgresOperation, seconds: float, budget: _Budget
+) -> list[dict[str, Any]]:
+    # The server's own clock, so that a statement ends there too when it ends here.
+    await connection.execute(
+        sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
+    )
+    await connection.execute("SET LOCAL standard_conforming_strings = on")
+    if postgres.read_only:
+        await connection.execute("SET TRANSACTION READ ONLY")
+        await connection.execute("SET LOCAL default_transaction_read_only = on")
+    return [
+        await _statement(connection, index, statement, budget) for index, statement in enumerate(postgres.statements)
+    ]
 
 
 class _Budget:
     """What of the rows is kept. All are read, so that the statement takes place as it would; the rest is dropped."""
 
     def __init__(self, rows: int, size: int) -> None:
-        self._most_rows, self._bytes = rows, size
+        self.rows, self.bytes = rows, size
 
-    def keep(self, kept: int, row: dict[str, Any]) -> bool:
-        if kept >= self._most_rows:
-            return False
-        self._bytes -= len(orjson.dumps(row, default=_plain, option=orjson.OPT_NON_STR_KEYS))
-        return self._bytes >= 0
+
+class _Rows:
+    """The rows of one statement, as JSON already: as Python's objects they would take many times as much."""
+
+    def __init__(self, budget: _Budget) -> None:
+        self.count = self._kept = 0
+        self.truncated = False
+        self._budget = budget
+        self._json = bytearray()
+
+    def add(self, names: Sequence[str], record: Sequence[Any]) -> None:
+        self.count += 1
+        if self.truncated:
+            return
+        row = orjson.dumps(_row(names, record), default=_plain, option=orjson.OPT_NON_STR_KEYS)
+        if self._kept >= self._budget.rows or len(row) > self._budget.bytes:
+            self.truncated = True
+            return
+        self._budget.bytes -= len(row)
+        self._kept += 1
+        self._json += b"," + row if self._json else row
+
+    def told(self) -> orjson.Fragment:
+        return orjson.Fragment(b"[" + self._json + b"]")
 
 
 async def _statement(connection: Connection, index: int, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
@@ -148,34 +204,25 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
         if connection.info.parameter_status(setting) != value:
             message = f"spec.postgres.statements[{index}]: {setting} is no longer {value}, and policy read it so"
             raise OperationFailed("ReadDifferently", message, retryable=False, category="Denied")
-    rows: list[dict[str, Any]] = []
-    count, keeping = 0, True
+    rows = _Rows(budget)
     parameters: Sequence[str] = statement.parameters
     async with connection.cursor() as cursor:
         try:
             if await asyncio.to_thread(gives_no_rows, statement.sql):
                 await cursor.execute(statement.sql.encode(), parameters, binary=True)  # binary: by that protocol
-                return {"statement": index, "status": cursor.statusmessage, "rowCount": cursor.rowcount, "rows": []}
+                count = max(0, cursor.rowcount)  # -1: of nothing that is counted
+                return {"statement": index, "status": cursor.statusmessage, "rowCount": count, "rows": []}
+            names: list[str] = []
             async for record in cursor.stream(statement.sql.encode(), parameters):
-                names = [column.name for column in cursor.description or ()]
-                row = _row(names, record)
-                keeping = keeping and budget.keep(len(rows), row)
-                if keeping:
-                    rows.append(row)
-                count += 1
+                names = names or [column.name for column in cursor.description or ()]
+                rows.add(names, record)
         except psycopg.ProgrammingError as error:
             # psycopg streams rows only; a statement that gives none has been performed all the same.
             if error.sqlstate is not None or _NO_ROWS not in str(error):
                 raise _at(error, index) from error
         except psycopg.Error as error:
             raise _at(error, index) from error
-    return {
-        "statement": index,
-        "status": cursor.statusmessage,
-        "rowCount": count,
-        "truncated": not keeping,
-        "rows": rows,
-    }
+    return {"statement": index, "rowCount": rows.count, "truncated": rows.truncated, "rows": rows.told()}
 
 
 def _row(names: Sequence[str], record: Sequence[Any]) -> dict[str, Any]:
@@ -225,10 +272,12 @@ def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
         return OperationFailed("StatementTimeout", message, category="Timeout")
     if state == "25006":
         return OperationFailed("ReadOnly", message, retryable=False)
-    infrastructure = state.startswith(("08", "53", "57", "58"))
+    if state == _PROTOCOL_VIOLATION:
+        message += "; give it as many parameters as it has $1, $2 …"
+    infrastructure = state.startswith(_TROUBLE) and state != _PROTOCOL_VIOLATION
     return OperationFailed(
         "StatementFailed",
         message,
-        retryable=state.startswith(_LATER),
+        retryable=infrastructure or state.startswith(_LATER),
         category="Infrastructure" if infrastructure else "Operation",
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+import asyncio
+import contextlib
+import os
+import re
+from typing import Any
 
 import orjson
 import redis.asyncio as client
@@ -25,11 +28,16 @@ from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import Pools
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 
 _MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 8 << 20
+_IN_A_PIPELINE = re.compile(
+    r"""Command # (\d+) \(.*\) of pipeline caused error: \(?['"]?(.*?)(?:['"],\))?$""", re.DOTALL
+)
+"""How the driver words what the server says of a command before a transaction: with the whole of the command."""
+_UNKNOWN = "whether the commands took place is not known"
 Pool = client.BlockingConnectionPool
 
 
@@ -67,7 +75,6 @@ async def _open(url: str) -> Pool:
         max_connections=_MOST_CONNECTIONS,
         timeout=_CONNECT_SECONDS,
         socket_connect_timeout=_CONNECT_SECONDS,
-        client_name="remit",
     )
     encrypted = issubclass(pool.connection_class, client.SSLConnection)
     pool.connection_class = MeteredSSLConnection if encrypted else MeteredConnection
@@ -75,26 +82,88 @@ async def _open(url: str) -> Pool:
 
 
 async def _transact(pool: Pool, operation: RedisOperation) -> list[Any]:
-    async with client.Redis(connection_pool=pool) as server:
+    connection = await _connection(pool)
+    async with client.Redis(connection_pool=pool) as server, server.pipeline(transaction=True) as pipeline:
+        pipeline.connection = connection  # and so given back with the pipeline
         if operation.read_only:
-            await _must_only_read(server, operation)
-        async with server.pipeline(transaction=True) as pipeline:
-            for words in operation.commands:
-                pipeline.execute_command(*words)
+            await _must_only_read(connection, operation)
+        for words in operation.commands:
+            pipeline.execute_command(*words)
+        try:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        except asyncio.CancelledError:
+            if operation.read_only:
+                raise
+            raise GivenUp(_UNKNOWN) from None
+        except (ConnectionError, TimeoutError):
+            message = f"the connection to the server was lost: {_UNKNOWN}"
+            again = operation.read_only
+            raise OperationFailed("ConnectionLost", message, retryable=again, category="Infrastructure") from None
     return replies
 
 
-async def _must_only_read(server: client.Redis, operation: RedisOperation) -> None:
-    """Ask the server itself which of the commands write: it knows the ones of its modules too."""
-    names = [words[0].upper() for words in operation.commands]
-    ask = cast("Callable[..., Awaitable[list[Any]]]", server.execute_command)
-    answer = await ask("COMMAND INFO", *names)
-    for index, (name, info) in enumerate(zip(names, answer, strict=True)):
-        flags = {_text(flag).lower() for flag in info[2]} if info else set()  # name, arity, flags …
-        if "readonly" not in flags:
-            message = f"spec.redis.commands[{index}]: {name} writes, says the server, but spec.redis.readOnly is set"
+async def _connection(pool: Pool) -> Any:
+    """One that is up: what fails here has not reached the server."""
+    try:
+        return await _up(await pool.get_connection(), pool)  # type: ignore[no-untyped-call]
+    except AuthenticationError:
+        raise
+    except (ConnectionError, TimeoutError) as error:
+        message = f"the server gives no connection: {_why(error)}"
+        raise OperationFailed("ConnectFailed", message, category="Infrastructure") from None
+
+
+async def _up(connection: Any, pool: Pool) -> Any:
+    try:
+        if not await _answers(connection):
+            await connection.disconnect()
+            await connection.connect()
+    except BaseException:
+        await pool.release(connection)
+        raise
+    return connection
+
+
+async def _answers(connection: Any) -> bool:
+    """Whether the server is still there, at the other end of a connection that had nothing to do for a while."""
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        try:
+            await connection.send_command("PING")
+            await connection.read_response()
+        except ResponseError:
+            pass  # a user who may not is answered too
+        return True
+    return False
+
+
+def _why(error: BaseException | None) -> str:
+    """What the system said, somewhere beneath; the driver's own words may have the connection's in them."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            said = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)  # below 0: of names
+            return said.lower()
+        error = error.__cause__ or error.__context__
+    return "it does not answer, or all connections are taken"
+
+
+async def _must_only_read(connection: Any, operation: RedisOperation) -> None:
+    """Ask the server itself which of the commands only read: it knows the ones of its modules too. A command that has
+    subcommands is asked about by both words."""
+    asked = [name for words in operation.commands for name in (words[0], "|".join(words[:2]))]
+    await connection.send_command("COMMAND", "INFO", *asked)
+    told = [_flags(info) for info in await connection.read_response()]
+    for index, words in enumerate(operation.commands):
+        command, subcommand = told[2 * index : 2 * index + 2]
+        if "readonly" not in command | subcommand or "write" in command | subcommand:
+            message = (
+                f"spec.redis.commands[{index}]: spec.redis.readOnly is set, and the server does not say of"
+                f" {words[0].upper()} that it only reads"
+            )
             raise OperationFailed("ReadOnly", message, retryable=False)
+
+
+def _flags(info: Any) -> set[str]:
+    return {_text(flag).lower() for flag in info[2]} if info else set()  # name, arity, flags …
 
 
 def _tell(operation: RedisOperation, replies: list[Any], output: OutputSink) -> OperationFailed | None:
@@ -139,13 +208,14 @@ def _text(value: Any) -> str:
 
 def _failure(error: RedisError) -> OperationFailed:
     match error:
+        case ResponseError() if at := _IN_A_PIPELINE.match(str(error)):
+            reason = "NotPermitted" if isinstance(error, NoPermissionError) else "CommandFailed"
+            message = f"spec.redis.commands[{int(at[1]) - 1}]: {at[2]}; nothing was performed"
+            return OperationFailed(reason, message, retryable=False)
         case AuthenticationError() | NoPermissionError():
             return OperationFailed("NotPermitted", f"the server refuses: {error}", retryable=False)
-        case TimeoutError():
-            return OperationFailed("ConnectFailed", "the server does not answer in time", category="Infrastructure")
-        case ConnectionError():
-            message = "the connection to the server failed or was lost; whether the commands took place is not known"
-            return OperationFailed("ConnectionLost", message, category="Infrastructure")
+        case TimeoutError() | ConnectionError():
+            return OperationFailed("ConnectionLost", "the connection to the server was lost", category="Infrastructure")
         case ReadOnlyError():
             return OperationFailed("ReadOnly", f"the server refuses: {error}", retryable=False)
         case ExecAbortError() | ResponseError():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from remit.api.operations import FileOperation
 from remit.errors import PolicyDenied
 from remit.operations.file.beneath import Place, place
-from remit.operations.file.errors import Stopped, refused
+from remit.operations.file.errors import Stopped, failure, refused
 from remit.policy import Grant
 from remit.policy.rules import files
 
@@ -35,11 +35,22 @@ class Access:
     @contextmanager
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
         """Where `path` is, once it was seen to be allowed there too."""
-        with place(
-            files.root(self.grant.binding(), self.file.operation, path), path, make_parents=make_parents
-        ) as found:
+        root = files.root(self.grant.binding(), self.file.operation, path)
+        with contextlib.ExitStack() as stack:
+            try:
+                found = stack.enter_context(place(root, path, make_parents=make_parents))
+            except OSError as error:
+                raise failure(error, self.file, path, above=True) from error
             self.check(found.path, written=path)
             yield found
+
+    @contextmanager
+    def about(self, path: str) -> Iterator[None]:
+        """What the kernel refuses within is told of `path`."""
+        try:
+            yield
+        except OSError as error:
+            raise failure(error, self.file, path) from error
 
     def check(self, path: str, *, written: str = "") -> None:
         """Raises for what policy does not allow, for the operator's own, and when it is time to stop."""
@@ -52,7 +63,8 @@ class Access:
             decision = self.grant.ask(self.file.model_copy(update={"path": path, "destination": None}))
             if not decision.allowed:
                 shown = os.fsencode(path).decode(errors="backslashreplace")
-                raise PolicyDenied(f"{written or shown} is really {shown}: {decision.message}")
+                start = f"{written} is really {shown}" if written else shown
+                raise PolicyDenied(f"{start}: {decision.message.removeprefix('spec.file.path: ')}")
 
     def inspect(self, path: str, info: os.stat_result, *, links: bool = False) -> None:
         """Look at owner and kind before anything is done.

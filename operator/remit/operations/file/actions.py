@@ -7,7 +7,6 @@ import grp
 import hashlib
 import os
 import pwd
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,16 +20,17 @@ from remit.api.operations import FileOperation
 from remit.operations.failure import OperationFailed
 from remit.operations.file.access import Access
 from remit.operations.file.beneath import SELF, Place
-from remit.operations.file.errors import refused
-from remit.operations.file.tree import copy_file, copy_tree, entries, remove, walk
+from remit.operations.file.errors import failure, refused
+from remit.operations.file.tree import copy_tree, entries, reading, remove, transfer, walk
 from remit.operations.file.writing import (
     Limit,
+    Tally,
     mode_of,
     permissions,
-    put,
     read_all,
     replacing,
     sync,
+    temporary_name,
     write_all,
 )
 
@@ -77,15 +77,28 @@ def append(job: Job) -> str:
         try:
             before = os.fstat(descriptor)
             _must_be_file(job, at, before)
+            tally = Tally()
             try:
-                added = write_all(descriptor, job.content, lambda size: _check(job, at, before.st_size + size))
+                added = write_all(descriptor, job.content, lambda size: _check(job, at, before.st_size + size), tally)
                 os.fsync(descriptor)
-            except BaseException:
-                os.ftruncate(descriptor, before.st_size)  # all of it or nothing
+            except BaseException as error:
+                _take_back(descriptor, at, before.st_size, tally.written, error)
                 raise
         finally:
             os.close(descriptor)
     return f"appended {added} bytes to {at.path}"
+
+
+def _take_back(descriptor: int, at: Place, before: int, written: int, error: BaseException) -> None:
+    """All of it or nothing; but what somebody else has written since stays."""
+    if os.fstat(descriptor).st_size == before + written:
+        os.ftruncate(descriptor, before)
+    elif written:
+        message = (
+            f"{at.path}: {written} bytes were appended and then it failed ({error}); they are still there, because"
+            " somebody else writes to the file too"
+        )
+        raise OperationFailed("PartlyAppended", message, retryable=False) from error
 
 
 def read(job: Job) -> str:
@@ -139,37 +152,45 @@ def copy(job: Job) -> str:
 
 
 def _copied(job: Job, source: Place, target: Place) -> str:
-    """Under another name first, so that nobody finds half a copy."""
+    """Under another name, or none, first: so that nobody finds half a copy."""
     _not_the_root(job, target)
     info = source.lstat()
     job.access.inspect(source.path, info)
-    temporary = Place(target.parent, f".remit-{secrets.token_hex(8)}", target.path)
     if stat.S_ISDIR(info.st_mode):
         if not job.file.recursive and job.file.operation == "copy":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return _copied_tree(job, source, target)
+    with job.access.about(target.path):
+        if target.exists():
+            _must_be_file(job, target, target.lstat())
+    with (
+        reading(job.access, source) as (descriptor, info),
+        job.access.about(target.path),
+        replacing(target, permissions(info), exclusive=False) as writing,
+    ):
+        size = transfer(job.access, source, descriptor, target, writing, job.limit)
+    return f"copied {size} bytes from {source.path} to {target.path}"
+
+
+def _copied_tree(job: Job, source: Place, target: Place) -> str:
+    _must_be_outside(source, target)
+    temporary = Place(target.parent, temporary_name(), target.path)
+    with job.access.about(target.path):
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        if f"{target.path}/".startswith(f"{source.path}/"):
-            raise refused("IntoItself", f"{target.path} is inside {source.path}; name a place outside of it")
         try:
             count = copy_tree(job.access, source, temporary, job.limit)
             os.rename(temporary.name, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
         except BaseException:
             _discard(job, temporary)
             raise
-        done = f"copied {count} files from {source.path} to {target.path}"
-    else:
-        if target.exists():
-            _must_be_file(job, target, target.lstat())
-        try:
-            size = copy_file(job.access, source, temporary, job.limit)
-            put(target, temporary.name, exclusive=False)
-        except BaseException:
-            _discard(job, temporary)
-            raise
-        done = f"copied {size} bytes from {source.path} to {target.path}"
-    sync(target)
-    return done
+        sync(target)
+    return f"copied {count} files from {source.path} to {target.path}"
+
+
+def _must_be_outside(source: Place, target: Place) -> None:
+    if f"{target.path}/".startswith(f"{source.path}/"):
+        raise refused("IntoItself", f"{target.path} is inside {source.path}; name a place outside of it")
 
 
 def _discard(job: Job, temporary: Place) -> None:
@@ -198,12 +219,9 @@ def move(job: Job) -> str:
         info = source.lstat()
         job.access.inspect(source.path, info, links=True)
         if stat.S_ISDIR(info.st_mode):
+            _must_be_outside(source, target)
             _must_all_be_allowed(job, source, target)
-        try:
-            os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
+        if not _renamed(job, source, target):
             _copied(job, source, target)  # another file system
             info = source.lstat()
             if stat.S_ISDIR(info.st_mode):
@@ -212,6 +230,19 @@ def move(job: Job) -> str:
         sync(target)
         sync(source)
     return f"moved {source.path} to {target.path}"
+
+
+def _renamed(job: Job, source: Place, target: Place) -> bool:
+    """False: they are on two file systems."""
+    try:
+        os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise failure(error, job.file, target.path) from error
+        return False
+    return True
 
 
 def _must_all_be_allowed(job: Job, source: Place, target: Place) -> None:

@@ -1,9 +1,13 @@
-"""What the kernel says, in words that help."""
+"""What the kernel says, in words that help: which field it is about, and what to do."""
 
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Mapping
+from typing import Final
 
+from remit.api.operations import FileOperation
 from remit.operations.failure import OperationFailed
 
 
@@ -11,32 +15,57 @@ class Stopped(Exception):
     """The user cancelled, or time is over."""
 
 
-_OUTSIDE = "leads out of the directory that policy allows, by a symbolic link; write the path that it really has"
-_WORDS: dict[int, tuple[str, str]] = {
-    errno.ENOENT: ("NotFound", "there is no such file or directory"),
-    errno.EEXIST: ("AlreadyExists", "is there already; use write to replace it"),
-    errno.EACCES: ("PermissionDenied", "the operator's user may not do that; give it access, or run it as another"),
-    errno.EPERM: ("PermissionDenied", "the operator's user may not do that; give it access, or run it as another"),
-    errno.ENOSPC: ("DiskFull", "no space is left on the disk; nothing was changed"),
-    errno.EDQUOT: ("DiskFull", "the disk quota is used up; nothing was changed"),
-    errno.EROFS: ("ReadOnly", "the file system is mounted read-only"),
-    errno.ENOTDIR: ("NotADirectory", "a part of the path is no directory"),
-    errno.EISDIR: ("IsADirectory", "is a directory; name a file, or set recursive for the whole of it"),
-    errno.ENOTEMPTY: ("NotEmpty", "the directory is not empty; set recursive to include everything below"),
+_OPERATOR: Final = "is closed to the operator's user; give it access, or run the operator as another"
+_WORDS: Final[Mapping[int, tuple[str, str]]] = {
+    errno.ENOENT: ("NotFound", "is not there"),
+    errno.EEXIST: ("AlreadyExists", "is there already; name one that is not, or delete it first"),
+    errno.EACCES: ("PermissionDenied", _OPERATOR),
+    errno.EPERM: ("PermissionDenied", _OPERATOR),
+    errno.ENOSPC: ("DiskFull", "is on a disk that is full; nothing was changed"),
+    errno.EDQUOT: ("DiskFull", "is on a disk whose quota is used up; nothing was changed"),
+    errno.EROFS: ("ReadOnly", "is on a file system that is mounted read-only"),
+    errno.ENOTDIR: ("NotADirectory", "goes through something that is no directory: a file, or a symbolic link"),
+    errno.EISDIR: ("IsADirectory", "is a directory; name a file"),
+    errno.ENOTEMPTY: ("NotEmpty", "is a directory that is not empty; name one that is not there, or delete it first"),
     errno.ENXIO: ("NotAFile", "is a socket or a device, not a file or a directory"),
     errno.ELOOP: ("SymbolicLink", "is a symbolic link, which is never followed; write the path it leads to"),
     errno.EFBIG: ("FileSizeExceeded", "would become larger than files may be here"),
-    errno.ENAMETOOLONG: ("InvalidPath", "a name in the path is too long"),
+    errno.ENAMETOOLONG: ("InvalidPath", "has a name in it that is too long"),
 }
-_LATER = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBUSY, errno.EAGAIN, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY}
+_BY_OPERATION: Final[Mapping[tuple[int, str], str]] = {
+    (errno.ENOENT, "append"): "is not there; create makes it",
+    (errno.EEXIST, "create"): "is there already; write replaces it",
+    (errno.EEXIST, "mkdir"): "is there already; with recursive a directory is taken as it is",
+    (errno.EISDIR, "copy"): "is a directory; set recursive for the whole of it",
+    (errno.EISDIR, "move"): "is a directory; name the file's new name in it",
+    (errno.ENOTEMPTY, "delete"): "is a directory that is not empty; set recursive for all that is below",
+    (errno.ENOTDIR, "move"): "is a file, whose place a directory cannot take; name one that is not there",
+}
+_NO_DIRECTORY: Final = "is in a directory that is not there; make that first, by mkdir with recursive"
+_OUTSIDE: Final = "leads out of the directory that policy allows, by a symbolic link; write the path that it really has"
+_LATER: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBUSY, errno.EAGAIN, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY}
+)
 
 
-def failure(error: OSError, what: str) -> OperationFailed:
-    """`what` is such as `write of /data/x`."""
-    if error.errno == errno.EXDEV:
-        return OperationFailed("OutsideRoot", f"{what}: {_OUTSIDE}", retryable=False, category="Denied")
-    reason, words = _WORDS.get(error.errno or 0, ("FileError", error.strerror or str(error)))
-    return OperationFailed(reason, f"{what}: {words}", retryable=error.errno in _LATER)
+def failure(error: OSError, file: FileOperation, path: str, *, above: bool = False) -> OperationFailed:
+    """What went wrong with `path`; `above`: with the way to it."""
+    number = error.errno or 0
+    where = f"spec.file.{field_of(file, path)}: {os.fsencode(path).decode(errors='backslashreplace')}"
+    if number == errno.EXDEV:
+        return OperationFailed("OutsideRoot", f"{where} {_OUTSIDE}", retryable=False, category="Denied")
+    reason, words = _WORDS.get(number, ("FileError", f"failed: {error.strerror or error}"))
+    if above:
+        words = _NO_DIRECTORY if number == errno.ENOENT else words
+    else:
+        words = _BY_OPERATION.get((number, file.operation), words)
+    return OperationFailed(reason, f"{where} {words}", retryable=number in _LATER)
+
+
+def field_of(file: FileOperation, path: str) -> str:
+    """Which field names `path`, or what it is below."""
+    to = file.destination
+    return "destination" if to and (path == to or path.startswith(f"{to}/")) else "path"
 
 
 def refused(reason: str, message: str) -> OperationFailed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,8 @@ Download = Callable[[Grant, str], AsyncIterator[bytes]]
 """What an address holds, piece by piece, if the policies that gave the grant allow it to be read."""
 MOST_DOWNLOADED: Final = 1 << 30
 """Bytes of a file that is downloaded, unless `resources.fileSize` or a policy says otherwise."""
+_THREADS: Final = 1024
+"""More than an operator runs at once; they come as they are needed."""
 
 
 class FilePerformer:
@@ -37,6 +40,8 @@ class FilePerformer:
 
     def __init__(self, protected: Sequence[Path] = (), download: Download | None = None) -> None:
         self._download = download
+        # Of its own: each may wait long for a disk or a server, and the loop's own few threads serve everybody.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="file")
         self._protected = [str(path.resolve()) for path in protected]
 
     async def perform(self, work: Work, output: OutputSink) -> str:
@@ -59,7 +64,7 @@ class FilePerformer:
             emit=emit,
             limit=Limit(work.limits.file_size or (MOST_DOWNLOADED if pulled else None)),
         )
-        doing = asyncio.ensure_future(asyncio.to_thread(_act, job))
+        doing = loop.run_in_executor(self._threads, _act, job)
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
@@ -85,7 +90,8 @@ class FilePerformer:
         return Pulled(self._download(work.grant, url), loop)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """See `Performer.close`."""
+        self._threads.shutdown(wait=False)
 
 
 def content(work: Work, file: FileOperation) -> Iterable[bytes]:
@@ -101,6 +107,6 @@ def _act(job: Job) -> str:
     try:
         return ACTIONS[job.file.operation](job)
     except OSError as error:
-        raise failure(error, f"{job.file.operation} of {job.file.path}") from error
+        raise failure(error, job.file, job.file.path) from error
     except RecursionError as error:
         raise OperationFailed("TooDeep", f"{job.file.path} is nested too deeply", retryable=False) from error

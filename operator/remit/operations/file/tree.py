@@ -42,7 +42,8 @@ def walk(access: Access, top: Place, visit: Callable[[Place, os.stat_result], No
             access.inspect(entry.path, info, links=True)
             if stat.S_ISDIR(info.st_mode):
                 count += walk(access, entry, visit, depth=depth + 1)
-            visit(entry, info)
+            with access.about(entry.path):
+                visit(entry, info)
             count += 1
     return count
 
@@ -87,20 +88,33 @@ def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, dep
 
 def copy_file(access: Access, source: Place, target: Place, limit: Limit) -> int:
     """Copy one file to a new name. Gives its bytes."""
-    reading = source.open(os.O_RDONLY)
-    try:
-        info = os.fstat(reading)
-        access.inspect(source.path, info)
+    with reading(access, source) as (descriptor, info), access.about(target.path):
         writing = target.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            size = write_all(writing, _checked(access, source, reading), lambda size: limit.check(size, target.path))
+            size = transfer(access, source, descriptor, target, writing, limit)
             os.fchmod(writing, permissions(info))
             os.fsync(writing)
             return size
         finally:
             os.close(writing)
+
+
+@contextmanager
+def reading(access: Access, source: Place) -> Iterator[tuple[int, os.stat_result]]:
+    """The file, opened and then looked at."""
+    with access.about(source.path):
+        descriptor = source.open(os.O_RDONLY)
+    try:
+        info = os.fstat(descriptor)
+        access.inspect(source.path, info)
+        yield descriptor, info
     finally:
-        os.close(reading)
+        os.close(descriptor)
+
+
+def transfer(access: Access, source: Place, reading: int, target: Place, writing: int, limit: Limit) -> int:
+    """All bytes from one descriptor to the other."""
+    return write_all(writing, _checked(access, source, reading), lambda size: limit.check(size, target.path))
 
 
 def _checked(access: Access, source: Place, descriptor: int) -> Iterator[bytes]:

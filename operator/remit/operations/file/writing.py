@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -14,6 +15,8 @@ from remit.operations.file.beneath import Place
 
 CHUNK = 1 << 20
 _PREFIX = ".remit-"
+_NOT_WITHOUT_A_NAME = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+"""What a file system answers that does not know O_TMPFILE."""
 
 
 class Limit:
@@ -36,33 +39,53 @@ class Limit:
 def replacing(target: Place, mode: int, *, exclusive: bool) -> Iterator[int]:
     """A descriptor to write to; `target` becomes what was written when the block ends well, and else stays as it was.
 
-    `exclusive` fails with EEXIST if the target is there by then.
+    `exclusive` fails with EEXIST if the target is there by then. Where the file system can, the file has no name until
+    it is whole: then nothing is left of it by an operator that is killed either.
     """
-    temporary = f"{_PREFIX}{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600, dir_fd=target.parent)
+    descriptor, temporary = _nameless(target)
     try:
         try:
             yield descriptor
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+            if exclusive:
+                _link(descriptor, temporary, target, target.name)
+            else:
+                temporary = temporary or _link(descriptor, "", target, temporary_name())
+                os.rename(temporary, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
+                temporary = ""
         finally:
             os.close(descriptor)
-        put(target, temporary, exclusive=exclusive)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=target.parent)
-        raise
+    finally:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=target.parent)
     sync(target)
 
 
-def put(target: Place, temporary: str, *, exclusive: bool) -> None:
-    """Give the temporary file its name: a link fails where something is, a rename replaces it."""
-    if exclusive:
-        os.link(temporary, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent, follow_symlinks=False)
-        os.unlink(temporary, dir_fd=target.parent)
+def temporary_name() -> str:
+    return f"{_PREFIX}{secrets.token_hex(8)}"
+
+
+def _nameless(beside: Place) -> tuple[int, str]:
+    """A new file in the same directory, and its name where it has to have one."""
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=beside.parent), ""
+    except OSError as error:
+        if error.errno not in _NOT_WITHOUT_A_NAME:
+            raise
+    name = temporary_name()
+    return os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=beside.parent), name
+
+
+def _link(descriptor: int, name: str, beside: Place, new: str) -> str:
+    """Give a file a name, which must be free."""
+    if name:
+        os.link(name, new, src_dir_fd=beside.parent, dst_dir_fd=beside.parent, follow_symlinks=False)
     else:
-        os.rename(temporary, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
+        os.link(f"/proc/self/fd/{descriptor}", new, dst_dir_fd=beside.parent)
+    return new
 
 
 def sync(target: Place) -> None:
@@ -74,16 +97,25 @@ def sync(target: Place) -> None:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, chunks: Iterable[bytes], checking: Callable[[int], None]) -> int:
-    """Write the chunks; `checking` sees how many bytes there will be, before each."""
+class Tally:
+    """What has been written, also where the writing failed."""
+
     written = 0
+
+
+def write_all(
+    descriptor: int, chunks: Iterable[bytes], checking: Callable[[int], None], tally: Tally | None = None
+) -> int:
+    """Write the chunks; `checking` sees how many bytes there will be, before each. Gives how many there were."""
+    tally = tally or Tally()
     for chunk in chunks:
-        checking(written + len(chunk))
+        checking(tally.written + len(chunk))
         rest = memoryview(chunk)
         while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        written += len(chunk)
-    return written
+            count = os.write(descriptor, rest)
+            tally.written += count
+            rest = rest[count:]
+    return tally.written
 
 
 def read_all(descriptor: int) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import time
@@ -13,8 +14,9 @@ import httpx
 from remit.api.operations import HttpOperation
 from remit.backends.egress import Resolver
 from remit.errors import PolicyDenied
+from remit.operations.base import OVERDUE
 from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 from remit.operations.http.redirects import Exchange
 from remit.operations.http.transport import JudgedNetwork, JudgedTransport
 from remit.policy import Grant
@@ -23,6 +25,7 @@ from remit.policy.rules.http import egress_of, target_of
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _CONNECT_SECONDS = 10.0
 SERVER_ERROR = 500
+UNSAFE = "may have arrived, and is not safe to repeat without an Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,21 @@ class JudgedClient:
         target = target_of(exchange.url)
         network = JudgedNetwork(target.destination, egress_of(decision.binding, exchange.method, target), self.resolve)
         with self.breaker.calling(str(target.destination)) as call:
+            answered = False
             try:
                 async with _response(JudgedTransport(network, context), exchange) as (response, started, first):
+                    answered = True
                     yield Answer(response, network.address, started, first)
             except httpx.InvalidURL as error:
                 message = f"{exchange.url[:200]} is no URL that a request can be sent to: {error}"
                 raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
             except httpx.TransportError as error:
-                raise _failure(exchange, error, connected=network.address is not None) from None
+                raise _failure(http, exchange, error, sent=network.address is not None) from None
+            except asyncio.CancelledError as cancelled:
+                call.silent = not answered and OVERDUE in cancelled.args
+                if network.address is not None and not repeatable(http):
+                    raise GivenUp(f"{exchange.method} to {target.destination} {UNSAFE}") from None
+                raise
             call.answered = response.status_code < SERVER_ERROR
 
 
@@ -87,12 +97,13 @@ async def _response(
             await response.aclose()
 
 
-def repeatable(exchange: Exchange) -> bool:
-    """Whether the same request, sent again, does no more than it did once."""
-    return exchange.method in _SAFE_TO_REPEAT or any(name.lower() == "idempotency-key" for name, _ in exchange.headers)
+def repeatable(http: HttpOperation) -> bool:
+    """Whether the same request, sent again, does no more than it did once. A retry repeats the first, not where it was
+    redirected to."""
+    return http.method in _SAFE_TO_REPEAT or any(header.name.lower() == "idempotency-key" for header in http.headers)
 
 
-def _failure(exchange: Exchange, error: httpx.TransportError, *, connected: bool) -> OperationFailed:
+def _failure(http: HttpOperation, exchange: Exchange, error: httpx.TransportError, *, sent: bool) -> OperationFailed:
     """What went wrong on the way. Where the request may have arrived, it is only repeated if that does no harm."""
     host, cause = target_of(exchange.url).destination, error.__cause__ or error
     if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
@@ -100,7 +111,7 @@ def _failure(exchange: Exchange, error: httpx.TransportError, *, connected: bool
         return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")
     reason = "ConnectFailed" if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else "ConnectionLost"
     message = f"{exchange.method} to {host}: {str(error) or type(error).__name__}"
-    retryable = not connected or repeatable(exchange)
+    retryable = not sent or repeatable(http)
     if not retryable:
-        message += f"; it may have arrived, and {exchange.method} is not safe to repeat without an Idempotency-Key"
+        message += f"; it {UNSAFE}"
     return OperationFailed(reason, message, retryable=retryable, category="Infrastructure")

@@ -11,20 +11,19 @@ from typing import Any
 
 import httpx
 import orjson
-import re2
 
 from remit.api.operations import HttpOperation
-from remit.api.quantity import parse_bytes
 from remit.backends import OutputSink
 from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
-from remit.operations.base import Work
+from remit.operations.base import Work, held
 from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
+from remit.operations.failure import GivenUp, OperationFailed
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient, repeatable
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following
 from remit.policy import BadHost, Grant
+from remit.policy.patterns import BadPattern, Pattern
 
 _MOST_WORK = 1_000_000_000
 """Bytes of a body times RE2 instructions: seconds at the worst."""
@@ -44,21 +43,28 @@ class HttpPerformer:
         """See `Performer.perform`. The body goes to stdout; each exchange, as one JSON line, to stderr."""
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
-        context = _trust(http, work)
-        exchange: Exchange | None = _first(http, work)
-        for _ in range(MOST + 1):
-            assert exchange is not None  # noqa: S101  # by the loop's end
-            response, body = await self._send(work, http, exchange, context, output)
-            try:
-                onward = following(exchange, response.status_code, response.headers.get("location"))
-            except BadHost as error:
-                raise OperationFailed("BadRedirect", f"{exchange.url} redirects nowhere: {error}") from None
-            if onward is None or not http.follow_redirects:
-                output.write("stdout", body)
-                await _judge(http, exchange, response.status_code, body)
-                size = len(body)
-                return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
-            exchange = onward
+        most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
+        context, expected = _trust(http, work), _pattern(http)
+        exchange = first = _first(http, work)
+        try:
+            for _ in range(MOST + 1):
+                response, body = await self._send(work, exchange, context, most, output)
+                onward = _onward(exchange, response)
+                if onward is None or not http.follow_redirects:
+                    output.write("stdout", body)
+                    await _judge(http, expected, exchange, response.status_code, body)
+                    size = len(body)
+                    return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
+                exchange = onward
+        except OperationFailed as error:
+            if exchange is first or not error.retryable or repeatable(http):
+                raise
+            message = f"{error}; {_done(first)}"
+            raise OperationFailed(error.reason, message, retryable=False, category=error.category) from None
+        except asyncio.CancelledError:
+            if exchange is first or repeatable(http):
+                raise
+            raise GivenUp(_done(first)) from None
         raise OperationFailed("TooManyRedirects", f"{http.url} was redirected more than {MOST} times", retryable=False)
 
     async def close(self) -> None:
@@ -69,12 +75,27 @@ class HttpPerformer:
         return download(self._client, grant, url)
 
     async def _send(
-        self, work: Work, http: HttpOperation, exchange: Exchange, context: ssl.SSLContext, output: OutputSink
+        self, work: Work, exchange: Exchange, context: ssl.SSLContext, most: int, output: OutputSink
     ) -> tuple[httpx.Response, bytes]:
+        http = work.subject
+        assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
         async with self._client.answering(work.grant, http, exchange, context) as answer:
-            body = await _body(answer.response, parse_bytes(http.max_response_bytes))
+            body = await _body(answer.response, most)
         output.write("stderr", _told(exchange, answer, len(body)))
         return answer.response, body
+
+
+def _onward(exchange: Exchange, response: httpx.Response) -> Exchange | None:
+    try:
+        return following(exchange, response.status_code, response.headers.get("location"))
+    except BadHost as error:
+        message = f"{exchange.url} redirects nowhere: {error}"
+        raise OperationFailed("BadRedirect", message, retryable=False) from None
+
+
+def _done(first: Exchange) -> str:
+    """Of a request that was answered with a redirect."""
+    return f"{first.method} {first.url.partition('?')[0]} has taken place, and is not safe to repeat"
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:
@@ -117,7 +138,15 @@ def _trust(http: HttpOperation, work: Work) -> ssl.SSLContext:
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
-async def _judge(http: HttpOperation, exchange: Exchange, status: int, body: bytes) -> None:
+def _pattern(http: HttpOperation) -> Pattern | None:
+    try:
+        return None if http.expected_body is None else Pattern(http.expected_body)
+    except BadPattern as error:
+        message = f"spec.http.expectedBody: {error}"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+
+
+async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchange, status: int, body: bytes) -> None:
     """Raises where the answer is not what was expected."""
     expected = status in http.expected_status if http.expected_status else httpx.codes.is_success(status)
     if not expected:
@@ -125,25 +154,19 @@ async def _judge(http: HttpOperation, exchange: Exchange, status: int, body: byt
         raise OperationFailed(
             "UnexpectedStatus",
             f"{exchange.method} {exchange.url.partition('?')[0]} answered {status}, not {wanted}",
-            retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(exchange)),
+            retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(http)),
         )
-    if http.expected_body is not None and not await _found(http.expected_body, body):
+    if pattern is not None and not await _found(pattern, body):
         message = f"the body of {exchange.url.partition('?')[0]} has nothing that matches spec.http.expectedBody"
-        raise OperationFailed("UnexpectedBody", message, retryable=repeatable(exchange))
+        raise OperationFailed("UnexpectedBody", message, retryable=repeatable(http))
 
 
-async def _found(pattern: str, body: bytes) -> bool:
+async def _found(pattern: Pattern, body: bytes) -> bool:
     """In a thread, because RE2 takes its time for what is made to be slow, and lets others work meanwhile."""
-    try:
-        compiled = re2.compile(pattern)
-    except re2.error:
-        message = "spec.http.expectedBody is no RE2 pattern; look-around and back-references do not exist there"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
-    if compiled.programsize * len(body) > _MOST_WORK:
+    if pattern.size * len(body) > _MOST_WORK:
         message = f"spec.http.expectedBody is too big to be looked for in {len(body)} bytes; use shorter repetitions"
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
-    text = body.decode(errors="replace")
-    return await asyncio.to_thread(compiled.search, text) is not None
+    return await asyncio.to_thread(pattern.is_in, body.decode(errors="replace"))
 
 
 def _told(exchange: Exchange, answer: Answer, size: int) -> bytes:

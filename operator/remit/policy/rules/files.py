@@ -24,9 +24,9 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     file = request.subject
     assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
     rules = []
-    for path in paths(file):
+    for field, path in zip(("path", "destination"), paths(file), strict=False):
         if wrong := unacceptable_path(path):
-            return Denial(Reason.NOT_ALLOWED, wrong, policy.key)
+            return Denial(Reason.NOT_ALLOWED, f"spec.file.{field}: {wrong}", policy.key)
         for rule in policy.file_deny:
             if file.operation in rule.operations and rule.matches(path):
                 message = f"{file.operation} of {path} is denied by {rule.name} of policy {policy.key}"

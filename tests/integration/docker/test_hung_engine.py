@@ -1,0 +1,143 @@
+"""A Docker engine that takes connections and answers nothing, as engines do: no attempt ends while it may be alive."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from remit.backends import AttemptRequest, Command, ExitReason, Handle
+from remit.backends.docker import DockerBackend, Engine, backend
+from remit.operations import OperationFailed
+from remit.sandbox import Confinement, Limits
+
+pytestmark = pytest.mark.timeout(180)
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnEngine]:
+    needs_docker()
+    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
+        engine = OwnEngine(Path(folder))
+        engine.start()
+        try:
+            yield engine
+        finally:
+            engine.stop()
+
+
+@pytest.fixture(scope="module")
+def image(own: OwnEngine) -> str:
+    return make_image(own.host)
+
+
+@pytest.fixture
+async def engine(own: OwnEngine) -> AsyncIterator[Engine]:
+    engine = Engine(own.host, answer_seconds=1)
+    yield engine
+    own.go_on()
+    await engine.close()
+    assert docker("ps", "-aq", host=own.host).stdout == b"", "containers were left"
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.said = b""
+        self.came = asyncio.Event()
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        self.said += chunk
+        self.came.set()
+
+
+def asking(image: str, script: str, seconds: float = 60) -> AttemptRequest:
+    command = Command(("sh", "-c", script), "", {"REMIT_TASK_NAME": "t", "REMIT_TASK_NAMESPACE": "ns"})
+    confinement = Confinement(Limits(), network="none", require=frozenset())
+    return AttemptRequest(f"{uuid.uuid4()}-1", command, confinement, seconds, grace_seconds=0.1, image=image)
+
+
+async def until_given_up(engine: Engine) -> None:
+    """Until so many calls had no answer that its circuit is open."""
+    async with asyncio.timeout(PATIENCE):
+        while not engine.breaker.trips:
+            await asyncio.sleep(0.05)
+
+
+@LEAKING
+async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine, engine: Engine, image: str) -> None:
+    heard = Heard()
+    request = asking(image, "echo begun; sleep 2; echo done; exit 5")
+    doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    own.hang()
+    await until_given_up(engine)
+    assert not doing.done()
+    own.go_on()
+    outcome = await asyncio.wait_for(doing, PATIENCE)
+    assert (outcome.reason, outcome.exit_code, heard.said) == (ExitReason.EXITED, 5, b"begun\ndone\n")
+
+
+@LEAKING
+@pytest.mark.parametrize("how", ["time is over", "cancelled"])
+async def test_what_cannot_be_ended_has_not_ended(
+    own: OwnEngine, engine: Engine, image: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_KILL_SECONDS", 0.1)
+    heard, cancel = Heard(), asyncio.Event()
+    request = asking(image, "echo begun; while true; do sleep 1; done", 3 if how == "time is over" else 60)
+    doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=cancel))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    own.hang()
+    if how == "cancelled":
+        cancel.set()
+    await until_given_up(engine)
+    assert not doing.done()
+    monkeypatch.undo()
+    own.go_on()
+    outcome = await asyncio.wait_for(doing, PATIENCE)
+    assert outcome.reason is (ExitReason.CANCELLED if how == "cancelled" else ExitReason.TIMED_OUT)
+
+
+@LEAKING
+async def test_what_may_have_been_started_is_removed_first(own: OwnEngine, engine: Engine, image: str) -> None:
+    """The engine may start it as soon as it goes on: another attempt beside it would be a second run."""
+    request = asking(image, "echo begun; sleep 600")
+    started: Callable[[Handle], None] = lambda handle: own.hang()  # noqa: E731
+    running: Any = DockerBackend(engine).run(request, Heard(), cancel=asyncio.Event(), on_started=started)
+    doing = asyncio.create_task(running)
+    await until_given_up(engine)
+    assert not doing.done()
+    own.go_on()
+    with pytest.raises(OperationFailed) as caught:
+        await asyncio.wait_for(doing, PATIENCE)
+    assert (caught.value.reason, caught.value.retryable) == ("EngineTimeout", True)
+
+
+@LEAKING
+async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, image: str) -> None:
+    """An operator that finds it, and may not adopt it, hears that it cannot be ended now."""
+    heard, request = Heard(), asking(image, "echo begun; sleep 600")
+    first = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    left = Handle(0, 0, "", container=f"remit-{request.id}")
+    own.hang()
+    with pytest.raises(OperationFailed) as caught:
+        await DockerBackend(engine).recover(left)
+    assert caught.value.retryable
+    own.go_on()
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                await DockerBackend(engine).recover(left)
+                break
+            except OperationFailed:
+                await asyncio.sleep(0.1)

@@ -1,0 +1,195 @@
+"""What reached a server that then said nothing: it may have taken place, so no retry repeats it by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+import redis
+from aiohttp import web
+
+from middleman import keeping_back
+from remit.execution.lifecycle import Ended
+from remit.execution.performing import perform
+from remit.operations import Performer, breaker
+from remit.operations.database import PostgresPerformer, RedisPerformer
+from remit.operations.http import HttpPerformer
+from servers import Server, postgres, valkey
+from webserver import answering
+
+from .conftest import Desk
+
+CONNECTION = {"name": "s", "key": "url"}
+POLICY = {
+    "databases": {
+        "postgres": {"secrets": ["s"], "statements": ["insert", "select"]},
+        "redis": {"secrets": ["s"], "commands": ["INCR", "GET"]},
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    server, url = postgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (i int)")
+    yield server, url
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    server, url = valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server, url
+    server.stop()
+
+
+async def end(performer: Performer, url: str, *, seconds: float = 30, **operation: Any) -> Ended:
+    """How an attempt ends, as the state machine is told."""
+    desk = Desk(performer, [POLICY])
+    work = replace(desk.work({"connection": url.encode()}, **operation), timeout_seconds=seconds)
+    try:
+        return await perform(performer, work, desk.output, asyncio.Event())
+    finally:
+        await performer.close()
+
+
+def insert(read_only: bool) -> dict[str, Any]:
+    sql = "SELECT count(*) FROM t" if read_only else "INSERT INTO t VALUES (1)"
+    return {"connection": CONNECTION, "statements": [{"sql": sql}], "readOnly": read_only}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_an_answer_to_a_commit_is_lost(database: tuple[Server, str], read_only: bool) -> None:
+    server, url = database
+    async with keeping_back(server.port, b"COMMIT") as between:
+        through = url.replace(str(server.port), str(between.port))
+        ended = await end(PostgresPerformer(), through, postgres=insert(read_only))
+    assert (between.kept_back, ended.reason, ended.retryable) == (1, "ConnectionLost", read_only)
+    assert ("whether it did is not known" in ended.message) is not read_only
+    if not read_only:
+        with psycopg.connect(url) as connection:  # and it did
+            assert connection.execute("SELECT count(*) FROM t").fetchone() == (1,)
+
+
+async def test_time_is_over_while_it_commits(database: tuple[Server, str]) -> None:
+    server, url = database
+    async with keeping_back(server.port, b"COMMIT", silent=True) as between:
+        through = url.replace(str(server.port), str(between.port))
+        ended = await end(PostgresPerformer(), through, postgres=insert(read_only=False), seconds=1)
+    assert (between.kept_back, ended.reason, ended.retryable) == (1, "Timeout", False)
+    assert "whether it did is not known" in ended.message
+
+
+def increment(read_only: bool) -> dict[str, Any]:
+    return {"connection": CONNECTION, "commands": [["GET" if read_only else "INCR", "n"]], "readOnly": read_only}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("silent", [False, True])
+async def test_an_answer_to_a_transaction_of_redis(cache: tuple[Server, str], read_only: bool, silent: bool) -> None:
+    server, url = cache
+    with redis.Redis.from_url(url) as client:
+        client.delete("n")
+        async with keeping_back(server.port, b"EXEC", silent=silent) as between:
+            through = url.replace(str(server.port), str(between.port))
+            ended = await end(RedisPerformer(), through, redis=increment(read_only), seconds=0.5 if silent else 30)
+        assert (ended.reason, ended.retryable) == ("Timeout" if silent else "ConnectionLost", read_only)
+        assert read_only or "is not known" in ended.message
+        assert read_only or client.get("n") == b"1"
+
+
+async def test_what_never_reached_redis_is_repeated(cache: tuple[Server, str]) -> None:
+    server, url = cache
+    ended = await end(RedisPerformer(), url.replace(str(server.port), "1"), redis=increment(read_only=False))
+    assert (ended.reason, ended.retryable) == ("ConnectFailed", True)
+    assert "connection refused" in ended.message
+
+
+async def test_a_reply_that_nobody_waited_for_is_no_later_tasks(cache: tuple[Server, str]) -> None:
+    _, url = cache
+    performer = RedisPerformer()
+    desk, values = Desk(performer, [POLICY]), {"connection": url.encode()}
+    with redis.Redis.from_url(url) as client:
+        client.delete("n")
+        client.client_pause(60_000, all=False)
+        asked = asyncio.create_task(desk.do(values, redis=increment(read_only=False)))
+        async with asyncio.timeout(30):
+            while not client.info("clients")["blocked_clients"]:
+                await asyncio.sleep(0.01)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        client.client_unpause()
+        for _ in range(5):
+            await desk.do(values, redis={"connection": CONNECTION, "commands": [["GET", "nothing"]]})
+            assert orjson.loads(desk.output.stdout)["reply"] is None
+    await performer.close()
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[int]:
+    """A host that takes requests and never answers, but for redirects to there."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/moved":
+            return web.Response(status=303, headers={"Location": "/"})
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+    async with answering(answer) as port:
+        yield port
+
+
+def sending(port: int, path: str = "/", **rest: Any) -> tuple[Desk, dict[str, Any]]:
+    rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["GET", "POST"], "addresses": ["127.0.0.0/8"]}
+    desk = Desk(HttpPerformer(), [{"http": {"allow": [rule]}}])
+    return desk, {"url": f"http://127.0.0.1:{port}{path}", **rest}
+
+
+@pytest.mark.parametrize(
+    ("request_", "again"),
+    [
+        ({}, True),
+        ({"method": "POST"}, False),
+        ({"method": "POST", "headers": [{"name": "Idempotency-Key", "value": "1"}]}, True),
+        ({"method": "POST", "path": "/moved"}, False),
+    ],
+    ids=["get", "post", "post with a key", "post that was redirected to a get"],
+)
+async def test_only_what_is_safe_is_repeated_after_a_timeout(
+    silent: int, request_: dict[str, Any], again: bool
+) -> None:
+    desk, http = sending(silent, **request_)
+    work = replace(desk.work(http=http), timeout_seconds=0.5)
+    ended = await perform(desk.performer, work, desk.output, asyncio.Event())
+    assert (ended.reason, ended.retryable) == ("Timeout", again)
+    assert again or "not safe to repeat" in ended.message
+
+
+async def test_a_host_that_says_nothing_opens_the_circuit(silent: int) -> None:
+    desk, http = sending(silent)
+    assert desk.performer.breaker is not None
+    for _ in range(breaker.FAILURES):
+        assert desk.performer.breaker.open() == []
+        work = replace(desk.work(http=http), timeout_seconds=0.05)
+        assert (await perform(desk.performer, work, desk.output, asyncio.Event())).reason == "Timeout"
+    assert desk.performer.breaker.open() == [f"127.0.0.1:{silent}"]
+
+
+async def test_a_user_who_cancels_opens_no_circuit(silent: int) -> None:
+    desk, http = sending(silent)
+    assert desk.performer.breaker is not None
+    for _ in range(breaker.FAILURES + 1):
+        cancel = asyncio.Event()
+        doing = asyncio.create_task(perform(desk.performer, desk.work(http=http), desk.output, cancel))
+        await asyncio.sleep(0.02)
+        cancel.set()
+        assert (await doing).reason == "Cancelled"
+    assert desk.performer.breaker.open() == []

@@ -1,0 +1,58 @@
+"""A server in between, which lets a request reach the other server and keeps the answer back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+
+@dataclass
+class Middleman:
+    """Forwards all that is said to the server at `target`, and what it answers, until somebody says `word`: that
+    reaches the server too, but the connection is then lost, or (`silent`) nothing more ever comes."""
+
+    target: int
+    word: bytes
+    silent: bool = False
+    port: int = 0
+    kept_back: int = 0
+    """How many answers were."""
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", self.target)
+        said = asyncio.Event()
+        back = asyncio.create_task(self._back(there, writer, said))
+        try:
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(1 << 16):
+                    if self.word in data:
+                        said.set()
+                    onward.write(data)
+                    await onward.drain()
+        finally:
+            back.cancel()
+            onward.close()
+            writer.close()
+
+    async def _back(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, said: asyncio.Event) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await there.read(1 << 16):
+                if not said.is_set():
+                    writer.write(data)
+                    continue
+                self.kept_back += 1
+                if not self.silent:
+                    writer.transport.abort()
+                    return
+
+
+@contextlib.asynccontextmanager
+async def keeping_back(target: int, word: bytes, *, silent: bool = False) -> AsyncIterator[Middleman]:
+    """On a port of 127.0.0.1 that was free, in front of the server at `target`."""
+    middleman = Middleman(target, word, silent)
+    server = await asyncio.start_server(middleman.carry, "127.0.0.1", 0)
+    middleman.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield middleman
