@@ -109,14 +109,16 @@ async def test_a_large_row_is_not_held(desk: Desk, url: str) -> None:
     """Four words of a statement would otherwise have the operator hold gigabytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     insert = "INSERT INTO t VALUES (1, 'undone')"
-    for _ in range(2):  # the next one has a connection that is whole
+    for size in (10_000_000, 100_000_000):  # the next one has a connection that is whole
         with pytest.raises(OperationFailed, match="nothing was committed") as caught:
-            await run(desk, url, insert, "SELECT repeat('x', 500000000)", "SELECT 1")
+            await run(desk, url, insert, f"SELECT repeat('x', {size})", "SELECT 1")
         assert (caught.value.reason, caught.value.retryable) == ("RowTooLarge", False)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 12 * MOST_BYTES
     assert names(url) == []
-    (result,) = await run(desk, url, f"SELECT repeat('x', {MOST_BYTES - 1000}) FROM generate_series(1, 5)")
+    (result,) = await run(desk, url, f"SELECT repeat('x', {MOST_BYTES - 100000}) FROM generate_series(1, 5)")
     assert (result["rowCount"], result["truncated"]) == (5, True)
+    (result,) = await run(desk, url, "SELECT repeat('x', 100) FROM generate_series(1, 100000)")
+    assert result["rowCount"] == 100_000
 
 
 async def test_more_than_is_held_is_refused(desk: Desk, url: str) -> None:

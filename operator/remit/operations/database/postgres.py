@@ -105,7 +105,7 @@ async def _open(url: str) -> _Server:
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
         check=AsyncConnectionPool.check_connection,
-        configure=_watch,
+        configure=_configure,
         reset=_forget,
         open=False,
         connection_class=MeteredConnection,
@@ -113,6 +113,12 @@ async def _open(url: str) -> _Server:
     )
     await pool.open(wait=False)
     return _Server(pool, conninfo)
+
+
+async def _configure(connection: Connection) -> None:
+    if isinstance(connection, MeteredConnection):
+        connection.metered()
+    await _watch(connection)
 
 
 async def _forget(connection: Connection) -> None:
