@@ -48,8 +48,8 @@ class Judge:
         """How the command that checks a process's health is to run. Raises DeploymentError where it may not."""
         return self._running(_check, deployment, revision, material)
 
-    def download(self, deployment: Deployment, revision: Revision, material: Material) -> Grant:
-        """Leave to get the artifact from its address. Raises DeploymentError where there is none."""
+    def reading(self, deployment: Deployment, revision: Revision, material: Material) -> Grant:
+        """Leave to get the artifact from where it is. Raises DeploymentError where there is none."""
         return self._admitted(_reading, deployment, revision, material)[1].grant
 
     def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:

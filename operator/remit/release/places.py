@@ -23,6 +23,7 @@ from remit.release.targets.artifacts import place_for
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
 from remit.release.targets.process import Permits
+from remit.release.targets.reading import Reading
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
 
@@ -147,7 +148,10 @@ class Places:
         key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpPerformer()
 
         def download(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
-            return http.download(judge.download(self._deployments[key], revision, material), address)
+            return http.download(judge.reading(self._deployments[key], revision, material), address)
+
+        def reading(revision: Revision, material: Material) -> Reading:
+            return Reading(judge.reading(self._deployments[key], revision, material), [str(self.state_dir.resolve())])
 
         return ProcessTarget(
             metadata.namespace,
@@ -160,6 +164,7 @@ class Places:
             Permits(
                 lambda revision, material: judge.command(self._deployments[key], revision, material),
                 lambda revision, material: judge.check(self._deployments[key], revision, material),
+                reading,
                 download,
             ),
             revisions.load,

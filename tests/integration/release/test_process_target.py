@@ -6,8 +6,6 @@ import asyncio
 import os
 import shutil
 import socket
-import tarfile
-import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +15,17 @@ import pytest
 
 import supervised
 from conftest import require
+from policies import reading
 from remit.api.deployment import DeploymentSpec
 from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.release import Material, Revision, Snapshot, World
-from remit.release.targets import ProcessTarget, artifacts
-from remit.release.targets.artifacts import fetch, place_for
+from remit.release.targets import ProcessTarget
+from remit.release.targets.artifacts import place_for
 from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
+from remit.release.targets.reading import Reading
 from remit.release.targets.sides import Side
 from remit.release.traffic import Probe, Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host
@@ -94,7 +94,7 @@ class Stage:
             lambda copy: Supervision(self.folder / "processes", self.host, [str(copy)]),
             Traffic(self.folder / "traffic"),
             lambda copy: ProcessBackend(self.host, read_only_paths=[str(copy)]),
-            Permits(self.admit, self.admit_check, self.download),
+            Permits(self.admit, self.admit_check, self.reading, self.download),
             self.load,
             lambda: None,
         )
@@ -113,6 +113,9 @@ class Stage:
     def admit_check(self, revision: Revision, material: Material) -> AttemptRequest:
         admitted = self.admit(revision, material)
         return replace(admitted, command=replace(admitted.command, argv=("python3", "check.py")), timeout_seconds=10)
+
+    def reading(self, revision: Revision, material: Material) -> Reading:
+        return reading(f"{self.folder}/*")
 
     async def download(self, revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
         raise AssertionError(f"{address} is not to be fetched")
@@ -292,64 +295,3 @@ async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one
         assert f"port {taken} of default/shop is taken" in world.green.message
         assert (world.live, world.converged, world.ready(1, "blue", 1)) == ("blue", True, True)
         assert await stage.answer() == "v1"
-
-
-async def test_archives(tmp_path: Path) -> None:
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "run").write_text("x")
-    (tmp_path / "app" / "run").chmod(0o4755)
-    with tarfile.open(tmp_path / "a.tgz", "w:gz") as tar:
-        tar.add(tmp_path / "app", ".")
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.write(tmp_path / "app" / "run", "run")
-    for name in ("a.tgz", "a.zip"):
-        spec = _artifact(archive=str(tmp_path / name))
-        fetch(spec, tmp_path / "copies" / name)
-        fetch(spec, tmp_path / "copies" / name)
-        copied = tmp_path / "copies" / name / "run"
-        assert (copied.read_text(), copied.stat().st_mode & 0o7022) == ("x", 0)
-
-
-@pytest.mark.parametrize(
-    ("artifact", "reason"),
-    [
-        ({"path": "/no/such/folder"}, "ArtifactNotFound"),
-        ({"archive": "{0}/evil.tar"}, "ArtifactFailed"),
-        ({"archive": "{0}/good.tar", "sha256": "0" * 64}, "DigestMismatch"),
-        ({"archive": "{0}/text"}, "ArtifactFailed"),
-    ],
-)
-async def test_artifacts_that_are_refused(tmp_path: Path, artifact: dict[str, str], reason: str) -> None:
-    (tmp_path / "text").write_text("no archive")
-    with tarfile.open(tmp_path / "good.tar", "w") as tar:
-        tar.add(tmp_path / "text", "text")
-    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
-        tar.add(tmp_path / "text", "../../evil")
-    written = {key: value.format(tmp_path) for key, value in artifact.items()}
-    with pytest.raises(DeploymentError) as caught:
-        fetch(_artifact(**written), tmp_path / "copies" / "1")
-    assert caught.value.reason == reason
-    assert not (tmp_path / "evil").exists()
-    assert list((tmp_path / "copies").iterdir()) == []
-
-
-def _artifact(**artifact: str) -> Any:
-    target = {"process": {"command": ["x"]}}
-    return DeploymentSpec.model_validate({"artifact": artifact, "target": target}).artifact
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only an operator that is root keeps artifacts elsewhere")
-def test_a_place_that_somebody_else_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "_ELSEWHERE", tmp_path)
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    made = place_for(closed / "artifacts")
-    assert made.parent == tmp_path
-    assert place_for(closed / "artifacts") == made
-    made.chmod(0o777)
-    with pytest.raises(DeploymentError, match="made by somebody else"):
-        place_for(closed / "artifacts")
-    made.rmdir()
-    made.symlink_to(tmp_path)
-    with pytest.raises((DeploymentError, FileExistsError)):
-        place_for(closed / "artifacts")

@@ -30,6 +30,7 @@ from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.localports import free_ports
 from remit.release.targets.processchecks import run_check
+from remit.release.targets.reading import Reading
 from remit.release.targets.sides import LOOPBACK, Side, Told
 from remit.release.targets.views import Found, unreached, world
 from remit.release.traffic import Traffic
@@ -49,6 +50,8 @@ class Permits:
     instance: Admit
     check: Admit
     """The command that checks an instance's health."""
+    reading: Callable[[Revision, Material], Reading]
+    """An artifact that is on this host."""
     download: Download
 
 
@@ -280,8 +283,9 @@ class ProcessTarget:
         return await run_check(self._backend(copy), request, material.secrets)
 
     async def _bring(self, revision: Revision, material: Material) -> None:
+        reading = partial(self._permits.reading, revision, material)
         download = partial(self._permits.download, revision, material)
-        await obtain(revision.snapshot.spec.artifact, self._copy(revision.number), download)
+        await obtain(revision.snapshot.spec.artifact, self._copy(revision.number), reading, download)
 
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
         health = self._watches.health((slot, side.revision, index))
