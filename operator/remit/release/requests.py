@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from remit.release.context import Context
-from remit.release.ending import fail
+from remit.release.ending import fail, last_good
 from remit.release.memory import Answer, Failure, Memory, Release
 from remit.release.model import Desired, Request, RequestKind, World
 
@@ -111,9 +111,7 @@ _FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
 
 
 def _last_good(memory: Memory) -> int | None:
-    """What was live before: while a release goes on, that is the side to return to."""
+    """While a release goes on, that is the side to return to."""
     if memory.releasing is not None:
         return memory.live.revision if memory.live else None
-    live = memory.live.revision if memory.live else None
-    promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
-    return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None
+    return last_good(memory)
