@@ -11,7 +11,7 @@ import orjson
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import MissingReference
-from remit.release.model import Snapshot, SourceVersion
+from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
 
 _REVISED: Final = frozenset(
@@ -52,6 +52,16 @@ async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Materia
             reading.place(mount.mount_path, found, secret=secret)
     versions = tuple(reading.versions.values())
     return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), reading.material()
+
+
+def unread(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> Snapshot:
+    """What a spec comes to that refers to what is not there.
+
+    `key` is what was declared last. Where the spec still says the same as the revision that came of that, it is still
+    declared: what was read once does not change because it cannot be read again. Any other spec is another wish.
+    """
+    same = any(each.snapshot.spec_hash == key and _revised(each.snapshot.spec) == _revised(spec) for each in revisions)
+    return Snapshot(_artifact(spec), spec, key if same else f"unread-{_digest(spec, ())}")
 
 
 def named(snapshot: Snapshot, artifact: str) -> Snapshot:
@@ -101,7 +111,10 @@ def _artifact(spec: DeploymentSpec) -> str:
 
 
 def _digest(spec: DeploymentSpec, versions: Iterable[SourceVersion]) -> str:
-    written: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, include=None, exclude_none=True)
-    revised = {name: value for name, value in written.items() if name in _REVISED}
     told = [[each.kind, each.name, each.version] for each in versions]
-    return hashlib.sha256(orjson.dumps([revised, told], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps([_revised(spec), told], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _revised(spec: DeploymentSpec) -> dict[str, Any]:
+    written: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in written.items() if name in _REVISED}

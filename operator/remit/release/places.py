@@ -95,6 +95,12 @@ class Places:
         self._deployments[key] = deployment
         return self._known[key]
 
+    async def forget_other(self, deployment: Deployment) -> None:
+        """Let go of one of the same name that was there before: its end was never seen."""
+        before = self._deployments.get(deployment.key)
+        if before is not None and before.metadata.uid != deployment.metadata.uid:
+            await self.forget(deployment.key)
+
     async def forget(self, key: str) -> None:
         """Let go of it; what runs goes on."""
         self._deployments.pop(key, None)

@@ -249,6 +249,20 @@ async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage
     assert "answered 500" in world.blue.message
 
 
+async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of_what_is_live(stage: Stage) -> None:
+    by_number = {
+        "ports": [{"name": "http", "containerPort": stage.port}],
+        "healthCheck": {"http": {"port": stage.port}, "failureThreshold": 1},
+    }
+    await stage.provision("blue", stage.revision(1, **by_number))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.provision("green", stage.revision(2, "broken", **by_number))
+    world = await stage.until(lambda world: world.green.failed or world.green.healthy)
+    assert "answered 500" in world.green.message
+    assert await stage.answer() == "v1"
+
+
 async def test_a_check_that_is_a_command_is_confined_and_shows_no_secret(stage: Stage) -> None:
     """It runs where the instance does, with its environment and its port."""
     one = stage.revision(1, env={"PASSWORD": "hunter22"}, healthCheck={"command": {"argv": ["python3", "check.py"]}})
