@@ -38,6 +38,14 @@ class Place:
 
 async def carry_out(place: Place, step: Step, material: Material) -> None:
     """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
+    try:
+        await _carry_out(place, step, material)
+    except OSError as error:
+        message = f"the operator's state cannot be kept: {error.strerror or error}"
+        raise DeploymentError(message, reason="StateNotKept", retryable=True) from error
+
+
+async def _carry_out(place: Place, step: Step, material: Material) -> None:
     target = place.target
     match step:
         case Prepare(revision=revision):

@@ -43,6 +43,8 @@ class _Asked:
             raise Refused(f"there is no release to {self.request.kind}")
         if release.failure is not None:
             raise Refused(f"revision {release.revision} goes back already: {release.failure.message}")
+        if self.request.revision not in {None, release.revision}:
+            raise Refused(f"revision {release.revision} is on its way by now, not revision {self.request.revision}")
         return release
 
     def give_up(self, release: Release, reason: str, message: str) -> Memory:

@@ -20,8 +20,8 @@ from remit.api.deployment import DeploymentSpec
 from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
-from remit.release import Material, Revision, Snapshot, World
-from remit.release.targets import ProcessTarget
+from remit.release import Material, Revision, SlotView, Snapshot, World
+from remit.release.targets import ProcessTarget, localports
 from remit.release.targets.artifacts import place_for
 from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
@@ -202,6 +202,41 @@ async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
     assert (world.live, world.preview, world.blue.revision, world.prepared) == ("green", "green", None, {1, 2})
 
 
+async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(stage: Stage) -> None:
+    """One more, another preview, one fewer: each time another proxy takes over the sockets."""
+    more = {"name": "admin", "containerPort": 9090, "published": free_port()}
+    http = {"name": "http", "containerPort": 8080, "published": stage.port}
+    one = stage.revision(1, strategy={})
+    two = stage.revision(2, ports=[http, more])
+    three = stage.revision(3, strategy={"blueGreen": {"previewPort": free_port()}})
+    await stage.provision("blue", one)
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100) as probe:
+        for slot, other, revision in (("green", "blue", two), ("blue", "green", three)):
+            await stage.provision(slot, revision)
+            await stage.until(lambda world, slot=slot, number=revision.number: world.ready(number, slot, 1))
+            await stage.target.switch(slot)
+            await stage.target.retire(other)
+            assert await stage.answer() == f"v{revision.number}"
+    report = probe.report()
+    assert (report.failed, report.requests > 0) == (0, True), report
+    with pytest.raises(ConnectionRefusedError):
+        await stage.answer(more["published"])
+
+
+async def test_instances_get_ports_that_no_other_has_even_one_that_is_down(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = list(range(40_000, 40_006))
+    monkeypatch.setattr(localports, "_candidates", lambda: few)
+    down = stage.revision(1, "crash")
+    await stage.provision("blue", down, 3)
+    await stage.provision("green", stage.revision(2), 3)
+    sides = stage.target._front.told().sides.values()
+    assert sorted(port for side in sides for ports in side.ports for port in ports.values()) == few
+
+
 async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, env={"GREETING": " hello"}), 2)
     await stage.until(lambda world: world.ready(1, "blue", 2))
@@ -283,6 +318,26 @@ async def test_a_proxy_that_died_comes_back_as_it_was(stage: Stage) -> None:
     os.kill(seen.pid, 9)
     await stage.until(lambda world: world.live == "blue")
     assert await stage.answer() == "v1"
+
+
+async def test_a_side_that_was_being_retired_when_the_operator_was_killed_is_not_started_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.provision("blue", stage.revision(1), 2)
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    with monkeypatch.context() as killed:
+        killed.setattr(Front, "tell", _killed)
+        with pytest.raises(asyncio.CancelledError):
+            await stage.target.retire("blue")
+    world = await stage.another().observe()
+    assert (world.blue.revision, world.blue.wanted, world.blue.started) == (1, 0, 0)
+    assert supervised.supervisors(stage.folder / "processes") == []
+    await stage.target.retire("blue")
+    assert (await stage.target.observe()).blue == SlotView()
+
+
+async def _killed(*_: object) -> None:
+    raise asyncio.CancelledError
 
 
 async def test_a_taken_port_is_named(stage: Stage) -> None:

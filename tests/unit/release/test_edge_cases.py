@@ -374,6 +374,20 @@ def test_a_release_that_goes_back_cannot_be_turned_around(kind: str) -> None:
     assert (sim.finish().outcome, sim.status.active_revision) == ("RolledBack", 1)
 
 
+@pytest.mark.parametrize("kind", ["promote", "abort"])
+def test_a_request_that_means_another_revision_is_refused(kind: str) -> None:
+    sim = live("v1").apply(version="v2", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    sim.apply(version="v3", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    sim.ask(kind, revision=2).step()
+    assert sim.status.request is not None
+    assert sim.status.request.message == "revision 3 is on its way by now, not revision 2"
+    assert sim.serving == "v1"
+    sim.ask(kind, revision=3)
+    assert end(sim)[2] == ("v3" if kind == "promote" else "v1")
+
+
 def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
     sim = live("v1").apply(version="v2")
     for retryable, stalled in ((True, "False"), (False, "True")):
