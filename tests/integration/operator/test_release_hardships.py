@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from remit.reconcilers import deployments
 from remit.reconcilers.kube import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
+from remit.release.targets import process
 from remit.telemetry import AuditEvent
 from shops import truth
 
-from .conftest import World
+from .conftest import PATIENCE, World
 from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
 
@@ -165,6 +167,33 @@ async def test_a_health_check_that_hangs_holds_up_no_abort(shop: Edges) -> None:
         await shop.ended("Aborted")
         await shop.tidy()
         assert (await shop.answer(), len(shop.supervisors())) == ("v1", 1)
+
+
+async def test_an_artifact_that_never_comes_holds_up_no_abort(shop: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_FETCH_SECONDS", 0.1)
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        while await reader.read(1 << 16):
+            pass
+        left.set()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server, shop.world.operator():
+        port = server.sockets[0].getsockname()[1]
+        await shop.world.policy(http={"allow": [{"hosts": ["127.0.0.1"], "ports": [port]}]})
+        await shop.create("v1")
+        await shop.live("v1")
+        archive = {"archive": f"http://127.0.0.1:{port}/v2.tgz", "sha256": "0" * 64, "path": None}
+        await shop.change("v2", artifact=archive)
+        await shop.until(lambda status: "still being fetched" in status["message"])
+        await asked.wait()
+        await shop.ask("abort")
+        await shop.ended("Aborted")
+        async with asyncio.timeout(PATIENCE):
+            await left.wait()
+        assert await shop.answer() == "v1"
 
 
 async def test_a_policy_that_is_revoked_stops_nothing_that_runs_and_says_why_nothing_starts(shop: Edges) -> None:

@@ -101,6 +101,17 @@ def test_a_target_that_is_gone_and_back_goes_on_where_it_was() -> None:
     assert end(sim) == ("Promoted", "Promoted", "v2")
 
 
+def test_deleted_while_the_target_is_out_of_reach_waits_and_leaves_nothing_once_it_is_back() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.until(Provision)
+    sim.deleted, sim.world = True, replace(sim.world, unreachable="no route to host")
+    sim.breathe(100_000)
+    assert sim.step() == Wait("TargetUnreachable", "no route to host", held=True)
+    sim.world = replace(sim.world, unreachable="")
+    assert sim.finish().outcome == "Deleted"
+    assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+
+
 def test_a_target_that_comes_back_empty_is_filled_again() -> None:
     sim = live("v1")
     sim.world = replace(sim.world, blue=SlotView(), green=SlotView(), live=None)
