@@ -85,6 +85,9 @@ class _Reading:
 
     def put(self, values: Mapping[str, bytes], *, secret: bool) -> None:
         for name, value in values.items():
+            if b"\0" in value:
+                message = f"the value for {name} has a NUL character, which no environment variable can carry"
+                raise MissingReference(message)
             try:
                 self._env[name] = value.decode()
             except UnicodeDecodeError:
@@ -93,6 +96,8 @@ class _Reading:
             self._hide(values.values())
 
     def place(self, folder: str, contents: Mapping[str, bytes], *, secret: bool) -> None:
+        if wrong := next((key for key in contents if "/" in key or key in {".", ".."}), None):
+            raise MissingReference(f"the key {wrong!r}, to be mounted in {folder}, is no name of a file")
         self._files |= {f"{folder.rstrip('/')}/{key}": content for key, content in contents.items()}
         if secret:
             self._hide(contents.values())
