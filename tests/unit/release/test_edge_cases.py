@@ -101,6 +101,16 @@ def test_a_target_that_is_gone_and_back_goes_on_where_it_was() -> None:
     assert end(sim) == ("Promoted", "Promoted", "v2")
 
 
+def test_what_is_being_deleted_says_so() -> None:
+    sim = live("v1")
+    sim.deleted = True
+    sim.step()
+    assert (sim.status.phase, sim.status.message) == (
+        "Progressing",
+        "is being deleted; lets blue finish the requests it has",
+    )
+
+
 def test_deleted_while_the_target_is_out_of_reach_waits_and_leaves_nothing_once_it_is_back() -> None:
     sim = live("v1").apply(version="v2")
     sim.until(Provision)
