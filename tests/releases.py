@@ -152,7 +152,10 @@ class Sim:
                 self.put(slot, replace(self.world.slot(slot), draining=True))
             case Retire(slot):
                 self.put(slot, SlotView())
-            case Wait() | Finish():
+            case Finish():
+                kept = {record.revision for record in self.memory.history}
+                self.revisions = {number: each for number, each in self.revisions.items() if number in kept}
+            case Wait():
                 pass
 
     def put(self, slot: str, view: SlotView) -> None:

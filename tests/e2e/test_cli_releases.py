@@ -112,6 +112,25 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     reports_are_printed(up, "site")
 
 
+@pytest.mark.timeout(180)
+def test_kubectl_waits_for_a_pause(up: RemitUp, site: int, tmp_path: Path) -> None:
+    def waits_for(phase: str) -> None:
+        up.kubectl("wait", "deployments.remit.dev/site", f"--for=jsonpath={{.status.phase}}={phase}", "--timeout=60s")
+
+    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", site))
+    waits_for("Healthy")
+    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
+    waits_for("AwaitingPromotion")
+    assert up.remit("pause", "site").returncode == 0
+    waits_for("Paused")
+    assert "remit resume site" in up.remit("get", "deploy", "site").stdout
+    assert up.remit("resume", "site").returncode == 0
+    waits_for("AwaitingPromotion")
+    assert up.remit("abort", "site").returncode == 0
+    up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Stalled", "--timeout=60s")
+    assert "remit retry site" in up.remit("get", "deploy", "site").stdout
+
+
 def reports_are_printed(up: RemitUp, name: str) -> None:
     """Revision 2 was promoted and has a report; then came a rollback."""
     last = up.remit("report", name).stdout

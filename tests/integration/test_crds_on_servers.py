@@ -149,6 +149,29 @@ def test_a_release_scales_by_kubectl(cluster: Kubectl) -> None:
             "healthCheck.http.port names none of ports",
         ),
         (
+            obj(
+                "Deployment",
+                {
+                    "artifact": {"image": "x"},
+                    "target": {"docker": {}},
+                    "ports": [{"name": "a", "containerPort": 80}, {"name": "b", "containerPort": 81, "published": 80}],
+                },
+            ),
+            "two of ports are published at the same one",
+        ),
+        (
+            obj(
+                "Deployment",
+                {
+                    "artifact": {"image": "x"},
+                    "target": {"docker": {}},
+                    "ports": [{"name": "a", "containerPort": 80}],
+                    "strategy": {"blueGreen": {"previewPort": 80}},
+                },
+            ),
+            "previewPort is published already",
+        ),
+        (
             obj("Deployment", {"artifact": {"image": "x"}, "target": {"docker": {}}, "strategy": {"type": "Canary"}}),
             "type Canary needs canary.steps",
         ),

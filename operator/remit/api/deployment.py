@@ -231,6 +231,11 @@ class RollbackTo(SpecModel):
     """The revision's number in `status.history`."""
 
 
+def _published(port: str) -> str:
+    """Where a port is published, in CEL."""
+    return f"(has({port}.published) ? {port}.published : {port}.containerPort)"
+
+
 class DeploymentSpec(SpecModel):
     """An artifact that should be live on a target, and how to get it there."""
 
@@ -256,6 +261,18 @@ class DeploymentSpec(SpecModel):
             " || (has(self.ports) && self.ports.exists(p, p.name == self.healthCheck.tcp.port))",
             "healthCheck.tcp.port names none of ports",
             ".healthCheck",
+        ),
+        Rule(
+            f"!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, {_published('q')} == {_published('p')}))",
+            "two of ports are published at the same one; set published",
+            ".ports",
+        ),
+        Rule(
+            "!has(self.ports) || !has(self.strategy) || !has(self.strategy.blueGreen)"
+            " || !has(self.strategy.blueGreen.previewPort)"
+            f" || !self.ports.exists(p, {_published('p')} == self.strategy.blueGreen.previewPort)",
+            "previewPort is published already, for what is live; take another one",
+            ".strategy.blueGreen.previewPort",
         ),
         Rule(
             "!has(self.target.docker) || !has(self.healthCheck) || !has(self.healthCheck.command)"

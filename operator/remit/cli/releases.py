@@ -17,28 +17,34 @@ if TYPE_CHECKING:
     from remit.api.deploymentstatus import RequestAnswer
 
 Name = Annotated[str, typer.Argument(help="Name of the Deployment.")]
+Meant = Annotated[
+    int | None,
+    typer.Option("--revision", min=1, help="The revision that is meant: refused if another one is on its way by then."),
+]
 _PATIENCE = 30.0
 
 
 def promote(
     name: Name,
+    revision: Meant = None,
     full: Annotated[bool, typer.Option("--full", help="Skip every pause that is left, not only this one.")] = False,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
     """Let a release go on that waits for a promotion, or that bakes."""
-    _ask(name, {"promote": {"full": full}}, namespace, kubeconfig, context)
+    _ask(name, {"promote": {"full": full} | _meant(revision)}, namespace, kubeconfig, context)
 
 
 def abort(
     name: Name,
+    revision: Meant = None,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
     """End a release and go back to what was live before it."""
-    _ask(name, {"abort": {}}, namespace, kubeconfig, context)
+    _ask(name, {"abort": _meant(revision)}, namespace, kubeconfig, context)
 
 
 def rollback(
@@ -54,7 +60,7 @@ def rollback(
 
     The revision is pinned until the spec changes; the spec itself is not edited.
     """
-    _ask(name, {"rollback": {} if to is None else {"revision": to}}, namespace, kubeconfig, context)
+    _ask(name, {"rollback": _meant(to)}, namespace, kubeconfig, context)
 
 
 def retry(
@@ -95,6 +101,10 @@ def history(
 ) -> None:
     """The revisions that were released or tried, the newest first."""
     asyncio.run(_history(name, namespace, kubeconfig, context))
+
+
+def _meant(revision: int | None) -> dict[str, Any]:
+    return {} if revision is None else {"revision": revision}
 
 
 def _ask(name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:

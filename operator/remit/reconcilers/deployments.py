@@ -26,8 +26,6 @@ from remit.release import (
     Material,
     Problem,
     RunHook,
-    Snapshot,
-    Step,
     StepError,
     Switch,
     Wait,
@@ -86,6 +84,7 @@ class DeploymentReconciler:
         with structlog.contextvars.bound_contextvars(deployment=key):
             try:
                 deployment = Deployment.parse(obj)
+                await self.places.forget_other(deployment)
                 place = self.places.of(deployment)
             except (InvalidInput, DeploymentError) as error:
                 await self._refuse(obj, error)
@@ -104,12 +103,10 @@ class DeploymentReconciler:
             return None
         now = self.now()
         desired, material = await self._desired(deployment, obj, place)
-        world = replace(
-            await place.target.observe(),
-            hooks=hooks.observe(self.cache, deployment.key),
-            error=self._errors.get(deployment.key),
-        )
         before = remembered(deployment.status)
+        world = replace(await place.target.observe(), error=self._errors.get(deployment.key))
+        if before.releasing is not None:
+            world = replace(world, hooks=hooks.observe(self.cache, deployment.key, before.releasing.started_at))
         decision = next_step(desired, world, before, now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
         report = await self.reports.look(deployment, obj, place.target, world, before, decision.memory)
@@ -126,15 +123,14 @@ class DeploymentReconciler:
 
     async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
         """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
-        problem, material = None, Material()
+        problem, material, revisions = None, Material(), await place.revisions.all()
         try:
             snapshot, material = await configuration.read(
                 Source(self.kube, deployment.metadata.namespace), deployment.spec
             )
         except MissingReference as error:
             problem = Problem("WaitingForReference", str(error))
-            live = remembered(deployment.status)
-            snapshot = Snapshot("", deployment.spec, live.key)
+            snapshot = configuration.unread(deployment.spec, remembered(deployment.status).key, revisions.values())
         else:
             problem = self.problem(deployment, material)
         request = None
@@ -145,7 +141,7 @@ class DeploymentReconciler:
             await self._forget_request(obj)
         desired = Desired(
             snapshot=snapshot,
-            revisions=await place.revisions.all(),
+            revisions=revisions,
             request=request,
             problem=problem,
             deleted=deployment.metadata.deletion_timestamp is not None,
@@ -160,11 +156,15 @@ class DeploymentReconciler:
         try:
             if not isinstance(step, Finish):
                 await self._record(deployment, obj, decision)
-            await self._do(deployment, obj, place, step, material)
+            await self._do(deployment, obj, place, decision, material)
         except RemitError as error:
-            told = self._errors[key] = step_error(step, error)
-            self.events.record(obj, "Warning", told.reason, str(error))
-            log.warning("a step of a release failed", step=type(step).__name__, reason=told.reason, error=str(error))
+            before, told = self._errors.get(key), step_error(step, error)
+            self._errors[key] = told
+            if before is None or (before.reason, before.revision) != (told.reason, told.revision):  # else it is told
+                self.events.record(obj, "Warning", told.reason, str(error))
+                log.warning(
+                    "a step of a release failed", step=type(step).__name__, reason=told.reason, error=str(error)
+                )
             return _RETRY_SECONDS
         self._errors.pop(key, None)
         log.info("release step", step=type(step).__name__)
@@ -179,18 +179,22 @@ class DeploymentReconciler:
             await self.audit.append_async(event)
             self._recorded[key] = event
 
-    async def _do(self, deployment: Deployment, obj: Object, place: Place, step: Step, material: Material) -> None:
+    async def _do(
+        self, deployment: Deployment, obj: Object, place: Place, decision: Decision, material: Material
+    ) -> None:
+        step, release = decision.step, decision.memory.release
         if isinstance(step, Switch):
             self.reports.switching(deployment.key, step)
         await carry_out(place, step, material)
         match step:
             case Switch(live=live):
                 self.events.record(obj, "Normal", "Switched", f"requests go to {live}")
-            case RunHook():
-                if (created := await hooks.run(self.kube, obj, step)) is not None:
-                    self.cache.store(TASKS.plural, created)
-                    self.wake_task(key_of(created))  # the watch will bring nothing new
-                    self.events.record(obj, "Normal", "HookStarted", f"created task {created['metadata']['name']}")
+            case RunHook() if release is not None:
+                task, created = await hooks.run(self.kube, obj, step, release.started_at)
+                self.cache.store(TASKS.plural, task)
+                if created:
+                    self.wake_task(key_of(task))  # the watch will bring nothing new
+                    self.events.record(obj, "Normal", "HookStarted", f"created task {task['metadata']['name']}")
             case Finish(outcome="Deleted"):
                 await self.places.remove(deployment)
                 await self.reports.remove(deployment)
@@ -216,7 +220,9 @@ class DeploymentReconciler:
         self.events.record(obj, "Normal" if good else "Warning", reason, message)
 
     async def _forget_request(self, obj: Object) -> None:
-        await self._patch(obj, {"annotations": {requests.ANNOTATION: None}})
+        """Raises Outdated where another one may have taken its place, which nobody has read yet."""
+        version = obj["metadata"]["resourceVersion"]
+        await self._patch(obj, {"annotations": {requests.ANNOTATION: None}, "resourceVersion": version})
 
     async def _finalize(self, obj: Object, finalizers: list[str]) -> None:
         await self._patch(obj, {"finalizers": finalizers, "resourceVersion": obj["metadata"]["resourceVersion"]})

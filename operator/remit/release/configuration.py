@@ -11,7 +11,7 @@ import orjson
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import MissingReference
-from remit.release.model import Snapshot, SourceVersion
+from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
 from remit.telemetry.spellings import excess
 
@@ -58,6 +58,16 @@ async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Materia
     return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), material
 
 
+def unread(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> Snapshot:
+    """What a spec comes to that refers to what is not there.
+
+    `key` is what was declared last. Where the spec still says the same as the revision that came of that, it is still
+    declared: what was read once does not change because it cannot be read again. Any other spec is another wish.
+    """
+    same = any(each.snapshot.spec_hash == key and _revised(each.snapshot.spec) == _revised(spec) for each in revisions)
+    return Snapshot(_artifact(spec), spec, key if same else f"unread-{_digest(spec, ())}")
+
+
 def named(snapshot: Snapshot, artifact: str) -> Snapshot:
     """The snapshot under the name that people know it by."""
     return replace(snapshot, artifact=artifact)
@@ -79,6 +89,9 @@ class _Reading:
 
     def put(self, values: Mapping[str, bytes], *, secret: bool) -> None:
         for name, value in values.items():
+            if b"\0" in value:
+                message = f"the value for {name} has a NUL character, which no environment variable can carry"
+                raise MissingReference(message)
             try:
                 self._env[name] = value.decode()
             except UnicodeDecodeError:
@@ -87,6 +100,8 @@ class _Reading:
             self._hide(values.values())
 
     def place(self, folder: str, contents: Mapping[str, bytes], *, secret: bool) -> None:
+        if wrong := next((key for key in contents if "/" in key or key in {".", ".."}), None):
+            raise MissingReference(f"the key {wrong!r}, to be mounted in {folder}, is no name of a file")
         self._files |= {f"{folder.rstrip('/')}/{key}": content for key, content in contents.items()}
         if secret:
             self._hide(contents.values())
@@ -105,7 +120,10 @@ def _artifact(spec: DeploymentSpec) -> str:
 
 
 def _digest(spec: DeploymentSpec, versions: Iterable[SourceVersion]) -> str:
-    written: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, include=None, exclude_none=True)
-    revised = {name: value for name, value in written.items() if name in _REVISED}
     told = [[each.kind, each.name, each.version] for each in versions]
-    return hashlib.sha256(orjson.dumps([revised, told], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps([_revised(spec), told], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _revised(spec: DeploymentSpec) -> dict[str, Any]:
+    written: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in written.items() if name in _REVISED}

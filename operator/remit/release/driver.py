@@ -200,7 +200,8 @@ class Driver:
             try:
                 pause, self._broken = await self._look(), None
             except RemitError as error:
-                log.warning("a release cannot go on", deployment=self.deployment.key, error=str(error))
+                if str(self._broken) != str(error):
+                    log.warning("a release cannot go on", deployment=self.deployment.key, error=str(error))
                 pause, self._broken = _RETRY_SECONDS, error
             self._looks += 1
             async with self._looked:
@@ -258,6 +259,7 @@ class Driver:
                 case Finish():
                     for task in self._running:
                         task.cancel()
+                    self._hooks.clear()
                     await keep_only(self.place, {record.revision for record in decision.memory.history})
         except DeploymentError as error:
             self._error = step_error(step, error)

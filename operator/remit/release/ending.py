@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from remit.release.context import Context
 from remit.release.memory import Failure, Live, Memory, Outcome, Record, Release, StageRecord
-from remit.release.model import Desired
+from remit.release.model import Desired, World
 from remit.release.steps import Decision, Finish
 
 
@@ -47,7 +47,7 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         idle_since=now if takes_over and before is not None else None,
         drain_since=None,
     )
-    return Decision(Finish(outcome, reason, message), trim(ctx.desired, memory))
+    return Decision(Finish(outcome, reason, message), trim(ctx.desired, ctx.world, memory))
 
 
 def _history(
@@ -74,13 +74,28 @@ def _history(
     return tuple(after(record) for record in history)
 
 
-def trim(desired: Desired, memory: Memory) -> Memory:
-    """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted."""
+def trim(desired: Desired, world: World, memory: Memory) -> Memory:
+    """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted, and
+    none that a side still holds: it reads its files until it has drained.
+
+    The last good one is kept first, so that failed ones never push out what a rollback returns to.
+    """
     release, live = memory.release, memory.live
     needed = {memory.pin, memory.rollback_to, live.revision if live else None, release.revision if release else None}
+    held = {world.blue.revision, world.green.revision}
+    good = last_good(memory)
     old = [record for record in memory.history if record.revision not in needed]
-    forgotten = {record.revision for record in old[desired.spec.revision_history_limit :]}
+    old.sort(key=lambda record: (record.revision not in held, record.revision != good))
+    beyond = old[desired.spec.revision_history_limit :]
+    forgotten = {record.revision for record in beyond if record.revision not in held}
     return replace(memory, history=tuple(r for r in memory.history if r.revision not in forgotten))
+
+
+def last_good(memory: Memory) -> int | None:
+    """What was live before what is."""
+    live = memory.live.revision if memory.live else None
+    promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
+    return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None
 
 
 def _close_stage(release: Release, name: str, message: str, now: datetime.datetime) -> Release:

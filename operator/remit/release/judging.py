@@ -12,7 +12,7 @@ from typing import Any
 from remit.api import Deployment, ExecutionTask
 from remit.api.deployment import DockerTarget
 from remit.backends import AttemptRequest
-from remit.errors import DeploymentError
+from remit.errors import DeploymentError, InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
 from remit.policy import Grant, Limits, ReleasePlace
@@ -33,7 +33,11 @@ class Judge:
 
     def problem(self, deployment: Deployment, material: Material) -> Problem | None:
         """What it lacks to be released; None if nothing. A policy that comes later lets it go on."""
-        for task in _tasks(deployment, material):
+        try:
+            tasks = _tasks(deployment, material)
+        except InvalidInput as error:
+            return Problem("InvalidSpec", _as_written(error, material), retryable=False)
+        for task in tasks:
             verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
                 message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")  # as it was written
@@ -48,8 +52,8 @@ class Judge:
         """How the command that checks a process's health is to run. Raises DeploymentError where it may not."""
         return self._running(_check, deployment, revision, material)
 
-    def download(self, deployment: Deployment, revision: Revision, material: Material) -> Grant:
-        """Leave to get the artifact from its address. Raises DeploymentError where there is none."""
+    def reading(self, deployment: Deployment, revision: Revision, material: Material) -> Grant:
+        """Leave to get the artifact from where it is. Raises DeploymentError where there is none."""
         return self._admitted(_reading, deployment, revision, material)[1].grant
 
     def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
@@ -67,7 +71,10 @@ class Judge:
         self, make: _Making, deployment: Deployment, revision: Revision, material: Material
     ) -> tuple[ExecutionTask, Admitted]:
         as_it_was = deployment.model_copy(update={"spec": revision.snapshot.spec})
-        task = make(as_it_was, material)
+        try:
+            task = make(as_it_was, material)
+        except InvalidInput as error:
+            raise DeploymentError(_as_written(error, material), reason="InvalidSpec") from None
         verdict = self._decide(task, as_it_was, material)
         if not isinstance(verdict, Admitted):
             raise DeploymentError(verdict.finish.message, reason=verdict.finish.reason, retryable=True)
@@ -91,6 +98,18 @@ class Judge:
             namespace="" if namespace == deployment.metadata.namespace else namespace,
             service_account=target.kubernetes.service_account_name or "",
         )
+
+
+def _as_written(error: InvalidInput, material: Material) -> str:
+    """What is wrong, in the words of a Deployment."""
+    place, _, rest = error.field.removeprefix("spec.privateFiles[").partition("]")
+    if error.field.startswith("spec.privateFiles[") and rest == ".path":
+        path = sorted(material.files)[int(place)]
+        return (
+            f"spec.config and spec.secrets: {path} cannot be there; on processes, a mountPath is a folder below /run,"
+            " /workspace or /tmp, and each key the plain name of a file"
+        )
+    return str(error)
 
 
 def _tasks(deployment: Deployment, material: Material) -> list[ExecutionTask]:

@@ -63,7 +63,8 @@ class Request:
     id: str
     kind: RequestKind
     revision: int | None = None
-    """For rollback: where to; None is the last good revision before the live one."""
+    """For rollback: where to; None is the last good revision before the live one. For promote and abort: that which is
+    meant; None is whichever is on its way."""
     full: bool = False
     """For promote: skip every pause that is left, not only this one."""
 

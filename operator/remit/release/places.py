@@ -23,6 +23,7 @@ from remit.release.targets.artifacts import place_for
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
 from remit.release.targets.process import Permits
+from remit.release.targets.reading import Reading
 from remit.release.traffic import Traffic
 from remit.sandbox import Host
 
@@ -37,6 +38,14 @@ class Place:
 
 async def carry_out(place: Place, step: Step, material: Material) -> None:
     """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
+    try:
+        await _carry_out(place, step, material)
+    except OSError as error:
+        message = f"the operator's state cannot be kept: {error.strerror or error}"
+        raise DeploymentError(message, reason="StateNotKept", retryable=True) from error
+
+
+async def _carry_out(place: Place, step: Step, material: Material) -> None:
     target = place.target
     match step:
         case Prepare(revision=revision):
@@ -94,6 +103,12 @@ class Places:
         self._deployments[key] = deployment
         return self._known[key]
 
+    async def forget_other(self, deployment: Deployment) -> None:
+        """Let go of one of the same name that was there before: its end was never seen."""
+        before = self._deployments.get(deployment.key)
+        if before is not None and before.metadata.uid != deployment.metadata.uid:
+            await self.forget(deployment.key)
+
     async def forget(self, key: str) -> None:
         """Let go of it; what runs goes on."""
         self._deployments.pop(key, None)
@@ -147,7 +162,10 @@ class Places:
         key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpPerformer()
 
         def download(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
-            return http.download(judge.download(self._deployments[key], revision, material), address)
+            return http.download(judge.reading(self._deployments[key], revision, material), address)
+
+        def reading(revision: Revision, material: Material) -> Reading:
+            return Reading(judge.reading(self._deployments[key], revision, material), [str(self.state_dir.resolve())])
 
         return ProcessTarget(
             metadata.namespace,
@@ -160,6 +178,7 @@ class Places:
             Permits(
                 lambda revision, material: judge.command(self._deployments[key], revision, material),
                 lambda revision, material: judge.check(self._deployments[key], revision, material),
+                reading,
                 download,
             ),
             revisions.load,

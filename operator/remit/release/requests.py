@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from remit.release.context import Context
-from remit.release.ending import fail
+from remit.release.ending import fail, last_good
 from remit.release.memory import Answer, Failure, Memory, Release
 from remit.release.model import Desired, Request, RequestKind, World
 
@@ -43,6 +43,8 @@ class _Asked:
             raise Refused(f"there is no release to {self.request.kind}")
         if release.failure is not None:
             raise Refused(f"revision {release.revision} goes back already: {release.failure.message}")
+        if self.request.revision not in {None, release.revision}:
+            raise Refused(f"revision {release.revision} is on its way by now, not revision {self.request.revision}")
         return release
 
     def give_up(self, release: Release, reason: str, message: str) -> Memory:
@@ -111,9 +113,7 @@ _FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
 
 
 def _last_good(memory: Memory) -> int | None:
-    """What was live before: while a release goes on, that is the side to return to."""
+    """While a release goes on, that is the side to return to."""
     if memory.releasing is not None:
         return memory.live.revision if memory.live else None
-    live = memory.live.revision if memory.live else None
-    promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
-    return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None
+    return last_good(memory)

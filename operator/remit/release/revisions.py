@@ -38,10 +38,14 @@ class Revisions(Protocol):
 
 
 class LocalRevisions:
-    """On the operator's own disk, one file each below `folder`, which is the operator's alone, as its run store is."""
+    """On the operator's own disk, one file each below `folder`, which is the operator's alone, as its run store is.
+
+    They change by nobody else's hand, so they are listed once; what they are configured with is read each time.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._known: dict[int, Revision] | None = None
 
     async def keep(self, revision: Revision, material: Material) -> None:
         """See `Revisions.keep`."""
@@ -49,6 +53,8 @@ class LocalRevisions:
         if path.exists():
             return
         private.write(path, orjson.dumps(_written(revision, material)))
+        if self._known is not None:
+            self._known[revision.number] = revision
 
     async def load(self, number: int) -> tuple[Revision, Material]:
         """See `Revisions.load`."""
@@ -60,20 +66,24 @@ class LocalRevisions:
 
     async def all(self) -> dict[int, Revision]:
         """See `Revisions.all`."""
-        found = {}
-        for path in self._folder.glob("*.json"):
-            with contextlib.suppress(DeploymentError):
-                found[int(path.stem)] = (await self.load(int(path.stem)))[0]
-        return found
+        if self._known is None:
+            self._known = {}
+            for path in self._folder.glob("*.json"):
+                with contextlib.suppress(DeploymentError):
+                    self._known[int(path.stem)] = (await self.load(int(path.stem)))[0]
+        return dict(self._known)
 
     async def forget(self, numbers: set[int]) -> None:
         """See `Revisions.forget`."""
         for number in numbers:
             self._path(number).unlink(missing_ok=True)
+            if self._known is not None:
+                self._known.pop(number, None)
 
     async def clear(self) -> None:
         """See `Revisions.clear`."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._known = None
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.json"

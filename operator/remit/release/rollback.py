@@ -58,10 +58,14 @@ def restore(ctx: Context, live: Live) -> Step | None:
 
 def _make_room(ctx: Context, failure: Failure) -> Step | None:
     """Stop the failed side first where both must never run; it is given only so long to obey."""
-    if not TAKEOVERS[ctx.release.strategy].exclusive or ctx.new.revision is None:
+    gone = ctx.new.revision is None and not ctx.new.started
+    if not TAKEOVERS[ctx.release.strategy].exclusive or gone or ctx.old.started:
         return None
-    if ctx.now >= failure.at + seconds(EXCLUSIVE_SECONDS) or ctx.old.started:
+    until = failure.at + seconds(EXCLUSIVE_SECONDS)
+    if ctx.now >= until:
         return None
+    if ctx.new.revision is None:
+        return Wait("Stopping", f"{ctx.new.started} instances of the failed side are still there", until)
     return Retire(ctx.slot)
 
 

@@ -114,6 +114,8 @@ def _summary(desired: Desired, world: World, decision: Decision, view: SlotView)
     release, failed, waits = memory.releasing, _failed(memory), step if isinstance(step, Wait) else None
     if world.unreachable:
         return DeploymentPhase.DEGRADED, "TargetUnreachable", f"the target cannot be reached: {world.unreachable}"
+    if desired.deleted:
+        return DeploymentPhase.PROGRESSING, "Deleting", f"is being deleted; {sentence(step)}"
     if release is not None and release.failure is not None:
         return DeploymentPhase.ROLLING_BACK, release.failure.reason, release.failure.message
     if waits is not None and waits.reason == "Paused":

@@ -111,7 +111,11 @@ class Finish:
 def step_error(step: Step, error: RemitError) -> StepError:
     """What the next look is told of a step that raised this."""
     reason = error.reason if isinstance(error, DeploymentError) else type(error).__name__
-    revision = step.revision.number if isinstance(step, Prepare | Provision) else None
+    revision = None
+    if isinstance(step, Prepare | Provision):
+        revision = step.revision.number
+    elif isinstance(step, RunHook):
+        revision = step.key.revision
     return StepError(reason, escape(str(error)), error.retryable, revision)
 
 

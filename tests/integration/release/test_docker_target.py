@@ -207,6 +207,13 @@ async def test_a_taken_port_is_named_and_what_wanted_it_goes_away(stage: Stage) 
         assert (stage.containers(), (await stage.target.observe()).blue.revision) == ([], None)
 
 
+async def test_names_may_be_as_long_as_names_are(stage: Stage) -> None:
+    stage.owner = Owner(f"{stage.owner.namespace}-{'n' * 53}", "d" * 63, stage.owner.uid)
+    stage.target = stage.another()
+    await stage.live()
+    assert await stage.answer() == "v1"
+
+
 async def test_a_worker_without_ports(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, ports=[], healthCheck=None))
     check = {"tcp": {"port": 8080}}

@@ -6,8 +6,6 @@ import asyncio
 import os
 import shutil
 import socket
-import tarfile
-import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +15,17 @@ import pytest
 
 import supervised
 from conftest import require
+from policies import reading
 from remit.api.deployment import DeploymentSpec
 from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
-from remit.release import Material, Revision, Snapshot, World
-from remit.release.targets import ProcessTarget, artifacts
-from remit.release.targets.artifacts import fetch, place_for
+from remit.release import Material, Revision, SlotView, Snapshot, World
+from remit.release.targets import ProcessTarget, localports
+from remit.release.targets.artifacts import place_for
 from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
+from remit.release.targets.reading import Reading
 from remit.release.targets.sides import Side
 from remit.release.traffic import Probe, Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host
@@ -94,7 +94,7 @@ class Stage:
             lambda copy: Supervision(self.folder / "processes", self.host, [str(copy)]),
             Traffic(self.folder / "traffic"),
             lambda copy: ProcessBackend(self.host, read_only_paths=[str(copy)]),
-            Permits(self.admit, self.admit_check, self.download),
+            Permits(self.admit, self.admit_check, self.reading, self.download),
             self.load,
             lambda: None,
         )
@@ -113,6 +113,9 @@ class Stage:
     def admit_check(self, revision: Revision, material: Material) -> AttemptRequest:
         admitted = self.admit(revision, material)
         return replace(admitted, command=replace(admitted.command, argv=("python3", "check.py")), timeout_seconds=10)
+
+    def reading(self, revision: Revision, material: Material) -> Reading:
+        return reading(f"{self.folder}/*")
 
     async def download(self, revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
         raise AssertionError(f"{address} is not to be fetched")
@@ -199,6 +202,41 @@ async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
     assert (world.live, world.preview, world.blue.revision, world.prepared) == ("green", "green", None, {1, 2})
 
 
+async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(stage: Stage) -> None:
+    """One more, another preview, one fewer: each time another proxy takes over the sockets."""
+    more = {"name": "admin", "containerPort": 9090, "published": free_port()}
+    http = {"name": "http", "containerPort": 8080, "published": stage.port}
+    one = stage.revision(1, strategy={})
+    two = stage.revision(2, ports=[http, more])
+    three = stage.revision(3, strategy={"blueGreen": {"previewPort": free_port()}})
+    await stage.provision("blue", one)
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100) as probe:
+        for slot, other, revision in (("green", "blue", two), ("blue", "green", three)):
+            await stage.provision(slot, revision)
+            await stage.until(lambda world, slot=slot, number=revision.number: world.ready(number, slot, 1))
+            await stage.target.switch(slot)
+            await stage.target.retire(other)
+            assert await stage.answer() == f"v{revision.number}"
+    report = probe.report()
+    assert (report.failed, report.requests > 0) == (0, True), report
+    with pytest.raises(ConnectionRefusedError):
+        await stage.answer(more["published"])
+
+
+async def test_instances_get_ports_that_no_other_has_even_one_that_is_down(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = list(range(40_000, 40_006))
+    monkeypatch.setattr(localports, "_candidates", lambda: few)
+    down = stage.revision(1, "crash")
+    await stage.provision("blue", down, 3)
+    await stage.provision("green", stage.revision(2), 3)
+    sides = stage.target._front.told().sides.values()
+    assert sorted(port for side in sides for ports in side.ports for port in ports.values()) == few
+
+
 async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, env={"GREETING": " hello"}), 2)
     await stage.until(lambda world: world.ready(1, "blue", 2))
@@ -246,6 +284,20 @@ async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage
     assert "answered 500" in world.blue.message
 
 
+async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of_what_is_live(stage: Stage) -> None:
+    by_number = {
+        "ports": [{"name": "http", "containerPort": stage.port}],
+        "healthCheck": {"http": {"port": stage.port}, "failureThreshold": 1},
+    }
+    await stage.provision("blue", stage.revision(1, **by_number))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.provision("green", stage.revision(2, "broken", **by_number))
+    world = await stage.until(lambda world: world.green.failed or world.green.healthy)
+    assert "answered 500" in world.green.message
+    assert await stage.answer() == "v1"
+
+
 async def test_a_check_that_is_a_command_is_confined_and_shows_no_secret(stage: Stage) -> None:
     """It runs where the instance does, with its environment and its port."""
     one = stage.revision(1, env={"PASSWORD": "hunter22"}, healthCheck={"command": {"argv": ["python3", "check.py"]}})
@@ -266,6 +318,26 @@ async def test_a_proxy_that_died_comes_back_as_it_was(stage: Stage) -> None:
     os.kill(seen.pid, 9)
     await stage.until(lambda world: world.live == "blue")
     assert await stage.answer() == "v1"
+
+
+async def test_a_side_that_was_being_retired_when_the_operator_was_killed_is_not_started_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.provision("blue", stage.revision(1), 2)
+    await stage.until(lambda world: world.ready(1, "blue", 2))
+    with monkeypatch.context() as killed:
+        killed.setattr(Front, "tell", _killed)
+        with pytest.raises(asyncio.CancelledError):
+            await stage.target.retire("blue")
+    world = await stage.another().observe()
+    assert (world.blue.revision, world.blue.wanted, world.blue.started) == (1, 0, 0)
+    assert supervised.supervisors(stage.folder / "processes") == []
+    await stage.target.retire("blue")
+    assert (await stage.target.observe()).blue == SlotView()
+
+
+async def _killed(*_: object) -> None:
+    raise asyncio.CancelledError
 
 
 async def test_a_taken_port_is_named(stage: Stage) -> None:
@@ -292,64 +364,3 @@ async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one
         assert f"port {taken} of default/shop is taken" in world.green.message
         assert (world.live, world.converged, world.ready(1, "blue", 1)) == ("blue", True, True)
         assert await stage.answer() == "v1"
-
-
-async def test_archives(tmp_path: Path) -> None:
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "run").write_text("x")
-    (tmp_path / "app" / "run").chmod(0o4755)
-    with tarfile.open(tmp_path / "a.tgz", "w:gz") as tar:
-        tar.add(tmp_path / "app", ".")
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.write(tmp_path / "app" / "run", "run")
-    for name in ("a.tgz", "a.zip"):
-        spec = _artifact(archive=str(tmp_path / name))
-        fetch(spec, tmp_path / "copies" / name)
-        fetch(spec, tmp_path / "copies" / name)
-        copied = tmp_path / "copies" / name / "run"
-        assert (copied.read_text(), copied.stat().st_mode & 0o7022) == ("x", 0)
-
-
-@pytest.mark.parametrize(
-    ("artifact", "reason"),
-    [
-        ({"path": "/no/such/folder"}, "ArtifactNotFound"),
-        ({"archive": "{0}/evil.tar"}, "ArtifactFailed"),
-        ({"archive": "{0}/good.tar", "sha256": "0" * 64}, "DigestMismatch"),
-        ({"archive": "{0}/text"}, "ArtifactFailed"),
-    ],
-)
-async def test_artifacts_that_are_refused(tmp_path: Path, artifact: dict[str, str], reason: str) -> None:
-    (tmp_path / "text").write_text("no archive")
-    with tarfile.open(tmp_path / "good.tar", "w") as tar:
-        tar.add(tmp_path / "text", "text")
-    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
-        tar.add(tmp_path / "text", "../../evil")
-    written = {key: value.format(tmp_path) for key, value in artifact.items()}
-    with pytest.raises(DeploymentError) as caught:
-        fetch(_artifact(**written), tmp_path / "copies" / "1")
-    assert caught.value.reason == reason
-    assert not (tmp_path / "evil").exists()
-    assert list((tmp_path / "copies").iterdir()) == []
-
-
-def _artifact(**artifact: str) -> Any:
-    target = {"process": {"command": ["x"]}}
-    return DeploymentSpec.model_validate({"artifact": artifact, "target": target}).artifact
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only an operator that is root keeps artifacts elsewhere")
-def test_a_place_that_somebody_else_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "_ELSEWHERE", tmp_path)
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    made = place_for(closed / "artifacts")
-    assert made.parent == tmp_path
-    assert place_for(closed / "artifacts") == made
-    made.chmod(0o777)
-    with pytest.raises(DeploymentError, match="made by somebody else"):
-        place_for(closed / "artifacts")
-    made.rmdir()
-    made.symlink_to(tmp_path)
-    with pytest.raises((DeploymentError, FileExistsError)):
-        place_for(closed / "artifacts")

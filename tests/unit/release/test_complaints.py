@@ -150,6 +150,25 @@ def test_memory_does_not_grow_with_releases() -> None:
     assert [record.revision for record in sim.memory.history] == [12, 11, 10, 9]
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(0, [2, 1]), (1, [2, 1])])
+def test_a_revision_that_still_runs_is_not_forgotten_under_it(limit: int, kept: list[int]) -> None:
+    sim = live("v1", revisionHistoryLimit=limit).apply(version="v2", revisionHistoryLimit=limit)
+    sim.finish()
+    assert [record.revision for record in sim.memory.history] == kept
+    sim.ask("rollback").finish()
+    assert sim.serving == "v1"
+
+
+def test_failed_releases_do_not_push_out_what_a_rollback_returns_to() -> None:
+    sim = live("v1", revisionHistoryLimit=2).apply(version="v2", revisionHistoryLimit=2).settle()
+    for number in range(3, 9):
+        sim.behaviour[f"v{number}"] = "crashing"
+        sim.apply(version=f"v{number}", revisionHistoryLimit=2).settle()
+    assert [record.revision for record in sim.memory.history] == [8, 7, 2, 1]
+    sim.ask("rollback").finish()
+    assert sim.serving == "v1"
+
+
 def test_a_rollback_edits_no_spec_and_holds_until_the_spec_changes() -> None:
     sim = live("v1").apply(version="v2").settle()
     wish = sim.wish

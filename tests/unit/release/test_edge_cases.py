@@ -101,6 +101,27 @@ def test_a_target_that_is_gone_and_back_goes_on_where_it_was() -> None:
     assert end(sim) == ("Promoted", "Promoted", "v2")
 
 
+def test_what_is_being_deleted_says_so() -> None:
+    sim = live("v1")
+    sim.deleted = True
+    sim.step()
+    assert (sim.status.phase, sim.status.message) == (
+        "Progressing",
+        "is being deleted; lets blue finish the requests it has",
+    )
+
+
+def test_deleted_while_the_target_is_out_of_reach_waits_and_leaves_nothing_once_it_is_back() -> None:
+    sim = live("v1").apply(version="v2")
+    sim.until(Provision)
+    sim.deleted, sim.world = True, replace(sim.world, unreachable="no route to host")
+    sim.breathe(100_000)
+    assert sim.step() == Wait("TargetUnreachable", "no route to host", held=True)
+    sim.world = replace(sim.world, unreachable="")
+    assert sim.finish().outcome == "Deleted"
+    assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+
+
 def test_a_target_that_comes_back_empty_is_filled_again() -> None:
     sim = live("v1")
     sim.world = replace(sim.world, blue=SlotView(), green=SlotView(), live=None)
@@ -372,6 +393,20 @@ def test_a_release_that_goes_back_cannot_be_turned_around(kind: str) -> None:
     assert sim.status.request is not None
     assert not sim.status.request.accepted
     assert (sim.finish().outcome, sim.status.active_revision) == ("RolledBack", 1)
+
+
+@pytest.mark.parametrize("kind", ["promote", "abort"])
+def test_a_request_that_means_another_revision_is_refused(kind: str) -> None:
+    sim = live("v1").apply(version="v2", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    sim.apply(version="v3", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    sim.ask(kind, revision=2).step()
+    assert sim.status.request is not None
+    assert sim.status.request.message == "revision 3 is on its way by now, not revision 2"
+    assert sim.serving == "v1"
+    sim.ask(kind, revision=3)
+    assert end(sim)[2] == ("v3" if kind == "promote" else "v1")
 
 
 def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:

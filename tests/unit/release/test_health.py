@@ -39,3 +39,16 @@ def test_thresholds_count_answers_in_a_row() -> None:
     assert health.healthy
     assert not health.unhealthy
     assert health.message == ""
+
+
+async def test_a_look_does_not_wait_for_a_check_that_takes_an_hour() -> None:
+    async def check() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    slow = HealthCheck.model_validate({"tcp": {"port": 80}, "periodSeconds": 3600, "timeoutSeconds": 3600})
+    watches = Watches(lambda: None)
+    async with asyncio.timeout(60):
+        await watches.have({"one": (slow, check)})
+    assert (watches.health("one").healthy, watches.health("one").unhealthy) == (False, False)
+    await watches.end()

@@ -20,6 +20,7 @@ def problem(
     *policies: dict[str, Any],
     ceiling: dict[str, Any] | None = None,
     engine: str = "unix:///var/run/docker.sock",
+    files: tuple[str, ...] = (),
 ) -> Problem | None:
     metadata = {"name": "shop", "namespace": "team", "uid": "u"}
     spec = {"artifact": {"image": "shop:v1"}, "target": target}
@@ -31,7 +32,9 @@ def problem(
         above = CommandPolicy.parse({"metadata": {"name": "top", "namespace": "remit-system"}, "spec": ceiling})
         known["remit-system"] = [compile_policy(above)]
     judge = Judge(Admission(performed=frozenset({"file"})), lambda: PolicySet(known, "remit-system"), engine)
-    return judge.problem(Deployment.parse({"metadata": metadata, "spec": spec}), Material())
+    return judge.problem(
+        Deployment.parse({"metadata": metadata, "spec": spec}), Material(files=dict.fromkeys(files, b""))
+    )
 
 
 def test_nothing_is_allowed_by_nobody():
@@ -78,3 +81,10 @@ def test_the_operators_own_engine_alone_needs_no_leave():
 def test_its_own_namespace_is_its_own():
     assert problem({"kubernetes": {}}, RUN) is None
     assert problem({"kubernetes": {"namespace": "team"}}, RUN) is None
+
+
+def test_a_file_that_no_process_can_have_there_is_told_in_the_words_of_a_deployment():
+    found = problem({"process": {"command": ["serve"]}}, files=("/etc/shop/colour", "/run/shop/key"))
+    assert found is not None
+    assert (found.reason, found.retryable) == ("InvalidSpec", False)
+    assert "/etc/shop/colour cannot be there" in found.message

@@ -50,6 +50,7 @@ class Chaos(RuleBasedStateMachine):
             "stages": stages,
             "rollback": {"automatic": automatic},
             "progressDeadlineSeconds": 120,
+            "revisionHistoryLimit": data.draw(st.sampled_from([0, 1, 10])),
         }
         self.changing: dict[str, Any] = {"version": "v1", "replicas": 2}
         self.asked_replicas = {2}

@@ -45,6 +45,16 @@ def test_the_order_in_which_sides_came_makes_no_other_proxy() -> None:
     assert [[entry.port for entry in route.entries] for route in routes if route] == [[79, 80, 81]] * 2
 
 
+def test_a_preview_takes_no_port_that_is_published() -> None:
+    swapped = Side(2, (Published("http", 81),), 80, 1, ({"http": 2001},))
+    route = route_of("default/shop", Told("blue", preview="green", sides={"blue": BLUE, "green": swapped}))
+    assert route is not None
+    assert {entry.port: dict(entry.weights) for entry in route.entries} == {
+        80: {"blue": 100, "green": 0},
+        81: {"blue": 100, "green": 0},
+    }
+
+
 def test_only_what_the_proxy_reaches_is_healthy() -> None:
     well, sick = (
         Found(Health(healthy=True), True, True, True),

@@ -9,8 +9,20 @@ from typing import Any
 
 import pytest
 
-from releases import Sim, live
-from remit.release import Finish, Prepare, Preview, Provision, Retire, Scale, StepError, Switch, Wait
+from releases import Sim, hook, live
+from remit.release import (
+    Finish,
+    Prepare,
+    Preview,
+    Provision,
+    Retire,
+    RunHook,
+    Scale,
+    SlotView,
+    StepError,
+    Switch,
+    Wait,
+)
 
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20, "pauseSeconds": 60}, {"weight": 50}]}}
 
@@ -73,6 +85,43 @@ def test_blue_green_previews_with_few_replicas_and_switches_with_all(auto: bool)
             assert moment.world.green.healthy == 3
     assert sim.serving == "v2"
     assert Scale("green", 3) in sim.steps
+
+
+def test_blue_green_promoted_in_full_waits_for_nothing_more_but_its_hooks() -> None:
+    manual = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
+    stages = {"prePromotion": [hook("pre")], "postPromotion": [hook("post")], "bakeSeconds": 600}
+    sim = live("v1").apply(version="v2", strategy=manual, stages=stages)
+    sim.until(RunHook)
+    sim.ask("promote", full=True).finish()
+    waits = {step.reason for step in sim.steps if isinstance(step, Wait)}
+    assert not waits & {"AwaitingPromotion", "Baking"}
+    assert sim.serving == "v2"
+    assert [step.key.name for step in sim.steps if isinstance(step, RunHook)] == ["pre", "post"]
+
+
+def test_blue_green_aborted_tried_again_and_promoted() -> None:
+    manual = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
+    sim = live("v1").apply(version="v2", strategy=manual)
+    sim.waits_for("AwaitingPromotion")
+    sim.ask("abort").finish()
+    sim.settle()
+    assert (sim.serving, sim.status.phase) == ("v1", "Degraded")
+    sim.ask("retry")
+    sim.waits_for("AwaitingPromotion")
+    assert sim.serving == "v1"
+    sim.ask("promote").finish()
+    assert (sim.serving, [record.outcome for record in sim.memory.history]) == (
+        "v2",
+        ["Promoted", "Aborted", "Promoted"],
+    )
+
+
+def test_blue_green_past_its_deadline_without_automatic_rollback_leaves_the_old_one_live_all_the_same() -> None:
+    changes = {"progressDeadlineSeconds": 60, "rollback": {"automatic": False}}
+    sim = live("v1").apply(version="v2", **changes)
+    sim.behaviour["v2"] = "unhealthy"
+    finish = sim.finish()
+    assert (finish.outcome, finish.reason, sim.serving) == ("Failed", "ProgressDeadlineExceeded", "v1")
 
 
 def test_blue_green_brings_all_replicas_of_a_preview_that_is_promoted_in_full() -> None:
@@ -237,6 +286,20 @@ def test_recreate_never_runs_both_on_the_way_back_either() -> None:
     sim.put("green", replace(sim.world.green, restarts=1))
     for moment in moments(sim):
         assert not (moment.world.blue.wanted and moment.world.green.started)
+    assert (sim.serving, sim.active.healthy) == ("v1", 2)
+
+
+def test_recreate_waits_on_the_way_back_for_what_a_retired_side_still_runs() -> None:
+    sim = live("v1", strategy={"type": "Recreate"}).apply(version="v2", strategy={"type": "Recreate"})
+    sim.waits_for("Baking")
+    sim.ask("abort")
+    assert sim.until(Retire) == Retire("green")
+    sim.put("green", SlotView(started=1))  # pods take their time, and their workload is gone before them
+    step = sim.step()
+    assert isinstance(step, Wait)
+    assert step.reason == "Stopping"
+    sim.put("green", SlotView())
+    sim.finish()
     assert (sim.serving, sim.active.healthy) == ("v1", 2)
 
 

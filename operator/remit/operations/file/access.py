@@ -56,9 +56,7 @@ class Access:
         """Raises for what policy does not allow, for the operator's own, and when it is time to stop."""
         if self.stop.is_set():
             raise Stopped
-        for own in (*NEVER, *self.protected):
-            if path == own or path.startswith(f"{own}/") or (own.startswith(f"{path}/") and self.file.recursive):
-                raise refused("Protected", f"{self.file.operation} of {path}: {own} is closed to file operations")
+        check_open(self.file.operation, path, self.protected, whole=self.file.recursive)
         if path != written:
             decision = self.grant.ask(self.file.model_copy(update={"path": path, "destination": None}))
             if not decision.allowed:
@@ -77,15 +75,25 @@ class Access:
             raise refused("HardLink", f"{path} has {info.st_nlink} names: it may be a file from elsewhere, linked here")
         if info.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(info.st_mode) and self._changes:
             raise refused("SetUserId", f"{path} runs with its owner's rights (mode {info.st_mode & 0o7777:o})")
-        owner = _user(info.st_uid)
-        operation = (self.file.operation, path)
-        binding, namespace = self.grant.binding(), self.grant.request.namespace
-        if why := files.owner_refusal(binding, namespace, operation, {str(info.st_uid), owner}):
-            raise refused("OwnerNotAllowed", f"{path} belongs to {owner}; {why}")
+        check_owner(self.grant, self.file.operation, path, info)
 
     @property
     def _changes(self) -> bool:
         return self.file.operation in {"write", "append", "chmod", "chown"}
+
+
+def check_open(operation: str, path: str, protected: Sequence[str], *, whole: bool) -> None:
+    """Raises for what no policy opens. `whole`: all that is below `path` is meant too."""
+    for own in (*NEVER, *protected):
+        if path == own or path.startswith(f"{own}/") or (whole and f"{own}/".startswith(f"{path.rstrip('/')}/")):
+            raise refused("Protected", f"{operation} of {path}: {own} is closed to file operations")
+
+
+def check_owner(grant: Grant, operation: str, path: str, info: os.stat_result) -> None:
+    """Raises where policy wants it to be somebody else's."""
+    owner, wanted = _user(info.st_uid), {str(info.st_uid), _user(info.st_uid)}
+    if why := files.owner_refusal(grant.binding(), grant.request.namespace, (operation, path), wanted):
+        raise refused("OwnerNotAllowed", f"{path} belongs to {owner}; {why}")
 
 
 def below(path: str, name: str) -> str:

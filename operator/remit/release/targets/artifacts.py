@@ -10,17 +10,23 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Callable
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Final
 
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError, RemitError
 from remit.release.targets.failing import failed
+from remit.release.targets.reading import Reading
 
 _ELSEWHERE: Final = Path("/var/tmp")  # noqa: S108  # a folder of the operator's own in it, that nobody else may write
 _CHUNK: Final = 1 << 20
 _MOST_DOWNLOADED: Final = 1 << 30
+_MOST_UNPACKED: Final = 8 << 30
+_MOST_FILES: Final = 500_000
 
 
 def place_for(folder: Path) -> Path:
@@ -45,27 +51,34 @@ def _own(folder: Path) -> Path:
     return folder
 
 
-async def obtain(artifact: Artifact, place: Path, download: Callable[[str], AsyncIterator[bytes]]) -> None:
+async def obtain(
+    artifact: Artifact, place: Path, reading: Callable[[], Reading], download: Callable[[str], AsyncIterator[bytes]]
+) -> None:
     """Have the artifact at `place`, whole or not at all. Nothing happens if it is there. Raises DeploymentError.
 
-    `download` gives what an address holds. Raises `RemitError`.
+    `reading` gives leave to read it on this host, `download` what an address holds; both raise `RemitError`.
     """
-    if artifact.address is None or await asyncio.to_thread(place.is_dir):
-        await asyncio.to_thread(fetch, artifact, place)
-        return
-    await asyncio.to_thread(place.parent.mkdir, 0o711, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".download-") as file:
-        try:
-            await _save(download(artifact.address), file)
-            here = artifact.model_copy(update={"archive": file.name})
-            await asyncio.to_thread(fetch, here, place)
-        except RemitError as error:
-            told = failed(error)
-            message = str(error).replace(file.name, artifact.address)
-            raise DeploymentError(message, reason=told.reason, retryable=told.retryable) from None
-        except OSError as error:
-            message = f"the artifact {artifact.address} cannot be kept: {_words(error)}"
-            raise DeploymentError(message, reason="ArtifactFailed", retryable=True) from None
+    if await asyncio.to_thread(place.is_dir):
+        return None
+    what = artifact.path or artifact.archive
+    try:
+        await asyncio.to_thread(place.parent.mkdir, 0o711, parents=True, exist_ok=True)
+        if artifact.path is not None:
+            return await asyncio.to_thread(_copied, reading(), artifact.path, place)
+        # A copy of it, in which nobody changes what was checked.
+        with tempfile.TemporaryFile(dir=place.parent) as file:
+            if artifact.address is not None:
+                await _save(download(artifact.address), file)
+            else:
+                await asyncio.to_thread(_kept, reading(), artifact.archive or "", file)
+            await asyncio.to_thread(_unpacked, file, artifact, place)
+    except RemitError as error:
+        told = failed(error)
+        reason = "ArtifactNotFound" if told.reason == "NotFound" else told.reason
+        raise DeploymentError(f"the artifact: {error}", reason=reason, retryable=told.retryable) from None
+    except OSError as error:
+        message = f"the artifact {what} cannot be kept: {error.strerror or error}"
+        raise DeploymentError(message, reason="ArtifactFailed", retryable=True) from None
 
 
 async def _save(pieces: AsyncIterator[bytes], file: IO[bytes]) -> None:
@@ -76,53 +89,66 @@ async def _save(pieces: AsyncIterator[bytes], file: IO[bytes]) -> None:
             message = f"the artifact is larger than {_MOST_DOWNLOADED >> 30} GiB"
             raise DeploymentError(message, reason="ArtifactTooLarge")
         await asyncio.to_thread(file.write, piece)
-    await asyncio.to_thread(file.flush)
 
 
-def fetch(artifact: Artifact, place: Path) -> None:
-    """Have the artifact at `place`, whole or not at all. Nothing happens if it is there. Raises DeploymentError."""
-    if place.is_dir():
-        return
-    parent = place.parent
-    parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=parent))
+def _kept(reading: Reading, path: str, file: IO[bytes]) -> None:
+    with reading.file(path) as source:
+        shutil.copyfileobj(source, file, _CHUNK)
+
+
+def _copied(reading: Reading, path: str, place: Path) -> None:
+    with _whole(place) as made:
+        reading.copy(path, made)
+
+
+def _unpacked(file: IO[bytes], artifact: Artifact, place: Path) -> None:
+    if artifact.sha256 is not None and (found := _sha256(file)) != artifact.sha256:
+        message = f"{artifact.archive} has the SHA-256 {found}, not {artifact.sha256}"
+        raise DeploymentError(message, reason="DigestMismatch")
+    with _whole(place) as made:
+        try:
+            _unpack(file, made)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            message = f"{artifact.archive} cannot be unpacked: {error}"
+            raise DeploymentError(message, reason="ArtifactFailed") from None
+
+
+@contextmanager
+def _whole(place: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `place` when that went well."""
+    made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        if artifact.path is not None:
-            shutil.copytree(artifact.path, made, symlinks=True, dirs_exist_ok=True)
-        else:
-            _unpack(Path(artifact.archive or ""), artifact.sha256, made)
+        yield made
         _open_to_readers(made)
         made.rename(place)
-    except (OSError, shutil.Error, tarfile.TarError, zipfile.BadZipFile) as error:
-        what = artifact.path or artifact.archive
-        missing = isinstance(error, FileNotFoundError)
-        raise DeploymentError(
-            f"the artifact {what} cannot be copied: {_words(error)}",
-            reason="ArtifactNotFound" if missing else "ArtifactFailed",
-            retryable=not isinstance(error, tarfile.TarError | zipfile.BadZipFile),
-        ) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _unpack(archive: Path, digest: str | None, into: Path) -> None:
-    if digest is not None and (found := _sha256(archive)) != digest:
-        message = f"the artifact {archive} has the SHA-256 {found}, not {digest}"
-        raise DeploymentError(message, reason="DigestMismatch")
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(into)  # noqa: S202  # it leaves out `..` and absolute paths itself
-            return
-    with tarfile.open(archive) as file:
-        file.extractall(into, filter="data")  # the filter refuses what leads outside, and devices
+def _unpack(file: IO[bytes], into: Path) -> None:
+    file.seek(0)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            _check_size(each.file_size for each in archive.infolist())
+            archive.extractall(into)  # noqa: S202  # it leaves out `..` and absolute paths itself
+        return
+    file.seek(0)
+    with tarfile.open(fileobj=file) as archive:
+        _check_size(each.size for each in archive)
+        archive.extractall(into, filter="data")  # the filter refuses what leads outside, and devices
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _check_size(sizes: Iterable[int]) -> None:
+    """A small archive may hold more than any disk."""
+    for count, size in enumerate(accumulate(sizes), 1):
+        if size > _MOST_UNPACKED or count > _MOST_FILES:
+            message = f"unpacked, it has more than {_MOST_UNPACKED >> 30} GiB, or than {_MOST_FILES} files"
+            raise DeploymentError(message, reason="ArtifactTooLarge")
+
+
+def _sha256(file: IO[bytes]) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _open_to_readers(top: Path) -> None:
@@ -132,9 +158,3 @@ def _open_to_readers(top: Path) -> None:
         for path in (Path(folder, name) for name in names):
             if not path.is_symlink():
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-    return str(error)

@@ -99,11 +99,13 @@ class Front:
 def route_of(name: str, told: Told) -> Route | None:
     """The proxy's route; None where nothing is published."""
     entries: dict[int, Entry] = {}
+    published = {port.port for side in told.sides.values() for port in side.published}
     for side in told.sides.values():
         for port in side.published:
             addresses = {slot: each.addresses(port.port) for slot, each in told.sides.items()}
             entries[port.port] = Entry.of(port.port, addresses, told.weights())
-            if side.preview is not None and port == side.published[0]:
+            # A preview never takes a port from those who use it, such as that of the side before.
+            if side.preview is not None and side.preview not in published and port == side.published[0]:
                 weights: dict[Slot, int] = {slot: 100 if slot == told.preview else 0 for slot in SLOTS}
                 entries[side.preview] = Entry.of(side.preview, addresses, weights)
     # In an order of their own: another order would be another proxy.

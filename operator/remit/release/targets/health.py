@@ -17,6 +17,9 @@ from remit.release.targets.sides import address
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
 _SOON_SECONDS: Final = 0.1
+_LONGEST_LOOK: Final = 2.0
+"""How long a look at a target waits for first verdicts. A check may take an hour, in which a release is to be aborted.
+"""
 
 Check = Callable[[], Awaitable[str]]
 """Gives why it is not healthy; empty where it is."""
@@ -59,9 +62,9 @@ class Watch:
         self._task = asyncio.create_task(self._run(), name="health check")
 
     async def first(self) -> None:
-        """Until the first check was made, at most as long as one may take."""
+        """Until the first verdict, but not for long."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.spec.timeout_seconds):
+            async with asyncio.timeout(min(self.spec.timeout_seconds, _LONGEST_LOOK)):
                 await self._first.wait()
 
     async def end(self) -> None:
@@ -110,7 +113,7 @@ class Watches:
     _going: dict[Hashable, Watch] = field(default_factory=dict)
 
     async def have(self, due: Mapping[Hashable, tuple[HealthCheck, Check]]) -> None:
-        """Watch exactly these. New ones are waited for, so that no instance is merely unknown."""
+        """Watch exactly these. New ones are waited for a little, so that few instances are merely unknown."""
         gone = [key for key in self._going if key not in due]
         await asyncio.gather(*(self._going.pop(key).end() for key in gone))
         new = {key: Watch(*how, self.changed) for key, how in due.items() if key not in self._going}

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from remit.api.deployment import HealthCheck
+from remit.api.deployment import DeploymentSpec, HealthCheck
 from remit.api.deploymentstatus import Slot
 from remit.backends import AttemptRequest, Backend
 from remit.errors import DeploymentError, RemitError
@@ -30,6 +30,7 @@ from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.localports import free_ports
 from remit.release.targets.processchecks import run_check
+from remit.release.targets.reading import Reading
 from remit.release.targets.sides import LOOPBACK, Side, Told
 from remit.release.targets.views import Found, unreached, world
 from remit.release.traffic import Traffic
@@ -49,6 +50,8 @@ class Permits:
     instance: Admit
     check: Admit
     """The command that checks an instance's health."""
+    reading: Callable[[Revision, Material], Reading]
+    """An artifact that is on this host."""
     download: Download
 
 
@@ -56,6 +59,8 @@ log = structlog.get_logger(__name__)
 
 _ALIVE: Final = frozenset({"Starting", "Running"})
 _KEPT: Final = _ALIVE | {"Backoff"}
+_FETCH_SECONDS: Final = 5.0
+"""How long a step waits for an artifact: in the meantime the release may be aborted, and others want their turn."""
 
 
 class ProcessTarget:
@@ -86,8 +91,11 @@ class ProcessTarget:
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
-        self._watches = Watches(changed)
-        self._checks: dict[int, HealthCheck | None] = {}
+        self._watches, self._changed = Watches(changed), changed
+        self._specs: dict[int, DeploymentSpec] = {}
+        self._fetching: dict[int, asyncio.Task[None]] = {}
+        self._refused: dict[Slot, str] = {}
+        """Why an instance of a side could not be started again."""
 
     async def observe(self) -> World:
         """See `Target.observe`."""
@@ -116,7 +124,7 @@ class ProcessTarget:
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
         spec, told = revision.snapshot.spec, self._front.told()
-        self._checks[revision.number] = spec.health_check
+        self._specs[revision.number] = spec
         held = told.sides.get(slot)
         if held is None or held.revision != revision.number:
             held = Side.of(revision)
@@ -146,12 +154,19 @@ class ProcessTarget:
     async def retire(self, slot: Slot) -> None:
         """See `Target.retire`."""
         told = self._front.told()
+        if held := told.sides.get(slot):  # first, or what is being stopped would be started again
+            told = told.having(slot, replace(held, wanted=0, draining=True))
+            self._front.note(told)
         await self._stop(slot, 0)
+        self._refused.pop(slot, None)
         await self._front.tell(told.having(slot, None))
 
     async def keep(self, revisions: Iterable[int]) -> None:
-        """Let go of the copies of all other revisions."""
-        kept = {str(number) for number in revisions}
+        """Let go of the copies of all other revisions, and of what is still being fetched."""
+        await self._fetch_nothing()
+        numbers = set(revisions)
+        self._specs = {number: spec for number, spec in self._specs.items() if number in numbers}
+        kept = {str(number) for number in numbers}
         for copy in await asyncio.to_thread(lambda: list(self._artifacts.glob("[0-9]*"))):
             if copy.name not in kept:
                 await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
@@ -173,6 +188,7 @@ class ProcessTarget:
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+        await self._fetch_nothing()
 
     async def _used(self, slot: Slot, side: Side) -> Usage:
         async def measured(name: str) -> Mapping[str, float]:
@@ -190,11 +206,13 @@ class ProcessTarget:
 
         Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
         """
-        names = [port.name for port in revision.snapshot.spec.ports]
-        published = {port.port for port in side.published}
-        ports = [*side.ports, *(free_ports(names, published) for _ in range(replicas - len(side.ports)))]
-        side = replace(side, wanted=replicas, ports=tuple(ports), leaving_since=time.time())
         told = self._front.told().having(slot, side)
+        names = [port.name for port in revision.snapshot.spec.ports]
+        missing = max(0, replicas - len(side.ports))
+        found = free_ports([f"{name} {place}" for place in range(missing) for name in names], told.ports)
+        added = [{name: found[f"{name} {place}"] for name in names} for place in range(missing)]
+        side = replace(side, wanted=replicas, ports=(*side.ports, *added), leaving_since=time.time())
+        told = told.having(slot, side)
         self._front.note(told)
         await self._start(slot, side, range(replicas), revision, material)
         await self._front.tell(told)
@@ -203,7 +221,11 @@ class ProcessTarget:
         """Stop the instances that are too many, those that have finished."""
         for slot, side in told.sides.items():
             if len(side.ports) > side.wanted and side.finished(flow.busy, time.time()):
-                await self._stop(slot, side.wanted)
+                try:
+                    await self._stop(slot, side.wanted)
+                except DeploymentError as error:  # the next look tries again
+                    log.warning("an instance does not end", deployment=self._name, slot=slot, error=str(error))
+                    continue
                 told = told.having(slot, replace(side, ports=side.ports[: side.wanted]))
                 self._front.note(told)
         return told
@@ -226,8 +248,11 @@ class ProcessTarget:
             await self._bring(revision, material)
             await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
-            log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
+            if self._refused.get(slot) != str(error):
+                log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
+            self._refused[slot] = str(error)
             return side
+        self._refused.pop(slot, None)
         died = [state for index in gone if (state := states.get(f"{slot}-{index}"))]
         if died:
             side = replace(side, restarts=side.restarts + sum(1 + int(each.get("restarts", 0)) for each in died))
@@ -251,21 +276,25 @@ class ProcessTarget:
         await all_of(_started(supervision, each) for each in wanted)
 
     async def _stop(self, slot: Slot, keep: int) -> None:
-        """Stop the instances of `slot` from number `keep` on."""
+        """Stop the instances of `slot` from number `keep` on. Raises DeploymentError where one does not end."""
         names = [name for name in self._supervision.list(self._name) if _index(name, slot) >= keep]
-        with contextlib.suppress(OperationFailed):
+        try:
             await all_of(self._supervision.remove(self._name, name) for name in names)
+        except OperationFailed as error:
+            raise failed(error) from error
 
     async def _watch(self, told: Told) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         for slot, side in told.sides.items():
-            if side.revision not in self._checks:
-                self._checks[side.revision] = (await self._load(side.revision))[0].snapshot.spec.health_check
-            if (spec := self._checks[side.revision]) is not None:
-                for index in range(side.wanted):
-                    ask = partial(self._ask, slot, side, index)
-                    check = check_of(spec, LOOPBACK, side.ports[index], ask)
-                    due[slot, side.revision, index] = spec, check
+            if side.revision not in self._specs:
+                self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
+            spec = self._specs[side.revision]
+            if spec.health_check is not None:
+                for index, named in enumerate(side.ports[: side.wanted]):
+                    # What is published there leads to whoever is live.
+                    moved = {port.container_port: named[port.name] for port in spec.ports if port.name in named}
+                    check = check_of(spec.health_check, LOOPBACK, named, partial(self._ask, slot, side, index), moved)
+                    due[slot, side.revision, index] = spec.health_check, check
         await self._watches.have(due)
 
     async def _ask(self, slot: Slot, side: Side, index: int) -> str:
@@ -280,8 +309,27 @@ class ProcessTarget:
         return await run_check(self._backend(copy), request, material.secrets)
 
     async def _bring(self, revision: Revision, material: Material) -> None:
-        download = partial(self._permits.download, revision, material)
-        await obtain(revision.snapshot.spec.artifact, self._copy(revision.number), download)
+        """What takes long goes on in the background; asked again, it is waited for again."""
+        number, copy = revision.number, self._copy(revision.number)
+        if await asyncio.to_thread(copy.is_dir):
+            return
+        if number not in self._fetching:
+            reading = partial(self._permits.reading, revision, material)
+            download = partial(self._permits.download, revision, material)
+            fetching = asyncio.create_task(obtain(revision.snapshot.spec.artifact, copy, reading, download))
+            fetching.add_done_callback(lambda _: self._changed())
+            self._fetching[number] = fetching
+        done, _ = await asyncio.wait({self._fetching[number]}, timeout=_FETCH_SECONDS)
+        if not done:
+            message = f"the artifact of revision {number} is still being fetched"
+            raise DeploymentError(message, reason="Fetching", retryable=True)
+        self._fetching.pop(number).result()
+
+    async def _fetch_nothing(self) -> None:
+        fetching, self._fetching = list(self._fetching.values()), {}
+        for each in fetching:
+            each.cancel()
+        await asyncio.gather(*fetching, return_exceptions=True)
 
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
         health = self._watches.health((slot, side.revision, index))
@@ -294,14 +342,18 @@ class ProcessTarget:
         )
         if not found.failed and not found.restarts:
             return found
-        return replace(found, trouble=self._trouble(f"{slot}-{index}", state, health))
+        trouble = self._trouble(f"{slot}-{index}", state, health)
+        if not found.kept and slot in self._refused:
+            trouble = f"{trouble}; it is not started again: {self._refused[slot]}"
+        return replace(found, trouble=trouble)
 
     def _trouble(self, name: str, state: State, health: Health) -> str:
         ended = state.get("lastExit") or {}
         if state.get("phase") in _ALIVE and not ended:
             return health.message
         last = self._supervision.tails(self._name, name)["stderrTail"].strip().rpartition("\n")[2]
-        return str(ended.get("message") or state.get("phase")) + (f": {last}" if last else "")
+        phase = "it was killed, its supervisor with it" if state.get("phase") == "Lost" else state.get("phase")
+        return str(ended.get("message") or phase) + (f": {last}" if last else "")
 
     def _copy(self, revision: int) -> Path:
         return self._artifacts / str(revision)

@@ -91,6 +91,14 @@ class Told:
         rest = {name: kept for name, kept in self.sides.items() if name != slot}
         return replace(self, sides=rest if side is None else {**rest, slot: side})
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """All that are spoken for, also by instances that are down just now."""
+        sides = self.sides.values()
+        own = {port for side in sides for ports in side.ports for port in ports.values()}
+        shown = {side.preview for side in sides if side.preview is not None}
+        return frozenset(own | shown | {port.port for side in sides for port in side.published})
+
     def weights(self) -> dict[Slot, int]:
         """In percent; all 0 while nothing is live."""
         if self.live is None:

@@ -67,6 +67,8 @@ class DockerTarget:
         self._watches = Watches(changed)
         self._revisions: dict[int, tuple[Revision, Material]] = {}
         self._ends: dict[Hashable, End | None] = {}
+        self._refused: dict[Slot, str] = {}
+        """Why an instance of a side could not be started again."""
 
     async def observe(self) -> World:
         """See `Target.observe`."""
@@ -204,7 +206,11 @@ class DockerTarget:
                     revision, material = await self._revision(told.sides[slot].revision)
                     await self._replicas.run(slot, indexes, revision, material, there)
                 except RemitError as error:
-                    log.warning("an instance cannot be started again", slot=slot, error=str(error))
+                    if self._refused.get(slot) != str(error):
+                        log.warning("an instance cannot be started again", slot=slot, error=str(error))
+                    self._refused[slot] = str(error)
+                    continue
+            self._refused.pop(slot, None)
         return await self._containers.all() if any(lost.values()) else there
 
     async def _located(self, told: Told, there: Mapping[Key, Container]) -> Told:
@@ -236,7 +242,8 @@ class DockerTarget:
     async def _found(self, slot: Slot, side: Side, index: int, there: Mapping[Key, Container]) -> Found:
         container = there.get((slot, index))
         if container is None:
-            return Found(Health())
+            refused = self._refused.get(slot)
+            return Found(Health(), trouble=f"it is gone, and not started again: {refused}" if refused else "")
         revision, material = await self._revision(side.revision)
         located = len(side.ports[index]) == len(revision.snapshot.spec.ports)
         instance = found(container, self._watches.health(container.incarnation), located=located)

@@ -77,9 +77,11 @@ class ClusterRevisions:
 
     async def forget(self, numbers: set[int]) -> None:
         with answering():
-            for number in numbers:
+            for name in map(self._identity.revision, numbers):
                 for resource in (REVISIONS, SECRETS):
-                    await gone(self._cluster, resource, self._identity.place, self._identity.revision(number))
+                    kept = await found(self._cluster, resource, self._identity.place, name)
+                    if kept is not None and self._identity.owns(kept):
+                        await gone(self._cluster, resource, self._identity.place, name)
         if numbers:
             self._known = None
 

@@ -55,12 +55,17 @@ class Seen:
         return int(_annotations(self.service).get(SHARE, "0"))
 
     def pods_of(self, slot: Slot) -> list[Object]:
-        """Those that are not on their way out."""
+        """Those of what the side holds now that are not on their way out. Those of a workload that was deleted may be
+        there a while longer, ready as ever: they are nobody's proof."""
+        revision = _annotations(self.workloads.get(slot)).get(REVISION)
         return [
             pod
-            for pod in self.pods
-            if pod["metadata"]["labels"].get(SLOT) == slot and not pod["metadata"].get("deletionTimestamp")
+            for pod in self.all_of(slot)
+            if pod["metadata"]["labels"].get(REVISION) == revision and not pod["metadata"].get("deletionTimestamp")
         ]
+
+    def all_of(self, slot: Slot) -> list[Object]:
+        return [pod for pod in self.pods if pod["metadata"]["labels"].get(SLOT) == slot]
 
 
 def world(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> World:
@@ -80,8 +85,8 @@ def world(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> World
 def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
     workload = seen.workloads.get(slot)
     if workload is None:
-        return SlotView()
-    pods, leaving = seen.pods_of(slot), _leaving(seen, slot)
+        return SlotView(started=len(seen.all_of(slot)))
+    pods = seen.pods_of(slot)
     troubles = {pod["metadata"]["name"]: why for pod in pods if (why := _trouble(pod, now))}
     refused = next(
         (each.get("message", "") for each in _conditions(workload, "ReplicaFailure") if each["status"] == "True"), ""
@@ -91,7 +96,7 @@ def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
     return SlotView(
         revision=int(_annotations(workload).get(REVISION, "0")) or None,
         wanted=workload["spec"].get("replicas", 1),
-        started=len(pods) + leaving,
+        started=len(seen.all_of(slot)),
         healthy=sum(1 for pod in pods if _ready(pod)),
         failed=len(troubles),
         hopeless=escape(next((why for pod in pods if (why := _hopeless(pod))), "")),
@@ -163,14 +168,6 @@ def _converged(seen: Seen) -> bool:
     }
     ready = {pod["metadata"]["name"] for pod in taking if _ready(pod)}
     return ready <= reached <= {pod["metadata"]["name"] for pod in taking}
-
-
-def _leaving(seen: Seen, slot: Slot) -> int:
-    return sum(
-        1
-        for pod in seen.pods
-        if pod["metadata"]["labels"].get(SLOT) == slot and pod["metadata"].get("deletionTimestamp")
-    )
 
 
 def _ready(pod: Object) -> bool:

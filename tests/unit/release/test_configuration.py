@@ -1,0 +1,62 @@
+"""What a spec comes to: its revision's digest, its environment and files, and what becomes of it without them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from remit.api.deployment import DeploymentSpec
+from remit.errors import MissingReference
+from remit.release import Revision
+from remit.release.configuration import read, unread
+
+ENV = [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}]
+MOUNT = [{"name": "db", "mountPath": "/run/db"}]
+
+
+class Objects:
+    def __init__(self, **values: bytes) -> None:
+        self.values = values
+
+    async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
+        return {key.replace("_", "."): value for key, value in self.values.items()}
+
+
+def spec(**changes: Any) -> DeploymentSpec:
+    written = {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["serve"]}}, **changes}
+    return DeploymentSpec.model_validate(written)
+
+
+async def test_a_changed_secret_is_another_revision_and_its_value_is_in_no_digest() -> None:
+    one, material = await read(Objects(password=b"swordfish"), spec(env=ENV))
+    other, _ = await read(Objects(password=b"marlin"), spec(env=ENV))
+    same, _ = await read(Objects(password=b"swordfish"), spec(env=ENV, replicas=5, paused=True))
+    assert (one.spec_hash == same.spec_hash, one.spec_hash == other.spec_hash) == (True, False)
+    assert (dict(material.env), material.secrets) == ({"PASSWORD": "swordfish"}, {"swordfish"})
+    assert "swordfish" not in repr((one, material))
+
+
+@pytest.mark.parametrize(
+    ("objects", "changes", "why"),
+    [
+        (Objects(password=b"a\0b"), {"env": ENV}, "has a NUL character"),
+        (Objects(password=b"\xff"), {"env": ENV}, "is not text"),
+        (Objects(other=b""), {"env": ENV}, "has no key password"),
+        (Objects(__=b""), {"secrets": MOUNT}, "is no name of a file"),
+    ],
+)
+async def test_what_no_instance_could_have_is_told(objects: Objects, changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(MissingReference, match=why):
+        await read(objects, spec(**changes))
+
+
+async def test_what_cannot_be_read_again_is_still_what_was_declared_and_any_other_spec_is_not() -> None:
+    declared, _ = await read(Objects(password=b"swordfish"), spec(env=ENV))
+    revisions = [Revision(1, declared)]
+    again = unread(spec(env=ENV, replicas=3), declared.spec_hash, revisions)
+    assert (again.spec_hash, again.spec.replicas) == (declared.spec_hash, 3)
+    other = unread(spec(env=ENV, secrets=MOUNT), declared.spec_hash, revisions)
+    assert other.spec_hash != declared.spec_hash
+    assert other.spec_hash == unread(spec(env=ENV, secrets=MOUNT), other.spec_hash, revisions).spec_hash

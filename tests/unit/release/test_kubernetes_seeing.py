@@ -1,0 +1,60 @@
+"""What the objects of a cluster say of a release."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from remit.release.targets.kubernetes.seeing import Seen, world
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def workload(revision: int, replicas: int = 1) -> dict[str, Any]:
+    return {"metadata": {"annotations": {"remit.dev/revision": str(revision)}}, "spec": {"replicas": replicas}}
+
+
+def pod(name: str, slot: str, revision: int, *, ready: bool = True, leaving: bool = False) -> dict[str, Any]:
+    labels = {"remit.dev/slot": slot, "remit.dev/revision": str(revision)}
+    gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if leaving else {}
+    return {
+        "metadata": {"name": name, "labels": labels, **gone},
+        "spec": {"containers": [{}]},
+        "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
+def service(live: str) -> dict[str, Any]:
+    return {"metadata": {"annotations": {"remit.dev/live": live, "remit.dev/share": "0"}}, "spec": {}}
+
+
+def endpoints(*names: str) -> dict[str, Any]:
+    return {"endpoints": [{"targetRef": {"name": name}, "conditions": {"ready": True}} for name in names]}
+
+
+def test_pods_of_a_workload_that_was_deleted_are_no_instances_of_its_successor() -> None:
+    pods = [pod("old", "green", 2), pod("new", "green", 3, ready=False)]
+    seen = Seen(workloads={"green": workload(3)}, pods=pods, service=service("green"), slices=[endpoints("old")])
+    found = world(seen, frozenset(), NOW)
+    assert not found.ready(3, "green", 1)
+    assert (found.green.healthy, found.green.started) == (0, 2)
+    assert not found.converged, "the old one still answers"
+    seen = Seen(workloads={"green": workload(3)}, pods=[pod("new", "green", 3)], service=service("green"))
+    assert world(seen, frozenset(), NOW).ready(3, "green", 1)
+
+
+def test_a_switch_is_seen_once_the_endpoints_are_the_ready_pods_of_the_live_side_and_no_others() -> None:
+    pods = [pod("b", "blue", 1), pod("g", "green", 2), pod("late", "green", 2, ready=False)]
+    workloads = {"blue": workload(1), "green": workload(2, 2)}
+
+    def converged(*names: str) -> bool:
+        seen = Seen(workloads=workloads, pods=pods, service=service("green"), slices=[endpoints(*names)])
+        return world(seen, frozenset(), NOW).converged
+
+    assert [converged("b"), converged("b", "g"), converged(), converged("g")] == [False, False, False, True]
+
+
+def test_what_is_on_its_way_out_is_still_there_but_no_instance() -> None:
+    pods = [pod("going", "blue", 1, leaving=True), pod("staying", "blue", 1)]
+    view = world(Seen(workloads={"blue": workload(1, 2)}, pods=pods), frozenset(), NOW).blue
+    assert (view.started, view.healthy) == (2, 1)
