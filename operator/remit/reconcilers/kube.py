@@ -65,7 +65,10 @@ class Access:
 
     @classmethod
     async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
-        """From `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account."""
+        """From `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account.
+
+        Raises `RemitError` that says which file was looked into, and what it lacks.
+        """
         # Imported here: it takes a second, and `remit --help` needs none of it.
         from kubernetes.aio import client, config
 
@@ -76,10 +79,13 @@ class Access:
                 namespace = pod_namespace()
             else:
                 # Said, because the library looks at the environment when it is imported and never again.
-                file = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
-                await config.load_kube_config(file, context, client_configuration=configuration)
+                file = _existing(str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"))
                 contexts, active = config.list_kube_config_contexts(file)
-                chosen = next((item for item in contexts if item["name"] == context), active)
+                chosen = next((item for item in contexts if item["name"] == context), None) if context else active
+                if chosen is None:
+                    names = ", ".join(str(item["name"]) for item in contexts)
+                    raise RemitError(f"{file} has no context {context!r}; it has {names}")
+                await config.load_kube_config(file, context, client_configuration=configuration)
                 namespace = chosen["context"].get("namespace", "default")
         except config.ConfigException as error:
             raise RemitError(
@@ -102,11 +108,18 @@ class Access:
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
+        """None for a server without TLS. Raises `RemitError` for certificates that cannot be read."""
         if not self.server.startswith("https:"):
             return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except OSError as error:  # ssl's own errors are among them
+            why = getattr(error, "reason", None) or error.strerror or error
+            raise RemitError(
+                f"the certificates for {self.server} in the kubeconfig cannot be used: {why}; take a new kubeconfig"
+            ) from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -123,6 +136,17 @@ class Access:
         api_key = self.configuration.api_key
         value: str | None = api_key.get("authorization") or api_key.get("BearerToken")
         return value
+
+
+def _existing(files: str) -> str:
+    """Those of the kubeconfigs that are there: about the others the library would write on the user's terminal."""
+    existing = [path for path in files.split(os.pathsep) if path and Path(path).expanduser().is_file()]
+    if not existing:
+        raise RemitError(
+            f"no API server to talk to: there is no kubeconfig {files}. Start one with 'remit up', or name a "
+            "kubeconfig with --kubeconfig"
+        )
+    return os.pathsep.join(existing)
 
 
 class Kube:
@@ -166,6 +190,11 @@ class Kube:
                 answer = await response.read()
                 if response.status >= 400:
                     raise api_error(response.status, answer)
+        except aiohttp.ClientSSLError as error:
+            why = getattr(error.__cause__, "verify_message", "") or error
+            text = f"the certificate of {self.access.server} is not trusted: {why}"
+            remedy = "use the kubeconfig that belongs to this server; 'remit up' writes one each time it starts"
+            raise ApiError(f"{text}; {remedy}", status=503, reason="CertificateNotTrusted") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             text = f"{self.access.server} does not answer: {str(error) or type(error).__name__}"
             raise ApiError(text, status=503, reason="ServiceUnavailable") from None
