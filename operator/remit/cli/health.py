@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from remit.cli.tables import console
+from remit.cli.tables import console, plain_table
 from remit.errors import SandboxUnavailable
 from remit.reconcilers.settings import default_state_dir
 from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, plan, probe_host
@@ -84,7 +83,7 @@ def show_limits(held: Mapping[str, str]) -> None:
 
 
 def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
+    table = plain_table()
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header in {"LAYER", "AVAILABLE", "LIMIT"})
     return table

@@ -93,12 +93,20 @@ def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: boo
     titles, row = _TABLES[plural]
     rows = [row(obj, now, wide) for obj in ordered]
     headers = titles[wide]
-    drawn = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
+    drawn = plain_table()
     for header in (["NAMESPACE"] if namespaces else []) + headers:
         last = header == headers[-1] and header == "MESSAGE"
         drawn.add_column(header, overflow="fold" if last else "ellipsis", no_wrap=not last)
     for obj, cells in zip(ordered, rows, strict=True):
         drawn.add_row(*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *cells)
+    return drawn
+
+
+def plain_table(*headers: str) -> Table:
+    """Columns alone where a program reads them; on a terminal with a rule below the headers."""
+    drawn = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
+    for header in headers:
+        drawn.add_column(header)
     return drawn
 
 
