@@ -79,6 +79,14 @@ class Resources(SpecModel):
 class Schedule(SpecModel):
     """Runs the operation again and again, in child tasks named after the parent and the minute."""
 
+    rules = (
+        Rule(
+            r"self.cron.matches('^\\s*\\S+(\\s+\\S+){4}\\s*$')",
+            "cron has five fields: minute, hour, day of month, month, day of week",
+            ".cron",
+        ),
+    )
+
     cron: Annotated[str, Field(min_length=1, max_length=128)]
     """When, in the five fields of cron: minute, hour, day of month, month, day of week."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
@@ -111,6 +119,10 @@ class TaskTemplate(SpecModel):
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.backend == 'process' || has(self.image)", "backends docker and kubernetes need an image"),
+        Rule(
+            "self.backend != 'process' || !has(self.image)",
+            "image goes with backends docker and kubernetes; set backend",
+        ),
         NO_FILE_IN_A_FILE,
     )
 
@@ -132,7 +144,8 @@ class TaskTemplate(SpecModel):
     """Work on containers."""
 
     backend: BackendName = "process"
-    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job."""
+    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job (not in this
+    version: such a task ends with NotSupported)."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes."""
     working_dir: Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)] = "/workspace"
