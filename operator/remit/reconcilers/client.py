@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from remit.api import Deployment, ExecutionTask
-from remit.api.executiontask import ExecutionTaskSpec, OutputStatus
+from remit.api.executiontask import ExecutionTaskSpec
+from remit.api.executiontaskstatus import OutputStatus
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
 from remit.errors import ApiError, DeploymentError, InvalidInput, WaitTimeout
 from remit.reconcilers.asking import ask

@@ -267,6 +267,14 @@ class Kube:
             body["preconditions"] = {"uid": uid}
         await self.request("DELETE", resource.path(namespace, name), body=body)
 
+    async def discard(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the object `uid`; where it is gone, or another has its name by now, there is nothing to do."""
+        try:
+            await self.delete(resource, namespace, name, uid=uid)
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                raise
+
     async def watch(
         self,
         resource: Resource,

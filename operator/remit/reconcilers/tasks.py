@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontask import AttemptStatus, PolicyStatus
-from remit.errors import ApiError, AuditUnavailable, InvalidInput, MissingReference
+from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
+from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused
+from remit.execution.attemptresult import AttemptResult
 from remit.execution.lifecycle import (
     Adopt,
     Begin,
@@ -30,7 +31,7 @@ from remit.execution.lifecycle import (
     waits_since,
 )
 from remit.execution.queue import Claims, Place, Queue, WaitReason
-from remit.execution.runner import AttemptResult, Runner
+from remit.execution.runner import Runner
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
@@ -298,15 +299,7 @@ class TaskReconciler:
         now = self.now()
         what_follows = after_attempt(task, result.ended, now=now, draw=random.random())  # noqa: S311 (jitter)
         attempt = task.status.attempts[-1]
-        closed = progress.attempt_ended(
-            task,
-            result.ended,
-            at=result.finished_at,
-            usage=result.usage,
-            output=result.output,
-            sandbox=result.sandbox,
-            network=result.network,
-        )
+        closed = progress.attempt_ended(task, result)
         run = self.runner.store.open(task.metadata.namespace, task.metadata.uid, attempt.id)
         if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
@@ -369,11 +362,7 @@ class TaskReconciler:
 
     async def _expire(self, task: ExecutionTask) -> None:
         metadata = task.metadata
-        try:
-            await self.kube.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
-        except ApiError as error:
-            if error.status not in {404, 409}:
-                raise
+        await self.kube.discard(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
         self.metrics.api_writes.labels("delete", "ExecutionTask").inc()
 
 
