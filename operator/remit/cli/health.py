@@ -15,7 +15,7 @@ from rich.text import Text
 
 from remit.cli.tables import console, plain_table
 from remit.errors import SandboxUnavailable
-from remit.reconcilers.settings import default_state_dir
+from remit.reconcilers.settings import default_state_dir, may_hold_state
 from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, plan, probe_host
 
 _LIMITS = {"cpu_cores": "cpu", "file_bytes": "file size"}
@@ -90,10 +90,8 @@ def _table(*headers: str) -> Table:
 
 
 def _state(directory: Path) -> Finding:
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    writable = os.access(there, os.W_OK | os.X_OK)
     remedy = "Name another directory with --state-dir, or run as a user who may write there"
-    return Finding("state directory", writable, str(directory), remedy, needed=True)
+    return Finding("state directory", may_hold_state(directory), str(directory), remedy, needed=True)
 
 
 def _docker() -> Finding:

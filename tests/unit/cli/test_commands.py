@@ -96,6 +96,7 @@ def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["up", "--state-dir", "broken.yaml/x"], "broken.yaml/x cannot be written; name another directory"),
         (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
         (["get", "--kubeconfig", "missing"], "there is no kubeconfig missing"),
         (["audit", "verify", "missing"], "missing cannot be read"),
