@@ -144,6 +144,15 @@ def test_an_edited_trail(trail: Path) -> None:
     assert "NOT whole" in text
 
 
+@pytest.mark.parametrize("verdict", ["Denied", "RequestRefused", "SandboxUnavailable"])
+def test_a_long_verdict_leaves_the_columns_where_they_are(tmp_path: Path, verdict: str) -> None:
+    with AuditLog(tmp_path / "audit.jsonl") as log:
+        log.append(AuditEvent(kind="release", namespace="data", task="shop", verdict=verdict, message="so it is"))
+    header, row = audit("show", str(tmp_path))[1].splitlines()
+    assert row[header.index("TASK") :].startswith("data/shop")
+    assert row[header.index("ABOUT") :] == "so it is"
+
+
 def test_records_are_shown_one_a_line(trail: Path) -> None:
     header, *rows = audit("show", str(trail))[1].splitlines()
     assert header.split() == ["SEQ", "TIME", "KIND", "VERDICT", "TASK", "ABOUT"]
