@@ -13,7 +13,8 @@ from typing import Any
 from remit.api.endpoint import Resource
 from remit.cli.kubeconfig import state_dir_of
 from remit.errors import ApiError, RemitError
-from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube, Object
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
 from remit.reconcilers.settings import default_state_dir, fallback_kubeconfig
 
 _KINDS = {

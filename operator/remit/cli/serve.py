@@ -18,7 +18,8 @@ from remit.cli.kubeconfig import annotate, merge
 from remit.cli.signals import stop_requested
 from remit.controlplane import ADMIN, ControlPlane
 from remit.errors import ApiError, InvalidInput, RemitError
-from remit.reconcilers.kube import CRDS, NAMESPACES, Access, Kube
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import CRDS, NAMESPACES, Kube
 from remit.reconcilers.operator import Operator, running_operator
 from remit.reconcilers.settings import DEFAULT_DOCKER_HOST, Settings, default_state_dir, may_hold_state
 from remit.telemetry import Redactor, configure

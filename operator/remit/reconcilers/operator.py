@@ -26,11 +26,12 @@ from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
 from remit.reconcilers import audithead
+from remit.reconcilers.access import Access
 from remit.reconcilers.cache import Cache
 from remit.reconcilers.deployments import DeploymentReconciler
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.intake import WATCHED, Intake
-from remit.reconcilers.kube import Access, Kube
+from remit.reconcilers.kube import Kube
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.reporting import Reports

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import ApiError, RemitError
-from remit.reconcilers.kube import TASKS, Access, Kube
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import TASKS, Kube
 from webserver import answering
 
 
