@@ -36,7 +36,10 @@ def explained(error: RemitError) -> str:
     if not isinstance(error, ApiError):
         return message
     if error.status == 401:
-        return f"{message}: the kubeconfig's login is not accepted; 'remit up' writes a new one each time it starts"
+        return (
+            f"{message}: the server does not accept the kubeconfig's login; log in again, or use the kubeconfig that "
+            "'remit up' wrote when it last started"
+        )
     if error.status == 403:
         return f"{message}; ask for a role that allows it"
     if error.status == 404 and (missing := re.fullmatch(r'namespaces "(\S+)" not found', message)):

@@ -177,7 +177,7 @@ def test_a_mistake_of_our_own_is_one_line_too(
 @pytest.mark.parametrize(
     ("status", "message", "remedy"),
     [
-        (401, "Unauthorized", "remit up"),
+        (401, "Unauthorized", "log in again, or use the kubeconfig that 'remit up' wrote"),
         (403, "forbidden", "role"),
         (404, "the server could not find the requested resource", "remit crds"),
         (404, "404 page not found", "remit crds"),
