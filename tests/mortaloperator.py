@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from remit.reconcilers import deployments
-from remit.reconcilers.kube import Access
+from remit.reconcilers.access import Access
 from remit.reconcilers.operator import running_operator
 from remit.reconcilers.settings import Settings
 from remit.release import Decision, Wait

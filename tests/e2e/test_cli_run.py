@@ -73,7 +73,7 @@ def test_without_waiting_the_name_is_printed(up: RemitUp) -> None:
 def test_a_name_that_is_taken_is_one_clear_line(up: RemitUp) -> None:
     assert up.remit("run", "-q", "--name", "taken", "--", "sh", "-c", "true").returncode == 0
     done = up.remit("run", "--name", "taken", "--", "sh", "-c", "true")
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert done.stderr.startswith("error: ")
     assert "already exists" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -108,7 +108,7 @@ def test_a_scheduled_task_is_run_by_hand(up: RemitUp) -> None:
     done = up.remit("run", "--from-schedule", "yearly", "--rm")
     assert (done.returncode, done.stdout) == (0, "from a file\n")
     assert "yearly-manual-" in done.stderr
-    for name, said in (("none", "there is no task none"), ("yearly", "cannot be used with -f or")):
+    for name, said in (("none", "there is no ExecutionTask none"), ("yearly", "cannot be used with -f or")):
         flags = ["--memory", "1Gi"] if name == "yearly" else []
         done = up.remit("run", *flags, "--from-schedule", name)
         assert done.returncode != 0

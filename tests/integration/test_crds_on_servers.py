@@ -56,6 +56,15 @@ def test_explain_teaches(cluster: Kubectl) -> None:
     assert "FIELD: backoff <Object>" in " ".join(cluster.ok("explain", "et.spec.retry.backoff").split())
 
 
+def test_paths_with_dots_and_crons_with_spaces_are_taken(cluster: Kubectl) -> None:
+    """What only looks like a detour, or like more fields."""
+    for number, path in enumerate(("/a/..b", "/a/.../b", "/.a/b.", "/a/b..c")):
+        cluster.ok(
+            "create", "-f", "-", given=obj("ExecutionTask", {"file": {"operation": "stat", "path": path}}, f"p{number}")
+        )
+    cluster.ok("create", "-f", "-", given=task("spaces", schedule={"cron": " 0  2 * * MON-FRI "}))
+
+
 def test_what_is_not_said_is_filled_in(cluster: Kubectl) -> None:
     cluster.ok("create", "-f", "-", given=task("defaults"))
     stored = json.loads(cluster.ok("get", "et", "defaults", "-o", "json"))
@@ -100,6 +109,15 @@ def test_a_release_scales_by_kubectl(cluster: Kubectl) -> None:
         (obj("ExecutionTask", {}), "set exactly one of command"),
         (task(command={"line": "x", "argv": ["x"]}), "spec.command: Invalid value: set exactly one of argv or line"),
         (task(backend="docker"), "backends docker and kubernetes need an image"),
+        (task(image="debian:12"), "image goes with backends docker and kubernetes"),
+        (task(schedule={"cron": "every day"}), "spec.schedule.cron: Invalid value: cron has five fields"),
+        *(
+            (
+                obj("ExecutionTask", {"file": {"operation": "copy", "path": "/a", "destination": "/b", field: path}}),
+                f"spec.file.{field}: Invalid value: write the path without '..', '.', '//' or a final '/'",
+            )
+            for field, path in (("path", "/a/../b"), ("path", "/a/."), ("path", "/a//b"), ("destination", "/a/"))
+        ),
         (task(backend="dokcer"), 'supported values: "process", "docker", "kubernetes"'),
         (task(resources={"memory": "lots"}), 'spec.resources.memory: Invalid value: "lots"'),
         (task(resources={"cpu": -1}), "spec.resources.cpu: Invalid value: -1: must be a quantity, such as 500m"),

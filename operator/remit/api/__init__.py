@@ -4,7 +4,8 @@ from remit.api.base import API_VERSION, GROUP, VERSION, Condition
 from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus
-from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus, Phase, TaskTemplate
+from remit.api.executiontask import ExecutionTaskSpec, TaskTemplate
+from remit.api.executiontaskstatus import ExecutionTaskStatus, Phase
 from remit.api.quantity import format_bytes, parse_bytes, parse_quantity
 from remit.api.resource import CommandPolicy, Deployment, ExecutionTask, ObjectMeta
 

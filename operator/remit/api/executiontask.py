@@ -1,13 +1,12 @@
-"""ExecutionTask: one operation to perform, once or on a schedule."""
+"""ExecutionTask: one operation to perform, once or on a schedule. What becomes of it is in `executiontaskstatus`."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field
 
-from remit.api.base import Conditions, EnvFromSource, EnvVar, MicroTime, Rule, SpecModel, StatusModel, Time, map_by
+from remit.api.base import EnvFromSource, EnvVar, Rule, SpecModel, map_by
 from remit.api.operations import (
     CommandOperation,
     ContainerOperation,
@@ -79,6 +78,14 @@ class Resources(SpecModel):
 class Schedule(SpecModel):
     """Runs the operation again and again, in child tasks named after the parent and the minute."""
 
+    rules = (
+        Rule(
+            r"self.cron.matches('^\\s*\\S+(\\s+\\S+){4}\\s*$')",
+            "cron has five fields: minute, hour, day of month, month, day of week",
+            ".cron",
+        ),
+    )
+
     cron: Annotated[str, Field(min_length=1, max_length=128)]
     """When, in the five fields of cron: minute, hour, day of month, month, day of week."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
@@ -115,6 +122,10 @@ class TaskTemplate(SpecModel):
             "self.backend == 'process' || has(self.command) || has(self.script)",
             "backend goes with command and script; the other operations Remit performs itself: leave it out",
         ),
+        Rule(
+            "self.backend != 'process' || !has(self.image)",
+            "image goes with backends docker and kubernetes; set backend",
+        ),
         NO_FILE_IN_A_FILE,
     )
 
@@ -136,7 +147,8 @@ class TaskTemplate(SpecModel):
     """Work on containers."""
 
     backend: BackendName = "process"
-    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job."""
+    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job (not in this
+    version: such a task ends with NotSupported)."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
@@ -219,198 +231,6 @@ class ExecutionTaskSpec(TaskTemplate):
     """Set to true to end the task, whatever it is doing: queued, running or waiting to be retried."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
     """Delete the task, its output included, this long after it ended. Not set: never."""
-
-
-class Phase(StrEnum):
-    """Where a task stands, for people. Machines read the conditions."""
-
-    PENDING = "Pending"
-    QUEUED = "Queued"
-    RUNNING = "Running"
-    BACKOFF = "Backoff"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    TIMED_OUT = "TimedOut"
-    CANCELLED = "Cancelled"
-    DENIED = "Denied"
-    SCHEDULED = "Scheduled"
-
-    @property
-    def final(self) -> bool:
-        return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED}
-
-
-class PolicyStatus(StatusModel):
-    """The decision that let the task run, or did not."""
-
-    name: str = ""
-    """The policy that decided; with its namespace in front where that is another one."""
-    rule: str = ""
-    """The rule of it that matched, such as `commands.allow[2]`."""
-    decision: Literal["Allowed", "Denied"]
-    """What it said."""
-    audited: list[str] = []
-    """What a policy in Audit enforcement would have denied."""
-
-
-class QueueStatus(StatusModel):
-    """Where a queued task waits, and for what. Gone as soon as it is let in."""
-
-    position: int
-    """Its place among the waiting tasks of its namespace, counted from 1."""
-    waiting: int
-    """How many tasks wait in its namespace."""
-    reason: str
-    """What lets no more in: OperatorCapacity, PolicyConcurrency or PolicyRate."""
-    policy: str = ""
-    """The policy, as `namespace/name`, where one does."""
-
-
-class SandboxStatus(StatusModel):
-    """The confinement layers of the last attempt."""
-
-    layers: list[str] = []
-    """In force."""
-    missing: list[str] = []
-    """Not given by this host."""
-    limits: dict[str, str] = {}
-    """What holds each limit, by its name in `spec.resources`."""
-
-
-class UsageStatus(StatusModel):
-    """What an attempt used."""
-
-    cpu_seconds: float = 0
-    """Processor time, in seconds."""
-    max_memory_bytes: int = 0
-    """Memory at its highest, in bytes."""
-    read_bytes: int = 0
-    """Read from disk, in bytes."""
-    written_bytes: int = 0
-    """Written to disk, in bytes."""
-    throttled_seconds: float = 0
-    """How long it was held back by its limit of processor time, in seconds."""
-    max_pids: int = 0
-    """Processes and threads at their most, where the kernel counts that."""
-
-
-class NetworkStatus(StatusModel):
-    """What an attempt with `network: restricted` did through its proxy."""
-
-    connections: int = 0
-    """How many were made."""
-    denied: int = 0
-    """How many were refused."""
-    sent_bytes: int = 0
-    """How much was sent, in bytes."""
-    received_bytes: int = 0
-    """How much was received, in bytes."""
-    last_denied: str = ""
-    """Why the last refused one was, and which field of which policy would allow it."""
-
-
-class AttemptStatus(StatusModel):
-    """One run of the operation, recorded before it starts."""
-
-    number: int
-    """Counted from 1."""
-    id: str
-    """The name of the run in the run store, the logs and the audit trail."""
-    backend: str = "process"
-    """Where it ran."""
-    started_at: MicroTime
-    """When it was recorded, just before it started."""
-    finished_at: MicroTime | None = None
-    """When nothing of it was alive any more."""
-    exit_code: int | None = None
-    """The program's exit code; 128 and the signal's number where a signal ended it."""
-    reason: str = ""
-    """How it ended, as one CamelCase word: Completed, ExitCode, Signal, Timeout, OOMKilled, Cancelled, Interrupted …"""
-    exceeded: list[str] = []
-    """Limits that it met: Memory, Pids, Time, Output, OpenFiles, FileSize or Disk."""
-    usage: UsageStatus | None = None
-    """What it used."""
-    network: NetworkStatus | None = None
-    """With `network: restricted`: its connections."""
-
-
-class OutputStatus(StatusModel):
-    """The last attempt's output."""
-
-    stdout_tail: str = ""
-    """The end of standard output, as valid text, with secrets redacted."""
-    stderr_tail: str = ""
-    """The end of standard error, as valid text, with secrets redacted."""
-    stdout_bytes: int = 0
-    """How much was written to standard output, in bytes."""
-    stderr_bytes: int = 0
-    """How much was written to standard error, in bytes."""
-    truncated: bool = False
-    """Whether more was written than is kept."""
-    ref: str = ""
-    """Where `remit logs` finds all that is kept."""
-
-
-class ErrorStatus(StatusModel):
-    """Why the task failed."""
-
-    category: str
-    """The kind of failure: Denied, Invalid, ExitCode, Timeout, Deadline, Resources, Interrupted, Infrastructure …"""
-    message: str
-    """What went wrong and what to do about it."""
-    retryable: bool = False
-    """Whether the same task, run again, may succeed."""
-
-
-class ExecutionTaskStatus(StatusModel):
-    """What became of the task."""
-
-    observed_generation: int = -1
-    """The `metadata.generation` that this status speaks of."""
-    phase: Phase | None = None
-    """Where the task stands, for people. Machines read the conditions."""
-    conditions: Conditions = []
-    """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded."""
-    operation: str = ""
-    """Which operation it is, for the table."""
-    message: str = ""
-    """The last thing that happened, in one sentence."""
-    policy: PolicyStatus | None = None
-    """The policy decision."""
-    sandbox: SandboxStatus | None = None
-    """The confinement in force."""
-    attempts: list[AttemptStatus] = []
-    """The runs: the first one and the latest nine."""
-    attempt_count: int = 0
-    """How many runs there were."""
-    interruptions: int = 0
-    """How many of them were lost with the operator."""
-    output: OutputStatus | None = None
-    """The last run's output."""
-    exit_code: int | None = None
-    """The last run's exit code."""
-    error: ErrorStatus | None = None
-    """Why it failed."""
-    queue: QueueStatus | None = None
-    """Its place in the queue, no fresher than half a minute. Only while it waits."""
-    queued_at: MicroTime | None = None
-    """When it first had to wait for its turn."""
-    start_time: MicroTime | None = None
-    """When the first run started."""
-    deadline: MicroTime | None = None
-    """When it must be over: by its own `deadlineSeconds`, or by a policy's."""
-    completion_time: MicroTime | None = None
-    """When it ended."""
-    duration: str = ""
-    """How long it took from the first run's start to its end, for people."""
-    next_retry_time: MicroTime | None = None
-    """When the next attempt is due."""
-    next_schedule_time: Time | None = None
-    """When the next scheduled run is due."""
-    last_schedule_time: Time | None = None
-    """When the last scheduled run was due."""
-    active: list[str] = []
-    """Names of the scheduled runs that have not ended."""
 
 
 PRINTER_COLUMNS: list[dict[str, Any]] = [

@@ -24,12 +24,24 @@ def documents(given: str | Path) -> list[dict[str, Any]]:
     """The objects in YAML text or in the file at a path. Raises `InvalidInput`."""
     try:
         text = given.read_text() if isinstance(given, Path) else given
-        found = [document for document in yaml.safe_load_all(text) if document is not None]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"cannot be read as YAML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot be read: {error}") from None
+    found = load_all(text)
     if not all(isinstance(document, dict) for document in found):
         raise InvalidInput("is YAML, but not an object")
     return found
+
+
+def load_all(text: str) -> list[Any]:
+    """The documents in YAML text, empty ones left out. Raises `InvalidInput` with the line and the column."""
+    try:
+        return [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidInput(f"not valid YAML: {where}{error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def task_object(given: TaskManifest) -> dict[str, Any]:

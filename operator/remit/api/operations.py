@@ -89,6 +89,14 @@ class FileOperation(SpecModel):
             "!self.recursive || self.operation in ['copy', 'delete', 'list', 'chmod', 'chown', 'mkdir']",
             "recursive goes with copy, delete, list, chmod, chown and mkdir",
         ),
+        *(
+            Rule(
+                rf"!has(self.{field}) || !self.{field}.matches('/\\.{{0,2}}(/|$)')",
+                "write the path without '..', '.', '//' or a final '/': it has one spelling, for policies to match",
+                f".{field}",
+            )
+            for field in ("path", "destination")
+        ),
     )
 
     operation: FileAction

@@ -11,7 +11,8 @@ from remit.api.base import API_VERSION, Rule, StatusModel, Time
 from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus
-from remit.api.executiontask import ExecutionTaskSpec, ExecutionTaskStatus
+from remit.api.executiontask import ExecutionTaskSpec
+from remit.api.executiontaskstatus import ExecutionTaskStatus
 from remit.errors import InvalidInput
 
 

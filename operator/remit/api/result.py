@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from remit.api.executiontask import ExecutionTaskStatus, Resources, UsageStatus
+from remit.api.executiontask import Resources
+from remit.api.executiontaskstatus import ExecutionTaskStatus, UsageStatus
 from remit.errors import InvalidInput
 
 

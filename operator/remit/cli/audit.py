@@ -12,6 +12,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.helptext import command
+from remit.telemetry.chain import Kind
 
 if TYPE_CHECKING:
     from remit.cli.audittrail import Selection
@@ -22,16 +23,10 @@ app = typer.Typer(no_args_is_help=True)
 Trail = Annotated[
     Path | None,
     typer.Argument(
-        help="The trail's newest file or its folder; by default the one in the state directory.", show_default=False
+        help="The trail's newest file or its folder; by default this machine's operator's.",
+        show_default=False,
     ),
 ]
-
-
-class Kind(StrEnum):
-    DECISION = "decision"
-    EXECUTION = "execution"
-    RECOVERY = "recovery"
-    SEGMENT = "segment"
 
 
 class Form(StrEnum):
@@ -89,7 +84,7 @@ def verify(
     one that the operator logs (audit head), or the one that it notes on its Lease, remit-operator, in the annotation
     remit.dev/audit-head.
     """
-    from remit.cli.terminal import note
+    from remit.cli.terminal import counted, note
     from remit.telemetry import GENESIS
     from remit.telemetry import verify as follow
 
@@ -100,7 +95,7 @@ def verify(
     for problem in report.problems:
         typer.secho(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
     verdict = "whole" if report.ok else "NOT whole"
-    typer.echo(f"{where}: {report.records} records, {verdict}\nhead {report.head}")
+    typer.echo(f"{where}: {counted(report.records, 'record')}, {verdict}\nhead {report.head}")
     if head is None:
         note(
             "that its end was not cut off shows only with --head SEQ:HASH: a head that was kept elsewhere, such as the"
@@ -163,17 +158,17 @@ def export(
     the last one's SEQ:HASH, is told on standard error.
     """
     from remit.cli import auditexport
-    from remit.cli.terminal import note
+    from remit.cli.terminal import counted, note
 
     selection = _selection(path, state_dir, since, until, namespace, task, verdict, kind, last)
     auditexport.write(selection, output, csv=form is ExportForm.CSV)
     _tell_unreadable(selection)
     where = output or "standard output"
     if selection.end is None:
-        note(f"exported 0 records to {where}")
+        note(f"exported no records to {where}")
         return
     end = selection.end
-    note(f"exported {selection.records} records to {where}, the last is {end}")
+    note(f"exported {counted(selection.records, 'record')} to {where}, the last is {end}")
     if output and form is ExportForm.JSONL and selection.whole and (before := selection.before):
         after = f" --after {before}" if before.seq else ""
         note(f"check it with: remit audit verify {shlex.quote(str(output))}{after} --head {end}")
@@ -205,18 +200,24 @@ def _selection(
 
 
 def _tell_unreadable(selection: Selection) -> None:
-    from remit.cli.terminal import note
+    from remit.cli.terminal import counted, note
 
     if selection.unreadable:
-        note(f"left out {selection.unreadable} lines that are no records; remit audit verify tells which")
+        note(f"left out {counted(selection.unreadable, 'line')} of no record; remit audit verify tells which")
 
 
 def _path(path: Path | None, state_dir: Path | None) -> Path:
+    """The trail that is meant. Raises `RemitError` where none is named and the usual places have none."""
+    from remit.cli.kubeconfig import state_dir_of
+    from remit.errors import RemitError
     from remit.reconcilers.settings import default_state_dir
 
-    if path is None:
-        return (state_dir or default_state_dir()) / "audit" / "audit.jsonl"
-    return path / "audit.jsonl" if path.is_dir() else path
+    if path is not None:
+        return path / "audit.jsonl" if path.is_dir() else path
+    trail = (state_dir or state_dir_of(None) or default_state_dir()) / "audit" / "audit.jsonl"
+    if not trail.parent.exists():
+        raise RemitError(f"there is no audit trail {trail}; name one, or the operator's --state-dir")
+    return trail
 
 
 def _moment(text: str | None, flag: str) -> datetime.datetime | None:

@@ -17,7 +17,7 @@ from remit.telemetry.segments import belongs
 
 
 def write(selection: Selection, output: Path | None, *, csv: bool) -> None:
-    """Raises `InvalidInput` when `output` would be taken for a file of the trail itself, and `OSError`."""
+    """Raises `InvalidInput` when `output` is no place for it, such as one of the trail's own files, and `OSError`."""
     if output is None:
         on_terminal = sys.stdout.isatty()
         for line in _lines(selection, csv):
@@ -26,6 +26,10 @@ def write(selection: Selection, output: Path | None, *, csv: bool) -> None:
         return
     if belongs(selection.path, output):
         raise InvalidInput(f"{output} is where the trail itself stands; give --output another name")
+    if output.is_dir():
+        raise InvalidInput(f"{output} is a folder; give --output the name of a file")
+    if not output.parent.is_dir():
+        raise InvalidInput(f"{output.parent} is not there; make it, or give --output another name")
     with _whole_or_not_at_all(output) as file:
         file.writelines(_lines(selection, csv))
 

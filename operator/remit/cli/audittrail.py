@@ -19,7 +19,7 @@ import orjson
 from remit.telemetry import Anchor, AuditEvent, escape
 from remit.telemetry.trail import Filter, read
 
-HEADER: Final = f"{'SEQ':>6}  {'TIME':<20}  {'KIND':<9}  {'VERDICT':<12}  {'TASK':<28}  ABOUT"
+HEADER: Final = f"{'SEQ':>6}  {'TIME':<20}  {'KIND':<9}  {'VERDICT':<18}  {'TASK':<28}  ABOUT"
 COLUMNS: Final = (
     *("seq", "time"),
     *(field.name for field in fields(AuditEvent)),
@@ -56,7 +56,7 @@ def row(record: dict[str, Any]) -> str:
     ]
     task = f"{text.get('namespace', '')}/{text['task']}" if "task" in text else "-"
     time = text.get("time", "").partition(".")[0] + "Z"
-    head = f"{text['seq']:>6}  {time:<20}  {text.get('kind', ''):<9}  {text.get('verdict', ''):<12}  {task:<28}"
+    head = f"{text['seq']:>6}  {time:<20}  {text.get('kind', ''):<9}  {text.get('verdict', ''):<18}  {task:<28}"
     return escape(f"{head}  {'  '.join(filter(None, about))}").rstrip()
 
 

@@ -14,7 +14,7 @@ from remit.cli import options
 def cancel(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME…", help="Names of ExecutionTasks.", autocompletion=options.complete_tasks),
+        typer.Argument(metavar="NAME", help="Names of ExecutionTasks.", autocompletion=options.complete_tasks),
     ],
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until nothing of them is alive.")] = False,
     namespace: options.Namespace = None,
@@ -34,10 +34,11 @@ async def _cancel(
     from remit.api import ExecutionTask
     from remit.cli.connect import connected
     from remit.cli.observe import observing
-    from remit.cli.tasks import find_task, request_cancel
+    from remit.cli.tasks import request_cancel
+    from remit.reconcilers.kube import TASKS
 
     async with connected(kubeconfig, context, namespace) as connection:
-        found = [await find_task(connection.kube, connection.namespace, name) for name in names]
+        found = [await connection.find(TASKS, name) for name in names]
         tasks = [ExecutionTask.parse(obj) for obj in found]
         going = [not (task.status.phase is not None and task.status.phase.final) for task in tasks]
         for task, is_going in zip(tasks, going, strict=True):

@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from remit.api.endpoint import Resource
 from remit.cli.kubeconfig import state_dir_of
-from remit.errors import RemitError
-from remit.reconcilers.kube import TASKS, Access, Kube
+from remit.errors import ApiError, RemitError
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
 from remit.reconcilers.settings import default_state_dir, fallback_kubeconfig
+
+_KINDS = {
+    TASKS: ("ExecutionTask", "remit get -A"),
+    POLICIES: ("CommandPolicy", "remit get policies -A"),
+    DEPLOYMENTS: ("Deployment", "remit get deployments -A"),
+}
+"""What each is called, and the command that lists all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,17 @@ class Connection:
     kube: Kube
     namespace: str
     state_dirs: tuple[Path, ...]
+
+    async def find(self, resource: Resource, name: str) -> Object:
+        """The object of that name in the namespace. Raises `RemitError` that says where it was looked for."""
+        try:
+            return await self.kube.get(resource, self.namespace, name)
+        except ApiError as error:
+            if error.status == 404 and error.reason == "NotFound" and name in str(error):
+                kind, listing = _KINDS[resource]
+                where = f"{name} in namespace {self.namespace}"
+                raise RemitError(f"there is no {kind} {where}; '{listing}' lists all") from None
+            raise
 
     def run_directory(self, namespace: str, uid: str, attempt_id: str) -> Path | None:
         """Where the output of an attempt is kept, if that is on this machine and may be read."""

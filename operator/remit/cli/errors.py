@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from remit.errors import ApiError, RemitError
@@ -35,12 +36,17 @@ def explained(error: RemitError) -> str:
     if not isinstance(error, ApiError):
         return message
     if error.status == 401:
-        return f"{message}: the kubeconfig's login is not accepted; 'remit up' writes a new one each time it starts"
+        return (
+            f"{message}: the server does not accept the kubeconfig's login; log in again, or use the kubeconfig that "
+            "'remit up' wrote when it last started"
+        )
     if error.status == 403:
         return f"{message}; ask for a role that allows it"
+    if error.status == 404 and (missing := re.fullmatch(r'namespaces "(\S+)" not found', message)):
+        return f"there is no namespace {missing[1]}; make it with 'kubectl create namespace {missing[1]}'"
     if error.status == 404 and ("could not find the requested resource" in message or "page not found" in message):
         return "the API server does not know Remit's kinds; install them: remit crds | kubectl apply --server-side -f -"
-    if error.status == 503:
+    if error.status == 503 and error.reason != "CertificateNotTrusted":
         return f"{message}; is it running? 'remit up' starts one on this machine"
     return message
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.api import ExecutionTask
-from remit.api.executiontask import AttemptStatus
+from remit.api.executiontaskstatus import AttemptStatus
 from remit.cli.connect import Connection
 from remit.cli.observe import Observed
 from remit.cli.terminal import Screen, note

@@ -142,18 +142,9 @@ async def _get(
 async def _objects(
     connection: Connection, resource: Resource, namespace: str | None, name: str | None, selector: str
 ) -> list[Object]:
-    from remit.cli.releases import find
-    from remit.cli.tasks import find_task
-    from remit.reconcilers.kube import DEPLOYMENTS, TASKS
-
-    kube = connection.kube
     if name is None:
-        return await kube.list(resource, namespace, label_selector=selector)
-    if resource is TASKS:
-        return [await find_task(kube, connection.namespace, name)]
-    if resource is DEPLOYMENTS:
-        return [await find(connection, name)]
-    return [await kube.get(resource, connection.namespace, name)]
+        return await connection.kube.list(resource, namespace, label_selector=selector)
+    return [await connection.find(resource, name)]
 
 
 async def _watch(

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from remit.cli.tables import console
+from remit.cli.tables import console, plain_table
 from remit.errors import SandboxUnavailable
-from remit.reconcilers.settings import default_state_dir
+from remit.reconcilers.settings import default_state_dir, may_hold_state
 from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, plan, probe_host
 
 _LIMITS = {"cpu_cores": "cpu", "file_bytes": "file size"}
@@ -84,17 +83,15 @@ def show_limits(held: Mapping[str, str]) -> None:
 
 
 def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
+    table = plain_table()
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header in {"LAYER", "AVAILABLE", "LIMIT"})
     return table
 
 
 def _state(directory: Path) -> Finding:
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    writable = os.access(there, os.W_OK | os.X_OK)
     remedy = "Name another directory with --state-dir, or run as a user who may write there"
-    return Finding("state directory", writable, str(directory), remedy, needed=True)
+    return Finding("state directory", may_hold_state(directory), str(directory), remedy, needed=True)
 
 
 def _docker() -> Finding:

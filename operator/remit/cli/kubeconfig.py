@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from remit.api.manifest import load_all
 from remit.errors import InvalidInput
 
 EXTENSION = "remit.dev"
@@ -69,9 +70,10 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        found = load_all(path.read_text())
+    except (InvalidInput, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: {error}") from None
+    document = found[0] if len(found) == 1 else None
     if not isinstance(document, dict):
         raise InvalidInput(f"{path} is not a kubeconfig; name another file, or remove this one")
     return document

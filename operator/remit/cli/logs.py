@@ -56,11 +56,11 @@ async def _logs(
     from remit.cli.connect import connected
     from remit.cli.follow import Follower, chosen_attempt, show_once
     from remit.cli.observe import observing
-    from remit.cli.tasks import find_task
     from remit.cli.terminal import note
+    from remit.reconcilers.kube import TASKS
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        obj = await find_task(connection.kube, connection.namespace, name)
+        obj = await connection.find(TASKS, name)
         task = ExecutionTask.parse(obj)
         attempt = chosen_attempt(task, number)
         if not follow and attempt is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,7 +32,9 @@ Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Namespace; by default the context's.", rich_help_panel=_SERVER),
 ]
-TaskName = Annotated[str, typer.Argument(help="Name of the ExecutionTask.", autocompletion=complete_tasks)]
+TaskName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=complete_tasks)
+]
 StateDir = Annotated[
     Path | None,
     typer.Option(
@@ -82,10 +84,22 @@ MetricsAddress = Annotated[
     ),
 ]
 LogFormat = Annotated[
-    str,
-    typer.Option(help="auto, json or console; auto is console on a terminal.", envvar="REMIT_LOG_FORMAT"),
+    Literal["auto", "json", "console"],
+    typer.Option(help="The form of the log; auto is console on a terminal.", envvar="REMIT_LOG_FORMAT"),
 ]
-LogLevel = Annotated[str, typer.Option(help="debug, info, warning, error or critical.", envvar="REMIT_LOG_LEVEL")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"],
+    typer.Option(help="The least that is logged.", envvar="REMIT_LOG_LEVEL"),
+]
+
+
+def pairs(words: list[str] | None, flag: str) -> dict[str, str]:
+    """`KEY=VALUE` words as a dict. Raises typer's usage error."""
+    split = [word.partition("=") for word in words or []]
+    for (key, equals, _), word in zip(split, words or [], strict=True):
+        if not key or not equals:
+            raise typer.BadParameter(f"{flag} wants KEY=VALUE, not {word!r}")
+    return {key: value for key, _, value in split}
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from remit.cli import options
 from remit.cli.helptext import command
 
 app = typer.Typer(no_args_is_help=True)
@@ -19,7 +20,7 @@ def policy() -> None:
 
 @command(app)
 def test(
-    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG]…]", show_default=False)] = None,
+    argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARG", show_default=False)] = None,
     files: Annotated[
         list[Path] | None,
         typer.Option("--file", "-f", help="CommandPolicies, or a CommandPolicyTest with its own table. Repeatable."),
@@ -51,6 +52,7 @@ def test(
     """
     if not files and not cases:
         raise typer.BadParameter("name a policy file with -f")
+    labels = options.pairs(label, "--label")
 
     from remit.cli import policytest
     from remit.telemetry import escape
@@ -60,7 +62,7 @@ def test(
         raise typer.BadParameter("give a command after --, a --task, or a CommandPolicyTest with -f or --cases")
     ready = policytest.warn_about_broken(policies)
     if argv:
-        around: dict[str, Any] = {"labels": policytest.labels(label or []), "namespace": namespace, "backend": backend}
+        around: dict[str, Any] = {"labels": labels, "namespace": namespace, "backend": backend}
         around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
         decision = policytest.decide_on_command(argv, policies, around)
         policytest.explain(decision)

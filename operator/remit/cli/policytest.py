@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from remit.api import format_bytes
-from remit.cli.tasks import pairs
+from remit.cli.terminal import counted
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
 from remit.policy.testing import (
@@ -33,10 +33,6 @@ from remit.policy.testing import (
 from remit.telemetry import escape
 
 T = TypeVar("T")
-
-
-def labels(words: list[str]) -> dict[str, str]:
-    return pairs(words, "--label")
 
 
 def read(paths: Sequence[Path]) -> tuple[list[CompiledPolicy], list[Suite]]:
@@ -138,7 +134,7 @@ def hold_to(suites: Sequence[Suite], policies: Sequence[CompiledPolicy]) -> bool
         for mismatch in result.mismatches:
             typer.echo(f"      {mismatch}: {escape(result.decision.message)}")
     failed = sum(not result.passed for result in results)
-    typer.echo(f"{len(results)} cases, {failed or 'none'} not as expected")
+    typer.echo(f"{counted(len(results), 'case')}, {failed or 'none'} not as expected")
     return not failed
 
 

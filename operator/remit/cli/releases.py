@@ -16,7 +16,7 @@ from remit.cli import options
 if TYPE_CHECKING:
     from remit.api.deploymentstatus import RequestAnswer
 
-Name = Annotated[str, typer.Argument(help="Name of the Deployment.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Deployment.")]
 Meant = Annotated[
     int | None,
     typer.Option("--revision", min=1, help="The revision that is meant: refused if another one is on its way by then."),
@@ -120,31 +120,28 @@ async def _answer(
     from remit.api import Deployment
     from remit.cli.connect import connected
     from remit.reconcilers.asking import ask
+    from remit.reconcilers.kube import DEPLOYMENTS
 
     async with connected(kubeconfig, context, namespace) as connection:
 
         async def look() -> Deployment:
-            return Deployment.parse(await find(connection, name))
+            return Deployment.parse(await connection.find(DEPLOYMENTS, name))
 
         await look()  # an error of its own where it is not there
         return await ask(connection.kube, connection.namespace, name, asked, look, _PATIENCE)
 
 
 async def _history(name: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
-    from rich import box
-    from rich.table import Table
-
     from remit.api import Deployment
     from remit.cli.connect import connected
-    from remit.cli.tables import console
+    from remit.cli.tables import console, plain_table
     from remit.execution.progress import human_duration
+    from remit.reconcilers.kube import DEPLOYMENTS
     from remit.telemetry import escape
 
     async with connected(kubeconfig, context, namespace) as connection:
-        status = Deployment.parse(await find(connection, name)).status
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK"):
-        table.add_column(title)
+        status = Deployment.parse(await connection.find(DEPLOYMENTS, name)).status
+    table = plain_table("REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK")
     for revision in status.history:
         marks = [
             *(["live"] if revision.revision == status.active_revision else []),
@@ -162,16 +159,3 @@ async def _history(name: str, namespace: str | None, kubeconfig: Path | None, co
             else "",
         )
     console().print(table if status.history else f"deployment {name} was never released")
-
-
-async def find(connection: Any, name: str) -> dict[str, Any]:
-    from remit.errors import ApiError, RemitError
-    from remit.reconcilers.kube import DEPLOYMENTS
-
-    try:
-        found: dict[str, Any] = await connection.kube.get(DEPLOYMENTS, connection.namespace, name)
-    except ApiError as error:
-        if error.status == 404 and error.reason == "NotFound" and name in str(error):
-            raise RemitError(f"there is no Deployment {name} in namespace {connection.namespace}") from None
-        raise
-    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from remit.cli import options
-from remit.cli.releases import Name, find
+from remit.cli.releases import Name
 
 if TYPE_CHECKING:
     from remit.api.deploymentstatus import ReleaseReport
@@ -49,9 +49,10 @@ async def _report(
     from remit.api import Deployment
     from remit.cli.connect import connected
     from remit.errors import RemitError
+    from remit.reconcilers.kube import DEPLOYMENTS
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        deployment = Deployment.parse(await find(connection, name))
+        deployment = Deployment.parse(await connection.find(DEPLOYMENTS, name))
     short = _of(deployment, revision)
     whole = _whole(connection.state_dirs, deployment, short)
     if whole is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options
-from remit.cli.errors import INTERRUPTED
+from remit.cli.errors import INTERRUPTED, report
+from remit.errors import RemitError
 
 if TYPE_CHECKING:
     from remit.cli import tasks
@@ -20,7 +21,7 @@ _TASK = "Task"
 
 
 def run(
-    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG]…]", show_default=False)] = None,
+    argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARG", show_default=False)] = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", "-f", help="Create the one ExecutionTask in this YAML file; - is standard input."),
@@ -83,26 +84,34 @@ def run(
     if remove and not wait:
         raise typer.BadParameter("--rm needs to wait for the end; use spec.ttlSecondsAfterFinished instead")
 
+    labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
+
     from remit.cli import tasks
+    from remit.cli.exitcodes import BROKEN
 
     task: dict[str, Any] | tasks.Scheduled
-    if from_schedule:
-        task = tasks.Scheduled(from_schedule, name)
-    elif file:
-        task = tasks.from_file(file, name)
-    else:
-        task = tasks.for_command(
-            argv or [],
-            name=name,
-            labels=tasks.pairs(label or [], "--label"),
-            env=tasks.pairs(env or [], "--env"),
-            stdin=tasks.read_standard_input() if stdin else "",
-            timeout=timeout,
-            retries=retries,
-            cpu=cpu,
-            memory=memory,
-        )
-    raise typer.Exit(asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet)))
+    try:
+        if from_schedule:
+            task = tasks.Scheduled(from_schedule, name)
+        elif file:
+            task = tasks.from_file(file, name)
+        else:
+            task = tasks.for_command(
+                argv or [],
+                name=name,
+                labels=labels,
+                env=variables,
+                stdin=tasks.read_standard_input() if stdin else "",
+                timeout=timeout,
+                retries=retries,
+                cpu=cpu,
+                memory=memory,
+            )
+        code = asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet))
+    except (RemitError, OSError) as error:
+        report(error)
+        code = BROKEN  # 1 could be the command's own
+    raise typer.Exit(code)
 
 
 async def _run(
@@ -127,7 +136,7 @@ async def _run(
         namespace = namespace or task["metadata"].get("namespace")
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         if isinstance(task, Scheduled):
-            task = await task.child(connection.kube, connection.namespace)
+            task = await task.child(connection)
         created = await connection.kube.create(TASKS, connection.namespace, task)
         name = created["metadata"]["name"]
         if not wait:
@@ -143,7 +152,7 @@ async def _run(
         if remove:
             await connection.kube.delete(TASKS, connection.namespace, name, uid=observed.task.metadata.uid)
         if status.phase != "Succeeded" and not quiet:
-            note(f"{str(status.phase).lower()}: {status.message}")
+            note(f"{status.phase}: {status.message}")
         return exit_code(status)
 
 

@@ -18,9 +18,10 @@ from remit.cli.kubeconfig import annotate, merge
 from remit.cli.signals import stop_requested
 from remit.controlplane import ADMIN, ControlPlane
 from remit.errors import ApiError, InvalidInput, RemitError
-from remit.reconcilers.kube import CRDS, NAMESPACES, Access, Kube
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import CRDS, NAMESPACES, Kube
 from remit.reconcilers.operator import Operator, running_operator
-from remit.reconcilers.settings import DEFAULT_DOCKER_HOST, Settings, default_state_dir
+from remit.reconcilers.settings import DEFAULT_DOCKER_HOST, Settings, default_state_dir, may_hold_state
 from remit.telemetry import Redactor, configure
 from remit.telemetry.logs import Format
 
@@ -41,15 +42,20 @@ def settings(
     docker_host: str,
     **fields: Any,
 ) -> Settings:
-    """From flags. Raises `InvalidInput` for paths that cannot be meant."""
+    """From flags. Raises `InvalidInput` for paths that cannot be meant, or cannot be used."""
     for path in read_only_paths or ():
         if not path.is_absolute() or not path.is_dir():
             raise InvalidInput(f"--read-only-path {path} is not an absolute path of a directory")
     if docker_host != "off" and not docker_host.startswith("unix:///"):
         raise InvalidInput(f"--docker-host {docker_host} is neither off nor a socket such as {DEFAULT_DOCKER_HOST}")
+    state_dir = (state_dir or default_state_dir()).absolute()
+    if not may_hold_state(state_dir):
+        raise InvalidInput(
+            f"{state_dir} cannot be written; name another directory with --state-dir, or run as a user who may write it"
+        )
     health_host, health_port = metrics_address
     return Settings(
-        state_dir=(state_dir or default_state_dir()).absolute(),
+        state_dir=state_dir,
         health_host=health_host,
         health_port=health_port,
         read_only_paths=tuple(read_only_paths or ()),

@@ -91,14 +91,40 @@ def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: boo
     ordered = sorted(objects, key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
     now = datetime.datetime.now(datetime.UTC)
     titles, row = _TABLES[plural]
-    rows = [row(obj, now, wide) for obj in ordered]
-    headers = titles[wide]
+    headers = [*(["NAMESPACE"] if namespaces else []), *titles[wide]]
+    rows = [
+        [*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row(obj, now, wide)]
+        for obj in ordered
+    ]
+    drawn, shown = plain_table(), fitting(headers, rows, console().width)
+    for index in shown:
+        folds = headers[index] == "MESSAGE"
+        drawn.add_column(headers[index], overflow="fold" if folds else "ellipsis", no_wrap=not folds)
+    for cells in rows:
+        drawn.add_row(*(cells[index] for index in shown))
+    return drawn
+
+
+def fitting(headers: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
+    """The columns that `width` characters have room for: a name that is cut off is of no use to anybody, so whole
+    columns go, those first that can be missed most easily. A message folds, and needs only some room."""
+    needed = {
+        header: max(len(header), *(row[index].cell_len for row in rows), 0) for index, header in enumerate(headers)
+    }
+    if "MESSAGE" in needed:
+        needed["MESSAGE"] = min(needed["MESSAGE"], _MESSAGE_ROOM)
+    for header in _MISSED_LEAST:
+        if sum(needed.values()) + _BETWEEN * len(needed) <= width:
+            break
+        needed.pop(header, None)
+    return [index for index, header in enumerate(headers) if header in needed]
+
+
+def plain_table(*headers: str) -> Table:
+    """Columns alone where a program reads them; on a terminal with a rule below the headers."""
     drawn = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False, header_style="bold")
-    for header in (["NAMESPACE"] if namespaces else []) + headers:
-        last = header == headers[-1] and header == "MESSAGE"
-        drawn.add_column(header, overflow="fold" if last else "ellipsis", no_wrap=not last)
-    for obj, cells in zip(ordered, rows, strict=True):
-        drawn.add_row(*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *cells)
+    for header in headers:
+        drawn.add_column(header)
     return drawn
 
 
@@ -121,6 +147,15 @@ def _dumped(document: Any, form: str, *, ascii_only: bool) -> str:
 def as_list(objects: Sequence[Object]) -> Object:
     return {"apiVersion": "v1", "kind": "List", "items": list(objects)}
 
+
+_MESSAGE_ROOM: Final = 24
+_BETWEEN: Final = 3
+"""Blanks from one column to the next."""
+_MISSED_LEAST: Final = (
+    "RULE", "BACKEND", "OPERATION", "STRATEGY", "POLICY", "EXIT", "ATTEMPTS", "ENFORCEMENT", "DURATION", "AGE",
+    "DENIED", "ALLOWED", "STAGE", "PREVIEW", "MESSAGE",
+)  # fmt: skip
+"""What a table is shown without, in this order, where a terminal is too narrow for all of it."""
 
 _TASK: Final = {
     False: ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"],

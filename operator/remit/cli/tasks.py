@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from remit.api import API_VERSION, ExecutionTask
-from remit.errors import ApiError, InvalidInput, RemitError
+from remit.api.manifest import load_all
+from remit.cli.connect import Connection
+from remit.errors import InvalidInput
 from remit.execution import schedule
 from remit.reconcilers.kube import TASKS, Kube, Object
 
@@ -59,14 +59,9 @@ class Scheduled:
     parent: str
     name: str | None = None
 
-    async def child(self, kube: Kube, namespace: str) -> Object:
-        """The task to create. Raises `InvalidInput` when there is no such scheduled task."""
-        try:
-            obj = await kube.get(TASKS, namespace, self.parent)
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            raise InvalidInput(f"there is no task {self.parent} in namespace {namespace}") from None
+    async def child(self, connection: Connection) -> Object:
+        """The task to create. Raises `RemitError` when there is no such scheduled task."""
+        obj = await connection.find(TASKS, self.parent)
         if "schedule" not in obj["spec"]:
             raise InvalidInput(f"task {self.parent} has no schedule; it has run, or will, by itself")
         task = schedule.child(obj, None)
@@ -79,9 +74,9 @@ def from_file(path: Path, name: str | None = None) -> Object:
     """The one ExecutionTask in a YAML file; `-` is standard input. Raises `InvalidInput`."""
     text = sys.stdin.read() if str(path) == "-" else path.read_text()
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        documents = load_all(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
     if len(documents) != 1 or not isinstance(documents[0], dict) or documents[0].get("kind") != "ExecutionTask":
         raise InvalidInput(f"{path} must hold one ExecutionTask and nothing else; use kubectl apply for more")
     task: Object = documents[0]
@@ -90,15 +85,6 @@ def from_file(path: Path, name: str | None = None) -> Object:
         metadata["name"] = name
         metadata.pop("generateName", None)
     return _checked(task)
-
-
-def pairs(words: list[str], flag: str) -> dict[str, str]:
-    """`KEY=VALUE` words as a dict. Raises `InvalidInput`."""
-    split = [word.partition("=") for word in words]
-    wrong = next((key for key, equals, _ in split if not key or not equals), None)
-    if wrong is not None:
-        raise InvalidInput(f"{flag} wants KEY=VALUE, not {wrong!r}")
-    return {key: value for key, _, value in split}
 
 
 def read_standard_input() -> str:
@@ -112,18 +98,6 @@ def read_standard_input() -> str:
         raise InvalidInput(
             f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
         ) from None
-
-
-async def find_task(kube: Kube, namespace: str, name: str) -> Object:
-    """Raises `RemitError` that says where it was looked for."""
-    try:
-        return await kube.get(TASKS, namespace, name)
-    except ApiError as error:
-        if error.status == 404 and error.reason == "NotFound" and name in str(error):
-            raise RemitError(
-                f"there is no ExecutionTask {name} in namespace {namespace}; 'remit get -A' lists all"
-            ) from None
-        raise
 
 
 async def request_cancel(kube: Kube, task: ExecutionTask) -> None:

@@ -36,6 +36,11 @@ def harmless(text: str) -> str:
     return re.sub(r"[^\n\t]+", lambda part: escape(part[0]), text.replace("\r\n", "\n"))
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def note(message: str) -> None:
     """Something for people, on standard error."""
     dim, plain = ("\x1b[2m", "\x1b[0m") if sys.stderr.isatty() else ("", "")

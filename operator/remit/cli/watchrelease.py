@@ -11,12 +11,11 @@ from rich.live import Live
 from remit.api import Deployment, ExecutionTask
 from remit.cli.connect import Connection
 from remit.cli.releasedrawing import draw
-from remit.cli.releases import find
 from remit.cli.releasetree import ReleaseTree, release_tree
 from remit.cli.tables import console
 from remit.errors import ApiError
 from remit.reconcilers import hooks
-from remit.reconcilers.kube import TASKS
+from remit.reconcilers.kube import DEPLOYMENTS, TASKS
 from remit.release.conclusion import failure, over
 from remit.telemetry import escape
 
@@ -59,7 +58,7 @@ async def watch(connection: Connection, name: str, options: str, *, until_done: 
 
 
 async def _look(connection: Connection, name: str, options: str) -> tuple[Deployment, ReleaseTree]:
-    deployment = Deployment.parse(await find(connection, name))
+    deployment = Deployment.parse(await connection.find(DEPLOYMENTS, name))
     found = await connection.kube.list(TASKS, connection.namespace, label_selector=hooks.selector(name))
     tasks = {
         key: ExecutionTask.parse(task)

@@ -86,9 +86,8 @@ class ControlPlane:
         try:
             await site.start()
         except OSError as error:
-            raise InvalidInput(
-                f"cannot serve on {self.host}:{self.port}: {error.strerror}; choose another port"
-            ) from None
+            why = str(error.strerror).rpartition(": ")[2]  # asyncio puts the address in front, which is said already
+            raise InvalidInput(f"cannot serve on {self.host}:{self.port}: {why}; choose another host or port") from None
         self.port = self._runner.addresses[0][1]
         write_kubeconfig(self.kubeconfig, self.url, tls.authority, token)
 

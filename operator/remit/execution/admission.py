@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pydantic.alias_generators import to_camel
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontask import PolicyStatus
+from remit.api.executiontaskstatus import PolicyStatus
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput

@@ -10,7 +10,7 @@ import datetime
 from dataclasses import dataclass
 
 from remit.api import ExecutionTask
-from remit.api.executiontask import AttemptStatus, Phase
+from remit.api.executiontaskstatus import AttemptStatus, Phase
 from remit.execution.retry import delay
 
 MAX_INTERRUPTIONS = 3

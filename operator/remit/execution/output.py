@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from remit.api.executiontask import OutputStatus
+from remit.api.executiontaskstatus import OutputStatus
 from remit.telemetry import Redactor
 
 Stream = Literal["stdout", "stderr"]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import datetime
 
 from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
-from remit.api.executiontask import (
+from remit.api.executiontaskstatus import (
     AttemptStatus,
     ErrorStatus,
-    NetworkStatus,
-    OutputStatus,
     PolicyStatus,
     QueueStatus,
-    SandboxStatus,
-    UsageStatus,
 )
+from remit.execution.attemptresult import AttemptResult
 from remit.execution.conditions import conditions_for
-from remit.execution.lifecycle import INTERRUPTED, Ended, Finish, RetryAt
+from remit.execution.lifecycle import INTERRUPTED, Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
 from remit.telemetry import escape
 
@@ -101,36 +98,27 @@ def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datet
     )
 
 
-def attempt_ended(
-    task: ExecutionTask,
-    ended: Ended,
-    *,
-    at: datetime.datetime,
-    usage: UsageStatus | None = None,
-    output: OutputStatus | None = None,
-    sandbox: SandboxStatus | None = None,
-    network: NetworkStatus | None = None,
-) -> ExecutionTaskStatus:
+def attempt_ended(task: ExecutionTask, result: AttemptResult) -> ExecutionTaskStatus:
     """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
     status = task.status
     *earlier, attempt = status.attempts
     closed = attempt.model_copy(
         update={
-            "finished_at": at,
-            "exit_code": ended.exit_code,
-            "reason": ended.reason,
-            "exceeded": list(ended.exceeded),
-            "usage": usage,
-            "network": network,
+            "finished_at": result.finished_at,
+            "exit_code": result.exit_code,
+            "reason": result.reason,
+            "exceeded": result.exceeded,
+            "usage": result.usage,
+            "network": result.network,
         }
     )
     return status.model_copy(
         update={
             "attempts": [*earlier, closed],
-            "exit_code": ended.exit_code,
-            "interruptions": status.interruptions + (ended.reason == INTERRUPTED),
-            "output": output or status.output,
-            "sandbox": sandbox or status.sandbox,
+            "exit_code": result.exit_code,
+            "interruptions": status.interruptions + (result.reason == INTERRUPTED),
+            "output": result.output or status.output,
+            "sandbox": result.sandbox or status.sandbox,
         }
     )
 

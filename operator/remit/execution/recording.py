@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from remit.api import ExecutionTask
 from remit.execution.admission import Admitted, Refused
-from remit.execution.runner import AttemptResult
+from remit.execution.attemptresult import AttemptResult
 from remit.policy import Command, describe, request_for
 from remit.telemetry import AuditEvent
 

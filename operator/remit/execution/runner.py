@@ -11,17 +11,14 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
-from pydantic import BaseModel
-from pydantic.alias_generators import to_camel
 
-from remit.api.base import MicroTime
-from remit.api.executiontask import AttemptStatus, NetworkStatus, OutputStatus, SandboxStatus, UsageStatus
-from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, NetworkUse, Outcome
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, Handle
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
-from remit.execution.lifecycle import CANCELLED, COMPLETED, INTERRUPTED, TIMEOUT, Ended
+from remit.execution.attemptresult import LOST, AttemptResult, failed, of_outcome, redacted
+from remit.execution.lifecycle import CANCELLED, INTERRUPTED
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import perform
 from remit.execution.store import Run, RunStore
@@ -31,7 +28,6 @@ from remit.telemetry import Redactor
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
-_LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +45,6 @@ class Attempt:
     operation: str = "command"
     listener: Listener | None = None
     """Told of its output as it comes."""
-
-
-class AttemptResult(BaseModel):
-    """How an attempt ended, as the run store keeps it."""
-
-    reason: str
-    message: str
-    exit_code: int | None = None
-    category: str = ""
-    retryable: bool = True
-    finished_at: MicroTime
-    exceeded: list[str] = []
-    usage: UsageStatus | None = None
-    output: OutputStatus | None = None
-    output_digest: str = ""
-    sandbox: SandboxStatus | None = None
-    network: NetworkStatus | None = None
-    destinations: list[dict[str, str | int]] = []
-    """Where it connected to or wanted to, for the audit trail."""
-
-    @property
-    def ended(self) -> Ended:
-        return Ended(self.reason, self.message, self.exit_code, self.category, self.retryable, tuple(self.exceeded))
 
 
 @dataclass(slots=True)
@@ -174,12 +147,8 @@ class Runner:
         backend = self.backends.get(attempt.backend)
         if run is not None and backend is not None and run.process is not None:
             await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
-        return AttemptResult(
-            reason=INTERRUPTED,
-            message=_LOST,
-            finished_at=_now(),
-            output=recovered(run.path, tail_bytes) if run is not None else None,
-        )
+        kept = recovered(run.path, tail_bytes) if run is not None else None
+        return failed(INTERRUPTED, LOST).model_copy(update={"output": kept})
 
     def forget(self, attempt_id: str) -> None:
         """The result has been written to status; the run store has the rest."""
@@ -217,7 +186,7 @@ class Runner:
             raise
         except Exception:
             log.exception("an attempt broke down", attempt=attempt.request.id)
-            result = _failed("InternalError", "the operator failed to run it; its log says why")
+            result = failed("InternalError", "the operator failed to run it; its log says why")
         going = self._going.pop(attempt.uid)
         if going.abandoned:
             self.store.forget(attempt.namespace, attempt.uid)
@@ -231,7 +200,7 @@ class Runner:
         try:
             run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
         except OSError as error:
-            return _failed("BackendError", f"the run store cannot be written: {error.strerror}")
+            return failed("BackendError", f"the run store cannot be written: {error.strerror}")
         writer = OutputWriter(
             run.path,
             max_bytes=attempt.max_output_bytes,
@@ -251,7 +220,7 @@ class Runner:
         if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
             output = recovered(run.path, attempt.tail_bytes)
         met = [*result.exceeded, Exceeded.OUTPUT] if output.truncated else result.exceeded
-        result = _redacted(result, redactor).model_copy(
+        result = redacted(result, redactor).model_copy(
             update={"output": output, "output_digest": writer.digest, "exceeded": met}
         )
         try:
@@ -270,17 +239,17 @@ class Runner:
                 return await self._performed(attempt.operation, attempt.request, writer, cancel)
             return await self._outcome(attempt.backend, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
-            return _failed("SandboxUnavailable", str(error))
+            return failed("SandboxUnavailable", str(error))
         except InvalidInput as error:
-            return _failed("StartFailed", str(error))
+            return failed("StartFailed", str(error))
         except RemitError as error:
-            return _failed("BackendError", str(error))
+            return failed("BackendError", str(error))
 
     async def _performed(
         self, operation: str, work: Work, writer: OutputWriter, cancel: asyncio.Event
     ) -> AttemptResult:
         ended = await perform(self.performers[operation], work, writer, cancel)
-        return AttemptResult(**dataclasses.asdict(ended), finished_at=_now())
+        return AttemptResult(**dataclasses.asdict(ended), finished_at=datetime.datetime.now(datetime.UTC))
 
     async def _outcome(
         self, place: str, request: AttemptRequest, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
@@ -291,110 +260,13 @@ class Runner:
                 request, writer, cancel=cancel, on_found=lambda handle: run.resumed(dataclasses.asdict(handle))
             )
             if adopted is None:
-                return _failed(INTERRUPTED, _LOST)
+                return failed(INTERRUPTED, LOST)
             outcome = adopted
         else:
             outcome = await backend.run(
                 request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
             )
-        usage = outcome.usage
-        return AttemptResult(
-            **_with_refusals(_ended(outcome, request), outcome.network),
-            finished_at=outcome.finished_at,
-            usage=UsageStatus(
-                cpu_seconds=round(usage.cpu_seconds, 3),
-                max_memory_bytes=usage.max_memory_bytes,
-                read_bytes=usage.read_bytes,
-                written_bytes=usage.written_bytes,
-                throttled_seconds=round(usage.throttled_seconds, 3),
-                max_pids=usage.max_tasks,
-            ),
-            exceeded=list(outcome.exceeded),
-            sandbox=SandboxStatus(
-                layers=list(outcome.layers), missing=list(outcome.missing), limits=_by_field(outcome.enforced_by)
-            ),
-            **_network(outcome.network),
-        )
-
-
-def _network(use: NetworkUse | None) -> dict[str, Any]:
-    """In the words of status."""
-    if use is None:
-        return {}
-    known = dataclasses.asdict(use)
-    destinations = [{to_camel(name): value for name, value in one.items()} for one in known.pop("destinations")]
-    return {"network": NetworkStatus(**known), "destinations": destinations}
-
-
-def _redacted(result: AttemptResult, redactor: Redactor) -> AttemptResult:
-    """Only where words of others stand: a program may have put a secret into a host's name. `reason` and its kin are
-    what is decided by."""
-    network = result.network
-    return result.model_copy(
-        update={
-            "message": redactor.redact(result.message),
-            "network": network and network.model_copy(update={"last_denied": redactor.redact(network.last_denied)}),
-            "destinations": [
-                one | {"destination": redactor.redact(str(one["destination"]))} for one in result.destinations
-            ],
-        }
-    )
-
-
-def _ended(outcome: Outcome, request: AttemptRequest) -> dict[str, str | int | None]:
-    """Reason, message and exit code in the words of status."""
-    match outcome.reason:
-        case ExitReason.EXITED if outcome.exit_code == 0:
-            return {"reason": COMPLETED, "message": "completed", "exit_code": 0}
-        case ExitReason.EXITED:
-            return {
-                "reason": "ExitCode",
-                "message": f"exited with code {outcome.exit_code}",
-                "exit_code": outcome.exit_code,
-            }
-        case ExitReason.SIGNALED:
-            return {"reason": "Signal", "message": outcome.message, "exit_code": 128 + (outcome.signal or 0)}
-        case ExitReason.TIMED_OUT:
-            return {
-                "reason": TIMEOUT,
-                "message": f"timed out after {request.timeout_seconds:g} s; everything it started was killed",
-                "exit_code": outcome.exit_code,
-            }
-        case ExitReason.CANCELLED:
-            return {
-                "reason": CANCELLED,
-                "message": "cancelled; everything it started was killed",
-                "exit_code": outcome.exit_code,
-            }
-        case ExitReason.OOM_KILLED:
-            return {"reason": "OOMKilled", "message": outcome.message, "exit_code": 137}
-        case _:
-            return {"reason": str(outcome.reason), "message": outcome.message, "exit_code": outcome.exit_code}
-
-
-_FIELDS = {
-    "memory_bytes": "memory",
-    "cpu_cores": "cpu",
-    "pids": "pids",
-    "disk_bytes": "disk",
-    "file_bytes": "fileSize",
-    "open_files": "openFiles",
-    "disk_bytes_per_second": "diskBytesPerSecond",
-    "network_bytes_per_second": "networkBytesPerSecond",
-}
-
-
-def _by_field(enforced_by: Mapping[str, str]) -> dict[str, str]:
-    """What holds each limit, by the names that users know."""
-    return {_FIELDS[name]: by for name, by in enforced_by.items()}
-
-
-def _with_refusals(ended: dict[str, str | int | None], use: NetworkUse | None) -> dict[str, str | int | None]:
-    """A program that fails after it was refused a connection has most likely failed of that."""
-    if use is None or not use.denied or ended["reason"] == COMPLETED:
-        return ended
-    count = f"the last of {use.denied} refused connections" if use.denied > 1 else "a refused connection"
-    return ended | {"message": f"{ended['message']}; {count}: {use.last_denied}"}
+        return of_outcome(outcome, request)
 
 
 async def _recovered(backend: Backend, handle: Handle) -> None:
@@ -407,11 +279,3 @@ async def _recovered(backend: Backend, handle: Handle) -> None:
                 await asyncio.sleep(_CLEAR_SECONDS)
                 continue
         return
-
-
-def _failed(reason: str, message: str) -> AttemptResult:
-    return AttemptResult(reason=reason, message=message, finished_at=_now())
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

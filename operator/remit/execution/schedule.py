@@ -19,7 +19,8 @@ from typing import Any, Final
 from cronsim import CronSim, CronSimError
 
 from remit.api import ExecutionTask
-from remit.api.executiontask import Phase, Schedule
+from remit.api.executiontask import Schedule
+from remit.api.executiontaskstatus import Phase
 from remit.errors import InvalidInput
 from remit.execution.lifecycle import Finish
 

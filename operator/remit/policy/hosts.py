@@ -63,6 +63,8 @@ def canonical_host(text: str) -> Host:
     """
     if not text or len(text) > 4 * MAX_NAME:
         raise BadHost("a host name has 1 to 253 characters")
+    if "/" in text:
+        raise BadHost(f"{text[:80]!r} is more than a host; name the host alone, without scheme or path")
     if text.startswith("[") or ":" in text:
         return _ipv6(text)
     name = _ascii(text).removesuffix(".")

@@ -8,14 +8,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import SpecModel
 from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Resources
+from remit.api.manifest import load_all
 from remit.api.operations import (
     Argv,
     CommandOperation,
@@ -136,7 +136,7 @@ def parse_tasks(text: str, namespace: str = "default") -> list[ExecutionTask]:
     """The ExecutionTasks in a YAML text, in `namespace` where they name none; objects of other kinds are passed over.
     Raises `InvalidInput`."""
     tasks = []
-    for obj in _load(text):
+    for obj in load_all(text):
         if isinstance(obj, dict) and obj.get("kind") == "ExecutionTask":
             task = ExecutionTask.parse(obj)
             if "namespace" not in task.metadata.model_fields_set:
@@ -149,7 +149,7 @@ def parse_tasks(text: str, namespace: str = "default") -> list[ExecutionTask]:
 def parse_suite(text: str) -> Suite:
     """A test file from its YAML. Raises `InvalidInput` with the line or the field that is wrong."""
     try:
-        return Suite.model_validate(_load(text)[0])
+        return Suite.model_validate(load_all(text)[0])
     except IndexError:
         raise InvalidInput("the policy test file is empty") from None
     except ValidationError as error:
@@ -160,7 +160,7 @@ def parse_suite(text: str) -> Suite:
 
 def parse_policies(text: str) -> list[CompiledPolicy]:
     """The CommandPolicies in a YAML text, compiled; objects of other kinds are passed over. Raises `InvalidInput`."""
-    objects = [obj for obj in _load(text) if isinstance(obj, dict) and obj.get("kind") == "CommandPolicy"]
+    objects = [obj for obj in load_all(text) if isinstance(obj, dict) and obj.get("kind") == "CommandPolicy"]
     return [compile_policy(CommandPolicy.parse(obj)) for obj in objects]
 
 
@@ -231,10 +231,3 @@ def _in_the_way(text: str, decision: Decision) -> str | None:
 
 def _usual_path(program: str) -> str:
     return program if "/" in program else posixpath.join("/usr/bin", program)
-
-
-def _load(text: str) -> list[Any]:
-    try:
-        return [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"not valid YAML: {' '.join(str(error).split())}") from None

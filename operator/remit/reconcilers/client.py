@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from remit.api import Deployment, ExecutionTask
-from remit.api.executiontask import ExecutionTaskSpec, OutputStatus
+from remit.api.executiontask import ExecutionTaskSpec
+from remit.api.executiontaskstatus import OutputStatus
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
 from remit.errors import ApiError, DeploymentError, InvalidInput, WaitTimeout
+from remit.reconcilers.access import Access
 from remit.reconcilers.asking import ask
 from remit.reconcilers.informer import Informer
-from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Access, Kube, Object
+from remit.reconcilers.kube import DEPLOYMENTS, TASKS, Kube, Object
 from remit.reconcilers.settings import fallback_kubeconfig
 from remit.release.conclusion import failure, over
 

@@ -1,27 +1,22 @@
 """The one client that Remit talks to an API server with.
 
-How to reach the server and who we are comes from the official client's loader (kubeconfig with all its ways of
-logging in, or a pod's service account). Requests are plain JSON over aiohttp: Remit's objects are validated by its own
-models, and generated classes for everything else would be a second copy of Kubernetes.
+Requests are plain JSON over aiohttp: Remit's objects are validated by its own models, and generated classes for
+everything else would be a second copy of Kubernetes.
 """
 
 from __future__ import annotations
 
-import os
-import ssl
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import orjson
-import yaml
 
 from remit.api import GROUP, VERSION
 from remit.api.endpoint import Resource
-from remit.errors import ApiError, RemitError
+from remit.errors import ApiError
+from remit.reconcilers.access import Access
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -42,87 +37,6 @@ WATCH_SECONDS = 290
 """After which the server ends a watch, and the next one begins."""
 SILENCE_SECONDS = 75
 """A watch that brings nothing for so long is dead: servers send a bookmark every minute."""
-
-
-def pod_namespace() -> str:
-    """The namespace of the pod that this process runs in."""
-    return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How to reach an API server, and as whom."""
-
-    server: str
-    ca_file: str | None = None
-    token: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    verify: bool = True
-    namespace: str = "default"
-    configuration: Any = None
-    """The official client's configuration, whose hook renews tokens that expire."""
-
-    @classmethod
-    async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
-        """From `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account."""
-        # Imported here: it takes a second, and `remit --help` needs none of it.
-        from kubernetes.aio import client, config
-
-        configuration = client.Configuration()
-        try:
-            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-                config.load_incluster_config(client_configuration=configuration)
-                namespace = pod_namespace()
-            else:
-                # Said, because the library looks at the environment when it is imported and never again.
-                file = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
-                await config.load_kube_config(file, context, client_configuration=configuration)
-                contexts, active = config.list_kube_config_contexts(file)
-                chosen = next((item for item in contexts if item["name"] == context), active)
-                namespace = chosen["context"].get("namespace", "default")
-        except config.ConfigException as error:
-            raise RemitError(
-                f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
-            ) from None
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):  # the loader checks little
-            raise RemitError(
-                f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is not a kubeconfig; "
-                "mend it, or name another one with --kubeconfig"
-            ) from None
-        return cls(
-            server=configuration.host,
-            ca_file=configuration.ssl_ca_cert,
-            token=configuration.api_key.get("authorization") or configuration.api_key.get("BearerToken"),
-            cert_file=configuration.cert_file,
-            key_file=configuration.key_file,
-            verify=bool(configuration.verify_ssl),
-            namespace=namespace,
-            configuration=configuration,
-        )
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        if not self.server.startswith("https:"):
-            return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    async def authorization(self) -> str | None:
-        """The value of the Authorization header; renewed where the login says how."""
-        hook = getattr(self.configuration, "refresh_api_key_hook", None)
-        if hook is None:
-            return self.token
-        renewed = hook(self.configuration)
-        if renewed is not None:
-            await renewed
-        api_key = self.configuration.api_key
-        value: str | None = api_key.get("authorization") or api_key.get("BearerToken")
-        return value
 
 
 class Kube:
@@ -166,6 +80,11 @@ class Kube:
                 answer = await response.read()
                 if response.status >= 400:
                     raise api_error(response.status, answer)
+        except aiohttp.ClientSSLError as error:
+            why = getattr(error.__cause__, "verify_message", "") or error
+            text = f"the certificate of {self.access.server} is not trusted: {why}"
+            remedy = "use the kubeconfig that belongs to this server; 'remit up' writes one each time it starts"
+            raise ApiError(f"{text}; {remedy}", status=503, reason="CertificateNotTrusted") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             text = f"{self.access.server} does not answer: {str(error) or type(error).__name__}"
             raise ApiError(text, status=503, reason="ServiceUnavailable") from None
@@ -237,6 +156,14 @@ class Kube:
         if uid:
             body["preconditions"] = {"uid": uid}
         await self.request("DELETE", resource.path(namespace, name), body=body)
+
+    async def discard(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the object `uid`; where it is gone, or another has its name by now, there is nothing to do."""
+        try:
+            await self.delete(resource, namespace, name, uid=uid)
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                raise
 
     async def watch(
         self,

@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 
 from remit import __version__
-from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
@@ -27,16 +26,16 @@ from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
 from remit.reconcilers import audithead
-from remit.reconcilers.cache import Cache, key_of
+from remit.reconcilers.access import Access
+from remit.reconcilers.cache import Cache
 from remit.reconcilers.deployments import DeploymentReconciler
 from remit.reconcilers.events import Recorder
-from remit.reconcilers.hooks import release_key
-from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Access, Kube
+from remit.reconcilers.intake import WATCHED, Intake
+from remit.reconcilers.kube import Kube
 from remit.reconcilers.lease import Leader
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.reporting import Reports
 from remit.reconcilers.requester import Requester
-from remit.reconcilers.schedules import parent_key
 from remit.reconcilers.settings import Settings
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.values import Source
@@ -50,8 +49,6 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 log = structlog.get_logger(__name__)
 
 _RELEASES_AT_ONCE = 4
-WATCHED = (POLICIES, TASKS, DEPLOYMENTS)
-"""Policies first: a task is judged by what is known of them."""
 
 
 @contextlib.asynccontextmanager
@@ -85,9 +82,9 @@ class Operator:
 
     settings: Settings
     kube: Kube
-    cache: Cache
     queue: WorkQueue
     watcher: Watcher
+    intake: Intake
     runner: Runner
     tasks: TaskReconciler
     policies: Policies
@@ -154,18 +151,19 @@ class Operator:
             metrics=metrics,
             events=events,
             requester=requester,
-            on_finished=lambda task: operator.on_task_finished(task),
+            on_finished=lambda task: operator.intake.task_finished(task),
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        watcher = Watcher(kube.access, WATCHED, lambda *event: operator.on_event(*event), namespaces=namespaces)
+        intake = Intake(kube, cache, queue, releases, tasks, policies, settings.namespaces, settings.resync_seconds)
+        watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
-            cache=cache,
             queue=queue,
             watcher=watcher,
+            intake=intake,
             runner=runner,
             tasks=tasks,
             policies=policies,
@@ -201,13 +199,13 @@ class Operator:
         """Know the world first, then watch it, then work."""
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
-        await self.resync()
+        await self.intake.resync()
         self.tasks.restore()
         self.watcher.start()
         self.spawn(self.queue.run(), "work queue")
         self.spawn(self.releases.run(), "releases")
         self.spawn(self.policies.keep_status(), "policy status")
-        self.spawn(self._resync_forever(), "resync")
+        self.spawn(self.intake.keep_resyncing(), "resync")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""
@@ -238,17 +236,6 @@ class Operator:
             log.error("the operator cannot go on", part=task.get_name(), error=str(error))
             self.failed.set_exception(error)
 
-    def on_event(self, plural: str, type_: str | None, obj: dict[str, Any]) -> None:
-        """What a watch saw, or what was there when it began."""
-        key = key_of(obj)
-        if plural != POLICIES.plural and not self._serves(obj["metadata"]["namespace"]):
-            return
-        if type_ == "DELETED":
-            if self.cache.remove(plural, key, obj["metadata"].get("uid")) is not None:
-                self._on_gone(plural, key, obj)
-        elif self.cache.store(plural, obj):
-            self._on_changed(plural, key)
-
     async def reconcile(self, key: str) -> float | None:
         """One look at a task, timed."""
         with self.metrics.reconcile_duration.labels("ExecutionTask").time():
@@ -259,11 +246,6 @@ class Operator:
         with self.metrics.reconcile_duration.labels("Deployment").time():
             return await self.deployments.reconcile(key)
 
-    def on_task_finished(self, obj: dict[str, Any]) -> None:
-        """Status was written by ourselves: the watch will bring nothing new of it."""
-        if (release := release_key(obj)) is not None:
-            self.releases.add(release)
-
     def on_error(self, key: str, error: Exception, kind: str = "ExecutionTask") -> None:
         self.metrics.reconcile_errors.labels(kind).inc()
         if isinstance(error, RemitError):
@@ -273,69 +255,6 @@ class Operator:
 
     def on_release_error(self, key: str, error: Exception) -> None:
         self.on_error(key, error, "Deployment")
-
-    def _on_changed(self, plural: str, key: str) -> None:
-        if plural == TASKS.plural:
-            self.queue.add(key)
-            obj = self.cache.get(plural, key)
-            if obj is not None and (parent := parent_key(obj)) is not None:
-                self.queue.add(parent)
-            if obj is not None and (release := release_key(obj)) is not None:
-                self.releases.add(release)
-        elif plural == DEPLOYMENTS.plural:
-            self.releases.add(key)
-        else:
-            self.policies.changed()
-
-    def _on_gone(self, plural: str, key: str, obj: dict[str, Any]) -> None:
-        if plural == TASKS.plural:
-            self.tasks.deleted(obj)
-            self.queue.add(key)
-            if (parent := parent_key(obj)) is not None:
-                self.queue.add(parent)
-        elif plural == DEPLOYMENTS.plural:
-            self.releases.add(key)
-        elif plural == POLICIES.plural:
-            self.policies.changed()
-
-    def _serves(self, namespace: str) -> bool:
-        return not self.settings.namespaces or namespace in self.settings.namespaces
-
-    async def resync(self) -> None:
-        """List everything, look at everything, and forget what is gone: an expired watch reports no deletions."""
-        for resource in WATCHED:
-            known = {key: self.cache.get(resource.plural, key) for key in self.cache.keys(resource.plural)}
-            for key in self.cache.replace(resource.plural, await self._list(resource), frozenset(known)):
-                obj = self.cache.get(resource.plural, key)
-                if obj is None and (gone := known[key]) is not None:
-                    self._on_gone(resource.plural, key, gone)
-                else:
-                    self._on_changed(resource.plural, key)
-        for task in sorted(self.cache.all(TASKS.plural), key=lambda task: str(task["metadata"]["creationTimestamp"])):
-            self.queue.add(key_of(task))
-        self._sweep_runs()
-
-    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
-        if resource is POLICIES:
-            return await self.policies.list_all()
-        if not self.settings.namespaces:
-            return await self.kube.list(resource)
-        return [obj for namespace in self.settings.namespaces for obj in await self.kube.list(resource, namespace)]
-
-    async def _resync_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.resync_seconds)
-            try:
-                await self.resync()
-            except ApiError as error:
-                log.warning("a resync failed", error=str(error))
-
-    def _sweep_runs(self) -> None:
-        """Remove what is kept of tasks that are no more."""
-        alive = {obj["metadata"]["uid"] for obj in self.cache.all(TASKS.plural)}
-        for namespace, uid in list(self.runner.store.tasks()):
-            if self._serves(namespace) and uid not in alive and not self.runner.running(uid):
-                self.runner.abandon(namespace, uid)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import structlog
 
 from remit.api import CommandPolicy, CommandPolicyStatus, Condition
 from remit.api.commandpolicy import DenialStatus
-from remit.api.executiontask import PolicyStatus
+from remit.api.executiontaskstatus import PolicyStatus
 from remit.errors import ApiError, InvalidInput
 from remit.execution.admission import PolicySet
 from remit.policy import CompiledPolicy, Problem, compile_policy

@@ -119,9 +119,5 @@ class ScheduleReconciler:
 
     async def _delete(self, child: ExecutionTask) -> None:
         metadata = child.metadata
-        try:
-            await self.kube.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
-        except ApiError as error:
-            if error.status not in {404, 409}:
-                raise
+        await self.kube.discard(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
         self.metrics.api_writes.labels("delete", "ExecutionTask").inc()

@@ -19,6 +19,12 @@ def default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "remit"
 
 
+def may_hold_state(directory: Path) -> bool:
+    """Whether this user may write into the directory, or make it where it is not there yet."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def fallback_kubeconfig() -> Path | None:
     """The one that `remit up` wrote, when the user has no other."""
     usual = Path.home() / ".kube" / "config"

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontask import AttemptStatus, PolicyStatus
-from remit.errors import ApiError, AuditUnavailable, InvalidInput, MissingReference
+from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
+from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused
+from remit.execution.attemptresult import AttemptResult
 from remit.execution.lifecycle import (
     Adopt,
     Begin,
@@ -29,8 +30,8 @@ from remit.execution.lifecycle import (
     next_step,
     waits_since,
 )
-from remit.execution.queue import Claims, Place, Queue, WaitReason
-from remit.execution.runner import AttemptResult, Runner
+from remit.execution.queue import Claims, Queue, WaitReason
+from remit.execution.runner import Runner
 from remit.reconcilers.cache import Cache, key_of
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.kube import TASKS, Kube, Object
@@ -39,20 +40,11 @@ from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
 from remit.reconcilers.values import resolve
+from remit.reconcilers.waiting import Waiting
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
-
-QUEUED_IS_WORTH_A_WRITE = 10.0
-"""Seconds that a task waits for its turn before status says so. The write would only make a burst's queue longer; past
-that, whoever waits wants to know what for."""
-PLACE_IS_FRESH = 30.0
-"""Seconds between writes of a waiting task's place."""
-
-
-AUDIT_RETRY = 5.0
-"""Seconds until a task that waits for the audit trail is looked at again."""
 
 
 @dataclass
@@ -75,8 +67,7 @@ class TaskReconciler:
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
-    _told: dict[str, datetime.datetime] = field(default_factory=dict)
-    """When a waiting task's status last told its place."""
+    _waiting: Waiting = field(init=False)
     _schedules: ScheduleReconciler = field(init=False)
     _refused: dict[str, AuditEvent] = field(default_factory=dict)
     """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
@@ -84,6 +75,7 @@ class TaskReconciler:
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+        self._waiting = Waiting(self._writer, self.events, lambda: self.now())
         self._schedules = ScheduleReconciler(
             self.kube, self.cache, self.metrics, self.events, lambda: self.now(), self._wake
         )
@@ -137,7 +129,7 @@ class TaskReconciler:
                 try:
                     return await self._begin(task, obj, number)
                 except AuditUnavailable as error:
-                    return self._in_time(task, await self._wait_for_audit(task, obj, escape(str(error))))
+                    return self._in_time(task, await self._waiting.for_audit(task, obj, escape(str(error))))
         return None
 
     def _adoptable(self, task: ExecutionTask) -> bool:
@@ -192,12 +184,12 @@ class TaskReconciler:
         since = waits_since(task, now).timestamp()
         place = self.turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since, now=now.timestamp())
         if place is not None:
-            return self._in_time(task, await self._wait_for_turn(task, obj, place))
+            return self._in_time(task, await self._waiting.for_turn(task, obj, place))
         try:
             return await self._run(task, obj, number)
         except MissingReference as error:
             self._leave(task.key)
-            return self._in_time(task, await self._wait_for_reference(task, obj, escape(str(error))))
+            return self._in_time(task, await self._waiting.for_reference(task, obj, escape(str(error))))
         except Outdated:
             raise  # asked again at once, and still its turn
         except BaseException:
@@ -221,7 +213,7 @@ class TaskReconciler:
         await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         self.turns.started(task.key)
         self.runner.start(attempt)
-        self._told.pop(task.key, None)
+        self._waiting.over(task.key)
         if resolved.exposed and number == 1:
             self.events.record(obj, "Warning", "ShortSecret", _exposed(resolved.exposed))
         self.policies.count(task.metadata.namespace, task.metadata.name, verdict.status)
@@ -256,41 +248,12 @@ class TaskReconciler:
 
     def _leave(self, key: str) -> None:
         self.turns.leave(key, self.now().timestamp())
-        self._told.pop(key, None)
+        self._waiting.over(key)
 
     def _in_time(self, task: ExecutionTask, seconds: float) -> float:
         """`seconds`, or less where the task's deadline comes first."""
         limit = deadline(task)
         return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
-
-    async def _wait_for_turn(self, task: ExecutionTask, obj: Object, place: Place) -> float:
-        now = self.now()
-        told = self._told.get(task.key)
-        told_at = told + datetime.timedelta(seconds=PLACE_IS_FRESH) if told else None
-        due = told_at or waits_since(task, now) + datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
-        if now < due:
-            return (due - now).total_seconds()
-        status = progress.queued(task, place, now)
-        if task.status.phase is not Phase.QUEUED or task.status.queue != status.queue:
-            await self._writer.write(obj, status)
-        self._told[task.key] = now
-        return PLACE_IS_FRESH
-
-    async def _wait_for_reference(self, task: ExecutionTask, obj: Object, why: str) -> float:
-        if task.status.message != why:
-            await self._writer.write(obj, progress.waiting(task, Phase.PENDING, "WaitingForReference", why, self.now()))
-            self.events.record(obj, "Warning", "WaitingForReference", why)
-        since = task.status.queued_at or self.now()
-        # Soon at first, then ever more patiently.
-        return min(60.0, max(0.5, (self.now() - since).total_seconds()))
-
-    async def _wait_for_audit(self, task: ExecutionTask, obj: Object, why: str) -> float:
-        """What cannot be recorded must not happen: neither a run nor a denial."""
-        why = f"waits until its decision can be recorded: {why}"
-        if task.status.message != why:
-            await self._writer.write(obj, progress.waiting(task, Phase.PENDING, "AuditUnavailable", why, self.now()))
-            self.events.record(obj, "Warning", "AuditUnavailable", why)
-        return AUDIT_RETRY
 
     async def _settle(self, task: ExecutionTask, obj: Object, result: AttemptResult) -> float | None:
         """An attempt has ended: the end of the task, or a retry. One write says both."""
@@ -298,15 +261,7 @@ class TaskReconciler:
         now = self.now()
         what_follows = after_attempt(task, result.ended, now=now, draw=random.random())  # noqa: S311 (jitter)
         attempt = task.status.attempts[-1]
-        closed = progress.attempt_ended(
-            task,
-            result.ended,
-            at=result.finished_at,
-            usage=result.usage,
-            output=result.output,
-            sandbox=result.sandbox,
-            network=result.network,
-        )
+        closed = progress.attempt_ended(task, result)
         run = self.runner.store.open(task.metadata.namespace, task.metadata.uid, attempt.id)
         if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
@@ -369,11 +324,7 @@ class TaskReconciler:
 
     async def _expire(self, task: ExecutionTask) -> None:
         metadata = task.metadata
-        try:
-            await self.kube.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
-        except ApiError as error:
-            if error.status not in {404, 409}:
-                raise
+        await self.kube.discard(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
         self.metrics.api_writes.labels("delete", "ExecutionTask").inc()
 
 

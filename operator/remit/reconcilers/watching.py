@@ -18,7 +18,7 @@ import kopf
 import structlog
 
 from remit.api.endpoint import Resource
-from remit.reconcilers.kube import Access
+from remit.reconcilers.access import Access
 
 log = structlog.get_logger(__name__)
 

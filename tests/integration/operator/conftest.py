@@ -16,7 +16,8 @@ from conftest import require
 from remit.api.crd import crds
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError
-from remit.reconcilers.kube import CRDS, EVENTS, POLICIES, TASKS, Access, Kube, Object, Resource
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
 from remit.reconcilers.operator import Operator, running_operator
 from remit.reconcilers.settings import Settings
 from remit.sandbox import Layer, probe_host

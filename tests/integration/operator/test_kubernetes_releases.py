@@ -23,7 +23,8 @@ from mortaloperator import HOOKS, killed_at_every_stage, mortals
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
-from remit.reconcilers.kube import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Access, Kube, Object
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Kube, Object
 from remit.reconcilers.operator import Operator, running_operator
 from remit.reconcilers.settings import Settings
 from remit.release.targets.kubernetes.cluster import ENDPOINTS, PODS, REVISIONS, SERVICES, WORKLOADS

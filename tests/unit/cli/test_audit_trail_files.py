@@ -33,7 +33,7 @@ def trail(tmp_path: Path) -> Path:
         for number in range(20):
             log.append(
                 AuditEvent(
-                    kind="execution" if number % 2 else "decision",
+                    kind="release" if number == 9 else "execution" if number % 2 else "decision",
                     namespace="data" if number % 3 else "other",
                     task=f"task-{number % 5}",
                     argv=["echo", str(number)],
@@ -74,6 +74,7 @@ def test_records_of_all_files_are_shown_in_order(trail: Path) -> None:
             ("--task", "task-3", "-n", "data"),
             lambda record: (record.get("namespace"), record.get("task")) == ("data", "task-3"),
         ),
+        (("--kind", "release"), lambda record: record["kind"] == "release"),
         (("--kind", "segment"), lambda record: record["kind"] == "segment"),
         (("--verdict", "denied"), lambda record: record.get("verdict") == "Denied"),
         (("--since", "2026-01-31T09:05:00+01:00"), lambda record: record["time"] >= "2026-01-31T08:05"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from conftest import require
 from remit import __version__
 from remit.cli import app as program
 from remit.cli.errors import explained, report
-from remit.cli.options import split_address
+from remit.cli.options import pairs, split_address
 from remit.errors import ApiError, InvalidInput
 from remit.sandbox import probe_host
 
@@ -53,6 +54,11 @@ def test_the_help_is_quick_because_it_imports_little() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_words_for_key_and_value() -> None:
+    assert pairs(["A=b=c", "D="], "--env") == {"A": "b=c", "D": ""}
+    assert pairs(None, "--env") == {}
+
+
 def test_version() -> None:
     assert invoke("--version") == (0, f"remit {__version__}\n")
 
@@ -70,6 +76,10 @@ def test_version() -> None:
         (["get", "tasks", "x", "-A"], "leave -A out"),
         (["get", "-w", "-o", "yaml"], "--watch shows a table"),
         (["up", "--port", "70000"], "less than or equal to 65535"),
+        (["up", "--log-format", "xml"], "'xml' is not one of 'auto', 'json', 'console'"),
+        (["operator", "--log-level", "loud"], "'loud' is not one of 'debug'"),
+        (["run", "--env", "X", "--", "ls"], "--env wants KEY=VALUE, not 'X'"),
+        (["policy", "test", "-f", "x", "-l", "=b", "--", "ls"], "--label wants KEY=VALUE, not '=b'"),
         (["operator", "--metrics-address", "nowhere"], "not HOST:PORT"),
         (["policy", "test", "--", "ls"], "name a policy file"),
         (["audit", "verify", "x", "--head", "1"], "SEQ:HASH"),
@@ -86,28 +96,61 @@ def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "--env", "X", "--", "ls"], "--env wants KEY=VALUE, not 'X'"),
-        (["run", "-f", "missing.yaml"], "missing.yaml: No such file or directory"),
+        (["up", "--state-dir", "broken.yaml/x"], "broken.yaml/x cannot be written; name another directory"),
         (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
-        (["up", "--log-format", "xml"], "'xml' is not a log format"),
         (["get", "--kubeconfig", "missing"], "there is no kubeconfig missing"),
         (["audit", "verify", "missing"], "missing cannot be read"),
         (["audit", "show", "missing"], "missing: No such file or directory"),
+        (["audit", "verify", "--state-dir", "."], "there is no audit trail audit/audit.jsonl; name one, or"),
+        (["audit", "export", "trail.jsonl", "-o", "no/x"], "no is not there; make it, or give --output another name"),
+        (["audit", "export", "trail.jsonl", "-o", "."], ". is a folder; give --output the name of a file"),
+        (["policy", "test", "-f", "broken.yaml", "--", "ls"], "broken.yaml: not valid YAML: line 1, column 8: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_failures_are_one_line_on_standard_error(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_failures_are_one_line_on_standard_error(arguments: list[str], said: str, failing: Failing) -> None:
+    assert said in failing(1, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-f", "missing.yaml"], "missing.yaml: No such file or directory"),
+        (["-f", "broken.yaml"], "broken.yaml: not valid YAML: line 1, column 8: "),
+        (["--memory", "lots", "--", "ls"], "spec.resources.memory: 'lots' is not a quantity"),
+        (["--kubeconfig", "missing", "--", "ls"], "there is no kubeconfig missing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_run_that_cannot_be_made_does_not_exit_as_a_command_would(
+    arguments: list[str], said: str, failing: Failing
 ) -> None:
+    assert said in failing(125, "run", *arguments)
+
+
+class Failing(Protocol):
+    """Runs `remit`, which must exit with the code and print one line on standard error only. Gives the line."""
+
+    def __call__(self, code: int, *arguments: str) -> str: ...
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Failing:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["remit", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        program.main()
-    out, err = capsys.readouterr()
-    assert (ended.value.code, out) == (1, "")
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert said in err
+    Path("broken.yaml").write_text("kind: [")
+    Path("trail.jsonl").write_text("")
+
+    def run(code: int, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["remit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (code, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
 
 
 @pytest.mark.parametrize("text", ["", "hello", "foo: [", "clusters: 5\ncontexts: {}", "\0"])
@@ -134,10 +177,11 @@ def test_a_mistake_of_our_own_is_one_line_too(
 @pytest.mark.parametrize(
     ("status", "message", "remedy"),
     [
-        (401, "Unauthorized", "remit up"),
+        (401, "Unauthorized", "log in again, or use the kubeconfig that 'remit up' wrote"),
         (403, "forbidden", "role"),
         (404, "the server could not find the requested resource", "remit crds"),
         (404, "404 page not found", "remit crds"),
+        (404, 'namespaces "shop" not found', "kubectl create namespace shop"),
         (503, "https://127.0.0.1:1 does not answer", "remit up"),
     ],
 )

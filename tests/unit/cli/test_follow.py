@@ -14,7 +14,8 @@ from remit.cli.observe import Observed
 from remit.cli.terminal import Screen
 from remit.errors import RemitError
 from remit.execution.output import OutputWriter
-from remit.reconcilers.kube import Access, Kube
+from remit.reconcilers.access import Access
+from remit.reconcilers.kube import Kube
 
 NOW = "2026-01-01T00:00:00.000000Z"
 KUBE = Kube(Access("http://127.0.0.1:1"))

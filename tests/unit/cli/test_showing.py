@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 from typer.testing import CliRunner
 
 from remit.cli import tables
@@ -46,6 +47,29 @@ def test_a_message_is_text_and_drives_nothing(capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert r"[red]\x1b[31m\nnext" in shown
     assert "\x1b" not in shown
+
+
+HEADERS = ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"]
+ROW = [Text(cell) for cell in ("nightly-dump", "command", "process", "Succeeded", "1", "0.1s", "5m", "completed " * 9)]
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [
+        (200, set()),
+        (98, {"BACKEND"}),
+        (59, {"BACKEND", "OPERATION", "ATTEMPTS", "DURATION", "AGE"}),
+        (30, {"BACKEND", "OPERATION", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"}),
+        (1, {"BACKEND", "OPERATION", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"}),
+    ],
+)
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_names(width: int, left_out: set[str]) -> None:
+    shown = [HEADERS[index] for index in tables.fitting(HEADERS, [ROW], width)]
+    assert shown == [header for header in HEADERS if header not in left_out]
+
+
+def test_a_table_without_rows_is_as_wide_as_its_headers() -> None:
+    assert tables.fitting(HEADERS, [], 90) == list(range(8))
 
 
 def test_policies(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +142,15 @@ def test_an_edited_trail(trail: Path) -> None:
     assert code == 1
     assert "3: edited:" in text.replace(str(trail), "").replace(":3:", "3:")
     assert "NOT whole" in text
+
+
+@pytest.mark.parametrize("verdict", ["Denied", "RequestRefused", "SandboxUnavailable"])
+def test_a_long_verdict_leaves_the_columns_where_they_are(tmp_path: Path, verdict: str) -> None:
+    with AuditLog(tmp_path / "audit.jsonl") as log:
+        log.append(AuditEvent(kind="release", namespace="data", task="shop", verdict=verdict, message="so it is"))
+    header, row = audit("show", str(tmp_path))[1].splitlines()
+    assert row[header.index("TASK") :].startswith("data/shop")
+    assert row[header.index("ABOUT") :] == "so it is"
 
 
 def test_records_are_shown_one_a_line(trail: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.cli.tasks import for_command, from_file, pairs, read_standard_input
+from remit.cli.tasks import for_command, from_file, read_standard_input
 from remit.errors import InvalidInput
 
 
@@ -51,13 +51,6 @@ def test_any_program_gives_a_name_that_kubernetes_takes(program: str) -> None:
 def test_what_no_server_would_take_is_refused_with_its_field(fields: dict[str, object], where: str) -> None:
     with pytest.raises(InvalidInput, match=where):
         for_command(["sh"], **fields)  # type: ignore[arg-type]
-
-
-def test_pairs() -> None:
-    assert pairs(["A=b=c", "D="], "--env") == {"A": "b=c", "D": ""}
-    for wrong in ("A", "=b"):
-        with pytest.raises(InvalidInput, match="--env wants KEY=VALUE"):
-            pairs([wrong], "--env")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
-from remit.api.executiontask import PolicyStatus, QueueStatus
+from remit.api.executiontaskstatus import PolicyStatus, QueueStatus
 from remit.execution import progress
-from remit.execution.lifecycle import Ended, Finish, RetryAt
+from remit.execution.attemptresult import AttemptResult
+from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Blocked, Place, WaitReason
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
@@ -26,6 +27,10 @@ def task(status: ExecutionTaskStatus | None = None, **spec: Any) -> ExecutionTas
     return whole.model_copy(update={"status": status or ExecutionTaskStatus()})
 
 
+def ended(reason: str, at: datetime.datetime, exit_code: int | None = None) -> AttemptResult:
+    return AttemptResult(reason=reason, message="so it ended", exit_code=exit_code, finished_at=at)
+
+
 def truths(status: ExecutionTaskStatus) -> dict[str, str]:
     return {condition.type: condition.status for condition in status.conditions}
 
@@ -39,14 +44,14 @@ def test_a_life_in_four_writes() -> None:
         "Succeeded": "Unknown", "Finished": "False", "Reconciling": "True", "Stalled": "False",
     }  # fmt: skip
 
-    failed = progress.attempt_ended(task(running), Ended("ExitCode", "exited with code 7", 7), at=later(1))
+    failed = progress.attempt_ended(task(running), ended("ExitCode", later(1), exit_code=7))
     backoff = progress.backing_off(task(failed), RetryAt(later(3), "next attempt in 2.0 s"), later(1))
     assert (backoff.phase, backoff.exit_code, backoff.next_retry_time) == (Phase.BACKOFF, 7, later(3))
 
     again = progress.begun(task(backoff), "u-2", ALLOWED, later(3))
     assert (again.attempt_count, again.start_time, again.next_retry_time) == (2, NOW, None)
 
-    closed = progress.attempt_ended(task(again), Ended("Completed", "completed", 0), at=later(4))
+    closed = progress.attempt_ended(task(again), ended("Completed", later(4), exit_code=0))
     done = progress.finished(task(closed), Finish(Phase.SUCCEEDED, "Completed", "", "completed"), later(4))
     assert truths(done) == {"Succeeded": "True", "Finished": "True", "Reconciling": "False", "Stalled": "False"}
     assert (done.duration, done.exit_code, done.error) == ("4.0s", 0, None)
@@ -76,15 +81,15 @@ def test_of_many_attempts_the_first_and_the_latest_are_shown() -> None:
     status = ExecutionTaskStatus()
     for number in range(1, 31):
         status = progress.begun(task(status), f"u-{number}", ALLOWED, NOW)
-        status = progress.attempt_ended(task(status), Ended("ExitCode", "no", 1), at=NOW)
+        status = progress.attempt_ended(task(status), ended("ExitCode", NOW, exit_code=1))
     assert [attempt.number for attempt in status.attempts] == [1, *range(22, 31)]
     assert status.attempt_count == 30
 
 
 def test_interruptions_are_counted() -> None:
     status = progress.begun(task(), "u-1", ALLOWED, NOW)
-    assert progress.attempt_ended(task(status), Ended("Interrupted", "lost"), at=NOW).interruptions == 1
-    assert progress.attempt_ended(task(status), Ended("Timeout", "late"), at=NOW).interruptions == 0
+    assert progress.attempt_ended(task(status), ended("Interrupted", NOW)).interruptions == 1
+    assert progress.attempt_ended(task(status), ended("Timeout", NOW)).interruptions == 0
 
 
 @pytest.mark.parametrize(

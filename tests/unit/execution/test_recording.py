@@ -10,8 +10,8 @@ import pytest
 from remit.api import CommandPolicy, ExecutionTask
 from remit.cli.audittrail import row
 from remit.execution.admission import Admission, Admitted, PolicySet
+from remit.execution.attemptresult import AttemptResult
 from remit.execution.recording import decision, execution
-from remit.execution.runner import AttemptResult
 from remit.policy import compile_policy
 from remit.telemetry import GENESIS, Redactor
 from remit.telemetry.chain import encode, parse_line

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from remit.api.executiontask import AttemptStatus
+from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, Usage
 from remit.errors import BackendError, SandboxUnavailable
 from remit.execution import runner

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api import ExecutionTask
-from remit.api.executiontask import Phase, Schedule
+from remit.api.executiontask import Schedule
+from remit.api.executiontaskstatus import Phase
 from remit.errors import InvalidInput
 from remit.execution import schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait

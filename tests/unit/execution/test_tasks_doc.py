@@ -1,4 +1,4 @@
-"""docs/tasks.md and docs/releases.md tell every word that programs may meet in status."""
+"""docs/tasks.md, docs/operations.md and docs/releases.md tell every word that programs may meet in status."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from remit.backends import ExitReason
 from remit.execution.admission import BASE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
-PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "releases.md"))
+PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "operations.md", "releases.md"))
 WRITERS = [
     *sorted((ROOT / "operator/remit/execution").glob("*.py")),
-    *(ROOT / "operator/remit/reconcilers" / f"{name}.py" for name in ("deployments", "policies", "tasks")),
+    *(ROOT / "operator/remit/reconcilers" / f"{name}.py" for name in ("deployments", "policies", "tasks", "waiting")),
 ]
 OF_OTHER_FIELDS = {"Allowed", "Audited", "CommandPolicy", "ExecutionTask", "False", "Normal", "True", "Warning"}
 """Policy decisions and their metrics, kinds, truth values, and types of Events."""
@@ -39,6 +39,15 @@ def test_the_words_are_found():
 def test_every_reason_is_documented():
     taken_over = {str(reason) for reason in ExitReason if str(reason).endswith(("Exceeded", "Killed", "Failed"))}
     assert _untold(_words() | taken_over) == []
+
+
+def test_every_reason_of_an_operation_is_documented():
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "operator/remit/operations").rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    failures = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "OperationFailed"]
+    reasons = {reason.value for reason in failures if isinstance(reason, ast.Constant)}
+    assert {"ConnectFailed", "NotRunning", "ReplyTooLarge"} <= reasons
+    assert _untold(reasons) == []
 
 
 def test_every_phase_is_documented():

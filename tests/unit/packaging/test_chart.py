@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 import remit
 from conftest import require
-from remit.api import crd
+from remit.api import CommandPolicy, ExecutionTask, crd
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts/remit"
@@ -198,3 +199,14 @@ def test_the_stamp_is_named_after_the_release(helm: Any) -> None:
     assert stamped.count("system:serviceaccount:remit-system:remit'") == 2
     assert stamped.count("name: remit-requested-by") == 4
     assert stamped.count("policyName: remit-requested-by") == 2
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_what_the_notes_have_people_apply_runs_in_the_pod_that_they_got(helm: Any, namespaces: bool) -> None:
+    notes = render(helm, sandbox={"userNamespaces": namespaces})["NOTES.txt"]
+    shown = notes.partition("<<EOF\n")[2].partition("\n  EOF")[0]
+    policy, task = yaml.safe_load_all(textwrap.dedent(shown))
+    required = CommandPolicy.parse(policy).spec.sandbox.require
+    assert required == ([] if namespaces else ["landlock", "seccomp", "rlimits"])
+    assert ExecutionTask.parse(task).spec.command
+    assert ("SandboxUnavailable" in notes) != namespaces

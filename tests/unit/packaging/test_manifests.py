@@ -7,20 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 import remit
-from remit.api import CommandPolicy, Deployment, ExecutionTask
-from remit.api.resource import Resource
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted(path for path in (ROOT / "manifests/examples").glob("*.yaml") if not path.match("*.test.yaml"))
-MODELS: dict[str, type[Resource]] = {
-    "ExecutionTask": ExecutionTask,
-    "CommandPolicy": CommandPolicy,
-    "Deployment": Deployment,
-}
 
 
 def build(kubectl: str, name: str) -> list[dict[str, Any]]:
@@ -53,15 +45,6 @@ def test_namespace_install_asks_for_nothing_cluster_wide(kubectl: str) -> None:
 
 def test_crds_can_be_applied_as_a_folder_and_as_a_kustomization(kubectl: str) -> None:
     assert len(build(kubectl, "crds")) == len(list((ROOT / "crds").glob("*.yaml"))) == 3
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_are_valid(path: Path) -> None:
-    documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
-    assert documents
-    for document in documents:
-        if document["apiVersion"].startswith("remit.dev/"):
-            assert MODELS[document["kind"]].parse(document)
 
 
 def test_examples_are_numbered_without_gaps() -> None:

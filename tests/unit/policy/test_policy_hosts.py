@@ -45,6 +45,12 @@ def test_nonsense_is_refused(nonsense: str) -> None:
         canonical_host(nonsense)
 
 
+@pytest.mark.parametrize("address", ["http://example.com", "example.com/", "https://[::1]:8080/x"])
+def test_an_address_of_the_web_is_told_from_a_host(address: str) -> None:
+    with pytest.raises(BadHost, match="name the host alone, without scheme or path"):
+        canonical_host(address)
+
+
 @given(st.text(max_size=300))
 def test_canonical_is_final_and_nothing_else_is_raised(text: str) -> None:
     try:

@@ -95,7 +95,7 @@ def _resource_verbs(resource: Resource) -> list[str]:
     return sorted(resource.verbs, key=_CUSTOM_ORDER.index) if resource.custom else list(resource.verbs)
 
 
-def _verbs(resource: Resource, subresource: str) -> list[str]:
+def _subresource_verbs(subresource: str) -> list[str]:
     return ["update"] if subresource == "finalize" else ["get", "patch", "update"]
 
 
@@ -121,7 +121,7 @@ def _subresource_entry(resource: Resource, name: str) -> dict[str, Any]:
         "singularName": "",
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": _verbs(resource, name),
+        "verbs": _subresource_verbs(name),
     }
     if name == "scale":
         entry |= {"group": "autoscaling", "version": "v1", "kind": "Scale"}
@@ -178,7 +178,7 @@ def _aggregated_resource(resource: Resource) -> dict[str, Any]:
         entry["categories"] = list(resource.categories)
     scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
     parts = [
-        {"subresource": name, "responseKind": scale if name == "scale" else kind, "verbs": _verbs(resource, name)}
+        {"subresource": name, "responseKind": scale if name == "scale" else kind, "verbs": _subresource_verbs(name)}
         for name in subresources(resource)
     ]
     if parts:

@@ -35,7 +35,7 @@ def _resource(crd: Object, version: dict[str, Any]) -> Resource:
         kind=names["kind"],
         singular=names.get("singular") or names["kind"].lower(),
         list_kind=names.get("listKind") or f"{names['kind']}List",
-        schema=schema.Schema.compile(openapi, has_status=status),
+        schema=schema.Schema.compile(openapi),
         columns=schema.Columns(version.get("additionalPrinterColumns") or []),
         stored_as=f"{names['plural']}.{spec['group']}",
         storage_version=storage,

@@ -19,13 +19,7 @@ class Schema:
         self.node = node
 
     @classmethod
-    def compile(
-        cls,
-        openapi_v3_schema: dict[str, Any],
-        *,
-        has_status: bool = False,
-        path: str = "spec.validation.openAPIV3Schema",
-    ) -> Self:
+    def compile(cls, openapi_v3_schema: dict[str, Any], *, path: str = "spec.validation.openAPIV3Schema") -> Self:
         """Raises `Invalid` when it is not structural, or a CEL rule in it does not compile."""
         return cls(openapi_v3_schema, compile_node(openapi_v3_schema, path, resource=True))
 

@@ -65,11 +65,22 @@ class ExecutionAgent:
             print(result.exit_code, result.stdout)
 
     It may be used from any thread and any event loop, with or without closing it: what is open when the process ends is
-    ended then. `policies` are CommandPolicies or paths of YAML files with some; without any, the starter policy: see
-    `remit.execution.agent.starter`. `state_dir` holds one folder for each agent at work below it; `labels` are what
-    policies select by. Of each stream up to `output_cap` bytes are in a result. A bare `python` means `python3` where
-    the host has only that; policy and the audit trail see the name that runs. `targets` are the Deployments that
-    `deploy` may release to, by name: see `remit.execution.agent.targets`. Without `policies`, each allows itself.
+    ended then. A bare `python` means `python3` where the host has only that; policy and the audit trail see the name
+    that runs.
+
+    Args:
+        policies: CommandPolicies, or paths of YAML files with some. Without any, the starter policy: see
+            `remit.execution.agent.starter`.
+        state_dir: where each agent at work has a folder of its own; by default `$XDG_STATE_HOME/remit/agents`.
+        backend: what runs commands, instead of this host's sandbox.
+        labels: what policies select by.
+        namespace: whose policies and tasks these are.
+        timeout: seconds for each attempt, where a call names none.
+        resource_limits: of each attempt, where a call names none.
+        output_cap: how many bytes of each stream are in a result.
+        max_concurrent: how many attempts run at once; the others wait for their turn.
+        targets: the Deployments that `deploy` may release to, by name: see `remit.execution.agent.targets`. Where no
+            `policies` are given, each allows itself.
     """
 
     def __init__(
@@ -183,7 +194,11 @@ class ExecutionAgent:
         return self._submit(self._execution(command, **options))
 
     async def execute_task(self, task: TaskManifest, *, wait: bool = True) -> ExecutionResult | Submission:
-        """Run an ExecutionTask: a model, a dict, YAML text or a file's path. Without `wait`, a `Submission`."""
+        """Run an ExecutionTask, with its retries and deadline: a model, a dict, YAML text or the `Path` of a file.
+
+        Without `wait` a `Submission` comes back at once. Raises as `execute_command` does, and `NotSupported` for a
+        task with a schedule.
+        """
         execution = self._of_task(task_of(task))
         return await self._wait(execution, None) if wait else self._submit(execution)
 
@@ -214,7 +229,7 @@ class ExecutionAgent:
             await asyncio.wait({running})
 
     def cancel(self, task_id: str) -> bool:
-        """End an execution by its id. False when it is not going on here."""
+        """End an execution by the id that its `Submission` or its result has. False when it is not going on here."""
         execution = next((found for found in self._running() if found.uid == task_id), None)
         if execution is not None:
             self._background.soon(execution.cancel)
@@ -264,7 +279,8 @@ class ExecutionAgent:
         return await self._on_background(self._releases.state(target))
 
     async def health_check(self, target: str) -> DeploymentState:
-        """Look at a target now; what comes back is true where all instances of what is live are healthy."""
+        """Look at a target now; what comes back is true where all instances of what is live are healthy. Raises as
+        `get_deployment_status` does."""
         return await self._on_background(self._releases.look(target))
 
     async def remove_deployment(self, target: str) -> None:

@@ -261,15 +261,7 @@ class Engine:
         await self._audit.append_async(recording.execution(task, self.who, attempt.id, result))
         task = execution.task
         what_follows = after_attempt(task, result.ended, now=_now(), draw=random.random())  # noqa: S311 (jitter)
-        status = progress.attempt_ended(
-            task,
-            result.ended,
-            at=result.finished_at,
-            usage=result.usage,
-            output=result.output,
-            sandbox=result.sandbox,
-            network=result.network,
-        )
+        status = progress.attempt_ended(task, result)
         self._runner.forget(attempt.id)
         execution.task = task.model_copy(update={"status": status})
         if isinstance(what_follows, Finish):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from remit.api import Phase
-from remit.api.executiontask import OutputStatus
+from remit.api.executiontaskstatus import OutputStatus
 from remit.api.result import ExecutionResult
 from remit.errors import (
     BackendError,

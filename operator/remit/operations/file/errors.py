@@ -50,15 +50,20 @@ _LATER: Final = frozenset(
 
 def failure(error: OSError, file: FileOperation, path: str, *, above: bool = False) -> OperationFailed:
     """What went wrong with `path`; `above`: with the way to it."""
+    return explained(error, f"spec.file.{field_of(file, path)}", path, file.operation, above=above)
+
+
+def explained(error: OSError, field: str, path: str, operation: str, *, above: bool = False) -> OperationFailed:
+    """The same for any `field` that leads to `path`."""
     number = error.errno or 0
-    where = f"spec.file.{field_of(file, path)}: {os.fsencode(path).decode(errors='backslashreplace')}"
+    where = f"{field}: {os.fsencode(path).decode(errors='backslashreplace')}"
     if number == errno.EXDEV:
         return OperationFailed("OutsideRoot", f"{where} {_OUTSIDE}", retryable=False, category="Denied")
     reason, words = _WORDS.get(number, ("FileError", f"failed: {error.strerror or error}"))
     if above:
         words = _NO_DIRECTORY if number == errno.ENOENT else words
     else:
-        words = _BY_OPERATION.get((number, file.operation), words)
+        words = _BY_OPERATION.get((number, operation), words)
     return OperationFailed(reason, f"{where} {words}", retryable=number in _LATER)
 
 

@@ -17,7 +17,7 @@ from remit.api.operations import FileOperation
 from remit.errors import PolicyDenied
 from remit.operations.file.access import check_open, check_owner
 from remit.operations.file.beneath import Place, place
-from remit.operations.file.errors import failure, refused
+from remit.operations.file.errors import explained, refused
 from remit.operations.file.tree import MAX_DEPTH, entries
 from remit.operations.file.writing import read_all, write_all
 from remit.policy import Decision, Grant, Reason
@@ -39,13 +39,13 @@ class Reading:
     @contextmanager
     def file(self, path: str) -> Iterator[IO[bytes]]:
         """The file at `path`, for reading."""
-        with self._place(path) as found, os.fdopen(self._open(found), "rb") as file:
+        with self._place("archive", path) as found, os.fdopen(self._open(found), "rb") as file:
             yield file
 
     def copy(self, path: str, into: Path) -> None:
         """Copy what is in the directory `path` into another one. Links stay links: instances follow them within their
         sandbox. Policy allowed all of it when it allowed the directory, but for what one of its rules denies."""
-        with self._place(path) as top:
+        with self._place("path", path) as top:
             to = os.open(into, _DIRECTORY)
             try:
                 self._copy(top, to, 0)
@@ -53,7 +53,7 @@ class Reading:
                 os.close(to)
 
     @contextmanager
-    def _place(self, path: str) -> Iterator[Place]:
+    def _place(self, field: str, path: str) -> Iterator[Place]:
         """Where it is, once it was seen to be allowed there too."""
         try:
             with place(files.root(self.grant.binding(), "read", path), path) as found:
@@ -63,7 +63,7 @@ class Reading:
                 check_owner(self.grant, "read", found.path, found.lstat())
                 yield found
         except OSError as error:
-            raise failure(error, f"read of {path}") from None
+            raise explained(error, f"spec.artifact.{field}", path, "read") from None
 
     def _copy(self, source: Place, to: int, depth: int) -> None:
         if depth > MAX_DEPTH:
