@@ -18,9 +18,10 @@ RUN apt-get update \
 COPY --from=build /opt/remit /opt/remit
 ENV PATH=/opt/remit/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    REMIT_STATE_DIR=/var/lib/remit
 USER 10001:10001
 WORKDIR /var/lib/remit
 EXPOSE 8080
 ENTRYPOINT ["remit"]
-CMD ["operator", "--metrics-address=0.0.0.0:8080", "--state-dir=/var/lib/remit", "--log-format=json"]
+CMD ["operator", "--metrics-address=0.0.0.0:8080", "--log-format=json"]

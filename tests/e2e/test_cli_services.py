@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,10 +150,16 @@ def test_the_operator_alone_waits_for_the_kinds_and_then_works(
         assert process.wait(30) == 0, log.read_text()
 
 
-def test_an_operator_that_still_waits_stops_when_told(server: Path, tmp_path: Path) -> None:
+def test_an_operator_that_still_waits_is_well_and_stops_when_told(server: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with service(log, "operator", "--state-dir", str(tmp_path / "state"), KUBECONFIG=str(server)) as process:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        health = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = ("--state-dir", str(tmp_path / "state"), "--metrics-address", health)
+    with service(log, "operator", *arguments, KUBECONFIG=str(server)) as process:
         until(lambda: "waiting for Remit's CRDs" in log.read_text(), "the operator to wait")
+        assert urllib.request.urlopen(f"http://{health}/healthz").status == 200
+        with pytest.raises(urllib.error.HTTPError, match="503"), urllib.request.urlopen(f"http://{health}/readyz"):
+            pass
         process.terminate()
         assert process.wait(30) == 0
 

@@ -57,11 +57,11 @@ async def running_operator(access: Access, settings: Settings, redactor: Redacto
     async with contextlib.AsyncExitStack() as stack:
         identity = stack.enter_context(_locked(settings.state_dir))
         kube = await stack.enter_async_context(Kube(access))
-        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
         operator = Operator.build(kube, settings, redactor)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
-        await stack.enter_async_context(operator.health)
+        await stack.enter_async_context(operator.health)  # also of one that waits: it is well, and not ready
+        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
         noted = partial(audithead.noted, operator.audit)
         leader = Leader(kube, settings.operator_namespace, identity, annotations=noted)
         if settings.leader_election:

