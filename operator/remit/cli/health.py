@@ -32,12 +32,13 @@ class Finding:
     needed: bool = False
 
 
-def findings(state_dir: Path | None = None) -> list[Finding]:
+def findings(state_dir: Path | None, docker_host: str) -> list[Finding]:
+    """In the order of what matters most."""
     layers = [
         Finding(str(layer), ability.available, ability.detail, ability.remedy, needed=layer is Layer.NAMESPACES)
         for layer, ability in probe_host().abilities.items()
     ]
-    return [*layers, _state(state_dir or default_state_dir()), _docker(), _kubectl()]
+    return [*layers, _state(state_dir or default_state_dir()), _docker(docker_host), _kubectl()]
 
 
 def find_kubectl() -> str | None:
@@ -94,12 +95,14 @@ def _state(directory: Path) -> Finding:
     return Finding("state directory", may_hold_state(directory), str(directory), remedy, needed=True)
 
 
-def _docker() -> Finding:
-    from remit.backends.docker import DEFAULT_HOST, look
+def _docker(host: str) -> Finding:
+    from remit.backends.docker import OFF, look
     from remit.operations import OperationFailed
 
+    if host == OFF:
+        return Finding("docker", False, "turned off by --docker-host")
     try:
-        return Finding("docker", True, look(DEFAULT_HOST))
+        return Finding("docker", True, look(host))
     except OperationFailed as error:
         remedy = "apt install docker.io, for containers and the backend docker; Remit runs without it"
         return Finding("docker", False, str(error), remedy)

