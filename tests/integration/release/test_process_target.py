@@ -33,7 +33,7 @@ from remit.telemetry import MASK
 
 PATIENCE = 90
 APP = """
-import http.server, os, signal, sys
+import http.server, os, signal, sys, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if os.path.exists("broken"):
@@ -49,6 +49,9 @@ if os.path.exists("crash"):
     sys.exit("no database")
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 1024  # or the kernel turns clients away while it is slow
+if "PORT_ADMIN" in os.environ and not os.path.exists("deaf"):
+    admin = Server(("127.0.0.1", int(os.environ["PORT_ADMIN"])), Handler)
+    threading.Thread(target=admin.serve_forever, daemon=True).start()
 Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
@@ -217,12 +220,29 @@ async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(
             await stage.provision(slot, revision)
             await stage.until(lambda world, slot=slot, number=revision.number: world.ready(number, slot, 1))
             await stage.target.switch(slot)
+            await stage.target.drain(other)
+            await stage.until(lambda world, other=other: world.slot(other).connections == 0)
             await stage.target.retire(other)
             assert await stage.answer() == f"v{revision.number}"
     report = probe.report()
     assert (report.failed, report.requests > 0) == (0, True), report
     with pytest.raises(ConnectionRefusedError):
         await stage.answer(more["published"])
+
+
+async def test_an_instance_that_listens_at_no_more_than_some_of_its_ports_never_gets_healthy(stage: Stage) -> None:
+    """Its own check says nothing of the others, and a proxy that has just begun takes each for open."""
+    more = {"name": "admin", "containerPort": 9090, "published": free_port()}
+    http = {"name": "http", "containerPort": 8080, "published": stage.port}
+    await stage.provision("blue", stage.revision(1, "deaf", ports=[http, more]))
+    seen: list[int] = []
+
+    def told(world: World) -> bool:
+        seen.append(world.blue.healthy)
+        return world.blue.message == "blue-0: it passes its check, but takes no connections at port admin"
+
+    await stage.until(told)
+    assert not any(seen)
 
 
 async def test_instances_get_ports_that_no_other_has_even_one_that_is_down(

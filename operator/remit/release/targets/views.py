@@ -9,7 +9,7 @@ from remit.api.deploymentstatus import Slot
 from remit.release.model import SLOTS, SlotView, World
 from remit.release.targets.front import Flow
 from remit.release.targets.health import Health
-from remit.release.targets.sides import Side, Told
+from remit.release.targets.sides import Side, Told, address
 from remit.telemetry import escape
 
 
@@ -51,33 +51,41 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         return SlotView(connections=connections)
     own = found[slot]
     failed = [index for index, each in sorted(own.items()) if each.failed]
-    troubled = failed or [index for index, each in sorted(own.items()) if each.trouble]
+    troubles = {index: each.trouble or _closed(each, side, index, flow) for index, each in sorted(own.items())}
+    troubled = failed or [index for index, trouble in troubles.items() if trouble]
     return SlotView(
         revision=side.revision,
         wanted=side.wanted,
         started=sum(each.kept for each in own.values()),
-        healthy=sum(_is_healthy(each, side, index, flow) for index, each in own.items()),
+        healthy=sum(_is_well(each) and _is_reached(side, index, slot, told, flow) for index, each in own.items()),
         failed=len(failed),
         restarts=side.restarts + sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
-        message=escape(f"{slot}-{troubled[0]}: {own[troubled[0]].trouble}" if troubled else flow.trouble),
+        message=escape(f"{slot}-{troubled[0]}: {troubles[troubled[0]]}" if troubled else flow.trouble),
     )
 
 
 def unreached(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow) -> bool:
     """Whether an instance is well and the proxy has yet to find out."""
-    well = ((told.sides[slot], index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
-    return any(not _is_reached(side, index, flow) for side, index in well)
-
-
-def _is_healthy(found: Found, side: Side, index: int, flow: Flow) -> bool:
-    return _is_well(found) and _is_reached(side, index, flow)
+    well = ((slot, index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
+    return any(not _is_reached(told.sides[slot], index, slot, told, flow) for slot, index in well)
 
 
 def _is_well(found: Found) -> bool:
     return found.alive and found.health.healthy
 
 
-def _is_reached(side: Side, index: int, flow: Flow) -> bool:
-    return flow.reached is None or side.addresses_of(index) <= flow.reached
+def _is_reached(side: Side, index: int, slot: Slot, told: Told, flow: Flow) -> bool:
+    """What is live was tried before it was, also by a proxy that has just taken over from another."""
+    known = flow.reached if slot == told.live else flow.proven
+    return flow.reached is None or side.addresses_of(index) <= (known or frozenset())
+
+
+def _closed(found: Found, side: Side, index: int, flow: Flow) -> str:
+    """Which ports an instance that is well does not listen at."""
+    if flow.reached is None or not _is_well(found):
+        return ""
+    host = side.host(index)
+    closed = [name for name, port in side.ports[index].items() if address(host, port) not in flow.reached]
+    return f"it passes its check, but takes no connections at port {', '.join(closed)}" if closed else ""

@@ -86,17 +86,6 @@ class Traffic:
         seen = await self.look(name)
         return seen.in_flight(slot) if seen else 0
 
-    async def revive(self) -> list[str]:
-        """Start again every proxy that has died, with what was in force; the names of their Deployments."""
-        revived = []
-        for name in self.names():
-            async with self._turns[name]:
-                live = _live(self._home(name))
-                if live and await live.look() is None:
-                    await live.start(_program())
-                    revived.append(name)
-        return revived
-
     async def remove(self, name: str) -> None:
         """Close the ports, finish what is in flight, and forget the route. Nothing happens if there is none."""
         async with self._turns[name]:
