@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from remit.policy.deciding import Decision, decide
     from remit.policy.egress import Egress, Forbidden, Permit, permits
     from remit.policy.grant import Grant
-    from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host
+    from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host, plain_address
     from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
     from remit.policy.match import Command
     from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
@@ -53,6 +53,7 @@ __all__ = [
     "executed",
     "give_back",
     "permits",
+    "plain_address",
     "replay",
     "request_for",
     "selects",

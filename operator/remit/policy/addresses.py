@@ -15,6 +15,7 @@ from remit.policy.hosts import Address, plain_address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+OWN: Final = "an address of the operator's own machine"
 METADATA: Final = "a cloud's metadata address"
 _METADATA: Final = frozenset(
     map(
@@ -63,12 +64,14 @@ def special_kind(address: Address) -> str | None:
     return next((kind for one in _meant(address) if (kind := _kind(one))), None)
 
 
-def admitted(address: Address, named: Sequence[Network]) -> bool:
-    """Whether it may be connected to: public, or in one of the networks that are `named`.
+def admitted(address: Address, named: Sequence[Network], *, own: bool = False) -> bool:
+    """Whether it may be connected to: public, and not the machine's `own`; or in one of the networks that are `named`.
 
     A metadata address must be named by itself: no wider network that happens to hold it will do.
     """
-    return all(_kind(one) is None or any(_names(network, one) for network in named) for one in _meant(address))
+    return all(
+        (_kind(one) is None and not own) or any(_names(network, one) for network in named) for one in _meant(address)
+    )
 
 
 def _names(network: Network, address: Address) -> bool:

@@ -12,11 +12,11 @@ judged may be connected to: a second look-up could say something else.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from remit.policy.addresses import METADATA, Network, admitted, special_kind
+from remit.policy.addresses import METADATA, OWN, Network, admitted, special_kind
 from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host, plain_address
 
 ANY: Final = "*"
@@ -61,10 +61,11 @@ class EgressRule:
     def matches(self, destination: Destination) -> bool:
         return destination.port in self.ports and any(host.matches(destination.host) for host in self.hosts)
 
-    def admits(self, address: Address) -> bool:
-        """Whether an address of a host that matches may be connected to. To list an address as a host names it."""
+    def admits(self, address: Address, *, own: bool = False) -> bool:
+        """Whether an address of a host that matches may be connected to. To list an address as a host names it. `own`:
+        it is the machine's own, where a firewall or a listener that trusts the machine may let it reach more."""
         listed = [pattern.host for pattern in self.hosts if not isinstance(pattern.host, str)]
-        return admitted(address, (*self.addresses, *map(ipaddress.ip_network, listed)))
+        return admitted(address, (*self.addresses, *map(ipaddress.ip_network, listed)), own=own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +91,20 @@ class Permit:
     egress: tuple[Egress, ...]
     """Of each policy, the rules that match."""
 
-    def screen(self, addresses: Iterable[Address]) -> tuple[list[Address], str | None]:
-        """Those that may be connected to, in their order, and the objection to the first that may not."""
+    def screen(self, addresses: Iterable[Address], own: Container[Address] = ()) -> tuple[list[Address], str | None]:
+        """Those that may be connected to, in their order, and the objection to the first that may not. `own` are those
+        of the machine that connects."""
         usable, first = [], None
         for address in map(plain_address, addresses):
-            if objection := self._objection(address):
+            if objection := self._objection(address, own=address in own):
                 first = first or objection
             else:
                 usable.append(address)
         return usable, first
 
-    def _objection(self, address: Address) -> str | None:
+    def _objection(self, address: Address, *, own: bool) -> str | None:
         for egress in self.egress:
-            if not any(rule.admits(address) for rule in egress.rules):
+            if not any(rule.admits(address, own=own) for rule in egress.rules):
                 return _not_admitted(self.destination, address, egress)
         return None
 
@@ -129,7 +131,7 @@ def _not_listed(destination: Destination, egress: Egress) -> str:
 
 
 def _not_admitted(destination: Destination, address: Address, egress: Egress) -> str:
-    kind = special_kind(address)
+    kind = special_kind(address) or OWN
     found = f"{address}, {kind}" if destination.host == address else f"{destination.host} leads to {address}, {kind}"
     how = f"{address}/{address.max_prefixlen}" if kind == METADATA else "a network that holds it"
     return f"{found}: policy {egress.policy} would have to list {how} in spec.{egress.rules[0].name}.addresses"

@@ -45,6 +45,7 @@ from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+from remit.telemetry.ownership import stranger
 
 log = structlog.get_logger(__name__)
 
@@ -261,7 +262,9 @@ class Operator:
 def _locked(state_dir: Path) -> Iterator[str]:
     """The state directory, ours alone. Gives this operator's name, which stays the same over restarts."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(state_dir / "operator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if wrong := stranger(state_dir):
+        raise RemitError(f"the state directory {wrong}")
+    descriptor = os.open(state_dir / "operator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -65,7 +65,8 @@ def readable_paths() -> tuple[str, ...]:
 
 
 def private_mounts(disk_bytes: int) -> list[str]:
-    """Bubblewrap arguments for what belongs to the attempt alone: sized tmpfs, a minimal /dev and its own /proc.
+    """Bubblewrap arguments for what belongs to the attempt alone: sized tmpfs, a minimal /dev and its own /proc, with
+    PID 1 covered.
 
     Left as bubblewrap makes them, `/`, `/dev` and `/dev/shm` would be writable without bound: `/dev/shm` gets a size
     here, and `sealing` makes the others read-only once everything is in place.
@@ -73,6 +74,8 @@ def private_mounts(disk_bytes: int) -> list[str]:
     size = str(disk_bytes)
     return [
         *("--proc", "/proc"),
+        # The namespace's init tells the exit code and is of the same user: nobody is to get at its memory.
+        *("--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1"),
         *("--dev", "/dev"),
         *("--perms", "1777", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108  # the attempt's own
         *("--perms", "1777", "--size", size, "--tmpfs", "/tmp"),  # noqa: S108  # the attempt's own

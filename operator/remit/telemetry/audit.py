@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from remit.errors import AuditUnavailable
 from remit.telemetry.chain import GENESIS, Anchor, AuditEvent, encode, parse_line
+from remit.telemetry.ownership import stranger
 from remit.telemetry.redact import Redactor
 from remit.telemetry.segments import number_after, segment, segments
 
@@ -255,6 +256,8 @@ def _write_fully(descriptor: int, data: bytes) -> None:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if wrong := stranger(path.parent):
+            raise AuditUnavailable(f"the audit trail cannot be kept there: {wrong}")
         if not path.exists() and segments(path):
             raise AuditUnavailable(
                 f"audit trail {path} is gone, and older files of it are there: put it back, or move all of them away"

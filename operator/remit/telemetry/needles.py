@@ -32,6 +32,7 @@ class Needles:
         self._ordered: list[bytes] = []
         self._starts: Counter[bytes] = Counter()
         """How many begin with these four bytes."""
+        self._longest = 0
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -45,6 +46,7 @@ class Needles:
                     self._starts[form[:MIN_LENGTH]] += 1
                 self._held[form] += count
             self._ordered.sort()
+            self._longest = max(map(len, self._ordered), default=0)
 
     def remove(self, forms: Iterable[bytes]) -> None:
         """Take one addition of each back."""
@@ -57,6 +59,7 @@ class Needles:
                     if self._starts[form[:MIN_LENGTH]] <= 0:
                         del self._starts[form[:MIN_LENGTH]]
             self._ordered = [form for form in self._ordered if form in self._held]
+            self._longest = max(map(len, self._ordered), default=0)
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Where they are, in order; they may overlap."""
@@ -66,7 +69,7 @@ class Needles:
     def possible_start(self, data: bytes) -> int:
         """The first position from which all the rest could be the beginning of one; `len(data)` if there is none."""
         with self._lock:
-            for position in range(max(0, len(data) - PIECE + 1), len(data)):
+            for position in range(max(0, len(data) - self._longest + 1), len(data)):
                 if data[position : position + MIN_LENGTH] in self._starts or position > len(data) - MIN_LENGTH:
                     rest = data[position:]
                     after = bisect_right(self._ordered, rest)  # what begins with it comes right after it

@@ -323,6 +323,13 @@ WAY_OUT = [
     ),
     _case(
         _PROXY,
+        "test_the_machines_own_address_is_not_the_internet",
+        "the machine's own public address",
+        "to reach what a firewall keeps from everybody else, by a name of its own that leads there",
+        "the address that the machine would connect from must be named, like a private one",
+    ),
+    _case(
+        _PROXY,
         "test_one_namespace_cannot_use_up_all_look_ups",
         "names that no server answers for",
         "to hold every thread that looks names up, so that nobody else gets out",

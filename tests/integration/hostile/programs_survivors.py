@@ -74,6 +74,29 @@ CASES = [
         """,
     ),
     Program(
+        name="forge the exit code from within PID 1",
+        wants="the same by code of its own in the memory of the process that reports it, which has the same user",
+        control="a /proc in which PID 1 is covered; descriptors of the host's /proc are nowhere to be had",
+        exits=7,
+        stopped_by=("ENOENT", "EROFS", "EACCES", "EPERM"),
+        attack="""
+            for folder in ('/proc/1', '/proc/1/task/1'):
+                try:
+                    target = next(int(name) for name in os.listdir(f'{folder}/fd')
+                                  if 'eventfd' in os.readlink(f'{folder}/fd/{name}'))
+                    returns_to = int(open(f'{folder}/syscall').read().split()[-1], 16)
+                    memory = os.open(f'{folder}/mem', os.O_RDWR)
+                except OSError as error: stopped(error); continue
+                # write(target, &one, 8), and again pause(), where it comes back from waiting
+                code = (b'\\x6a\\x01\\x48\\x89\\xe6\\xbf' + struct.pack('I', target) + b'\\xba\\x08\\x00\\x00\\x00'
+                        b'\\xb8\\x01\\x00\\x00\\x00\\x0f\\x05\\xb8\\x22\\x00\\x00\\x00\\x0f\\x05\\xeb\\xf7')
+                os.pwrite(memory, code, returns_to)
+                won('its code')
+            print('TRIED', flush=True)
+            os._exit(7)
+        """,
+    ),
+    Program(
         name="kill everything in sight",
         wants="to end the operator or another task",
         control="a pid namespace of its own",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conftest import require
@@ -68,8 +70,28 @@ class Runner:
     def sink(self) -> Collected:
         return Collected()
 
+    async def of_init(self, *names: str) -> dict[str, str]:
+        """What the host's /proc says of the namespace's init while a program runs: inside it is covered."""
+        started: list[Handle] = []
+        cancel = asyncio.Event()
+        running = asyncio.create_task(self("/usr/bin/sleep", "60", cancel=cancel, on_started=started.append))
+        async with asyncio.timeout(30):
+            while not (started and [child.name() for child in _grandchildren(started[0].pid)] == ["sleep"]):
+                await asyncio.sleep(0.01)
+        (init,) = psutil.Process(started[0].pid).children()
+        said = {name: Path(f"/proc/{init.pid}/{name}").read_text() for name in names}
+        cancel.set()
+        await running
+        return said
+
     async def python(self, source: str, **options: object) -> tuple[Outcome, Collected]:
         return await self(PYTHON, "-I", "-c", source, **options)
+
+
+def _grandchildren(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [each for child in psutil.Process(pid).children() for each in child.children()]
+    return []
 
 
 def without_cgroups(host: Host) -> Host:

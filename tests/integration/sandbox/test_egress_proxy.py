@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from policies import policy
-from remit.backends.egress import Connections, EgressProxy, ProxyLimits
+from remit.backends.egress import Connections, EgressProxy, ProxyLimits, dialing
 from remit.backends.egress.client import Patience
 from remit.backends.egress.dialing import LOOKUPS, system_resolver
 from remit.policy import Address, Egress
@@ -371,6 +371,18 @@ async def test_a_name_server_that_does_not_answer_is_not_waited_for(net: Net) ->
 
     proxy = await net.proxy(rules({"hosts": ["*"]}), resolve=silent, limits=ProxyLimits(resolve_seconds=0.1))
     assert status(await proxy.connect("api.test:443")) == 504
+
+
+async def test_the_machines_own_address_is_not_the_internet(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, away = (ipaddress.ip_address(text) for text in ("127.9.9.9", "192.0.2.1"))
+    mapped = ipaddress.ip_address("::ffff:127.0.0.1")
+    assert dialing.own_addresses([local, away, mapped]) == {local, ipaddress.ip_address("127.0.0.1")}
+    public = ipaddress.ip_address("8.8.8.8")
+    monkeypatch.setattr(dialing, "own_addresses", lambda addresses: frozenset(addresses))
+    net.names.answers["api.test"] = [[str(public)]]
+    answer = await (await net.proxy(rules({"hosts": ["api.test"]}))).connect("api.test:443")
+    assert status(answer) == 403
+    assert b"8.8.8.8, an address of the operator's own machine" in answer
 
 
 async def test_one_namespace_cannot_use_up_all_look_ups(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,24 @@ def test_what_is_not_public_must_be_named(address: str) -> None:
     assert "spec.egress.allow[0].addresses" in (objection or "")
 
 
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_the_machines_own_address_must_be_named_however_public_it_is(address: str) -> None:
+    own = ipaddress.ip_address(address)
+    known = {ipaddress.ip_address(address.removeprefix("::ffff:"))}
+    permit = ask("a.test", 443, rules({"hosts": ["a.test"]}))
+    assert isinstance(permit, Permit)
+    found, objection = permit.screen([own, PUBLIC], known)
+    assert found == [PUBLIC]
+    assert "the operator's own machine: policy" in (objection or "")
+    for rule in (
+        {"hosts": ["a.test"], "addresses": ["8.8.8.8/32", "2606:4700::1111/128"]},
+        {"hosts": [str(min(known))]},
+    ):
+        named = permits(Destination(canonical_host(rule["hosts"][0]), 443), [rules(rule)])
+        assert isinstance(named, Permit)
+        assert named.screen([own], known)[1] is None
+
+
 @pytest.mark.parametrize(
     "address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::8.8.8.8", "2002:808:808::1", "::ffff:8.8.8.8"]
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,7 +18,7 @@ import structlog
 
 from remit.backends.egress.ledger import Account, Ledger
 from remit.backends.egress.pacing import Pace
-from remit.policy import Address, Destination, Egress, Forbidden, permits
+from remit.policy import Address, Destination, Egress, Forbidden, permits, plain_address
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,8 @@ Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 """Name and port to addresses. Raises OSError."""
 
 _MOST_ADDRESSES: Final = 4
+_NOBODYS: Final = {4: ipaddress.ip_address("192.0.2.1"), 6: ipaddress.ip_address("2001:db8::1")}
+"""Addresses for documentation."""
 LOOKUPS: Final = 8
 """At once, for one namespace. A name server that does not answer holds a thread for longer than anybody waits."""
 # Threads of its own: a name server that does not answer must not keep the operator from other work.
@@ -84,7 +86,8 @@ class Dialer:
         permit = permits(destination, self.egress)
         if isinstance(permit, Forbidden):
             raise self.denied(destination, 403, permit.message)
-        usable, objection = permit.screen(await self._addresses(destination))
+        addresses = await self._addresses(destination)
+        usable, objection = permit.screen(addresses, own_addresses(addresses))
         if not usable:
             raise self.denied(destination, 403, objection or f"{destination.host} has no address")
         reader, writer = await self._connect(destination, usable)
@@ -130,6 +133,26 @@ class Dialer:
             except OSError as error:
                 problem = Refused(502, f"{destination} cannot be reached at {address}: {error.strerror or error}")
         raise problem
+
+
+def own_addresses(addresses: Iterable[Address]) -> frozenset[Address]:
+    """Those that belong to this machine: a socket can have them for its own. Nothing is sent."""
+    return frozenset(address for address in map(plain_address, addresses) if _is_own(address))
+
+
+def _is_own(address: Address) -> bool:
+    # Where `ip_nonlocal_bind` is set any address will do, even one that nobody has.
+    return _binds(address) and not _binds(_NOBODYS[address.version])
+
+
+def _binds(address: Address) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as trying:
+            trying.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 async def system_resolver(name: str, port: int) -> Sequence[Address]:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from remit.errors import ResourceError
+from remit.telemetry.ownership import stranger
 
 _MOST = 1024
 
@@ -25,6 +26,8 @@ class Folder:
     def __init__(self, root: Path) -> None:
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if wrong := stranger(root):
+                raise ResourceError(f"the state folder {wrong}")
             for number in range(_MOST):
                 path = root / f"agent-{number}"
                 path.mkdir(mode=0o700, exist_ok=True)

@@ -11,6 +11,7 @@ import httpcore
 import httpx
 
 from remit.backends.egress import Resolver
+from remit.backends.egress.dialing import own_addresses
 from remit.errors import PolicyDenied
 from remit.operations.failure import OperationFailed
 from remit.policy import Address, Destination, Egress, Forbidden, permits
@@ -55,7 +56,8 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
         permit = permits(self._destination, self._egress)
         if isinstance(permit, Forbidden):
             raise PolicyDenied(permit.message)
-        usable, objection = permit.screen(await self._addresses())
+        addresses = await self._addresses()
+        usable, objection = permit.screen(addresses, own_addresses(addresses))
         if not usable:
             raise PolicyDenied(objection or f"{self._destination.host} has no address")
         return usable

@@ -1,0 +1,43 @@
+"""Where somebody else could replace the records, none are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import require
+from remit.errors import AuditUnavailable, RemitError, ResourceError
+from remit.execution.agent.folder import Folder
+from remit.reconcilers.operator import _locked
+from remit.telemetry import AuditLog
+from remit.telemetry.ownership import stranger
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    require("root", os.geteuid() == 0, "only root can give a folder away")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    return folder
+
+
+def test_ones_own_is_no_strangers(tmp_path: Path) -> None:
+    assert stranger(tmp_path) is None
+    assert stranger(Path("/")) is None
+
+
+def test_no_trail_is_kept_in_a_folder_of_somebody_elses(theirs: Path) -> None:
+    with pytest.raises(AuditUnavailable, match="belongs to user 65534"):
+        AuditLog(theirs / "audit.jsonl")
+    assert list(theirs.iterdir()) == []
+
+
+def test_no_operator_and_no_agent_works_in_one(theirs: Path) -> None:
+    with pytest.raises(RemitError, match="belongs to user 65534"), _locked(theirs):
+        pass
+    with pytest.raises(ResourceError, match="belongs to user 65534"):
+        Folder(theirs)
+    assert list(theirs.iterdir()) == []
