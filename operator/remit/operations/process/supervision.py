@@ -80,11 +80,11 @@ class Supervision:
             state = await _ask(folder, {"do": "same", "digest": digest})
             if state.get("same"):
                 return state
-            raise OperationFailed(
-                "AlreadyExists",
-                f"process {wanted.name} runs already, with another specification; stop it first, or take another name",
-                retryable=False,
+            message = (
+                f"spec.process.name: process {wanted.name} runs already, with another specification; stop it first, or"
+                " take another name"
             )
+            raise OperationFailed("AlreadyExists", message, retryable=False)
         specification = Specification(
             namespace=wanted.namespace,
             name=wanted.name,
@@ -163,7 +163,8 @@ class Supervision:
     def _existing(self, namespace: str, name: str) -> Path:
         folder = self._folder(namespace, name)
         if not folder.is_dir():
-            raise OperationFailed("NotFound", f"there is no process {name} in {namespace}")
+            message = f"spec.process.name: there is no process {name} in {namespace}; start it, or see what list shows"
+            raise OperationFailed("NotFound", message)
         return folder
 
 
