@@ -448,6 +448,15 @@ async def test_cancelling_a_long_copy_leaves_nothing(desk: Desk, folder: Path) -
     assert [item.name for item in folder.iterdir()] == ["big"]
 
 
+async def test_a_long_list_is_whole(desk: Desk, folder: Path) -> None:
+    names = {f"{number:04}" for number in range(1500)}
+    for name in names:
+        (folder / name).touch()
+    await do(desk, "list", folder)
+    listed = [orjson.loads(line)["path"] for line in desk.output.stdout.splitlines()]
+    assert listed == [f"{folder}/{name}" for name in sorted(names)]
+
+
 def _is_writing_in(folder: Path) -> bool:
     """Whether a file without a name is open there, or one with a name for the time being."""
     opened = []

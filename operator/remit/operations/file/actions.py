@@ -34,6 +34,9 @@ from remit.operations.file.writing import (
     write_all,
 )
 
+_LINES = 1 << 16
+"""Bytes of a list that are told at once: each time the event loop is asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -268,23 +271,32 @@ def delete(job: Job) -> str:
 
 
 def list_(job: Job) -> str:
+    lines = bytearray()
+
     def emit(entry: Place, info: os.stat_result) -> None:
-        job.emit(orjson.dumps(_described(entry, info)) + b"\n")
+        lines.extend(orjson.dumps(_described(entry, info)) + b"\n")
+        if len(lines) > _LINES:
+            job.emit(bytes(lines))
+            lines.clear()
 
     with job.access.place(job.file.path) as at:
         info = at.lstat()
         job.access.inspect(at.path, info)
-        if not stat.S_ISDIR(info.st_mode):
-            emit(at, info)
-            return "listed 1 entry"
-        count = walk(job.access, at, emit) if job.file.recursive else _listed(at, emit)
+        try:
+            if not stat.S_ISDIR(info.st_mode):
+                emit(at, info)
+                return "listed 1 entry"
+            count = walk(job.access, at, emit) if job.file.recursive else _listed(job, at, emit)
+        finally:
+            job.emit(bytes(lines))
     return f"listed {count} entries of {at.path}"
 
 
-def _listed(at: Place, emit: Callable[[Place, os.stat_result], None]) -> int:
+def _listed(job: Job, at: Place, emit: Callable[[Place, os.stat_result], None]) -> int:
     count = 0
     with entries(at) as found:
         for entry in found:
+            _check(job, at, 0)
             emit(entry, entry.lstat())
             count += 1
     return count
