@@ -69,9 +69,6 @@ class Supervision:
             SandboxUnavailable: this host cannot confine it as it is to be.
             OperationFailed: another one of that name runs, or the supervisor ended.
         """
-        if wanted.request.confinement.network == "restricted":
-            message = "a supervised process cannot have network: restricted; use none or host"
-            raise OperationFailed("NotSupported", message, retryable=False)
         plan(wanted.request.confinement, self._host)  # refused here and now, where the task shows it
         folder = self._folder(wanted.namespace, wanted.name)
         digest = _digest(wanted.request, wanted.restart_policy)
@@ -265,7 +262,7 @@ def _digest(request: AttemptRequest, restart_policy: str) -> str:
     what = (
         *(command.argv, command.executable, env, command.stdin, sorted(request.files.items())),
         *(confinement.limits, confinement.network, sorted(confinement.require), confinement.working_dir),
-        *(request.grace_seconds, restart_policy),
+        *(request.grace_seconds, restart_policy, request.egress),
     )
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
