@@ -25,7 +25,8 @@ from remit.errors import InvalidInput, PolicyDenied
 from remit.operations import OperationFailed
 from remit.operations.file import FilePerformer, beneath
 from remit.operations.file.access import Access
-from remit.operations.file.actions import Job, append
+from remit.operations.file.actions import append
+from remit.operations.file.job import Job
 from remit.operations.file.writing import Limit
 from remit.policy import Limits
 
