@@ -7,7 +7,7 @@ the same, so the operator may be killed between any two steps.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
@@ -160,11 +160,17 @@ def after_attempt(task: ExecutionTask, ended: Ended, *, now: datetime.datetime, 
     spec, status = task.spec, task.status
     if ended.reason == COMPLETED:
         return Finish(Phase.SUCCEEDED, COMPLETED, "", ended.message)
-    if ended.reason == CANCELLED or spec.cancel:
+    what_of_it = ended.message.partition("; ")[2]
+    if ended.reason == CANCELLED:
+        return cancelled(what_of_it)
+    if spec.cancel:
         return cancelled()
     limit = deadline(task)
     if limit is not None and now >= limit:
-        return deadline_exceeded(task)
+        over = deadline_exceeded(task)
+        if ended.reason != TIMEOUT or not what_of_it:
+            return over
+        return replace(over, message=f"{over.message}; {what_of_it}", retryable=ended.retryable)
     category = ended.category or _FINAL_REASONS.get(ended.reason) or _CATEGORIES.get(ended.reason, "Infrastructure")
     hopeless = ended.reason in _FINAL_REASONS or not ended.retryable
     final = Finish(
@@ -189,8 +195,10 @@ def after_attempt(task: ExecutionTask, ended: Ended, *, now: datetime.datetime, 
     return RetryAt(when, f"{ended.message}; next attempt in {wait:.1f} s")
 
 
-def cancelled() -> Finish:
-    return Finish(Phase.CANCELLED, CANCELLED, CANCELLED, "cancelled as spec.cancel asked")
+def cancelled(what_of_it: str = "") -> Finish:
+    """`what_of_it` says what became of an attempt that was going: that it is dead, or may have taken place."""
+    message = "cancelled as spec.cancel asked" + (f"; {what_of_it}" if what_of_it else "")
+    return Finish(Phase.CANCELLED, CANCELLED, CANCELLED, message)
 
 
 def deadline_exceeded(task: ExecutionTask, message: str = "") -> Finish:

@@ -6,15 +6,19 @@ import asyncio
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Command, ExitReason, Handle
 from remit.backends.docker import DockerBackend, Engine, backend
-from remit.operations import OperationFailed
+from remit.operations import OperationFailed, Work
+from remit.operations.container import ContainerPerformer
+from remit.policy import Grant, request_for
 from remit.sandbox import Confinement, Limits
 
 pytestmark = pytest.mark.timeout(180)
@@ -141,3 +145,27 @@ async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, 
                 break
             except OperationFailed:
                 await asyncio.sleep(0.1)
+
+
+@LEAKING
+async def test_a_container_operation_says_what_may_have_come_of_it(own: OwnEngine, engine: Engine, image: str) -> None:
+    spec = {"container": {"action": "run", "name": "kept", "image": image, "argv": ["sleep", "600"]}}
+    task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": spec})
+    grant = Grant(request_for(task, None), (), ())
+    work, performer = Work("u-1", "ns", "t", task.spec.subject, grant, timeout_seconds=60), ContainerPerformer(engine)
+    await engine.call(lambda client: client.ping())
+    own.hang()
+    with pytest.raises(OperationFailed, match="container kept may be there all the same") as caught:
+        await performer.perform(work, Heard())
+    assert (caught.value.reason, caught.value.retryable) == ("EngineTimeout", True)
+    own.go_on()
+    async with asyncio.timeout(PATIENCE):
+        while True:  # a retry takes up what came of it, and starts nothing twice
+            try:
+                await performer.perform(replace(work, id="u-2"), Heard())
+                break
+            except OperationFailed as error:
+                assert error.retryable, error
+                await asyncio.sleep(0.1)
+    assert docker("ps", "--format", "{{.Names}}", host=own.host).stdout == b"kept\n"
+    docker("rm", "-f", "kept", host=own.host)

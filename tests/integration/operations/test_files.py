@@ -25,7 +25,8 @@ from remit.errors import InvalidInput, PolicyDenied
 from remit.operations import OperationFailed
 from remit.operations.file import FilePerformer, beneath
 from remit.operations.file.access import Access
-from remit.operations.file.actions import Job, append
+from remit.operations.file.actions import append
+from remit.operations.file.job import Job
 from remit.operations.file.writing import Limit
 from remit.policy import Limits
 
@@ -446,6 +447,15 @@ async def test_cancelling_a_long_copy_leaves_nothing(desk: Desk, folder: Path) -
     with pytest.raises(asyncio.CancelledError):
         await doing
     assert [item.name for item in folder.iterdir()] == ["big"]
+
+
+async def test_a_long_list_is_whole(desk: Desk, folder: Path) -> None:
+    names = {f"{number:04}" for number in range(1500)}
+    for name in names:
+        (folder / name).touch()
+    await do(desk, "list", folder)
+    listed = [orjson.loads(line)["path"] for line in desk.output.stdout.splitlines()]
+    assert listed == [f"{folder}/{name}" for name in sorted(names)]
 
 
 def _is_writing_in(folder: Path) -> bool:

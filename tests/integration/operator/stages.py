@@ -100,6 +100,17 @@ async def redis(folder: Path) -> AsyncIterator[Changes]:
 
 
 @contextlib.asynccontextmanager
+async def an_image(folder: Path) -> AsyncIterator[Changes]:
+    """One made on the spot, for the machine's engine."""
+    needs_docker()
+    image = make_image()
+    try:
+        yield {"busybox:1.36": image, "'busybox:1.*'": "'remit-test:*'"}
+    finally:
+        remove_image(image)
+
+
+@contextlib.asynccontextmanager
 async def docker_engine(folder: Path) -> AsyncIterator[Changes]:
     """The machine's engine, with an image made on the spot, and a container name that nobody else uses."""
     needs_docker()

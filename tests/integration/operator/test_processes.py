@@ -130,6 +130,50 @@ async def test_it_is_started_again_as_its_policy_says(desk: Desk) -> None:
         assert (await desk.until("never", lambda state: state["phase"] == "Failed"))["restarts"] == 0
 
 
+FETCH = """
+import time, urllib.request
+print(urllib.request.urlopen('http://127.0.0.2:{}/').status, flush=True)
+time.sleep({})
+"""
+
+
+async def test_it_reaches_the_hosts_that_its_policy_lists_and_no_others(desk: Desk) -> None:
+    """Through a proxy of its supervisor's, which goes on when the operator has gone."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listed, other = [await asyncio.start_server(serve, "127.0.0.2", 0) for _ in range(2)]
+    ports = [server.sockets[0].getsockname()[1] for server in (listed, other)]
+    rule = {"hosts": ["127.0.0.2"], "ports": [ports[0]], "addresses": ["127.0.0.0/8"]}
+    await desk.world.policy(
+        "python3",
+        networks=["restricted"],
+        egress={"allow": [rule]},
+        processes={"operations": ["start", "status", "stop"]},
+    )
+    try:
+        async with desk.world.operator():
+            begun = {"argv": ["python3", "-c", FETCH.strip().replace("\n", ";").format(ports[0], 600)]}
+            await desk.do("start", "reaches", process=begun, network="restricted")
+            await desk.until("reaches", lambda state: state["stdoutTail"] == "200\n")
+            denied = {"argv": ["python3", "-c", FETCH.strip().replace("\n", ";").format(ports[1], 0)]}
+            await desk.task("start", "strays", process=denied, network="restricted")
+            strayed = await desk.until("strays", lambda state: state["phase"] == "Failed")
+            assert "403" in strayed["stderrTail"]
+            network = strayed["lastExit"]["network"]
+            assert (network["connections"], network["denied"]) == (0, 1)
+            assert f"port {ports[1]} of 127.0.0.2 is not in spec.egress.allow[0].ports" in network["lastDenied"]
+            (stopped,) = await desk.do("stop", "reaches")
+            assert stopped["lastExit"]["network"]["connections"] == 1
+    finally:
+        for server in (listed, other):
+            server.close()
+
+
 async def test_what_cannot_start_fails_the_task(desk: Desk) -> None:
     async with desk.world.operator():
         status = await desk.task("start", "no", process={"argv": ["sh", "-c", "exit 9"]})

@@ -158,6 +158,22 @@ def test_no_retry_is_promised_that_the_deadline_forbids() -> None:
     assert end.reason == "DeadlineExceeded"
 
 
+def test_a_cancelled_task_says_what_became_of_its_attempt() -> None:
+    ended = Ended("Cancelled", "cancelled while it was performed; it may have arrived")
+    finish = after_attempt(task({"cancel": True}), ended, now=NOW, draw=0.5)
+    assert finish == Finish(
+        Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; it may have arrived"
+    )
+
+
+def test_a_task_that_is_over_at_its_deadline_says_what_became_of_its_attempt() -> None:
+    ended = Ended("Timeout", "timed out after 10 s; it may have arrived", retryable=False)
+    finish = after_attempt(task({"deadlineSeconds": 10}), ended, now=NOW, draw=0.5)
+    assert isinstance(finish, Finish)
+    assert (finish.reason, finish.retryable) == ("DeadlineExceeded", False)
+    assert finish.message == "not done by its deadline, 10 s after its creation; it may have arrived"
+
+
 def test_a_cancel_that_came_during_a_failing_attempt_wins() -> None:
     end = after("ExitCode", {"cancel": True, "retry": {"maxRetries": 3}})
     assert isinstance(end, Finish)

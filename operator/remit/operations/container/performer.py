@@ -82,6 +82,11 @@ class ContainerPerformer:
             except OperationFailed as error:
                 id_ = await self._made_before(work, name, image, error)
             await self._engine.call(lambda client: client.start(id_))
+        except OperationFailed as error:
+            if await self._undo(work, name) or error.reason != "EngineTimeout":
+                raise
+            message = f"{error}; container {name} may be there all the same: look, or try again"
+            raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
         except BaseException:
             await self._undo(work, name)
             raise
@@ -101,12 +106,15 @@ class ContainerPerformer:
             raise OperationFailed("AlreadyExists", message, retryable=False)
         return str(found["Id"])
 
-    async def _undo(self, work: Work, name: str) -> None:
-        """Remove what this very attempt made. Best effort: why it failed is what users are told."""
-        with contextlib.suppress(OperationFailed):
+    async def _undo(self, work: Work, name: str) -> bool:
+        """Remove what this very attempt made. False: the engine did not say that it is gone."""
+        try:
             found = await self._engine.call(lambda client: client.inspect_container(name))
             if (found["Config"]["Labels"] or {}).get(STARTED_BY) == work.id:
                 await self._engine.call(lambda client: client.remove_container(found["Id"], v=True, force=True))
+        except OperationFailed as error:
+            return not error.retryable
+        return True
 
     async def _start(self, work: Work, found: _Found, output: OutputSink) -> str:
         await self._engine.call(lambda client: client.start(found.id))

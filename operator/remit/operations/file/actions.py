@@ -8,42 +8,22 @@ import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from remit.api.operations import FileOperation
 from remit.operations.failure import OperationFailed
-from remit.operations.file.access import Access
-from remit.operations.file.beneath import SELF, Place
-from remit.operations.file.errors import failure, refused
-from remit.operations.file.tree import copy_tree, entries, reading, remove, transfer, walk
-from remit.operations.file.writing import (
-    Limit,
-    Tally,
-    mode_of,
-    permissions,
-    read_all,
-    replacing,
-    sync,
-    temporary_name,
-    write_all,
-)
+from remit.operations.file.beneath import Place
+from remit.operations.file.copying import copy, move
+from remit.operations.file.job import Job, check, must_be_file, not_the_root
+from remit.operations.file.tree import entries, remove, walk
+from remit.operations.file.writing import Tally, mode_of, permissions, read_all, replacing, sync, write_all
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One action with what it needs. `content` is what is to be written, `emit` where output goes."""
-
-    file: FileOperation
-    access: Access
-    content: Iterable[bytes]
-    emit: Callable[[bytes], None]
-    limit: Limit
+_LINES = 1 << 16
+"""Bytes of a list that are told at once: each time the event loop is asked."""
 
 
 def create(job: Job) -> str:
@@ -58,28 +38,28 @@ def write(job: Job) -> str:
         mode = 0o644
         if at.exists():
             info = at.lstat()
-            _must_be_file(job, at, info)
+            must_be_file(job, at, info)
             mode = permissions(info)
         return _write(job, at, mode_of(job.file.mode, mode), exclusive=False)
 
 
 def _write(job: Job, at: Place, mode: int, *, exclusive: bool) -> str:
-    _not_the_root(job, at)
+    not_the_root(job, at)
     with replacing(at, mode, exclusive=exclusive) as descriptor:
-        size = write_all(descriptor, job.content, lambda size: _check(job, at, size))
+        size = write_all(descriptor, job.content, lambda size: check(job, at, size))
     return f"wrote {size} bytes to {at.path}"
 
 
 def append(job: Job) -> str:
     with job.access.place(job.file.path) as at:
-        _must_be_file(job, at, at.lstat())
+        must_be_file(job, at, at.lstat())
         descriptor = at.open(os.O_WRONLY | os.O_APPEND)
         try:
             before = os.fstat(descriptor)
-            _must_be_file(job, at, before)
+            must_be_file(job, at, before)
             tally = Tally()
             try:
-                added = write_all(descriptor, job.content, lambda size: _check(job, at, before.st_size + size), tally)
+                added = write_all(descriptor, job.content, lambda size: check(job, at, before.st_size + size), tally)
                 os.fsync(descriptor)
             except BaseException as error:
                 _take_back(descriptor, at, before.st_size, tally.written, error)
@@ -136,9 +116,9 @@ class _reading:  # noqa: N801  # reads as a statement
         return at, self._chunks(at)
 
     def _chunks(self, at: Place) -> Iterator[bytes]:
-        _must_be_file(self._job, at, os.fstat(self._descriptor))
+        must_be_file(self._job, at, os.fstat(self._descriptor))
         for chunk in read_all(self._descriptor):
-            _check(self._job, at, 0)
+            check(self._job, at, 0)
             yield chunk
 
     def __exit__(self, *error: Any) -> None:
@@ -146,117 +126,9 @@ class _reading:  # noqa: N801  # reads as a statement
         self._place.__exit__(*error)
 
 
-def copy(job: Job) -> str:
-    with job.access.place(job.file.path) as source, job.access.place(job.file.destination or "") as target:
-        return _copied(job, source, target)
-
-
-def _copied(job: Job, source: Place, target: Place) -> str:
-    """Under another name, or none, first: so that nobody finds half a copy."""
-    _not_the_root(job, target)
-    info = source.lstat()
-    job.access.inspect(source.path, info)
-    if stat.S_ISDIR(info.st_mode):
-        if not job.file.recursive and job.file.operation == "copy":
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return _copied_tree(job, source, target)
-    with job.access.about(target.path):
-        if target.exists():
-            _must_be_file(job, target, target.lstat())
-    with (
-        reading(job.access, source) as (descriptor, info),
-        job.access.about(target.path),
-        replacing(target, permissions(info), exclusive=False) as writing,
-    ):
-        size = transfer(job.access, source, descriptor, target, writing, job.limit)
-    return f"copied {size} bytes from {source.path} to {target.path}"
-
-
-def _copied_tree(job: Job, source: Place, target: Place) -> str:
-    _must_be_outside(source, target)
-    temporary = Place(target.parent, temporary_name(), target.path)
-    with job.access.about(target.path):
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        try:
-            count = copy_tree(job.access, source, temporary, job.limit)
-            os.rename(temporary.name, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
-        except BaseException:
-            _discard(job, temporary)
-            raise
-        sync(target)
-    return f"copied {count} files from {source.path} to {target.path}"
-
-
-def _must_be_outside(source: Place, target: Place) -> None:
-    if f"{target.path}/".startswith(f"{source.path}/"):
-        raise refused("IntoItself", f"{target.path} is inside {source.path}; name a place outside of it")
-
-
-def _discard(job: Job, temporary: Place) -> None:
-    """What was made under another name goes, also when it was time to stop."""
-    if not temporary.exists():
-        return
-    info = temporary.lstat()
-    if stat.S_ISDIR(info.st_mode):
-        _clear(temporary)
-    remove(temporary, info)
-
-
-def _clear(folder: Place) -> None:
-    with entries(folder) as found:
-        for entry in found:
-            info = entry.lstat()
-            if stat.S_ISDIR(info.st_mode):
-                _clear(entry)
-            remove(entry, info)
-
-
-def move(job: Job) -> str:
-    with job.access.place(job.file.path) as source, job.access.place(job.file.destination or "") as target:
-        _not_the_root(job, source)
-        _not_the_root(job, target)
-        info = source.lstat()
-        job.access.inspect(source.path, info, links=True)
-        if stat.S_ISDIR(info.st_mode):
-            _must_be_outside(source, target)
-            _must_all_be_allowed(job, source, target)
-        if not _renamed(job, source, target):
-            _copied(job, source, target)  # another file system
-            info = source.lstat()
-            if stat.S_ISDIR(info.st_mode):
-                walk(job.access, source, remove)
-            remove(source, info)
-        sync(target)
-        sync(source)
-    return f"moved {source.path} to {target.path}"
-
-
-def _renamed(job: Job, source: Place, target: Place) -> bool:
-    """False: they are on two file systems."""
-    try:
-        os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise failure(error, job.file, target.path) from error
-        return False
-    return True
-
-
-def _must_all_be_allowed(job: Job, source: Place, target: Place) -> None:
-    """A rename takes everything below with it, so policy is asked about each path, where it is and where it goes."""
-
-    def visit(entry: Place, info: os.stat_result) -> None:
-        job.access.check(target.path + entry.path.removeprefix(source.path))
-
-    walk(job.access, source, visit)
-
-
 def delete(job: Job) -> str:
     with job.access.place(job.file.path) as at:
-        _not_the_root(job, at)
+        not_the_root(job, at)
         info = at.lstat()
         job.access.inspect(at.path, info, links=True)
         count = 0
@@ -268,23 +140,32 @@ def delete(job: Job) -> str:
 
 
 def list_(job: Job) -> str:
+    lines = bytearray()
+
     def emit(entry: Place, info: os.stat_result) -> None:
-        job.emit(orjson.dumps(_described(entry, info)) + b"\n")
+        lines.extend(orjson.dumps(_described(entry, info)) + b"\n")
+        if len(lines) > _LINES:
+            job.emit(bytes(lines))
+            lines.clear()
 
     with job.access.place(job.file.path) as at:
         info = at.lstat()
         job.access.inspect(at.path, info)
-        if not stat.S_ISDIR(info.st_mode):
-            emit(at, info)
-            return "listed 1 entry"
-        count = walk(job.access, at, emit) if job.file.recursive else _listed(at, emit)
+        try:
+            if not stat.S_ISDIR(info.st_mode):
+                emit(at, info)
+                return "listed 1 entry"
+            count = walk(job.access, at, emit) if job.file.recursive else _listed(job, at, emit)
+        finally:
+            job.emit(bytes(lines))
     return f"listed {count} entries of {at.path}"
 
 
-def _listed(at: Place, emit: Callable[[Place, os.stat_result], None]) -> int:
+def _listed(job: Job, at: Place, emit: Callable[[Place, os.stat_result], None]) -> int:
     count = 0
     with entries(at) as found:
         for entry in found:
+            check(job, at, 0)
             emit(entry, entry.lstat())
             count += 1
     return count
@@ -351,22 +232,6 @@ def _id(text: str | None, field: str, find: Callable[[str], int]) -> int:
     except KeyError:
         message = f"spec.file.{field}: this host has no {field} {text!r}; use a number or create it"
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
-
-
-def _must_be_file(job: Job, at: Place, info: os.stat_result) -> None:
-    if stat.S_ISDIR(info.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    job.access.inspect(at.path, info)
-
-
-def _not_the_root(job: Job, at: Place) -> None:
-    if at.name == SELF:
-        raise refused("Root", f"{at.path} is where what policy allows begins: it can be neither replaced nor removed")
-
-
-def _check(job: Job, at: Place, size: int) -> None:
-    job.access.check(at.path, written=at.path)
-    job.limit.check(size, at.path)
 
 
 _TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}

@@ -15,8 +15,9 @@ from remit.operations.base import Work
 from remit.operations.breaker import Breaker
 from remit.operations.failure import OperationFailed
 from remit.operations.file.access import Access
-from remit.operations.file.actions import ACTIONS, Job
+from remit.operations.file.actions import ACTIONS
 from remit.operations.file.errors import Stopped, failure
+from remit.operations.file.job import Job
 from remit.operations.file.pulling import Pulled
 from remit.operations.file.writing import Limit
 from remit.policy import Grant

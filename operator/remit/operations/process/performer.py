@@ -85,9 +85,9 @@ def _number(word: str) -> int:
     try:
         return signal.Signals[word]
     except KeyError:
-        raise OperationFailed(
-            "Invalid", f"spec.process.signal: this system has no signal {word}", retryable=False
-        ) from None
+        known = ", ".join(each.name for each in signal.Signals)
+        message = f"spec.process.signal: this system has no signal {word}; it has {known}"
+        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
 def _put(output: OutputSink, value: Mapping[str, Any]) -> None:

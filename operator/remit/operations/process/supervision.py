@@ -69,9 +69,6 @@ class Supervision:
             SandboxUnavailable: this host cannot confine it as it is to be.
             OperationFailed: another one of that name runs, or the supervisor ended.
         """
-        if wanted.request.confinement.network == "restricted":
-            message = "a supervised process cannot have network: restricted; use none or host"
-            raise OperationFailed("NotSupported", message, retryable=False)
         plan(wanted.request.confinement, self._host)  # refused here and now, where the task shows it
         folder = self._folder(wanted.namespace, wanted.name)
         digest = _digest(wanted.request, wanted.restart_policy)
@@ -80,11 +77,11 @@ class Supervision:
             state = await _ask(folder, {"do": "same", "digest": digest})
             if state.get("same"):
                 return state
-            raise OperationFailed(
-                "AlreadyExists",
-                f"process {wanted.name} runs already, with another specification; stop it first, or take another name",
-                retryable=False,
+            message = (
+                f"spec.process.name: process {wanted.name} runs already, with another specification; stop it first, or"
+                " take another name"
             )
+            raise OperationFailed("AlreadyExists", message, retryable=False)
         specification = Specification(
             namespace=wanted.namespace,
             name=wanted.name,
@@ -163,7 +160,8 @@ class Supervision:
     def _existing(self, namespace: str, name: str) -> Path:
         folder = self._folder(namespace, name)
         if not folder.is_dir():
-            raise OperationFailed("NotFound", f"there is no process {name} in {namespace}")
+            message = f"spec.process.name: there is no process {name} in {namespace}; start it, or see what list shows"
+            raise OperationFailed("NotFound", message)
         return folder
 
 
@@ -264,7 +262,7 @@ def _digest(request: AttemptRequest, restart_policy: str) -> str:
     what = (
         *(command.argv, command.executable, env, command.stdin, sorted(request.files.items())),
         *(confinement.limits, confinement.network, sorted(confinement.require), confinement.working_dir),
-        *(request.grace_seconds, restart_policy),
+        *(request.grace_seconds, restart_policy, request.egress),
     )
     return hashlib.sha256(repr(what).encode()).hexdigest()
 

@@ -17,20 +17,21 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from remit.backends import AttemptRequest, Handle, Outcome, ProcessBackend
+from remit.backends import AttemptRequest, Handle, NetworkUse, Outcome, ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
 from remit.operations.process.record import SOCKET, Identity, write_state
 from remit.operations.process.restarting import RestartPolicy, failures_in_row, restart_delay
 from remit.operations.process.usage import main_pid, measure
 from remit.sandbox import Host, beside
+from remit.telemetry.redact import Redactor
 
 _WATCH_SECONDS = 2.0
 _SAMPLE_EVERY = 5
@@ -151,7 +152,7 @@ class Supervisor:
             self._outer = self._main = None
             if looking:
                 looking.cancel()
-        self._say(process=None, lastExit=_shown(outcome))
+        self._say(process=None, lastExit=_shown(outcome, Redactor(self.specification.secrets)))
         return outcome.exit_code == 0
 
     async def _look_for_main(self, outer: int) -> None:
@@ -233,14 +234,27 @@ class Supervisor:
             write_state(self.folder, self._state)
 
 
-def _shown(outcome: Outcome) -> dict[str, Any]:
+def _shown(outcome: Outcome, redactor: Redactor) -> dict[str, Any]:
     return {
         "reason": str(outcome.reason),
         "exitCode": outcome.exit_code,
         "message": outcome.message,
         "finishedAt": outcome.finished_at.isoformat(),
         "layers": [str(layer) for layer in outcome.layers],
+        **({"network": _network(outcome.network, redactor)} if outcome.network else {}),
     }
+
+
+def _network(use: NetworkUse, redactor: Redactor) -> dict[str, Any]:
+    """What went through the proxy. A program may have put a secret into a host's name."""
+    told: dict[str, Any] = redactor.scrub(asdict(use))
+    destinations = [{_camel(name): value for name, value in one.items()} for one in told.pop("destinations")]
+    return {**{_camel(name): value for name, value in told.items()}, "destinations": destinations}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def run() -> None:

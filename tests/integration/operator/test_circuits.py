@@ -1,0 +1,34 @@
+"""A host that fails again and again is left alone, and operators see it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from remit.operations.breaker import FAILURES
+from remit.reconcilers.operator import Operator
+from webserver import answering
+
+from .conftest import World
+
+
+def seen(operator: Operator, name: str) -> float:
+    """What a scrape finds of the HTTP operation."""
+    families = text_string_to_metric_families(operator.metrics.render()[0].decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return next(sample.value for sample in samples if sample.labels["operation"] == "http")
+
+
+async def test_a_circuit_is_seen_in_the_metrics(world: World) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    async with answering(answer) as port, world.operator() as operator:
+        await world.policy(http={"allow": [{"hosts": ["127.0.0.1"], "ports": [port], "addresses": ["127.0.0.0/8"]}]})
+        reasons = []
+        for number in range(FAILURES + 1):
+            assert seen(operator, "remit_circuits_open") == (number == FAILURES)
+            status = await world.finished(await world.task(http={"url": f"http://127.0.0.1:{port}/"}))
+            reasons.append(status["attempts"][0]["reason"])
+        assert reasons == ["UnexpectedStatus"] * FAILURES + ["CircuitOpen"]
+        assert seen(operator, "remit_circuit_trips") == 1
