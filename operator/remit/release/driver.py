@@ -60,7 +60,8 @@ class Driver:
     who: str
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
     _wish: Wish | None = None
-    _request: Request | None = None
+    _requests: list[Request] = field(default_factory=list)
+    """In turn: none takes the place of one that was not answered."""
     _error: StepError | None = None
     _broken: RemitError | None = None
     """Why the last look came to nothing."""
@@ -166,11 +167,11 @@ class Driver:
         self._check_live(lambda live: live != left)
 
     def _ask(self, kind: RequestKind) -> str:
-        self._request = Request(secrets.token_hex(6), kind)
-        return self._request.id
+        self._requests.append(Request(secrets.token_hex(6), kind))
+        return self._requests[-1].id
 
     def _at_rest(self, memory: Memory, number: int) -> bool:
-        seen = self.status.observed_generation == number and self._request is None
+        seen = self.status.observed_generation == number and not self._requests
         return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
 
     def _newer(self, number: int) -> bool:
@@ -216,7 +217,7 @@ class Driver:
         if wish is None:
             return _LOOK_SECONDS
         deployment = self.deployment.model_copy(update={"spec": wish.snapshot.spec})
-        request = self._request
+        request = self._requests[0] if self._requests else None
         desired = Desired(
             snapshot=wish.snapshot,
             revisions=await self.place.revisions.all(),
@@ -232,7 +233,7 @@ class Driver:
         await self._write(status)
         answer = decision.memory.answer
         if request is not None and answer is not None and answer.id == request.id:
-            self._request = None
+            self._requests.remove(request)
             await self.audit.append_async(recording.answer(deployment, answer, self.who))
         if isinstance(decision.step, Wait):
             until = decision.step.until
