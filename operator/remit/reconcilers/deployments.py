@@ -125,22 +125,25 @@ class DeploymentReconciler:
 
     async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
         """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
-        problem, material, revisions = None, Material(), await place.revisions.all()
-        try:
-            snapshot, material = await configuration.read(
-                Source(self.kube, deployment.metadata.namespace), deployment.spec
-            )
-        except MissingReference as error:
-            problem = Problem("WaitingForReference", str(error))
-            snapshot = configuration.unread(deployment.spec, remembered(deployment.status).key, revisions.values())
-        else:
-            problem = self.problem(deployment, material)
+        revisions, before = await place.revisions.all(), remembered(deployment.status)
         request = None
         try:
             request = requests.pending(obj)
         except InvalidInput as error:
             self.events.record(obj, "Warning", "InvalidRequest", str(error))
             await self._forget_request(obj)
+        problem, material = None, Material()
+        try:
+            snapshot, material = await configuration.read(
+                Source(self.kube, deployment.metadata.namespace), deployment.spec
+            )
+        except MissingReference as error:
+            problem = Problem("WaitingForReference", str(error))
+            snapshot = configuration.unread(deployment.spec, before.key, revisions.values())
+        else:
+            problem = self.problem(deployment, material)
+            if before.pinning and not (request is not None and request.kind == "retry"):
+                snapshot = configuration.pinned(snapshot, before.key, revisions.values())
         desired = Desired(
             snapshot=snapshot,
             revisions=revisions,
