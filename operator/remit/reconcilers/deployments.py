@@ -25,6 +25,7 @@ from remit.release import (
     Finish,
     Material,
     Problem,
+    Retire,
     RunHook,
     StepError,
     Switch,
@@ -208,10 +209,9 @@ class DeploymentReconciler:
             case Finish(outcome=outcome, reason=reason, message=message):
                 self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
                 await hooks.cancel(self.kube, self.cache, deployment.key)
-                known = {
-                    record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
-                }
-                await keep_only(place, known)
+                await keep_only(place, decision.memory)
+            case Retire() if decision.memory.releasing is None:
+                await keep_only(place, decision.memory)
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""

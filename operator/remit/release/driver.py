@@ -24,7 +24,7 @@ from remit.release.places import Place, carry_out, keep_only
 from remit.release.remembering import remembered
 from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
-from remit.release.steps import Decision, Finish, RunHook, Wait, step_error
+from remit.release.steps import Decision, Finish, Retire, RunHook, Wait, step_error
 from remit.release.target import Material
 from remit.telemetry import AuditLog
 
@@ -262,7 +262,9 @@ class Driver:
                     for task in self._running:
                         task.cancel()
                     self._hooks.clear()
-                    await keep_only(self.place, {record.revision for record in decision.memory.history})
+                    await keep_only(self.place, decision.memory)
+                case Retire() if decision.memory.releasing is None:
+                    await keep_only(self.place, decision.memory)
         except DeploymentError as error:
             self._error = step_error(step, error)
             return _RETRY_SECONDS
