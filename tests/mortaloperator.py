@@ -144,13 +144,13 @@ async def live(kubeconfig: Path, settings: Settings, what: str, when: str) -> No
             die()
         return decision
 
-    async def done(self: Any, deployment: Any, obj: Any, place: Any, step: Any, material: Any) -> None:
-        here = type(step).__name__ == what
+    async def done(self: Any, deployment: Any, obj: Any, place: Any, decision: Any, material: Any) -> None:
+        here = type(decision.step).__name__ == what
         if here and when == "before":
             die()
         if here and when == "amid":
             threading.Timer(_AMID_SECONDS, die).start()
-        await do(self, deployment, obj, place, step, material)
+        await do(self, deployment, obj, place, decision, material)
         if here:
             die()
 

@@ -152,11 +152,16 @@ class Sim:
                 self.put(slot, replace(self.world.slot(slot), draining=True))
             case Retire(slot):
                 self.put(slot, SlotView())
+                if self.memory.releasing is None:
+                    self.keep()
             case Finish():
-                kept = {record.revision for record in self.memory.history}
-                self.revisions = {number: each for number, each in self.revisions.items() if number in kept}
+                self.keep()
             case Wait():
                 pass
+
+    def keep(self) -> None:
+        kept = {record.revision for record in self.memory.history}
+        self.revisions = {number: each for number, each in self.revisions.items() if number in kept}
 
     def put(self, slot: str, view: SlotView) -> None:
         self.world = replace(self.world, **{slot: view})

@@ -25,6 +25,7 @@ from remit.release import (
     Finish,
     Material,
     Problem,
+    Retire,
     RunHook,
     StepError,
     Switch,
@@ -123,22 +124,25 @@ class DeploymentReconciler:
 
     async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
         """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
-        problem, material, revisions = None, Material(), await place.revisions.all()
-        try:
-            snapshot, material = await configuration.read(
-                Source(self.kube, deployment.metadata.namespace), deployment.spec
-            )
-        except MissingReference as error:
-            problem = Problem("WaitingForReference", str(error))
-            snapshot = configuration.unread(deployment.spec, remembered(deployment.status).key, revisions.values())
-        else:
-            problem = self.problem(deployment, material)
+        revisions, before = await place.revisions.all(), remembered(deployment.status)
         request = None
         try:
             request = requests.pending(obj)
         except InvalidInput as error:
             self.events.record(obj, "Warning", "InvalidRequest", str(error))
             await self._forget_request(obj)
+        problem, material = None, Material()
+        try:
+            snapshot, material = await configuration.read(
+                Source(self.kube, deployment.metadata.namespace), deployment.spec
+            )
+        except MissingReference as error:
+            problem = Problem("WaitingForReference", str(error))
+            snapshot = configuration.unread(deployment.spec, before.key, revisions.values())
+        else:
+            problem = self.problem(deployment, material)
+            if before.pinning and not (request is not None and request.kind == "retry"):
+                snapshot = configuration.pinned(snapshot, before.key, revisions.values())
         desired = Desired(
             snapshot=snapshot,
             revisions=revisions,
@@ -203,10 +207,9 @@ class DeploymentReconciler:
             case Finish(outcome=outcome, reason=reason, message=message):
                 self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
                 await hooks.cancel(self.kube, self.cache, deployment.key)
-                known = {
-                    record.revision for record in remembered(DeploymentStatus.model_validate(obj["status"])).history
-                }
-                await keep_only(place, known)
+                await keep_only(place, decision.memory)
+            case Retire() if decision.memory.releasing is None:
+                await keep_only(place, decision.memory)
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""

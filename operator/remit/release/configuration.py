@@ -64,8 +64,18 @@ def unread(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> Sna
     `key` is what was declared last. Where the spec still says the same as the revision that came of that, it is still
     declared: what was read once does not change because it cannot be read again. Any other spec is another wish.
     """
-    same = any(each.snapshot.spec_hash == key and _revised(each.snapshot.spec) == _revised(spec) for each in revisions)
-    return Snapshot(_artifact(spec), spec, key if same else f"unread-{_digest(spec, ())}")
+    return Snapshot(_artifact(spec), spec, key if _still(spec, key, revisions) else f"unread-{_digest(spec, ())}")
+
+
+def pinned(snapshot: Snapshot, key: str, revisions: Iterable[Revision]) -> Snapshot:
+    """What it is to a Deployment that was returned to another revision: a pin is released by a new spec alone, and not
+    by a Secret that somebody renews."""
+    return replace(snapshot, spec_hash=key) if _still(snapshot.spec, key, revisions) else snapshot
+
+
+def _still(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> bool:
+    """Whether it says the same as when `key` was declared."""
+    return any(each.snapshot.spec_hash == key and _revised(each.snapshot.spec) == _revised(spec) for each in revisions)
 
 
 def named(snapshot: Snapshot, artifact: str) -> Snapshot:

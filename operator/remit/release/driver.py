@@ -25,7 +25,7 @@ from remit.release.places import Place, carry_out, keep_only
 from remit.release.remembering import remembered
 from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
-from remit.release.steps import Decision, Finish, RunHook, Wait, step_error
+from remit.release.steps import Decision, Finish, Retire, RunHook, Wait, step_error
 from remit.release.target import Material
 from remit.telemetry import AuditLog
 
@@ -60,7 +60,8 @@ class Driver:
     who: str
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
     _wish: Wish | None = None
-    _request: Request | None = None
+    _requests: list[Request] = field(default_factory=list)
+    """In turn: none takes the place of one that was not answered."""
     _error: StepError | None = None
     _broken: RemitError | None = None
     """Why the last look came to nothing."""
@@ -166,11 +167,11 @@ class Driver:
         self._check_live(lambda live: live != left)
 
     def _ask(self, kind: RequestKind) -> str:
-        self._request = Request(secrets.token_hex(6), kind)
-        return self._request.id
+        self._requests.append(Request(secrets.token_hex(6), kind))
+        return self._requests[-1].id
 
     def _at_rest(self, memory: Memory, number: int) -> bool:
-        seen = self.status.observed_generation == number and self._request is None
+        seen = self.status.observed_generation == number and not self._requests
         return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
 
     def _newer(self, number: int) -> bool:
@@ -216,7 +217,7 @@ class Driver:
         if wish is None:
             return LOOK_SECONDS
         deployment = self.deployment.model_copy(update={"spec": wish.snapshot.spec})
-        request = self._request
+        request = self._requests[0] if self._requests else None
         desired = Desired(
             snapshot=wish.snapshot,
             revisions=await self.place.revisions.all(),
@@ -232,7 +233,7 @@ class Driver:
         await self._write(status)
         answer = decision.memory.answer
         if request is not None and answer is not None and answer.id == request.id:
-            self._request = None
+            self._requests.remove(request)
             await self.audit.append_async(recording.answer(deployment, answer, self.who))
         if isinstance(decision.step, Wait):
             return next_look(decision.step, world, now)
@@ -260,7 +261,9 @@ class Driver:
                     for task in self._running:
                         task.cancel()
                     self._hooks.clear()
-                    await keep_only(self.place, {record.revision for record in decision.memory.history})
+                    await keep_only(self.place, decision.memory)
+                case Retire() if decision.memory.releasing is None:
+                    await keep_only(self.place, decision.memory)
         except DeploymentError as error:
             self._error = step_error(step, error)
             return _RETRY_SECONDS

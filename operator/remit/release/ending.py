@@ -81,7 +81,9 @@ def trim(desired: Desired, world: World, memory: Memory) -> Memory:
     The last good one is kept first, so that failed ones never push out what a rollback returns to.
     """
     release, live = memory.release, memory.live
-    needed = {memory.pin, memory.rollback_to, live.revision if live else None, release.revision if release else None}
+    declared = next((record.revision for record in memory.history if record.spec_hash == memory.key), None)
+    needed = {memory.pin, memory.rollback_to, declared}
+    needed |= {live.revision if live else None, release.revision if release else None}
     held = {world.blue.revision, world.green.revision}
     good = last_good(memory)
     old = [record for record in memory.history if record.revision not in needed]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from remit.api.deploymentstatus import Slot
 from remit.api.strategy import BlueGreen
 from remit.release.context import seconds
+from remit.release.ending import trim
 from remit.release.memory import Memory
 from remit.release.model import SLOTS, Desired, World, other
 from remit.release.steps import Decision, Drain, Preview, Retire, Step, Wait
@@ -39,6 +40,8 @@ def tidy(desired: Desired, world: World, memory: Memory, now: datetime.datetime)
         if until is not None and now < until:
             return Decision(Wait("ScaleDownDelay", f"{slot} is kept until {until:%H:%M:%S} UTC", until), memory)
         step = clear(world, memory, slot, now)
+        if isinstance(step, Retire):  # nothing of it runs any more, so it is one of those that are kept for a rollback
+            memory = trim(desired, world.without(slot), memory)
         return Decision(step, retiring(draining(memory, step, now), now))
     return None
 

@@ -173,5 +173,11 @@ class Memory:
         """The release that goes on."""
         return self.release if self.release is not None and self.release.outcome is None else None
 
+    @property
+    def pinning(self) -> bool:
+        """A request returned to a revision that holds, or is about to."""
+        release = self.releasing
+        return self.pin is not None or self.rollback_to is not None or (release is not None and release.pins)
+
     def record(self, revision: int) -> Record | None:
         return next((record for record in self.history if record.revision == revision), None)

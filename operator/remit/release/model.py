@@ -7,7 +7,7 @@ empty, a preview of what comes next, or what was live before and is kept for a f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api.deployment import DeploymentSpec
@@ -190,6 +190,10 @@ class World:
 
     def slot(self, slot: Slot) -> SlotView:
         return self.blue if slot == "blue" else self.green
+
+    def without(self, slot: Slot) -> World:
+        """As it is once nothing is on `slot` any more."""
+        return replace(self, blue=SlotView()) if slot == "blue" else replace(self, green=SlotView())
 
     def holding(self, revision: int, slot: Slot) -> bool:
         """Whether `slot` has this revision, and is not on its way out."""

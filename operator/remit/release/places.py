@@ -14,6 +14,7 @@ from remit.errors import DeploymentError
 from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
 from remit.release.judging import Judge
+from remit.release.memory import Memory
 from remit.release.model import Revision
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
@@ -67,8 +68,9 @@ async def _carry_out(place: Place, step: Step, material: Material) -> None:
             await target.retire(slot)
 
 
-async def keep_only(place: Place, revisions: set[int]) -> None:
-    """Let go of what belongs to revisions that nothing remembers any more. Raises DeploymentError."""
+async def keep_only(place: Place, memory: Memory) -> None:
+    """Let go of what belongs to revisions that are not remembered any more. Raises DeploymentError."""
+    revisions = {record.revision for record in memory.history}
     await place.revisions.forget((await place.revisions.all()).keys() - revisions)
     await place.target.keep(revisions)
 

@@ -67,6 +67,9 @@ def _abort(ask: _Asked) -> tuple[Memory, str]:
 
 def _rollback(ask: _Asked) -> tuple[Memory, str]:
     desired, memory, release = ask.desired, ask.memory, ask.memory.releasing
+    if release is not None and release.failure is None and release.rollback and ask.request.revision is None:
+        # Asked for twice in a hurry, it must not lead back to what one wants to get away from.
+        raise Refused(f"the rollback to revision {release.revision} goes on already")
     number = ask.request.revision or _last_good(memory)
     if number is None:
         raise Refused("there is no earlier revision that was live")

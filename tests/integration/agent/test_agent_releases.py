@@ -135,6 +135,18 @@ async def test_the_deployment_lines_of_the_design(production: Production) -> Non
 
 
 @pytest.mark.timeout(120)
+async def test_rollbacks_that_race_all_come_to_an_end(production: Production) -> None:
+    async with production.agent() as agent:
+        await agent.deploy("app:v1", "production")
+        second = await agent.deploy("app:v2", "production")
+        ends = await asyncio.gather(*(agent.rollback(second) for _ in range(3)), return_exceptions=True)
+        refused = [end for end in ends if end is not None]
+        assert all(isinstance(end, DeploymentError) for end in refused)
+        assert len(refused) < len(ends)
+        assert await production.answer() == "v1"
+
+
+@pytest.mark.timeout(120)
 async def test_the_example_of_the_page_and_a_release_that_failed(production: Production) -> None:
     page = (ROOT / "docs/python-api.md").read_text()
     (block,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "targets=" in each)

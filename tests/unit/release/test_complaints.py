@@ -157,6 +157,8 @@ def test_a_revision_that_still_runs_is_not_forgotten_under_it(limit: int, kept: 
     assert [record.revision for record in sim.memory.history] == kept
     sim.ask("rollback").finish()
     assert sim.serving == "v1"
+    sim.apply(version="v3", revisionHistoryLimit=limit).settle()
+    assert [record.revision for record in sim.memory.history] == [3, 1][: 1 + limit]
 
 
 def test_failed_releases_do_not_push_out_what_a_rollback_returns_to() -> None:

@@ -335,6 +335,16 @@ def test_a_rollback_is_asked_for_in_mid_release() -> None:
     assert sim.status.pinned_revision == 1
 
 
+def test_a_rollback_that_is_asked_for_twice_in_a_hurry_goes_back_once() -> None:
+    sim = live("v1").apply(version="v2").settle()
+    sim.ask("rollback")
+    sim.until(Provision)
+    sim.ask("rollback").step()
+    assert sim.status.request is not None
+    assert sim.status.request.message == "the rollback to revision 1 goes on already"
+    assert end(sim) == ("Promoted", "Promoted", "v1")
+
+
 def test_a_rollback_to_what_is_live_only_pins_it() -> None:
     sim = live("v1").apply(version="v2")
     sim.until(Provision)
