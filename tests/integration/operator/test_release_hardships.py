@@ -11,7 +11,7 @@ import pytest
 
 from remit.reconcilers import deployments
 from remit.reconcilers.kube import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
-from remit.release.targets import process
+from remit.release.targets import copies
 from remit.telemetry import AuditEvent
 from shops import truth
 
@@ -173,7 +173,7 @@ async def test_a_health_check_that_hangs_holds_up_no_abort(shop: Edges) -> None:
 
 
 async def test_an_artifact_that_never_comes_holds_up_no_abort(shop: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_FETCH_SECONDS", 0.1)
+    monkeypatch.setattr(copies, "_FETCH_SECONDS", 0.1)
     asked, left = asyncio.Event(), asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

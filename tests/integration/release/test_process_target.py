@@ -56,6 +56,13 @@ Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
 
+AT_BOTH_PORTS = """
+import threading
+admin = Server(("127.0.0.1", int(os.environ["PORT_ADMIN"])), Handler)
+threading.Thread(target=admin.serve_forever, daemon=True).start()
+Server(("""
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -211,6 +218,7 @@ async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(
     http = {"name": "http", "containerPort": 8080, "published": stage.port}
     one = stage.revision(1, strategy={})
     two = stage.revision(2, ports=[http, more])
+    (stage.folder / "v2" / "app.py").write_text(APP.replace("\nServer((", AT_BOTH_PORTS))
     three = stage.revision(3, strategy={"blueGreen": {"previewPort": free_port()}})
     await stage.provision("blue", one)
     await stage.until(lambda world: world.ready(1, "blue", 1))

@@ -235,6 +235,19 @@ async def test_a_switch_to_none_but_dead_replicas_does_not_hang(traffic: Traffic
         await get(port)
 
 
+async def test_a_proxy_that_was_just_started_takes_nothing_new_for_up(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port, more, dead = free_port(), free_port(), f"127.0.0.1:{free_port()}"
+    live = Entry(port, blue=(sides["blue"].address,), green_percent=0)
+    await traffic.apply(Route(NAME, (live,)))
+    await traffic.apply(Route(NAME, (replace(live, green=(dead,)), Entry(more, green=(dead,), green_percent=0))))
+    seen = await traffic.look(NAME)
+    assert seen is not None
+    assert dead not in seen.reached
+    assert sides["blue"].address in seen.reached
+
+
 async def test_a_side_without_replicas_gets_no_share(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     port = free_port()
     await traffic.apply(Route(NAME, (Entry(port, (sides["blue"].address,), (), 50),)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,8 @@ from remit.operations.process import State, Supervision, Wanted
 from remit.release.model import SLOTS, Revision, World
 from remit.release.report.model import Usage
 from remit.release.target import Material
-from remit.release.targets.artifacts import obtain
 from remit.release.targets.concurrently import all_of
+from remit.release.targets.copies import Copies, Download
 from remit.release.targets.failing import failed
 from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
@@ -37,8 +36,6 @@ from remit.release.traffic import Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
 """What policy lets an instance of a revision be. Raises DeploymentError where it does not."""
-Download = Callable[[Revision, Material, str], AsyncIterator[bytes]]
-"""What an address holds, if policy lets the revision have it. Raises RemitError."""
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
 """A revision that was kept, with its configuration. Raises DeploymentError."""
 
@@ -59,8 +56,6 @@ log = structlog.get_logger(__name__)
 
 _ALIVE: Final = frozenset({"Starting", "Running"})
 _KEPT: Final = _ALIVE | {"Backoff"}
-_FETCH_SECONDS: Final = 5.0
-"""How long a step waits for an artifact: in the meantime the release may be aborted, and others want their turn."""
 
 
 class ProcessTarget:
@@ -87,13 +82,12 @@ class ProcessTarget:
         an instance's health does."""
         self._name = f"{namespace}/{name}"
         self._front = Front(self._name, folder / "told.json", traffic)
-        self._artifacts = artifacts
+        self._copies = Copies(artifacts, permits.reading, permits.download, changed)
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
-        self._watches, self._changed = Watches(changed), changed
+        self._watches = Watches(changed)
         self._specs: dict[int, DeploymentSpec] = {}
-        self._fetching: dict[int, asyncio.Task[None]] = {}
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
 
@@ -115,11 +109,11 @@ class ProcessTarget:
         }
         if unreached(told, found, flow):
             self._watches.look_again()
-        return world(told, found, flow, frozenset(int(path.name) for path in self._artifacts.glob("[0-9]*")))
+        return world(told, found, flow, self._copies.at_hand())
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
-        await self._bring(revision, Material())
+        await self._copies.bring(revision, Material())
 
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
@@ -163,13 +157,9 @@ class ProcessTarget:
 
     async def keep(self, revisions: Iterable[int]) -> None:
         """Let go of the copies of all other revisions, and of what is still being fetched."""
-        await self._fetch_nothing()
         numbers = set(revisions)
         self._specs = {number: spec for number, spec in self._specs.items() if number in numbers}
-        kept = {str(number) for number in numbers}
-        for copy in await asyncio.to_thread(lambda: list(self._artifacts.glob("[0-9]*"))):
-            if copy.name not in kept:
-                await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+        await self._copies.keep(numbers)
 
     async def remove(self) -> None:
         """Leave nothing: not the proxy, not a copy. After both sides were retired."""
@@ -178,7 +168,7 @@ class ProcessTarget:
             await self._stop(slot, 0)
         self._supervision.leave(self._name)
         await self._front.remove()
-        await asyncio.to_thread(shutil.rmtree, self._artifacts, ignore_errors=True)
+        await self._copies.clear()
 
     async def usage(self) -> dict[Slot, Usage]:
         """See `Measured.usage`. Instances that are just ending count nothing."""
@@ -188,7 +178,7 @@ class ProcessTarget:
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
-        await self._fetch_nothing()
+        await self._copies.stop()
 
     async def _used(self, slot: Slot, side: Side) -> Usage:
         async def measured(name: str) -> Mapping[str, float]:
@@ -245,7 +235,7 @@ class ProcessTarget:
             return side
         try:
             revision, material = await self._load(side.revision)
-            await self._bring(revision, material)
+            await self._copies.bring(revision, material)
             await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             if self._refused.get(slot) != str(error):
@@ -263,7 +253,7 @@ class ProcessTarget:
         self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
     ) -> None:
         """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
-        copy, states = self._copy(revision.number), self._supervision.list(self._name)
+        copy, states = self._copies.of(revision.number), self._supervision.list(self._name)
         supervision, request = self._supervise(copy), self._permits.instance(revision, material)
         wanted = []
         for index in instances:
@@ -304,32 +294,9 @@ class ProcessTarget:
             admitted = self._permits.check(revision, material)
         except DeploymentError as error:
             return str(error)
-        copy = self._copy(side.revision)
+        copy = self._copies.of(side.revision)
         request = _instance(admitted, f"{slot}-{index}-check", side.ports[index], copy)
         return await run_check(self._backend(copy), request, material.secrets)
-
-    async def _bring(self, revision: Revision, material: Material) -> None:
-        """What takes long goes on in the background; asked again, it is waited for again."""
-        number, copy = revision.number, self._copy(revision.number)
-        if await asyncio.to_thread(copy.is_dir):
-            return
-        if number not in self._fetching:
-            reading = partial(self._permits.reading, revision, material)
-            download = partial(self._permits.download, revision, material)
-            fetching = asyncio.create_task(obtain(revision.snapshot.spec.artifact, copy, reading, download))
-            fetching.add_done_callback(lambda _: self._changed())
-            self._fetching[number] = fetching
-        done, _ = await asyncio.wait({self._fetching[number]}, timeout=_FETCH_SECONDS)
-        if not done:
-            message = f"the artifact of revision {number} is still being fetched"
-            raise DeploymentError(message, reason="Fetching", retryable=True)
-        self._fetching.pop(number).result()
-
-    async def _fetch_nothing(self) -> None:
-        fetching, self._fetching = list(self._fetching.values()), {}
-        for each in fetching:
-            each.cancel()
-        await asyncio.gather(*fetching, return_exceptions=True)
 
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
         health = self._watches.health((slot, side.revision, index))
@@ -354,9 +321,6 @@ class ProcessTarget:
         last = self._supervision.tails(self._name, name)["stderrTail"].strip().rpartition("\n")[2]
         phase = "it was killed, its supervisor with it" if state.get("phase") == "Lost" else state.get("phase")
         return str(ended.get("message") or phase) + (f": {last}" if last else "")
-
-    def _copy(self, revision: int) -> Path:
-        return self._artifacts / str(revision)
 
 
 def _instance(request: AttemptRequest, name: str, ports: Mapping[str, int], copy: Path) -> AttemptRequest:

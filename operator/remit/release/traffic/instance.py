@@ -21,8 +21,16 @@ from pathlib import Path
 from typing import Final
 
 from remit.errors import DeploymentError
-from remit.release.traffic.configuration import HARD_STOP_SECONDS, WEIGHTS, Process, render, render_weights
-from remit.release.traffic.route import Route
+from remit.release.traffic.configuration import (
+    HARD_STOP_SECONDS,
+    WEIGHTS,
+    Process,
+    backend,
+    render,
+    render_weights,
+    server,
+)
+from remit.release.traffic.route import SLOTS, Route
 from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look
 from remit.release.traffic.steps import steps, unfound
 from remit.sandbox import ProcessHandle
@@ -103,6 +111,13 @@ class Instance:
             await self._tell(todo.switch + todo.leave)
         if todo.remove:
             await ask(self.folder, *todo.remove)
+
+    async def doubt(self, route: Route) -> None:
+        """Have replicas that get no requests yet be down until a check has found them up: a proxy that starts takes all
+        of them for up, whatever they are. Raises DeploymentError if the proxy refuses."""
+        idle = ((entry, slot) for entry in route.entries for slot in SLOTS if not entry.weights[slot])
+        names = [f"{backend(each.port, slot)}/{server(address)}" for each, slot in idle for address in each.side(slot)]
+        await self._tell([f"set server {name} health down" for name in names])
 
     async def _tell(self, commands: list[str]) -> None:
         for command, answer in zip(commands, await ask(self.folder, *commands), strict=True):

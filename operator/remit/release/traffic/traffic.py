@@ -60,6 +60,7 @@ class Traffic:
                 held = running[old] if old else set()
                 await self._claim({entry.port for entry in route.entries} - held, route.name)
                 await wanted.start(_program(), Instance(old) if old else None)
+                await wanted.doubt(route)
             await wanted.converge(route)
             _link(home, wanted)
             await _retire(home, keep=wanted)
