@@ -33,7 +33,7 @@ from remit.telemetry import MASK
 
 PATIENCE = 90
 APP = """
-import http.server, os, signal, sys, threading
+import http.server, os, signal, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if os.path.exists("broken"):
@@ -49,9 +49,6 @@ if os.path.exists("crash"):
     sys.exit("no database")
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 1024  # or the kernel turns clients away while it is slow
-if "PORT_ADMIN" in os.environ and not os.path.exists("deaf"):
-    admin = Server(("127.0.0.1", int(os.environ["PORT_ADMIN"])), Handler)
-    threading.Thread(target=admin.serve_forever, daemon=True).start()
 Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
@@ -242,7 +239,7 @@ async def test_an_instance_that_listens_at_no_more_than_some_of_its_ports_never_
     """Its own check says nothing of the others, and a proxy that has just begun takes each for open."""
     more = {"name": "admin", "containerPort": 9090, "published": free_port()}
     http = {"name": "http", "containerPort": 8080, "published": stage.port}
-    await stage.provision("blue", stage.revision(1, "deaf", ports=[http, more]))
+    await stage.provision("blue", stage.revision(1, ports=[http, more]))
     seen: list[int] = []
 
     def told(world: World) -> bool:

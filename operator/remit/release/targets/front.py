@@ -19,10 +19,10 @@ class Flow:
     """What the proxy was seen to do."""
 
     reached: frozenset[str] | None = None
-    """The addresses that are up for it at each port: what it would send no request to is not healthy. None: nothing is
-    published."""
-    proven: frozenset[str] = frozenset()
-    """Those of them that it has tried."""
+    """The addresses that it has found up at each port: what it would send no request to is not healthy. None: nothing
+    is published."""
+    closed: frozenset[str] = frozenset()
+    """The addresses that it has found down."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     """The addresses that it has requests at."""
@@ -86,7 +86,7 @@ class Front:
             return Flow(None if route is None else frozenset(), converged=not trouble, trouble=trouble)
         return Flow(
             None if route is None else seen.reached,
-            seen.proven,
+            seen.closed,
             {slot: seen.in_flight(slot) for slot in SLOTS},
             frozenset(each.address for each in seen.servers if each.in_flight),
             _converged(told, route, seen),

@@ -57,7 +57,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         revision=side.revision,
         wanted=side.wanted,
         started=sum(each.kept for each in own.values()),
-        healthy=sum(_is_well(each) and _is_reached(side, index, slot, told, flow) for index, each in own.items()),
+        healthy=sum(_is_well(each) and _is_reached(side, index, flow) for index, each in own.items()),
         failed=len(failed),
         restarts=side.restarts + sum(each.restarts for each in own.values()),
         draining=side.draining,
@@ -68,24 +68,22 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
 
 def unreached(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow) -> bool:
     """Whether an instance is well and the proxy has yet to find out."""
-    well = ((slot, index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
-    return any(not _is_reached(told.sides[slot], index, slot, told, flow) for slot, index in well)
+    well = ((told.sides[slot], index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
+    return any(not _is_reached(side, index, flow) for side, index in well)
 
 
 def _is_well(found: Found) -> bool:
     return found.alive and found.health.healthy
 
 
-def _is_reached(side: Side, index: int, slot: Slot, told: Told, flow: Flow) -> bool:
-    """What is live was tried before it was, also by a proxy that has just taken over from another."""
-    known = flow.reached if slot == told.live else flow.proven
-    return flow.reached is None or side.addresses_of(index) <= (known or frozenset())
+def _is_reached(side: Side, index: int, flow: Flow) -> bool:
+    return flow.reached is None or side.addresses_of(index) <= flow.reached
 
 
 def _closed(found: Found, side: Side, index: int, flow: Flow) -> str:
     """Which ports an instance that is well does not listen at."""
-    if flow.reached is None or not _is_well(found):
+    if not _is_well(found):
         return ""
     host = side.host(index)
-    closed = [name for name, port in side.ports[index].items() if address(host, port) not in flow.reached]
+    closed = [name for name, port in side.ports[index].items() if address(host, port) in flow.closed]
     return f"it passes its check, but takes no connections at port {', '.join(closed)}" if closed else ""

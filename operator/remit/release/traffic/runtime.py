@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,16 +73,14 @@ class Seen:
     @property
     def reached(self) -> frozenset[str]:
         """The addresses of replicas that are up at each port, which the proxy checks on its own, and are to stay."""
-        return self._each(lambda server: server.up)
+        staying = [each for each in self.servers if not each.leaving]
+        down = {each.address for each in staying if not each.up}
+        return frozenset(each.address for each in staying) - down
 
     @property
-    def proven(self) -> frozenset[str]:
-        """Those of `reached` that checks have found up: until the first one, a new proxy only takes them for it."""
-        return self._each(lambda server: server.up and server.checked)
-
-    def _each(self, well: Callable[[Server], bool]) -> frozenset[str]:
-        staying = [each for each in self.servers if not each.leaving]
-        return frozenset(each.address for each in staying) - {each.address for each in staying if not well(each)}
+    def closed(self) -> frozenset[str]:
+        """The addresses of replicas that its checks have found down."""
+        return frozenset(each.address for each in self.servers if each.checked and not each.up and not each.leaving)
 
 
 async def ask(folder: Path, *commands: str) -> list[str]:
