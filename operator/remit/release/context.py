@@ -94,6 +94,11 @@ class Context:
         """Whether the new side has so many healthy instances."""
         return self.world.ready(self.release.revision, self.slot, replicas)
 
+    @property
+    def lost(self) -> bool:
+        """An instance of the new side that was healthy has failed; one that has just begun may be slow."""
+        return self.new.failed > 0 and self.new.healthy < self.release.best
+
     def crashing(self) -> Fail | None:
         """The new side keeps crashing before it was ever live, or will never start."""
         if self.new.hopeless:

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 import supervised
-from remit.reconcilers import deployments
 from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS
+from remit.release import clock
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe
 from shops import truth
@@ -28,7 +28,7 @@ from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
 @pytest.fixture
 async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(deployments, "_LOOK_SECONDS", 0.2)  # what an operator finds out for itself, it does sooner
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)  # what an operator finds out for itself, it does sooner
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from remit.reconcilers import deployments
 from remit.reconcilers.kube import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
+from remit.release import clock
 from remit.release.targets import copies
 from remit.telemetry import AuditEvent
 from shops import truth
@@ -21,7 +21,7 @@ from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
 @pytest.fixture
 async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(deployments, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 
@@ -239,7 +239,7 @@ async def test_a_step_that_goes_on_failing_is_told_once(shop: Edges, capfd: pyte
         await shop.live("v1")
         await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")}, progressDeadlineSeconds=5)
         status = await shop.ended("Failed")
-        assert "there is no such file or directory" in status["message"]
+        assert "nowhere is not there" in status["message"]
         events = await shop.kube.list(EVENTS, "default", field_selector="involvedObject.name=shop")
         told = [event for event in events if event["reason"] == "ArtifactNotFound"]
         assert [event.get("count", 1) for event in told] == [1]

@@ -271,6 +271,20 @@ def test_rolling_that_fails_half_way_brings_the_old_side_back_whole() -> None:
     assert (sim.serving, sim.active.healthy, sim.world.share) == ("v1", 4, 0)
 
 
+@pytest.mark.parametrize(("healthy", "ends"), [(1, False), (0, True)])
+def test_rolling_waits_for_an_instance_that_is_slow_to_begin_and_not_for_one_that_it_had(
+    healthy: int, ends: bool
+) -> None:
+    strategy = {"type": "Rolling"}
+    sim = live("v1", strategy=strategy, replicas=4).apply(version="v2", strategy=strategy, replicas=4)
+    sim.until(Switch)
+    sim.step()
+    sim.put("green", replace(sim.world.green, wanted=2, started=2, healthy=healthy, failed=1))
+    release = sim.decide().memory.release
+    assert release is not None
+    assert (release.failure is not None) is ends
+
+
 def test_recreate_never_runs_both() -> None:
     strategy = {"type": "Recreate"}
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)

@@ -100,7 +100,13 @@ class ContainerPerformer:
             raise OperationFailed("ImageNotFound", message, retryable=False)
         if error.reason != "Conflict":
             raise error
-        found = await self._engine.call(lambda client: client.inspect_container(name))
+        try:
+            found = await self._engine.call(lambda client: client.inspect_container(name))
+        except OperationFailed as unseen:
+            if unseen.reason != "NotFound":
+                raise
+            message = f"container {name} is being made or removed at this moment; it is tried again under spec.retry"
+            raise OperationFailed("EngineBusy", message) from None
         if (found["Config"]["Labels"] or {}).get(labels.UID) != work.id.rpartition("-")[0]:
             message = f"there is a container {name} already; remove it, or choose another spec.container.name"
             raise OperationFailed("AlreadyExists", message, retryable=False)

@@ -22,7 +22,7 @@ class CanaryTakeover:
 
     def promote(self, ctx: Context) -> Verdict:
         verdict = switch_over(ctx, ctx.release.replicas)
-        if isinstance(verdict, Wait) and ctx.world.share > 0 and ctx.new.failed:
+        if isinstance(verdict, Wait) and ctx.world.share > 0 and ctx.lost:
             return Fail("InstanceFailed", f"{ctx.new.failed} instances failed at {ctx.world.share} % of the requests")
         return (_at_step(ctx) or verdict) if isinstance(verdict, Switch) else verdict
 

@@ -41,7 +41,7 @@ class RollingTakeover:
         old, new, wanted = other(ctx.slot), ctx.new, ctx.release.replicas
         if ctx.switched or ctx.live is None or ctx.ready(wanted):
             return switch_over(ctx, wanted)
-        if ctx.world.share > 0 and new.failed:
+        if ctx.world.share > 0 and ctx.lost:
             return Fail("InstanceFailed", f"{new.failed} of the new instances failed")
         if ctx.world.share < _share(ctx):
             return Switch(old, _share(ctx))
