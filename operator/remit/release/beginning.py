@@ -98,6 +98,14 @@ def _begin_requested(desired: Desired, world: World, memory: Memory, number: int
     )
 
 
+def _moment(memory: Memory, number: int, now: datetime.datetime) -> datetime.datetime:
+    """When it begins. By this moment, in whole seconds, it is told from an earlier release of the same revision."""
+    last = memory.release
+    if last is None or last.revision != number:
+        return now
+    return max(now, last.started_at + datetime.timedelta(seconds=1))
+
+
 def _start(
     desired: Desired,
     world: World,
@@ -120,7 +128,7 @@ def _start(
         artifact=snapshot.artifact,
         replicas=replicas,
         strategy=desired.spec.strategy.type,
-        started_at=now,
+        started_at=_moment(memory, number, now),
         clock=now,
         rollback=rollback,
     )

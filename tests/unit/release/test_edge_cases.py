@@ -428,3 +428,22 @@ def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
         assert (sim.serving, sim.status.phase) == ("v1", "Degraded")
     sim.problem = None
     assert end(sim) == ("Promoted", "Promoted", "v2")
+
+
+def test_a_revision_that_is_released_again_within_a_second_is_another_release() -> None:
+    """Its hooks and its report are told from those of the one before by the moment when it began."""
+    sim = live("v1")
+    sim.behaviour["v2"] = "unhealthy"
+    sim.apply(version="v2").finish()
+    sim.settle()
+    before = sim.memory.release
+    assert before is not None
+    sim.now = before.started_at
+    sim.apply(version="v2", rollbackTo={"revision": 2})
+    for _ in range(9):
+        sim.step()
+        sim.now = before.started_at
+    again = sim.memory.releasing
+    assert again is not None
+    assert again.revision == before.revision
+    assert again.started_at > before.started_at
