@@ -254,11 +254,12 @@ def _child(server: int, hand: socket.socket, trouble: int) -> None:
         reset_signals()
         die_with(server)
         keep_only([0, 1, 2, hand.fileno(), trouble])
-        _rehearse()
         order = receive(hand)
         if order is None:
             os._exit(0)
-        request, data, channel_fd, given = _unpack(order)
+        request, (channel_fd, *given) = order
+        body = _contents(given.pop()) if request["data"] is None else request["data"]
+        data = marshal.loads(body)  # noqa: S302  # the operator's own
         places = data.get("places", ())
         besides = [channel_fd, trouble, *given[len(places) :]]
         channel_fd, trouble, *others = place(given[: len(places)], places, besides)
@@ -269,30 +270,6 @@ def _child(server: int, hand: socket.socket, trouble: int) -> None:
         os.write(trouble, marshal.dumps((number, (getattr(error, "strerror", None) or repr(error))[:1000])))
     finally:
         os._exit(127)
-
-
-def _unpack(order: tuple[Any, list[int]]) -> tuple[dict[str, Any], dict[str, Any], int, list[int]]:
-    """The request, what the job is given, its channel, and its descriptors."""
-    request, (channel, *given) = order
-    body = _contents(given.pop()) if request["data"] is None else request["data"]
-    return request, marshal.loads(body), channel, given  # noqa: S302  # the operator's own
-
-
-def _rehearse() -> None:
-    """Do once what a job does, to no effect, while nobody waits: after a fork the first touch of each page has the
-    kernel copy it, which takes longer than what is done with it."""
-    data = {"places": [], "argv": [b"/dev/null/none"] * 64, "steps": [("join_cgroups", [], ""), ("limit", {})]}
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        send(ours, {"job": "execute", "data": marshal.dumps(data), "descriptors": 2}, [ours.fileno(), ours.fileno()])
-        order = receive(theirs)
-        if order is None:
-            raise AssertionError("a message of our own is lost")
-        request, data, channel, given = _unpack(order)
-        with contextlib.suppress(OSError):  # no program can be there
-            _JOBS[request["job"]](socket.socket(fileno=channel), given, data)
-        for descriptor in given:
-            os.close(descriptor)
 
 
 def _send(channel: socket.socket, message: tuple[Any, ...], *descriptors: int) -> None:
