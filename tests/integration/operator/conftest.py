@@ -62,6 +62,14 @@ class World:
         await self.kube.create(POLICIES, namespace, _typed("CommandPolicy", body))
         return name
 
+    async def ceiling(self, *allow: str | dict[str, Any], **spec: Any) -> str:
+        """A policy of the operator's namespace, in force: a task that only it forbids would run before it is seen."""
+        name = await self.policy(*allow, namespace=self.settings.operator_namespace, **spec)
+        await self.until(
+            name, lambda status: truth(status, "Ready"), POLICIES, namespace=self.settings.operator_namespace
+        )
+        return name
+
     async def task(
         self, *argv: str, namespace: str = "default", labels: dict[str, str] | None = None, **spec: Any
     ) -> str:

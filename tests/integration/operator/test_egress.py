@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import POLICIES, SECRETS
+from remit.reconcilers.kube import SECRETS
 
-from .conftest import World, truth
+from .conftest import World
 
 HOST = "127.0.0.2"
 FETCH = """
@@ -128,8 +128,7 @@ async def test_what_no_rule_lists_fails_and_status_says_what_would_help(world: W
 async def test_a_ceiling_has_a_say(world: World, server: Server) -> None:
     async with world.operator():
         await world.policy("python3", **egress(server.http))
-        ceiling = await world.policy({"pattern": ".*"}, namespace="remit-system", **egress(443, hosts=("*",)))
-        await world.until(ceiling, lambda status: truth(status, "Ready") == "True", POLICIES, "remit-system")
+        ceiling = await world.ceiling({"pattern": ".*"}, **egress(443, hosts=("*",)))
         status = await fetched(world, f"http://{HOST}:{server.http}/", server)
     assert status["phase"] == "Failed"
     assert f"of policy remit-system/{ceiling}" in status["attempts"][0]["network"]["lastDenied"]

@@ -8,7 +8,7 @@ from .conftest import World
 async def test_ceilings_count_where_only_some_namespaces_are_served(world: World) -> None:
     async with world.operator(namespaces=("default",)):
         await world.policy("sh", "true")
-        await world.policy("true", namespace="remit-system")
+        await world.ceiling("true")
         denied = await world.finished(await world.task("sh", "-c", "true"))
         assert denied["conditions"][0]["reason"] == "CeilingExceeded"
         assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"

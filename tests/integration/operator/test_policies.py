@@ -47,7 +47,7 @@ async def test_a_policy_that_selects_nothing_says_so(world: World) -> None:
 async def test_the_operators_own_namespace_is_the_ceiling_of_all_others(world: World) -> None:
     async with world.operator():
         await world.policy("sh", "echo")
-        await world.policy("echo", namespace="remit-system")
+        await world.ceiling("echo")
         assert (await world.finished(await world.task("echo")))["phase"] == "Succeeded"
         denied = await world.finished(await world.task("sh", "-c", "true"))
     assert (denied["phase"], denied["conditions"][0]["reason"]) == ("Denied", "CeilingExceeded")

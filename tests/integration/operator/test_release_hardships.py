@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from remit.reconcilers.kube import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
 from remit.release import clock
@@ -233,15 +234,15 @@ async def test_a_file_that_no_process_can_have_there_is_told_and_ends_the_wait(s
         await shop.live("v1")
 
 
-async def test_a_step_that_goes_on_failing_is_told_once(shop: Edges, capfd: pytest.CaptureFixture[str]) -> None:
-    async with shop.world.operator():
-        await shop.create("v1")
-        await shop.live("v1")
-        await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")}, progressDeadlineSeconds=5)
-        status = await shop.ended("Failed")
-        assert "nowhere is not there" in status["message"]
-        events = await shop.kube.list(EVENTS, "default", field_selector="involvedObject.name=shop")
-        told = [event for event in events if event["reason"] == "ArtifactNotFound"]
-        assert [event.get("count", 1) for event in told] == [1]
-        output = capfd.readouterr()
-        assert (output.out + output.err).count("a step of a release failed") == 1
+async def test_a_step_that_goes_on_failing_is_told_once(shop: Edges) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with shop.world.operator():
+            await shop.create("v1")
+            await shop.live("v1")
+            await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")}, progressDeadlineSeconds=5)
+            status = await shop.ended("Failed")
+            assert "nowhere is not there" in status["message"]
+            events = await shop.kube.list(EVENTS, "default", field_selector="involvedObject.name=shop")
+            told = [event for event in events if event["reason"] == "ArtifactNotFound"]
+            assert [event.get("count", 1) for event in told] == [1]
+    assert [entry["event"] for entry in logged].count("a step of a release failed") == 1
