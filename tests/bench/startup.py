@@ -20,7 +20,7 @@ import psutil
 from bench.figures import Figures, milliseconds, percentile, ratio
 from remit.backends import AttemptRequest, Command, ProcessBackend, Stream
 from remit.sandbox import (
-    AttemptCgroup,
+    CgroupSpec,
     CgroupTree,
     Confinement,
     Execute,
@@ -174,17 +174,15 @@ async def fork(
     """By the fork server, in a cgroup if there is a `tree` for one, behind a filter if there is one."""
     held = [sealed_memory(system_call_filter)] if system_call_filter else []
     argv = [argv[0], *(word for fd in held for word in ("--seccomp", str(fd))), *argv[1:]]
-    cgroup = AttemptCgroup.create(tree, f"bench-{next(_ids)}", LIMITS) if tree else None
+    cgroup = CgroupSpec(tree, LIMITS) if tree else None
     quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    joining = [cgroup.joining()] if cgroup else []
-    process = fork_server().begin(Execute(argv, (quiet, quiet, quiet), held, steps=[*joining, *steps]))
+    process = fork_server().begin(Execute(argv, (quiet, quiet, quiet), held, steps, cgroup))
     for descriptor in (quiet, *held):
         os.close(descriptor)
     process.wait(60)
+    if process.cgroup:
+        process.cgroup.usage()
     process.close()
-    if cgroup:
-        cgroup.usage()
-        cgroup.remove()
     if process.returncode:
         raise RuntimeError(f"{argv[0]} failed with exit code {process.returncode}")
 

@@ -20,7 +20,7 @@ from remit.backends.exceeded import exceeded
 from remit.backends.sampling import Sampler
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
-from remit.sandbox import AttemptCgroup, Bubblewrap, Launch, Limits, Plan, rlimits
+from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, rlimits
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
@@ -71,15 +71,14 @@ class ProcessAttempt:
                 landlock_scopes=self._plan.landlock_scopes,
             )
             stack.callback(launch.close)
-            cgroup = None
-            if self._plan.cgroups:
-                cgroup = AttemptCgroup.create(self._plan.cgroups, self._request.id, limits, self._plan.disks)
-                stack.callback(cgroup.remove)
+            tree = self._plan.cgroups
+            spec = CgroupSpec(tree, limits, self._plan.disks) if tree else None
             status = StatusPipe(launch.status_fd)
             stack.callback(status.close)
-            job = functools.partial(launch.job, cgroup=cgroup)
+            job = functools.partial(launch.job, cgroup=spec)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
             stack.callback(child.close)
+            cgroup = child.cgroup
             stopped, sampler = None, None
             try:
                 launch.begun()

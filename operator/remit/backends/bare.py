@@ -20,7 +20,7 @@ from remit.backends.ending import Conclusion, Ending, conclude
 from remit.backends.exceeded import Exceeded, exceeded
 from remit.backends.sampling import Sampler
 from remit.errors import BackendError
-from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, Plan, rlimits, tasks_of_this_user
+from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, CgroupSpec, Plan, rlimits, tasks_of_this_user
 
 _SHELL_SIGNAL_BASE = 128
 _NOTHING_ELSE = 0
@@ -68,8 +68,8 @@ class BareAttempt:
             stack.push_async_callback(asyncio.to_thread, launch.close)
             cgroup = None
             if self._plan.cgroups:
-                limits = self._request.confinement.limits
-                cgroup = AttemptCgroup.create(self._plan.cgroups, self._request.id, limits, self._plan.disks)
+                spec = CgroupSpec(self._plan.cgroups, self._request.confinement.limits, self._plan.disks)
+                cgroup = AttemptCgroup.create(spec, self._request.id)
                 stack.callback(cgroup.remove)
             job = functools.partial(launch.job, cgroup=cgroup)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed)

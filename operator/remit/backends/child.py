@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from remit.backends.base import ExitReason, OutputSink
 from remit.backends.streams import OutputPipe, wide_pipe
-from remit.sandbox import ForkedProcess, Job, fork_server, sealed_memory
+from remit.sandbox import AttemptCgroup, ForkedProcess, Job, fork_server, sealed_memory
 
 _DRAIN_SECONDS = 5.0
 
@@ -70,6 +70,11 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def cgroup(self) -> AttemptCgroup | None:
+        """Its own, if its job asked for one."""
+        return self._process.cgroup
 
     @property
     def failure(self) -> OSError | None:

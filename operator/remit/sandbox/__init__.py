@@ -1,7 +1,7 @@
 """Floor 2: the walls, and what this host can give."""
 
 from remit.sandbox.bare import BareLaunch
-from remit.sandbox.cgroup import AttemptCgroup, CgroupUsage, kill_cgroups, remove_cgroups
+from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec, CgroupUsage, kill_cgroups, remove_cgroups
 from remit.sandbox.cgrouptree import beside
 from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
 from remit.sandbox.forkserver.supervise import STOP
@@ -34,6 +34,7 @@ __all__ = [
     "Bare",
     "BareLaunch",
     "Bubblewrap",
+    "CgroupSpec",
     "CgroupTree",
     "CgroupUsage",
     "Confinement",

@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from remit.errors import InvalidInput
+from remit.sandbox.joining import write_files
 from remit.sandbox.model import CgroupTree, Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
 _MINIMUM_QUOTA_MICROSECONDS = 1_000
+_LEAST_MEMORY_BYTES = 512 * 1024
+"""Not enough for any program to start, but more than a fork has touched already, for which the kernel could not go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +36,45 @@ class CgroupUsage:
     max_tasks: int | None = None
 
 
-class AttemptCgroup:
-    """One folder on v2, one per controller on v1. Made before the attempt starts and removed when its tree is dead."""
+@dataclass(frozen=True, slots=True)
+class CgroupSpec:
+    """A cgroup of one's own below `tree`, with these limits. `disks` are what a limit of bandwidth is for."""
 
-    def __init__(self, version: Literal[1, 2], folders: dict[str, Path]) -> None:
-        self.version = version
-        self._folders = folders
+    tree: CgroupTree
+    limits: Limits
+    disks: Sequence[str] = ()
+
+
+class AttemptCgroup:
+    """One folder on v2, one per controller on v1. Made before the attempt starts and removed when its tree is dead.
+
+    Either here, by `create`, for a process that joins it; or by the process that is to be in it, which takes the step
+    `entering` while nobody waits for it, and the steps `limiting` once it is known what for.
+    """
+
+    def __init__(self, tree: CgroupTree, name: str) -> None:
+        """Nothing is made yet. Raises InvalidInput for a name that is no plain file name."""
+        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+            raise InvalidInput(f"{name!r} cannot name a cgroup: use a plain name without '/'", field="id")
+        self.version = tree.version
+        self._folders = {controller: parent / name for controller, parent in tree.parents.items()}
+        # A folder of v1 takes a fifth of a millisecond; that of an unlimited processor would say nothing.
+        self._processor = self._folders.pop("cpu", None) if tree.version == 1 else None
 
     @classmethod
-    def create(cls, tree: CgroupTree, name: str, limits: Limits, disks: Sequence[str] = ()) -> AttemptCgroup:
+    def create(cls, spec: CgroupSpec, name: str) -> AttemptCgroup:
         """Make the cgroup with its limits in place.
 
         Raises:
             OSError: the tree is not writable any more, or a limit was refused, or the name is taken.
             InvalidInput: the name is no plain file name.
         """
-        if name in {"", ".", ".."} or "/" in name or "\0" in name:
-            raise InvalidInput(f"{name!r} cannot name a cgroup: use a plain name without '/'", field="id")
-        # A folder of v1 takes a fifth of a millisecond; that of an unlimited processor would say nothing.
-        idle = {"cpu"} if tree.version == 1 and limits.cpu_cores is None else set()
-        parents = {controller: parent for controller, parent in tree.parents.items() if controller not in idle}
-        cgroup = cls(tree.version, {controller: parent / name for controller, parent in parents.items()})
+        cgroup = cls(spec.tree, name)
+        cgroup._add_processor(spec.limits)
         try:
             for path in cgroup.paths:
                 path.mkdir()
-            for controller, file, value in _settings(tree.version, limits):
-                if controller in cgroup._folders:
-                    _write(cgroup._folders[controller] / file, value)
-            cgroup._cap_swap(limits)
-            cgroup._pace(limits, disks)
+            write_files(cgroup._settings(spec))
         except OSError:
             cgroup.remove()
             raise
@@ -74,7 +86,19 @@ class AttemptCgroup:
 
     def joining(self) -> tuple[object, ...]:
         """The step of the fork server by which a process moves itself in; all that it starts from then on stays in."""
-        return "join_cgroups", [str(path) for path in self.paths], "cgroup.procs" if self.version == 2 else "tasks"
+        return "join_cgroups", [str(path) for path in self.paths], self._members
+
+    def entering(self) -> tuple[object, ...]:
+        """The step of the fork server by which a process makes the cgroup and moves itself in."""
+        return "enter_cgroups", [str(path) for path in self.paths], self._members
+
+    def limiting(self, spec: CgroupSpec) -> list[tuple[object, ...]]:
+        """The steps by which a process that is inside limits itself and all that it starts."""
+        before = self.paths
+        self._add_processor(spec.limits)
+        late = [str(path) for path in self.paths if path not in before]
+        entering = [("enter_cgroups", late, self._members)] if late else []
+        return [*entering, ("write_files", self._settings(spec))]
 
     def oom_kills(self) -> int:
         """How many processes the kernel killed here for want of memory."""
@@ -123,27 +147,21 @@ class AttemptCgroup:
         """Remove the folders; one that still holds a dying process is left to the sweep at the next start."""
         remove_cgroups(self.paths)
 
-    def _cap_swap(self, limits: Limits) -> None:
-        """Swap counts as memory: without this the limit would only move the excess to disk. Absent without swap."""
-        if limits.memory_bytes is None or (folder := self._folders.get("memory")) is None:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            if self.version == 2:
-                _write(folder / "memory.swap.max", "0")
-            else:
-                _write(folder / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
+    @property
+    def _members(self) -> str:
+        return "cgroup.procs" if self.version == 2 else "tasks"
 
-    def _pace(self, limits: Limits, disks: Sequence[str]) -> None:
-        """Bandwidth, of each disk by itself: that is how the kernel counts it."""
-        rate = limits.disk_bytes_per_second
-        if rate is None or (folder := self._folders.get("blkio")) is None:
-            return
-        for disk in disks:
-            if self.version == 2:
-                _write(folder / "io.max", f"{disk} rbps={rate} wbps={rate}")
-            else:
-                _write(folder / "blkio.throttle.read_bps_device", f"{disk} {rate}")
-                _write(folder / "blkio.throttle.write_bps_device", f"{disk} {rate}")
+    def _add_processor(self, limits: Limits) -> None:
+        if self._processor and limits.cpu_cores is not None:
+            self._folders["cpu"] = self._processor
+
+    def _settings(self, spec: CgroupSpec) -> list[tuple[str, str, bool]]:
+        """What to write where, and whether that may be missing, for each limit that is set and can be held."""
+        return [
+            (f"{self._folders[controller]}/{file}", value, optional)
+            for controller, file, value, optional in _settings(self.version, spec)
+            if controller in self._folders
+        ]
 
 
 def kill_cgroups(paths: Iterable[Path]) -> bool:
@@ -178,32 +196,41 @@ def remove_cgroups(paths: Iterable[Path]) -> bool:
     return gone
 
 
-def _settings(version: int, limits: Limits) -> Iterator[tuple[str, str, str]]:
-    """(controller, file, value) for each limit that is set."""
+def _settings(version: int, spec: CgroupSpec) -> Iterator[tuple[str, str, str, bool]]:
+    """(controller, file, value, whether it may be missing) for each limit that is set.
+
+    Swap counts as memory: without this the limit would only move the excess to disk. Its file is absent without swap.
+    Bandwidth is of each disk by itself: that is how the kernel counts it.
+    """
+    limits = spec.limits
     if limits.memory_bytes is not None:
-        yield "memory", "memory.max" if version == 2 else "memory.limit_in_bytes", str(limits.memory_bytes)
+        memory = str(max(limits.memory_bytes, _LEAST_MEMORY_BYTES))
+        yield "memory", "memory.max" if version == 2 else "memory.limit_in_bytes", memory, False
+        if version == 2:
+            yield "memory", "memory.swap.max", "0", True
+        else:
+            yield "memory", "memory.memsw.limit_in_bytes", memory, True
     if limits.pids is not None:
-        yield "pids", "pids.max", str(limits.pids)
+        yield "pids", "pids.max", str(limits.pids), False
     if limits.cpu_cores is not None:
         quota = max(_MINIMUM_QUOTA_MICROSECONDS, round(limits.cpu_cores * CPU_PERIOD_MICROSECONDS))
         if version == 2:
-            yield "cpu", "cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}"
+            yield "cpu", "cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}", False
         else:
-            yield "cpu", "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
-            yield "cpu", "cpu.cfs_quota_us", str(quota)
-
-
-def _write(path: Path, value: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, value.encode())
-    finally:
-        os.close(descriptor)
+            yield "cpu", "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS), False
+            yield "cpu", "cpu.cfs_quota_us", str(quota), False
+    if (rate := limits.disk_bytes_per_second) is not None:
+        for disk in spec.disks:
+            if version == 2:
+                yield "blkio", "io.max", f"{disk} rbps={rate} wbps={rate}", False
+            else:
+                yield "blkio", "blkio.throttle.read_bps_device", f"{disk} {rate}", False
+                yield "blkio", "blkio.throttle.write_bps_device", f"{disk} {rate}", False
 
 
 def _try_write(path: Path, value: str) -> bool:
     try:
-        _write(path, value)
+        write_files([(str(path), value, False)])
     except OSError:
         return False
     return True

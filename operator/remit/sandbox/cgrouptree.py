@@ -1,7 +1,7 @@
 """Find a cgroup hierarchy that the operator may write, and clear what a dead operator left in it.
 
-The layout under each hierarchy is `remit/<pid>-<start time>/<attempt>`: the middle folder names the operator process
-that owns the attempts, so a later one can tell leftovers from another operator's live work.
+The layout under each hierarchy is `remit/<pid>-<start time>/<any name>`: the middle folder names the operator process
+that owns the cgroup, so a later one can tell leftovers from another operator's live work.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from remit.errors import InvalidInput
 from remit.sandbox.bubblewrap import command_line, encode, private_arguments
-from remit.sandbox.cgroup import AttemptCgroup
+from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.filesystem import sealing, system_files, system_mounts
 from remit.sandbox.forkserver import Execute
 from remit.sandbox.identity import slots
@@ -89,10 +89,9 @@ class Launch:
             filter_fd=filter_fd,
         )
 
-    def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Execute:
+    def job(self, stdio: tuple[int, int, int], cgroup: CgroupSpec | None) -> Execute:
         """bubblewrap, confined from before its first instruction: in its cgroup, another user than root, limited."""
-        joining = [cgroup.joining()] if cgroup else []
-        return Execute(self.argv, stdio, self.pass_fds, [*joining, *self._steps])
+        return Execute(self.argv, stdio, self.pass_fds, self._steps, cgroup)
 
     def begun(self) -> None:
         """Leave the descriptors to the process. Closing ours lets the status pipe end when the process does."""

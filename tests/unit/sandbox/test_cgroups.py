@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from remit.errors import InvalidInput
-from remit.sandbox import AttemptCgroup, CgroupTree, Limits
+from remit.sandbox import AttemptCgroup, CgroupSpec, CgroupTree, Limits
 from remit.sandbox.cgrouptree import Mount, _prepare_v2, own_folder, parse_membership, parse_mounts
 
 MOUNTINFO = """\
@@ -54,7 +54,7 @@ def v2(tmp_path, monkeypatch) -> CgroupTree:
 
 
 def test_v2_limits_and_usage(v2):
-    cgroup = AttemptCgroup.create(v2, "one", LIMITS)
+    cgroup = AttemptCgroup.create(CgroupSpec(v2, LIMITS), "one")
     (folder,) = cgroup.paths
     written = {path.name: path.read_text() for path in folder.iterdir()}
     assert written["memory.max"] == "1048576"
@@ -77,9 +77,10 @@ def test_v2_limits_and_usage(v2):
 
 def test_v2_bandwidth_is_given_for_each_disk(v2, monkeypatch):
     written = []
-    monkeypatch.setattr("remit.sandbox.cgroup._write", lambda path, value: written.append((path.name, value)))
-    AttemptCgroup.create(v2, "one", Limits(disk_bytes_per_second=5), disks=("8:0", "259:0"))
-    assert written == [("io.max", "8:0 rbps=5 wbps=5"), ("io.max", "259:0 rbps=5 wbps=5")]
+    monkeypatch.setattr("remit.sandbox.cgroup.write_files", written.extend)
+    AttemptCgroup.create(CgroupSpec(v2, Limits(disk_bytes_per_second=5), ("8:0", "259:0")), "one")
+    values = [("io.max", "8:0 rbps=5 wbps=5"), ("io.max", "259:0 rbps=5 wbps=5")]
+    assert [(Path(path).name, value) for path, value, _ in written] == values
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def v1(tmp_path, monkeypatch) -> CgroupTree:
 
 def test_v1_limits_and_usage(v1, tmp_path):
     limits = replace(LIMITS, disk_bytes_per_second=5)
-    cgroup = AttemptCgroup.create(v1, "one", limits, disks=("8:0",))
+    cgroup = AttemptCgroup.create(CgroupSpec(v1, limits, ("8:0",)), "one")
     written = {path.name: path.read_text() for folder in cgroup.paths for path in folder.iterdir()}
     assert written == {
         "memory.limit_in_bytes": "1048576",
@@ -142,28 +143,30 @@ def test_a_kernel_that_does_not_account_for_swap_is_no_error(v1, tmp_path, monke
         (self / "memory.memsw.limit_in_bytes").unlink(missing_ok=True)
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    AttemptCgroup.create(v1, "one", LIMITS)
+    AttemptCgroup.create(CgroupSpec(v1, LIMITS), "one")
     assert (tmp_path / "memory/one/memory.limit_in_bytes").read_text() == "1048576"
 
 
 def test_refusals_are_unknown_where_nothing_counts_processes(tmp_path):
-    assert AttemptCgroup.create(CgroupTree(2, {"memory": tmp_path}), "one", Limits()).refused_tasks() is None
+    assert (
+        AttemptCgroup.create(CgroupSpec(CgroupTree(2, {"memory": tmp_path}), Limits()), "one").refused_tasks() is None
+    )
 
 
 def test_what_a_kernel_does_not_count_is_none(v2):
-    used = AttemptCgroup.create(v2, "one", Limits()).usage()
+    used = AttemptCgroup.create(CgroupSpec(v2, Limits()), "one").usage()
     assert (used.cpu_seconds, used.max_memory_bytes, used.read_bytes) == (None, None, None)
 
 
 def test_a_tiny_share_of_cpu_is_the_least_the_kernel_takes(v2):
-    (folder,) = AttemptCgroup.create(v2, "one", Limits(cpu_cores=0.001)).paths
+    (folder,) = AttemptCgroup.create(CgroupSpec(v2, Limits(cpu_cores=0.001)), "one").paths
     assert (folder / "cpu.max").read_text() == "1000 100000"
 
 
 def test_a_limit_that_is_refused_leaves_nothing(tmp_path):
     tree = CgroupTree(2, {"memory": tmp_path})
     with pytest.raises(FileNotFoundError):  # an ordinary folder has no memory.max
-        AttemptCgroup.create(tree, "one", LIMITS)
+        AttemptCgroup.create(CgroupSpec(tree, LIMITS), "one")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,7 +192,7 @@ def test_a_v2_tree_without_controllers_says_so(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "a\0b"])
 def test_a_name_cannot_leave_the_tree(tmp_path, name):
     with pytest.raises(InvalidInput, match="cannot name a cgroup"):
-        AttemptCgroup.create(CgroupTree(2, {"memory": tmp_path}), name, Limits())
+        AttemptCgroup.create(CgroupSpec(CgroupTree(2, {"memory": tmp_path}), Limits()), name)
 
 
 def test_a_delegated_cgroup_with_other_processes_is_left_alone(tmp_path):

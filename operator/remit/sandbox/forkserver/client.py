@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import errno
+import itertools
 import marshal
 import os
 import select
@@ -19,11 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec
+from remit.sandbox.forkserver.supervise import STOP
 from remit.sandbox.forkserver.wire import receive, send
 from remit.sandbox.memory import sealed_memory
+from remit.sandbox.model import CgroupTree
 
 _MOST_INLINE = 1 << 15
 _LOST = "the fork server ended; the next start begins a new one"
+_NOT_TAKEN = "the fork server has too many open files, or has ended"
+_LAST_SECONDS = 5.0
 
 Step = tuple[object, ...]
 """The name of a step of `remit.sandbox.forkserver.jobs` and its arguments, of plain types."""
@@ -33,15 +39,18 @@ Step = tuple[object, ...]
 class Execute:
     """Become the program `argv[0]` with an empty environment, once the `steps` have confined it.
 
-    `stdio` are its stdin, stdout and stderr. `pass_fds` keep their numbers; nothing else is inherited.
+    `stdio` are its stdin, stdout and stderr. `pass_fds` keep their numbers; nothing else is inherited. With `cgroup` it
+    is in one of its own, limited before the steps.
     """
 
     argv: Sequence[str]
     stdio: tuple[int, int, int]
     pass_fds: Sequence[int] = ()
     steps: Sequence[Step] = ()
+    cgroup: CgroupSpec | None = None
 
     kind: ClassVar[str] = "execute"
+    stop: ClassVar[signal.Signals] = signal.SIGKILL
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -71,6 +80,8 @@ class Supervise:
     last_steps: Sequence[Step] = ()
 
     kind: ClassVar[str] = "supervise"
+    stop: ClassVar[signal.Signals] = STOP
+    cgroup: ClassVar[None] = None
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -97,6 +108,8 @@ class Listen:
     backlog: int = 128
 
     kind: ClassVar[str] = "listen"
+    stop: ClassVar[signal.Signals] = signal.SIGKILL
+    cgroup: ClassVar[None] = None
     descriptors: ClassVar[tuple[int, ...]] = ()
 
     def data(self) -> dict[str, Any]:
@@ -110,6 +123,8 @@ class TryScopes:
     scoped: int
 
     kind: ClassVar[str] = "try_scopes"
+    stop: ClassVar[signal.Signals] = signal.SIGKILL
+    cgroup: ClassVar[None] = None
     descriptors: ClassVar[tuple[int, ...]] = ()
 
     def data(self) -> dict[str, Any]:
@@ -128,6 +143,8 @@ class ForkedProcess:
     """
 
     _channel: socket.socket
+    cgroup: AttemptCgroup | None = None
+    """Its own, if it was to have one. It goes when this is closed after the end."""
     pid: int = 0
     pidfd: int = -1
     returncode: int | None = None
@@ -136,6 +153,7 @@ class ForkedProcess:
     result: object = None
     descriptors: list[int] = field(default_factory=list)
     """What a job sent back. They belong to the caller."""
+    _refusal: OSError | None = None
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -159,23 +177,22 @@ class ForkedProcess:
         match news:
             case ("started", int(pid)):
                 self.pid, (self.pidfd,) = pid, descriptors
-            case ("failed", int(number), str(text)):
-                self.failure = OSError(number, text)
+            case ("refused", int(number), str(text)):
+                self._refusal = OSError(number, text)
             case ("result", result):
                 self.result = result
                 self.descriptors += descriptors
-            case ("exited", int(status)):
+            case ("exited", int(status)) if self._refusal is None:
                 self.returncode = os.waitstatus_to_exitcode(status)
             case _:
-                self.failure = OSError(errno.EPIPE, _LOST)
+                lost = OSError(errno.EPIPE, _LOST) if self.pid else OSError(errno.EMFILE, _NOT_TAKEN)
+                self.failure = self._refusal or lost
 
     def wait(self, seconds: float, *, start: bool = False) -> None:
         """Block until the end, or only until there is a pid. Raises TimeoutError, and `failure`."""
-        poller = select.poll()
-        poller.register(self.fileno(), select.POLLIN)
         self.update()
         while not (self.ended or (start and self.pid)):
-            if not poller.poll(seconds * 1000):
+            if not _readable(self.fileno(), seconds):
                 raise TimeoutError(f"still running after {seconds:g} s")
             self.update()
         if self.failure:
@@ -196,6 +213,24 @@ class ForkedProcess:
         if self.failure:
             raise self.failure
 
+    def send(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """The job. Raises OSError."""
+        send(self._channel, request, descriptors)
+
+    def gone(self) -> bool:
+        """Whether it ended, though the fork server may not have told of it yet."""
+        self.update()
+        return self.ended or (self.pidfd >= 0 and _readable(self.pidfd, 0))
+
+    def call_off(self) -> None:
+        """End a process that has no job yet, and wait until it is gone (a fork server that died tells nobody)."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+            self.wait(_LAST_SECONDS)
+        if self.pidfd >= 0:
+            _readable(self.pidfd, _LAST_SECONDS)
+        self.close()
+
     def kill(self) -> None:
         """KILL, unless it has ended."""
         self.send_signal(signal.SIGKILL)
@@ -207,6 +242,12 @@ class ForkedProcess:
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
+        self.let_go()
+        if self.cgroup:
+            self.cgroup.remove()
+
+    def let_go(self) -> None:
+        """Close the descriptors alone: a process that belongs to somebody else goes on."""
         self._channel.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -220,6 +261,7 @@ class ForkServer:
         """Raises OSError where it cannot be started."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
+        self._spares: dict[_Kind, ForkedProcess] = {}
         self.owner = os.getpid()
         with theirs:
             try:
@@ -251,30 +293,83 @@ class ForkServer:
         Raises:
             OSError: the fork server is gone, or there are no descriptors left.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, contextlib.ExitStack() as ending, contextlib.ExitStack() as undo:
-            undo.callback(ours.close)
-            descriptors = [theirs.fileno(), *job.descriptors]
-            body: bytes | None = marshal.dumps(job.data())
-            if body and len(body) > _MOST_INLINE:
-                descriptors.append(held := sealed_memory(body))
-                ending.callback(os.close, held)
-                body = None
-            request = {"job": job.kind, "data": body, "descriptors": len(descriptors)}
-            with self._lock:
-                send(self._control, request, descriptors)
-            undo.pop_all()
-        return ForkedProcess(ours)
+        kind = _Kind(job.stop, job.cgroup.tree if job.cgroup else None)
+        with self._lock:
+            process = self._spares.pop(kind, None)
+            if process and not _give(process, job):  # it was killed meanwhile
+                process.close()
+                process = None
+            if process is None:
+                process = self._order(kind)
+                if not _give(process, job):
+                    process.close()
+                    raise OSError(errno.EPIPE, _LOST)
+            with contextlib.suppress(OSError):  # told to whoever asks next
+                self._spares[kind] = self._order(kind)
+        return process
 
     def close(self) -> None:
         """End it, and every process that it started."""
-        self._control.close()
-        if self.owner == os.getpid():
-            self._process.wait()
-        else:  # inherited by a fork of ours: somebody else's child
+        if self.owner != os.getpid():  # inherited by a fork of ours: somebody else's child
+            for spare in self._spares.values():
+                spare.let_go()
+            self._control.close()
             self._process.returncode = 0
+            return
+        for spare in self._spares.values():
+            spare.call_off()
+        self._spares.clear()
+        self._control.close()
+        self._process.wait()
+
+    def _order(self, kind: _Kind) -> ForkedProcess:
+        """A process that waits for its job, or will when it is forked."""
+        cgroup = AttemptCgroup(kind.tree, f"{os.getpid()}.{next(_numbers)}") if kind.tree else None
+        ahead = [cgroup.entering()] if cgroup else []
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            send(self._control, (ahead, int(kind.stop)), [theirs.fileno()])
+            undo.pop_all()
+        return ForkedProcess(ours, cgroup)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is settled of a process before it has a job."""
+
+    stop: signal.Signals
+    tree: CgroupTree | None
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
+
+
+def _give(process: ForkedProcess, job: Job) -> bool:
+    """Send it the job. False if there is nobody to take it."""
+    if process.gone():
+        return False
+    data = job.data()
+    if process.cgroup and job.cgroup:
+        data["steps"] = [*process.cgroup.limiting(job.cgroup), *data["steps"]]
+    body: bytes | None = marshal.dumps(data)
+    descriptors = list(job.descriptors)
+    with contextlib.ExitStack() as ending:
+        if body and len(body) > _MOST_INLINE:
+            descriptors.append(held := sealed_memory(body))
+            ending.callback(os.close, held)
+            body = None
+        try:
+            process.send({"job": job.kind, "data": body, "descriptors": len(descriptors)}, descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+    return True
+
+
+_numbers = itertools.count()
 _server: ForkServer | None = None
 _server_lock = threading.Lock()
 

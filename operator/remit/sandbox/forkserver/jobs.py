@@ -9,7 +9,7 @@ replace itself by a program, or stay as a supervisor.
 `execute` confines itself by steps before the program takes over. To add one (such as a Landlock ruleset), write a
 function of plain arguments, put it into STEPS, and name it in `Execute.steps`.
 
-Nothing secret may be in `data`: it passes through the fork server's memory. Secrets travel in sealed memory files.
+Secrets travel in sealed memory files, not in `data`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import socket
 import struct
 
 from remit.sandbox.forkserver.wire import send
+from remit.sandbox.joining import enter_cgroups, join_cgroups, write_files
 from remit.sandbox.landlock import enclose, restrict
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -99,14 +100,6 @@ def place(descriptors: Sequence[int], places: Sequence[int], besides: Sequence[i
     return kept
 
 
-def join_cgroups(folders: Sequence[str], file: str) -> None:
-    """Move this process into each of the cgroups, by its `file` ("cgroup.procs", or "tasks" on v1)."""
-    for folder in folders:
-        descriptor = os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(descriptor, b"0")
-        os.close(descriptor)
-
-
 def become(uid: int) -> None:
     """Stop being root: this user, the group of the same number, no other groups, and so no capability."""
     os.setgroups([])
@@ -143,6 +136,8 @@ def filter_calls(program: bytes) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     "join_cgroups": join_cgroups,
+    "enter_cgroups": enter_cgroups,
+    "write_files": write_files,
     "become": become,
     "no_new_privileges": no_new_privileges,
     "limit": limit,

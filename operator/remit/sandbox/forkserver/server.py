@@ -1,13 +1,15 @@
 """The fork server: one thread, no secrets, no environment. It forks, tells of ends, and dies with the operator.
 
-A request comes with the descriptor of a channel of its own, on which this server and the child answer:
+An order comes with the descriptor of a channel. It is carried out when a job comes by that channel, or before, as soon
+as nothing else is to be done: a fork, and the page faults after it, cost more than all that follows. The job is the
+child's to read, so that none comes by way of this server. On the channel are told:
 
-    ("started", pid) and a pidfd     a process is at it
-    ("failed", errno, text)          it could not be done, and the process is dead; nothing follows
-    ("result", …)                    what a job found, from the child itself
-    ("exited", wait status)          the end
+    ("started", pid) and a pidfd     by this server: there is a process
+    ("result", …)                    by the child: what it found
+    ("refused", errno, text)         by either: why the job cannot be done
+    ("exited", wait status)          by this server: the end, after which the channel is closed
 
-A channel whose other end is closed before the end has its process killed.
+A channel whose other end is closed before has its process killed.
 """
 
 from __future__ import annotations
@@ -21,33 +23,32 @@ import select
 import signal
 import socket
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
-from remit.sandbox.forkserver.supervise import STOP, supervise
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals, take
+from remit.sandbox.forkserver.supervise import supervise
 from remit.sandbox.forkserver.wire import receive, send
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
-_IDLE_SECONDS = 0.003  # nobody is served, and what was just forked has got its processor
+_LULL_SECONDS = 0.01
+"""Nothing happens for so long, or something ended: then a child may be forked ahead and takes no processor from one
+that was just started."""
 
 
 class _Child:
-    """Forked before it is needed: a fork, and the page faults after it, cost more than all that follows."""
+    """One that is ordered, and from `pid` on one that is there."""
 
-    def __init__(self, pid: int, hand: socket.socket, trouble: int) -> None:
-        """It gets its job by `hand`, and says by `trouble` what went wrong."""
-        self.pid = pid
-        self.hand = hand
-        self.trouble = trouble
-        self.pidfd = os.pidfd_open(pid)
-        self.channel: socket.socket | None = None
-        self.failure: tuple[int, str] | None = None
-        self.settled = False
-        self.supervises = False
+    def __init__(self, channel: socket.socket, ahead: Sequence[Sequence[Any]], stop: int) -> None:
+        """It takes the steps `ahead` before it has a job, and ends by the signal `stop`."""
+        self.channel = channel
+        self.ahead = ahead
+        self.stop = stop
+        self.pid = 0
 
 
 def main(control_fd: int) -> None:
@@ -64,10 +65,10 @@ class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         control.set_inheritable(False)
+        self._ordered: dict[int, _Child] = {}
+        self._by_channel: dict[int, _Child] = {}
         self._children: dict[int, _Child] = {}
-        self._by_descriptor: dict[int, _Child] = {}
-        self._spare: _Child | None = None
-        self._lacking = True
+        self._patience = _LULL_SECONDS
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
         wake.setblocking(False)
@@ -81,9 +82,9 @@ class _Server:
 
     def serve(self) -> None:
         while True:
-            ready = self._poller.poll(_IDLE_SECONDS if self._lacking else None)
+            ready = self._poller.poll(self._patience if self._ordered else None)
             if not ready:
-                self._prepare()
+                self._fork(next(iter(self._ordered.values())))
             for descriptor, _ in ready:
                 if descriptor == self._operator:
                     return
@@ -92,103 +93,52 @@ class _Server:
                         return
                 elif descriptor == self._wake.fileno():
                     self._reap()
-                elif child := self._by_descriptor.get(descriptor):
-                    if descriptor == child.trouble:
-                        self._settle(child)
-                    else:
-                        self._abandoned(child)
+                elif child := self._ordered.get(descriptor):
+                    self._fork(child)
+                elif child := self._by_channel.get(descriptor):
+                    self._abandoned(child)
 
     def _receive(self) -> bool:
-        """Take one message. False at the end: the operator is gone."""
+        """Take one order. False at the end: the operator is gone."""
         received = receive(self._control)
         if received is None:
             return False
-        request, descriptors = received
-        try:
-            self._start(request, descriptors)
-        finally:
-            for descriptor in descriptors[1:]:
-                os.close(descriptor)
+        (ahead, stop), descriptors = received
+        if descriptors:  # else none could be received, and the operator sees its channel end
+            child = _Child(socket.socket(fileno=descriptors[0]), ahead, stop)
+            self._ordered[descriptors[0]] = child
+            self._patience = _LULL_SECONDS
+            self._poller.register(descriptors[0], select.EPOLLIN)
         return True
 
-    def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Fork for the request. The first descriptor is its channel; a long body comes as the last, in a file."""
-        if not descriptors:
-            return  # none could be received, and the operator sees its channel end
-        channel = socket.socket(fileno=descriptors[0])
-        if len(descriptors) != request["descriptors"]:
-            _send(channel, ("failed", errno.EMFILE, "the fork server has too many open files"))
-            channel.close()
-            return
-        try:
-            child = self._hand_over(request, descriptors)
-        except OSError as error:
-            _send(channel, ("failed", error.errno, f"the fork server: {error.strerror}"))
-            channel.close()
-            return
-        child.channel = channel
-        child.supervises = request["job"] == "supervise"
-        _send(channel, ("started", child.pid), child.pidfd)
-        os.close(child.pidfd)
-        self._children[child.pid] = child
-        for descriptor, events in ((child.trouble, select.EPOLLIN), (channel.fileno(), select.EPOLLRDHUP)):
-            self._by_descriptor[descriptor] = child
-            self._poller.register(descriptor, events)
-
-    def _hand_over(self, request: dict[str, Any], descriptors: list[int]) -> _Child:
-        """Give the job to the spare child, or to a new one if there is none or it was killed meanwhile."""
-        self._lacking = True
-        while True:
-            child, self._spare = self._spare or self._fork(), None
-            try:
-                send(child.hand, request, descriptors)
-            except (BrokenPipeError, ConnectionResetError):
-                for descriptor in (child.pidfd, child.trouble):
-                    os.close(descriptor)
-                continue
-            finally:
-                child.hand.close()
-            return child
-
-    def _fork(self) -> _Child:
+    def _fork(self, child: _Child) -> None:
+        descriptor = child.channel.fileno()
+        del self._ordered[descriptor]
         server = os.getpid()
-        trouble, write = os.pipe2(os.O_CLOEXEC)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                pid = os.fork()
-            except OSError:
-                ours.close()
-                os.close(trouble)
-                os.close(write)
-                raise
-            if pid == 0:
-                _child(server, theirs, write)
-            os.close(write)
-        return _Child(pid, ours, trouble)
-
-    def _prepare(self) -> None:
-        """Have a child ready for the next request, while nothing else is to be done."""
-        self._lacking = False
-        with contextlib.suppress(OSError):  # told to whoever asks next
-            self._spare = self._fork()
-
-    def _settle(self, child: _Child) -> None:
-        """Note what went wrong, if anything. It is told when the child is dead, and has left its cgroups."""
-        if child.settled or child.channel is None:
+        try:
+            child.pid = os.fork()
+        except OSError as error:
+            _send(child.channel, ("refused", error.errno, f"the fork server: {error.strerror}"))
+            self._poller.unregister(descriptor)
+            child.channel.close()
             return
-        said = os.read(child.trouble, 4096)
-        self._forget(child.trouble)
-        os.close(child.trouble)
-        child.settled = True
-        if said:
-            child.failure = marshal.loads(said)  # noqa: S302  # our own child's
+        if child.pid == 0:
+            _become(server, child)
+        self._children[child.pid] = self._by_channel[descriptor] = child
+        self._poller.modify(descriptor, select.EPOLLRDHUP)
+        try:
+            pidfd = os.pidfd_open(child.pid)
+        except OSError as error:
+            _send(child.channel, ("refused", error.errno, f"the fork server: {error.strerror}"))
+            os.kill(child.pid, signal.SIGKILL)
+        else:
+            _send(child.channel, ("started", child.pid), pidfd)
+            os.close(pidfd)
 
     def _abandoned(self, child: _Child) -> None:
         """Nobody waits for it any more."""
-        if child.channel:
-            self._forget(child.channel.fileno())
-        os.kill(child.pid, STOP if child.supervises else signal.SIGKILL)
+        self._forget(child)
+        os.kill(child.pid, child.stop)
 
     def _reap(self) -> None:
         """Collect whatever ended: our children, and orphans of theirs."""
@@ -206,18 +156,18 @@ class _Server:
             if pid == 0:
                 return
             child = self._children.pop(pid, None)
-            if child and child.supervises and os.WIFSIGNALED(status):
+            if child is None:
+                continue
+            if child.stop != signal.SIGKILL and os.WIFSIGNALED(status):
                 self._clear_orphans()
-            if child and child.channel:
-                self._settle(child)
-                _send(child.channel, ("failed", *child.failure) if child.failure else ("exited", status))
-                self._forget(child.channel.fileno())
-                child.channel.close()
+            _send(child.channel, ("exited", status))
+            self._forget(child)
+            child.channel.close()
+            self._patience = 0.0
 
     def _clear_orphans(self) -> None:
         """A supervisor was killed, and what it watched has come to us: kill that, again until nothing new comes."""
-        ours = {*self._children, *((self._spare.pid,) if self._spare else ())}
-        while orphans := [pid for pid in _children_of(os.getpid()) if pid not in ours]:
+        while orphans := [pid for pid in _children_of(os.getpid()) if pid not in self._children]:
             for pid in [each for orphan in orphans for each in (orphan, *_descendants(orphan))]:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -225,9 +175,9 @@ class _Server:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, _ALSO_CLONES)
 
-    def _forget(self, descriptor: int) -> None:
-        if self._by_descriptor.pop(descriptor, None):
-            self._poller.unregister(descriptor)
+    def _forget(self, child: _Child) -> None:
+        if self._by_channel.pop(child.channel.fileno(), None):
+            self._poller.unregister(child.channel.fileno())
 
 
 def _children_of(pid: int) -> list[int]:
@@ -247,29 +197,38 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def _child(server: int, hand: socket.socket, trouble: int) -> None:
-    """Wait for a job, do it and end. Never returns."""
+def _become(server: int, child: _Child) -> None:
+    """Wait for the child's job, do it and end. Never returns."""
+    channel = child.channel
     try:
         signal.set_wakeup_fd(-1)
         reset_signals()
         die_with(server)
-        keep_only([0, 1, 2, hand.fileno(), trouble])
-        order = receive(hand)
-        if order is None:
-            os._exit(0)
-        request, (channel_fd, *given) = order
-        body = _contents(given.pop()) if request["data"] is None else request["data"]
-        data = marshal.loads(body)  # noqa: S302  # the operator's own
+        keep_only([0, 1, 2, channel.fileno()])
+        take(child.ahead)
+        request, given = _job(channel)
+        data = marshal.loads(_contents(given.pop()) if request["data"] is None else request["data"])  # noqa: S302
         places = data.get("places", ())
-        besides = [channel_fd, trouble, *given[len(places) :]]
-        channel_fd, trouble, *others = place(given[: len(places)], places, besides)
-        _JOBS[request["job"]](socket.socket(fileno=channel_fd), others, data)
+        descriptor, *others = place(given[: len(places)], places, [channel.fileno(), *given[len(places) :]])
+        channel.detach()  # what has its number now is not it
+        channel = socket.socket(fileno=descriptor)
+        _JOBS[request["job"]](channel, others, data)
         os._exit(0)
     except BaseException as error:  # there is nobody above to hear of it
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-        os.write(trouble, marshal.dumps((number, (getattr(error, "strerror", None) or repr(error))[:1000])))
+        _send(channel, ("refused", number, (getattr(error, "strerror", None) or repr(error))[:1000]))
     finally:
         os._exit(127)
+
+
+def _job(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    received = receive(channel)
+    if received is None:
+        os._exit(0)  # there will be none
+    request, given = received
+    if len(given) != request["descriptors"]:
+        raise OSError(errno.EMFILE, "the fork server: Too many open files")
+    return request, given
 
 
 def _send(channel: socket.socket, message: tuple[Any, ...], *descriptors: int) -> None:
