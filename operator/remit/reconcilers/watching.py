@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import aiohttp
 import kopf
 import structlog
 
@@ -93,36 +94,32 @@ class Watcher:
         self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, me.cancel)
         if self._stop.is_set():
             return
-        try:
+        async with contextlib.AsyncExitStack() as sessions:
+            # They are closed without waiting; TLS needs a few turns of the loop to say goodbye.
+            sessions.push_async_callback(asyncio.sleep, _GOODBYE)
             await kopf.operator(
-                registry=self._registry(home),
+                registry=self._registry(home, sessions),
                 settings=_settings(),
                 standalone=True,
                 clusterwide=not self.namespaces,
                 namespaces=self.namespaces,
                 ready_flag=self.ready,
             )
-        finally:
-            # kopf closes its connections without waiting; TLS needs a few turns of the loop to say goodbye.
-            await asyncio.sleep(_GOODBYE)
 
-    def _registry(self, home: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+    def _registry(self, home: asyncio.AbstractEventLoop, sessions: contextlib.AsyncExitStack) -> kopf.OperatorRegistry:
+        """The sessions are ours, because kopf leaves its own open where it is cancelled as it begins."""
         registry = kopf.OperatorRegistry()
         access = self.access
 
         @kopf.on.login(registry=registry)
-        async def login(**_: Any) -> kopf.ConnectionInfo:
+        async def login(**_: Any) -> kopf.AiohttpSession:
             authorization = await access.authorization()
-            scheme, _space, token = (authorization or "").rpartition(" ")
-            return kopf.ConnectionInfo(
-                server=access.server,
-                ca_path=access.ca_file,
-                insecure=not access.verify,
-                scheme=scheme or None,
-                token=token or None,
-                certificate_path=access.cert_file,
-                private_key_path=access.key_file,
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0),
+                headers={"Authorization": authorization} if authorization else {},
             )
+            sessions.push_async_callback(session.close)
+            return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
 
         for resource in self.resources:
             self._subscribe(registry, resource, home)
