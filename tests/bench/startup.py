@@ -30,7 +30,7 @@ from remit.sandbox import (
     fork_server,
     probe_host,
     rlimits,
-    sealed_memory,
+    shared_memory,
 )
 from remit.sandbox.bubblewrap import walls
 from remit.sandbox.filesystem import private_mounts, sealing, system_mounts
@@ -40,6 +40,7 @@ from remit.sandbox.seccomp import compile_filter
 LIMITS = Limits(memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20)
 ALL = frozenset({"memory", "pids"})
 RUNS = 300
+REST_SECONDS = 0.005
 AT_ONCE = 8
 DOCKER_RUNS = 20
 TRUE = shutil.which("true", path="/usr/bin:/bin") or "/bin/true"
@@ -59,14 +60,17 @@ async def measure() -> Figures:
     host = probe_host()
     backend = ProcessBackend(host)
     bare = bare_bubblewrap(host)
+    added = layers(host, bare)
     contestants: dict[str, Callable[[], Awaitable[None]]] = {
         "posix_spawn": lambda: spawn([TRUE]),
         BARE: lambda: spawn(bare),
-        **layers(host, bare),
+        **added,
         "all, and the rest of Remit's runner": lambda: attempt(backend),
     }
-    note = "These in turns, so that a busy machine is unfair to none of them."
+    note = "In turns, each from rest, so that a busy machine is unfair to none of them; the last rows one by one."
     samples = await in_turns(contestants, RUNS)
+    for name in (BARE, list(added)[-1]):
+        samples[f"{name.removeprefix('+ ')}, one right after the other"] = await together(contestants[name], RUNS, 1)
     samples[f"Remit's runner, {AT_ONCE} at once"] = await together(lambda: attempt(backend), RUNS, AT_ONCE)
     if image := docker_image():
         run = ["docker", "run", "--rm", image]
@@ -93,9 +97,11 @@ def _row(name: str, samples: Sequence[Sample], base: float) -> tuple[str, ...]:
 
 
 async def in_turns(contestants: Mapping[str, Callable[[], Awaitable[None]]], runs: int) -> dict[str, list[Sample]]:
+    """Each from rest: what the one before left to be done afterwards (a fork ahead, cgroups) is not the next one's."""
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for _ in range(runs):
         for name, work in contestants.items():
+            await asyncio.sleep(REST_SECONDS)
             start, cpu = time.perf_counter(), _cpu()
             await work()
             samples[name].append(Sample(time.perf_counter() - start, _cpu() - cpu))
@@ -172,7 +178,7 @@ async def fork(
     system_call_filter: bytes | None = None,
 ) -> None:
     """By the fork server, in a cgroup if there is a `tree` for one, behind a filter if there is one."""
-    held = [sealed_memory(system_call_filter)] if system_call_filter else []
+    held = [shared_memory(system_call_filter)] if system_call_filter else []
     argv = [argv[0], *(word for fd in held for word in ("--seccomp", str(fd))), *argv[1:]]
     cgroup = CgroupSpec(tree, LIMITS) if tree else None
     quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

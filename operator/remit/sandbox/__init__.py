@@ -7,7 +7,7 @@ from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Li
 from remit.sandbox.forkserver.supervise import STOP
 from remit.sandbox.identity import service_user
 from remit.sandbox.launch import Launch
-from remit.sandbox.memory import sealed_memory
+from remit.sandbox.memory import sealed_memory, shared_memory
 from remit.sandbox.model import (
     Ability,
     Bare,
@@ -62,6 +62,7 @@ __all__ = [
     "rlimits",
     "sealed_memory",
     "service_user",
+    "shared_memory",
     "start_time",
     "tasks_of_this_user",
 ]

@@ -17,6 +17,7 @@ from remit.sandbox.model import CgroupTree, Limits
 
 CPU_PERIOD_MICROSECONDS = 100_000
 _MINIMUM_QUOTA_MICROSECONDS = 1_000
+_PAGE = 4096
 _LEAST_MEMORY_BYTES = 512 * 1024
 """Not enough for any program to start, but more than a fork has touched already, for which the kernel could not go."""
 
@@ -49,7 +50,7 @@ class AttemptCgroup:
     """One folder on v2, one per controller on v1. Made before the attempt starts and removed when its tree is dead.
 
     Either here, by `create`, for a process that joins it; or by the process that is to be in it, which takes the step
-    `entering` while nobody waits for it, and the steps `limiting` once it is known what for.
+    for `entering` while nobody waits for it, and the steps `limiting` once it is known what for.
     """
 
     def __init__(self, tree: CgroupTree, name: str) -> None:
@@ -88,15 +89,15 @@ class AttemptCgroup:
         """The step of the fork server by which a process moves itself in; all that it starts from then on stays in."""
         return "join_cgroups", [str(path) for path in self.paths], self._members
 
-    def entering(self) -> tuple[object, ...]:
-        """The step of the fork server by which a process makes the cgroup and moves itself in."""
-        return "enter_cgroups", [str(path) for path in self.paths], self._members
+    def entering(self) -> tuple[list[str], str, str]:
+        """The folders for a process to make and to enter by which file of theirs, and one that `limiting` may add."""
+        return [str(path) for path in self.paths], self._members, str(self._processor or "")
 
     def limiting(self, spec: CgroupSpec) -> list[tuple[object, ...]]:
         """The steps by which a process that is inside limits itself and all that it starts."""
-        before = self.paths
+        known = self.paths if spec.limits.cpu_cores is not None else ()
         self._add_processor(spec.limits)
-        late = [str(path) for path in self.paths if path not in before]
+        late = [str(self._folders["cpu"])] if known and self._folders.get("cpu") not in known else []
         entering = [("enter_cgroups", late, self._members)] if late else []
         return [*entering, ("write_files", self._settings(spec))]
 
@@ -104,39 +105,39 @@ class AttemptCgroup:
         """How many processes the kernel killed here for want of memory."""
         if (folder := self._folders.get("memory")) is None:
             return 0
-        return _keyed(folder / ("memory.events" if self.version == 2 else "memory.oom_control")).get("oom_kill", 0)
+        return _keyed(f"{folder}/{'memory.events' if self.version == 2 else 'memory.oom_control'}").get("oom_kill", 0)
 
     def refused_tasks(self) -> int | None:
         """How often a process or a thread was refused for want of room; None where nothing counts that."""
         if (folder := self._folders.get("pids")) is None:
             return None
-        return _keyed(folder / "pids.events").get("max")
+        return _keyed(f"{folder}/pids.events").get("max")
 
     def usage(self) -> CgroupUsage:
         """What was used so far. Read it before `remove`."""
         if self.version == 2:
             folder = self.paths[0]
-            processor = _keyed(folder / "cpu.stat")
+            processor = _keyed(f"{folder}/cpu.stat")
             microseconds = processor.get("usage_usec")
-            reads, writes = _io_v2(folder / "io.stat")
+            reads, writes = _io_v2(f"{folder}/io.stat")
             return CgroupUsage(
                 cpu_seconds=None if microseconds is None else microseconds / 1e6,
-                max_memory_bytes=_number(folder / "memory.peak"),
+                max_memory_bytes=_number(f"{folder}/memory.peak"),
                 read_bytes=reads,
                 written_bytes=writes,
                 throttled_seconds=processor.get("throttled_usec", 0) / 1e6,
-                max_tasks=_number(folder / "pids.peak"),
+                max_tasks=_number(f"{folder}/pids.peak"),
             )
-        throttled = _keyed(self._folders["cpu"] / "cpu.stat").get("throttled_time", 0) if "cpu" in self._folders else 0
-        nanoseconds = _number(self._folders["cpuacct"] / "cpuacct.usage") if "cpuacct" in self._folders else None
+        throttled = _keyed(f"{self._folders['cpu']}/cpu.stat").get("throttled_time", 0) if "cpu" in self._folders else 0
+        nanoseconds = _number(f"{self._folders['cpuacct']}/cpuacct.usage") if "cpuacct" in self._folders else None
         reads, writes = _io_v1(self._folders.get("blkio"))
         return CgroupUsage(
             cpu_seconds=None if nanoseconds is None else nanoseconds / 1e9,
-            max_memory_bytes=_number(self._folders["memory"] / "memory.max_usage_in_bytes"),
+            max_memory_bytes=_number(f"{self._folders['memory']}/memory.max_usage_in_bytes"),
             read_bytes=reads,
             written_bytes=writes,
             throttled_seconds=throttled / 1e9,
-            max_tasks=_number(self._folders["pids"] / "pids.peak") if "pids" in self._folders else None,
+            max_tasks=_number(f"{self._folders['pids']}/pids.peak") if "pids" in self._folders else None,
         )
 
     def kill(self) -> None:
@@ -236,7 +237,7 @@ def _try_write(path: Path, value: str) -> bool:
     return True
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     """The file's text; empty where this kernel has no such file or the cgroup is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -245,7 +246,10 @@ def _read(path: Path) -> str:
             return ""
         raise
     try:  # a third of what read_text takes, half a dozen times in each attempt
-        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b"")).decode()
+        content = os.read(descriptor, _PAGE)
+        while content and len(content) % _PAGE == 0 and (more := os.read(descriptor, 1 << 16)):
+            content += more
+        return content.decode()
     except OSError as error:
         if error.errno in {errno.ENODEV, errno.EOPNOTSUPP}:
             return ""
@@ -254,24 +258,24 @@ def _read(path: Path) -> str:
         os.close(descriptor)
 
 
-def _pids(path: Path) -> list[int]:
-    return [int(line) for line in _read(path / "cgroup.procs").split()]
+def _pids(folder: Path) -> list[int]:
+    return [int(line) for line in _read(f"{folder}/cgroup.procs").split()]
 
 
-def _number(path: Path) -> int | None:
+def _number(path: str) -> int | None:
     text = _read(path).strip()
     return int(text) if text.isdigit() else None
 
 
-def _keyed(path: Path) -> dict[str, int]:
+def _keyed(path: str) -> dict[str, int]:
     pairs = (line.split() for line in _read(path).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
-def _io_v2(path: Path) -> tuple[int | None, int | None]:
+def _io_v2(path: str) -> tuple[int | None, int | None]:
     """`8:0 rbytes=1 wbytes=2 …`, a line per device."""
     text = _read(path)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  # as what is read
         return None, None
     fields = [field.partition("=") for field in text.split() if "=" in field]
     return (
@@ -284,7 +288,7 @@ def _io_v1(folder: Path | None) -> tuple[int | None, int | None]:
     """`8:0 Read 1`, a line per device and direction."""
     if folder is None:
         return None, None
-    rows = [line.split() for line in _read(folder / "blkio.throttle.io_service_bytes").splitlines()]
+    rows = [line.split() for line in _read(f"{folder}/blkio.throttle.io_service_bytes").splitlines()]
     return (
         sum(int(row[2]) for row in rows if len(row) == 3 and row[1] == "Read"),
         sum(int(row[2]) for row in rows if len(row) == 3 and row[1] == "Write"),

@@ -13,7 +13,7 @@ from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.filesystem import sealing, system_files, system_mounts
 from remit.sandbox.forkserver import Execute
 from remit.sandbox.identity import slots
-from remit.sandbox.memory import sealed_memory
+from remit.sandbox.memory import sealed_memory, shared_memory
 from remit.sandbox.model import Bubblewrap, Network
 from remit.sandbox.rlimits import RESOURCES
 
@@ -56,7 +56,7 @@ class Launch:
             }
             private = private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir)
             private_fd = self._holding(encode(private))
-            filter_fd = None if system_call_filter is None else self._holding(system_call_filter)
+            filter_fd = None if system_call_filter is None else self._keep(shared_memory(system_call_filter))
             go_read, self._go = self._pipe()
             self.status_fd, status_write = self._pipe()
             early = dict(rlimits)
@@ -123,7 +123,9 @@ class Launch:
             self._close(descriptor)
 
     def _holding(self, content: bytes) -> int:
-        descriptor = sealed_memory(content)
+        return self._keep(sealed_memory(content))
+
+    def _keep(self, descriptor: int) -> int:
         self._descriptors.add(descriptor)
         return descriptor
 

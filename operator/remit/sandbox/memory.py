@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 
 _ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -17,3 +18,13 @@ def sealed_memory(content: bytes) -> int:
     os.lseek(descriptor, 0, os.SEEK_SET)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _ALL_SEALS)
     return descriptor
+
+
+def shared_memory(content: bytes) -> int:
+    """The same, for content that many are given: it is stored once, and for as long as this process lives."""
+    return os.open(f"/proc/self/fd/{_stored(content)}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@functools.cache
+def _stored(content: bytes) -> int:
+    return sealed_memory(content)

@@ -76,8 +76,8 @@ def test_a_cgroup_that_holds_nothing_is_not_believed(monkeypatch, host, tmp_path
     """Writable folders that take every write and limit nothing, like a stale mount."""
 
     class Useless(AttemptCgroup):
-        def entering(self) -> tuple[object, ...]:
-            return "join_cgroups", [], "cgroup.procs"
+        def entering(self) -> tuple[list[str], str, str]:
+            return [], "", ""
 
         def limiting(self, spec: CgroupSpec) -> list[tuple[object, ...]]:
             return []

@@ -1,4 +1,4 @@
-"""`python -I -S FOLDER FD`: serve on the socket FD until its other end is closed."""
+"""`python -I -S FOLDER CONTROL ORDERS`: serve on these two sockets until the other end of CONTROL is closed."""
 
 import sys
 import types
@@ -12,4 +12,4 @@ for name, folder in zip(("remit.sandbox.forkserver", "remit.sandbox", "remit"), 
 
 from remit.sandbox.forkserver.server import main  # noqa: E402  # finds them as they are now
 
-main(int(sys.argv[1]))
+main(int(sys.argv[1]), int(sys.argv[2]))

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ _MOST_INLINE = 1 << 15
 _LOST = "the fork server ended; the next start begins a new one"
 _NOT_TAKEN = "the fork server has too many open files, or has ended"
 _LAST_SECONDS = 5.0
+SPARES = 2
+"""Processes that wait for a job. With one, a start right after the end of another would come while that is forked."""
 
 Step = tuple[object, ...]
 """The name of a step of `remit.sandbox.forkserver.jobs` and its arguments, of plain types."""
@@ -144,7 +147,7 @@ class ForkedProcess:
 
     _channel: socket.socket
     cgroup: AttemptCgroup | None = None
-    """Its own, if it was to have one. It goes when this is closed after the end."""
+    """Its own, if it was to have one."""
     pid: int = 0
     pidfd: int = -1
     returncode: int | None = None
@@ -154,6 +157,7 @@ class ForkedProcess:
     descriptors: list[int] = field(default_factory=list)
     """What a job sent back. They belong to the caller."""
     _refusal: OSError | None = None
+    _lost: bool = False
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -185,6 +189,7 @@ class ForkedProcess:
             case ("exited", int(status)) if self._refusal is None:
                 self.returncode = os.waitstatus_to_exitcode(status)
             case _:
+                self._lost = news == ("lost",)
                 lost = OSError(errno.EPIPE, _LOST) if self.pid else OSError(errno.EMFILE, _NOT_TAKEN)
                 self.failure = self._refusal or lost
 
@@ -222,15 +227,6 @@ class ForkedProcess:
         self.update()
         return self.ended or (self.pidfd >= 0 and _readable(self.pidfd, 0))
 
-    def call_off(self) -> None:
-        """End a process that has no job yet, and wait until it is gone (a fork server that died tells nobody)."""
-        with contextlib.suppress(OSError):
-            self._channel.shutdown(socket.SHUT_WR)
-            self.wait(_LAST_SECONDS)
-        if self.pidfd >= 0:
-            _readable(self.pidfd, _LAST_SECONDS)
-        self.close()
-
     def kill(self) -> None:
         """KILL, unless it has ended."""
         self.send_signal(signal.SIGKILL)
@@ -242,12 +238,11 @@ class ForkedProcess:
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
-        self.let_go()
-        if self.cgroup:
+        """The fork server removes its cgroup then; where that is no more, this does."""
+        if self._lost and self.cgroup:
+            if self.pidfd >= 0:
+                _readable(self.pidfd, _LAST_SECONDS)
             self.cgroup.remove()
-
-    def let_go(self) -> None:
-        """Close the descriptors alone: a process that belongs to somebody else goes on."""
         self._channel.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -259,17 +254,19 @@ class ForkServer:
 
     def __init__(self) -> None:
         """Raises OSError where it cannot be started."""
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders, orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
-        self._spares: dict[_Kind, ForkedProcess] = {}
+        self._spares: dict[_Kind, deque[ForkedProcess]] = defaultdict(deque)
         self.owner = os.getpid()
-        with theirs:
+        with control, orders:
+            theirs = [control.fileno(), orders.fileno()]
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(__file__).parent), str(theirs.fileno())],
+                    [sys.executable, "-I", "-S", str(Path(__file__).parent), *map(str, theirs)],
                     env={},
                     cwd="/",
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=theirs,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -277,6 +274,7 @@ class ForkServer:
                 )
             except OSError:
                 self._control.close()
+                self._orders.close()
                 raise
 
     @property
@@ -295,7 +293,8 @@ class ForkServer:
         """
         kind = _Kind(job.stop, job.cgroup.tree if job.cgroup else None)
         with self._lock:
-            process = self._spares.pop(kind, None)
+            spares = self._spares[kind]
+            process = spares.popleft() if spares else None
             if process and not _give(process, job):  # it was killed meanwhile
                 process.close()
                 process = None
@@ -304,32 +303,33 @@ class ForkServer:
                 if not _give(process, job):
                     process.close()
                     raise OSError(errno.EPIPE, _LOST)
+            if not process.pid:
+                self._control.send(b"!")
             with contextlib.suppress(OSError):  # told to whoever asks next
-                self._spares[kind] = self._order(kind)
+                while len(spares) < SPARES:
+                    spares.append(self._order(kind))
         return process
 
     def close(self) -> None:
         """End it, and every process that it started."""
         if self.owner != os.getpid():  # inherited by a fork of ours: somebody else's child
-            for spare in self._spares.values():
-                spare.let_go()
-            self._control.close()
             self._process.returncode = 0
-            return
-        for spare in self._spares.values():
-            spare.call_off()
-        self._spares.clear()
         self._control.close()
+        self._orders.close()
         self._process.wait()
+        for spare in itertools.chain(*self._spares.values()):
+            spare.update()
+            spare.close()
+        self._spares.clear()
 
     def _order(self, kind: _Kind) -> ForkedProcess:
         """A process that waits for its job, or will when it is forked."""
         cgroup = AttemptCgroup(kind.tree, f"{os.getpid()}.{next(_numbers)}") if kind.tree else None
-        ahead = [cgroup.entering()] if cgroup else []
+        entering = cgroup.entering() if cgroup else ((), "", "")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
-            send(self._control, (ahead, int(kind.stop)), [theirs.fileno()])
+            send(self._orders, (*entering, int(kind.stop)), [theirs.fileno()])
             undo.pop_all()
         return ForkedProcess(ours, cgroup)
 

@@ -22,10 +22,12 @@ import os
 import select
 import signal
 import socket
+import time
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals, take
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
 from remit.sandbox.forkserver.supervise import supervise
 from remit.sandbox.forkserver.wire import receive, send
+from remit.sandbox.joining import enter_cgroups
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
@@ -35,40 +37,46 @@ if TYPE_CHECKING:
 
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
-_LULL_SECONDS = 0.01
-"""Nothing happens for so long, or something ended: then a child may be forked ahead and takes no processor from one
-that was just started."""
+_LAST_SECONDS = 1.0
+_MOMENT_SECONDS = 0.01
 
 
 class _Child:
     """One that is ordered, and from `pid` on one that is there."""
 
-    def __init__(self, channel: socket.socket, ahead: Sequence[Sequence[Any]], stop: int) -> None:
-        """It takes the steps `ahead` before it has a job, and ends by the signal `stop`."""
+    def __init__(self, channel: socket.socket, enters: Sequence[str], file: str, may_enter: str, stop: int) -> None:
+        """Before it has a job it makes the cgroups `enters` and goes in by their `file`; later it may make one more.
+        It ends by the signal `stop`."""
         self.channel = channel
-        self.ahead = ahead
+        self.enters = enters
+        self.file = file
+        self.cgroups = (*enters, *((may_enter,) if may_enter else ()))
         self.stop = stop
         self.pid = 0
 
 
-def main(control_fd: int) -> None:
+def main(control_fd: int, orders_fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the operator, whose end is ours
     become_subreaper()
-    server = _Server(socket.socket(fileno=control_fd))
+    server = _Server(_channel(control_fd), _channel(orders_fd))
     gc.collect()
     gc.freeze()  # so that a collection in a child touches, and copies, nothing of this
     server.serve()
 
 
 class _Server:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, orders: socket.socket) -> None:
+        """A word on `control` says that an order cannot wait. No order by itself wakes this process: it would take the
+        processor from whatever was just started."""
         self._control = control
-        control.set_inheritable(False)
+        self._orders = orders
+        for each in (control, orders):
+            each.set_inheritable(False)
         self._ordered: dict[int, _Child] = {}
         self._by_channel: dict[int, _Child] = {}
         self._children: dict[int, _Child] = {}
-        self._patience = _LULL_SECONDS
+        self._folders: list[str] = []
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
         wake.setblocking(False)
@@ -81,35 +89,48 @@ class _Server:
             self._poller.register(descriptor, select.EPOLLIN)
 
     def serve(self) -> None:
-        while True:
-            ready = self._poller.poll(self._patience if self._ordered else None)
-            if not ready:
-                self._fork(next(iter(self._ordered.values())))
-            for descriptor, _ in ready:
-                if descriptor == self._operator:
-                    return
-                if descriptor == self._control.fileno():
-                    if not self._receive():
-                        return
-                elif descriptor == self._wake.fileno():
-                    self._reap()
-                elif child := self._ordered.get(descriptor):
-                    self._fork(child)
-                elif child := self._by_channel.get(descriptor):
-                    self._abandoned(child)
+        """Until the operator is gone, and with it everything that was started."""
+        while self._turn():
+            pass
+        for child in self._children.values():
+            os.kill(child.pid, child.stop)
+        end = time.monotonic() + _LAST_SECONDS
+        while self._children and select.select([self._wake], [], [], max(0.0, end - time.monotonic()))[0]:
+            self._reap()
+        for child in self._by_channel.values():
+            self._part(child)
+        while self._folders and time.monotonic() < end:
+            time.sleep(_MOMENT_SECONDS)
+            self._remove_folders()
 
-    def _receive(self) -> bool:
-        """Take one order. False at the end: the operator is gone."""
-        received = receive(self._control)
-        if received is None:
-            return False
-        (ahead, stop), descriptors = received
-        if descriptors:  # else none could be received, and the operator sees its channel end
-            child = _Child(socket.socket(fileno=descriptors[0]), ahead, stop)
-            self._ordered[descriptors[0]] = child
-            self._patience = _LULL_SECONDS
-            self._poller.register(descriptors[0], select.EPOLLIN)
+    def _turn(self) -> bool:
+        """Do what is to be done, or else carry out an order ahead. False when the operator is gone."""
+        ready = self._poller.poll(0 if self._ordered else None)
+        if not ready:
+            self._fork(next(iter(self._ordered.values())))
+        for descriptor, _ in ready:
+            if descriptor == self._operator:
+                return False
+            if descriptor == self._control.fileno():
+                if not self._control.recv(1):
+                    return False
+                self._take_orders()
+            elif descriptor == self._wake.fileno():
+                self._reap()
+                self._take_orders()
+            elif child := self._ordered.get(descriptor):
+                self._fork(child)
+            elif child := self._by_channel.get(descriptor):
+                self._closed(child)
         return True
+
+    def _take_orders(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while received := receive(self._orders, socket.MSG_DONTWAIT):
+                order, descriptors = received
+                if descriptors:  # else none could be received, and the operator sees its channel end
+                    self._ordered[descriptors[0]] = _Child(_channel(descriptors[0]), *order)
+                    self._poller.register(descriptors[0], select.EPOLLIN)
 
     def _fork(self, child: _Child) -> None:
         descriptor = child.channel.fileno()
@@ -135,19 +156,31 @@ class _Server:
             _send(child.channel, ("started", child.pid), pidfd)
             os.close(pidfd)
 
-    def _abandoned(self, child: _Child) -> None:
-        """Nobody waits for it any more."""
-        self._forget(child)
-        os.kill(child.pid, child.stop)
+    def _closed(self, child: _Child) -> None:
+        """Nobody waits for it any more, or needs its cgroups to say what it used."""
+        del self._by_channel[child.channel.fileno()]
+        self._poller.unregister(child.channel.fileno())
+        if child.pid in self._children:
+            os.kill(child.pid, child.stop)
+        else:
+            self._part(child)
+
+    def _part(self, child: _Child) -> None:
+        child.channel.close()
+        self._folders += child.cgroups
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        """All but those that still hold somebody: a process is told of as ended a moment before it has left."""
+        self._folders = [folder for folder in self._folders if not _removed(folder)]
 
     def _reap(self) -> None:
         """Collect whatever ended: our children, and orphans of theirs."""
-        while True:
-            try:
-                if not self._wake.recv(4096):
-                    break
-            except BlockingIOError:
-                break
+        self._collect()  # somebody waits to hear of it
+        self._wake.recv(4096)
+        self._collect()  # what ended since, and gave no sign of its own
+
+    def _collect(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -155,15 +188,16 @@ class _Server:
                 return
             if pid == 0:
                 return
-            child = self._children.pop(pid, None)
-            if child is None:
-                continue
-            if child.stop != signal.SIGKILL and os.WIFSIGNALED(status):
-                self._clear_orphans()
-            _send(child.channel, ("exited", status))
-            self._forget(child)
-            child.channel.close()
-            self._patience = 0.0
+            if child := self._children.get(pid):
+                self._ended(child, status)
+
+    def _ended(self, child: _Child, status: int) -> None:
+        if child.stop != signal.SIGKILL and os.WIFSIGNALED(status):
+            self._clear_orphans()
+        _send(child.channel, ("exited", status))
+        del self._children[child.pid]
+        if child.channel.fileno() not in self._by_channel:
+            self._part(child)
 
     def _clear_orphans(self) -> None:
         """A supervisor was killed, and what it watched has come to us: kill that, again until nothing new comes."""
@@ -175,9 +209,13 @@ class _Server:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, _ALSO_CLONES)
 
-    def _forget(self, child: _Child) -> None:
-        if self._by_channel.pop(child.channel.fileno(), None):
-            self._poller.unregister(child.channel.fileno())
+
+def _removed(folder: str) -> bool:
+    try:
+        os.rmdir(folder)  # noqa: PTH106  # pathlib would be copied by every fork
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 def _children_of(pid: int) -> list[int]:
@@ -205,13 +243,15 @@ def _become(server: int, child: _Child) -> None:
         reset_signals()
         die_with(server)
         keep_only([0, 1, 2, channel.fileno()])
-        take(child.ahead)
+        enter_cgroups(child.enters, child.file)
+        if not select.select([channel], [], [], 0)[0]:
+            _rehearse()
         request, given = _job(channel)
         data = marshal.loads(_contents(given.pop()) if request["data"] is None else request["data"])  # noqa: S302
         places = data.get("places", ())
         descriptor, *others = place(given[: len(places)], places, [channel.fileno(), *given[len(places) :]])
         channel.detach()  # what has its number now is not it
-        channel = socket.socket(fileno=descriptor)
+        channel = _channel(descriptor)
         _JOBS[request["job"]](channel, others, data)
         os._exit(0)
     except BaseException as error:  # there is nobody above to hear of it
@@ -219,6 +259,24 @@ def _become(server: int, child: _Child) -> None:
         _send(channel, ("refused", number, (getattr(error, "strerror", None) or repr(error))[:1000]))
     finally:
         os._exit(127)
+
+
+def _rehearse() -> None:
+    """Use what the job will use. Each page that is touched for the first time after a fork costs a fault, and those
+    together cost more than the work itself."""
+    data = marshal.dumps({"places": [0, 1, 2], "steps": [("limit", {})], "argv": [b"/"]})
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        send(ours, {"job": "", "data": data, "descriptors": 3}, [0, 1, 2])
+        request, given = _job(theirs)
+    places = given[: len(marshal.loads(request["data"])["places"])]  # noqa: S302  # our own
+    os.dup2(given[0], given[1])
+    for descriptor in places:
+        os.close(descriptor)
+
+
+def _channel(descriptor: int) -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)  # said, it is not asked for
 
 
 def _job(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

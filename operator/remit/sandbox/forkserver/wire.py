@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MOST_DESCRIPTORS = 253  # in one message: SCM_MAX_FD of the kernel
-_MOST_BYTES = 1 << 17
+_MOST_BYTES = 1 << 16
 _MORE: Any = None
 """The message of descriptors that belong to the next."""
 
 
 def send(to: socket.socket, message: Any, descriptors: Sequence[int] = (), flags: int = 0) -> None:
-    """`message` is of plain types, and shorter than 128 KiB. Raises OSError."""
+    """`message` is of plain types, and shorter than 64 KiB. Raises OSError."""
     while len(descriptors) > _MOST_DESCRIPTORS:
         send(to, _MORE, descriptors[:_MOST_DESCRIPTORS], flags)
         descriptors = descriptors[_MOST_DESCRIPTORS:]
