@@ -17,7 +17,10 @@ from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, Out
 from remit.backends.docker.container import Container, State, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
-from remit.backends.docker.planning import Walls, container_name, creation, walls
+from remit.backends.docker.holding import holder_name
+from remit.backends.docker.network import RestrictedNetwork
+from remit.backends.docker.planning import Walls, container_name, creation, private_folders, walls
+from remit.backends.egress import Books, Doors
 from remit.backends.ending import Conclusion, Ending, conclude
 from remit.backends.exceeded import exceeded
 from remit.errors import BackendError
@@ -31,12 +34,17 @@ _ENGINE_ENDS = frozenset({137, 143, 255})
 
 
 class DockerBackend:
-    """Commands in containers on `engine`, each of the image that the task names."""
+    """Commands in containers on `engine`, each of the image that the task names.
+
+    `doors` are the way out of containers with a restricted network. What went through is kept in `books`, for an
+    operator that takes them up; without, it counts from there on.
+    """
 
     name = "docker"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, doors: Doors | None = None, books: Books | None = None) -> None:
         self._engine = engine
+        self._doors, self._books = doors or Doors(), books
 
     async def run(
         self,
@@ -57,38 +65,74 @@ class DockerBackend:
             if error.retryable:
                 raise
             return _not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
-        name, config = container_name(request.id), creation(request, image, info)
-        started = False
+        private_folders(request)  # what cannot be right is told before there is anything of it
+        async with self._network(request) as network:
+            if on_started:
+                on_started(_handle(container_name(request.id)))
+            return await self._run(request, sink, cancel, image, info, given, network)
+
+    async def _run(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        cancel: asyncio.Event,
+        image: Mapping[str, Any],
+        info: Mapping[str, Any],
+        given: Walls,
+        network: RestrictedNetwork | None,
+    ) -> Outcome:
+        name, started = container_name(request.id), False
         try:
-            id_ = await self._engine.call(lambda client: create(client, name, config))
-            for folder, archive in archives(request.files).items():
-                await self._engine.call(
-                    lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
-                )
-            container = Container(self._engine, id_, sink)
+            id_ = await self._create(name, request, image, info, network)
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
                 if request.command.stdin:
                     await self._engine.call(lambda client: _feed(client, id_, request.command.stdin))
-                if on_started:
-                    on_started(_handle(name))
-                try:
-                    await self._engine.call(lambda client: client.start(id_))
-                except OperationFailed as error:
-                    if error.retryable:
-                        raise
-                    return _not_started(given, ExitReason.START_FAILED, f"could not be started: {error}")
-                started = True
-                outcome = await self._until_over(container, request, output, cancel, request.timeout_seconds, given)
+                if refused := await self._start(id_, network):
+                    outcome = _not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
+                else:
+                    started, container = True, Container(self._engine, id_, sink)
+                    seconds = request.timeout_seconds
+                    outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
         except asyncio.CancelledError:
             if not started:
                 with contextlib.suppress(OperationFailed):
-                    await self._remove(name)
+                    await self._remove(name, network)
             raise
         except BaseException:
-            await self._surely_remove(name)  # the engine may have done what it did not answer
+            await self._surely_remove(name, network)  # the engine may have done what it did not answer
             raise
-        await self._surely_remove(name)
-        return outcome
+        await self._surely_remove(name, network)
+        return replace(outcome, network=await network.end()) if network else outcome
+
+    async def _create(
+        self,
+        name: str,
+        request: AttemptRequest,
+        image: Mapping[str, Any],
+        info: Mapping[str, Any],
+        network: RestrictedNetwork | None,
+    ) -> str:
+        """The container, with its private files and, where that is restricted, its network. Gives its id."""
+        mode = await network.make(image, info["Architecture"]) if network else request.confinement.network
+        config = creation(request, image, info, mode, network.environment if network else {})
+        id_ = await self._engine.call(lambda client: create(client, name, config))
+        for folder, archive in archives(request.files).items():
+            await self._engine.call(
+                lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
+            )
+        return id_
+
+    async def _start(self, id_: str, network: RestrictedNetwork | None) -> OperationFailed | None:
+        """Start it. Gives what the engine has against that."""
+        try:
+            await self._engine.call(lambda client: client.start(id_))
+        except OperationFailed as error:
+            if error.retryable:
+                raise
+            if network:
+                network.check()
+            return error
+        return None
 
     async def adopt(
         self,
@@ -101,28 +145,51 @@ class DockerBackend:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
         found = await self._patiently(lambda client: client.inspect_container(name))
-        if found is None:
-            return None
-        if found["State"]["Status"] == "created":  # it never ran
-            await self._surely_remove(name)
-            return None
-        on_found(_handle(name))
-        given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
-        left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
-        container = Container(self._engine, found["Id"], sink)
-        try:
-            outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            await self._surely_remove(name)
-            raise
-        await self._surely_remove(name)
-        return outcome
+        async with self._network(request) as network:
+            if found is None or found["State"]["Status"] == "created":  # it never ran
+                await self._surely_remove(name, network)
+                return None
+            on_found(_handle(name))
+            given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
+            left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+            container = Container(self._engine, found["Id"], sink)
+            try:
+                if network and found["State"]["Running"]:
+                    await network.resume(await self._holder(found))
+                outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given, network)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                await self._surely_remove(name, network)
+                raise
+            await self._surely_remove(name, network)
+            return replace(outcome, network=await network.end()) if network else outcome
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
-        return await self._remove(handle.container)
+        found = await self._remove_one(handle.container)
+        held = await self._remove_one(holder_name(handle.container))
+        if self._books:
+            self._books.forget(holder_name(handle.container))
+        return found or held
+
+    @contextlib.asynccontextmanager
+    async def _network(self, request: AttemptRequest) -> AsyncIterator[RestrictedNetwork | None]:
+        """That of an attempt whose network is restricted, let go of in the end."""
+        if request.confinement.network != "restricted":
+            yield None
+            return
+        name = holder_name(container_name(request.id))
+        network = RestrictedNetwork(self._engine, name, request, self._doors, self._books)
+        try:
+            yield network
+        finally:
+            await network.close()
+
+    async def _holder(self, found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The container whose network that of an attempt joined; None if it is gone."""
+        kind, _, id_ = str(found["HostConfig"]["NetworkMode"]).partition(":")
+        return await self._patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
 
     async def _until_over(
         self,
@@ -132,18 +199,24 @@ class DockerBackend:
         cancel: asyncio.Event,
         seconds: float,
         given: Walls,
+        network: RestrictedNetwork | None,
     ) -> Outcome:
-        """Carry its output, end it when its time is over or it is to be cancelled, and say how it ended."""
+        """Carry its output, end it when its time is over, it is to be cancelled or has lost its network, and say how it
+        ended."""
         carrying = asyncio.create_task(container.carry(output))
         sampling = asyncio.create_task(container.sample())
         asked = asyncio.create_task(cancel.wait())
         stopped: ExitReason | None = None
         try:
-            await asyncio.wait({carrying, asked}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([network.failed] if network else [])}
+            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not carrying.done():
-                stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
+                lost = network is not None and network.failed.done()
+                stopped = ExitReason.CANCELLED if asked.done() else None if lost else ExitReason.TIMED_OUT
                 await container.look()
                 await self._end(container, carrying, request.grace_seconds)
+                if network and not stopped:
+                    network.check()
             try:
                 state = carrying.result()
             except OSError as error:
@@ -194,15 +267,21 @@ class DockerBackend:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _surely_remove(self, name: str) -> None:
+    async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> None:
         """Nothing is told of an attempt while its container may be alive, or may yet be started."""
         while True:
             with contextlib.suppress(OperationFailed):
-                await self._remove(name)
+                await self._remove(name, network)
                 return
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _remove(self, name: str) -> bool:
+    async def _remove(self, name: str, network: RestrictedNetwork | None) -> None:
+        """The container, then what holds its network. Raises as `_remove_one` does."""
+        await self._remove_one(name)
+        if network:
+            await self._remove_one(network.name)
+
+    async def _remove_one(self, name: str) -> bool:
         """Whether there was anything to remove. Raises while that cannot be told, which is not waited for."""
         try:
             await self._engine.call(lambda client: client.remove_container(name, v=True, force=True))
