@@ -20,7 +20,7 @@ from remit.backends.docker.files import archives
 from remit.backends.docker.holding import holder_name
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.planning import Walls, container_name, creation, private_folders, walls
-from remit.backends.egress import Books, Doors
+from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import Conclusion, Ending, conclude
 from remit.backends.exceeded import exceeded
 from remit.errors import BackendError
@@ -101,8 +101,7 @@ class DockerBackend:
         except BaseException:
             await self._surely_remove(name, network)  # the engine may have done what it did not answer
             raise
-        await self._surely_remove(name, network)
-        return replace(outcome, network=await network.end()) if network else outcome
+        return replace(outcome, network=await self._surely_remove(name, network))
 
     async def _create(
         self,
@@ -162,8 +161,7 @@ class DockerBackend:
             except BaseException:
                 await self._surely_remove(name, network)
                 raise
-            await self._surely_remove(name, network)
-            return replace(outcome, network=await network.end()) if network else outcome
+            return replace(outcome, network=await self._surely_remove(name, network))
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
@@ -267,12 +265,15 @@ class DockerBackend:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> None:
-        """Nothing is told of an attempt while its container may be alive, or may yet be started."""
+    async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> NetworkUse | None:
+        """Nothing is told of an attempt while its container may be alive, or may yet be started.
+
+        Gives what went over its network.
+        """
         while True:
             with contextlib.suppress(OperationFailed):
                 await self._remove(name, network)
-                return
+                return await network.end() if network else None
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _remove(self, name: str, network: RestrictedNetwork | None) -> None:
