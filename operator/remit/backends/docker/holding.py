@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
-from remit.backends.docker import pause
 from remit.backends.docker.planning import USER, attempt_labels, declared_volumes, in_memory
 
 # Most of both is for the engine's own program, which becomes this one: it is a dozen threads and 15 MiB for a moment.
@@ -20,15 +19,16 @@ def holder_name(container: str) -> str:
     return f"{container}-network"
 
 
-def holding(request: AttemptRequest, image: Mapping[str, Any], token: str) -> dict[str, Any]:
+def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> dict[str, Any]:
     """The engine's `POST /containers/create` for the holder: of the attempt's image, of which it uses nothing.
 
-    By `token`, which nobody can guess, its process is known.
+    Its program is called `program`, in the root. By that its process is known: nobody can guess it, so no image has
+    anything there, and no other process of a host is called so.
     """
     return {
         "Image": image["Id"],
-        "Entrypoint": [pause.PATH],
-        "Cmd": [token],
+        "Entrypoint": [f"/{program}"],
+        "Cmd": [],
         "User": f"{USER}:{USER}",
         "Healthcheck": {"Test": ["NONE"]},
         "Env": [],

@@ -73,10 +73,11 @@ class RestrictedNetwork:
             SandboxUnavailable: it cannot be restricted from where the operator is.
             BackendError: it could, and was not.
         """
-        config = holding(self._request, image, secrets.token_hex(_TOKEN_BYTES))
+        name = f"remit-{secrets.token_hex(_TOKEN_BYTES)}"
+        config = holding(self._request, image, name)
         id_ = await self._engine.call(lambda client: create(client, self.name, config))
         try:
-            program = pause.archive(architecture)
+            program = pause.archive(architecture, name)
             await self._engine.call(lambda client: client.put_archive(id_, "/", program))
             await self._engine.call(lambda client: client.start(id_))
         except OperationFailed as error:

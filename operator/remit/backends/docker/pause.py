@@ -12,8 +12,6 @@ import tarfile
 from collections.abc import Mapping
 from typing import Final
 
-PATH: Final = "/remit-pause"
-
 _X86_64: Final = bytes.fromhex(
     "b822000000"  # again: mov eax, 34        pause()
     "0f05"  #              syscall
@@ -58,11 +56,11 @@ def program(architecture: str) -> bytes:
     return header + segment + code
 
 
-def archive(architecture: str) -> bytes:
-    """A tar with the program in it, for the root of a container. All may run it, and none may write it."""
+def archive(architecture: str, name: str) -> bytes:
+    """A tar with the program in it, called `name`. All may run it, and none may write it."""
     content, packed = program(architecture), io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        entry = tarfile.TarInfo(PATH.lstrip("/"))
+        entry = tarfile.TarInfo(name)
         entry.size, entry.mode = len(content), 0o555
         tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
