@@ -82,7 +82,7 @@ async def test_a_script_and_a_secret(docked: World, image: str) -> None:
     ("spec", "reason", "says"),
     [
         ({"image": "elsewhere/x:1"}, "ImageNotAllowed", "images.allow"),
-        ({"network": "restricted"}, "NotSupported", "the backend docker cannot restrict the network"),
+        ({"network": "restricted"}, "NetworkNotAllowed", "spec.networks"),
         ({"resources": {"diskBytesPerSecond": "1Mi"}}, "SandboxUnavailable", "cannot hold"),
     ],
 )
