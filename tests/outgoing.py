@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from dockers import docker
 from policies import policy
 from remit.policy import Address, Egress
 
@@ -31,6 +33,11 @@ def tries(*address, family=socket.AF_INET, kind=socket.SOCK_STREAM, protocol=0):
 """
 
 
+_PATIENCE = 60
+_LISTENING = "0100007F:0C38 00000000:0000 0A"
+"""127.0.0.1:3128, as /proc/net/tcp has it."""
+
+
 async def local(name: str, port: int) -> Sequence[Address]:
     """Every name is of this host."""
     return [ipaddress.ip_address("127.0.0.1")]
@@ -40,6 +47,16 @@ def egress(port: int, **rule: Any) -> Egress:
     """Of a policy that lists `api.test`, which is here."""
     rule = {"hosts": ["api.test"], "ports": [port], "addresses": ["127.0.0.0/8"]} | rule
     return policy(networks=["restricted"], egress={"allow": [rule]}).egress
+
+
+async def open_door(holder: str) -> None:
+    """Wait until somebody listens where the proxy does, in the network of the container `holder`."""
+    found = docker("inspect", "--format", "{{.State.Pid}}", holder)
+    assert found.returncode == 0, found.stderr
+    listening = Path(f"/proc/{found.stdout.decode().strip()}/net/tcp")
+    async with asyncio.timeout(_PATIENCE):
+        while _LISTENING not in listening.read_text():
+            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

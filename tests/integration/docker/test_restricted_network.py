@@ -18,7 +18,7 @@ import pytest
 
 import pythonimage
 from dockers import docker, needs_docker, remove_image
-from outgoing import PRELUDE, egress, local, web_server
+from outgoing import PRELUDE, egress, local, open_door, web_server
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
 from remit.backends.egress import Books, Doors
@@ -378,9 +378,7 @@ async def test_a_new_operator_opens_the_door_again(stage: Stage) -> None:
     heard = Heard()
     adopting = asyncio.create_task(stage.adopt(request, heard))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
-    async with asyncio.timeout(PATIENCE):
-        while stage.doors.connections is None:
-            await asyncio.sleep(0.01)
+    await open_door(f"remit-{request.id}-network")
     stage.go(request)
     outcome = await adopting
     assert outcome is not None
@@ -494,9 +492,7 @@ async def test_an_operator_that_is_killed_leaves_its_account(stage: Stage) -> No
             operator.kill()
     heard = Heard()
     adopting = asyncio.create_task(stage.adopt(request, heard))
-    async with asyncio.timeout(PATIENCE):
-        while stage.doors.connections is None:
-            await asyncio.sleep(0.01)
+    await open_door(f"remit-{request.id}-network")
     stage.go(request)
     outcome = await adopting
     assert outcome is not None
