@@ -27,7 +27,7 @@ from remit.sandbox import ProcessHandle
 
 log = structlog.get_logger(__name__)
 
-_EXECUTED_SECONDS: Final = 5.0
+_EXECUTED_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.005
 _KEEP_SECONDS: Final = 1.0
 _TOKEN_BYTES: Final = 16
