@@ -261,3 +261,11 @@ async def test_recover_leaves_nothing(backend: DockerBackend, asking: Asking, he
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert await backend.recover(Handle(0, 0, "", container=f"remit-{request.id}"))
+
+
+async def test_what_the_engine_does_not_start_is_not_left(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    request = asking("true")
+    nowhere = replace(request.confinement, working_dir="/proc/nowhere")
+    outcome = await run(backend, replace(request, confinement=nowhere), heard)
+    assert outcome.reason is ExitReason.START_FAILED
+    assert "/proc/nowhere" in outcome.message
