@@ -76,7 +76,7 @@ def test_its_program_does_nothing_until_it_is_killed(tmp_path: Path) -> None:
         assert running.wait(10) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("architecture", "machine"), [("x86_64", 62), ("aarch64", 183)])
+@pytest.mark.parametrize(("architecture", "machine"), [("x86_64", 62), ("amd64", 62), ("aarch64", 183)])
 def test_its_program_is_one_small_segment(architecture: str, machine: int) -> None:
     program = pause.program(architecture)
     assert program[:7] == b"\x7fELF\x02\x01\x01"

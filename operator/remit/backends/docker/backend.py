@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,16 +11,16 @@ from typing import Any, TypeVar
 
 import docker
 
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
 from remit.backends.docker.container import Container, State, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
 from remit.backends.docker.holding import holder_name
 from remit.backends.docker.network import RestrictedNetwork
+from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import Walls, container_name, creation, private_folders, walls
+from remit.backends.docker.stdin import feed
 from remit.backends.egress import Books, Doors, NetworkUse
-from remit.backends.ending import Conclusion, Ending, conclude
-from remit.backends.exceeded import exceeded
 from remit.errors import BackendError
 from remit.operations.failure import OperationFailed
 
@@ -56,7 +54,7 @@ class DockerBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
         if cancel.is_set():
-            return _not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
+            return not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
         info = await self._about_engine()
         given = walls(request.confinement, info)
         try:
@@ -64,7 +62,7 @@ class DockerBackend:
         except OperationFailed as error:
             if error.retryable:
                 raise
-            return _not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
+            return not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
         private_folders(request)  # what cannot be right is told before there is anything of it
         async with self._network(request) as network:
             if on_started:
@@ -86,9 +84,9 @@ class DockerBackend:
             id_ = await self._create(name, request, image, info, network)
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
                 if request.command.stdin:
-                    await self._engine.call(lambda client: _feed(client, id_, request.command.stdin))
+                    await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
                 if refused := await self._start(id_, network):
-                    outcome = _not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
+                    outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
                     started, container = True, Container(self._engine, id_, sink)
                     seconds = request.timeout_seconds
@@ -230,7 +228,7 @@ class DockerBackend:
                     "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
                 )
             state = await container.settled(state)
-        return _outcome(container, request, state, stopped, given)
+        return outcome_of(container, request, state, stopped, given)
 
     async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
         if grace > 0:
@@ -304,60 +302,6 @@ class DockerBackend:
     async def _about_engine(self) -> Mapping[str, Any]:
         """Asked each time: an engine may come back with other settings."""
         return await self._engine.call(lambda client: client.info())
-
-
-def _feed(client: Any, id_: str, content: bytes) -> None:
-    """Send `content` to the container's standard input, once it reads; then close it."""
-    attached = client.attach_socket(id_, params={"stdin": 1, "stream": 1})
-    connection: socket.socket = getattr(attached, "_sock", attached)
-
-    def send() -> None:
-        with contextlib.suppress(OSError):  # it ended without reading everything
-            connection.sendall(content)
-            connection.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(OSError):
-            connection.settimeout(None)
-            connection.recv(1)  # until the engine is done with it
-        attached.close()
-        connection.close()
-
-    threading.Thread(target=send, name="docker stdin", daemon=True).start()
-
-
-def _outcome(
-    container: Container, request: AttemptRequest, state: State, stopped: ExitReason | None, given: Walls
-) -> Outcome:
-    met = exceeded(
-        exit_code=state.exit_code,
-        oom_kills=int(state.oom_killed),
-        refused_tasks=None,
-        stderr=container.first_stderr,
-        timed_out=stopped is ExitReason.TIMED_OUT,
-    )
-    # With version 1 of cgroups, an engine can miss the kill that ends a container: the count went with the container.
-    end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr, kills_counted=False), request)
-    if stopped is None and container.first_stderr.startswith(b"[FATAL tini"):
-        said = container.first_stderr.partition(b"] ")[2].decode(errors="replace").strip()
-        end = Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {said}")
-    seconds = max(0.0, (state.finished_at - state.started_at).total_seconds())
-    return Outcome(
-        reason=end.reason,
-        exit_code=end.exit_code,
-        signal=end.signal,
-        usage=replace(container.usage, wall_seconds=seconds),
-        started_at=state.started_at,
-        finished_at=state.finished_at,
-        layers=given.layers,
-        missing=given.missing,
-        message=end.message,
-        exceeded=met,
-        enforced_by=given.enforced_by,
-    )
-
-
-def _not_started(given: Walls, reason: ExitReason, message: str) -> Outcome:
-    now = datetime.now(UTC)
-    return Outcome(reason, None, None, Usage(), now, now, given.layers, given.missing, message)
 
 
 def _handle(name: str) -> Handle:

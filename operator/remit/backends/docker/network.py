@@ -41,6 +41,10 @@ _ELSEWHERE: Final = (
     " the operator on the engine's own host, and outside of containers or in the host's pid namespace; or use"
     " network: none, or backend: process"
 )
+_NO_HOLDER: Final = (
+    "the network cannot be restricted: the container of image {image} that would hold it cannot be started ({error});"
+    " use network: none, or backend: process"
+)
 _NO_RIGHT: Final = (
     "the network cannot be restricted: the operator may not enter that of a container ({error}). Run it as root with"
     " CAP_SYS_ADMIN on the engine's host; or use network: none, or backend: process"
@@ -83,8 +87,7 @@ class RestrictedNetwork:
         except OperationFailed as error:
             if error.retryable:
                 raise
-            message = f"the network cannot be restricted: image {self._request.image} does not hold it: {error}"
-            raise SandboxUnavailable(message) from None
+            raise SandboxUnavailable(_NO_HOLDER.format(image=self._request.image, error=error)) from None
         await self._open(await self._engine.call(lambda client: client.inspect_container(id_)), None)
         return f"container:{id_}"
 

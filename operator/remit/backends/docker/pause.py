@@ -30,7 +30,8 @@ _AARCH64: Final = struct.pack(
 _MACHINES: Final[Mapping[str, tuple[int, bytes]]] = {"x86_64": (62, _X86_64), "aarch64": (183, _AARCH64)}
 """By the kernel's name of an architecture: its number in an ELF header, and the program."""
 
-ARCHITECTURES: Final = frozenset(_MACHINES)
+ARCHITECTURES: Final = {**{name: name for name in _MACHINES}, "amd64": "x86_64", "arm64": "aarch64"}
+"""What engines call those that there is a program for, and what the kernel does."""
 
 _ADDRESS: Final = 0x400000
 _LARGEST_PAGE: Final = 0x10000
@@ -40,8 +41,8 @@ _LOAD, _READ_AND_EXECUTE = 1, 5
 
 
 def program(architecture: str) -> bytes:
-    """The ELF file for a kernel of that architecture. One segment, which is the whole file: see elf(5)."""
-    machine, code = _MACHINES[architecture]
+    """The ELF file for that architecture, one of `ARCHITECTURES`. One segment, which is the whole file: see elf(5)."""
+    machine, code = _MACHINES[ARCHITECTURES[architecture]]
     start = _HEADER_BYTES + _SEGMENT_BYTES
     size = start + len(code)
     header = struct.pack(

@@ -57,7 +57,7 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
             f"the backend docker has no {', '.join(lacking)} here, and a policy requires it; use backend: process"
         )
     if confinement.network == "restricted" and info.get("Architecture") not in pause.ARCHITECTURES:
-        known = " and ".join(sorted(pause.ARCHITECTURES))
+        known = " and ".join(sorted(set(pause.ARCHITECTURES.values())))
         raise SandboxUnavailable(
             f"the backend docker restricts the network to hosts on {known}, and its engine is on"
             f" {info.get('Architecture') or 'an unknown one'}; use network: none, or backend: process"
