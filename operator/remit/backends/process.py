@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from remit.backends.attempt import ProcessAttempt
 from remit.backends.bare import BareAttempt
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.egress.doors import Doors
 from remit.backends.recovery import recover
 from remit.errors import BackendError
 from remit.sandbox import Host, Plan, plan, probe_host
 
 if TYPE_CHECKING:
-    from remit.backends.egress import Connections, Door, Resolver
+    from remit.backends.egress import Door
 
 
 class ProcessBackend:
@@ -24,8 +25,8 @@ class ProcessBackend:
     there are no namespaces and a policy is content with that.
 
     `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
-    Python installation): the operator's choice, none by default. `host` is probed when not given. `resolve` tells where
-    the hosts are that a policy names; by default as the system does.
+    Python installation): the operator's choice, none by default. `host` is probed when not given. `doors` are the way
+    out of sandboxes with a restricted network; an operator has one for all its backends.
     """
 
     name = "process"
@@ -35,12 +36,11 @@ class ProcessBackend:
         host: Host | None = None,
         *,
         read_only_paths: Sequence[str] = (),
-        resolve: Resolver | None = None,
+        doors: Doors | None = None,
     ) -> None:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
-        self._resolve = resolve
-        self._connections: Connections | None = None
+        self._doors = doors or Doors()
 
     async def run(
         self,
@@ -73,12 +73,7 @@ class ProcessBackend:
     def _door(self, request: AttemptRequest) -> Door | None:
         if request.confinement.network != "restricted":
             return None
-        from remit.backends.egress import Connections, Door, EgressProxy, system_resolver  # most runs need none of it
-
-        self._connections = self._connections or Connections()
-        resolve = self._resolve or system_resolver
-        rate = request.confinement.limits.network_bytes_per_second
-        return Door(EgressProxy(request.egress, bytes_per_second=rate, resolve=resolve, connections=self._connections))
+        return self._doors.door(request.egress, request.confinement.limits.network_bytes_per_second)
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`."""

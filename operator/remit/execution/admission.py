@@ -271,8 +271,6 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: froze
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
-    if spec.backend == "docker" and spec.network == "restricted":
-        return "the backend docker cannot restrict the network to hosts; use none or host, or the backend process"
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]

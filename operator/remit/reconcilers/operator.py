@@ -19,6 +19,7 @@ from remit import __version__
 from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
+from remit.backends.egress import Books, Doors
 from remit.errors import ApiError, RemitError
 from remit.execution.admission import Admission, default_limits
 from remit.execution.queue import Queue, WaitReason
@@ -116,8 +117,10 @@ class Operator:
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
-        process = ProcessBackend(host, read_only_paths=readable)
-        backends: dict[str, Backend] = {"process": process, **({"docker": DockerBackend(engine)} if engine else {})}
+        doors = Doors()
+        backends: dict[str, Backend] = {"process": ProcessBackend(host, read_only_paths=readable, doors=doors)}
+        if engine:
+            backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
         runner = Runner(
             backends=backends,
             store=RunStore(settings.state_dir / "runs"),

@@ -21,12 +21,13 @@ from remit.sandbox.model import (
     Network,
     Plan,
 )
-from remit.sandbox.planning import NOT_ENFORCED, plan
+from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import ProcessHandle, boot_id, start_time, tasks_of_this_user
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
+    "NETWORK_PACE",
     "NOT_ENFORCED",
     "STOP",
     "Ability",

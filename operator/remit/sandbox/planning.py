@@ -7,7 +7,8 @@ from remit.sandbox.model import Bare, Confinement, Host, Layer, Plan
 from remit.sandbox.seccomp import compile_filter, compile_shared_filter
 
 NOT_ENFORCED = "not enforced"
-_NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
+NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
+"""What holds a limit of network bandwidth, by `spec.network`."""
 _NO_NETWORK = "spec.network: {} needs namespaces: without them there is no network; run it on a host that has them"
 _PROMISES = {
     "disk_bytes_per_second": "spec.resources.diskBytesPerSecond: no blkio (v1) or io (v2) cgroup can be written here;"
@@ -80,7 +81,7 @@ def _enforcement(confinement: Confinement, host: Host, bare: Bare | None) -> dic
         "file_bytes": "rlimit FSIZE",
         "open_files": "rlimit NOFILE",
         "disk_bytes_per_second": f"{name} {block}, reads of each disk" if paced else NOT_ENFORCED,
-        "network_bytes_per_second": _NETWORK_PACE[confinement.network],
+        "network_bytes_per_second": NETWORK_PACE[confinement.network],
     }
     return {field: by for field, by in found.items() if getattr(limits, field) is not None}
 

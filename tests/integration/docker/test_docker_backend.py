@@ -214,8 +214,8 @@ async def test_an_image_that_is_nowhere(backend: DockerBackend, asking: Asking, 
 async def test_what_cannot_be_given_is_refused(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     with pytest.raises(SandboxUnavailable, match="landlock"):
         await run(backend, asking("true", require=frozenset({Layer.LANDLOCK})), heard)
-    with pytest.raises(SandboxUnavailable, match="restrict"):
-        await run(backend, asking("true", network="restricted"), heard)
+    with pytest.raises(SandboxUnavailable, match="diskBytesPerSecond"):
+        await run(backend, asking("true", Limits(disk_bytes_per_second=1 << 20)), heard)
 
 
 @pytest.mark.timeout(180)
@@ -261,3 +261,11 @@ async def test_recover_leaves_nothing(backend: DockerBackend, asking: Asking, he
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert await backend.recover(Handle(0, 0, "", container=f"remit-{request.id}"))
+
+
+async def test_what_the_engine_does_not_start_is_not_left(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+    request = asking("true")
+    nowhere = replace(request.confinement, working_dir="/proc/nowhere")
+    outcome = await run(backend, replace(request, confinement=nowhere), heard)
+    assert outcome.reason is ExitReason.START_FAILED
+    assert "/proc/nowhere" in outcome.message

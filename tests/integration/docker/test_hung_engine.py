@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker as docker_sdk
 import pytest
 
 from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
@@ -19,7 +21,7 @@ from remit.backends.docker import DockerBackend, Engine, backend
 from remit.operations import OperationFailed, Work
 from remit.operations.container import ContainerPerformer
 from remit.policy import Grant, request_for
-from remit.sandbox import Confinement, Limits
+from remit.sandbox import Confinement, Limits, Network
 
 pytestmark = pytest.mark.timeout(180)
 PATIENCE = 60
@@ -61,9 +63,9 @@ class Heard:
         self.came.set()
 
 
-def asking(image: str, script: str, seconds: float = 60) -> AttemptRequest:
+def asking(image: str, script: str, seconds: float = 60, network: Network = "none") -> AttemptRequest:
     command = Command(("sh", "-c", script), "", {"REMIT_TASK_NAME": "t", "REMIT_TASK_NAMESPACE": "ns"})
-    confinement = Confinement(Limits(), network="none", require=frozenset())
+    confinement = Confinement(Limits(), network=network, require=frozenset())
     return AttemptRequest(f"{uuid.uuid4()}-1", command, confinement, seconds, grace_seconds=0.1, image=image)
 
 
@@ -89,13 +91,13 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine,
 
 
 @LEAKING
-@pytest.mark.parametrize("how", ["time is over", "cancelled"])
+@pytest.mark.parametrize(("network", "how"), [("none", "time is over"), ("restricted", "cancelled")])
 async def test_what_cannot_be_ended_has_not_ended(
-    own: OwnEngine, engine: Engine, image: str, how: str, monkeypatch: pytest.MonkeyPatch
+    own: OwnEngine, engine: Engine, image: str, network: Network, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "_KILL_SECONDS", 0.1)
     heard, cancel = Heard(), asyncio.Event()
-    request = asking(image, "echo begun; while true; do sleep 1; done", 3 if how == "time is over" else 60)
+    request = asking(image, "echo begun; while true; do sleep 1; done", 3 if how == "time is over" else 60, network)
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=cancel))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     own.hang()
@@ -110,13 +112,29 @@ async def test_what_cannot_be_ended_has_not_ended(
 
 
 @LEAKING
-async def test_what_may_have_been_started_is_removed_first(own: OwnEngine, engine: Engine, image: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "time"),
+    [("none", 1), ("restricted", 1), ("restricted", 2)],
+    ids=["attempt", "holder", "attempt after it"],
+)
+async def test_what_may_have_been_started_is_removed_first(
+    own: OwnEngine, engine: Engine, image: str, network: Network, time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The engine may start it as soon as it goes on: another attempt beside it would be a second run."""
-    request = asking(image, "echo begun; sleep 600")
-    started: Callable[[Handle], None] = lambda handle: own.hang()  # noqa: E731
-    running: Any = DockerBackend(engine).run(request, Heard(), cancel=asyncio.Event(), on_started=started)
+    start, calls = docker_sdk.APIClient.start, itertools.count(1)
+
+    def hanging(*arguments: Any) -> Any:
+        if next(calls) == time:
+            own.hang()
+        return start(*arguments)
+
+    monkeypatch.setattr(docker_sdk.APIClient, "start", hanging)
+    handles: list[Handle] = []
+    request = asking(image, "echo begun; sleep 600", network=network)
+    running: Any = DockerBackend(engine).run(request, Heard(), cancel=asyncio.Event(), on_started=handles.append)
     doing = asyncio.create_task(running)
     await until_given_up(engine)
+    assert [handle.container for handle in handles] == [f"remit-{request.id}"]
     assert not doing.done()
     own.go_on()
     with pytest.raises(OperationFailed) as caught:
@@ -127,7 +145,7 @@ async def test_what_may_have_been_started_is_removed_first(own: OwnEngine, engin
 @LEAKING
 async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, image: str) -> None:
     """An operator that finds it, and may not adopt it, hears that it cannot be ended now."""
-    heard, request = Heard(), asking(image, "echo begun; sleep 600")
+    heard, request = Heard(), asking(image, "echo begun; sleep 600", network="restricted")
     first = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     first.cancel()

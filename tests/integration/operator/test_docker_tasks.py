@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
+from outgoing import open_door, web_server
 from remit.reconcilers.kube import SECRETS, TASKS
 
 from .conftest import World
@@ -82,7 +83,7 @@ async def test_a_script_and_a_secret(docked: World, image: str) -> None:
     ("spec", "reason", "says"),
     [
         ({"image": "elsewhere/x:1"}, "ImageNotAllowed", "images.allow"),
-        ({"network": "restricted"}, "NotSupported", "the backend docker cannot restrict the network"),
+        ({"network": "restricted"}, "NetworkNotAllowed", "spec.networks"),
         ({"resources": {"diskBytesPerSecond": "1Mi"}}, "SandboxUnavailable", "cannot hold"),
     ],
 )
@@ -135,6 +136,42 @@ async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_
     assert containers() == []
 
 
+async def test_a_restricted_network_outlives_an_operator(docked: World, image: str) -> None:
+    """It leads to what the policy lists. What two operators let through is one account, in status and audit trail."""
+    async with web_server() as port:
+        rule = {"hosts": ["localhost"], "ports": [port], "addresses": ["127.0.0.0/8", "::1/128"]}
+        await docked.policy(
+            "sh",
+            backends=["docker"],
+            images={"allow": ["remit-test:*"]},
+            networks=["restricted"],
+            egress={"allow": [rule]},
+        )
+        fetch = f"busybox wget -qO- http://localhost:{port}/"
+        script = (
+            f"{fetch}1; echo; echo begun; while ! test -e /workspace/go; do sleep 0.1; done; {fetch}2; echo;"
+            f" busybox wget -qO- http://elsewhere.test:{port}/ || echo refused;"
+            f" busybox nc -w 1 127.0.0.1 {port} < /dev/null || echo not here"
+        )
+        async with docked.operator() as operator:
+            name = await in_container(docked, image, script, network="restricted")
+            uid = (await docked.get(name))["metadata"]["uid"]
+            await _until_it_says(operator, uid, b"begun")
+        container = f"remit-{uid}-1"
+        assert {container, f"{container}-network"} <= set(containers())
+        async with docked.operator():
+            await open_door(f"{container}-network")
+            assert docker("exec", "-u", "65534", container, "touch", "/workspace/go").returncode == 0
+            status = await docked.finished(name)
+    (attempt,) = status["attempts"]
+    assert status["output"]["stdoutTail"] == "GET /1 HTTP/1.1\nbegun\nGET /2 HTTP/1.1\nrefused\nnot here\n"
+    assert (attempt["network"]["connections"], attempt["network"]["denied"]) == (2, 1)
+    assert "elsewhere.test" in attempt["network"]["lastDenied"]
+    (execution,) = (record for record in trail(docked) if record["kind"] == "execution")
+    assert [each["destination"] for each in execution["network"]] == [f"localhost:{port}", f"elsewhere.test:{port}"]
+    assert not {container, f"{container}-network"} & set(containers())
+
+
 async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(docked: World, image: str) -> None:
     async with docked.operator() as operator:
         name = await in_container(docked, image, "echo begun; sleep 600")
@@ -150,9 +187,11 @@ async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(do
 
 @LEAKING
 @pytest.mark.timeout(180)
-async def test_an_engine_that_is_restarted_in_mid_run(docked: World) -> None:
+@pytest.mark.parametrize("network", ["none", "restricted"])
+async def test_an_engine_that_is_restarted_in_mid_run(docked: World, network: str) -> None:
     """What it takes down with it is no failure of the command, and is tried again."""
     needs_docker()
+    await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, networks=["none", "restricted"])
     with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
         engine = OwnEngine(Path(folder))
         engine.start()
@@ -161,7 +200,7 @@ async def test_an_engine_that_is_restarted_in_mid_run(docked: World) -> None:
             async with docked.operator(docker_host=engine.host) as operator:
                 retry = {"maxRetries": 3, "backoff": {"initialSeconds": 1, "jitter": 0}}
                 script = "echo begun; test $REMIT_ATTEMPT = 1 && sleep 600; echo done"
-                name = await in_container(docked, image, script, retry=retry)
+                name = await in_container(docked, image, script, retry=retry, network=network)
                 uid = (await docked.get(name))["metadata"]["uid"]
                 await docked.phase(name, "Running")
                 await _until_it_says(operator, uid, b"begun")

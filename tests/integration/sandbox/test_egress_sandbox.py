@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from policies import policy
+from outgoing import PRELUDE, egress, local, web_server
 from remit.backends import AttemptRequest, Command, Outcome, ProcessBackend
-from remit.policy import Address, Egress
+from remit.backends.egress import Doors
+from remit.policy import Egress
 from remit.sandbox import Confinement, Host
 
 _ids = itertools.count()
 PYTHON = "/usr/bin/python3"
-PRELUDE = """
-import json, os, socket, urllib.request, urllib.error
-def fetch(url):
-    try:
-        return urllib.request.urlopen(url, timeout=20).read().decode()
-    except urllib.error.HTTPError as error:
-        return f"{error.code} {error.read().decode()}"
-    except OSError as error:
-        return f"failed: {error}"
-def tries(*address, family=socket.AF_INET, kind=socket.SOCK_STREAM):
-    try:
-        s = socket.socket(family, kind); s.settimeout(5); s.connect(address[0] if len(address) == 1 else address)
-        s.send(b"x")
-        return "connected"
-    except OSError as error:
-        return "stopped"
-"""
-
-
-async def local(name: str, port: int) -> Sequence[Address]:
-    return [ipaddress.ip_address("127.0.0.1")]
 
 
 class Collected:
@@ -53,36 +32,27 @@ class Collected:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    """A web server on the host's loopback, that says what it was asked for."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if line := (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(line), line))
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
+    async with web_server() as port:
+        yield port
 
 
 class Sandbox:
     def __init__(self, host: Host, port: int) -> None:
-        self.backend = ProcessBackend(host, resolve=local)
+        self.doors = Doors(local)
+        self.backend = ProcessBackend(host, doors=self.doors)
         self.port = port
 
     def egress(self, **rule: Any) -> Egress:
-        rule = {"hosts": ["api.test"], "ports": [self.port], "addresses": ["127.0.0.0/8"]} | rule
-        return policy(networks=["restricted"], egress={"allow": [rule]}).egress
+        return egress(self.port, **rule)
 
-    async def __call__(self, source: str, *egress: Egress, **env: str) -> tuple[Outcome, Any]:
+    async def __call__(self, source: str, *rules: Egress, **env: str) -> tuple[Outcome, Any]:
         sink = Collected()
         request = AttemptRequest(
             id=f"egress-{next(_ids)}",
             command=Command((PYTHON, "-I", "-c", PRELUDE + source), PYTHON, env),
             confinement=Confinement(network="restricted"),
             timeout_seconds=60,
-            egress=egress or (self.egress(),),
+            egress=rules or (self.egress(),),
         )
         outcome = await self.backend.run(request, sink, cancel=asyncio.Event())
         assert outcome.exit_code == 0, sink.stderr
@@ -182,7 +152,7 @@ print(json.dumps(len(held)))
     assert said > 0
     assert outcome.network is not None
     assert outcome.network.connections == 0
-    assert sandbox.backend._connections.now == 0
+    assert sandbox.doors.connections.now == 0
 
 
 async def test_certificates_are_there(sandbox: Sandbox) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from remit.backends import ExitReason
 from remit.errors import BackendError
-from remit.sandbox import Execute, ForkServer, Job, ProcessHandle, fork_server
+from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fork_server
 from remit.sandbox.forkserver import client
 
 PYTHON = "/usr/bin/python3"
@@ -330,3 +330,9 @@ def test_an_operator_that_is_killed_leaves_nothing(number):
     for handle in handles:
         with handle:
             assert select.select([handle.descriptor], [], [], SECONDS)[0]
+
+
+def test_nothing_is_opened_in_the_operators_own_network(server: ForkServer) -> None:
+    """A process that shares it is no sandbox, whatever somebody says its pid is."""
+    with pytest.raises(PermissionError, match="no network of its own"):
+        done(server, Listen(os.getpid(), 0, owned=False))

@@ -9,7 +9,7 @@ import pytest
 from remit.backends import AttemptRequest, Command
 from remit.backends.docker.planning import container_name, creation, private_folders, walls
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import Confinement, Layer, Limits
+from remit.sandbox import Confinement, Layer, Limits, Network
 
 ENGINE: dict[str, Any] = {
     "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"],
@@ -18,6 +18,7 @@ ENGINE: dict[str, Any] = {
     "CpuCfsQuota": True,
     "CgroupVersion": "2",
     "InitBinary": "docker-init",
+    "Architecture": "x86_64",
 }
 
 
@@ -47,29 +48,41 @@ def test_an_engine_that_does_not_count_has_no_cgroup(lacking: str) -> None:
         walls(Confinement(require=frozenset({Layer.CGROUP})), {**ENGINE, lacking: False})
 
 
-@pytest.mark.parametrize(
-    "confinement",
-    [
-        Confinement(network="restricted"),
-        Confinement(Limits(disk_bytes_per_second=1)),
-        Confinement(Limits(network_bytes_per_second=1)),
-    ],
-)
-def test_what_no_container_holds_is_refused(confinement: Confinement) -> None:
-    with pytest.raises(SandboxUnavailable, match="backend: process"):
-        walls(confinement, ENGINE)
+def test_what_no_container_holds_is_refused() -> None:
+    with pytest.raises(SandboxUnavailable, match="diskBytesPerSecond: the backend docker cannot hold it"):
+        walls(Confinement(Limits(disk_bytes_per_second=1)), ENGINE)
+
+
+@pytest.mark.parametrize(("network", "by"), [("none", "no network"), ("restricted", "the egress proxy")])
+def test_what_holds_the_bandwidth_of_a_network(network: Network, by: str) -> None:
+    limited = Confinement(Limits(network_bytes_per_second=1), network=network)
+    assert walls(limited, ENGINE).enforced_by == {"network_bytes_per_second": by}
+
+
+def test_nothing_holds_the_bandwidth_of_the_hosts_network() -> None:
+    with pytest.raises(SandboxUnavailable, match="use network: restricted"):
+        walls(Confinement(Limits(network_bytes_per_second=1), network="host"), ENGINE)
+
+
+@pytest.mark.parametrize("architecture", ["riscv64", "", None])
+def test_a_network_is_restricted_where_there_is_a_program_to_hold_it(architecture: str | None) -> None:
+    engine = {**ENGINE, "Architecture": architecture}
+    assert walls(Confinement(network="host"), engine)
+    with pytest.raises(SandboxUnavailable, match="aarch64 and x86_64"):
+        walls(Confinement(network="restricted"), engine)
 
 
 def test_what_the_engine_is_told() -> None:
     image = {"Id": "sha256:1", "Config": {"Volumes": {"/data": {}}, "User": "0", "Entrypoint": ["/evil"]}}
     limits = Limits(memory_bytes=1 << 20, pids=8, cpu_cores=0.5, disk_bytes=1 << 16, open_files=9)
-    told = creation(request(limits=limits, files={"/run/remit/script": b"x"}), image, ENGINE)
+    told = creation(request(limits=limits, files={"/run/remit/script": b"x"}), image, ENGINE, "container:1", {"A": "c"})
     host = told["HostConfig"]
     assert (told["Entrypoint"], told["Cmd"], told["User"]) == (["app"], ["--x"], "65534:65534")
     assert (host["CapDrop"], host["SecurityOpt"], host["ReadonlyRootfs"]) == (["ALL"], ["no-new-privileges"], True)
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (1 << 20, 1 << 20, 500_000_000)
     assert host["PidsLimit"] == 9  # the init is counted
-    assert host["NetworkMode"] == "none"
+    assert host["NetworkMode"] == "container:1"
+    assert told["Env"] == ["A=c", "REMIT_TASK_NAME=t", "REMIT_TASK_NAMESPACE=ns"]
     places = {mount["Target"]: mount for mount in host["Mounts"]}
     assert places.keys() == {"/workspace", "/tmp", "/data", "/run/remit"}
     options = places["/data"]["VolumeOptions"]["DriverConfig"]["Options"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,13 +11,16 @@ from typing import Any, TypeVar
 
 import docker
 
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
 from remit.backends.docker.container import Container, State, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
-from remit.backends.docker.planning import Walls, container_name, creation, walls
-from remit.backends.ending import Conclusion, Ending, conclude
-from remit.backends.exceeded import exceeded
+from remit.backends.docker.holding import holder_name
+from remit.backends.docker.network import RestrictedNetwork
+from remit.backends.docker.outcomes import not_started, outcome_of
+from remit.backends.docker.planning import Walls, container_name, creation, private_folders, walls
+from remit.backends.docker.stdin import feed
+from remit.backends.egress import Books, Doors, NetworkUse
 from remit.errors import BackendError
 from remit.operations.failure import OperationFailed
 
@@ -31,12 +32,17 @@ _ENGINE_ENDS = frozenset({137, 143, 255})
 
 
 class DockerBackend:
-    """Commands in containers on `engine`, each of the image that the task names."""
+    """Commands in containers on `engine`, each of the image that the task names.
+
+    `doors` are the way out of containers with a restricted network. What went through is kept in `books`, for an
+    operator that takes them up; without, it counts from there on.
+    """
 
     name = "docker"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, doors: Doors | None = None, books: Books | None = None) -> None:
         self._engine = engine
+        self._doors, self._books = doors or Doors(), books
 
     async def run(
         self,
@@ -48,7 +54,7 @@ class DockerBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
         if cancel.is_set():
-            return _not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
+            return not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
         info = await self._about_engine()
         given = walls(request.confinement, info)
         try:
@@ -56,39 +62,74 @@ class DockerBackend:
         except OperationFailed as error:
             if error.retryable:
                 raise
-            return _not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
-        name, config = container_name(request.id), creation(request, image, info)
-        started = False
+            return not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
+        private_folders(request)  # what cannot be right is told before there is anything of it
+        async with self._network(request) as network:
+            if on_started:
+                on_started(_handle(container_name(request.id)))
+            return await self._run(request, sink, cancel, image, info, given, network)
+
+    async def _run(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        cancel: asyncio.Event,
+        image: Mapping[str, Any],
+        info: Mapping[str, Any],
+        given: Walls,
+        network: RestrictedNetwork | None,
+    ) -> Outcome:
+        name, started = container_name(request.id), False
         try:
-            id_ = await self._engine.call(lambda client: create(client, name, config))
-            for folder, archive in archives(request.files).items():
-                await self._engine.call(
-                    lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
-                )
-            container = Container(self._engine, id_, sink)
+            id_ = await self._create(name, request, image, info, network)
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
                 if request.command.stdin:
-                    await self._engine.call(lambda client: _feed(client, id_, request.command.stdin))
-                if on_started:
-                    on_started(_handle(name))
-                try:
-                    await self._engine.call(lambda client: client.start(id_))
-                except OperationFailed as error:
-                    if error.retryable:
-                        raise
-                    return _not_started(given, ExitReason.START_FAILED, f"could not be started: {error}")
-                started = True
-                outcome = await self._until_over(container, request, output, cancel, request.timeout_seconds, given)
+                    await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
+                if refused := await self._start(id_, network):
+                    outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
+                else:
+                    started, container = True, Container(self._engine, id_, sink)
+                    seconds = request.timeout_seconds
+                    outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
         except asyncio.CancelledError:
             if not started:
                 with contextlib.suppress(OperationFailed):
-                    await self._remove(name)
+                    await self._remove(name, network)
             raise
         except BaseException:
-            await self._surely_remove(name)  # the engine may have done what it did not answer
+            await self._surely_remove(name, network)  # the engine may have done what it did not answer
             raise
-        await self._surely_remove(name)
-        return outcome
+        return replace(outcome, network=await self._surely_remove(name, network))
+
+    async def _create(
+        self,
+        name: str,
+        request: AttemptRequest,
+        image: Mapping[str, Any],
+        info: Mapping[str, Any],
+        network: RestrictedNetwork | None,
+    ) -> str:
+        """The container, with its private files and, where that is restricted, its network. Gives its id."""
+        mode = await network.make(image, info["Architecture"]) if network else request.confinement.network
+        config = creation(request, image, info, mode, network.environment if network else {})
+        id_ = await self._engine.call(lambda client: create(client, name, config))
+        for folder, archive in archives(request.files).items():
+            await self._engine.call(
+                lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
+            )
+        return id_
+
+    async def _start(self, id_: str, network: RestrictedNetwork | None) -> OperationFailed | None:
+        """Start it. Gives what the engine has against that."""
+        try:
+            await self._engine.call(lambda client: client.start(id_))
+        except OperationFailed as error:
+            if error.retryable:
+                raise
+            if network:
+                network.check()
+            return error
+        return None
 
     async def adopt(
         self,
@@ -101,28 +142,50 @@ class DockerBackend:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
         found = await self._patiently(lambda client: client.inspect_container(name))
-        if found is None:
-            return None
-        if found["State"]["Status"] == "created":  # it never ran
-            await self._surely_remove(name)
-            return None
-        on_found(_handle(name))
-        given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
-        left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
-        container = Container(self._engine, found["Id"], sink)
-        try:
-            outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            await self._surely_remove(name)
-            raise
-        await self._surely_remove(name)
-        return outcome
+        async with self._network(request) as network:
+            if found is None or found["State"]["Status"] == "created":  # it never ran
+                await self._surely_remove(name, network)
+                return None
+            on_found(_handle(name))
+            given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
+            left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+            container = Container(self._engine, found["Id"], sink)
+            try:
+                if network and found["State"]["Running"]:
+                    await network.resume(await self._holder(found))
+                outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given, network)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                await self._surely_remove(name, network)
+                raise
+            return replace(outcome, network=await self._surely_remove(name, network))
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
-        return await self._remove(handle.container)
+        found = await self._remove_one(handle.container)
+        held = await self._remove_one(holder_name(handle.container))
+        if self._books:
+            self._books.forget(holder_name(handle.container))
+        return found or held
+
+    @contextlib.asynccontextmanager
+    async def _network(self, request: AttemptRequest) -> AsyncIterator[RestrictedNetwork | None]:
+        """That of an attempt whose network is restricted, let go of in the end."""
+        if request.confinement.network != "restricted":
+            yield None
+            return
+        name = holder_name(container_name(request.id))
+        network = RestrictedNetwork(self._engine, name, request, self._doors, self._books)
+        try:
+            yield network
+        finally:
+            await network.close()
+
+    async def _holder(self, found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The container whose network that of an attempt joined; None if it is gone."""
+        kind, _, id_ = str(found["HostConfig"]["NetworkMode"]).partition(":")
+        return await self._patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
 
     async def _until_over(
         self,
@@ -132,18 +195,24 @@ class DockerBackend:
         cancel: asyncio.Event,
         seconds: float,
         given: Walls,
+        network: RestrictedNetwork | None,
     ) -> Outcome:
-        """Carry its output, end it when its time is over or it is to be cancelled, and say how it ended."""
+        """Carry its output, end it when its time is over, it is to be cancelled or has lost its network, and say how it
+        ended."""
         carrying = asyncio.create_task(container.carry(output))
         sampling = asyncio.create_task(container.sample())
         asked = asyncio.create_task(cancel.wait())
         stopped: ExitReason | None = None
         try:
-            await asyncio.wait({carrying, asked}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([network.failed] if network else [])}
+            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not carrying.done():
-                stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
+                lost = network is not None and network.failed.done()
+                stopped = ExitReason.CANCELLED if asked.done() else None if lost else ExitReason.TIMED_OUT
                 await container.look()
                 await self._end(container, carrying, request.grace_seconds)
+                if network and not stopped:
+                    network.check()
             try:
                 state = carrying.result()
             except OSError as error:
@@ -159,7 +228,7 @@ class DockerBackend:
                     "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
                 )
             state = await container.settled(state)
-        return _outcome(container, request, state, stopped, given)
+        return outcome_of(container, request, state, stopped, given)
 
     async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
         if grace > 0:
@@ -194,15 +263,24 @@ class DockerBackend:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _surely_remove(self, name: str) -> None:
-        """Nothing is told of an attempt while its container may be alive, or may yet be started."""
+    async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> NetworkUse | None:
+        """Nothing is told of an attempt while its container may be alive, or may yet be started.
+
+        Gives what went over its network.
+        """
         while True:
             with contextlib.suppress(OperationFailed):
-                await self._remove(name)
-                return
+                await self._remove(name, network)
+                return await network.end() if network else None
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _remove(self, name: str) -> bool:
+    async def _remove(self, name: str, network: RestrictedNetwork | None) -> None:
+        """The container, then what holds its network. Raises as `_remove_one` does."""
+        await self._remove_one(name)
+        if network:
+            await self._remove_one(network.name)
+
+    async def _remove_one(self, name: str) -> bool:
         """Whether there was anything to remove. Raises while that cannot be told, which is not waited for."""
         try:
             await self._engine.call(lambda client: client.remove_container(name, v=True, force=True))
@@ -224,60 +302,6 @@ class DockerBackend:
     async def _about_engine(self) -> Mapping[str, Any]:
         """Asked each time: an engine may come back with other settings."""
         return await self._engine.call(lambda client: client.info())
-
-
-def _feed(client: Any, id_: str, content: bytes) -> None:
-    """Send `content` to the container's standard input, once it reads; then close it."""
-    attached = client.attach_socket(id_, params={"stdin": 1, "stream": 1})
-    connection: socket.socket = getattr(attached, "_sock", attached)
-
-    def send() -> None:
-        with contextlib.suppress(OSError):  # it ended without reading everything
-            connection.sendall(content)
-            connection.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(OSError):
-            connection.settimeout(None)
-            connection.recv(1)  # until the engine is done with it
-        attached.close()
-        connection.close()
-
-    threading.Thread(target=send, name="docker stdin", daemon=True).start()
-
-
-def _outcome(
-    container: Container, request: AttemptRequest, state: State, stopped: ExitReason | None, given: Walls
-) -> Outcome:
-    met = exceeded(
-        exit_code=state.exit_code,
-        oom_kills=int(state.oom_killed),
-        refused_tasks=None,
-        stderr=container.first_stderr,
-        timed_out=stopped is ExitReason.TIMED_OUT,
-    )
-    # With version 1 of cgroups, an engine can miss the kill that ends a container: the count went with the container.
-    end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr, kills_counted=False), request)
-    if stopped is None and container.first_stderr.startswith(b"[FATAL tini"):
-        said = container.first_stderr.partition(b"] ")[2].decode(errors="replace").strip()
-        end = Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {said}")
-    seconds = max(0.0, (state.finished_at - state.started_at).total_seconds())
-    return Outcome(
-        reason=end.reason,
-        exit_code=end.exit_code,
-        signal=end.signal,
-        usage=replace(container.usage, wall_seconds=seconds),
-        started_at=state.started_at,
-        finished_at=state.finished_at,
-        layers=given.layers,
-        missing=given.missing,
-        message=end.message,
-        exceeded=met,
-        enforced_by=given.enforced_by,
-    )
-
-
-def _not_started(given: Walls, reason: ExitReason, message: str) -> Outcome:
-    now = datetime.now(UTC)
-    return Outcome(reason, None, None, Usage(), now, now, given.layers, given.missing, message)
 
 
 def _handle(name: str) -> Handle:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
-from remit.backends.docker import labels
+from remit.backends.docker import labels, pause
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import Confinement, Layer
+from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, Layer
 
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
 _WRITABLE: Final = ("/workspace", "/tmp")  # noqa: S108 (the container's own)
 _FLAGS: Final = "nosuid,nodev,mode=1777"
 _NANO: Final = 1_000_000_000
-_NOT_HERE: Final = ("disk_bytes_per_second", "network_bytes_per_second")
+_NO_DISK_PACE: Final = (
+    "spec.resources.diskBytesPerSecond: the backend docker cannot hold it, as an engine does not tell which disks its"
+    " host has, and only warns of a limit that it cannot hold; leave it out, or use backend: process"
+)
+_NO_NETWORK_PACE: Final = (
+    "spec.resources.networkBytesPerSecond cannot be held with network: host; use network: restricted"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,13 +56,18 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
         raise SandboxUnavailable(
             f"the backend docker has no {', '.join(lacking)} here, and a policy requires it; use backend: process"
         )
-    if confinement.network == "restricted":
+    if confinement.network == "restricted" and info.get("Architecture") not in pause.ARCHITECTURES:
+        known = " and ".join(sorted(set(pause.ARCHITECTURES.values())))
         raise SandboxUnavailable(
-            "the backend docker cannot restrict the network to hosts; use network: none or host, or backend: process"
+            f"the backend docker restricts the network to hosts on {known}, and its engine is on"
+            f" {info.get('Architecture') or 'an unknown one'}; use network: none, or backend: process"
         )
     limits, name = confinement.limits, f"cgroup v{info.get('CgroupVersion', '1')}"
-    if impossible := [field for field in _NOT_HERE if getattr(limits, field, None) is not None]:
-        raise SandboxUnavailable(f"the backend docker cannot hold {' and '.join(impossible)}; use backend: process")
+    pace = NETWORK_PACE[confinement.network]
+    if limits.disk_bytes_per_second is not None:
+        raise SandboxUnavailable(_NO_DISK_PACE)
+    if limits.network_bytes_per_second is not None and pace == NOT_ENFORCED:
+        raise SandboxUnavailable(_NO_NETWORK_PACE)
     held = {
         "memory_bytes": f"{name} memory",
         "cpu_cores": f"{name} cpu",
@@ -63,6 +75,7 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
         "disk_bytes": "tmpfs size",
         "file_bytes": "rlimit FSIZE",
         "open_files": "rlimit NOFILE",
+        "network_bytes_per_second": pace,
     }
     return Walls(layers, missing, {field: by for field, by in held.items() if getattr(limits, field) is not None})
 
@@ -82,13 +95,21 @@ def private_folders(request: AttemptRequest) -> list[str]:
     return sorted(folders)
 
 
-def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine's `POST /containers/create` for an attempt in `image`, as the engine inspected it."""
+def creation(
+    request: AttemptRequest,
+    image: Mapping[str, Any],
+    info: Mapping[str, Any],
+    network: str,
+    proxy: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The engine's `POST /containers/create` for an attempt in `image`, as the engine inspected it.
+
+    `network` is its mode, in the engine's words; `proxy` is the environment by which programs find the way out.
+    """
     command, limits = request.command, request.confinement.limits
     # Volumes that the image declares would be a disk without a limit.
-    declared = (image.get("Config") or {}).get("Volumes") or {}
     folders = private_folders(request)
-    places = dict.fromkeys([*_WRITABLE, *(path for path in declared if path not in folders)])
+    places = dict.fromkeys([*_WRITABLE, *(path for path in declared_volumes(image) if path not in folders)])
     ulimits = {"nofile": limits.open_files, "fsize": limits.file_bytes}
     return {
         "Image": image["Id"],
@@ -97,22 +118,17 @@ def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[st
         "Cmd": list(command.argv[1:]),
         "User": f"{USER}:{USER}",
         "Healthcheck": {"Test": ["NONE"]},
-        "Env": [f"{name}={value}" for name, value in command.env.items()],
+        "Env": [f"{name}={value}" for name, value in {**command.env, **proxy}.items()],
         "WorkingDir": request.confinement.working_dir,
         "OpenStdin": bool(command.stdin),
         "StdinOnce": bool(command.stdin),
-        "Labels": {
-            labels.NAMESPACE: command.env.get("REMIT_TASK_NAMESPACE", ""),
-            labels.TASK: command.env.get("REMIT_TASK_NAME", ""),
-            labels.UID: request.id.rpartition("-")[0],
-            labels.ATTEMPT: request.id,
-        },
+        "Labels": attempt_labels(request),
         "HostConfig": {
-            "NetworkMode": request.confinement.network,
+            "NetworkMode": network,
             "ReadonlyRootfs": True,
             "ShmSize": limits.disk_bytes or 0,
             "Mounts": [
-                *(_in_memory(place, limits.disk_bytes) for place in places),
+                *(in_memory(place, limits.disk_bytes) for place in places),
                 *({"Type": "volume", "Target": folder} for folder in folders),
             ],
             "CapDrop": ["ALL"],
@@ -134,7 +150,23 @@ def creation(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[st
     }
 
 
-def _in_memory(place: str, size: int | None) -> dict[str, Any]:
+def attempt_labels(request: AttemptRequest) -> dict[str, str]:
+    """On every container of an attempt."""
+    env = request.command.env
+    return {
+        labels.NAMESPACE: env.get("REMIT_TASK_NAMESPACE", ""),
+        labels.TASK: env.get("REMIT_TASK_NAME", ""),
+        labels.UID: request.id.rpartition("-")[0],
+        labels.ATTEMPT: request.id,
+    }
+
+
+def declared_volumes(image: Mapping[str, Any]) -> list[str]:
+    """Where an image, as the engine inspected it, wants volumes."""
+    return list((image.get("Config") or {}).get("Volumes") or {})
+
+
+def in_memory(place: str, size: int | None) -> dict[str, Any]:
     """A tmpfs, as a volume: the engine's own tmpfs takes over the mode of a directory in the image, and makes the
     working directory one that root alone may write."""
     options = _FLAGS if size is None else f"{_FLAGS},size={size}"

@@ -39,18 +39,23 @@ class Door:
     def __init__(self, proxy: EgressProxy) -> None:
         self._proxy = proxy
 
-    async def open(self, init: ProcessHandle) -> None:
-        """Listen inside the namespace of `init`. Raises OSError when that cannot be done."""
-        await self._proxy.start(await asyncio.to_thread(_listener, init))
+    @property
+    def use(self) -> NetworkUse:
+        """What went through so far."""
+        return self._proxy.use
+
+    async def open(self, init: ProcessHandle, *, owned: bool = True) -> None:
+        """Listen inside the namespace of `init`; see `Listen` for `owned`. Raises OSError when that cannot be done."""
+        await self._proxy.start(await asyncio.to_thread(_listener, init, owned))
 
     async def close(self) -> NetworkUse:
         await self._proxy.close()
         return self._proxy.use
 
 
-def _listener(init: ProcessHandle) -> socket.socket:
+def _listener(init: ProcessHandle, owned: bool) -> socket.socket:
     """Which namespace a socket is in is settled when it is made: who accepts on it makes no difference."""
-    with contextlib.closing(fork_server().begin(Listen(init.pid, PORT))) as job:
+    with contextlib.closing(fork_server().begin(Listen(init.pid, PORT, owned=owned))) as job:
         job.wait(_SECONDS)
         if not job.descriptors:
             raise OSError("no socket could be made in the sandbox")

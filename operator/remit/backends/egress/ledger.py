@@ -54,6 +54,15 @@ class Ledger:
     last_denied: str = ""
     _accounts: dict[str, Account] = field(default_factory=dict)
 
+    @classmethod
+    def carried_on(cls, use: NetworkUse) -> Ledger:
+        """The ledger that came so far."""
+        accounts = {
+            each.destination: Account(each.connections, each.denied, each.sent_bytes, each.received_bytes)
+            for each in use.destinations
+        }
+        return cls(use.last_denied, accounts)
+
     def connected(self, destination: Destination) -> Account:
         account = self._account(str(destination))
         account.connections += 1

@@ -66,8 +66,10 @@ class EgressProxy:
         resolve: Resolver = system_resolver,
         limits: ProxyLimits | None = None,
         connections: Connections | None = None,
+        used: NetworkUse | None = None,
     ) -> None:
-        self._ledger = Ledger()
+        """`used` is what went over before, by an earlier proxy of the same attempt."""
+        self._ledger = Ledger.carried_on(used) if used else Ledger()
         self._limits = limits or ProxyLimits()
         self._all = connections or Connections()
         self._dialer = Dialer(

@@ -104,11 +104,15 @@ class Supervise:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """A listening TCP socket on 127.0.0.1:`port` (0: any) in the network namespace of the process `pid`."""
+    """A listening TCP socket on 127.0.0.1:`port` (0: any) in the network namespace of the process `pid`.
+
+    `owned`: the user of that process owns its user namespace, as in bubblewrap, and not in a container of an engine.
+    """
 
     pid: int
     port: int
     backlog: int = 128
+    owned: bool = True
 
     kind: ClassVar[str] = "listen"
     stop: ClassVar[signal.Signals] = signal.SIGKILL
@@ -116,7 +120,7 @@ class Listen:
     descriptors: ClassVar[tuple[int, ...]] = ()
 
     def data(self) -> dict[str, Any]:
-        return {"pid": self.pid, "port": self.port, "backlog": self.backlog}
+        return {"pid": self.pid, "port": self.port, "backlog": self.backlog, "owned": self.owned}
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,12 +167,17 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
 
     Only a single-threaded process may enter the user namespace that owns it, without which an ordinary user may not.
     Whoever owns a user namespace has every right in it; root without CAP_SYS_ADMIN has none, so it becomes the owner.
+    An engine's container is most often in the user namespace that we are in ourselves.
     """
     owner = os.stat(f"/proc/{data['pid']}").st_uid  # noqa: PTH116  # pathlib would be copied by every fork
-    if os.geteuid() == 0 and owner != 0:
+    if data["owned"] and os.geteuid() == 0 and owner != 0:
         become(owner)
     network = os.open(f"/proc/{data['pid']}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    call("setns", call("ioctl", network, _NS_GET_USERNS), _CLONE_NEWUSER)
+    if _is_ours(network, "net"):
+        raise PermissionError(errno.EPERM, "the process has no network of its own")
+    users = call("ioctl", network, _NS_GET_USERNS)
+    if not _is_ours(users, "user"):
+        call("setns", users, _CLONE_NEWUSER)
     call("setns", network, _CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -180,6 +185,10 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
         listener.bind(("127.0.0.1", data["port"]))
         listener.listen(data["backlog"])
         send(channel, ("result", listener.getsockname()[1]), [listener.fileno()])
+
+
+def _is_ours(namespace: int, kind: str) -> bool:
+    return os.path.samestat(os.fstat(namespace), os.stat(f"/proc/self/ns/{kind}"))  # noqa: PTH116  # as above
 
 
 def try_scopes(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:

@@ -1,0 +1,59 @@
+"""The container that holds the network namespace of an attempt: what the engine is told, what is then true. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from remit.backends.base import AttemptRequest
+from remit.backends.docker.planning import USER, attempt_labels, declared_volumes, in_memory
+
+# Most of both is for the engine's own program, which becomes this one: it is a dozen threads and 15 MiB for a moment.
+_MEMORY: Final = 32 << 20
+_TASKS: Final = 32
+_VOLUME_BYTES: Final = 4096
+
+
+def holder_name(container: str) -> str:
+    """Of the holder that belongs to an attempt's container of that name."""
+    return f"{container}-network"
+
+
+def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> dict[str, Any]:
+    """The engine's `POST /containers/create` for the holder: of the attempt's image, of which it uses nothing.
+
+    Its program is called `program`, in the root. By that its process is known: nobody can guess it, so no image has
+    anything there, and no other process of a host is called so.
+    """
+    return {
+        "Image": image["Id"],
+        "Entrypoint": [f"/{program}"],
+        "Cmd": [],
+        "User": f"{USER}:{USER}",
+        "Healthcheck": {"Test": ["NONE"]},
+        "Env": [],
+        "WorkingDir": "/",
+        "Labels": attempt_labels(request),
+        # The first process of a container hears no SIGTERM; an engine that stops would wait for it in vain.
+        "StopSignal": "SIGKILL",
+        "HostConfig": {
+            "NetworkMode": "none",
+            # Its root cannot be read-only: the program has yet to come. Nobody may write it either way.
+            "ReadonlyRootfs": False,
+            "Mounts": [in_memory(place, _VOLUME_BYTES) for place in declared_volumes(image)],
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "IpcMode": "private",
+            "Memory": _MEMORY,
+            "MemorySwap": _MEMORY,
+            "PidsLimit": _TASKS,
+            "Init": False,
+            "LogConfig": {"Type": "none"},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
+def is_process_of(holder: Mapping[str, Any], argv: Sequence[str]) -> bool:
+    """Whether a process that was started with `argv` is that of the `holder`, as the engine inspected it."""
+    return [holder["Path"], *holder["Args"]] == list(argv)

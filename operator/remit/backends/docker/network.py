@@ -1,0 +1,197 @@
+"""The network of an attempt that may reach listed hosts only: a namespace with nothing in it but the door to the proxy.
+
+A container that does nothing, the holder, has the namespace; the attempt's own container joins it. So the door is there
+before the command runs, and an operator that was restarted can open it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from remit.backends.base import AttemptRequest
+from remit.backends.docker import pause
+from remit.backends.docker.engine import Engine, create
+from remit.backends.docker.holding import holding, is_process_of
+from remit.backends.egress import Books, Door, Doors, NetworkUse
+from remit.errors import BackendError, RemitError, SandboxUnavailable
+from remit.operations.failure import OperationFailed
+from remit.sandbox import ProcessHandle
+
+log = structlog.get_logger(__name__)
+
+_EXECUTED_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.005
+_KEEP_SECONDS: Final = 1.0
+_TOKEN_BYTES: Final = 16
+_GONE: Final[Mapping[str, Any]] = {"State": {"Pid": 0}}
+_ENDED: Final = (
+    "the container that holds its restricted network was ended from outside: its Docker engine was stopped, or somebody"
+    " killed it"
+)
+_ELSEWHERE: Final = (
+    "the network cannot be restricted: what the Docker engine at {host} runs is no process that this operator sees. Run"
+    " the operator on the engine's own host, and outside of containers or in the host's pid namespace; or use"
+    " network: none, or backend: process"
+)
+_NO_HOLDER: Final = (
+    "the network cannot be restricted: the container of image {image} that would hold it cannot be started ({error});"
+    " use network: none, or backend: process"
+)
+_NO_RIGHT: Final = (
+    "the network cannot be restricted: the operator may not enter that of a container ({error}). Run it as root with"
+    " CAP_SYS_ADMIN on the engine's host; or use network: none, or backend: process"
+)
+
+
+class RestrictedNetwork:
+    """Used once: `make` it, or `resume` what another operator made; then `end` it, or just `close` it to let it go.
+
+    `failed` gets why, when it is not there any more. The holder `name` is removed by whoever removes the attempt.
+    """
+
+    environment = Door.environment
+
+    def __init__(self, engine: Engine, name: str, request: AttemptRequest, doors: Doors, books: Books | None) -> None:
+        self.name = name
+        self.failed: asyncio.Future[RemitError] = asyncio.get_running_loop().create_future()
+        self._engine = engine
+        self._request = request
+        self._doors, self._books = doors, books
+        self._door: Door | None = None
+        self._kept: NetworkUse | None = None
+        self._process: ProcessHandle | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def make(self, image: Mapping[str, Any], architecture: str) -> str:
+        """Gives the network mode for the attempt's container.
+
+        Raises:
+            SandboxUnavailable: it cannot be restricted from where the operator is.
+            BackendError: it could, and was not.
+        """
+        name = f"remit-{secrets.token_hex(_TOKEN_BYTES)}"
+        config = holding(self._request, image, name)
+        id_ = await self._engine.call(lambda client: create(client, self.name, config))
+        try:
+            program = pause.archive(architecture, name)
+            await self._engine.call(lambda client: client.put_archive(id_, "/", program))
+            await self._engine.call(lambda client: client.start(id_))
+        except OperationFailed as error:
+            if error.retryable:
+                raise
+            raise SandboxUnavailable(_NO_HOLDER.format(image=self._request.image, error=error)) from None
+        await self._open(await self._engine.call(lambda client: client.inspect_container(id_)), None)
+        return f"container:{id_}"
+
+    async def resume(self, holder: Mapping[str, Any] | None) -> None:
+        """Open the door of a `holder`, as the engine inspected it, again; `failed` gets why that cannot be."""
+        try:
+            await self._open(holder or _GONE, self._read())
+        except (BackendError, SandboxUnavailable) as error:
+            self.failed.set_result(error)
+
+    def check(self) -> None:
+        """Raises why it is not there any more, if so."""
+        if self.failed.done():
+            raise self.failed.result()
+        if self._process and self._process.dead:
+            raise BackendError(_ENDED)
+
+    async def end(self) -> NetworkUse:
+        """Cut every connection. Gives what went over, by this operator and those before it, and keeps no record."""
+        await self.close()
+        used = self._door.use if self._door else self._read()
+        if self._books:
+            self._books.forget(self.name)
+        return used or NetworkUse()
+
+    async def close(self) -> None:
+        """Cut every connection. What went over stays on record, for whoever takes the attempt up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._door:
+            await self._door.close()
+        if self._process:
+            self._keep()
+            self._process.close()
+            self._process = None
+
+    async def _open(self, holder: Mapping[str, Any], used: NetworkUse | None) -> None:
+        try:
+            self._process = await self._found(holder)
+            rate = self._request.confinement.limits.network_bytes_per_second
+            self._door, self._kept = self._doors.door(self._request.egress, rate, used), used
+            await self._door.open(self._process, owned=False)
+        except ProcessLookupError:
+            raise BackendError(_ENDED) from None
+        except PermissionError as error:
+            raise SandboxUnavailable(_NO_RIGHT.format(error=error.strerror or error)) from None
+        except OSError as error:
+            raise BackendError(f"the door to the restricted network could not be opened: {error}") from error
+        self._tasks = [asyncio.create_task(self._watch(self._process)), asyncio.create_task(self._keep_books())]
+
+    async def _found(self, holder: Mapping[str, Any]) -> ProcessHandle:
+        """The holder's process on this host, and no other that has its pid here or got it since.
+
+        Raises ProcessLookupError if it has ended.
+        """
+        if not (pid := int(holder["State"]["Pid"])):
+            raise ProcessLookupError
+        try:
+            process = ProcessHandle(pid)  # whatever it is, it is the same from here on
+        except ProcessLookupError:
+            raise self._elsewhere() from None
+        with contextlib.ExitStack() as undo:
+            undo.callback(process.close)
+            deadline = time.monotonic() + _EXECUTED_SECONDS
+            while not is_process_of(holder, _argv(pid)):  # the engine's program becomes ours after it was started
+                if process.dead:
+                    raise ProcessLookupError
+                if time.monotonic() > deadline:
+                    raise self._elsewhere()
+                await asyncio.sleep(_LOOK_SECONDS)
+            undo.pop_all()
+        return process
+
+    def _elsewhere(self) -> SandboxUnavailable:
+        return SandboxUnavailable(_ELSEWHERE.format(host=self._engine.host))
+
+    async def _watch(self, process: ProcessHandle) -> None:
+        await process.death()
+        self.failed.set_result(BackendError(_ENDED))
+
+    async def _keep_books(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_SECONDS)
+            self._keep()
+
+    def _keep(self) -> None:
+        """An operator that is killed leaves what went over until its last second."""
+        if self._books is None or self._door is None or (use := self._door.use) == (self._kept or NetworkUse()):
+            return
+        try:
+            self._books.write(self.name, use)
+        except OSError as error:
+            log.warning("what went over a network could not be kept", attempt=self._request.id, error=str(error))
+        self._kept = use
+
+    def _read(self) -> NetworkUse | None:
+        return self._books.read(self.name) if self._books else None
+
+
+def _argv(pid: int) -> list[str]:
+    """By which arguments a process was started; none if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

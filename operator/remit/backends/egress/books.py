@@ -1,0 +1,43 @@
+"""Ledgers on disk, for an operator that takes up what another one started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import orjson
+
+from remit.backends.egress.ledger import DestinationUse, NetworkUse
+
+
+class Books:
+    """One file for each attempt in `folder`, which is made when it is needed; for the operator's user alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> NetworkUse | None:
+        """What was kept of `name`; None if nothing was, or it cannot be read."""
+        try:
+            kept = orjson.loads(self._path(name).read_bytes())
+            return NetworkUse(**kept | {"destinations": tuple(DestinationUse(**use) for use in kept["destinations"])})
+        except (OSError, ValueError, TypeError, LookupError):
+            return None
+
+    def write(self, name: str, use: NetworkUse) -> None:
+        """Whole or not at all. Not synced: if the machine goes down, so does the attempt. Raises OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(name)
+        temporary = path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(orjson.dumps(use))
+        temporary.replace(path)
+
+    def forget(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"

@@ -1,0 +1,67 @@
+"""A Docker engine that leaves its containers running while it restarts (`live-restore`): their network goes on too."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+
+from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from outgoing import egress, local, web_server
+from remit.backends import AttemptRequest, Command, ExitReason
+from remit.backends.docker import DockerBackend, Engine
+from remit.backends.egress import Doors
+from remit.sandbox import Confinement, Limits
+
+PATIENCE = 60
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.said = b""
+        self.came = asyncio.Event()
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        self.said += chunk
+        self.came.set()
+
+
+@LEAKING
+@pytest.mark.timeout(180)
+async def test_a_restricted_network_outlives_the_engine() -> None:
+    needs_docker()
+    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
+        own = OwnEngine(Path(folder), live_restore=True)
+        own.start()
+        engine = Engine(own.host, answer_seconds=5)
+        try:
+            async with web_server() as port:
+                fetch = f"busybox wget -qO- http://api.test:{port}"
+                script = f"{fetch}/1; echo; while ! test -e /workspace/go; do sleep 0.1; done; {fetch}/2"
+                command = Command(("sh", "-c", script), "")
+                restricted = Confinement(Limits(), network="restricted", require=frozenset())
+                id_, heard = f"{uuid.uuid4()}-1", Heard()
+                image = make_image(own.host)
+                request = AttemptRequest(id_, command, restricted, 60, image=image, egress=(egress(port),))
+                backend = DockerBackend(engine, Doors(local))
+                running = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
+                await asyncio.wait_for(heard.came.wait(), PATIENCE)
+                await asyncio.to_thread(own.stop)
+                async with asyncio.timeout(PATIENCE):
+                    while engine.breaker._circuits[own.host].failures < 3:  # not only its usage was asked for
+                        await asyncio.sleep(0.05)
+                await asyncio.to_thread(own.start)
+                touch = ("exec", "-u", "65534", f"remit-{id_}", "touch", "/workspace/go")
+                assert docker(*touch, host=own.host).returncode == 0
+                outcome = await asyncio.wait_for(running, PATIENCE)
+            assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0), outcome
+            assert heard.said == b"GET /1 HTTP/1.1\nGET /2 HTTP/1.1"
+            assert outcome.network is not None
+            assert outcome.network.connections == 2
+            assert docker("ps", "-aq", host=own.host).stdout == b""
+        finally:
+            await engine.close()
+            own.stop()

@@ -1,0 +1,48 @@
+"""What went over a network, across operators."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from remit.backends.egress import Books, DestinationUse, NetworkUse
+from remit.backends.egress.ledger import Ledger
+from remit.policy import Destination
+
+USED = NetworkUse(
+    3, 2, 10, 20, "no", (DestinationUse("a.test:443", 3, 0, 10, 20), DestinationUse("(malformed)", 0, 2, 0, 0))
+)
+
+
+def test_what_is_written_is_read_again_by_the_operator_alone(tmp_path: Path) -> None:
+    books = Books(tmp_path / "new" / "egress")
+    assert books.read("one") is None
+    books.write("one", USED)
+    assert Books(tmp_path / "new" / "egress").read("one") == USED
+    (kept,) = (tmp_path / "new" / "egress").iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    books.forget("one")
+    books.forget("one")
+    assert books.read("one") is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"destinations": [{}]}', b'{"destinations": [], "x": 1}']
+)
+def test_what_cannot_be_read_counts_for_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "one.json").write_bytes(content)
+    assert Books(tmp_path).read("one") is None
+
+
+def test_a_ledger_carries_on() -> None:
+    ledger = Ledger.carried_on(USED)
+    assert ledger.use == USED
+    ledger.connected(Destination.parse("a.test:443", None)).sent_bytes += 5
+    assert not ledger.denied(None, "again")
+    assert ledger.use.destinations == (
+        DestinationUse("a.test:443", 4, 0, 15, 20),
+        DestinationUse("(malformed)", 0, 3, 0, 0),
+    )
+    assert ledger.use.last_denied == "again"
