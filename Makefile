@@ -22,7 +22,7 @@ up: $(VENV)/.runs ## Serve the embedded control plane with the operator, until i
 	@$(BIN)/remit up
 
 test: $(VENV)/.runs ## Run all tests and print the coverage
-	$(PYTEST) -n 2 --dist loadfile --max-worker-restart 0 --ignore tests/bench --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
 
 check: $(VENV)/.develops ## Run the static checks, and compare generated files with the models
 	$(BIN)/ruff check .
