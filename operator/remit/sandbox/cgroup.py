@@ -18,6 +18,7 @@ from remit.sandbox.model import CgroupTree, Limits
 CPU_PERIOD_MICROSECONDS = 100_000
 _MINIMUM_QUOTA_MICROSECONDS = 1_000
 _PAGE = 4096
+_MOMENTS, _MOMENT_SECONDS = 20, 0.005
 _LEAST_MEMORY_BYTES = 512 * 1024
 """Not enough for any program to start, but more than a fork has touched already, for which the kernel could not go."""
 
@@ -145,8 +146,14 @@ class AttemptCgroup:
         kill_cgroups(self.paths[:1])
 
     def remove(self) -> None:
-        """Remove the folders; one that still holds a dying process is left to the sweep at the next start."""
-        remove_cgroups(self.paths)
+        """Remove the folders; one that still holds a dying process is left to the sweep at the next start.
+
+        A process is told of as ended a moment before it has left, for which this waits.
+        """
+        for _ in range(_MOMENTS):
+            if remove_cgroups(self.paths):
+                return
+            time.sleep(_MOMENT_SECONDS)
 
     @property
     def _members(self) -> str:

@@ -193,6 +193,7 @@ def test_a_server_out_of_descriptors_says_so(server, null):
 def test_a_child_out_of_descriptors_says_so(server, null):
     done(server, Execute(["/usr/bin/true"], (null, null, null)))
     spare, *_ = waiting(server)
+    until(lambda: descriptors(spare.pid) == 4)  # streams and channel: it has closed what the fork gave it
     _, hard = resource.prlimit(spare.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(spare.pid, resource.RLIMIT_NOFILE, (descriptors(spare.pid), hard))
     with pytest.raises(OSError, match="open files"):

@@ -32,7 +32,7 @@ _LOST = "the fork server ended; the next start begins a new one"
 _NOT_TAKEN = "the fork server has too many open files, or has ended"
 _LAST_SECONDS = 5.0
 SPARES = 2
-"""Processes that wait for a job. With one, a start right after the end of another would come while that is forked."""
+"""Processes that wait for a frequent job. With one, a start right after another's end would come while it is forked."""
 
 Step = tuple[object, ...]
 """The name of a step of `remit.sandbox.forkserver.jobs` and its arguments, of plain types."""
@@ -53,6 +53,7 @@ class Execute:
     cgroup: CgroupSpec | None = None
 
     kind: ClassVar[str] = "execute"
+    is_frequent: ClassVar[bool] = True
     stop: ClassVar[signal.Signals] = signal.SIGKILL
 
     @property
@@ -83,6 +84,7 @@ class Supervise:
     last_steps: Sequence[Step] = ()
 
     kind: ClassVar[str] = "supervise"
+    is_frequent: ClassVar[bool] = True
     stop: ClassVar[signal.Signals] = STOP
     cgroup: ClassVar[None] = None
 
@@ -115,6 +117,7 @@ class Listen:
     owned: bool = True
 
     kind: ClassVar[str] = "listen"
+    is_frequent: ClassVar[bool] = False
     stop: ClassVar[signal.Signals] = signal.SIGKILL
     cgroup: ClassVar[None] = None
     descriptors: ClassVar[tuple[int, ...]] = ()
@@ -130,6 +133,7 @@ class TryScopes:
     scoped: int
 
     kind: ClassVar[str] = "try_scopes"
+    is_frequent: ClassVar[bool] = False
     stop: ClassVar[signal.Signals] = signal.SIGKILL
     cgroup: ClassVar[None] = None
     descriptors: ClassVar[tuple[int, ...]] = ()
@@ -298,31 +302,33 @@ class ForkServer:
         kind = _Kind(job.stop, job.cgroup.tree if job.cgroup else None)
         with self._lock:
             spares = self._spares[kind]
-            process = spares.popleft() if spares else None
-            if process and not _give(process, job):  # it was killed meanwhile
-                process.close()
-                process = None
-            if process is None:
-                process = self._order(kind)
-                if not _give(process, job):
+            process = spares.popleft() if spares else self._order(kind)
+            try:
+                if not _give(process, job):  # it was killed meanwhile
                     process.close()
-                    raise OSError(errno.EPIPE, _LOST)
-            if not process.pid:
-                self._control.send(b"!")
+                    process = self._order(kind)
+                    _give(process, job)
+                if not process.pid:
+                    self._control.send(b"!")
+            except OSError:
+                process.close()
+                raise
             with contextlib.suppress(OSError):  # told to whoever asks next
-                while len(spares) < SPARES:
+                while job.is_frequent and len(spares) < SPARES:
                     spares.append(self._order(kind))
         return process
 
     def close(self) -> None:
         """End it, and every process that it started."""
-        if self.owner != os.getpid():  # inherited by a fork of ours: somebody else's child
+        ours = self.owner == os.getpid()
+        if not ours:  # inherited by a fork of ours: somebody else's child, and news for somebody else
             self._process.returncode = 0
         self._control.close()
         self._orders.close()
         self._process.wait()
         for spare in itertools.chain(*self._spares.values()):
-            spare.update()
+            if ours:
+                spare.update()
             spare.close()
         self._spares.clear()
 
