@@ -10,6 +10,8 @@ defaults nor CEL; what remains to be written is the larger half.
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,6 +71,11 @@ KINDS: Final = (
 
 def crds() -> list[dict[str, Any]]:
     """The three CustomResourceDefinitions, as fresh dicts that a caller may change."""
+    return copy.deepcopy(_crds())
+
+
+@functools.cache
+def _crds() -> list[dict[str, Any]]:
     return [_crd(kind) for kind in KINDS]
 
 
