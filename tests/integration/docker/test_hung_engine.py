@@ -18,7 +18,7 @@ from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_le
 from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Command, ExitReason, Handle
 from remit.backends.docker import DockerBackend, Engine, backend
-from remit.operations import OperationFailed, Work
+from remit.operations import OperationFailed, Work, breaker
 from remit.operations.container import ContainerPerformer
 from remit.policy import Grant, request_for
 from remit.sandbox import Confinement, Limits, Network
@@ -45,7 +45,9 @@ def image(own: OwnEngine) -> str:
 
 
 @pytest.fixture
-async def engine(own: OwnEngine) -> AsyncIterator[Engine]:
+async def engine(own: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
+    """One that is given up after a second and left alone for three, not half a minute each."""
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 3.0)
     engine = Engine(own.host, answer_seconds=1)
     yield engine
     own.go_on()
