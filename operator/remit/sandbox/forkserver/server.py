@@ -1,15 +1,15 @@
 """The fork server: one thread, no secrets, no environment. It forks, tells of ends, and dies with the operator.
 
-An order comes with the descriptor of a channel. It is carried out when a job comes by that channel, or before, as soon
-as nothing else is to be done: a fork, and the page faults after it, cost more than all that follows. The job is the
-child's to read, so that none comes by way of this server. On the channel are told:
+An order comes with the descriptor of a channel. It is carried out when a job comes by that channel, or before, once
+something has ended and there is nothing else to do: a fork, and the page faults after it, cost more than all that
+follows. The job is the child's to read, so that none comes by way of this server. On the channel are told:
 
     ("started", pid) and a pidfd     by this server: there is a process
     ("result", …)                    by the child: what it found
     ("refused", errno, text)         by either: why the job cannot be done
-    ("exited", wait status)          by this server: the end, after which the channel is closed
+    ("exited", wait status)          by this server: the end
 
-A channel whose other end is closed before has its process killed.
+When the other end is closed, the process is killed if it has not ended, and its cgroups are removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
-_LAST_SECONDS = 1.0
+_LAST_SECONDS = 1.0  # for everything to die when the operator is gone
 _MOMENT_SECONDS = 0.01
 
 
