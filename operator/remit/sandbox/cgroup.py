@@ -96,9 +96,9 @@ class AttemptCgroup:
 
     def limiting(self, spec: CgroupSpec) -> list[tuple[object, ...]]:
         """The steps by which a process that is inside limits itself and all that it starts."""
-        known = self.paths if spec.limits.cpu_cores is not None else ()
+        made = len(self.paths)
         self._add_processor(spec.limits)
-        late = [str(self._folders["cpu"])] if known and self._folders.get("cpu") not in known else []
+        late = [str(path) for path in self.paths[made:]]
         entering = [("enter_cgroups", late, self._members)] if late else []
         return [*entering, ("write_files", self._settings(spec))]
 

@@ -9,7 +9,6 @@ import errno
 import itertools
 import marshal
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from typing import Any, ClassVar
 
 from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec
 from remit.sandbox.forkserver.supervise import STOP
-from remit.sandbox.forkserver.wire import receive, send
+from remit.sandbox.forkserver.wire import readable, receive, send
 from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import CgroupTree
 
@@ -205,7 +204,7 @@ class ForkedProcess:
         """Block until the end, or only until there is a pid. Raises TimeoutError, and `failure`."""
         self.update()
         while not (self.ended or (start and self.pid)):
-            if not _readable(self.fileno(), seconds):
+            if not readable(self.fileno(), seconds):
                 raise TimeoutError(f"still running after {seconds:g} s")
             self.update()
         if self.failure:
@@ -233,7 +232,7 @@ class ForkedProcess:
     def gone(self) -> bool:
         """Whether it ended, though the fork server may not have told of it yet."""
         self.update()
-        return self.ended or (self.pidfd >= 0 and _readable(self.pidfd, 0))
+        return self.ended or (self.pidfd >= 0 and readable(self.pidfd, 0))
 
     def kill(self) -> None:
         """KILL, unless it has ended."""
@@ -249,7 +248,7 @@ class ForkedProcess:
         """The fork server removes its cgroup then; where that is no more, this does."""
         if self._lost and self.cgroup:
             if self.pidfd >= 0:
-                _readable(self.pidfd, _LAST_SECONDS)
+                readable(self.pidfd, _LAST_SECONDS)
             self.cgroup.remove()
         self._channel.close()
         if self.pidfd >= 0:
@@ -350,12 +349,6 @@ class _Kind:
 
     stop: signal.Signals
     tree: CgroupTree | None
-
-
-def _readable(descriptor: int, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
 
 
 def _give(process: ForkedProcess, job: Job) -> bool:

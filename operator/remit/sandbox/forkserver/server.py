@@ -26,7 +26,7 @@ import time
 
 from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
 from remit.sandbox.forkserver.supervise import supervise
-from remit.sandbox.forkserver.wire import receive, send
+from remit.sandbox.forkserver.wire import readable, receive, send
 from remit.sandbox.joining import enter_cgroups
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -95,7 +95,7 @@ class _Server:
         for child in self._children.values():
             os.kill(child.pid, child.stop)
         end = time.monotonic() + _LAST_SECONDS
-        while self._children and _readable(self._wake, max(0.0, end - time.monotonic())):
+        while self._children and readable(self._wake, max(0.0, end - time.monotonic())):
             self._reap()
         for child in self._by_channel.values():
             self._part(child)
@@ -210,12 +210,6 @@ class _Server:
                     os.waitpid(pid, _ALSO_CLONES)
 
 
-def _readable(source: socket.socket, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(source, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
-
-
 def _removed(folder: str) -> bool:
     try:
         os.rmdir(folder)  # noqa: PTH106  # pathlib would be copied by every fork
@@ -250,7 +244,7 @@ def _become(server: int, child: _Child) -> None:
         die_with(server)
         keep_only([0, 1, 2, channel.fileno()])
         enter_cgroups(child.enters, child.file)
-        if not _readable(channel, 0):
+        if not readable(channel, 0):
             _rehearse()
         request, given = _job(channel)
         data = marshal.loads(_contents(given.pop()) if request["data"] is None else request["data"])  # noqa: S302

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import marshal
+import select
 import socket
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -43,3 +44,10 @@ def receive(source: socket.socket, flags: int = 0) -> tuple[Any, list[int]] | No
         # From the other half of this program, over a socket that nobody else holds.
         if (message := marshal.loads(data)) is not _MORE:  # noqa: S302
             return message, list(received)
+
+
+def readable(source: socket.socket | int, seconds: float) -> bool:
+    """Whether there is something to read, or an end, within this time."""
+    poller = select.poll()
+    poller.register(source, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
