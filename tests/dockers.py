@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 from conftest import require
+from remit.backends import Handle
 
 SHARED = "unix:///var/run/docker.sock"
 MARK = "remit.test"
@@ -178,6 +179,31 @@ class OwnEngine:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=_PATIENCE)
+
+
+@dataclass
+class Heard:
+    """What an attempt said, and what it was called."""
+
+    streams: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    total: int = 0
+    keep: bool = True
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    handles: list[Handle] = field(default_factory=list)
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        self.total += len(chunk)
+        if self.keep:
+            self.streams[stream] += chunk
+        self.came.set()
+
+    @property
+    def out(self) -> bytes:
+        return bytes(self.streams["stdout"])
+
+    @property
+    def err(self) -> bytes:
+        return bytes(self.streams["stderr"])
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from dockers import docker, make_image, needs_docker, remove_image
+from dockers import Heard, docker, make_image, needs_docker, remove_image
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
 from remit.errors import InvalidInput, SandboxUnavailable
@@ -19,30 +19,6 @@ from remit.operations import OperationFailed
 from remit.sandbox import Confinement, Layer, Limits
 
 PATIENCE = 60
-
-
-@dataclass
-class Heard:
-    """What an attempt said."""
-
-    streams: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
-    total: int = 0
-    keep: bool = True
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def write(self, stream: str, chunk: bytes) -> None:
-        self.total += len(chunk)
-        if self.keep:
-            self.streams[stream] += chunk
-        self.came.set()
-
-    @property
-    def out(self) -> bytes:
-        return bytes(self.streams["stdout"])
-
-    @property
-    def err(self) -> bytes:
-        return bytes(self.streams["stderr"])
 
 
 @pytest.fixture(scope="module")

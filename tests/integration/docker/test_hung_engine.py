@@ -14,7 +14,7 @@ from typing import Any
 import docker as docker_sdk
 import pytest
 
-from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, Heard, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
 from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Command, ExitReason, Handle
 from remit.backends.docker import DockerBackend, Engine, backend
@@ -55,16 +55,6 @@ async def engine(own: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     assert docker("ps", "-aq", host=own.host).stdout == b"", "containers were left"
 
 
-class Heard:
-    def __init__(self) -> None:
-        self.said = b""
-        self.came = asyncio.Event()
-
-    def write(self, stream: str, chunk: bytes) -> None:
-        self.said += chunk
-        self.came.set()
-
-
 def asking(image: str, script: str, seconds: float = 60, network: Network = "none") -> AttemptRequest:
     command = Command(("sh", "-c", script), "", {"REMIT_TASK_NAME": "t", "REMIT_TASK_NAMESPACE": "ns"})
     confinement = Confinement(Limits(), network=network, require=frozenset())
@@ -89,7 +79,8 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine,
     assert not doing.done()
     own.go_on()
     outcome = await asyncio.wait_for(doing, PATIENCE)
-    assert (outcome.reason, outcome.exit_code, heard.said) == (ExitReason.EXITED, 5, b"begun\ndone\n")
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 5)
+    assert (heard.out, heard.err) == (b"begun\ndone\n", b"")
 
 
 @LEAKING

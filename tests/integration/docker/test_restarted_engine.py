@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, Heard, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
 from outgoing import egress, local, web_server
 from remit.backends import AttemptRequest, Command, ExitReason
 from remit.backends.docker import DockerBackend, Engine
@@ -17,16 +17,6 @@ from remit.backends.egress import Doors
 from remit.sandbox import Confinement, Limits
 
 PATIENCE = 60
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.said = b""
-        self.came = asyncio.Event()
-
-    def write(self, stream: str, chunk: bytes) -> None:
-        self.said += chunk
-        self.came.set()
 
 
 @LEAKING
@@ -58,7 +48,7 @@ async def test_a_restricted_network_outlives_the_engine() -> None:
                 assert docker(*touch, host=own.host).returncode == 0
                 outcome = await asyncio.wait_for(running, PATIENCE)
             assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0), outcome
-            assert heard.said == b"GET /1 HTTP/1.1\nGET /2 HTTP/1.1"
+            assert (heard.out, heard.err) == (b"GET /1 HTTP/1.1\nGET /2 HTTP/1.1", b"")
             assert outcome.network is not None
             assert outcome.network.connections == 2
             assert docker("ps", "-aq", host=own.host).stdout == b""

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pythonimage
-from dockers import docker, needs_docker, remove_image
+from dockers import Heard, docker, needs_docker, remove_image
 from outgoing import PRELUDE, egress, local, open_door, web_server
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
@@ -35,23 +35,6 @@ def until(path):
         time.sleep(0.02)
 """
 """`until` somebody makes a file."""
-
-
-@dataclass
-class Heard:
-    """What an attempt said, and what it was called."""
-
-    out: bytes = b""
-    err: bytes = b""
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-    handles: list[Handle] = field(default_factory=list)
-
-    def write(self, stream: str, chunk: bytes) -> None:
-        if stream == "stdout":
-            self.out += chunk
-        else:
-            self.err += chunk
-        self.came.set()
 
 
 @pytest.fixture(scope="module")
