@@ -80,11 +80,20 @@ class Access:
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """None for a server without TLS. Raises `RemitError` for certificates that cannot be read."""
+        """Trust what kubectl trusts. None for a server without TLS.
+
+        Raises `RemitError` for certificates that cannot be read.
+        """
         if not self.server.startswith("https:"):
             return None
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
+            if self.ca_file:
+                # Python 3.13 became strict by default: it rejects an authority without keyUsage and a certificate
+                # without key identifiers, which some clusters have. Go accepts both. Go also accepts as an anchor
+                # whatever the file holds, self-signed or not, which Python did not before 3.13.
+                context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:  # ssl's own errors are among them

@@ -286,18 +286,25 @@ def _locked(state_dir: Path) -> Iterator[str]:
 
 
 async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
-    """Wait until the server serves our kinds: their CRDs may be applied at this very moment. An operator that serves
-    some namespaces may list only there."""
-    for attempt in range(60):
+    """Wait until the server serves our kinds: their CRDs may be applied at this very moment.
+
+    An operator that serves some namespaces may list only there. Raises the last `ApiError` of a server that cannot be
+    reached, at once where waiting does not help.
+    """
+    last: ApiError | None = None
+    for _ in range(60):
         try:
             for resource in WATCHED:
                 await kube.request("GET", resource.path(namespace), params={"limit": "1"})
         except ApiError as error:
-            if error.status not in {404, 503}:
+            if error.status not in {404, 503} or error.reason == "CertificateNotTrusted":
                 raise
-            if attempt == 0:
+            if last is None:
                 log.info("waiting for Remit's CRDs", reason=str(error))
+            last = error
             await asyncio.sleep(0.5)
         else:
             return
+    if last is not None and last.status != 404:
+        raise last
     raise RemitError("Remit's CRDs are not installed; apply them with 'remit crds | kubectl apply -f -'")

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import base64
 import datetime
+import ipaddress
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import ApiError, RemitError
 from remit.reconcilers.access import Access
 from remit.reconcilers.kube import TASKS, Kube
+from remit.reconcilers.operator import running_operator
+from remit.reconcilers.settings import Settings
+from remit.telemetry import Redactor
 from webserver import answering
 
 
@@ -80,3 +89,74 @@ async def test_a_server_whose_certificate_is_not_trusted(tmp_path: Path, age: da
             with pytest.raises(ApiError, match=f"is not trusted: .*{why}.*; use the kubeconfig that belongs") as caught:
                 await kube.list(TASKS, "team")
     assert (caught.value.status, caught.value.reason) == (503, "CertificateNotTrusted")
+
+
+@pytest.fixture
+def strict_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python 3.13 does, on every Python that the tests run on."""
+    made_by_library = ssl.create_default_context
+
+    def strict(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = made_by_library(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+
+
+def certificate_without_extensions(
+    name: str, issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None = None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """An authority without keyUsage and key identifiers, or what it signs for 127.0.0.1."""
+    key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer_name, issuer_key = issuer or (subject, key)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(issuer_name, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
+    builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
+    if issuer:
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    else:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(issuer_key, hashes.SHA256()), key
+
+
+@pytest.mark.usefixtures("strict_by_default")
+@pytest.mark.parametrize("trusted", ["authority", "server"])
+async def test_certificates_that_kubectl_accepts_are_accepted(tmp_path: Path, trusted: str) -> None:
+    pem = serialization.Encoding.PEM
+    authority, authority_key = certificate_without_extensions("an authority")
+    server, key = certificate_without_extensions("a server", (authority.subject, authority_key))
+    (tmp_path / "server.crt").write_bytes(server.public_bytes(pem))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "server.key").write_bytes(private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"items": []})
+
+    anchor = {"authority": authority, "server": server}[trusted].public_bytes(pem)
+    async with answering(answer, context) as port:
+        config = kubeconfig(tmp_path / "config", f"https://127.0.0.1:{port}", anchor)
+        async with Kube(await Access.load(config)) as kube:
+            assert await kube.list(TASKS, "team") == []
+
+
+async def test_an_operator_that_does_not_trust_the_server_says_so_and_does_not_wait(tmp_path: Path) -> None:
+    served, known = (ensure_tls(tmp_path / name, ["127.0.0.1"]) for name in ("served", "known"))
+    asked = 0
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"items": []})
+
+    async with answering(answer, served.server_context()) as port:
+        config = kubeconfig(tmp_path / "config", f"https://127.0.0.1:{port}", known.authority.read_bytes())
+        settings = Settings(state_dir=tmp_path / "state")
+        with pytest.raises(ApiError, match="is not trusted"):
+            async with running_operator(await Access.load(config), settings, Redactor()):
+                pytest.fail("it started")
+    assert asked == 0
