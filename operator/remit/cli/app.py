@@ -21,6 +21,7 @@ from remit.cli.logs import logs
 from remit.cli.operator import operator
 from remit.cli.report import report as release_report
 from remit.cli.run import run
+from remit.cli.uninstall import uninstall
 from remit.cli.up import up
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ command(app, _SERVICES)(up)
 command(app, _SERVICES)(demo)
 command(app, _SERVICES)(operator)
 command(app, _SERVICES)(crds)
+command(app, _SERVICES)(uninstall)
 command(app, _SERVICES)(doctor)
 
 

@@ -18,6 +18,8 @@ from remit.reconcilers.kube import LEASES, Kube, Object
 
 log = structlog.get_logger(__name__)
 
+LEASE_NAME = "remit-operator"
+
 
 class LeaseLost(RemitError):
     """Another operator may be at work: this one must stop."""
@@ -30,7 +32,7 @@ class Leader:
     kube: Kube
     namespace: str
     identity: str
-    name: str = "remit-operator"
+    name: str = LEASE_NAME
     duration: int = 15
     renew_every: float = 5
     annotations: Callable[[], dict[str, str]] = dict

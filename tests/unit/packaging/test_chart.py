@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
 import remit
 from conftest import require
 from remit.api import CommandPolicy, ExecutionTask, crd
+from remit.cli.app import app
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts/remit"
@@ -210,3 +212,33 @@ def test_what_the_notes_have_people_apply_runs_in_the_pod_that_they_got(helm: An
     assert required == ([] if namespaces else ["landlock", "seccomp", "rlimits"])
     assert ExecutionTask.parse(task).spec.command
     assert ("SandboxUnavailable" in notes) != namespaces
+
+
+def test_the_operator_is_stopped_before_anything_is_removed(helm: Any) -> None:
+    texts = render(helm, namespaces=["team-a"])
+    hooks = list(yaml.safe_load_all(texts["uninstall.yaml"]))
+    assert [document["kind"] for document in hooks] == ["Role", "RoleBinding", "Job"]
+    assert {document["metadata"]["annotations"]["helm.sh/hook"] for document in hooks} == {"pre-delete"}
+    role, _binding, job = hooks
+    assert [rule["resourceNames"] for rule in role["rules"]] == [["remit"]]
+    spec, operator = job["spec"]["template"]["spec"], pod(objects(texts))
+    assert spec["serviceAccountName"] == operator["serviceAccountName"]
+    assert spec["securityContext"] == operator["securityContext"]
+    (container,) = spec["containers"]
+    assert container["args"] == [
+        "uninstall",
+        "--namespace=team-a",
+        "--operator-namespace=remit-system",
+        "--workload=remit",
+        "--timeout=60",
+    ]
+    parsed = typer.main.get_command(app).commands["uninstall"].make_context("uninstall", container["args"][1:])
+    assert parsed.params["workload"] == "remit"
+    selected = objects(texts)["Service", "remit"]["spec"]["selector"]
+    assert not selected.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_without_the_job_the_notes_say_what_to_run(helm: Any) -> None:
+    texts = render(helm, uninstall={"enabled": False})
+    assert not texts["uninstall.yaml"].strip()
+    assert "remit uninstall --operator-namespace remit-system --workload remit" in texts["NOTES.txt"]
