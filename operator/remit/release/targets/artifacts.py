@@ -7,18 +7,15 @@ import hashlib
 import os
 import shutil
 import stat
-import tarfile
 import tempfile
-import zipfile
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import IO, Final
 
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError, RemitError
+from remit.release.targets.archive import unpack
 from remit.release.targets.failing import failed
 from remit.release.targets.reading import Reading
 
@@ -106,11 +103,7 @@ def _unpacked(file: IO[bytes], artifact: Artifact, place: Path) -> None:
         message = f"{artifact.archive} has the SHA-256 {found}, not {artifact.sha256}"
         raise DeploymentError(message, reason="DigestMismatch")
     with _whole(place) as made:
-        try:
-            _unpack(file, made)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            message = f"{artifact.archive} cannot be unpacked: {error}"
-            raise DeploymentError(message, reason="ArtifactFailed") from None
+        unpack(file, artifact.archive or "", made, max_bytes=_MOST_UNPACKED, max_members=_MOST_FILES)
 
 
 @contextmanager
@@ -123,27 +116,6 @@ def _whole(place: Path) -> Iterator[Path]:
         made.rename(place)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def _unpack(file: IO[bytes], into: Path) -> None:
-    file.seek(0)
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            _check_size(each.file_size for each in archive.infolist())
-            archive.extractall(into)  # noqa: S202  # it leaves out `..` and absolute paths itself
-        return
-    file.seek(0)
-    with tarfile.open(fileobj=file) as archive:
-        _check_size(each.size for each in archive)
-        archive.extractall(into, filter="data")  # the filter refuses what leads outside, and devices
-
-
-def _check_size(sizes: Iterable[int]) -> None:
-    """A small archive may hold more than any disk."""
-    for count, size in enumerate(accumulate(sizes), 1):
-        if size > _MOST_UNPACKED or count > _MOST_FILES:
-            message = f"unpacked, it has more than {_MOST_UNPACKED >> 30} GiB, or than {_MOST_FILES} files"
-            raise DeploymentError(message, reason="ArtifactTooLarge")
 
 
 def _sha256(file: IO[bytes]) -> str:

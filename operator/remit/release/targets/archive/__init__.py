@@ -1,0 +1,5 @@
+"""Archives of artifacts: whoever made one may be hostile, so a confined process of its own unpacks it."""
+
+from remit.release.targets.archive.unpacking import unpack
+
+__all__ = ["unpack"]

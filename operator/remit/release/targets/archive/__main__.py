@@ -1,0 +1,43 @@
+"""`python -I -S FOLDER PACKAGES ROOT MAX_BYTES MAX_MEMBERS`: unpack the archive on stdin into the folder open as ROOT.
+
+Writes JSON to stdout where that fails: `message`, and `too_large` or `errno`. It runs confined, and may be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+# The packages above by name only: importing what they offer takes longer than unpacking.
+for _depth, _name in enumerate(("remit", "remit.release", "remit.release.targets", "remit.release.targets.archive")):
+    sys.modules[_name] = types.ModuleType(_name)
+    sys.modules[_name].__path__ = ["/".join([sys.argv[1], *_name.split(".")])]
+
+from remit.release.targets.archive.destination import Destination, Refused  # noqa: E402
+from remit.release.targets.archive.members import MALFORMED, unpack_into  # noqa: E402
+
+
+def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | None:
+    """What went wrong, or None."""
+    try:
+        with open(0, "rb", closefd=False) as file:
+            unpack_into(Destination(root, max_bytes, max_members), file)
+    except Refused as error:
+        return {"message": str(error), "too_large": error.too_large}
+    except MemoryError:
+        return {"message": "it takes too much memory to unpack", "too_large": True}
+    except RecursionError:
+        return {"message": "it is nested too deeply", "too_large": True}
+    except OSError as error:
+        if error.errno is not None:
+            return {"message": error.strerror or str(error), "errno": error.errno}
+        return {"message": str(error)}  # how gzip and bz2 say that the data is damaged
+    except MALFORMED as error:
+        return {"message": str(error) or type(error).__name__}
+    return None
+
+
+if failure := main(*map(int, sys.argv[2:])):
+    json.dump(failure, sys.stdout)
+    sys.exit(1)

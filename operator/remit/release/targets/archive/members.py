@@ -1,0 +1,140 @@
+"""Reads tar and zip archives, one member after the other, with bounded memory. The standard library only."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Final
+
+from remit.release.targets.archive.destination import MAX_PATH_BYTES, Destination, Refused
+
+_CHUNK: Final = 1 << 18
+_MAX_HEADER_BYTES: Final = 1 << 20
+"""No name and no header of a sensible archive is longer; a header may claim that it has gigabytes."""
+_BLOCK: Final = 512
+_ENCRYPTED: Final = 0x1
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+
+MALFORMED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,  # NotImplementedError, and what zipfile says of encrypted members
+)
+"""What the readers raise for an archive that is damaged, or has what they do not know."""
+
+
+def unpack_into(destination: Destination, file: IO[bytes]) -> None:
+    """Put all members of the archive into `destination`.
+
+    Raises Refused, one of MALFORMED, OSError, and MemoryError.
+    """
+    magic = file.read(8)
+    file.seek(0)
+    if magic.startswith(_ZIP):
+        _unpack_zip(destination, file)
+    else:
+        _unpack_tar(destination, _decompressed(file, magic))
+    destination.finish()
+
+
+def _decompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
+    for start, decompressor in _DECOMPRESSORS.items():
+        if magic.startswith(start):
+            stream: IO[bytes] = decompressor(file)
+            return stream
+    return file
+
+
+class _Bounded(io.RawIOBase):
+    """A stream for tarfile, which reads headers in one piece, of the size that they claim to have."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream, self._most = stream, most
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise Refused(f"it has a header of more than {_MAX_HEADER_BYTES >> 20} MiB", too_large=True)
+        data = self._stream.read(size)
+        self._check()
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET and offset > self._most:
+            raise Refused(f"it unpacks to more than {self._most} bytes", too_large=True)
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def _check(self) -> None:
+        if self._stream.tell() > self._most:
+            raise Refused(f"it unpacks to more than {self._most} bytes", too_large=True)
+
+
+def _unpack_tar(destination: Destination, stream: IO[bytes]) -> None:
+    most = destination.max_bytes + destination.max_members * 4 * _BLOCK
+    with tarfile.TarFile(fileobj=_Bounded(stream, most), mode="r") as tar:
+        while (member := tar.next()) is not None:
+            _add_tar_member(destination, tar, member)
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+
+
+def _add_tar_member(destination: Destination, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    if member.isdir():
+        destination.add_directory(member.name)
+    elif member.issym():
+        destination.add_symbolic_link(member.name, member.linkname)
+    elif member.islnk():
+        destination.add_hard_link(member.name, member.linkname)
+    elif member.isfile():
+        if member.size > destination.max_bytes:
+            raise Refused(f"it unpacks to more than {destination.max_bytes} bytes", too_large=True)
+        content = tar.extractfile(member)
+        destination.add_file(member.name, member.mode, _chunks(content) if content else ())
+    else:
+        raise Refused(f"{member.name[:100]!a} is neither a file, a folder nor a link")
+
+
+def _unpack_zip(destination: Destination, file: IO[bytes]) -> None:
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            _add_zip_member(destination, archive, member)
+
+
+def _add_zip_member(destination: Destination, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    name, mode = member.filename, member.external_attr >> 16
+    if "\\" in name:
+        raise Refused(f"{name[:100]!a} has a backslash, which some programs take for a folder's end")
+    if member.flag_bits & _ENCRYPTED:
+        raise Refused(f"{name[:100]!a} is encrypted")
+    if member.is_dir():
+        return destination.add_directory(name)
+    if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFLNK}:
+        raise Refused(f"{name[:100]!a} is neither a file, a folder nor a link")
+    with archive.open(member) as content:
+        if stat.S_ISLNK(mode):
+            return destination.add_symbolic_link(name, content.read(MAX_PATH_BYTES + 1).decode())
+        return destination.add_file(name, stat.S_IMODE(mode) or 0o644, _chunks(content))
+
+
+def _chunks(content: IO[bytes]) -> Iterator[bytes]:
+    while chunk := content.read(_CHUNK):
+        yield chunk
