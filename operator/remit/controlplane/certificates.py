@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from remit.privatefiles import private_directory, read_private, replace_private
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)
@@ -37,9 +38,12 @@ class TlsMaterial:
 
 
 def ensure_tls(folder: Path, hosts: Sequence[str], now: datetime | None = None) -> TlsMaterial:
-    """Make what is missing, and renew what is near its end or does not name the hosts."""
+    """Make what is missing, and renew what is near its end or does not name the hosts.
+
+    Raises `InvalidInput` where somebody else owns the folder or a file in it.
+    """
     now = now or datetime.now(UTC)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_directory(folder)
     material = TlsMaterial(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     ca_key_path = folder / "ca.key"
     ca, ca_key = _load(material.authority, ca_key_path)
@@ -63,9 +67,9 @@ def ensure_tls(folder: Path, hosts: Sequence[str], now: datetime | None = None) 
 
 def _load(certificate: Path, key: Path) -> tuple[x509.Certificate | None, ec.EllipticCurvePrivateKey | None]:
     try:
-        loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+        loaded = serialization.load_pem_private_key(read_private(key), None)
         if isinstance(loaded, ec.EllipticCurvePrivateKey):
-            return x509.load_pem_x509_certificate(certificate.read_bytes()), loaded
+            return x509.load_pem_x509_certificate(read_private(certificate)), loaded
     except (OSError, ValueError):
         pass
     return None, None
@@ -154,17 +158,5 @@ def _write_pair(
 ) -> None:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write_private(key_path, private)
-    write_private(certificate_path, certificate.public_bytes(pem))
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file at once, readable by its owner only."""
-    fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    fresh.replace(path)
+    replace_private(key_path, private)
+    replace_private(certificate_path, certificate.public_bytes(pem))

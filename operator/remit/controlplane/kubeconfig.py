@@ -8,18 +8,21 @@ from pathlib import Path
 
 import yaml
 
-from remit.controlplane.certificates import write_private
+from remit.privatefiles import read_private, replace_private
 
 
 def ensure_token(path: Path) -> str:
-    """The token in the file, made when there is none. 256 bits, so guessing is hopeless."""
+    """The token in the file, made when there is none. 256 bits, so guessing is hopeless.
+
+    Raises `InvalidInput` for a file of somebody else, who would know the token.
+    """
     try:
-        token = path.read_text().strip()
+        token = read_private(path).decode().strip()
     except FileNotFoundError:
         token = ""
     if not token:
         token = secrets.token_urlsafe(32)
-        write_private(path, token.encode() + b"\n")
+        replace_private(path, token.encode() + b"\n")
     return token
 
 
@@ -41,4 +44,4 @@ def write_kubeconfig(path: Path, url: str, authority: Path, token: str) -> None:
         "contexts": [{"name": "remit", "context": {"cluster": "remit", "user": "remit-admin", "namespace": "default"}}],
         "current-context": "remit",
     }
-    write_private(path, yaml.safe_dump(config, sort_keys=False).encode())
+    replace_private(path, yaml.safe_dump(config, sort_keys=False).encode())

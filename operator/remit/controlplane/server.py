@@ -20,6 +20,7 @@ from remit.controlplane.resources.builtin import builtin_resources
 from remit.controlplane.storage import Store
 from remit.controlplane.verbs.cluster import Cluster
 from remit.errors import InvalidInput
+from remit.privatefiles import private_directory
 
 STOP_SECONDS = 5.0
 
@@ -31,7 +32,8 @@ class ControlPlane:
             print(control_plane.url, control_plane.kubeconfig)
 
     The directory (0700) holds `state.db`, `tls/`, `token` and `kubeconfig`. `port` 0 takes a free one.
-    Raises `InvalidInput` when the directory is in use by another process or the port is taken.
+    Raises `InvalidInput` when the directory is in use by another process or belongs to another user, or the port is
+    taken.
     """
 
     def __init__(self, state_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -57,8 +59,7 @@ class ControlPlane:
         return self._store.failed
 
     async def start(self) -> None:
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.state_dir.chmod(0o700)
+        private_directory(self.state_dir)
         store = self._store = Store(self.state_dir / "state.db")
         try:
             await self._serve(store)

@@ -11,13 +11,14 @@ Files are readable by the operator's user only.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from remit.privatefiles import replace_private
 
 
 class RunStore:
@@ -100,11 +101,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write(path: Path, document: dict[str, Any], *, sync: bool) -> None:
     """Whole or not at all: a reader never sees half a document."""
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(orjson.dumps(document))
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_private(path, orjson.dumps(document), sync=sync)

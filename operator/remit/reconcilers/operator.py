@@ -26,6 +26,7 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
+from remit.privatefiles import open_private, private_directory
 from remit.reconcilers import audithead
 from remit.reconcilers.access import Access
 from remit.reconcilers.cache import Cache
@@ -46,7 +47,6 @@ from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
-from remit.telemetry.ownership import stranger
 
 log = structlog.get_logger(__name__)
 
@@ -264,10 +264,8 @@ class Operator:
 @contextlib.contextmanager
 def _locked(state_dir: Path) -> Iterator[str]:
     """The state directory, ours alone. Gives this operator's name, which stays the same over restarts."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if wrong := stranger(state_dir):
-        raise RemitError(f"the state directory {wrong}")
-    descriptor = os.open(state_dir / "operator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    private_directory(state_dir)
+    descriptor = open_private(state_dir / "operator.lock")
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

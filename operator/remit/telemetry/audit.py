@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from remit.errors import AuditUnavailable
+from remit.privatefiles import untrusted_owner
 from remit.telemetry.chain import GENESIS, Anchor, AuditEvent, encode, parse_line
-from remit.telemetry.ownership import stranger
 from remit.telemetry.redact import Redactor
 from remit.telemetry.segments import number_after, segment, segments
 
@@ -256,7 +256,7 @@ def _write_fully(descriptor: int, data: bytes) -> None:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if wrong := stranger(path.parent):
+        if wrong := untrusted_owner(path.parent):
             raise AuditUnavailable(f"the audit trail cannot be kept there: {wrong}")
         if not path.exists() and segments(path):
             raise AuditUnavailable(

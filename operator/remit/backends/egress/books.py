@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import orjson
 
 from remit.backends.egress.ledger import DestinationUse, NetworkUse
+from remit.privatefiles import replace_private
 
 
 class Books:
@@ -28,12 +28,7 @@ class Books:
     def write(self, name: str, use: NetworkUse) -> None:
         """Whole or not at all. Not synced: if the machine goes down, so does the attempt. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path(name)
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps(use))
-        temporary.replace(path)
+        replace_private(self._path(name), orjson.dumps(use), sync=False)
 
     def forget(self, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ import orjson
 
 from remit.controlplane.storage.records import Change, Record
 from remit.errors import InvalidInput
+from remit.privatefiles import open_private
 
 FORMAT = 1
 
@@ -39,7 +40,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = open_private(path.with_suffix(".lock"))
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -47,7 +48,7 @@ class Journal:
             raise InvalidInput(
                 f"{path} is in use by another control plane; stop it, or choose another state directory"
             ) from None
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(open_private(path))
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")

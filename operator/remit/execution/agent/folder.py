@@ -9,8 +9,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from remit.errors import ResourceError
-from remit.telemetry.ownership import stranger
+from remit.errors import InvalidInput, ResourceError
+from remit.privatefiles import open_private, private_directory
 
 _MOST = 1024
 
@@ -25,13 +25,11 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if wrong := stranger(root):
-                raise ResourceError(f"the state folder {wrong}")
+            private_directory(root)
             for number in range(_MOST):
                 path = root / f"agent-{number}"
-                path.mkdir(mode=0o700, exist_ok=True)
-                lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                private_directory(path)
+                lock = open_private(path / "lock")
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -39,6 +37,8 @@ class Folder:
                     continue
                 self.path, self._lock = path, lock
                 return
+        except InvalidInput as error:
+            raise ResourceError(f"the state folder cannot be used: {error}") from None
         except OSError as error:
             raise ResourceError(
                 f"the state folder {root} cannot be used: {error.strerror}; give another state_dir"

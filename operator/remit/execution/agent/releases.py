@@ -21,6 +21,7 @@ from remit.execution.admission import PolicySet
 from remit.execution.agent.engine import Engine
 from remit.execution.agent.targets import ReleaseTarget
 from remit.policy import compile_policy
+from remit.privatefiles import open_private, private_directory
 from remit.release import configuration
 from remit.release.driver import Driver
 from remit.release.judging import Judge
@@ -225,8 +226,8 @@ async def _no_secret(namespace: str, name: str) -> Mapping[str, bytes]:
 def _locked(folder: Path) -> int:
     """The target's folder, for this agent alone. Raises `ResourceError`."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        private_directory(folder)
+        lock = open_private(folder / _LOCK)
     except OSError as error:
         raise ResourceError(f"the folder {folder} cannot be used: {error.strerror}; give another state_dir") from error
     with contextlib.suppress(BlockingIOError):

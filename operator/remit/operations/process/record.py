@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from remit.privatefiles import open_private, replace_private
 from remit.sandbox import ProcessHandle, boot_id, start_time
 
 STATE, LOCK, SOCKET = "state.json", "lock", "control"
@@ -63,7 +64,7 @@ class Identity:
 
 def try_lock(folder: Path) -> int | None:
     """The lock's descriptor, or None while a supervisor lives."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = open_private(folder / LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -94,8 +95,4 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    temporary = folder / f"{STATE}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(orjson.dumps(state))
-    temporary.replace(folder / STATE)
+    replace_private(folder / STATE, orjson.dumps(state), sync=False)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from remit.errors import DeploymentError
+from remit.privatefiles import replace_private
 from remit.release.traffic.configuration import (
     HARD_STOP_SECONDS,
     WEIGHTS,
@@ -169,8 +170,4 @@ def _failed(message: str) -> DeploymentError:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
+    replace_private(path, text.encode(), sync=False)

@@ -10,9 +10,9 @@ import pytest
 from conftest import require
 from remit.errors import AuditUnavailable, RemitError, ResourceError
 from remit.execution.agent.folder import Folder
+from remit.privatefiles import untrusted_owner
 from remit.reconcilers.operator import _locked
 from remit.telemetry import AuditLog
-from remit.telemetry.ownership import stranger
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def theirs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_ones_own_is_no_strangers(tmp_path: Path) -> None:
-    assert stranger(tmp_path) is None
-    assert stranger(Path("/")) is None
+def test_ones_own_is_trusted(tmp_path: Path) -> None:
+    assert untrusted_owner(tmp_path) is None
+    assert untrusted_owner(Path("/")) is None
 
 
 def test_no_trail_is_kept_in_a_folder_of_somebody_elses(theirs: Path) -> None:
