@@ -61,3 +61,11 @@ async def test_a_deep_object_that_a_schema_lets_through_is_refused(client: Clien
     status, answer = await client.call("POST", "/apis/example.dev/v1/namespaces/default/widgets", body)
     assert status == 400
     assert "nested deeper" in answer["message"]
+
+
+async def test_nobody_is_served_as_somebody_else(client: Client) -> None:
+    for header in ("Impersonate-User", "impersonate-group", "Impersonate-Uid", "Impersonate-Extra-Team"):
+        async with client.session.get(f"{client.url}{CONFIGMAPS}", headers={header: "bob"}) as answer:
+            refusal = await answer.json()
+        assert (answer.status, refusal["reason"]) == (403, "Forbidden")
+        assert "leave out --as" in refusal["message"]

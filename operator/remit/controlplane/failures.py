@@ -163,6 +163,11 @@ def unauthorized() -> Failure:
     return Failure(401, "Unauthorized", "Unauthorized")
 
 
+def no_impersonation() -> Failure:
+    """Serving the request as the administrator would give more than was asked for."""
+    return Failure(403, "Forbidden", "this server has one user and no impersonation; leave out --as and its like")
+
+
 def expired(message: str) -> Failure:
     return Failure(410, "Expired", message)
 

@@ -80,7 +80,7 @@ class ControlPlane:
         tls = ensure_tls(self.state_dir / "tls", list(dict.fromkeys([self.host, "127.0.0.1", "::1", "localhost"])))
         documents = Documents(cluster, self.host)
         self._front = Front(Dispatcher(cluster, documents), token)
-        server = web.Server(self._front, access_log=None)
+        server = web.Server(self._front, access_log=None, auto_decompress=False)  # as kube-apiserver
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=STOP_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, ssl_context=tls.server_context(), backlog=512)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import yaml
 
-from remit.controlplane.failures import Failure, bad_request, unsupported_media_type
+from remit.controlplane.failures import Failure, bad_request, quoted, unsupported_media_type
 from remit.controlplane.http.negotiation import JSON, PROTOBUF, YAML, YAML_TYPES
 from remit.controlplane.schema import duplicate_keys, duplicate_yaml_keys
 from remit.controlplane.schema.protobuf import decode_protobuf
@@ -46,7 +46,7 @@ def repeated_keys(body: bytes, content_type: str) -> list[str]:
     media = content_type.split(";")[0].strip().lower() or JSON
     if media in YAML_TYPES:
         return duplicate_yaml_keys(body)
-    return [f'duplicate field "{path}"' for path in duplicate_keys(body)] if media == JSON else []
+    return [f"duplicate field {quoted(path)}" for path in duplicate_keys(body)] if media == JSON else []
 
 
 def _from_json(body: bytes, kind: str) -> Any:

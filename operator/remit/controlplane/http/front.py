@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Iterable
 
 import orjson
 import structlog
@@ -17,11 +16,13 @@ from remit.controlplane.failures import (
     bad_request,
     body_too_large,
     internal,
+    no_impersonation,
     unauthorized,
 )
 from remit.controlplane.http.dispatch import Answer, Dispatcher
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request
+from remit.controlplane.http.warnings import warning_headers
 from remit.controlplane.storage import StoreFailed
 from remit.controlplane.verbs.watch import Watch
 from remit.errors import ApiError
@@ -58,7 +59,7 @@ class Front:
         except ApiError as failure:
             return _refuse(as_failure(failure), http, request)
         except PlainFailure as failure:
-            return web.Response(status=failure.status, text=failure.text, headers=_UNCACHED | _warnings(request))
+            return _with_warnings(web.Response(status=failure.status, text=failure.text, headers=_UNCACHED), request)
         except StoreFailed as failure:
             return _refuse(internal(str(failure)), http, request)
         except (orjson.JSONEncodeError, RecursionError):
@@ -68,15 +69,16 @@ class Front:
         except Exception:
             log.exception("request_failed", method=http.method, path=http.path)
             return _refuse(internal("the control plane has a bug; its log says more"), http, request)
-        headers = {**answer.headers, **_warnings(request)}
         if isinstance(answer.body, Watch):
-            return await self._stream(http, answer.body, headers)
-        return _response(answer, headers)
+            return await self._stream(http, answer.body, answer.headers)
+        return _with_warnings(_response(answer), request)
 
     def _authenticate(self, http: web.BaseRequest) -> None:
         given = http.headers.get("Authorization", "").encode("utf-8", "replace")
         if not hmac.compare_digest(given, self._bearer):
             raise unauthorized()
+        if any(value and name.lower().startswith("impersonate-") for name, value in http.headers.items()):
+            raise no_impersonation()
 
     async def _stream(self, http: web.BaseRequest, watch: Watch, headers: dict[str, str]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": JSON} | _UNCACHED | headers)
@@ -104,8 +106,9 @@ def _refuse(failure: Failure, http: web.BaseRequest, request: Request | None) ->
         accepted = negotiate(http.headers.get("Accept", ""))
     except Failure:
         accepted = Accepted()
-    headers = {"Content-Type": accepted.content_type} | _UNCACHED | failure.headers | _warnings(request)
-    return web.Response(status=failure.status, body=accepted.dump(failure.body()), headers=headers)
+    headers = {"Content-Type": accepted.content_type} | _UNCACHED | failure.headers
+    body = accepted.dump(failure.body())
+    return _with_warnings(web.Response(status=failure.status, body=body, headers=headers), request)
 
 
 async def _body(http: web.BaseRequest) -> bytes:
@@ -121,16 +124,16 @@ async def _body(http: web.BaseRequest) -> bytes:
     return bytes(body)
 
 
-def _response(answer: Answer, headers: dict[str, str]) -> web.Response:
+def _response(answer: Answer) -> web.Response:
     assert isinstance(answer.body, bytes)  # noqa: S101 - a Watch was streamed
     return web.Response(
         status=answer.status,
         body=answer.body,
-        headers={"Content-Type": answer.content_type} | _UNCACHED | headers,
+        headers={"Content-Type": answer.content_type} | _UNCACHED | answer.headers,
     )
 
 
-def _warnings(request: Request | None) -> dict[str, str]:
-    texts: Iterable[str] = dict.fromkeys(request.warnings) if request else ()
-    quoted = ['299 - "' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"' for text in texts]
-    return {"Warning": ", ".join(quoted)} if quoted else {}
+def _with_warnings(response: web.Response, request: Request | None) -> web.Response:
+    for value in warning_headers(request.warnings if request else ()):
+        response.headers.add("Warning", value)
+    return response

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from remit.controlplane.failures import bad_request, invalid
+from remit.controlplane.failures import bad_request, invalid, quoted
 
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_LONGEST_INTEGER = 30
+"""Digits; Python takes long to read thousands of them, and refuses more than 4,300."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,15 @@ class Request:
         return value is not None and value not in _FALSE
 
     def number(self, name: str) -> int | None:
+        """A 64-bit integer. Raises 400."""
         value = self.query.get(name)
         if not value:
             return None
-        try:
-            return int(value)
-        except ValueError:
-            raise bad_request(f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
+        if not _INTEGER.fullmatch(value):
+            raise bad_request(f"strconv.ParseInt: parsing {quoted(value)}: invalid syntax")
+        if len(value) > _LONGEST_INTEGER or not -(1 << 63) <= (number := int(value)) < 1 << 63:
+            raise bad_request(f"strconv.ParseInt: parsing {quoted(value)}: value out of range")
+        return number
 
     @property
     def dry_run(self) -> bool:

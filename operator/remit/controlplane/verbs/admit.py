@@ -14,6 +14,7 @@ from remit.controlplane.failures import (
     forbidden,
     invalid,
     not_found,
+    quoted,
 )
 from remit.controlplane.http.bodies import missing_kind, not_an_object, repeated_keys
 from remit.controlplane.http.request import Request
@@ -26,6 +27,8 @@ from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
 _TEXTS = ("name", "generateName", "namespace", "resourceVersion", "uid")
 OBJECT_LIMIT = 1_572_864
 """Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""
+_MAX_MISTAKES = 100
+"""Unknown and repeated fields that are told of one object, as kube-apiserver does."""
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
@@ -108,7 +111,8 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
         raise invalid("meta.k8s.io", options, "", [("FieldValueNotSupported", message, "fieldValidation")])
     content_type = request.headers.get("Content-Type", "")
     mistakes = repeated_keys(raw, content_type) if raw and mode != "Ignore" else []
-    mistakes += [f'unknown field "{path}"' for path in resource.schema.prune(obj)]
+    mistakes += [f"unknown field {quoted(path)}" for path in resource.schema.prune(obj)]
+    del mistakes[_MAX_MISTAKES:]
     if mode == "Strict" and mistakes:
         if mistakes[0].startswith("line "):
             mistakes[0] = f"yaml: unmarshal errors:\n  {mistakes[0]}"

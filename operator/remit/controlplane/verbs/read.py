@@ -31,9 +31,11 @@ def list_objects(cluster: Cluster, target: Target, request: Request, accepted: A
     asked, match = check_list_revision(request)
     selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))
     limit = request.number("limit") or 0
+    request.number("timeoutSeconds")  # which a list has no use for, but refuses when it is no number
     token = request.text("continue")
     revision, start = Continue.decode(token) if token else (store.revision, "")
     require_reached(store, asked)
+    require_reached(store, revision)  # a token of another server's, or none of anybody's
     if match == "Exact" or (asked and limit and not match and not token):
         revision = asked
     if revision < store.floor:

@@ -8,18 +8,26 @@ from typing import NamedTuple
 
 import orjson
 
-from remit.controlplane.failures import Failure, bad_request, expired, invalid, too_large_revision
+from remit.controlplane.failures import Failure, bad_request, expired, invalid, quoted, too_large_revision
 from remit.controlplane.http.request import Request
 from remit.controlplane.storage import Store
+
+_LONGEST_REVISION = 30
+"""Digits; Python takes long to read thousands of them, and refuses more than 4,300."""
 
 
 def parse_revision(text: str) -> int:
     """0 stands for "any" as well as for absence. Raises 400."""
     if not text:
         return 0
+    why = ""
     if not text.isascii() or not text.isdigit():
-        message = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-        raise bad_request(f"resourceVersion: {message}")
+        why = "invalid syntax"
+    elif len(text) > _LONGEST_REVISION or int(text) >= 1 << 64:
+        why = "value out of range"
+    if why:
+        shown = quoted(text)
+        raise bad_request(f"resourceVersion: Invalid value: {shown}: strconv.ParseUint: parsing {shown}: {why}")
     return int(text)
 
 
@@ -45,11 +53,14 @@ class Continue(NamedTuple):
 
     @classmethod
     def decode(cls, token: str) -> Continue:
+        """Raises 400 for what no `encode` gave."""
         try:
-            data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-            return cls(int(data["rv"]), str(data["start"]))
-        except (ValueError, KeyError, TypeError, binascii.Error):
-            raise bad_request("continue key is not valid: illegal base64 data or contents") from None
+            match orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
+                case {"rv": int(revision), "start": str(start)} if 0 < revision < 1 << 63 and revision is not True:
+                    return cls(revision, start)
+        except (ValueError, binascii.Error):
+            pass
+        raise bad_request("invalid continue token: continue key is not valid: illegal base64 data or contents")
 
 
 def check_list_revision(request: Request) -> tuple[int, str]:

@@ -1,0 +1,34 @@
+"""Warning headers, within the bounds of kube-apiserver's `AddWarning`: clients give up on larger headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MAX_TOTAL = 4096
+"""Characters of all warnings of one answer. Beyond it, each is cut and the last ones are left out."""
+MAX_EACH_WHEN_CUT = 256
+
+
+def warning_headers(texts: Iterable[str]) -> list[str]:
+    """The values of the Warning headers, one for each text; a text that comes again is told once."""
+    told = list(dict.fromkeys(text for text in texts if text))
+    if sum(map(len, told)) > MAX_TOTAL:
+        told = _cut(told)
+    return [f'299 - "{_escaped(text)}"' for text in told]
+
+
+def _cut(texts: Iterable[str]) -> list[str]:
+    told: list[str] = []
+    total = 0
+    for text in texts:
+        if total >= MAX_TOTAL:
+            break
+        told.append(text[:MAX_EACH_WHEN_CUT])
+        total += len(told[-1])
+    return told
+
+
+def _escaped(text: str) -> str:
+    """As a quoted-string of RFC 9110, in which there are no control characters."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
