@@ -107,7 +107,8 @@ class HttpRule(SpecModel):
     ports: Annotated[list[Port], Field(min_length=1, max_length=64)] = [443]
     """Ports."""
     paths: Annotated[list[Annotated[str, Field(max_length=1024, pattern="^/")]], Field(max_length=64)] = []
-    """Globs over the path, without the query: `*` stays within one segment, `**` spans them. Empty: any path."""
+    """Globs over the canonical path, without the query: `*` stays within one segment, `**` spans them. What servers
+    read differently, such as `%2F`, `//` and `;`, is matched only where the glob contains it. Empty: any path."""
     addresses: Annotated[list[Cidr], Field(max_length=64)] = []
     """Networks, such as `10.1.0.0/16`, that these hosts may lead to though they are loopback, private, link-local or
     otherwise not public. A cloud's metadata address must be listed by itself, as `169.254.169.254/32`."""

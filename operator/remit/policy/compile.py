@@ -13,6 +13,7 @@ from remit.api.commandpolicy import CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.egress import Egress, EgressRule, HostPattern
 from remit.policy.filerules import CompiledFileRule, compile_file_rules
+from remit.policy.httprules import CompiledHttpRule, compile_http_rules
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob, path_glob
@@ -62,8 +63,7 @@ class CompiledPolicy:
     file_allow: tuple[CompiledFileRule, ...]
     file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
-    http: tuple[EgressRule, ...]
-    """Of each rule of `spec.http.allow`, where it may lead; its methods are in the spec."""
+    http: tuple[CompiledHttpRule, ...]
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
     release_places: Mapping[str, tuple[Pattern, ...]]
@@ -112,7 +112,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     file_deny = tuple(compile_file_rules("files.deny", spec.files.deny, report))
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     reachable = tuple(_egress_rules("egress.allow", spec.egress.allow, problems))
-    requests = tuple(_egress_rules("http.allow", spec.http.allow, problems))
+    hosts = tuple(_egress_rules("http.allow", spec.http.allow, problems))
+    requests = tuple(compile_http_rules(spec.http.allow, hosts, report))
     if reachable and "restricted" not in spec.networks:
         problems.append(Problem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks"))
     bounds = bounds_of(spec.limits)
