@@ -76,7 +76,9 @@ class Images(SpecModel):
     """Rules for container images."""
 
     allow: Annotated[list[Glob], Field(max_length=128)] = []
-    """Globs over whole image references, such as `registry.example/*@sha256:*`."""
+    """Globs over whole image references, such as `registry.example/*@sha256:*`. The registry is matched as a host: a
+    leading `*.` stands for one label or more, `*/` for any registry, and a glob that names none is about images that
+    name none."""
 
 
 class FileRule(SpecModel):
@@ -182,7 +184,9 @@ class Releases(SpecModel):
     `files`, a container or a pod under `images`, `commands` and `containers.operations`, which must have `run`."""
 
     engines: Annotated[list[Glob], Field(max_length=64)] = []
-    """Globs over addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.*`. The
+    """Addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.0/24`. The host is a name, an
+    address, a range, `*.` with a domain, or `*`; `*` in the user stands for any characters, and as the port for any
+    port. In the path of `unix://`, `*` stays within one directory, and `**` spans them. `*` alone is any engine. The
     operator's own (`--docker-host`) needs no entry."""
     namespaces: Annotated[list[Glob], Field(max_length=64)] = []
     """Globs over namespaces that may be released to from another one. The Deployment's own needs no entry."""

@@ -11,9 +11,12 @@ from remit.api import CommandPolicy, CommandPolicySpec, egress
 from remit.api.base import LabelSelector
 from remit.api.commandpolicy import CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
-from remit.policy.egress import Egress, EgressRule, HostPattern
+from remit.policy.egress import Egress, EgressRule
+from remit.policy.engines import EnginePattern
 from remit.policy.filerules import CompiledFileRule, compile_file_rules
+from remit.policy.hostpatterns import HostPattern
 from remit.policy.httprules import CompiledHttpRule, compile_http_rules
+from remit.policy.images import ImagePattern
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob, path_glob
@@ -58,7 +61,7 @@ class CompiledPolicy:
     spec: CommandPolicySpec
     allow: tuple[CompiledRule, ...]
     deny: tuple[CompiledRule, ...]
-    images: tuple[Pattern, ...]
+    images: tuple[ImagePattern, ...]
     scripts: tuple[Pattern, ...]
     file_allow: tuple[CompiledFileRule, ...]
     file_deny: tuple[CompiledFileRule, ...]
@@ -66,8 +69,10 @@ class CompiledPolicy:
     http: tuple[CompiledHttpRule, ...]
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
+    engines: tuple[EnginePattern, ...]
+    """Of `spec.releases`."""
     release_places: Mapping[str, tuple[Pattern, ...]]
-    """By the name of the field of `spec.releases`."""
+    """By the name of the field of `spec.releases`, except its engines."""
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -99,10 +104,11 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     problems: list[Problem] = []
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
-    images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
+    images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)
+    engines = tuple(_each("spec.releases.engines", releases.pop("engines"), EnginePattern.parse, problems))
     places = {name: tuple(_globs(f"spec.releases.{name}", globs, problems)) for name, globs in releases.items()}
 
     def report(field: str, message: str) -> None:
@@ -142,6 +148,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         http=requests,
         container_mounts=mounts,
         container_others=others,
+        engines=engines,
         release_places=places,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),

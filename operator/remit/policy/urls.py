@@ -8,7 +8,6 @@ are known to read in different ways has no canonical form and is refused.
 from __future__ import annotations
 
 import functools
-import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import quote, unquote, urljoin
 import idna
 
 from remit.policy.argv import refused_character
-from remit.policy.hosts import BadHost, Destination, Host, canonical_host
+from remit.policy.hosts import BadHost, Destination, Host, unambiguous_host
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 MAX_CHARACTERS: Final = 8192
@@ -33,7 +32,6 @@ _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 _PATH_SAFE: Final = "%/:@!$&'()*+,;="
 """What RFC 3986 allows in a path besides unreserved characters; a percent sign begins an encoding."""
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
-_FINAL_DOTS: Final = (".", "\u3002", "\uff0e", "\uff61")
 
 
 class BadUrl(ValueError):
@@ -165,19 +163,15 @@ def _check_characters(text: str) -> None:
 
 
 def _host(text: str) -> Host:
-    """The canonical host. Spellings of an address that only some resolvers know are refused."""
+    """The canonical host. What only some programs take for it is refused."""
     try:
-        host = canonical_host(text)
+        host = unambiguous_host(text)
         if isinstance(host, str) and "xn--" in host:
             idna.decode(host)
     except BadHost as error:
         raise BadUrl(str(error)) from None
     except UnicodeError as error:
         raise BadUrl(f"{text[:200]!r} is not an internationalised host name: {error}") from None
-    if isinstance(host, ipaddress.IPv4Address) and text != str(host):
-        raise BadUrl(f"{text[:200]!r} is the address {host} in another spelling; write {host}")
-    if text.endswith(_FINAL_DOTS):
-        raise BadUrl(f"{text[:200]!r} ends with a dot; leave it out")
     return host
 
 
