@@ -178,11 +178,14 @@ async def test_what_is_sent_is_what_was_judged_and_recorded(desk: Desk, server: 
 
 
 TEXT = st.text(
-    st.one_of(st.sampled_from("abz09-._~%/\\:;=&?#@!$'()*+,[]{}|^`\"<> .%2eEfF5cC"), st.characters()), max_size=24
+    st.one_of(
+        st.sampled_from("abz09-._~%/\\:;=&?#@!$'()*+,[]{}|^`\"<> .%2eEfF5cC"), st.characters(exclude_categories=["Cs"])
+    ),
+    max_size=24,
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paths=st.lists(TEXT, min_size=1, max_size=8))
 def test_whatever_is_asked_the_server_receives_what_was_judged(paths: list[str]) -> None:
     """The path that policy judged is the whole path of the request line, for any text that is allowed at all."""
