@@ -76,7 +76,9 @@ class Images(SpecModel):
     """Rules for container images."""
 
     allow: Annotated[list[Glob], Field(max_length=128)] = []
-    """Globs over whole image references, such as `registry.example/*@sha256:*`."""
+    """Globs over whole image references, such as `registry.example/*@sha256:*`. The registry is matched as a host: a
+    leading `*.` stands for one label or more, `*/` for any registry, and a glob that names none is about images that
+    name none."""
 
 
 class FileRule(SpecModel):
@@ -107,7 +109,8 @@ class HttpRule(SpecModel):
     ports: Annotated[list[Port], Field(min_length=1, max_length=64)] = [443]
     """Ports."""
     paths: Annotated[list[Annotated[str, Field(max_length=1024, pattern="^/")]], Field(max_length=64)] = []
-    """Globs over the path, without the query: `*` stays within one segment, `**` spans them. Empty: any path."""
+    """Globs over the canonical path, without the query: `*` stays within one segment, `**` spans them. What servers
+    read differently, such as `%2F`, `//` and `;`, is matched only where the glob contains it. Empty: any path."""
     addresses: Annotated[list[Cidr], Field(max_length=64)] = []
     """Networks, such as `10.1.0.0/16`, that these hosts may lead to though they are loopback, private, link-local or
     otherwise not public. A cloud's metadata address must be listed by itself, as `169.254.169.254/32`."""
@@ -181,7 +184,9 @@ class Releases(SpecModel):
     `files`, a container or a pod under `images`, `commands` and `containers.operations`, which must have `run`."""
 
     engines: Annotated[list[Glob], Field(max_length=64)] = []
-    """Globs over addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.*`. The
+    """Addresses of Docker engines that may be released to, such as `ssh://deploy@10.0.0.0/24`. The host is a name, an
+    address, a range, `*.` with a domain, or `*`; `*` in the user stands for any characters, and as the port for any
+    port. In the path of `unix://`, `*` stays within one directory, and `**` spans them. `*` alone is any engine. The
     operator's own (`--docker-host`) needs no entry."""
     namespaces: Annotated[list[Glob], Field(max_length=64)] = []
     """Globs over namespaces that may be released to from another one. The Deployment's own needs no entry."""

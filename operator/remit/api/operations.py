@@ -158,11 +158,11 @@ class HttpOperation(SpecModel):
     """Makes one HTTP request. Redirects are held to the same policy as the first address."""
 
     url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
-    """The address."""
+    """The address, without a user, a fragment, dot segments or a backslash in any encoding."""
     method: HttpMethod = "GET"
     """The method."""
     headers: Annotated[list[HttpHeader], Field(max_length=64)] = []
-    """Request headers."""
+    """Request headers, except those that say where the request goes or ends, such as `Host` or `X-Original-URL`."""
     body: Annotated[str, Field(max_length=262144)] | None = None
     """The request's body."""
     expected_status: Annotated[list[Annotated[int, Field(ge=100, le=599)]], Field(max_length=64)] = []

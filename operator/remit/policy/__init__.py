@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from remit.policy.request import SCRIPT_PATH, ReleasePlace, Request, argv_of, executed, request_for
     from remit.policy.rules import describe
     from remit.policy.selector import selects
+    from remit.policy.urls import BadUrl, Url, display_url
     from remit.policy.verdict import Denial, Reason
 else:
     __getattr__ = lazily(__name__, __file__)
@@ -26,6 +27,7 @@ __all__ = [
     "SCRIPT_PATH",
     "Address",
     "BadHost",
+    "BadUrl",
     "Bucket",
     "Command",
     "CompiledPolicy",
@@ -44,12 +46,14 @@ __all__ = [
     "Reason",
     "ReleasePlace",
     "Request",
+    "Url",
     "argv_of",
     "canonical",
     "canonical_host",
     "compile_policy",
     "decide",
     "describe",
+    "display_url",
     "executed",
     "give_back",
     "permits",

@@ -11,8 +11,12 @@ from remit.api import CommandPolicy, CommandPolicySpec, egress
 from remit.api.base import LabelSelector
 from remit.api.commandpolicy import CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
-from remit.policy.egress import Egress, EgressRule, HostPattern
+from remit.policy.egress import Egress, EgressRule
+from remit.policy.engines import EnginePattern
 from remit.policy.filerules import CompiledFileRule, compile_file_rules
+from remit.policy.hostpatterns import HostPattern
+from remit.policy.httprules import CompiledHttpRule, compile_http_rules
+from remit.policy.images import ImagePattern
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob, path_glob
@@ -57,17 +61,18 @@ class CompiledPolicy:
     spec: CommandPolicySpec
     allow: tuple[CompiledRule, ...]
     deny: tuple[CompiledRule, ...]
-    images: tuple[Pattern, ...]
+    images: tuple[ImagePattern, ...]
     scripts: tuple[Pattern, ...]
     file_allow: tuple[CompiledFileRule, ...]
     file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
-    http: tuple[EgressRule, ...]
-    """Of each rule of `spec.http.allow`, where it may lead; its methods are in the spec."""
+    http: tuple[CompiledHttpRule, ...]
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
+    engines: tuple[EnginePattern, ...]
+    """Of `spec.releases`."""
     release_places: Mapping[str, tuple[Pattern, ...]]
-    """By the name of the field of `spec.releases`."""
+    """By the name of the field of `spec.releases`, except its engines."""
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -99,10 +104,11 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     problems: list[Problem] = []
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
-    images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
+    images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)
+    engines = tuple(_each("spec.releases.engines", releases.pop("engines"), EnginePattern.parse, problems))
     places = {name: tuple(_globs(f"spec.releases.{name}", globs, problems)) for name, globs in releases.items()}
 
     def report(field: str, message: str) -> None:
@@ -112,7 +118,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     file_deny = tuple(compile_file_rules("files.deny", spec.files.deny, report))
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     reachable = tuple(_egress_rules("egress.allow", spec.egress.allow, problems))
-    requests = tuple(_egress_rules("http.allow", spec.http.allow, problems))
+    hosts = tuple(_egress_rules("http.allow", spec.http.allow, problems))
+    requests = tuple(compile_http_rules(spec.http.allow, hosts, report))
     if reachable and "restricted" not in spec.networks:
         problems.append(Problem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks"))
     bounds = bounds_of(spec.limits)
@@ -141,6 +148,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         http=requests,
         container_mounts=mounts,
         container_others=others,
+        engines=engines,
         release_places=places,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),

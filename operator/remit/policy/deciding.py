@@ -26,6 +26,7 @@ from remit.policy.match import Command
 from remit.policy.rate import RateClaim
 from remit.policy.request import Request
 from remit.policy.rules import describe
+from remit.policy.rules import unacceptable as unacceptable_operation
 from remit.policy.selector import unmet
 from remit.policy.verdict import Allowance, Denial, Reason
 
@@ -79,6 +80,8 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
     wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
     if wrong:
         return Decision(allowed=False, reason=Reason.INVALID_COMMAND, message=wrong)
+    if wrong := unacceptable_operation(request):
+        return Decision(allowed=False, reason=Reason.INVALID_REQUEST, message=wrong)
     policies = [policy for policy in policies if policy.namespace == request.namespace]
     verdicts = _verdicts(request, policies)
     ceiling_verdicts = _verdicts(request, ceilings)

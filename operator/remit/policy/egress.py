@@ -14,38 +14,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from remit.policy.addresses import METADATA, OWN, Network, admitted, special_kind
-from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host, plain_address
-
-ANY: Final = "*"
-_WILDCARD: Final = "*."
-
-
-@dataclass(frozen=True, slots=True)
-class HostPattern:
-    """A host as a rule names it: exactly, as everything below a domain (`*.example.com`), or as everything (`*`)."""
-
-    host: Host
-    below: bool = False
-    """Whether the names below `host` are meant, and not `host` itself."""
-
-    @classmethod
-    def parse(cls, text: str) -> HostPattern:
-        """Raises `BadHost`."""
-        if text == ANY:
-            return cls(ANY)
-        below = text.startswith(_WILDCARD)
-        host = canonical_host(text.removeprefix(_WILDCARD))
-        if below and not isinstance(host, str):
-            raise BadHost(f"{text!r} is a wildcard in front of an address; list addresses one by one")
-        return cls(host, below)
-
-    def matches(self, host: Host) -> bool:
-        if self.host == ANY:
-            return True
-        return isinstance(host, str) and host.endswith(f".{self.host}") if self.below else host == self.host
+from remit.policy.hostpatterns import HostPattern
+from remit.policy.hosts import Address, Destination, plain_address
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ Host = str | Address
 MAX_NAME: Final = 253
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_FINAL_DOTS: Final = (".", "\u3002", "\uff0e", "\uff61")
+"""What IDNA takes for a dot."""
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -77,6 +79,16 @@ def canonical_host(text: str) -> Host:
         if not _LABEL.fullmatch(label):
             raise BadHost(f"{text!r} is not a host name: {label!r} is not one of the labels between its dots")
     return name
+
+
+def unambiguous_host(text: str) -> Host:
+    """As `canonical_host`, for what other programs read as well: spellings that only some of them know are refused."""
+    host = canonical_host(text)
+    if isinstance(host, ipaddress.IPv4Address) and text != str(host):
+        raise BadHost(f"{text[:80]!r} is the address {host} in another spelling; write {host}")
+    if text.endswith(_FINAL_DOTS):
+        raise BadHost(f"{text[:80]!r} ends with a dot; leave it out")
+    return host
 
 
 def plain_address(address: Address) -> Address:

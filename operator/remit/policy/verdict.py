@@ -14,6 +14,7 @@ class Reason(StrEnum):
     ALLOWED = "Allowed"
     AUDITED = "Audited"
     INVALID_COMMAND = "InvalidCommand"
+    INVALID_REQUEST = "InvalidRequest"
     NO_POLICY = "NoPolicy"
     POLICY_NOT_READY = "PolicyNotReady"
     TOO_COSTLY = "TooCostly"

@@ -15,7 +15,7 @@ from remit.backends import AttemptRequest
 from remit.errors import DeploymentError, InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.policy import Grant, Limits, ReleasePlace
+from remit.policy import Grant, Limits, Reason, ReleasePlace
 from remit.release.model import Problem, Revision
 from remit.release.target import Material
 
@@ -41,7 +41,9 @@ class Judge:
             verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
                 message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")  # as it was written
-                return Problem(verdict.finish.reason, message)
+                return Problem(
+                    verdict.finish.reason, message, retryable=verdict.finish.reason != Reason.INVALID_REQUEST
+                )
         return None
 
     def command(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:

@@ -8,6 +8,7 @@ from .case import Case
 
 _FILES = "integration/operations/test_files.py"
 _HTTP = "integration/operations/test_http.py"
+_CANONICAL = "integration/operations/test_http_canonical.py"
 _POSTGRES = "integration/operations/test_postgres.py"
 _SQL = "integration/operations/test_sql_smuggling.py"
 _REDIS = "integration/operations/test_redis.py"
@@ -128,6 +129,27 @@ REQUESTS = [
         "a host in disguise",
         "to have policy read another host than the one that is connected to",
         "user information and odd spellings of addresses are refused",
+    ),
+    _case(
+        _CANONICAL,
+        "test_a_detour_is_refused_in_every_spelling",
+        "dot segments in a URL, in every encoding",
+        "to have policy match one path and the server another",
+        "policy, the request and the records share one canonical URL; a URL that servers read differently has none",
+    ),
+    _case(
+        _CANONICAL,
+        "test_a_detour_is_refused_in_a_redirect",
+        "dot segments in a redirect",
+        "to have the server that is allowed send the operator to a path that is not",
+        "each redirect is put into the canonical form and judged as a request of its own",
+    ),
+    _case(
+        _HTTP,
+        "test_the_host_and_the_framing_are_remits_own",
+        "a header that names another host, path or method",
+        "to have the server act on another request than the one that was judged",
+        "headers that steer requests are refused, with `-` or `_`, whatever policies say",
     ),
     _case(
         _HTTP,

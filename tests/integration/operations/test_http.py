@@ -258,7 +258,20 @@ async def test_a_header_may_be_in_any_language(desk: Desk, server: Server) -> No
 
 @pytest.mark.parametrize(
     "name",
-    ["Host", "hOST", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "TE", "Proxy-Authorization"],
+    [
+        "Host",
+        "hOST",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+        "Upgrade",
+        "TE",
+        "Proxy-Authorization",
+        "X-Original-URL",
+        "X_Rewrite_URL",
+        "X-Forwarded-Host",
+        "X-HTTP-Method-Override",
+    ],
 )
 async def test_the_host_and_the_framing_are_remits_own(desk: Desk, server: Server, name: str) -> None:
     """A Host of its own would reach another site of the server than the one that policy judged."""

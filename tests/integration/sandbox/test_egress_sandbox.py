@@ -132,6 +132,28 @@ async def test_a_name_that_leads_to_the_host_is_refused(sandbox: Sandbox) -> Non
     assert "spec.egress.allow[0].addresses" in said
 
 
+async def test_a_host_on_loopback_is_reached_as_it_is_listed(sandbox: Sandbox) -> None:
+    """A listed name goes to the proxy; every other name of the loopback stays the run's own."""
+    source = f"""
+import http.server, threading
+own = http.server.HTTPServer(("127.0.0.1", {sandbox.port}), type("Own", (http.server.BaseHTTPRequestHandler,), dict(
+    do_GET=lambda self: self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nits own"), log_message=lambda *_: None)))
+threading.Thread(target=own.serve_forever, daemon=True).start()
+print(json.dumps([fetch(f"http://{{host}}:{sandbox.port}/x") for host in ("127.0.0.1", "localhost")]))
+"""
+    for hosts, proxied in (
+        (["127.0.0.1"], [True, False]),
+        (["localhost"], [False, True]),
+        (["*"], [True, True]),
+        (["api.test"], [False, False]),
+    ):
+        outcome, said = await sandbox(source, sandbox.egress(hosts=hosts))
+        assert [answer == "GET /x HTTP/1.1" for answer in said] == proxied
+        assert (said[0] == "its own") is not proxied[0]
+        assert outcome.network is not None
+        assert outcome.network.connections == sum(proxied)
+
+
 async def test_attempts_have_a_proxy_each(sandbox: Sandbox) -> None:
     source = f"print(json.dumps(fetch('http://api.test:{sandbox.port}/')))"
     (_, first), (_, second) = await asyncio.gather(sandbox(source), sandbox(source, sandbox.egress(hosts=["b.test"])))

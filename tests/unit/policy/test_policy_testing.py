@@ -85,6 +85,8 @@ spec:
         ("file: {operation: read, path: /etc/a}", "read of /etc/a", "Denied, reason: NotAllowed"),
         ("http: {url: 'https://example.com/'}", "GET https://example.com/", "Allowed, rule: 'http.allow[0]'"),
         ("http: {url: 'http://example.com/'}", "GET http://example.com/", "Denied, reason: NotAllowed"),
+        ("http: {url: 'https://EXAMPLE.com:443/%7Ea'}", "GET https://example.com/~a", "Allowed, rule: 'http.allow[0]'"),
+        ("http: {url: 'https://example.com/a/../b'}", "GET https://example.com/a", "Denied, reason: InvalidRequest"),
         ("postgres: {connection: {name: db, key: url}, statements: [{sql: SELECT 1}]}", "1 statements", "Allowed"),
         ("postgres: {connection: {name: db, key: url}, statements: [{sql: DROP TABLE t}]}", "1 stat", "Denied"),
         ("redis: {connection: {name: cache, key: url}, commands: [[GET, a]]}", "GET on cache", "Allowed"),

@@ -21,17 +21,18 @@ def problem(
     ceiling: dict[str, Any] | None = None,
     engine: str = "unix:///var/run/docker.sock",
     files: tuple[str, ...] = (),
+    archive: str = "",
 ) -> Problem | None:
     metadata = {"name": "shop", "namespace": "team", "uid": "u"}
     spec = {"artifact": {"image": "shop:v1"}, "target": target}
     if "process" in target:
-        spec["artifact"] = {"path": "/srv/shop"}
+        spec["artifact"] = {"archive": archive, "sha256": "0" * 64} if archive else {"path": "/srv/shop"}
     own = [CommandPolicy.parse({"metadata": {"name": "p", "namespace": "team"}, "spec": each}) for each in policies]
     known = {"team": [compile_policy(each) for each in own]}
     if ceiling is not None:
         above = CommandPolicy.parse({"metadata": {"name": "top", "namespace": "remit-system"}, "spec": ceiling})
         known["remit-system"] = [compile_policy(above)]
-    judge = Judge(Admission(performed=frozenset({"file"})), lambda: PolicySet(known, "remit-system"), engine)
+    judge = Judge(Admission(performed=frozenset({"file", "http"})), lambda: PolicySet(known, "remit-system"), engine)
     return judge.problem(
         Deployment.parse({"metadata": metadata, "spec": spec}), Material(files=dict.fromkeys(files, b""))
     )
@@ -81,6 +82,22 @@ def test_the_operators_own_engine_alone_needs_no_leave():
 def test_its_own_namespace_is_its_own():
     assert problem({"kubernetes": {}}, RUN) is None
     assert problem({"kubernetes": {"namespace": "team"}}, RUN) is None
+
+
+def test_an_archive_at_an_ambiguous_address_is_a_mistake_of_the_spec():
+    rules = {
+        "http": {"allow": [{"hosts": ["artifacts.example"], "paths": ["/shop/**"]}]},
+        "commands": {"allow": [{"executable": "serve"}]},
+        "networks": ["none", "host"],
+    }
+    for address, reason in (
+        ("https://artifacts.example/other/v1.tar", "NotAllowed"),
+        ("https://artifacts.example/shop/../other/v1.tar", "InvalidRequest"),
+    ):
+        found = problem({"process": {"command": ["serve"]}}, rules, archive=address)
+        assert found is not None
+        assert (found.reason, found.retryable) == (reason, reason == "NotAllowed")
+    assert found.message.startswith("spec.artifact.archive: the path has a dot segment")
 
 
 def test_a_file_that_no_process_can_have_there_is_told_in_the_words_of_a_deployment():

@@ -20,7 +20,7 @@ from remit.backends.base import AttemptRequest
 from remit.backends.docker import pause
 from remit.backends.docker.engine import Engine, create
 from remit.backends.docker.holding import holding, is_process_of
-from remit.backends.egress import Books, Door, Doors, NetworkUse
+from remit.backends.egress import Books, Door, Doors, NetworkUse, proxy_environment
 from remit.errors import BackendError, RemitError, SandboxUnavailable
 from remit.operations.failure import OperationFailed
 from remit.sandbox import ProcessHandle
@@ -57,13 +57,12 @@ class RestrictedNetwork:
     `failed` gets why, when it is not there any more. The holder `name` is removed by whoever removes the attempt.
     """
 
-    environment = Door.environment
-
     def __init__(self, engine: Engine, name: str, request: AttemptRequest, doors: Doors, books: Books | None) -> None:
         self.name = name
         self.failed: asyncio.Future[RemitError] = asyncio.get_running_loop().create_future()
         self._engine = engine
         self._request = request
+        self.environment = proxy_environment(request.egress)
         self._doors, self._books = doors, books
         self._door: Door | None = None
         self._kept: NetworkUse | None = None

@@ -7,7 +7,7 @@ from remit.lazily import lazily
 if TYPE_CHECKING:
     from remit.backends.egress.books import Books
     from remit.backends.egress.dialing import Resolver, system_resolver
-    from remit.backends.egress.door import Door
+    from remit.backends.egress.door import Door, proxy_environment
     from remit.backends.egress.doors import Doors
     from remit.backends.egress.ledger import DestinationUse, NetworkUse
     from remit.backends.egress.proxy import Connections, EgressProxy, ProxyLimits
@@ -24,5 +24,6 @@ __all__ = [
     "NetworkUse",
     "ProxyLimits",
     "Resolver",
+    "proxy_environment",
     "system_resolver",
 ]

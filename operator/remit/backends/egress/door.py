@@ -4,40 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 from remit.backends.egress.ledger import NetworkUse
 from remit.backends.egress.proxy import EgressProxy
+from remit.policy import Address, Egress, canonical_host
 from remit.sandbox import Listen, ProcessHandle, fork_server
 
 PORT: Final = 3128
 _SECONDS: Final = 10.0
 _URL: Final = f"http://127.0.0.1:{PORT}"
-# What listens on the sandbox's loopback is the attempt's own, and needs no proxy to be reached.
-_OWN: Final = "localhost,127.0.0.1,::1"
-
-_ENVIRONMENT: Final[Mapping[str, str]] = {
-    "HTTP_PROXY": _URL,
-    "HTTPS_PROXY": _URL,
-    "ALL_PROXY": _URL,
-    "NO_PROXY": _OWN,
-    "http_proxy": _URL,
-    "https_proxy": _URL,
-    "all_proxy": _URL,
-    "no_proxy": _OWN,
+_LOOPBACK: Final = {
+    "localhost": (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")),
+    "127.0.0.1": (ipaddress.ip_address("127.0.0.1"),),
+    "::1": (ipaddress.ip_address("::1"),),
 }
+"""Names of the loopback, and their addresses."""
+
+
+def proxy_environment(egress: Sequence[Egress]) -> dict[str, str]:
+    """The variables by which programs find the proxy.
+
+    `NO_PROXY` has the names of the sandbox's own loopback, on which the attempt's own servers listen. A name that
+    `egress` lets through means the operator's host, and is left to the proxy.
+    """
+    own = ",".join(name for name, addresses in _LOOPBACK.items() if not _is_listed(name, addresses, egress))
+    proxies = {f"{scheme}_PROXY": _URL for scheme in ("HTTP", "HTTPS", "ALL")}
+    upper = {**proxies, "NO_PROXY": own}
+    return {**upper, **{name.lower(): value for name, value in upper.items()}}
+
+
+def _is_listed(name: str, addresses: Sequence[Address], egress: Sequence[Egress]) -> bool:
+    """Whether all policies let through some port of `name` at one of `addresses`."""
+    host = canonical_host(name)
+    for address in addresses:
+        ports = [
+            {
+                port
+                for rule in policy.rules
+                if any(pattern.matches(host) for pattern in rule.hosts) and rule.admits(address, own=True)
+                for port in rule.ports
+            }
+            for policy in egress
+        ]
+        if ports and set.intersection(*ports):
+            return True
+    return False
 
 
 class Door:
     """Opened once the network namespace is there and before the command runs; closed when the attempt is dead."""
 
-    environment = _ENVIRONMENT
-    """By which programs find the proxy. One that does not look at it reaches nothing."""
-
-    def __init__(self, proxy: EgressProxy) -> None:
+    def __init__(self, proxy: EgressProxy, egress: Sequence[Egress]) -> None:
         self._proxy = proxy
+        self.environment = proxy_environment(egress)
+        """By which programs find the proxy. One that does not look at it reaches nothing."""
 
     @property
     def use(self) -> NetworkUse:

@@ -37,5 +37,6 @@ class Doors:
                 resolve=self._resolve or system_resolver,
                 connections=self.connections,
                 used=used,
-            )
+            ),
+            egress,
         )

@@ -20,7 +20,7 @@ from remit.operations.failure import GivenUp, OperationFailed
 from remit.operations.http.redirects import Exchange
 from remit.operations.http.transport import JudgedNetwork, JudgedTransport
 from remit.policy import Grant
-from remit.policy.rules.http import egress_of, target_of
+from remit.policy.rules.http import egress_of
 
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _CONNECT_SECONDS = 10.0
@@ -53,26 +53,23 @@ class JudgedClient:
 
         Raises `PolicyDenied` and `OperationFailed`, also where reading the body fails within the block.
         """
-        decision = grant.ask(http.model_copy(update={"url": exchange.url, "method": exchange.method}))
+        decision = grant.ask(http.model_copy(update={"url": str(exchange.url), "method": exchange.method}))
         if not decision.allowed:
             raise PolicyDenied(decision.message)
-        target = target_of(exchange.url)
-        network = JudgedNetwork(target.destination, egress_of(decision.binding, exchange.method, target), self.resolve)
-        with self.breaker.calling(str(target.destination)) as call:
+        url, destination = exchange.url, exchange.url.destination
+        network = JudgedNetwork(destination, egress_of(decision.binding, exchange.method, url), self.resolve)
+        with self.breaker.calling(str(destination)) as call:
             answered = False
             try:
                 async with _response(JudgedTransport(network, context), exchange) as (response, started, first):
                     answered = True
                     yield Answer(response, network.address, started, first)
-            except httpx.InvalidURL as error:
-                message = f"{exchange.url[:200]} is no URL that a request can be sent to: {error}"
-                raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
             except httpx.TransportError as error:
                 raise _failure(http, exchange, error, sent=network.address is not None) from None
             except asyncio.CancelledError as cancelled:
                 call.silent = not answered and OVERDUE in cancelled.args
                 if network.address is not None and not repeatable(http):
-                    raise GivenUp(f"{exchange.method} to {target.destination} {UNSAFE}") from None
+                    raise GivenUp(f"{exchange.method} to {destination} {UNSAFE}") from None
                 raise
             call.answered = response.status_code < SERVER_ERROR
 
@@ -88,7 +85,12 @@ async def _response(
         # No Accept-Encoding: what comes is what is counted, and a small body cannot unfold into a large one.
         headers = httpx.Headers([("accept", "*/*"), ("user-agent", "remit"), ("accept-encoding", "identity")])
         headers.update(httpx.Headers([(name.encode(), value.encode()) for name, value in exchange.headers]))
-        request = client.build_request(exchange.method, exchange.url, headers=headers, content=exchange.body)
+        headers["host"] = exchange.url.authority
+        # What policy has judged, and not what the library makes of it.
+        extensions = {"target": exchange.url.target.encode("ascii")}
+        request = client.build_request(
+            exchange.method, str(exchange.url), headers=headers, content=exchange.body, extensions=extensions
+        )
         sent = time.monotonic()
         response = await client.send(request, stream=True)
         try:
@@ -105,7 +107,7 @@ def repeatable(http: HttpOperation) -> bool:
 
 def _failure(http: HttpOperation, exchange: Exchange, error: httpx.TransportError, *, sent: bool) -> OperationFailed:
     """What went wrong on the way. Where the request may have arrived, it is only repeated if that does no harm."""
-    host, cause = target_of(exchange.url).destination, error.__cause__ or error
+    host, cause = exchange.url.destination, error.__cause__ or error
     if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
         message = f"the certificate of {host} is not trusted: {cause}; give its authority in spec.http.caFrom"
         return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")

@@ -11,8 +11,8 @@ import httpx
 from remit.api.operations import HttpOperation
 from remit.operations.failure import OperationFailed
 from remit.operations.http.client import SERVER_ERROR, JudgedClient
-from remit.operations.http.redirects import MOST, Exchange, following
-from remit.policy import BadHost, Grant
+from remit.operations.http.redirects import MOST, Exchange, following, parse_url
+from remit.policy import Grant, display_url
 
 _LATER = frozenset({408, 425, 429})
 
@@ -24,21 +24,20 @@ async def download(client: JudgedClient, grant: Grant, url: str) -> AsyncIterato
     """
     asking = replace(grant, request=replace(grant.request, operation="http"))
     http, context = HttpOperation(url=url), ssl.create_default_context()
-    exchange = Exchange("GET", url, (), None, frozenset())
+    exchange = Exchange("GET", parse_url(url, "the URL to download"), (), None, frozenset())
     for _ in range(MOST + 1):
         async with client.answering(asking, http, exchange, context) as answer:
             status = answer.response.status_code
-            try:
-                onward = following(exchange, status, answer.response.headers.get("location"))
-            except BadHost as error:
-                raise OperationFailed("BadRedirect", f"{exchange.url} redirects nowhere: {error}") from None
+            onward = following(exchange, status, answer.response.headers.get("location"))
             if onward is None:
                 if not httpx.codes.is_success(status):
-                    message = f"GET {exchange.url.partition('?')[0]} answered {status}, not 2xx"
+                    message = f"{exchange.description} answered {status}, not 2xx"
                     again = status >= SERVER_ERROR or status in _LATER
                     raise OperationFailed("UnexpectedStatus", message, retryable=again)
                 async for chunk in answer.response.aiter_raw():
                     yield chunk
                 return
         exchange = onward
-    raise OperationFailed("TooManyRedirects", f"{url} was redirected more than {MOST} times", retryable=False)
+    raise OperationFailed(
+        "TooManyRedirects", f"{display_url(url)} was redirected more than {MOST} times", retryable=False
+    )

@@ -21,8 +21,8 @@ from remit.operations.breaker import Breaker
 from remit.operations.failure import GivenUp, OperationFailed
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient, repeatable
 from remit.operations.http.download import download
-from remit.operations.http.redirects import MOST, Exchange, following
-from remit.policy import BadHost, Grant
+from remit.operations.http.redirects import MOST, Exchange, following, parse_url
+from remit.policy import Grant
 from remit.policy.patterns import BadPattern, Pattern
 
 _MOST_WORK = 1_000_000_000
@@ -49,12 +49,12 @@ class HttpPerformer:
         try:
             for _ in range(MOST + 1):
                 response, body = await self._send(work, exchange, context, most, output)
-                onward = _onward(exchange, response)
-                if onward is None or not http.follow_redirects:
+                location = response.headers.get("location") if http.follow_redirects else None
+                onward = following(exchange, response.status_code, location)
+                if onward is None:
                     output.write("stdout", body)
                     await _judge(http, expected, exchange, response.status_code, body)
-                    size = len(body)
-                    return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
+                    return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
                 exchange = onward
         except OperationFailed as error:
             if exchange is first or not error.retryable or repeatable(http):
@@ -65,7 +65,8 @@ class HttpPerformer:
             if exchange is first or repeatable(http):
                 raise
             raise GivenUp(_done(first)) from None
-        raise OperationFailed("TooManyRedirects", f"{http.url} was redirected more than {MOST} times", retryable=False)
+        message = f"{first.url.without_query} was redirected more than {MOST} times"
+        raise OperationFailed("TooManyRedirects", message, retryable=False)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -85,17 +86,9 @@ class HttpPerformer:
         return answer.response, body
 
 
-def _onward(exchange: Exchange, response: httpx.Response) -> Exchange | None:
-    try:
-        return following(exchange, response.status_code, response.headers.get("location"))
-    except BadHost as error:
-        message = f"{exchange.url} redirects nowhere: {error}"
-        raise OperationFailed("BadRedirect", message, retryable=False) from None
-
-
 def _done(first: Exchange) -> str:
     """Of a request that was answered with a redirect."""
-    return f"{first.method} {first.url.partition('?')[0]} has taken place, and is not safe to repeat"
+    return f"{first.description} has taken place, and is not safe to repeat"
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:
@@ -124,7 +117,7 @@ def _first(http: HttpOperation, work: Work) -> Exchange:
             raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
         headers.append((header.name, value))
     body = http.body.encode() if http.body is not None else None
-    return Exchange(http.method, http.url, tuple(headers), body, frozenset(secret))
+    return Exchange(http.method, parse_url(http.url, "spec.http.url"), tuple(headers), body, frozenset(secret))
 
 
 def _trust(http: HttpOperation, work: Work) -> ssl.SSLContext:
@@ -153,11 +146,11 @@ async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchang
         wanted = ", ".join(map(str, http.expected_status)) or "2xx"
         raise OperationFailed(
             "UnexpectedStatus",
-            f"{exchange.method} {exchange.url.partition('?')[0]} answered {status}, not {wanted}",
+            f"{exchange.description} answered {status}, not {wanted}",
             retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(http)),
         )
     if pattern is not None and not await _found(pattern, body):
-        message = f"the body of {exchange.url.partition('?')[0]} has nothing that matches spec.http.expectedBody"
+        message = f"the body of {exchange.url.without_query} has nothing that matches spec.http.expectedBody"
         raise OperationFailed("UnexpectedBody", message, retryable=repeatable(http))
 
 
@@ -173,7 +166,7 @@ def _told(exchange: Exchange, answer: Answer, size: int) -> bytes:
     """An exchange as one JSON line. The request's own headers are not in it: they may be secret."""
     told: dict[str, Any] = {
         "method": exchange.method,
-        "url": exchange.url,
+        "url": str(exchange.url),
         "address": answer.address,
         "status": answer.response.status_code,
         "headers": [[name, value] for name, value in answer.response.headers.multi_items()],

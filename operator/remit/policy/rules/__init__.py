@@ -1,8 +1,9 @@
 """What a policy says of each kind of operation: one module a kind, all of the same shape.
 
 `judge` gives the name of the rule that allows the request, or the denial with what would have been needed. `describe`
-says for messages what is asked. Both are pure; a module looks at `request.command` or `request.subject` only, and what
-is common to all operations (backend, network, environment, limits) is asked elsewhere.
+says for messages what is asked. `unacceptable` says why a request is refused whatever policies say. All are pure; a
+module looks at `request.command` or `request.subject` only, and what is common to all operations (backend, network,
+environment, limits) is asked elsewhere.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ class OperationRules:
 
     judge: Callable[[CompiledPolicy, Request], str | Denial]
     describe: Callable[[Request], str]
+    unacceptable: Callable[[Request], str | None] = lambda request: None
 
 
 RULES: Mapping[Operation, OperationRules] = {
     "command": OperationRules(commands.judge, commands.describe),
     "container": OperationRules(containers.judge, containers.describe),
-    "file": OperationRules(files.judge, files.describe),
-    "http": OperationRules(http.judge, http.describe),
+    "file": OperationRules(files.judge, files.describe, files.unacceptable),
+    "http": OperationRules(http.judge, http.describe, http.unacceptable),
     "postgres": OperationRules(databases.judge_postgres, databases.describe),
     "process": OperationRules(processes.judge, processes.describe),
     "redis": OperationRules(databases.judge_redis, databases.describe),
@@ -41,3 +43,9 @@ def describe(request: Request) -> str:
     """What is asked, for messages."""
     rules = RULES.get(request.operation)
     return rules.describe(request) if rules else f"the operation {request.operation}"
+
+
+def unacceptable(request: Request) -> str | None:
+    """Why the request is refused whatever policies say; None if it is not."""
+    rules = RULES.get(request.operation)
+    return rules.unacceptable(request) if rules else None

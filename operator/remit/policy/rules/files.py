@@ -16,6 +16,7 @@ from remit.policy.compile import CompiledPolicy
 from remit.policy.filerules import CompiledFileRule
 from remit.policy.request import Request
 from remit.policy.rules import http
+from remit.policy.urls import BadUrl, Url, display_url
 from remit.policy.verdict import Denial, Reason
 
 
@@ -38,6 +39,18 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     return _content(policy, request, file, rules[0])
 
 
+def unacceptable(request: Request) -> str | None:
+    """Why no policy is asked about it: the URL of its content has no canonical form."""
+    file = request.subject
+    assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
+    try:
+        if file.content_from and file.content_from.url:
+            Url.parse(file.content_from.url)
+    except BadUrl as error:
+        return f"spec.file.contentFrom.url: {error}"
+    return None
+
+
 def _content(policy: CompiledPolicy, request: Request, file: FileOperation, allowing: str) -> str | Denial:
     """`allowing`, and for content from an address the rule for requests that allows it to be read."""
     url = file.content_from.url if file.content_from else None
@@ -45,7 +58,7 @@ def _content(policy: CompiledPolicy, request: Request, file: FileOperation, allo
         return allowing
     reading = http.judge(policy, replace(request, operation="http", subject=HttpOperation(url=url)))
     if isinstance(reading, Denial):
-        return replace(reading, message=f"spec.file.contentFrom.url: {reading.message.removeprefix('spec.http.url: ')}")
+        return replace(reading, message=f"spec.file.contentFrom.url: {reading.message}")
     return f"{allowing} and {reading}"
 
 
@@ -61,7 +74,8 @@ def paths(file: FileOperation) -> list[str]:
 def describe(request: Request) -> str:
     file = request.subject
     assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
-    return f"{file.operation} of {' to '.join(paths(file))}"
+    source = f" from {display_url(file.content_from.url)}" if file.content_from and file.content_from.url else ""
+    return f"{file.operation} of {' to '.join(paths(file))}{source}"
 
 
 def unacceptable_path(path: str) -> str | None:

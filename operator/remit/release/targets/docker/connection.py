@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
 
 from docker.tls import TLSConfig
 
@@ -17,6 +15,7 @@ from remit.api.deployment import DeploymentSpec, DockerTarget
 from remit.backends.docker import Engine
 from remit.errors import DeploymentError
 from remit.operations.failure import OperationFailed
+from remit.policy.engines import BadEngine, EngineAddress
 from remit.release import private
 from remit.release.targets.docker.planning import Reach
 from remit.release.targets.docker.ssh import Tunnel
@@ -26,11 +25,7 @@ Secret = Callable[[str], Awaitable[Mapping[str, bytes]]]
 """The data of a Secret in the Deployment's namespace. Raises RemitError where it is not there."""
 
 _AT_ONCE: Final = 4
-_PORT: Final = 2376
 _FILES: Final = ("ca.crt", "tls.crt", "tls.key")
-_HOST: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
-_USER: Final = re.compile(r"([a-z0-9_][-a-z0-9._]*)?", re.IGNORECASE)
-"""Neither is ever an option of a program, nor words of a shell that a configuration of SSH begins."""
 
 
 class Connection:
@@ -63,9 +58,9 @@ class Connection:
 
     async def reach(self) -> Reach:
         """Raises OperationFailed where the engine's host has no address."""
-        url = _split(self._target().host)
-        if url.scheme != "unix":
-            return Reach(await _address(str(url.hostname)))
+        address = EngineAddress.parse(self._target().host)
+        if address.scheme != "unix":
+            return Reach(await _address(str(address.host)))
         return Reach(LOOPBACK, LOOPBACK) if _is_apart(await self.info()) else Reach()
 
     def complaint(self) -> str:
@@ -93,13 +88,13 @@ class Connection:
             await engine.close()
 
     async def _made(self, host: str, certificates: Mapping[str, bytes]) -> Engine:
-        url = _split(host)
-        if url.scheme == "ssh":
-            self._tunnel = Tunnel(host)
+        address = EngineAddress.parse(host)
+        if address.scheme == "ssh":
+            self._tunnel = Tunnel(address)
             return Engine(await self._tunnel.open(), at_once=_AT_ONCE, name=host)
-        if url.scheme == "tcp":
-            address = f"tcp://{url.netloc}" if url.port else f"tcp://{url.netloc}:{_PORT}"
-            return Engine(address, at_once=_AT_ONCE, tls=self._tls(certificates), name=host)
+        if address.scheme == "tcp":
+            tls = self._tls(certificates)
+            return Engine(f"tcp://{address.authority}", at_once=_AT_ONCE, tls=tls, name=host)
         return Engine(host, at_once=_AT_ONCE)
 
     def _tls(self, certificates: Mapping[str, bytes]) -> TLSConfig:
@@ -130,26 +125,12 @@ def check_supported(spec: DeploymentSpec) -> None:
 def _problem_of(target: DockerTarget) -> str:
     where = "target.docker.host"
     try:
-        url = _split(target.host)
-    except ValueError as error:
+        address = EngineAddress.parse(target.host)
+    except BadEngine as error:
         return f"{where}: {error}"
-    if url.scheme == "unix":
-        return "" if url.path.startswith("/") and not url.netloc else f"{where}: write unix:///PATH"
-    well = _HOST.fullmatch(url.hostname or "") and _USER.fullmatch(url.username or "")
-    if not well or url.path.strip("/") or url.query or url.fragment or url.password is not None:
-        return f"{where}: write {url.scheme}://{'[USER@]' if url.scheme == 'ssh' else ''}HOST[:PORT]"
-    if url.scheme == "tcp" and url.username is not None:
-        return f"{where}: certificates say who asks; leave out {url.username}@"
-    if url.scheme == "tcp" and target.tls_secret is None:
+    if address.scheme == "tcp" and target.tls_secret is None:
         return f"{where}: whoever may speak to an engine is root on its host; tcp:// needs tlsSecret"
     return ""
-
-
-def _split(host: str) -> SplitResult:
-    """Raises ValueError."""
-    url = urlsplit(host)
-    _ = url.port  # only then it is looked at
-    return url
 
 
 def _is_apart(info: Mapping[str, Any]) -> bool:

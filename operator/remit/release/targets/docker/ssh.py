@@ -13,9 +13,9 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from remit.operations.failure import OperationFailed
+from remit.policy.engines import EngineAddress
 
 _CONNECT_SECONDS: Final = 10
 _CHUNK: Final = 1 << 16
@@ -24,10 +24,10 @@ _WORDS: Final = 300
 
 
 class Tunnel:
-    """To the engine at `url`, `ssh://[USER@]HOST[:PORT]`."""
+    """To the engine at `address`, whose scheme is `ssh`."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, address: EngineAddress) -> None:
+        self._address = address
         self._folder = Path()
         self._server: asyncio.Server | None = None
         self._going: set[asyncio.Task[None]] = set()
@@ -38,7 +38,7 @@ class Tunnel:
         """The address of the socket, for the SDK. Raises OperationFailed where there is no `ssh`."""
         if self._server is None:
             self._folder = Path(tempfile.mkdtemp(prefix="remit-ssh-"))  # a socket's path has to be short
-            arguments = _arguments(self._url)
+            arguments = _arguments(self._address)
             path = self._folder / "docker.sock"
             self._server = await asyncio.start_unix_server(lambda *pair: self._serve(arguments, *pair), path)
         return f"unix://{self._folder}/docker.sock"
@@ -113,12 +113,11 @@ async def _last_line(source: asyncio.StreamReader) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _arguments(url: str) -> list[str]:
+def _arguments(address: EngineAddress) -> list[str]:
     program = shutil.which("ssh")
     if program is None:
         raise OperationFailed("SshMissing", "there is no ssh on the operator's host; install an OpenSSH client")
-    parts = urlsplit(url)
-    who = ["-l", parts.username] if parts.username else []
-    where = ["-p", str(parts.port)] if parts.port else []
+    who = ["-l", address.user] if address.user else []
+    where = ["-p", str(address.port)] if address.port else []
     options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
-    return [program, *options, *who, *where, "--", str(parts.hostname), "docker", "system", "dial-stdio"]
+    return [program, *options, *who, *where, "--", str(address.host), "docker", "system", "dial-stdio"]
