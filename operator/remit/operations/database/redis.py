@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -23,12 +22,12 @@ from redis.exceptions import (
 
 from remit.api.operations import RedisOperation
 from remit.backends import OutputSink
-from remit.operations.base import Work
+from remit.operations.base import Effect, Work
 from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import Pools
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.failure import OperationFailed
 
 _MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
@@ -37,7 +36,6 @@ _IN_A_PIPELINE = re.compile(
     r"""Command # (\d+) \(.*\) of pipeline caused error: \(?['"]?(.*?)(?:['"],\))?$""", re.DOTALL
 )
 """How the driver words what the server says of a command before a transaction: with the whole of the command."""
-_UNKNOWN = "whether the commands took place is not known"
 Pool = client.BlockingConnectionPool
 
 
@@ -57,7 +55,7 @@ class RedisPerformer:
         with self.breaker.calling(name):
             try:
                 async with self._pools.lease(name, url) as pool:
-                    replies = await _transact(pool, operation)
+                    replies = await _transact(pool, operation, work.effect)
             except RedisError as error:
                 raise _failure(error) from None
         failed = _tell(operation, replies, output)
@@ -81,7 +79,8 @@ async def _open(url: str) -> Pool:
     return pool
 
 
-async def _transact(pool: Pool, operation: RedisOperation) -> list[Any]:
+async def _transact(pool: Pool, operation: RedisOperation, effect: Effect) -> list[Any]:
+    _must_be_text(operation)
     connection = await _connection(pool)
     async with client.Redis(connection_pool=pool) as server, server.pipeline(transaction=True) as pipeline:
         pipeline.connection = connection  # and so given back with the pipeline
@@ -89,17 +88,26 @@ async def _transact(pool: Pool, operation: RedisOperation) -> list[Any]:
             await _must_only_read(connection, operation)
         for words in operation.commands:
             pipeline.execute_command(*words)
+        if not operation.read_only:
+            effect.begin("whether the commands took place is not known")
         try:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except asyncio.CancelledError:
-            if operation.read_only:
-                raise
-            raise GivenUp(_UNKNOWN) from None
         except (ConnectionError, TimeoutError):
-            message = f"the connection to the server was lost: {_UNKNOWN}"
-            again = operation.read_only
-            raise OperationFailed("ConnectionLost", message, retryable=again, category="Infrastructure") from None
+            message = "the connection to the server was lost"
+            raise OperationFailed("ConnectionLost", message, category="Infrastructure") from None
+    if not operation.read_only:
+        effect.begin("the commands took place")
     return replies
+
+
+def _must_be_text(operation: RedisOperation) -> None:
+    """What cannot be encoded is refused before anything is sent."""
+    for index, words in enumerate(operation.commands):
+        try:
+            "".join(words).encode()
+        except UnicodeEncodeError:
+            message = f"spec.redis.commands[{index}]: it has characters that are not Unicode text"
+            raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
 async def _connection(pool: Pool) -> Any:

@@ -18,8 +18,8 @@ from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
 from remit.operations.base import Work, held
 from remit.operations.breaker import Breaker
-from remit.operations.failure import GivenUp, OperationFailed
-from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient, repeatable
+from remit.operations.failure import OperationFailed
+from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following
 from remit.policy import BadHost, Grant
@@ -46,25 +46,17 @@ class HttpPerformer:
         most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
         context, expected = _trust(http, work), _pattern(http)
         exchange = first = _first(http, work)
-        try:
-            for _ in range(MOST + 1):
-                response, body = await self._send(work, exchange, context, most, output)
-                onward = _onward(exchange, response)
-                if onward is None or not http.follow_redirects:
-                    output.write("stdout", body)
-                    await _judge(http, expected, exchange, response.status_code, body)
-                    size = len(body)
-                    return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
-                exchange = onward
-        except OperationFailed as error:
-            if exchange is first or not error.retryable or repeatable(http):
-                raise
-            message = f"{error}; {_done(first)}"
-            raise OperationFailed(error.reason, message, retryable=False, category=error.category) from None
-        except asyncio.CancelledError:
-            if exchange is first or repeatable(http):
-                raise
-            raise GivenUp(_done(first)) from None
+        for _ in range(MOST + 1):
+            response, body = await self._send(work, exchange, context, most, output)
+            onward = _onward(exchange, response)
+            if onward is None or not http.follow_redirects:
+                if exchange is first and response.status_code in _LATER:
+                    work.effect.settle()  # the server has not acted on it
+                output.write("stdout", body)
+                await _judge(http, expected, exchange, response.status_code, body)
+                size = len(body)
+                return f"{exchange.method} {exchange.url.partition('?')[0]}: {response.status_code}, {size} bytes"
+            exchange = onward
         raise OperationFailed("TooManyRedirects", f"{http.url} was redirected more than {MOST} times", retryable=False)
 
     async def close(self) -> None:
@@ -79,7 +71,7 @@ class HttpPerformer:
     ) -> tuple[httpx.Response, bytes]:
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
-        async with self._client.answering(work.grant, http, exchange, context) as answer:
+        async with self._client.answering(work.grant, http, exchange, context, work.effect) as answer:
             body = await _body(answer.response, most)
         output.write("stderr", _told(exchange, answer, len(body)))
         return answer.response, body
@@ -91,11 +83,6 @@ def _onward(exchange: Exchange, response: httpx.Response) -> Exchange | None:
     except BadHost as error:
         message = f"{exchange.url} redirects nowhere: {error}"
         raise OperationFailed("BadRedirect", message, retryable=False) from None
-
-
-def _done(first: Exchange) -> str:
-    """Of a request that was answered with a redirect."""
-    return f"{first.method} {first.url.partition('?')[0]} has taken place, and is not safe to repeat"
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:
@@ -154,11 +141,11 @@ async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchang
         raise OperationFailed(
             "UnexpectedStatus",
             f"{exchange.method} {exchange.url.partition('?')[0]} answered {status}, not {wanted}",
-            retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(http)),
+            retryable=status in _LATER or status >= SERVER_ERROR,
         )
     if pattern is not None and not await _found(pattern, body):
         message = f"the body of {exchange.url.partition('?')[0]} has nothing that matches spec.http.expectedBody"
-        raise OperationFailed("UnexpectedBody", message, retryable=repeatable(http))
+        raise OperationFailed("UnexpectedBody", message)
 
 
 async def _found(pattern: Pattern, body: bytes) -> bool:
