@@ -19,14 +19,13 @@ from remit.api.operations import PostgresOperation, SqlStatement
 from remit.backends import OutputSink
 from remit.operations.base import Effect, Work, held
 from remit.operations.breaker import Breaker
-from remit.operations.database.connection import checked
-from remit.operations.database.pools import Pools
+from remit.operations.database.connection import checked, invalid
+from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
 from remit.operations.failure import OperationFailed
 from remit.policy.statements import gives_no_rows
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
-_MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
 _CLIENT_SECONDS = 5
 # libpq reads passwords and certificates from the operator's home unless it is told otherwise.
@@ -63,14 +62,14 @@ class PostgresPerformer:
         most = held(postgres.max_bytes, "spec.postgres.maxBytes", "ask for fewer rows")
         url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
         name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
-        with self.breaker.calling(name):
-            try:
-                async with self._pools.lease(name, url) as server:
+        async with self._pools.lease(name, url) as server:
+            with self.breaker.calling(name):
+                try:
                     await server.meet()
                     async with server.pool.connection(timeout=_CONNECT_SECONDS) as connection:
                         done = await _transact(connection, postgres, work, most)
-            except (PoolTimeout, psycopg.Error) as error:
-                raise _failure(error) from None
+                except (PoolTimeout, psycopg.Error) as error:
+                    raise _failure(error) from None
         for _, line in done:
             output.write("stdout", line)
         return f"committed {len(done)} statements, {sum(count for count, _ in done)} rows"
@@ -97,11 +96,14 @@ class _Server:
 
 
 async def _open(url: str) -> _Server:
-    conninfo = make_conninfo(url, **_OWN)
+    try:
+        conninfo = make_conninfo(url, **_OWN)
+    except psycopg.ProgrammingError:
+        raise invalid("it is not a URL that PostgreSQL's client can read") from None
     pool: Pool = AsyncConnectionPool(
         conninfo,
         min_size=0,
-        max_size=_MOST_CONNECTIONS,
+        max_size=MOST_CONNECTIONS,
         max_idle=60.0,
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
@@ -110,7 +112,12 @@ async def _open(url: str) -> _Server:
         reset=_forget,
         open=False,
         connection_class=MeteredConnection,
-        kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
+        kwargs={
+            "cursor_factory": psycopg.AsyncRawCursor,
+            "connect_timeout": int(_CONNECT_SECONDS),
+            # DISCARD ALL deallocates the statements that the driver would prepare on its own, and it does not notice.
+            "prepare_threshold": None,
+        },
     )
     await pool.open(wait=False)
     return _Server(pool, conninfo)

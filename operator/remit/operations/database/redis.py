@@ -26,10 +26,9 @@ from remit.operations.base import Effect, Work
 from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
-from remit.operations.database.pools import Pools
+from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.failure import OperationFailed
 
-_MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 8 << 20
 _IN_A_PIPELINE = re.compile(
@@ -52,12 +51,12 @@ class RedisPerformer:
         assert isinstance(operation, RedisOperation)  # noqa: S101  # by its operation
         url = checked(work.values, {"redis", "rediss"}, frozenset({"db", "protocol"}))
         name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
-        with self.breaker.calling(name):
-            try:
-                async with self._pools.lease(name, url) as pool:
+        async with self._pools.lease(name, url) as pool:
+            with self.breaker.calling(name):
+                try:
                     replies = await _transact(pool, operation, work.effect)
-            except RedisError as error:
-                raise _failure(error) from None
+                except RedisError as error:
+                    raise _failure(error) from None
         failed = _tell(operation, replies, output)
         if failed is not None:
             raise failed
@@ -70,7 +69,7 @@ class RedisPerformer:
 async def _open(url: str) -> Pool:
     pool = client.BlockingConnectionPool.from_url(
         url,
-        max_connections=_MOST_CONNECTIONS,
+        max_connections=MOST_CONNECTIONS,
         timeout=_CONNECT_SECONDS,
         socket_connect_timeout=_CONNECT_SECONDS,
     )
@@ -151,7 +150,7 @@ def _why(error: BaseException | None) -> str:
             said = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)  # below 0: of names
             return said.lower()
         error = error.__cause__ or error.__context__
-    return "it does not answer, or all connections are taken"
+    return "it does not answer"
 
 
 async def _must_only_read(connection: Any, operation: RedisOperation) -> None:
