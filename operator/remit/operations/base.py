@@ -89,9 +89,9 @@ class Performer(Protocol):
         it does what a retry would do a second time.
 
         Raises:
-            OperationFailed: it did not succeed; also in place of a cancellation, to say what it was waiting for.
+            OperationFailed: it did not succeed.
             PolicyDenied: what showed only now is not allowed.
-            RemitError: anything else that users can understand.
+            RemitError: anything else that users can understand; in place of a cancellation, what it was waiting for.
         """
         ...
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from remit.errors import RemitError
 from remit.operations.base import OVERDUE
-from remit.operations.failure import OperationFailed
 
 MOST_POOLS = 16
 MOST_CONNECTIONS = 4
@@ -100,4 +100,4 @@ async def _acquire(slots: asyncio.Semaphore) -> None:
         if OVERDUE not in cancelled.args:
             raise
         message = f"all {MOST_CONNECTIONS} connections for this Secret were in use by other tasks"
-        raise OperationFailed("ConnectionsInUse", message) from None
+        raise RemitError(message) from None
