@@ -99,7 +99,10 @@ class BackendError(ExecutionError):
 
 
 class AuditUnavailable(ExecutionError):
-    """The audit trail cannot be written. What cannot be recorded must not happen."""
+    """The audit trail cannot be written. What cannot be recorded must not happen.
+
+    Where only the end of an execution could not be recorded, `result` has how it ended, and `retryable` is false.
+    """
 
     retryable = True
 

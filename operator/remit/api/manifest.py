@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from remit import yamlsafe
 from remit.api.base import API_VERSION
 from remit.api.resource import Deployment, ExecutionTask
 from remit.errors import InvalidInput
+from remit.regularfile import read_text
 
 TaskManifest = ExecutionTask | Mapping[str, Any] | str | Path
 """An ExecutionTask: a model, a dict such as `{"spec": {"command": {"line": "ls"}}}`, YAML text, or a file's path."""
@@ -23,9 +25,9 @@ DeploymentManifest = Deployment | Mapping[str, Any] | str | Path
 def documents(given: str | Path) -> list[dict[str, Any]]:
     """The objects in YAML text or in the file at a path. Raises `InvalidInput`."""
     try:
-        text = given.read_text() if isinstance(given, Path) else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot be read: {error}") from None
+        text = read_text(given) if isinstance(given, Path) else given
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {given}: {error.strerror}") from None
     found = load_all(text)
     if not all(isinstance(document, dict) for document in found):
         raise InvalidInput("is YAML, but not an object")
@@ -35,7 +37,7 @@ def documents(given: str | Path) -> list[dict[str, Any]]:
 def load_all(text: str) -> list[Any]:
     """The documents in YAML text, empty ones left out. Raises `InvalidInput` with the line and the column."""
     try:
-        return [document for document in yaml.safe_load_all(text) if document is not None]
+        return [document for document in yamlsafe.load_all(text) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shlex
 from enum import StrEnum
 from pathlib import Path
@@ -85,17 +86,20 @@ def verify(
     remit.dev/audit-head.
     """
     from remit.cli.terminal import counted, note
-    from remit.telemetry import GENESIS
+    from remit.telemetry import GENESIS, escape
     from remit.telemetry import verify as follow
 
     where = _path(path, state_dir)
     report = follow(
-        where, after=_anchor(after, "--after") if after else GENESIS, head=_anchor(head, "--head") if head else None
+        where,
+        after=_anchor(after, "--after") if after is not None else GENESIS,
+        head=_anchor(head, "--head") if head is not None else None,
     )
     for problem in report.problems:
-        typer.secho(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}", fg="red")
+        typer.secho(escape(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}"), fg="red")
     verdict = "whole" if report.ok else "NOT whole"
-    typer.echo(f"{where}: {counted(report.records, 'record')}, {verdict}\nhead {report.head}")
+    typer.echo(escape(f"{where}: {counted(report.records, 'record')}, {verdict}"))
+    typer.echo(escape(f"head {report.head}"))
     if head is None:
         note(
             "that its end was not cut off shows only with --head SEQ:HASH: a head that was kept elsewhere, such as the"
@@ -224,7 +228,7 @@ def _moment(text: str | None, flag: str) -> datetime.datetime | None:
     from remit.cli.audittrail import moment
 
     try:
-        return moment(text, datetime.datetime.now(datetime.UTC)) if text else None
+        return None if text is None else moment(text, datetime.datetime.now(datetime.UTC))
     except ValueError as error:
         raise typer.BadParameter(f"{flag}: {error}") from error
 
@@ -232,7 +236,7 @@ def _moment(text: str | None, flag: str) -> datetime.datetime | None:
 def _anchor(text: str, flag: str) -> Anchor:
     from remit.telemetry import Anchor
 
-    number, colon, digest = text.partition(":")
-    if not (number.isdigit() and colon and len(digest) == 64):
-        raise typer.BadParameter(f"{flag} wants SEQ:HASH as `remit audit verify` prints it")
-    return Anchor(int(number), digest)
+    if not (found := re.fullmatch(r"([0-9]{1,20}):([0-9a-f]{64})", text)):
+        empty = "it is empty: whatever was to give it found nothing; " if not text.strip() else ""
+        raise typer.BadParameter(f"{flag}: {empty}give SEQ:HASH as `remit audit verify` prints it")
+    return Anchor(int(found[1]), found[2])

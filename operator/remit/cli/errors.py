@@ -7,6 +7,7 @@ import re
 import sys
 
 from remit.errors import ApiError, RemitError
+from remit.telemetry import escape
 
 FAILURE = 1
 """The exit code of whatever went wrong; wrong usage exits with 2."""
@@ -53,7 +54,7 @@ def explained(error: RemitError) -> str:
 
 def complain(message: str) -> None:
     red, plain = ("\x1b[31m", "\x1b[0m") if _colourful() else ("", "")
-    sys.stderr.write(f"{red}error: {' '.join(message.split())}{plain}\n")
+    sys.stderr.write(f"{red}error: {escape(' '.join(message.split()))}{plain}\n")
 
 
 def _colourful() -> bool:

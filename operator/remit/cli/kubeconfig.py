@@ -15,6 +15,7 @@ import yaml
 
 from remit.api.manifest import load_all
 from remit.errors import InvalidInput
+from remit.regularfile import read_text
 
 EXTENSION = "remit.dev"
 
@@ -70,8 +71,8 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = load_all(path.read_text())
-    except (InvalidInput, UnicodeDecodeError) as error:
+        found = load_all(read_text(path))
+    except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
     document = found[0] if len(found) == 1 else None
     if not isinstance(document, dict):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from remit.api import format_bytes
+from remit.api.manifest import load_all
+from remit.cli import manifests
 from remit.cli.terminal import counted
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
@@ -37,11 +37,13 @@ T = TypeVar("T")
 
 def read(paths: Sequence[Path]) -> tuple[list[CompiledPolicy], list[Suite]]:
     """The policies and the test tables in the files, and the policies that the tables name."""
-    texts = {path: _read(path) for path in paths}
+    texts = {path: manifests.read(path) for path in paths}
     suites = {path: _at(path, parse_suite, text) for path, text in texts.items() if _is_suite(text)}
     for path, suite in suites.items():
         named = [path.parent / name for name in suite.policies]
-        texts |= {policy: _read(policy) for policy in named if policy.resolve() not in {p.resolve() for p in texts}}
+        texts |= {
+            policy: manifests.read(policy) for policy in named if policy.resolve() not in {p.resolve() for p in texts}
+        }
     policies = [
         policy for path, text in texts.items() if path not in suites for policy in _at(path, parse_policies, text)
     ]
@@ -50,17 +52,10 @@ def read(paths: Sequence[Path]) -> tuple[list[CompiledPolicy], list[Suite]]:
     return policies, list(suites.values())
 
 
-def _read(path: Path) -> str:
-    try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text()
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{path} is not a text file") from None
-
-
 def _is_suite(text: str) -> bool:
     try:
-        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in yaml.safe_load_all(text))
-    except yaml.YAMLError:
+        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in load_all(text))
+    except InvalidInput:
         return False  # whoever parses it next says where
 
 
@@ -85,7 +80,7 @@ def judge_tasks(
     path: Path, policies: Sequence[CompiledPolicy], namespace: str, resolved: str | None
 ) -> list[tuple[str, Decision]]:
     """What is decided on each ExecutionTask in the file, by the task's name and what it asks for."""
-    tasks = _at(path, lambda text: parse_tasks(text, namespace), _read(path))
+    tasks = _at(path, lambda text: parse_tasks(text, namespace), manifests.read(path))
     if not tasks:
         raise InvalidInput(f"there is no ExecutionTask in {path}")
     judged = []
@@ -102,7 +97,7 @@ def warn_about_broken(policies: Sequence[CompiledPolicy]) -> bool:
     """Whether all are ready."""
     for policy in policies:
         for problem in policy.problems:
-            typer.secho(f"policy {policy.name} is not ready: {problem}", fg="red", err=True)
+            typer.secho(escape(f"policy {policy.name} is not ready: {problem}"), fg="red", err=True)
     return not any(policy.problems for policy in policies)
 
 
@@ -132,7 +127,7 @@ def hold_to(suites: Sequence[Suite], policies: Sequence[CompiledPolicy]) -> bool
         mark, colour = ("ok  ", "green") if result.passed else ("FAIL", "red")
         typer.echo(f"{typer.style(mark, fg=colour)}  {escape(result.title)}")
         for mismatch in result.mismatches:
-            typer.echo(f"      {mismatch}: {escape(result.decision.message)}")
+            typer.echo(escape(f"      {mismatch}: {result.decision.message}"))
     failed = sum(not result.passed for result in results)
     typer.echo(f"{counted(len(results), 'case')}, {failed or 'none'} not as expected")
     return not failed

@@ -10,6 +10,7 @@ from typing import Any
 
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.manifest import load_all
+from remit.cli import manifests
 from remit.cli.connect import Connection
 from remit.errors import InvalidInput
 from remit.execution import schedule
@@ -72,7 +73,7 @@ class Scheduled:
 
 def from_file(path: Path, name: str | None = None) -> Object:
     """The one ExecutionTask in a YAML file; `-` is standard input. Raises `InvalidInput`."""
-    text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    text = manifests.read(path)
     try:
         documents = load_all(text)
     except InvalidInput as error:

@@ -90,8 +90,11 @@ class _Kept:
         return self.full_disk or self.total > self.limit
 
     def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
+        try:
+            if self.file is not None:
+                self.file.close()
+        except OSError:  # some file systems report a full disk or quota only now
+            self.full_disk = True
 
 
 def nearly_full(directory: Path) -> bool:

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from remit.backends import OutputSink
 from remit.errors import PolicyDenied, RemitError
 from remit.execution.lifecycle import CANCELLED, COMPLETED, DENIED, TIMEOUT, Ended
 from remit.operations.base import OVERDUE, Performer, Work
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.failure import OperationFailed
 
 
 async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Ended:
-    """Raises only what is a mistake of Remit's own. Returns when nothing of the operation goes on."""
+    """Raises only what is a mistake of Remit's own; whether a retry is safe then, `work.effect` says. Returns when
+    nothing of the operation goes on."""
     doing = asyncio.ensure_future(performer.perform(work, output))
     asked = asyncio.ensure_future(cancel.wait())
     try:
         await asyncio.wait({doing, asked}, timeout=work.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
             doing.cancel(None if asked.done() else OVERDUE)
-            unknown = ""
+            why = ""
             try:
                 return Ended(COMPLETED, await doing)  # it was done before it heard
-            except GivenUp as error:
-                unknown = f"; {error}"
-            except (asyncio.CancelledError, RemitError):
+            except asyncio.CancelledError:
                 pass
+            except RemitError as error:
+                why = f"; {error}"
             if asked.done():
-                return Ended(CANCELLED, f"cancelled while it was performed{unknown}")
-            return Ended(TIMEOUT, f"timed out after {work.timeout_seconds:g} s{unknown}", retryable=not unknown)
-        return Ended(COMPLETED, doing.result())
+                ended = Ended(CANCELLED, f"cancelled while it was performed{why}")
+            else:
+                ended = Ended(TIMEOUT, f"timed out after {work.timeout_seconds:g} s{why}")
+        else:
+            return Ended(COMPLETED, doing.result())
     except OperationFailed as error:
-        return Ended(error.reason, str(error), category=error.category, retryable=error.retryable)
+        ended = Ended(error.reason, str(error), category=error.category, retryable=error.retryable)
     except PolicyDenied as error:
-        return Ended(DENIED, str(error), category=DENIED, retryable=False)
+        ended = Ended(DENIED, str(error), category=DENIED, retryable=False)
     except RemitError as error:
-        return Ended(type(error).__name__, str(error), category="Infrastructure", retryable=error.retryable)
+        ended = Ended(type(error).__name__, str(error), category="Infrastructure", retryable=error.retryable)
     finally:
         asked.cancel()
         if not doing.done():  # we ourselves are being cancelled
             doing.cancel()
+    return not_retried(ended, work.effect.in_doubt) if work.effect.in_doubt else ended
+
+
+def not_retried(ended: Ended, in_doubt: str) -> Ended:
+    """A failure after what was asked for may have taken place: a retry could do it a second time."""
+    return replace(ended, message=f"{ended.message}; {in_doubt}", retryable=False) if ended.retryable else ended

@@ -20,9 +20,9 @@ from remit.errors import InvalidInput, RemitError, SandboxUnavailable
 from remit.execution.attemptresult import LOST, AttemptResult, failed, of_outcome, redacted
 from remit.execution.lifecycle import CANCELLED, INTERRUPTED
 from remit.execution.output import Listener, OutputWriter, recovered
-from remit.execution.performing import perform
+from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
-from remit.operations.base import Performer, Work
+from remit.operations.base import Effect, Performer, Work
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
@@ -45,6 +45,13 @@ class Attempt:
     operation: str = "command"
     listener: Listener | None = None
     """Told of its output as it comes."""
+    effect: Effect = field(default_factory=Effect)
+    """Whether it may have run. An operation of Remit's own knows more: see `Attempt.in_doubt`."""
+
+    @property
+    def in_doubt(self) -> str:
+        """What may have taken place, for the user; empty while a failure may be retried."""
+        return self.request.effect.in_doubt if isinstance(self.request, Work) else self.effect.in_doubt
 
 
 @dataclass(slots=True)
@@ -186,7 +193,7 @@ class Runner:
             raise
         except Exception:
             log.exception("an attempt broke down", attempt=attempt.request.id)
-            result = failed("InternalError", "the operator failed to run it; its log says why")
+            result = _broken_down(attempt.in_doubt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
             self.store.forget(attempt.namespace, attempt.uid)
@@ -210,7 +217,7 @@ class Runner:
         )
         try:
             result = await self._result(attempt, run, writer, cancel, adopt)
-        except asyncio.CancelledError:
+        except BaseException:
             writer.close()
             raise
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
@@ -237,7 +244,7 @@ class Runner:
         try:
             if isinstance(attempt.request, Work):
                 return await self._performed(attempt.operation, attempt.request, writer, cancel)
-            return await self._outcome(attempt.backend, attempt.request, run, writer, cancel, adopt)
+            return await self._outcome(attempt, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
             return failed("SandboxUnavailable", str(error))
         except InvalidInput as error:
@@ -252,21 +259,40 @@ class Runner:
         return AttemptResult(**dataclasses.asdict(ended), finished_at=datetime.datetime.now(datetime.UTC))
 
     async def _outcome(
-        self, place: str, request: AttemptRequest, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
+        self,
+        attempt: Attempt,
+        request: AttemptRequest,
+        run: Run,
+        writer: OutputWriter,
+        cancel: asyncio.Event,
+        adopt: bool,
     ) -> AttemptResult:
-        backend = self.backends[place]
+        def started(handle: Handle) -> None:
+            run.started(dataclasses.asdict(handle))
+            attempt.effect.begin("it may have run")
+
+        def found(handle: Handle) -> None:
+            run.resumed(dataclasses.asdict(handle))
+            attempt.effect.begin("it may have run")
+
+        backend = self.backends[attempt.backend]
         if adopt and isinstance(backend, AdoptingBackend):
-            adopted = await backend.adopt(
-                request, writer, cancel=cancel, on_found=lambda handle: run.resumed(dataclasses.asdict(handle))
-            )
+            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
             if adopted is None:
                 return failed(INTERRUPTED, LOST)
             outcome = adopted
         else:
-            outcome = await backend.run(
-                request, writer, cancel=cancel, on_started=lambda handle: run.started(dataclasses.asdict(handle))
-            )
+            outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return of_outcome(outcome, request)
+
+
+def _broken_down(in_doubt: str) -> AttemptResult:
+    """After a mistake of our own, of which nobody knows more than where it happened."""
+    result = failed("InternalError", "the operator failed to run it; its log says why")
+    if not in_doubt:
+        return result
+    ended = not_retried(result.ended, in_doubt)
+    return result.model_copy(update={"message": ended.message, "retryable": ended.retryable})
 
 
 async def _recovered(backend: Backend, handle: Handle) -> None:

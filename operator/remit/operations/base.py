@@ -21,6 +21,25 @@ MOST_HELD: Final = 64 << 20
 """Bytes of one answer that an operation holds in memory, however much a task would like."""
 
 
+@dataclass(slots=True)
+class Effect:
+    """Whether an operation may have taken place, so that a failure from now on must not be retried.
+
+    A performer calls `begin` right before the step that cannot be taken back, and `settle` where it knows the outcome
+    of that step, so that a failure may be retried again. A failure of any kind in between, or after an operation that
+    never settles, is final: see `remit.execution.performing`.
+    """
+
+    in_doubt: str = ""
+    """What may have taken place, for the user; empty while a failure may be retried."""
+
+    def begin(self, in_doubt: str) -> None:
+        self.in_doubt = in_doubt
+
+    def settle(self) -> None:
+        self.in_doubt = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """One operation to perform once.
@@ -42,6 +61,7 @@ class Work:
     """What it is to execute and how that is confined, for an operation that executes something."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """What no kept output may show."""
+    effect: Effect = field(default_factory=Effect)
 
 
 def held(wanted: str | int, field: str, instead: str) -> int:
@@ -65,13 +85,13 @@ class Performer(Protocol):
         """Do it; what it found goes to `output` as `stdout`. Gives one sentence on what was done.
 
         It is cancelled when its time is over (then with the message `OVERDUE`) or the user cancels; it then leaves
-        nothing half done that it can undo, and returns only when nothing of it goes on.
+        nothing half done that it can undo, and returns only when nothing of it goes on. It tells `work.effect` before
+        it does what a retry would do a second time.
 
         Raises:
-            GivenUp: in place of a cancellation, where what was asked for may have taken place all the same.
             OperationFailed: it did not succeed.
             PolicyDenied: what showed only now is not allowed.
-            RemitError: anything else that users can understand.
+            RemitError: anything else that users can understand; in place of a cancellation, what it was waiting for.
         """
         ...
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.failure import OperationFailed
 
 FAILURES = 5
 OPEN_SECONDS = 30.0
@@ -66,7 +66,7 @@ class Breaker:
         try:
             yield call
         except BaseException as error:
-            if isinstance(error, OperationFailed) and not isinstance(error, GivenUp):
+            if isinstance(error, OperationFailed):
                 call.answered = error.category != "Infrastructure"
             else:
                 call.answered = False if call.silent else None

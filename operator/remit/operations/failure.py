@@ -14,10 +14,3 @@ class OperationFailed(RemitError):
         self.reason = reason
         self.retryable = retryable
         self.category = category
-
-
-class GivenUp(OperationFailed):
-    """Raised in place of a cancellation, where nobody can say whether it took place: it is not repeated."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("Unknown", message, retryable=False, category="Infrastructure")

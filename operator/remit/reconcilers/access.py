@@ -63,7 +63,7 @@ class Access:
             raise RemitError(
                 f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
             ) from None
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):  # the loader checks little
+        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # it checks little
             raise RemitError(
                 f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is not a kubeconfig; "
                 "mend it, or name another one with --kubeconfig"

@@ -12,12 +12,17 @@ from typing import Final
 
 import structlog
 
+from remit.errors import ApiError
+from remit.reconcilers.kube import LEASES, Kube
 from remit.telemetry import Anchor, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
 ANNOTATION: Final = "remit.dev/audit-head"
 """Of the Lease: `SEQ:HASH` at its last renewal."""
+LEASE: Final = "remit-operator"
+NOTE_SECONDS: Final = 5.0
+"""How often the Lease has the head, at most, where nobody renews it."""
 EVERY_SECONDS: Final = 300.0
 """How often the log has the head, at most, while records are written."""
 
@@ -38,6 +43,42 @@ class Publishing:
 def noted(audit: AuditLog) -> dict[str, str]:
     """For the Lease."""
     return {ANNOTATION: str(audit.head)}
+
+
+async def keep_noting(kube: Kube, namespace: str, audit: AuditLog, every: float = NOTE_SECONDS) -> None:
+    """Note the head on the Lease for ever, whenever it moved: for an operator that holds no lease."""
+    last: Anchor | None = None
+    failed = False
+    while True:
+        head = audit.head
+        if head != last:
+            problem = await note(kube, namespace, audit)
+            if problem is None:
+                last = head
+            elif not failed:  # once, not at each try
+                log.warning("the audit head could not be noted on the lease", lease=LEASE, error=str(problem))
+            failed = problem is not None
+        await asyncio.sleep(every)
+
+
+async def note(kube: Kube, namespace: str, audit: AuditLog) -> ApiError | None:
+    """Note the head on the Lease, and make one that nobody holds where there is none. Gives why it failed."""
+    try:
+        try:
+            lease = await kube.get(LEASES, namespace, LEASE)
+        except ApiError as error:
+            if error.status != 404:
+                return error
+            metadata = {"name": LEASE, "namespace": namespace, "annotations": noted(audit)}
+            body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
+            await kube.create(LEASES, namespace, body)
+        else:
+            annotations = (lease["metadata"].get("annotations") or {}) | noted(audit)
+            changed = lease | {"metadata": lease["metadata"] | {"annotations": annotations}}
+            await kube.replace(LEASES, namespace, LEASE, changed)
+    except ApiError as error:
+        return error
+    return None
 
 
 def tell(audit: AuditLog, when: str) -> Anchor:

@@ -141,18 +141,30 @@ class RemitClient:
     ) -> ExecutionTask:
         """Until it is finished, whatever its end: look at `task.status.phase`. A schedule ends when it is cancelled.
 
+        `timeout` is in seconds from this call, and counts all that the task does meanwhile: that it waits for its turn
+        or a Secret, every attempt, and the pauses between them. It bounds the caller alone. What bounds the task is in
+        its spec: `timeoutSeconds` each attempt, from its start, and `deadlineSeconds` all of it, from its creation.
+
         Raises:
-            WaitTimeout: it has not finished within `timeout` seconds; it goes on.
+            WaitTimeout: it has not finished within `timeout` seconds; it goes on. The message says where it stands.
             ApiError: also, with status 404, when it is not there or was deleted.
         """
+        if isinstance(task, ExecutionTask) and _over(task):
+            return task
+        last: ExecutionTask | None = None
         try:
-            async with asyncio.timeout(timeout):
-                return await self._finished(task, namespace)
+            async with asyncio.timeout(timeout), contextlib.aclosing(self.watch(task, namespace=namespace)) as changes:
+                async for change in changes:
+                    last = change.task
+                    if change.type == "DELETED":
+                        raise _gone(last)
+                    if _over(last):
+                        return last
         except TimeoutError:
             place, name = self._key(task, namespace)
-            raise WaitTimeout(
-                f"task {place}/{name} has not finished within {timeout:g} s; it goes on: wait again, or cancel it"
-            ) from None
+            message = f"task {place}/{name} has not finished within {timeout:g} s; it goes on: wait again, or cancel it"
+            raise WaitTimeout(f"{message}; {_standing(last)}") from None
+        raise AssertionError("a watch of one task ends with its end")
 
     async def watch(
         self, task: str | ExecutionTask | None = None, *, namespace: str | None = None
@@ -218,7 +230,7 @@ class RemitClient:
         Raises:
             DeploymentError: it did not come to that; what is live, its status says. Reasons besides those of releases:
                 `Superseded`, another spec took its place, and `Pinned`, a rollback holds it where it is.
-            WaitTimeout: it has not come to its end within `timeout` seconds; it goes on.
+            WaitTimeout: it has not come to its end within `timeout` seconds of the apply; it goes on.
             InvalidInput: it is no Deployment; the field is named.
             ApiError: also, with status 409, when somebody else owns a field of it.
         """
@@ -241,7 +253,8 @@ class RemitClient:
     ) -> Deployment:
         """Return to `revision`, or to the last good one before what is live, and come back when that is live.
 
-        It is pinned there until the spec changes; the spec itself is not edited. Raises as `deploy` does, and
+        It is pinned there until the spec changes; the spec itself is not edited. `timeout` counts from when an operator
+        has taken the request, for which `patience` is the bound. Raises as `deploy` does, and
         `DeploymentError` with the reason `RequestRefused` where there is nothing to return to.
         """
         place, name = self._key(deployment, namespace)
@@ -307,17 +320,6 @@ class RemitClient:
             raise InvalidInput("is empty; name one", field="name")
         return namespace or self.namespace, task
 
-    async def _finished(self, task: str | ExecutionTask, namespace: str | None) -> ExecutionTask:
-        if isinstance(task, ExecutionTask) and _over(task):
-            return task
-        async with contextlib.aclosing(self.watch(task, namespace=namespace)) as changes:
-            async for change in changes:
-                if change.type == "DELETED":
-                    raise _gone(change.task)
-                if _over(change.task):
-                    return change.task
-        raise AssertionError("a watch of one task ends with its end")
-
     async def _informer(self, namespace: str) -> Informer:
         informer = self._informers.get(namespace)
         if informer is None or informer.failed:
@@ -343,6 +345,15 @@ class RemitClient:
 
 def _over(task: ExecutionTask) -> bool:
     return task.status.phase is not None and task.status.phase.final
+
+
+def _standing(task: ExecutionTask | None) -> str:
+    """Where a task stands that has not finished."""
+    if task is None:
+        return "the API server has not told where it stands"
+    if task.status.observed_generation < 0:
+        return "it is Pending, and no operator has said why yet"
+    return f"it is {task.status.phase}" + (f": {task.status.message}" if task.status.message else "")
 
 
 def _is(task: ExecutionTask, found: ExecutionTask) -> bool:

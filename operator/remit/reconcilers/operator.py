@@ -69,10 +69,15 @@ async def running_operator(access: Access, settings: Settings, redactor: Redacto
         if settings.leader_election:
             await leader.acquire()
             stack.push_async_callback(leader.release)
+        else:
+            stack.push_async_callback(audithead.note, kube, settings.operator_namespace, operator.audit)
         await operator.start()
         try:
             if settings.leader_election:
                 operator.spawn(leader.keep(), "lease")
+            else:
+                noting = audithead.keep_noting(kube, settings.operator_namespace, operator.audit)
+                operator.spawn(noting, "audit head on the lease")
             yield operator
         finally:
             await operator.stop()

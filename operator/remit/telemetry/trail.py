@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from remit.regularfile import open_regular
 from remit.telemetry.chain import parse_line, timestamp
 from remit.telemetry.segments import segments
+
+_MOST_LINE = 16 << 20
+"""No record is that long. What follows counts as another line, and neither is a record."""
 
 
 class TrailFile(NamedTuple):
@@ -22,7 +26,7 @@ class TrailFile(NamedTuple):
     def lines(self) -> Iterator[bytes]:
         """As far as the file went when it was opened: it may grow meanwhile."""
         left = self.size
-        while left > 0 and (line := self.file.readline()):
+        while left > 0 and (line := self.file.readline(_MOST_LINE)):
             left -= len(line)
             yield line
 
@@ -33,13 +37,13 @@ def opened(path: Path) -> Iterator[TrailFile]:
     """
     with ExitStack() as stack:
         # Held open first: should it be closed under a number now, it is still read, and only once.
-        newest = stack.enter_context(path.open("rb")) if path.exists() else None
+        newest = stack.enter_context(open_regular(path)) if path.exists() else None
         held = os.fstat(newest.fileno()) if newest else None
         closed = segments(path)
         if newest is None and not closed:
             raise FileNotFoundError(2, os.strerror(2), str(path))
         for each in closed:
-            with each.open("rb") as file:
+            with open_regular(each) as file:
                 status = os.fstat(file.fileno())
                 if held and os.path.samestat(status, held):
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import inspect
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import remit
 from conftest import require
 from remit import (
+    CommandRunner,
     ExecutionAgent,
     ExecutionError,
     ExecutionMonitor,
@@ -26,8 +28,10 @@ from remit import (
     SecurityError,
 )
 from remit.api import ExecutionTask
-from remit.errors import ExecutionCancelled, InvalidInput
+from remit.client import RemitClient
+from remit.errors import AuditUnavailable, ExecutionCancelled, InvalidInput
 from remit.sandbox import Layer, probe_host
+from remit.telemetry import AuditEvent, AuditLog
 
 OPERATOR = Path(__file__).parents[3] / "operator"
 
@@ -42,6 +46,53 @@ def _sandbox() -> None:
 async def agent(tmp_path: Path) -> AsyncIterator[ExecutionAgent]:
     async with ExecutionAgent(state_dir=tmp_path) as agent:
         yield agent
+
+
+OPTIONS_PASSED_ON = {
+    "ExecutionAgent.execute_command_sync": lambda agent: agent.execute_command_sync("true", time_out=1),
+    "ExecutionAgent.run": lambda agent: agent.run("true", time_out=1),
+    "ExecutionAgent.submit": lambda agent: agent.submit("true", time_out=1),
+    "ExecutionAgent.stream_command": lambda agent: anext(agent.stream_command("true", time_out=1)),
+    "CommandRunner.__init__": lambda agent: CommandRunner([], time_out=1),
+    "CommandRunner.run": lambda agent: CommandRunner([], state_dir=agent.state_dir).run("true", time_out=1),
+}
+"""A call with an option that does not exist, of each method that passes options on."""
+
+
+@pytest.mark.parametrize("method", OPTIONS_PASSED_ON)
+async def test_an_option_that_does_not_exist_is_refused(agent: ExecutionAgent, method: str) -> None:
+    with pytest.raises(TypeError, match="time_out"):
+        answer = OPTIONS_PASSED_ON[method](agent)
+        if inspect.isawaitable(answer):
+            await answer
+    assert agent.history() == []
+
+
+def test_every_method_that_passes_options_on_is_tested() -> None:
+    found = [
+        f"{kind}.{name}"
+        for kind in (*remit.__all__, "RemitClient")
+        for name, method in vars(getattr(remit, kind, RemitClient)).items()
+        if inspect.isfunction(method)
+        and any(given.kind is given.VAR_KEYWORD for given in inspect.signature(method).parameters.values())
+    ]
+    assert sorted(found) == sorted(OPTIONS_PASSED_ON)
+
+
+async def test_what_ran_and_could_not_be_recorded_is_not_to_be_repeated(
+    agent: ExecutionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = AuditLog.append_async
+
+    async def without_ends(self: AuditLog, event: AuditEvent) -> None:
+        if event.kind == "execution":
+            raise AuditUnavailable("the disk is full")
+        await append(self, event)
+
+    monkeypatch.setattr(AuditLog, "append_async", without_ends)
+    with pytest.raises(AuditUnavailable) as caught:
+        await agent.execute_command("echo done")
+    assert (caught.value.retryable, caught.value.result.stdout) == (False, "done\n")
 
 
 async def test_the_examples_of_the_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.errors import PolicyDenied
+from remit.execution.lifecycle import Ended
+from remit.execution.performing import perform
 from remit.operations import Performer, Work
 from remit.policy import Decision, Grant, Limits, compile_policy, decide, request_for
 
@@ -60,6 +63,11 @@ class Desk:
         if not decision.allowed:
             raise PolicyDenied(decision.message)
         return await self.performer.perform(work, self.output)
+
+    async def attempt(self, values: dict[str, bytes] | None = None, *, seconds: float = 30, **operation: Any) -> Ended:
+        """How an attempt ends, as the state machine is told."""
+        work = replace(self.work(values, **operation), timeout_seconds=seconds)
+        return await perform(self.performer, work, self.output, asyncio.Event())
 
     def _grant(self, operation: dict[str, Any]) -> Grant:
         task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": operation})

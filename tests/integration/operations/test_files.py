@@ -23,6 +23,7 @@ import pytest
 from remit.api.operations import FileOperation
 from remit.errors import InvalidInput, PolicyDenied
 from remit.operations import OperationFailed
+from remit.operations.base import Effect
 from remit.operations.file import FilePerformer, beneath
 from remit.operations.file.access import Access
 from remit.operations.file.actions import append
@@ -476,9 +477,10 @@ def test_an_operator_that_is_killed_leaves_nothing_behind(folder: Path, operatio
     name = "new" if operation == "create" else "a"
     program = f"""
 import os, signal
+from remit.operations.base import Effect
 from remit.operations.file.beneath import place
 from remit.operations.file.writing import replacing
-with place({str(folder)!r}, {str(folder / name)!r}) as at, replacing(at, 0o644, {action}) as descriptor:
+with place({str(folder)!r}, {str(folder / name)!r}) as at, replacing(at, 0o644, Effect(), {action}) as descriptor:
     os.write(descriptor, b"half of it")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -520,7 +522,7 @@ async def test_what_another_appended_meanwhile_stays(desk: Desk, folder: Path) -
     assert isinstance(job.subject, FileOperation)
     access = Access(job.grant, job.subject, (), threading.Event())
     with pytest.raises(OperationFailed, match="4 bytes were appended and then it failed") as caught:
-        append(Job(job.subject, access, pieces(), lambda chunk: None, Limit(20)))
+        append(Job(job.subject, access, pieces(), lambda chunk: None, Limit(20), Effect()))
     assert (caught.value.reason, caught.value.retryable) == ("PartlyAppended", False)
     assert path.read_text() == "12222another's"
 

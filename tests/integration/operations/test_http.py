@@ -16,6 +16,7 @@ import pytest
 
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
+from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
 from remit.operations import OperationFailed, breaker
 from remit.operations.http import HttpPerformer
@@ -71,6 +72,10 @@ async def failure(desk: Desk, server: Server, path: str, **rest: Any) -> Operati
     with pytest.raises(OperationFailed) as caught:
         await send(desk, server, path, **rest)
     return caught.value
+
+
+async def attempt(desk: Desk, server: Server, path: str, **rest: Any) -> Ended:
+    return await desk.attempt(http={"url": f"http://api.test:{server.port}{path}", **rest})
 
 
 async def test_a_request_and_what_is_kept_of_it(desk: Desk, server: Server) -> None:
@@ -134,15 +139,16 @@ async def test_what_cannot_be_expected_is_not_sent(
 async def test_only_what_is_safe_is_repeated(
     desk: Desk, server: Server, method: str, code: int, retryable: bool
 ) -> None:
-    assert (await failure(desk, server, f"/status?code={code}", method=method)).retryable is retryable
+    ended = await attempt(desk, server, f"/status?code={code}", method=method)
+    assert (ended.reason, ended.retryable) == ("UnexpectedStatus", retryable)
 
 
 async def test_a_lost_answer(desk: Desk, server: Server) -> None:
-    lost = await failure(desk, server, "/cut", method="POST")
+    lost = await attempt(desk, server, "/cut", method="POST")
     assert (lost.reason, lost.retryable) == ("ConnectionLost", False)
-    assert "not safe to repeat" in str(lost)
+    assert "not safe to repeat" in lost.message
     key = [{"name": "Idempotency-Key", "value": "1"}]
-    assert (await failure(desk, server, "/cut", method="POST", headers=key)).retryable
+    assert (await attempt(desk, server, "/cut", method="POST", headers=key)).retryable
 
 
 async def test_nobody_listens(desk: Desk, server: Server) -> None:

@@ -13,9 +13,12 @@ import psycopg
 import pytest
 
 from remit.errors import PolicyDenied
+from remit.execution.lifecycle import Ended
 from remit.operations import OperationFailed
 from remit.operations.breaker import FAILURES
 from remit.operations.database import PostgresPerformer
+from remit.operations.database import postgres as postgres_module
+from remit.operations.database.pools import MOST_CONNECTIONS
 from remit.operations.database.rows import MOST_BYTES
 from servers import Server, postgres
 
@@ -179,6 +182,36 @@ async def test_nothing_of_a_session_is_left_for_the_next_task(desk: Desk, url: s
         " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS locks",
     )
     assert after["rows"] == [{"pid": before["rows"][0]["pid"], "path": '"$user", public', "role": "none", "locks": 0}]
+
+
+async def test_many_statements_on_one_connection(desk: Desk, url: str) -> None:
+    """The session is discarded after each task, and so are statements that the driver had prepared in it."""
+    for _ in range(30):
+        await run(desk, url, "SELECT 1")
+    (result,) = await run(desk, url, "SELECT count(*)::int AS prepared FROM pg_prepared_statements")
+    assert result["rows"] == [{"prepared": 0}]
+
+
+async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as their own time allows: a pool whose connections are all in use is no failure of the server."""
+
+    def attempt(sql: str, seconds: float = 60) -> asyncio.Task[Ended]:
+        operation = {"connection": CONNECTION, "statements": [{"sql": sql}]}
+        return asyncio.create_task(desk.attempt({"connection": url.encode()}, seconds=seconds, postgres=operation))
+
+    slow = [attempt("SELECT pg_sleep(600) /* long */") for _ in range(MOST_CONNECTIONS)]
+    await _sleeping(url, count=MOST_CONNECTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_module, "_CONNECT_SECONDS", 0.5)
+        waiting = [attempt("SELECT 1") for _ in range(FAILURES + 1)]
+        ended = await attempt("SELECT 1", seconds=1.5)
+    assert (ended.reason, ended.retryable) == ("Timeout", True)
+    assert ended.message.endswith(f"all {MOST_CONNECTIONS} connections for this Secret were in use by other tasks")
+    for task in slow:
+        task.cancel()
+    assert {(await task).reason for task in waiting} == {"Completed"}
+    assert desk.performer.breaker is not None
+    assert desk.performer.breaker.trips == 0
 
 
 async def test_a_long_statement_ends_on_the_server_too(desk: Desk, url: str) -> None:

@@ -10,10 +10,13 @@ import orjson
 import pytest
 
 from remit.errors import PolicyDenied
+from remit.execution.lifecycle import Ended
 from remit.operations import OperationFailed
 from remit.operations.breaker import FAILURES
 from remit.operations.database import RedisPerformer
+from remit.operations.database import redis as redis_module
 from remit.operations.database.metering import MOST_BYTES
+from remit.operations.database.pools import MOST_CONNECTIONS
 from servers import Server, valkey
 
 from .conftest import Desk
@@ -167,6 +170,32 @@ async def test_replies_are_bounded_before_they_are_read(desk: Desk, url: str) ->
     for _ in range(3):  # each task has the whole of it, on the same connection
         assert len(await run(desk, url, ["GET", "half"])) == 1
     assert await run(desk, url, ["GET", "asked"]) == ["2"]
+
+
+async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as their own time allows: a pool whose connections are all in use is no failure of the server."""
+    import redis
+
+    def attempt(*words: str, seconds: float = 60) -> asyncio.Task[Ended]:
+        operation = {"connection": CONNECTION, "commands": [list(words)]}
+        return asyncio.create_task(desk.attempt({"connection": url.encode()}, seconds=seconds, redis=operation))
+
+    monkeypatch.setattr(redis_module, "_CONNECT_SECONDS", 1.0)
+    with redis.Redis.from_url(url) as server:
+        server.set("word", "x")
+        server.client_pause(60_000, all=False)
+        slow = [attempt("INCR", "paused") for _ in range(MOST_CONNECTIONS)]
+        async with asyncio.timeout(30):
+            while server.info("clients")["blocked_clients"] < MOST_CONNECTIONS:
+                await asyncio.sleep(0.01)
+        waiting = [attempt("GET", "word") for _ in range(FAILURES + 1)]
+        ended = await attempt("GET", "word", seconds=2)
+        assert (ended.reason, ended.retryable) == ("Timeout", True)
+        assert ended.message.endswith("connections for this Secret were in use by other tasks")
+        server.client_unpause()
+    assert {(await task).reason for task in [*slow, *waiting]} == {"Completed"}
+    assert desk.performer.breaker is not None
+    assert desk.performer.breaker.trips == 0
 
 
 async def test_a_subcommand_is_allowed_by_both_words(desk: Desk, url: str) -> None:

@@ -88,6 +88,26 @@ async def test_time_is_over_while_it_commits(database: tuple[Server, str]) -> No
     assert "whether it did is not known" in ended.message
 
 
+@pytest.mark.parametrize(("state", "again"), [("40001", True), ("40003", False), ("57P01", False)])
+async def test_what_the_server_says_of_a_commit(database: tuple[Server, str], state: str, again: bool) -> None:
+    _, url = database
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS checked (i int)")
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; END $$"
+        )
+        connection.execute("DROP TRIGGER IF EXISTS at_commit ON checked")
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    operation = {"connection": CONNECTION, "statements": [{"sql": "INSERT INTO checked VALUES (1)"}]}
+    ended = await end(PostgresPerformer(), url, postgres=operation)
+    assert (ended.reason, ended.retryable) == ("StatementFailed", again)
+    assert ("whether it did is not known" in ended.message) is not again
+
+
 def increment(read_only: bool) -> dict[str, Any]:
     return {"connection": CONNECTION, "commands": [["GET" if read_only else "INCR", "n"]], "readOnly": read_only}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from remit.reconcilers.kube import LEASES
 from remit.telemetry import Anchor, verify
 
 
-async def test_the_lease_and_the_metrics_have_the_head(world) -> None:
-    async with world.operator(leader_election=True) as operator:
+@pytest.mark.parametrize("leader_election", [True, False])
+async def test_the_lease_and_the_metrics_have_the_head(world, leader_election: bool) -> None:
+    """Also of `remit up`, which elects no leader."""
+    async with world.operator(leader_election=leader_election) as operator:
         await world.policy("true")
         await world.finished(await world.task("true"))
         families = text_string_to_metric_families(operator.metrics.render()[0].decode())

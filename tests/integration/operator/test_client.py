@@ -115,6 +115,22 @@ async def test_waiting_has_an_end(client: RemitClient) -> None:
     with pytest.raises(WaitTimeout, match=r"default/never has not finished within 0\.2 s; it goes on") as late:
         await client.wait("never", timeout=0.2)
     assert isinstance(late.value, TimeoutError)
+    assert str(late.value).endswith("; it is Pending, and no operator has said why yet")
+
+
+async def test_a_wait_counts_the_time_in_the_queue_and_says_so(world: World, client: RemitClient) -> None:
+    await world.policy("sleep")
+    async with world.operator(max_concurrent=1):
+        first = await client.submit({"metadata": {"name": "first"}, "spec": {"command": {"line": "sleep 1000"}}})
+        await world.phase("first", "Running")
+        queued = await client.submit({"spec": {"command": {"line": "sleep 0"}, "timeoutSeconds": 600}})
+        await world.until(queued.metadata.name, lambda status: status.get("phase") == "Pending")
+        with pytest.raises(WaitTimeout, match="it is Running: "):
+            await client.wait(first, timeout=0.2)
+        with pytest.raises(WaitTimeout, match="it goes on: wait again, or cancel it; it is Pending"):
+            await client.wait(queued, timeout=1)
+        await client.cancel(first)
+        assert (await client.wait(queued, timeout=60)).status.phase == "Succeeded"
 
 
 async def test_a_cancelled_task_is_waited_for(world: World, client: RemitClient) -> None:

@@ -17,8 +17,10 @@ from typer.testing import CliRunner, Result
 
 from remit.cli.app import app
 from remit.cli.audittrail import as_csv, as_json, moment, row
+from remit.errors import InvalidInput
 from remit.telemetry import AuditEvent, AuditLog, escape, verify
 from remit.telemetry.segments import segments
+from remit.telemetry.trail import opened
 
 START = datetime.datetime(2026, 1, 31, 8, 0, tzinfo=datetime.UTC)
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\x7f\n    99  2026-01-31T08:00:00Z  decision   Allowed"
@@ -245,3 +247,48 @@ def test_moments(text: str, expected: datetime.datetime) -> None:
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match="such as 1h"):
         moment(text, START)
+
+
+@pytest.mark.parametrize("option", ["--head", "--after"])
+@pytest.mark.parametrize("value", ["", " ", "7", "7:", "²:" + "0" * 64, f"7:{'z' * 64}"])
+def test_an_anchor_that_is_none_is_wrong_usage(trail: Path, option: str, value: str) -> None:
+    """Above all an empty one: a command that was to give it found nothing, and a cut end would go unseen."""
+    result = audit("verify", trail, option, value)
+    assert result.exit_code == 2
+    assert "whole" not in result.output
+    assert ("it is empty" in result.output) is not value.strip()
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_an_empty_moment_is_wrong_usage(trail: Path, option: str) -> None:
+    assert audit("show", trail, option, "").exit_code == 2
+
+
+def test_without_a_head_the_warning_stays(trail: Path) -> None:
+    result = audit("verify", trail)
+    assert (result.exit_code, "only with --head" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("command", ["verify", "show", "export"])
+@pytest.mark.parametrize("which", ["newest", "closed", "device"])
+def test_only_regular_files_are_a_trail(trail: Path, command: str, which: str) -> None:
+    path = trail
+    if which == "device":
+        path = Path("/dev/zero")
+    else:
+        pipe = trail if which == "newest" else segments(trail)[1]
+        pipe.unlink()
+        os.mkfifo(pipe)
+    result = audit(command, path)
+    assert isinstance(result.exception, InvalidInput if command == "verify" else OSError)
+    assert "not a regular file" in str(result.exception)
+
+
+def test_a_line_without_an_end_is_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    sizes = [len(line) for part in opened(path) for line in part.lines()]
+    assert sum(sizes) == 64 << 20
+    assert max(sizes) <= 16 << 20
+    assert "not an audit record" in audit("verify", path).output

@@ -153,7 +153,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return run
 
 
-@pytest.mark.parametrize("text", ["", "hello", "foo: [", "clusters: 5\ncontexts: {}", "\0"])
+@pytest.mark.parametrize("text", ["", "hello", "foo: [", "clusters: 5\ncontexts: {}", "\0", "[" * 20_000])
 def test_a_file_that_is_no_kubeconfig_is_one_line(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from remit.cli.app import app
+from remit.cli.errors import report
 from remit.errors import InvalidInput
 
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
@@ -141,3 +143,48 @@ def test_a_file_that_holds_no_task_to_judge(team: str, tmp_path: Path, text: str
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(InvalidInput, match=message):
         invoke("-f", team, "--task", str(tmp_path / "t.yaml"))
+
+
+def failing(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and standard error, as `remit policy test` ends where nobody above can tell the user."""
+    result = CliRunner().invoke(app, ["policy", "test", *map(str, arguments)])
+    assert result.exception is not None
+    code = report(result.exception) if not isinstance(result.exception, SystemExit) else result.exit_code
+    return code, result.stderr + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 200_000, "nested deeper than 100 levels"),
+        ("a: 2026-13-45", "this is no timestamp"),
+        ("", "there is no CommandPolicy"),
+        ('kind: CommandPolicy\nmetadata: {name: "\\e]0;owned\\a"}\nspec: {"\\e[31m": 1}', r"is not a known field"),
+    ],
+)
+def test_a_file_that_cannot_be_meant(
+    tmp_path: Path, content: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(content)
+    code, text = failing("-f", tmp_path / "p.yaml", "--", "ls", capsys=capsys)
+    assert (code, told in text) == (1, True), text
+    assert "mistake of Remit's own" not in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("option", ["-f", "--cases", "--task"])
+def test_only_regular_files_are_read(
+    team: str, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code, text = failing("-f", team, option, tmp_path / "pipe", capsys=capsys)
+    assert (code, "it is a pipe, not a regular file" in text) == (1, True), text
+
+
+def test_a_name_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    broken = 'kind: CommandPolicy\nmetadata: {name: "\\e]0;owned\\a"}\nspec: {commands: {allow: [{pattern: "("}]}}'
+    (tmp_path / "p.yaml").write_text(broken)
+    code, text = invoke("-f", str(tmp_path / "p.yaml"), "--", "ls")
+    assert code == 1
+    assert "is not ready" in text
+    assert "\x1b" not in text

@@ -73,7 +73,7 @@ def test_a_file_that_is_no_task_is_refused(tmp_path: Path, text: str, message: s
 
 def test_a_name_given_replaces_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "kind: ExecutionTask\nmetadata: {generateName: a-}\nspec: {command: {line: ls}}"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert from_file(Path("-"), "b")["metadata"] == {"name": "b"}
 
 

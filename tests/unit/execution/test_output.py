@@ -60,6 +60,18 @@ def test_a_full_disk_stops_the_keeping_and_not_the_run(tmp_path: Path) -> None:
     assert status.stdout_tail == "hello"
 
 
+def test_a_full_disk_that_is_told_on_closing_is_no_failure(tmp_path: Path) -> None:
+    """As on NFS, and with some quotas."""
+    writer = OutputWriter(tmp_path, max_bytes=100, tail_bytes=5)
+    writer.write("stdout", b"hello")
+    kept = writer._kept["stdout"]
+    assert kept.file is not None
+    os.close(kept.file.fileno())  # so that closing it raises OSError
+    status = writer.close()
+    assert status.truncated
+    assert status.stdout_tail == "hello"
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2, 3])
 def test_tiny_limits(tmp_path: Path, limit: int) -> None:
     writer = OutputWriter(tmp_path, max_bytes=limit, tail_bytes=0)

@@ -13,17 +13,18 @@ from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
 from remit.operations import OperationFailed, Work
 from remit.operations.base import OVERDUE
-from remit.operations.failure import GivenUp
 from remit.policy import Grant, Request
 
 
 class Scripted:
-    def __init__(self, act: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, act: Callable[[], Awaitable[str]], in_doubt: str = "") -> None:
         self.act = act
+        self.in_doubt = in_doubt
 
     breaker = None
 
     async def perform(self, work: Work, output: object) -> str:
+        work.effect.begin(self.in_doubt)
         return await self.act()
 
     async def close(self) -> None:
@@ -40,11 +41,13 @@ def work(seconds: float = 10.0) -> Work:
     return Work("u-1", "ns", "t", CommandOperation(argv=["-"]), grant, timeout_seconds=seconds)
 
 
-async def end(act: Callable[[], Awaitable[str]], *, seconds: float = 10.0, cancelled: bool = False) -> Ended:
+async def end(
+    act: Callable[[], Awaitable[str]], *, seconds: float = 10.0, cancelled: bool = False, in_doubt: str = ""
+) -> Ended:
     cancel = asyncio.Event()
     if cancelled:
         cancel.set()
-    return await perform(Scripted(act), work(seconds), Silence(), cancel)
+    return await perform(Scripted(act, in_doubt), work(seconds), Silence(), cancel)
 
 
 async def for_ever() -> str:
@@ -98,13 +101,24 @@ async def test_what_may_have_taken_place_is_not_repeated(cancelled: bool) -> Non
             return await for_ever()
         except asyncio.CancelledError as error:
             assert (OVERDUE in error.args) is not cancelled
-            raise GivenUp("it may have arrived") from None
+            raise
 
-    ended = await end(act, seconds=0.01, cancelled=cancelled)
+    ended = await end(act, seconds=0.01, cancelled=cancelled, in_doubt="it may have arrived")
     if cancelled:
-        assert ended == Ended("Cancelled", "cancelled while it was performed; it may have arrived")
+        assert ended == Ended("Cancelled", "cancelled while it was performed; it may have arrived", retryable=False)
     else:
         assert ended == Ended("Timeout", "timed out after 0.01 s; it may have arrived", retryable=False)
+
+
+async def test_what_it_was_waiting_for_is_told() -> None:
+    async def act() -> str:
+        try:
+            return await for_ever()
+        except asyncio.CancelledError:
+            raise OperationFailed("Busy", "all connections were in use") from None
+
+    ended = await end(act, seconds=0.01)
+    assert ended == Ended("Timeout", "timed out after 0.01 s; all connections were in use")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +143,22 @@ async def test_a_failure_says_what_kind_it_is(error: Exception, expected: Ended)
         raise error
 
     assert await end(act) == expected
+    after_the_effect = await end(act, in_doubt="it may have arrived")
+    assert not after_the_effect.retryable
+    assert after_the_effect.message == expected.message + ("; it may have arrived" if expected.retryable else "")
+
+
+async def test_a_known_outcome_may_be_repeated() -> None:
+    settled = work()
+
+    class Settling(Scripted):
+        async def perform(self, work: Work, output: object) -> str:
+            work.effect.begin("it may have arrived")
+            work.effect.settle()
+            raise OperationFailed("RolledBack", "could not serialize access")
+
+    ended = await perform(Settling(for_ever), settled, Silence(), asyncio.Event())
+    assert (ended.message, ended.retryable) == ("could not serialize access", True)
 
 
 async def test_a_mistake_of_ours_is_not_hidden() -> None:

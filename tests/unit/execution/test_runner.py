@@ -119,6 +119,28 @@ async def test_a_backend_that_breaks_gives_a_reason_and_never_a_task_that_hangs(
     assert await bench.reason() == reason
 
 
+class Unstarted(Scripted):
+    """A backend that breaks down before the command could run."""
+
+    async def run(self, *_: Any, **__: Any) -> Outcome:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("backend", "retryable"), [(Scripted, False), (Unstarted, True)])
+async def test_a_mistake_of_ours_is_retried_only_where_the_command_never_ran(
+    tmp_path: Path, backend: type[Scripted], retryable: bool
+) -> None:
+    async def act(cancel: asyncio.Event) -> None:
+        raise ZeroDivisionError
+
+    bench = Bench(tmp_path, act, backend)
+    bench.runner.start(attempt())
+    assert await bench.reason() == "InternalError"
+    result = await bench.runner.collect("ns", "u", recorded(), 100)
+    assert result.retryable is retryable
+    assert ("it may have run" in result.message) is not retryable
+
+
 async def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")

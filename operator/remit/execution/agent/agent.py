@@ -19,12 +19,12 @@ from remit.api.executiontask import Network, Retry
 from remit.api.manifest import TaskManifest
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.backends import Backend
-from remit.errors import ExecutionError, NotSupported
+from remit.errors import AuditUnavailable, ExecutionError, NotSupported
 from remit.execution.agent.background import Background, background
 from remit.execution.agent.engine import Engine, Execution, new_uid
 from remit.execution.agent.folder import default_root
 from remit.execution.agent.inputs import compiled_policies, resolved_of, task_of, task_of_command
-from remit.execution.agent.options import CommandOptions, RunOptions, SpecOptions
+from remit.execution.agent.options import CommandOptions, RunOptions
 from remit.execution.agent.outcome import concluded, result_of, without_output
 from remit.execution.agent.releases import DeploymentState, Releases
 from remit.execution.agent.streaming import Buffer, Chunk
@@ -328,7 +328,12 @@ class ExecutionAgent:
         return list(self._engine.executions.values())
 
     async def _run(self, execution: Execution) -> ExecutionResult:
-        ended = await self._engine.run(execution)
+        try:
+            ended = await self._engine.run(execution)
+        except AuditUnavailable as error:
+            if execution.task.status.attempts:  # it has run, and only that could not be recorded
+                error.retryable, error.result = False, result_of(execution)
+            raise
         self._history.append(without_output(result_of(ended)))
         return concluded(ended)
 
@@ -372,13 +377,27 @@ class ExecutionAgent:
         *,
         timeout: float | None = None,
         resource_limits: ResourceLimits | None = None,
+        env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
+        cwd: str | None = None,
+        retry: int | Retry = 0,
+        deadline: int | None = None,
+        network: Network | None = None,
         on_output: Listener | None = None,
-        **rest: Unpack[SpecOptions],
     ) -> Execution:
+        """Spelled out, so that an option that nobody knows is a TypeError in every method that takes `**options`."""
         timeout = timeout if timeout is not None else self._timeout
-        task = task_of_command(command, timeout=timeout, limits=resource_limits or self._limits, **rest)
+        task = task_of_command(
+            command,
+            timeout=timeout,
+            limits=resource_limits or self._limits,
+            env=env,
+            cwd=cwd,
+            retry=retry,
+            deadline=deadline,
+            network=network,
+        )
         execution = self._of_task(task, secrets or {})
         execution.timeout, execution.listener = timeout, on_output
         execution.stdin = stdin.encode() if isinstance(stdin, str) else stdin

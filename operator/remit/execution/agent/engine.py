@@ -258,12 +258,12 @@ class Engine:
         self._turns.leave(task.key, _now().timestamp())
         attempt = task.status.attempts[-1]
         result = await self._runner.collect(task.metadata.namespace, execution.uid, attempt, self.output_cap)
+        ended = task.model_copy(update={"status": progress.attempt_ended(task, result)})
+        execution.task = ended.model_copy(update={"spec": execution.task.spec})
         await self._audit.append_async(recording.execution(task, self.who, attempt.id, result))
-        task = execution.task
+        task = task.model_copy(update={"spec": execution.task.spec})  # a cancel that was asked for meanwhile
         what_follows = after_attempt(task, result.ended, now=_now(), draw=random.random())  # noqa: S311 (jitter)
-        status = progress.attempt_ended(task, result)
         self._runner.forget(attempt.id)
-        execution.task = task.model_copy(update={"status": status})
         if isinstance(what_follows, Finish):
             self._finish(execution, what_follows)
             return True

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from remit.api import CommandPolicy, ExecutionTask
-from remit.api.executiontask import Retry
+from remit.api.executiontask import Network, Retry
 from remit.api.manifest import TaskManifest, documents, task_object
 from remit.api.references import references
 from remit.api.result import ResourceLimits
 from remit.errors import InvalidInput
-from remit.execution.agent.options import SpecOptions
 from remit.execution.agent.starter import STARTER
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
@@ -26,23 +25,26 @@ def task_of_command(
     *,
     timeout: float | None = None,
     limits: ResourceLimits | None = None,
-    **rest: Unpack[SpecOptions],
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    retry: int | Retry = 0,
+    deadline: int | None = None,
+    network: Network | None = None,
 ) -> ExecutionTask:
     """Raises `InvalidInput`."""
     argv = split_line(command) if isinstance(command, str) else [str(word) for word in command]
     if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
         raise InvalidInput(f"must be a number of seconds above 0, not {timeout!r}", field="timeout")
-    retry = rest.get("retry", 0)
     retry = Retry(max_retries=retry) if isinstance(retry, int) else retry
     spec: dict[str, Any] = {
         "command": {"argv": present(argv)},
-        "env": [{"name": name, "value": value} for name, value in (rest.get("env") or {}).items()],
+        "env": [{"name": name, "value": value} for name, value in (env or {}).items()],
         "retry": retry.model_dump(by_alias=True),
         "timeoutSeconds": None if timeout is None else max(1, math.ceil(timeout)),
-        "deadlineSeconds": rest.get("deadline"),
+        "deadlineSeconds": deadline,
         "resources": limits.as_resources().model_dump(by_alias=True) if limits else None,
-        "workingDir": rest.get("cwd"),
-        "network": rest.get("network"),
+        "workingDir": cwd,
+        "network": network,
     }
     spec = {name: value for name, value in spec.items() if value is not None}
     return ExecutionTask.parse({"metadata": {"name": "command"}, "spec": spec})

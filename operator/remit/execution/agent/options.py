@@ -10,23 +10,18 @@ from remit.api.result import ResourceLimits
 from remit.execution.output import Listener
 
 
-class SpecOptions(TypedDict, total=False):
-    """Those that are written in the task as they are."""
+class RunOptions(TypedDict, total=False):
+    """Those of every call that runs a command."""
 
+    timeout: float | None
+    resource_limits: ResourceLimits | None
     env: Mapping[str, str] | None
+    secrets: Mapping[str, str] | None
+    stdin: str | bytes | None
     cwd: str | None
     retry: int | Retry
     deadline: int | None
     network: Network | None
-
-
-class RunOptions(SpecOptions, total=False):
-    """And those that stand beside the task."""
-
-    timeout: float | None
-    resource_limits: ResourceLimits | None
-    secrets: Mapping[str, str] | None
-    stdin: str | bytes | None
 
 
 class CommandOptions(RunOptions, total=False):

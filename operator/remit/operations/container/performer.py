@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final, TypeVar
 
+import docker
 import orjson
 
 from remit.api.operations import ContainerOperation
@@ -16,11 +16,14 @@ from remit.errors import PolicyDenied
 from remit.operations.base import Work
 from remit.operations.container.creating import STARTED_BY, container_name, creation
 from remit.operations.container.telling import inspected, listed, measured, name_of
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.failure import OperationFailed
 
 STOP_SECONDS = 10
 """What a container that is stopped or restarted has after SIGTERM."""
 _STREAMS = ("stdout", "stderr")
+_UNANSWERED: Final = frozenset({"EngineTimeout", "EngineUnavailable"})
+"""Reasons after which nobody knows what the engine did."""
+Answer = TypeVar("Answer")
 
 
 class ContainerPerformer:
@@ -57,6 +60,16 @@ class ContainerPerformer:
     async def close(self) -> None:
         await self._engine.close()
 
+    async def _once(self, work: Work, in_doubt: str, ask: Callable[[docker.APIClient], Answer]) -> Answer:
+        """Ask the engine for what a retry would do a second time."""
+        work.effect.begin(in_doubt)
+        try:
+            return await self._engine.call(ask)
+        except OperationFailed as error:
+            if error.reason not in _UNANSWERED:
+                work.effect.settle()
+            raise
+
     async def _find(self, work: Work, container: ContainerOperation) -> _Found:
         """The container that is meant, if the task may touch it. A name may also be the start of an id: what counts
         is what the engine makes of it."""
@@ -81,7 +94,7 @@ class ContainerPerformer:
                 id_ = await self._engine.call(lambda client: create(client, name, config))
             except OperationFailed as error:
                 id_ = await self._made_before(work, name, image, error)
-            await self._engine.call(lambda client: client.start(id_))
+            await self._once(work, f"container {name} may have been started", lambda client: client.start(id_))
         except OperationFailed as error:
             if await self._undo(work, name) or error.reason != "EngineTimeout":
                 raise
@@ -123,7 +136,8 @@ class ContainerPerformer:
         return True
 
     async def _start(self, work: Work, found: _Found, output: OutputSink) -> str:
-        await self._engine.call(lambda client: client.start(found.id))
+        in_doubt = f"container {found.name} may have been started"
+        await self._once(work, in_doubt, lambda client: client.start(found.id))
         return f"started container {found.name}"
 
     async def _stop(self, work: Work, found: _Found, output: OutputSink) -> str:
@@ -131,7 +145,8 @@ class ContainerPerformer:
         return f"stopped container {found.name}"
 
     async def _restart(self, work: Work, found: _Found, output: OutputSink) -> str:
-        await self._engine.call(lambda client: client.restart(found.id, timeout=STOP_SECONDS))
+        in_doubt = f"container {found.name} may have been restarted"
+        await self._once(work, in_doubt, lambda client: client.restart(found.id, timeout=STOP_SECONDS))
         return f"restarted container {found.name}"
 
     async def _remove(self, work: Work, found: _Found, output: OutputSink) -> str:
@@ -156,19 +171,15 @@ class ContainerPerformer:
         if not argv:
             raise _invalid("say what to execute in spec.container.argv")
         made = await self._engine.call(lambda client: client.exec_create(found.id, list(argv), environment=dict(env)))
-        goes_on = f"{argv[0]} may still be going on in container {found.name}"
-        try:
-            code = await self._executed(made["Id"], output)
-        except asyncio.CancelledError:
-            raise GivenUp(goes_on) from None
-        except OperationFailed as error:
-            message = f"{error}; {goes_on}"
-            raise OperationFailed(error.reason, message, retryable=False, category=error.category) from None
+        work.effect.begin(f"{argv[0]} may still be going on in container {found.name}")
+        code = await self._executed(made["Id"], output)
         if code is None:
-            message = f"the connection to the Docker engine was lost; {goes_on}"
-            raise OperationFailed("ConnectionLost", message, retryable=False, category="Infrastructure")
+            message = "the connection to the Docker engine was lost"
+            raise OperationFailed("ConnectionLost", message, category="Infrastructure")
         if code:
+            work.effect.settle()
             raise OperationFailed("ExitCode", f"{argv[0]} in container {found.name} exited with code {code}")
+        work.effect.begin(f"{argv[0]} was executed in container {found.name}")
         return f"executed {argv[0]} in container {found.name}"
 
     async def _executed(self, id_: str, output: OutputSink) -> int | None:

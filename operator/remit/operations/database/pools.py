@@ -10,7 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from remit.errors import RemitError
+from remit.operations.base import OVERDUE
+
 MOST_POOLS = 16
+MOST_CONNECTIONS = 4
+"""Of one pool."""
 IDLE_SECONDS = 300.0
 
 P = TypeVar("P")
@@ -20,7 +25,9 @@ P = TypeVar("P")
 class _Pool(Generic[P]):
     pool: P
     digest: bytes
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_CONNECTIONS))
     users: int = 0
+    """With those that wait for a slot."""
     used_at: float = 0.0
     retired: bool = False
 
@@ -36,10 +43,18 @@ class Pools(Generic[P]):
 
     @contextlib.asynccontextmanager
     async def lease(self, name: str, url: str) -> AsyncIterator[P]:
-        """The pool of the Secret `name`, for as long as the block lasts."""
+        """The pool of the Secret `name`, with a connection to spare, for as long as the block lasts.
+
+        Waits for its turn, in the order of the calls and without a limit of its own: that a pool is in use says nothing
+        of its server.
+        """
         held = await self._take(name, url)
         try:
-            yield held.pool
+            await _acquire(held.slots)
+            try:
+                yield held.pool
+            finally:
+                held.slots.release()
         finally:
             held.users -= 1
             held.used_at = time.monotonic()
@@ -76,3 +91,13 @@ class Pools(Generic[P]):
     async def close(self) -> None:
         for name in list(self._pools):
             await self._retire(name)
+
+
+async def _acquire(slots: asyncio.Semaphore) -> None:
+    try:
+        await slots.acquire()
+    except asyncio.CancelledError as cancelled:
+        if OVERDUE not in cancelled.args:
+            raise
+        message = f"all {MOST_CONNECTIONS} connections for this Secret were in use by other tasks"
+        raise RemitError(message) from None

@@ -17,16 +17,15 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from remit.api.operations import PostgresOperation, SqlStatement
 from remit.backends import OutputSink
-from remit.operations.base import Work, held
+from remit.operations.base import Effect, Work, held
 from remit.operations.breaker import Breaker
-from remit.operations.database.connection import checked
-from remit.operations.database.pools import Pools
+from remit.operations.database.connection import checked, invalid
+from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.failure import OperationFailed
 from remit.policy.statements import gives_no_rows
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
-_MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
 _CLIENT_SECONDS = 5
 # libpq reads passwords and certificates from the operator's home unless it is told otherwise.
@@ -40,7 +39,8 @@ _LATER = ("40", "55")
 _PROTOCOL_VIOLATION = "08P01"
 """What a server says of a statement whose parameters are too few or too many."""
 
-_UNKNOWN = "it was about to commit, and whether it did is not known"
+_IN_DOUBT = ("08", "57", "58", "40003")
+"""SQLSTATEs, or classes of them, that say nothing of whether a COMMIT took place. After all others it was undone."""
 _NO_ROWS = "didn't produce a result"
 _REFUSAL = re.compile(r", port \d+ failed: (?:FATAL: +)?(.+)")
 """Why there is no connection, in libpq's message or the server's."""
@@ -62,17 +62,17 @@ class PostgresPerformer:
         most = held(postgres.max_bytes, "spec.postgres.maxBytes", "ask for fewer rows")
         url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
         name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
-        with self.breaker.calling(name):
-            try:
-                async with self._pools.lease(name, url) as server:
+        async with self._pools.lease(name, url) as server:
+            with self.breaker.calling(name):
+                try:
                     await server.meet()
                     async with server.pool.connection(timeout=_CONNECT_SECONDS) as connection:
-                        done = await _transact(connection, postgres, work.timeout_seconds, most)
-            except (PoolTimeout, psycopg.Error) as error:
-                raise _failure(error) from None
-        for result in done:
-            output.write("stdout", orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS) + b"\n")
-        return f"committed {len(done)} statements, {sum(result['rowCount'] for result in done)} rows"
+                        done = await _transact(connection, postgres, work, most)
+                except (PoolTimeout, psycopg.Error) as error:
+                    raise _failure(error) from None
+        for _, line in done:
+            output.write("stdout", line)
+        return f"committed {len(done)} statements, {sum(count for count, _ in done)} rows"
 
     async def close(self) -> None:
         await self._pools.close()
@@ -96,11 +96,14 @@ class _Server:
 
 
 async def _open(url: str) -> _Server:
-    conninfo = make_conninfo(url, **_OWN)
+    try:
+        conninfo = make_conninfo(url, **_OWN)
+    except psycopg.ProgrammingError:
+        raise invalid("it is not a URL that PostgreSQL's client can read") from None
     pool: Pool = AsyncConnectionPool(
         conninfo,
         min_size=0,
-        max_size=_MOST_CONNECTIONS,
+        max_size=MOST_CONNECTIONS,
         max_idle=60.0,
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
@@ -109,7 +112,12 @@ async def _open(url: str) -> _Server:
         reset=_forget,
         open=False,
         connection_class=MeteredConnection,
-        kwargs={"cursor_factory": psycopg.AsyncRawCursor, "connect_timeout": int(_CONNECT_SECONDS)},
+        kwargs={
+            "cursor_factory": psycopg.AsyncRawCursor,
+            "connect_timeout": int(_CONNECT_SECONDS),
+            # DISCARD ALL deallocates the statements that the driver would prepare on its own, and it does not notice.
+            "prepare_threshold": None,
+        },
     )
     await pool.open(wait=False)
     return _Server(pool, conninfo)
@@ -138,21 +146,23 @@ async def _watch(connection: Connection) -> None:
 
 
 async def _transact(
-    connection: Connection, postgres: PostgresOperation, seconds: float, most: int
-) -> list[dict[str, Any]]:
-    done: list[dict[str, Any]] | None = None
+    connection: Connection, postgres: PostgresOperation, work: Work, most: int
+) -> list[tuple[int, bytes]]:
+    """Of each statement how many rows it counts, and its result as a line of JSON: what cannot be encoded is not
+    committed."""
+    budget, effect = _Budget(postgres.max_rows, most), Effect() if postgres.read_only else work.effect
     try:
         async with connection.transaction():
-            done = await _statements(connection, postgres, seconds, _Budget(postgres.max_rows, most))
-    except asyncio.CancelledError:
-        if done is not None and not postgres.read_only:
-            raise GivenUp(_UNKNOWN) from None
-        raise
+            done = [
+                (result["rowCount"], orjson.dumps(result) + b"\n")
+                for result in await _statements(connection, postgres, work.timeout_seconds, budget)
+            ]
+            effect.begin("it was about to commit, and whether it did is not known")
     except psycopg.Error as error:
-        if done is not None and not postgres.read_only and error.sqlstate is None:
-            message = f"the connection to the server was lost: {_UNKNOWN}"
-            raise OperationFailed("ConnectionLost", message, retryable=False, category="Infrastructure") from None
+        if error.sqlstate is not None and not error.sqlstate.startswith(_IN_DOUBT):
+            effect.settle()
         raise
+    effect.begin("the transaction is committed")
     return done
 
 

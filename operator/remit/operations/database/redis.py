@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -23,21 +22,19 @@ from redis.exceptions import (
 
 from remit.api.operations import RedisOperation
 from remit.backends import OutputSink
-from remit.operations.base import Work
+from remit.operations.base import Effect, Work
 from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
-from remit.operations.database.pools import Pools
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.database.pools import MOST_CONNECTIONS, Pools
+from remit.operations.failure import OperationFailed
 
-_MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 8 << 20
 _IN_A_PIPELINE = re.compile(
     r"""Command # (\d+) \(.*\) of pipeline caused error: \(?['"]?(.*?)(?:['"],\))?$""", re.DOTALL
 )
 """How the driver words what the server says of a command before a transaction: with the whole of the command."""
-_UNKNOWN = "whether the commands took place is not known"
 Pool = client.BlockingConnectionPool
 
 
@@ -54,12 +51,12 @@ class RedisPerformer:
         assert isinstance(operation, RedisOperation)  # noqa: S101  # by its operation
         url = checked(work.values, {"redis", "rediss"}, frozenset({"db", "protocol"}))
         name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
-        with self.breaker.calling(name):
-            try:
-                async with self._pools.lease(name, url) as pool:
-                    replies = await _transact(pool, operation)
-            except RedisError as error:
-                raise _failure(error) from None
+        async with self._pools.lease(name, url) as pool:
+            with self.breaker.calling(name):
+                try:
+                    replies = await _transact(pool, operation, work.effect)
+                except RedisError as error:
+                    raise _failure(error) from None
         failed = _tell(operation, replies, output)
         if failed is not None:
             raise failed
@@ -72,7 +69,7 @@ class RedisPerformer:
 async def _open(url: str) -> Pool:
     pool = client.BlockingConnectionPool.from_url(
         url,
-        max_connections=_MOST_CONNECTIONS,
+        max_connections=MOST_CONNECTIONS,
         timeout=_CONNECT_SECONDS,
         socket_connect_timeout=_CONNECT_SECONDS,
     )
@@ -81,7 +78,8 @@ async def _open(url: str) -> Pool:
     return pool
 
 
-async def _transact(pool: Pool, operation: RedisOperation) -> list[Any]:
+async def _transact(pool: Pool, operation: RedisOperation, effect: Effect) -> list[Any]:
+    _must_be_text(operation)
     connection = await _connection(pool)
     async with client.Redis(connection_pool=pool) as server, server.pipeline(transaction=True) as pipeline:
         pipeline.connection = connection  # and so given back with the pipeline
@@ -89,17 +87,26 @@ async def _transact(pool: Pool, operation: RedisOperation) -> list[Any]:
             await _must_only_read(connection, operation)
         for words in operation.commands:
             pipeline.execute_command(*words)
+        if not operation.read_only:
+            effect.begin("whether the commands took place is not known")
         try:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except asyncio.CancelledError:
-            if operation.read_only:
-                raise
-            raise GivenUp(_UNKNOWN) from None
         except (ConnectionError, TimeoutError):
-            message = f"the connection to the server was lost: {_UNKNOWN}"
-            again = operation.read_only
-            raise OperationFailed("ConnectionLost", message, retryable=again, category="Infrastructure") from None
+            message = "the connection to the server was lost"
+            raise OperationFailed("ConnectionLost", message, category="Infrastructure") from None
+    if not operation.read_only:
+        effect.begin("the commands took place")
     return replies
+
+
+def _must_be_text(operation: RedisOperation) -> None:
+    """What cannot be encoded is refused before anything is sent."""
+    for index, words in enumerate(operation.commands):
+        try:
+            "".join(words).encode()
+        except UnicodeEncodeError:
+            message = f"spec.redis.commands[{index}]: it has characters that are not Unicode text"
+            raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
 async def _connection(pool: Pool) -> Any:
@@ -143,7 +150,7 @@ def _why(error: BaseException | None) -> str:
             said = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)  # below 0: of names
             return said.lower()
         error = error.__cause__ or error.__context__
-    return "it does not answer, or all connections are taken"
+    return "it does not answer"
 
 
 async def _must_only_read(connection: Any, operation: RedisOperation) -> None:

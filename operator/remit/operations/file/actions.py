@@ -20,7 +20,7 @@ from remit.operations.file.beneath import Place
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root
 from remit.operations.file.tree import entries, remove, walk
-from remit.operations.file.writing import Tally, mode_of, permissions, read_all, replacing, sync, write_all
+from remit.operations.file.writing import Tally, changing, mode_of, permissions, read_all, replacing, sync, write_all
 
 _LINES = 1 << 16
 """Bytes of a list that are told at once: each time the event loop is asked."""
@@ -45,7 +45,7 @@ def write(job: Job) -> str:
 
 def _write(job: Job, at: Place, mode: int, *, exclusive: bool) -> str:
     not_the_root(job, at)
-    with replacing(at, mode, exclusive=exclusive) as descriptor:
+    with replacing(at, mode, job.effect, exclusive=exclusive) as descriptor:
         size = write_all(descriptor, job.content, lambda size: check(job, at, size))
     return f"wrote {size} bytes to {at.path}"
 
@@ -58,11 +58,13 @@ def append(job: Job) -> str:
             before = os.fstat(descriptor)
             must_be_file(job, at, before)
             tally = Tally()
+            job.effect.begin(f"{at.path} may have been appended to")
             try:
                 added = write_all(descriptor, job.content, lambda size: check(job, at, before.st_size + size), tally)
                 os.fsync(descriptor)
             except BaseException as error:
                 _take_back(descriptor, at, before.st_size, tally.written, error)
+                job.effect.settle()
                 raise
         finally:
             os.close(descriptor)
@@ -132,9 +134,10 @@ def delete(job: Job) -> str:
         info = at.lstat()
         job.access.inspect(at.path, info, links=True)
         count = 0
-        if stat.S_ISDIR(info.st_mode) and job.file.recursive:
-            count = walk(job.access, at, remove)
-        remove(at, info)
+        with changing(job.effect, f"{at.path} may have been deleted"):
+            if stat.S_ISDIR(info.st_mode) and job.file.recursive:
+                count = walk(job.access, at, remove)
+            remove(at, info)
         sync(at)
     return f"deleted {at.path}" + (f" and {count} entries below it" if count else "")
 
@@ -183,7 +186,8 @@ def mkdir(job: Job) -> str:
     with job.access.place(job.file.path, make_parents=job.file.recursive) as at:
         if job.file.recursive and at.exists() and stat.S_ISDIR(at.lstat().st_mode):
             return f"{at.path} was there"
-        os.mkdir(at.name, 0o700, dir_fd=at.parent)
+        with changing(job.effect, f"{at.path} may have been made"):
+            os.mkdir(at.name, 0o700, dir_fd=at.parent)
         os.chmod(at.name, mode_of(job.file.mode, 0o755), dir_fd=at.parent)
         sync(at)
     return f"made {at.path}"
@@ -217,8 +221,9 @@ def _changed(job: Job, change: Callable[[int], None], what: str) -> str:
     with job.access.place(job.file.path) as at:
         info = at.lstat()
         job.access.inspect(at.path, info)
-        count = walk(job.access, at, visit) if job.file.recursive and stat.S_ISDIR(info.st_mode) else 0
-        visit(at, info)
+        with changing(job.effect, f"{at.path} may have been given {what}"):
+            count = walk(job.access, at, visit) if job.file.recursive and stat.S_ISDIR(info.st_mode) else 0
+            visit(at, info)
     return f"gave {at.path} {what}" + (f", and {count} entries below it" if count else "")
 
 

@@ -10,7 +10,7 @@ from remit.operations.file.beneath import Place
 from remit.operations.file.errors import failure, refused
 from remit.operations.file.job import Job, must_be_file, not_the_root
 from remit.operations.file.tree import copy_tree, entries, reading, remove, transfer, walk
-from remit.operations.file.writing import permissions, replacing, sync, temporary_name
+from remit.operations.file.writing import changing, permissions, replacing, sync, temporary_name
 
 
 def copy(job: Job) -> str:
@@ -33,7 +33,7 @@ def _copied(job: Job, source: Place, target: Place) -> str:
     with (
         reading(job.access, source) as (descriptor, info),
         job.access.about(target.path),
-        replacing(target, permissions(info), exclusive=False) as writing,
+        replacing(target, permissions(info), job.effect, exclusive=False) as writing,
     ):
         size = transfer(job.access, source, descriptor, target, writing, job.limit)
     return f"copied {size} bytes from {source.path} to {target.path}"
@@ -47,7 +47,8 @@ def _copied_tree(job: Job, source: Place, target: Place) -> str:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         try:
             count = copy_tree(job.access, source, temporary, job.limit)
-            os.rename(temporary.name, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
+            with changing(job.effect, f"{target.path} may have been written"):
+                os.rename(temporary.name, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
         except BaseException:
             _discard(job, temporary)
             raise
@@ -102,7 +103,8 @@ def move(job: Job) -> str:
 def _renamed(job: Job, source: Place, target: Place) -> bool:
     """False: they are on two file systems."""
     try:
-        os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
+        with changing(job.effect, f"{source.path} may have been moved to {target.path}"):
+            os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from remit.api.operations import FileOperation
+from remit.operations.base import Effect
 from remit.operations.file.access import Access
 from remit.operations.file.beneath import SELF, Place
 from remit.operations.file.errors import refused
@@ -24,6 +25,7 @@ class Job:
     content: Iterable[bytes]
     emit: Callable[[bytes], None]
     limit: Limit
+    effect: Effect
 
 
 def must_be_file(job: Job, at: Place, info: os.stat_result) -> None:

@@ -64,6 +64,7 @@ class FilePerformer:
             content=content(work, file) if pulled is None else pulled,
             emit=emit,
             limit=Limit(work.limits.file_size or (MOST_DOWNLOADED if pulled else None)),
+            effect=work.effect,
         )
         doing = loop.run_in_executor(self._threads, _act, job)
         try:

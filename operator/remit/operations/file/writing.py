@@ -10,8 +10,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from remit.operations.base import Effect
 from remit.operations.failure import OperationFailed
 from remit.operations.file.beneath import Place
+from remit.operations.file.errors import Stopped
 
 CHUNK = 1 << 20
 _PREFIX = ".remit-"
@@ -36,7 +38,18 @@ class Limit:
 
 
 @contextmanager
-def replacing(target: Place, mode: int, *, exclusive: bool) -> Iterator[int]:
+def changing(effect: Effect, in_doubt: str) -> Iterator[None]:
+    """A step that changes the file system. What the kernel or Remit refuses in it has a known outcome."""
+    effect.begin(in_doubt)
+    try:
+        yield
+    except (OSError, OperationFailed, Stopped):
+        effect.settle()
+        raise
+
+
+@contextmanager
+def replacing(target: Place, mode: int, effect: Effect, *, exclusive: bool) -> Iterator[int]:
     """A descriptor to write to; `target` becomes what was written when the block ends well, and else stays as it was.
 
     `exclusive` fails with EEXIST if the target is there by then. Where the file system can, the file has no name until
@@ -48,12 +61,14 @@ def replacing(target: Place, mode: int, *, exclusive: bool) -> Iterator[int]:
             yield descriptor
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-            if exclusive:
-                _link(descriptor, temporary, target, target.name)
-            else:
+            if not exclusive:
                 temporary = temporary or _link(descriptor, "", target, temporary_name())
-                os.rename(temporary, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
-                temporary = ""
+            with changing(effect, f"{target.path} may have been written"):
+                if exclusive:
+                    _link(descriptor, temporary, target, target.name)
+                else:
+                    os.rename(temporary, target.name, src_dir_fd=target.parent, dst_dir_fd=target.parent)
+                    temporary = ""
         finally:
             os.close(descriptor)
     finally:

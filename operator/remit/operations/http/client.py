@@ -14,9 +14,9 @@ import httpx
 from remit.api.operations import HttpOperation
 from remit.backends.egress import Resolver
 from remit.errors import PolicyDenied
-from remit.operations.base import OVERDUE
+from remit.operations.base import OVERDUE, Effect
 from remit.operations.breaker import Breaker
-from remit.operations.failure import GivenUp, OperationFailed
+from remit.operations.failure import OperationFailed
 from remit.operations.http.redirects import Exchange
 from remit.operations.http.transport import JudgedNetwork, JudgedTransport
 from remit.policy import Grant
@@ -25,7 +25,6 @@ from remit.policy.rules.http import egress_of
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _CONNECT_SECONDS = 10.0
 SERVER_ERROR = 500
-UNSAFE = "may have arrived, and is not safe to repeat without an Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,10 @@ class JudgedClient:
 
     @contextlib.asynccontextmanager
     async def answering(
-        self, grant: Grant, http: HttpOperation, exchange: Exchange, context: ssl.SSLContext
+        self, grant: Grant, http: HttpOperation, exchange: Exchange, context: ssl.SSLContext, effect: Effect
     ) -> AsyncIterator[Answer]:
-        """The answer to one request, as long as the block lasts. `grant` is one of an http operation.
+        """The answer to one request, as long as the block lasts. `grant` is one of an http operation; `effect` begins
+        where the request may have arrived, and to repeat it could do more than it did once.
 
         Raises `PolicyDenied` and `OperationFailed`, also where reading the body fails within the block.
         """
@@ -57,7 +57,14 @@ class JudgedClient:
         if not decision.allowed:
             raise PolicyDenied(decision.message)
         url, destination = exchange.url, exchange.url.destination
-        network = JudgedNetwork(destination, egress_of(decision.binding, exchange.method, url), self.resolve)
+
+        def connected() -> None:
+            if not repeatable(http) and not effect.in_doubt:
+                without = "may have arrived, and is not safe to repeat without an Idempotency-Key"
+                effect.begin(f"{exchange.method} to {destination} {without}")
+
+        egress = egress_of(decision.binding, exchange.method, url)
+        network = JudgedNetwork(destination, egress, self.resolve, connected)
         with self.breaker.calling(str(destination)) as call:
             answered = False
             try:
@@ -65,11 +72,9 @@ class JudgedClient:
                     answered = True
                     yield Answer(response, network.address, started, first)
             except httpx.TransportError as error:
-                raise _failure(http, exchange, error, sent=network.address is not None) from None
+                raise _failure(exchange, error) from None
             except asyncio.CancelledError as cancelled:
                 call.silent = not answered and OVERDUE in cancelled.args
-                if network.address is not None and not repeatable(http):
-                    raise GivenUp(f"{exchange.method} to {destination} {UNSAFE}") from None
                 raise
             call.answered = response.status_code < SERVER_ERROR
 
@@ -105,15 +110,12 @@ def repeatable(http: HttpOperation) -> bool:
     return http.method in _SAFE_TO_REPEAT or any(header.name.lower() == "idempotency-key" for header in http.headers)
 
 
-def _failure(http: HttpOperation, exchange: Exchange, error: httpx.TransportError, *, sent: bool) -> OperationFailed:
-    """What went wrong on the way. Where the request may have arrived, it is only repeated if that does no harm."""
+def _failure(exchange: Exchange, error: httpx.TransportError) -> OperationFailed:
+    """What went wrong on the way."""
     host, cause = exchange.url.destination, error.__cause__ or error
     if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
         message = f"the certificate of {host} is not trusted: {cause}; give its authority in spec.http.caFrom"
         return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")
     reason = "ConnectFailed" if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else "ConnectionLost"
     message = f"{exchange.method} to {host}: {str(error) or type(error).__name__}"
-    retryable = not sent or repeatable(http)
-    if not retryable:
-        message += f"; it {UNSAFE}"
-    return OperationFailed(reason, message, retryable=retryable, category="Infrastructure")
+    return OperationFailed(reason, message, category="Infrastructure")

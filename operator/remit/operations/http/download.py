@@ -9,6 +9,7 @@ from dataclasses import replace
 import httpx
 
 from remit.api.operations import HttpOperation
+from remit.operations.base import Effect
 from remit.operations.failure import OperationFailed
 from remit.operations.http.client import SERVER_ERROR, JudgedClient
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
@@ -26,7 +27,7 @@ async def download(client: JudgedClient, grant: Grant, url: str) -> AsyncIterato
     http, context = HttpOperation(url=url), ssl.create_default_context()
     exchange = Exchange("GET", parse_url(url, "the URL to download"), (), None, frozenset())
     for _ in range(MOST + 1):
-        async with client.answering(asking, http, exchange, context) as answer:
+        async with client.answering(asking, http, exchange, context, Effect()) as answer:
             status = answer.response.status_code
             onward = following(exchange, status, answer.response.headers.get("location"))
             if onward is None:

@@ -18,8 +18,8 @@ from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
 from remit.operations.base import Work, held
 from remit.operations.breaker import Breaker
-from remit.operations.failure import GivenUp, OperationFailed
-from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient, repeatable
+from remit.operations.failure import OperationFailed
+from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
 from remit.policy import Grant
@@ -46,25 +46,17 @@ class HttpPerformer:
         most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
         context, expected = _trust(http, work), _pattern(http)
         exchange = first = _first(http, work)
-        try:
-            for _ in range(MOST + 1):
-                response, body = await self._send(work, exchange, context, most, output)
-                location = response.headers.get("location") if http.follow_redirects else None
-                onward = following(exchange, response.status_code, location)
-                if onward is None:
-                    output.write("stdout", body)
-                    await _judge(http, expected, exchange, response.status_code, body)
-                    return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
-                exchange = onward
-        except OperationFailed as error:
-            if exchange is first or not error.retryable or repeatable(http):
-                raise
-            message = f"{error}; {_done(first)}"
-            raise OperationFailed(error.reason, message, retryable=False, category=error.category) from None
-        except asyncio.CancelledError:
-            if exchange is first or repeatable(http):
-                raise
-            raise GivenUp(_done(first)) from None
+        for _ in range(MOST + 1):
+            response, body = await self._send(work, exchange, context, most, output)
+            location = response.headers.get("location") if http.follow_redirects else None
+            onward = following(exchange, response.status_code, location)
+            if onward is None:
+                if exchange is first and response.status_code in _LATER:
+                    work.effect.settle()  # the server has not acted on it
+                output.write("stdout", body)
+                await _judge(http, expected, exchange, response.status_code, body)
+                return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
+            exchange = onward
         message = f"{first.url.without_query} was redirected more than {MOST} times"
         raise OperationFailed("TooManyRedirects", message, retryable=False)
 
@@ -80,15 +72,10 @@ class HttpPerformer:
     ) -> tuple[httpx.Response, bytes]:
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
-        async with self._client.answering(work.grant, http, exchange, context) as answer:
+        async with self._client.answering(work.grant, http, exchange, context, work.effect) as answer:
             body = await _body(answer.response, most)
         output.write("stderr", _told(exchange, answer, len(body)))
         return answer.response, body
-
-
-def _done(first: Exchange) -> str:
-    """Of a request that was answered with a redirect."""
-    return f"{first.description} has taken place, and is not safe to repeat"
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:
@@ -147,11 +134,11 @@ async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchang
         raise OperationFailed(
             "UnexpectedStatus",
             f"{exchange.description} answered {status}, not {wanted}",
-            retryable=status in _LATER or (status >= SERVER_ERROR and repeatable(http)),
+            retryable=status in _LATER or status >= SERVER_ERROR,
         )
     if pattern is not None and not await _found(pattern, body):
         message = f"the body of {exchange.url.without_query} has nothing that matches spec.http.expectedBody"
-        raise OperationFailed("UnexpectedBody", message, retryable=repeatable(http))
+        raise OperationFailed("UnexpectedBody", message)
 
 
 async def _found(pattern: Pattern, body: bytes) -> bool:

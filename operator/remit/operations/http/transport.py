@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import httpcore
@@ -20,12 +20,18 @@ RESOLVE_SECONDS = 5.0
 
 
 class JudgedNetwork(httpcore.AsyncNetworkBackend):
-    """Resolves, judges and connects to one destination. TLS goes by the name, the connection by the address."""
+    """Resolves, judges and connects to one destination. TLS goes by the name, the connection by the address.
 
-    def __init__(self, destination: Destination, egress: Sequence[Egress], resolve: Resolver) -> None:
+    `connected` is called before anything is sent.
+    """
+
+    def __init__(
+        self, destination: Destination, egress: Sequence[Egress], resolve: Resolver, connected: Callable[[], None]
+    ) -> None:
         self._destination = destination
         self._egress = egress
         self._resolve = resolve
+        self._connected = connected
         self._network = httpcore.AnyIOBackend()
         self.address: str | None = None
         """What was connected to."""
@@ -49,6 +55,7 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
                 problem = error
             else:
                 self.address = str(address)
+                self._connected()
                 return stream
         raise problem
 

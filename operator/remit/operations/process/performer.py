@@ -39,7 +39,7 @@ class ProcessPerformer:
                 _put(output, state)
                 return f"process {name} is stopped, and everything it had started"
             case "signal":
-                await self._supervision.signal(namespace, name, _number(process.signal or ""))
+                await self._supervision.signal(namespace, name, _number(process.signal or ""), work.effect)
                 return f"sent {process.signal} to process {name}"
             case "usage":
                 _put(output, await self._supervision.usage(namespace, name))
@@ -69,9 +69,11 @@ class ProcessPerformer:
                 task=work.task,
                 max_output_bytes=work.limits.output_bytes or DEFAULT_OUTPUT_BYTES,
                 secrets=work.secrets,
+                effect=work.effect,
             )
         )
         if state["phase"] == "Failed":
+            work.effect.settle()
             ended = state.get("lastExit", {})
             raise OperationFailed(
                 "StartFailed", f"process {name} ended at once: {ended.get('message') or ended.get('reason')}"

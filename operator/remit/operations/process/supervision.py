@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from remit.backends import AttemptRequest
+from remit.operations.base import Effect
 from remit.operations.failure import OperationFailed
 from remit.operations.process.logs import tail
 from remit.operations.process.record import SOCKET, Identity, read_state, supervised, try_lock
@@ -51,6 +52,8 @@ class Wanted:
     task: str = ""
     max_output_bytes: int = DEFAULT_OUTPUT_BYTES
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    effect: Effect = field(default_factory=Effect)
+    """Begins right before the program can run."""
 
 
 class Supervision:
@@ -95,12 +98,13 @@ class Supervision:
             secrets=wanted.secrets,
         )
         try:
-            state = await _launch(folder, lock, specification)
+            state = await _launch(folder, lock, specification, wanted.effect)
         except asyncio.CancelledError:
             os.close(lock)
             lock = -1
             with contextlib.suppress(OperationFailed):
                 await _ask(folder, {"do": "stop"})
+            wanted.effect.settle()  # as of a command that was cancelled, nothing of it is alive
             raise
         finally:
             if lock >= 0:
@@ -124,9 +128,12 @@ class Supervision:
         with contextlib.suppress(OSError):
             (self._root / namespace).rmdir()
 
-    async def signal(self, namespace: str, name: str, number: int) -> None:
+    async def signal(self, namespace: str, name: str, number: int, effect: Effect) -> None:
         folder = self._existing(namespace, name)
-        if not supervised(folder) or not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):
+        if not supervised(folder):
+            raise _not_running(name)
+        effect.begin(f"the signal may have been sent to process {name}")
+        if not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):
             raise _not_running(name)
 
     async def usage(self, namespace: str, name: str) -> dict[str, Any]:
@@ -194,8 +201,9 @@ def _reap(state: Mapping[str, Any]) -> None:
             handle.reap()
 
 
-async def _launch(folder: Path, lock: int, specification: Specification) -> State:
+async def _launch(folder: Path, lock: int, specification: Specification, effect: Effect) -> State:
     label = f"{specification.namespace}/{specification.name}"
+    pickled = pickle.dumps(specification)
     log = os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         child = await asyncio.create_subprocess_exec(
@@ -213,8 +221,9 @@ async def _launch(folder: Path, lock: int, specification: Specification) -> Stat
         os.close(log)
     assert child.stdin is not None  # noqa: S101  # asked for
     assert child.stdout is not None  # noqa: S101
+    effect.begin(f"process {specification.name} may have been started")
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        child.stdin.write(pickle.dumps(specification))
+        child.stdin.write(pickled)
         await child.stdin.drain()
         child.stdin.close()
     line = await child.stdout.readline()
