@@ -66,3 +66,12 @@ class Settings:
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
+    replicas: int | None = None
+    """How many operators compete for the Lease. With 1, work does not end because the Lease cannot be renewed: only
+    because another holder is seen. None: unknown, and so possibly more than one."""
+    lease_duration: int = 15
+    """Seconds without a renewal after which another operator takes the Lease."""
+    renew_deadline: float = 10
+    """Seconds after which an operator that cannot renew the Lease has ended all its work. Less than the duration."""
+    retry_period: float = 2
+    """Seconds between two renewals, and between two looks of an operator that waits."""

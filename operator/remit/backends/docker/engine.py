@@ -19,6 +19,7 @@ from docker.tls import TLSConfig
 
 from remit.operations.breaker import Breaker
 from remit.operations.failure import OperationFailed
+from remit.sandbox import fence
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 OFF = "off"
@@ -66,6 +67,7 @@ class Engine:
     async def call(self, ask: Ask[Answer]) -> Answer:
         """What `ask` gives, asked in a thread. Cancelled, it returns only when nothing is being asked any more."""
         async with self._slots:
+            fence.check()
             self.breaker.enter(self.host, time.monotonic())
             try:
                 answer = await self._in_thread(ask)
