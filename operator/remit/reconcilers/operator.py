@@ -270,16 +270,17 @@ class Operator:
         await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run `work` beside the rest; if it ever fails, so has the operator."""
+        """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._on_background_end)
         self._background.append(task)
 
     def _on_background_end(self, task: asyncio.Task[Any]) -> None:
         self._background.remove(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
-            log.error("the operator cannot go on", part=task.get_name(), error=str(error))
-            self.failed.set_exception(error)
+        error = None if task.cancelled() else task.exception()
+        if not self.tasks.stopping and not self.failed.done():
+            log.error("the operator cannot go on", part=task.get_name(), error=str(error or "it ended"))
+            self.failed.set_exception(error or RemitError(f"{task.get_name()} ended"))
 
     async def reconcile(self, key: str) -> float | None:
         """One look at a task, timed. Raises `LeaseLost` where another operator may be at work."""

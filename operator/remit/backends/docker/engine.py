@@ -282,7 +282,7 @@ class _Pump:
         try:
             for piece in self._wanted():
                 self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
-        except Exception as caught:
+        except BaseException as caught:  # whoever waits for pieces would not see the end of this thread
             # Closing the source under us is how we are told to stop.
             error = None if self._stopping else caught
         with contextlib.suppress(RuntimeError):  # the loop is closed
