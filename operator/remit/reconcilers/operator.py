@@ -49,6 +49,8 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 log = structlog.get_logger(__name__)
 
 _RELEASES_AT_ONCE = 4
+_LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
+_NOT_FOUND = 404
 
 
 def exit_at_once(error: LeaseLost) -> None:
@@ -76,7 +78,7 @@ async def running_operator(
         metrics, checks = Metrics(__version__), Checks()
         health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
         await stack.enter_async_context(health)  # also of one that waits
-        checks.ready["startup"] = lambda: "waiting for Remit's CRDs"
+        checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
         elector = None
         if settings.leader_election:
@@ -306,18 +308,22 @@ class Operator:
 
 
 async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
-    """Wait until the server serves our kinds: their CRDs may be applied at this very moment. An operator that serves
-    some namespaces may list only there."""
-    for attempt in range(60):
+    """Wait until the server answers, and serves our kinds: their CRDs may be applied at this very moment. An operator
+    that serves some namespaces may list only there."""
+    told, missing = "", 0
+    while missing < _LOOKS_FOR_KINDS:
         try:
             for resource in WATCHED:
                 await kube.request("GET", resource.path(namespace), params={"limit": "1"})
         except ApiError as error:
-            if error.status != 404 and not error.retryable:
+            absent = error.status == _NOT_FOUND
+            if not (absent or error.retryable) or error.reason == "CertificateNotTrusted":
                 raise
-            if attempt == 0:
-                log.info("waiting for Remit's CRDs", reason=str(error))
-            await asyncio.sleep(0.5)
+            missing += absent
+            if told != (waits_for := "Remit's CRDs" if absent else "the API server"):
+                log.warning(f"waiting for {waits_for}", reason=str(error))
+                told = waits_for
+            await asyncio.sleep(_LOOK_SECONDS)
         else:
             return
     raise RemitError("Remit's CRDs are not installed; apply them with 'remit crds | kubectl apply -f -'")

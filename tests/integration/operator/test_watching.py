@@ -8,6 +8,10 @@ from typing import Any
 import kopf
 import pytest
 
+from remit.errors import ApiError
+from remit.reconcilers import operator
+from remit.reconcilers.kube import Kube
+
 from .conftest import World
 
 
@@ -41,3 +45,23 @@ async def test_whatever_ends_a_watch_it_is_begun_again(
         await world.policy("true")
         assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"
     assert ended
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_an_operator_that_starts_waits_for_the_api_server(
+    world: World, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """For longer than for CRDs that nobody applies."""
+    monkeypatch.setattr(operator, "_LOOK_SECONDS", 0.0)
+    request, refused = Kube.request, 0
+
+    async def refusing(self: Kube, method: str, path: str, **more: Any) -> Any:
+        nonlocal refused
+        if refused < 2 * operator._LOOKS_FOR_KINDS:
+            refused += 1
+            raise ApiError("not now", status=status)
+        return await request(self, method, path, **more)
+
+    monkeypatch.setattr(Kube, "request", refusing)
+    async with world.operator():
+        assert refused == 2 * operator._LOOKS_FOR_KINDS

