@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from middleman import Gate, gate
@@ -29,6 +30,7 @@ from remit.telemetry import configure
 SHORT = {"lease_duration": 6, "renew_deadline": 3, "retry_period": 0.5}
 """Three seconds between the end of work and the next holder: more than a busy machine keeps a process waiting."""
 _PATIENCE = 60
+_CONTAINED = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
 _SOURCE = Path(__file__).parents[1] / "operator"
 
 
@@ -45,6 +47,8 @@ class Leader:
     home: Path
     state_dir: Path
     settings: dict[str, Any]
+    contained: bool = False
+    """The first process of a pid namespace, as in a container without an init."""
     metrics_port: int = field(default_factory=_free_port)
     process: asyncio.subprocess.Process = field(init=False)
 
@@ -53,6 +57,7 @@ class Leader:
         settings = json.dumps({**SHORT, "health_port": self.metrics_port, **self.settings})
         with self.log.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *(_CONTAINED if self.contained else ()),
                 *(sys.executable, __file__, str(self.home / "kubeconfig"), str(self.state_dir), settings),
                 env={**os.environ, "PYTHONPATH": f"{_SOURCE}:{Path(__file__).parent}"},
                 stdin=asyncio.subprocess.DEVNULL,
@@ -60,6 +65,11 @@ class Leader:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the operator itself."""
+        (pid,) = psutil.Process(self.process.pid).children() if self.contained else (self.process,)
+        os.kill(pid.pid, number)
 
     @property
     def log(self) -> Path:
@@ -93,8 +103,8 @@ class Leader:
 
     async def stop(self) -> None:
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(10):
                     await self.process.wait()
@@ -105,7 +115,7 @@ class Leader:
 
 @contextlib.asynccontextmanager
 async def leader(
-    kubeconfig: Path, home: Path, *, state_dir: Path | None = None, **settings: Any
+    kubeconfig: Path, home: Path, *, state_dir: Path | None = None, contained: bool = False, **settings: Any
 ) -> AsyncIterator[Leader]:
     """One at work or waiting; its files are in `home`."""
     home.mkdir(parents=True, exist_ok=True)
@@ -114,7 +124,7 @@ async def leader(
     async with gate(int(cluster["server"].rpartition(":")[2])) as way:
         cluster["server"] = f"https://127.0.0.1:{way.port}"
         (home / "kubeconfig").write_text(yaml.safe_dump(login))
-        running = Leader(way, home, state_dir or home / "state", settings)
+        running = Leader(way, home, state_dir or home / "state", settings, contained)
         await running.start()
         try:
             yield running

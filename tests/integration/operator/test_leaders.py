@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from conftest import require
 from leaders import SHORT, Leader, leader
 
 from .conftest import PATIENCE, World
@@ -86,10 +87,12 @@ async def readiness(operator: Leader) -> tuple[int, int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["cut off", "stopped"])
+@pytest.mark.parametrize("way", ["cut off", "stopped", "stopped in a container without an init"])
 async def test_work_ends_before_another_leader_begins(world: World, witness: Witness, tmp_path: Path, way: str) -> None:
     kubeconfig = world.control_plane.kubeconfig
-    async with leader(kubeconfig, tmp_path / "a") as first:
+    contained = "container" in way
+    require("root", not contained or os.geteuid() == 0, "only root can make a pid namespace without a user namespace")
+    async with leader(kubeconfig, tmp_path / "a", contained=contained) as first:
         await first.works()
         async with leader(kubeconfig, tmp_path / "b") as second:
             await second.waits()
@@ -98,12 +101,14 @@ async def test_work_ends_before_another_leader_begins(world: World, witness: Wit
             if way == "cut off":
                 first.gate.open.clear()
             else:
-                os.kill(first.process.pid, signal.SIGSTOP)
+                first.signal(signal.SIGSTOP)
             await second.works()
             await witness.sees(2)
             await witness.sees(2, after=uptime())
+            if contained:  # it could not be killed; now it hears of its end
+                first.signal(signal.SIGCONT)
+            assert await first.ended() == (-signal.SIGKILL if way == "stopped" else 1)
             witness.one_at_a_time()
-            assert await first.ended() == (1 if way == "cut off" else -signal.SIGKILL)
             status = (await world.get(name))["status"]
             assert [each.get("reason") for each in status["attempts"]] == ["Interrupted", None]
 
