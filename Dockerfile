@@ -10,7 +10,7 @@ RUN python -m venv /opt/remit \
 FROM python:3.13-slim
 # bubblewrap itself comes with the wheel; Debian's is what administrators can patch without a new image of ours.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends bubblewrap \
+ && apt-get install --yes --no-install-recommends bubblewrap tini \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 remit \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/remit --shell /usr/sbin/nologin remit \
@@ -23,5 +23,6 @@ ENV PATH=/opt/remit/bin:/usr/local/bin:/usr/bin:/bin \
 USER 10001:10001
 WORKDIR /var/lib/remit
 EXPOSE 8080
-ENTRYPOINT ["remit"]
+# The first process of a container cannot be killed from inside, and an operator that has lost its lease must be.
+ENTRYPOINT ["tini", "--", "remit"]
 CMD ["operator", "--metrics-address=0.0.0.0:8080", "--log-format=json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -56,3 +56,43 @@ async def keeping_back(target: int, word: bytes, *, silent: bool = False) -> Asy
     middleman.port = server.sockets[0].getsockname()[1]
     async with server:
         yield middleman
+
+
+@dataclass
+class Gate:
+    """Forwards all that is said, both ways, while it is open. Shut, it keeps connections open and takes new ones, and
+    nothing comes through: requests hang. What was said meanwhile comes through when it is opened again."""
+
+    target: int
+    port: int = 0
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self.open.wait()
+            there, onward = await asyncio.open_connection("127.0.0.1", self.target)
+            try:
+                await asyncio.gather(self._forward(reader, onward), self._forward(there, writer))
+            finally:
+                onward.close()
+                writer.close()
+
+    async def _forward(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        while data := await source.read(1 << 16):
+            await self.open.wait()
+            to.write(data)
+            await to.drain()
+        to.close()
+
+
+@contextlib.asynccontextmanager
+async def gate(target: int) -> AsyncIterator[Gate]:
+    """An open one, on a port of 127.0.0.1 that was free, in front of the server at `target`."""
+    found = Gate(target)
+    found.open.set()
+    server = await asyncio.start_server(found.carry, "127.0.0.1", 0)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.close()

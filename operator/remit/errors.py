@@ -13,6 +13,7 @@
     │   └── AuditUnavailable    the audit trail cannot be written, so nothing may be decided or run; retryable
     ├── DeploymentError         a release cannot be made, or failed
     ├── WaitTimeout             whoever waited gave up; what was waited for goes on; also a builtin TimeoutError
+    ├── LeaseLost               another operator may be at work, so this one must not be; retryable
     ├── NotSupported            this version of Remit does not do that
     └── ApiError                an API server refused a request; `status` is the HTTP code
 
@@ -127,6 +128,12 @@ class MissingReference(RemitError):
 
 class WaitTimeout(RemitError, builtins.TimeoutError):
     """Whoever waited gave up. What was waited for goes on."""
+
+    retryable = True
+
+
+class LeaseLost(RemitError):
+    """Another operator may be at work, so this one must not be."""
 
     retryable = True
 

@@ -10,8 +10,7 @@ import pytest
 from conftest import require
 from remit.errors import AuditUnavailable, RemitError, ResourceError
 from remit.execution.agent.folder import Folder
-from remit.privatefiles import untrusted_owner
-from remit.reconcilers.operator import _locked
+from remit.privatefiles import private_directory, untrusted_owner
 from remit.telemetry import AuditLog
 
 
@@ -36,8 +35,8 @@ def test_no_trail_is_kept_in_a_folder_of_somebody_elses(theirs: Path) -> None:
 
 
 def test_no_operator_and_no_agent_works_in_one(theirs: Path) -> None:
-    with pytest.raises(RemitError, match="belongs to user 65534"), _locked(theirs):
-        pass
+    with pytest.raises(RemitError, match="belongs to user 65534"):
+        private_directory(theirs)
     with pytest.raises(ResourceError, match="belongs to user 65534"):
         Folder(theirs)
     assert list(theirs.iterdir()) == []

@@ -15,6 +15,7 @@ import yaml
 
 from remit.api.manifest import load_all
 from remit.errors import InvalidInput
+from remit.reconcilers.access import home
 from remit.regularfile import read_text
 
 EXTENSION = "remit.dev"
@@ -59,7 +60,7 @@ def merge(source: Path, target: Path) -> None:
 
 def _usual() -> list[Path]:
     named = os.environ.get("KUBECONFIG")
-    return [Path(part) for part in named.split(os.pathsep) if part] if named else [Path.home() / ".kube" / "config"]
+    return [Path(part) for part in named.split(os.pathsep) if part] if named else [home() / ".kube" / "config"]
 
 
 def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -31,6 +31,16 @@ def operator(
             envvar="REMIT_LEADER_ELECTION",
         ),
     ] = True,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many operators compete for the Lease. With 1, work goes on while the Lease cannot be renewed; "
+            "otherwise it ends before another one may begin.",
+            envvar="REMIT_REPLICAS",
+            show_default=False,
+        ),
+    ] = None,
     trust_requested_by: Annotated[
         bool,
         typer.Option(
@@ -57,6 +67,7 @@ def operator(
         read_only_paths=read_only_path,
         docker_host=docker_host,
         leader_election=leader_election,
+        replicas=replicas,
         trust_requested_by=trust_requested_by,
     )
     redactor = serve.logging(log_format, log_level)

@@ -23,6 +23,7 @@ from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
 from remit.operations.base import Effect, Performer, Work
+from remit.sandbox import fence
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
@@ -220,6 +221,9 @@ class Runner:
         except BaseException:
             writer.close()
             raise
+        if fence.expired:  # it was killed for that, or the next operator adopts it: how it ended is not ours to tell
+            writer.close()
+            raise asyncio.CancelledError
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
             message = "the operator was shut down while this attempt was running; nothing of it is alive"
             result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
@@ -242,6 +246,7 @@ class Runner:
     ) -> AttemptResult:
         """Run it, and put what the backend says of it in the words of status."""
         try:
+            fence.check()
             if isinstance(attempt.request, Work):
                 return await self._performed(attempt.operation, attempt.request, writer, cancel)
             return await self._outcome(attempt, attempt.request, run, writer, cancel, adopt)

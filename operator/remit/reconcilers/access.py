@@ -15,6 +15,16 @@ import yaml
 
 from remit.errors import RemitError
 
+_NO_HOME = Path("/nonexistent")
+
+
+def home() -> Path:
+    """This user's home directory. `/nonexistent` for one who has none: no entry in passwd, and no HOME."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return _NO_HOME
+
 
 def pod_namespace() -> str:
     """The namespace of the pod that this process runs in."""
@@ -41,6 +51,8 @@ class Access:
 
         Raises `RemitError` that says which file was looked into, and what it lacks.
         """
+        if home() == _NO_HOME:  # the client looks for one when it is imported
+            os.environ["HOME"] = str(_NO_HOME)
         # Imported here: it takes a second, and `remit --help` needs none of it.
         from kubernetes.aio import client, config
 
@@ -121,7 +133,7 @@ class Access:
 
 def _existing(files: str) -> str:
     """Those of the kubeconfigs that are there: about the others the library would write on the user's terminal."""
-    existing = [path for path in files.split(os.pathsep) if path and Path(path).expanduser().is_file()]
+    existing = [path for path in files.split(os.pathsep) if path and Path(os.path.expanduser(path)).is_file()]  # noqa: PTH111  # never raises
     if not existing:
         raise RemitError(
             f"no API server to talk to: there is no kubeconfig {files}. Start one with 'remit up', or name a "

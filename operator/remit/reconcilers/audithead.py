@@ -14,13 +14,13 @@ import structlog
 
 from remit.errors import ApiError
 from remit.reconcilers.kube import LEASES, Kube
+from remit.reconcilers.lease import LEASE_NAME
 from remit.telemetry import Anchor, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
 
 ANNOTATION: Final = "remit.dev/audit-head"
 """Of the Lease: `SEQ:HASH` at its last renewal."""
-LEASE: Final = "remit-operator"
 NOTE_SECONDS: Final = 5.0
 """How often the Lease has the head, at most, where nobody renews it."""
 EVERY_SECONDS: Final = 300.0
@@ -56,7 +56,7 @@ async def keep_noting(kube: Kube, namespace: str, audit: AuditLog, every: float 
             if problem is None:
                 last = head
             elif not failed:  # once, not at each try
-                log.warning("the audit head could not be noted on the lease", lease=LEASE, error=str(problem))
+                log.warning("the audit head could not be noted on the lease", lease=LEASE_NAME, error=str(problem))
             failed = problem is not None
         await asyncio.sleep(every)
 
@@ -65,17 +65,17 @@ async def note(kube: Kube, namespace: str, audit: AuditLog) -> ApiError | None:
     """Note the head on the Lease, and make one that nobody holds where there is none. Gives why it failed."""
     try:
         try:
-            lease = await kube.get(LEASES, namespace, LEASE)
+            lease = await kube.get(LEASES, namespace, LEASE_NAME)
         except ApiError as error:
             if error.status != 404:
                 return error
-            metadata = {"name": LEASE, "namespace": namespace, "annotations": noted(audit)}
+            metadata = {"name": LEASE_NAME, "namespace": namespace, "annotations": noted(audit)}
             body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
             await kube.create(LEASES, namespace, body)
         else:
             annotations = (lease["metadata"].get("annotations") or {}) | noted(audit)
             changed = lease | {"metadata": lease["metadata"] | {"annotations": annotations}}
-            await kube.replace(LEASES, namespace, LEASE, changed)
+            await kube.replace(LEASES, namespace, LEASE_NAME, changed)
     except ApiError as error:
         return error
     return None

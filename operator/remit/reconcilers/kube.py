@@ -6,7 +6,7 @@ everything else would be a second copy of Kubernetes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,8 +45,10 @@ class Kube:
     Methods raise `ApiError` with the server's own message and code.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, before_write: Callable[[], None] = lambda: None) -> None:
+        """`before_write` is called before each request that may change something, and refuses it by an exception."""
         self.access = access
+        self._before_write = before_write
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -73,6 +75,8 @@ class Kube:
         if self._session is None:
             raise RuntimeError("use Kube as an async context manager")
         headers = await self._headers(content_type)
+        if method != "GET":
+            self._before_write()
         data = orjson.dumps(body) if body is not None else None
         url = self.access.server.rstrip("/") + path
         try:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,13 +18,13 @@ from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
-from remit.errors import ApiError, RemitError
+from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.operations import performers
-from remit.privatefiles import open_private, private_directory
+from remit.privatefiles import private_directory
 from remit.reconcilers import audithead
 from remit.reconcilers.access import Access
 from remit.reconcilers.cache import Cache
@@ -34,53 +32,98 @@ from remit.reconcilers.deployments import DeploymentReconciler
 from remit.reconcilers.events import Recorder
 from remit.reconcilers.intake import WATCHED, Intake
 from remit.reconcilers.kube import Kube
-from remit.reconcilers.lease import Leader
+from remit.reconcilers.lease import LeaderElector
 from remit.reconcilers.policies import Policies
 from remit.reconcilers.reporting import Reports
 from remit.reconcilers.requester import Requester
 from remit.reconcilers.settings import Settings
+from remit.reconcilers.statedir import holder_identity, locked, locked_in_time
 from remit.reconcilers.tasks import TaskReconciler
 from remit.reconcilers.values import Source
 from remit.reconcilers.watching import Watcher
 from remit.reconcilers.workqueue import WorkQueue
 from remit.release.judging import Judge
 from remit.release.places import Places
-from remit.sandbox import probe_host
+from remit.sandbox import fence, probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
 _RELEASES_AT_ONCE = 4
+_LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
+_NOT_FOUND = 404
+
+
+def exit_at_once(error: LeaseLost) -> None:
+    """As programs that use client-go do: another operator may be at work, so nothing may go on here. The fork server,
+    which sees this process end, kills what it started."""
+    log.error("stopped leading; this process ends at once", reason=str(error))
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @contextlib.asynccontextmanager
-async def running_operator(access: Access, settings: Settings, redactor: Redactor) -> AsyncIterator[Operator]:
+async def running_operator(
+    access: Access,
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    on_stopped_leading: Callable[[LeaseLost], None] = exit_at_once,
+) -> AsyncIterator[Operator]:
     """An operator at work; leaving the block stops it. Raises `RemitError` when it cannot start."""
+    private_directory(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
-        identity = stack.enter_context(_locked(settings.state_dir))
-        kube = await stack.enter_async_context(Kube(access))
-        operator = Operator.build(kube, settings, redactor)
+        if not settings.leader_election:
+            stack.enter_context(locked(settings.state_dir))
+        kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
+        metrics, checks = Metrics(__version__), Checks()
+        health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
+        await stack.enter_async_context(health)  # also of one that waits
+        checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
+        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
+        elector = None
+        if settings.leader_election:
+            elector = await _elector(stack, access, settings, on_stopped_leading)
+            checks.ready.clear()  # one that waits for the lease is ready to take over
+            await stack.enter_async_context(elector.leading())
+            # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
+            await locked_in_time(stack, settings.state_dir, settings.lease_duration)
+        checks.ready["startup"] = lambda: "starting"
+        operator = Operator.build(kube, settings, redactor, metrics, checks, health)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
-        await stack.enter_async_context(operator.health)  # also of one that waits: it is well, and not ready
-        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
-        noted = partial(audithead.noted, operator.audit)
-        leader = Leader(kube, settings.operator_namespace, identity, annotations=noted)
-        if settings.leader_election:
-            await leader.acquire()
-            stack.push_async_callback(leader.release)
+        if elector is not None:
+            elector.annotations = partial(audithead.noted, operator.audit)
         else:
             stack.push_async_callback(audithead.note, kube, settings.operator_namespace, operator.audit)
         await operator.start()
+        del checks.ready["startup"]
+        metrics.leader.set(1)
         try:
-            if settings.leader_election:
-                operator.spawn(leader.keep(), "lease")
-            else:
+            if elector is None:
                 noting = audithead.keep_noting(kube, settings.operator_namespace, operator.audit)
                 operator.spawn(noting, "audit head on the lease")
             yield operator
         finally:
             await operator.stop()
+
+
+async def _elector(
+    stack: contextlib.AsyncExitStack,
+    access: Access,
+    settings: Settings,
+    on_stopped_leading: Callable[[LeaseLost], None],
+) -> LeaderElector:
+    return LeaderElector(
+        await stack.enter_async_context(Kube(access)),
+        settings.operator_namespace,
+        stack.enter_context(holder_identity(settings.state_dir)),
+        lease_duration=settings.lease_duration,
+        renew_deadline=settings.renew_deadline,
+        retry_period=settings.retry_period,
+        sole_replica=settings.replicas == 1,
+        on_stopped_leading=on_stopped_leading,
+    )
 
 
 @dataclass
@@ -107,10 +150,10 @@ class Operator:
     _background: list[asyncio.Task[Any]]
 
     @classmethod
-    def build(cls, kube: Kube, settings: Settings, redactor: Redactor) -> Operator:
+    def build(
+        cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
+    ) -> Operator:
         host = probe_host()
-        metrics = Metrics(__version__)
-        checks = Checks()
         cache = Cache()
         events = Recorder(kube, metrics)
         audit = AuditLog(
@@ -183,7 +226,7 @@ class Operator:
             audit=audit,
             events=events,
             metrics=metrics,
-            health=HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port),
+            health=health,
             checks=checks,
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
@@ -202,6 +245,7 @@ class Operator:
         metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
+        checks.live["audit"] = audit.check_writer
         return operator
 
     async def start(self) -> None:
@@ -234,24 +278,27 @@ class Operator:
         await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run `work` beside the rest; if it ever fails, so has the operator."""
+        """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._on_background_end)
         self._background.append(task)
 
     def _on_background_end(self, task: asyncio.Task[Any]) -> None:
         self._background.remove(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
-            log.error("the operator cannot go on", part=task.get_name(), error=str(error))
-            self.failed.set_exception(error)
+        error = None if task.cancelled() else task.exception()
+        if not self.tasks.stopping and not self.failed.done():
+            log.error("the operator cannot go on", part=task.get_name(), error=str(error or "it ended"))
+            self.failed.set_exception(error or RemitError(f"{task.get_name()} ended"))
 
     async def reconcile(self, key: str) -> float | None:
-        """One look at a task, timed."""
+        """One look at a task, timed. Raises `LeaseLost` where another operator may be at work."""
+        fence.check()
         with self.metrics.reconcile_duration.labels("ExecutionTask").time():
             return await self.tasks.reconcile(key)
 
     async def release(self, key: str) -> float | None:
-        """One look at a Deployment, timed."""
+        """One look at a Deployment, timed. Raises `LeaseLost` where another operator may be at work."""
+        fence.check()
         with self.metrics.reconcile_duration.labels("Deployment").time():
             return await self.deployments.reconcile(key)
 
@@ -266,48 +313,23 @@ class Operator:
         self.on_error(key, error, "Deployment")
 
 
-@contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[str]:
-    """The state directory, ours alone. Gives this operator's name, which stays the same over restarts."""
-    private_directory(state_dir)
-    descriptor = open_private(state_dir / "operator.lock")
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RemitError(
-                f"another operator works in {state_dir}; stop it, or give this one its own --state-dir"
-            ) from None
-        name = os.read(descriptor, 256).decode()
-        if not name:
-            name = f"{os.uname().nodename}-{secrets.token_hex(4)}"
-            os.write(descriptor, name.encode())
-            os.fsync(descriptor)
-        yield name
-    finally:
-        os.close(descriptor)
-
-
 async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
-    """Wait until the server serves our kinds: their CRDs may be applied at this very moment.
-
-    An operator that serves some namespaces may list only there. Raises the last `ApiError` of a server that cannot be
-    reached, at once where waiting does not help.
-    """
-    last: ApiError | None = None
-    for _ in range(60):
+    """Wait until the server answers, and serves our kinds: their CRDs may be applied at this very moment. An operator
+    that serves some namespaces may list only there."""
+    told, missing = "", 0
+    while missing < _LOOKS_FOR_KINDS:
         try:
             for resource in WATCHED:
                 await kube.request("GET", resource.path(namespace), params={"limit": "1"})
         except ApiError as error:
-            if error.status not in {404, 503} or error.reason == "CertificateNotTrusted":
+            absent = error.status == _NOT_FOUND
+            if not (absent or error.retryable) or error.reason == "CertificateNotTrusted":
                 raise
-            if last is None:
-                log.info("waiting for Remit's CRDs", reason=str(error))
-            last = error
-            await asyncio.sleep(0.5)
+            missing += absent
+            if told != (waits_for := "Remit's CRDs" if absent else "the API server"):
+                log.warning(f"waiting for {waits_for}", reason=str(error))
+                told = waits_for
+            await asyncio.sleep(_LOOK_SECONDS)
         else:
             return
-    if last is not None and last.status != 404:
-        raise last
     raise RemitError("Remit's CRDs are not installed; apply them with 'remit crds | kubectl apply -f -'")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.operations.command import SEARCH_PATH
+from remit.reconcilers.access import home
 
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 
@@ -16,7 +17,7 @@ def default_state_dir() -> Path:
     """/var/lib/remit for root, else what XDG says."""
     if os.geteuid() == 0:
         return Path("/var/lib/remit")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "remit"
+    return Path(os.environ.get("XDG_STATE_HOME") or home() / ".local/state") / "remit"
 
 
 def may_hold_state(directory: Path) -> bool:
@@ -27,7 +28,7 @@ def may_hold_state(directory: Path) -> bool:
 
 def fallback_kubeconfig() -> Path | None:
     """The one that `remit up` wrote, when the user has no other."""
-    usual = Path.home() / ".kube" / "config"
+    usual = home() / ".kube" / "config"
     if os.environ.get("KUBECONFIG") or "KUBERNETES_SERVICE_HOST" in os.environ or usual.exists():
         return None
     own = default_state_dir() / "kubeconfig"
@@ -66,3 +67,12 @@ class Settings:
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
+    replicas: int | None = None
+    """How many operators compete for the Lease. With 1, work does not end because the Lease cannot be renewed: only
+    because another holder is seen. None: unknown, and so possibly more than one."""
+    lease_duration: int = 15
+    """Seconds without a renewal after which another operator takes the Lease."""
+    renew_deadline: float = 10
+    """Seconds after which an operator that cannot renew the Lease has ended all its work. Less than the duration."""
+    retry_period: float = 2
+    """Seconds between two renewals, and between two looks of an operator that waits."""

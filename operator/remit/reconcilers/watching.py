@@ -27,6 +27,8 @@ OnEvent = Callable[[str, str | None, dict[str, Any]], None]
 """(plural, event type or None for what was there already, object)"""
 
 _LONGEST_PAUSE = 30.0
+_IDENTITY: Any = "remit"
+"""Of kopf's peering, which is off. Without one, kopf looks up the name of a user who may have none."""
 _GOODBYE = 0.1
 
 
@@ -78,9 +80,9 @@ class Watcher:
             self.ready.clear()
             try:
                 asyncio.run(self._watch(home))
-            except asyncio.CancelledError:
-                return
-            except Exception as error:
+            except BaseException as error:  # nobody else would see the end of this thread
+                if self._stop.is_set():
+                    return
                 log.warning("watching broke off", error=str(error) or type(error).__name__, retry_seconds=pause)
             if self.ready.is_set():
                 pause = 0.2
@@ -98,6 +100,7 @@ class Watcher:
             # They are closed without waiting; TLS needs a few turns of the loop to say goodbye.
             sessions.push_async_callback(asyncio.sleep, _GOODBYE)
             await kopf.operator(
+                identity=_IDENTITY,
                 registry=self._registry(home, sessions),
                 settings=_settings(),
                 standalone=True,

@@ -109,7 +109,7 @@ class WorkQueue:
 
     async def _handle(self, key: str) -> None:
         try:
-            after = await self.reconcile(key)
+            after = await self._reconciled(key)
         except Exception as error:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             if self.on_error is not None:
@@ -119,3 +119,13 @@ class WorkQueue:
         self._failures.pop(key, None)
         if after is not None:
             self.add_after(key, after)
+
+    async def _reconciled(self, key: str) -> float | None:
+        try:
+            return await self.reconcile(key)
+        except asyncio.CancelledError:
+            worker = asyncio.current_task()
+            if worker is None or worker.cancelling():
+                raise
+            # Not this worker was cancelled, but something that the key waited for: the worker must not end of that.
+            raise RuntimeError("what it waited for was cancelled") from None

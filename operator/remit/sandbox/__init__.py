@@ -3,7 +3,18 @@
 from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec, CgroupUsage, kill_cgroups, remove_cgroups
 from remit.sandbox.cgrouptree import beside
-from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
+from remit.sandbox.fencing import fence
+from remit.sandbox.forkserver import (
+    Execute,
+    ForkedProcess,
+    ForkServer,
+    Job,
+    Listen,
+    Supervise,
+    end_work,
+    extend_deadline,
+    fork_server,
+)
 from remit.sandbox.forkserver.supervise import STOP
 from remit.sandbox.identity import service_user
 from remit.sandbox.launch import Launch
@@ -55,6 +66,9 @@ __all__ = [
     "Supervise",
     "beside",
     "boot_id",
+    "end_work",
+    "extend_deadline",
+    "fence",
     "fork_server",
     "kill_cgroups",
     "plan",

@@ -12,6 +12,7 @@ import datetime
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -26,6 +27,8 @@ from remit.telemetry.segments import number_after, segment, segments
 _TAIL_BLOCK: Final = 65536
 MAX_BYTES: Final = 64 * 1024**2
 """Of one file. It is closed, and the next one begun, once it is as large."""
+HANG_SECONDS: Final = 30.0
+"""After which a write that has not returned counts as failed. What it wrote may still come on record."""
 RETRY_SECONDS: Final = 5.0
 """How often a trail that could not be written is tried again."""
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -70,6 +73,8 @@ class AuditLog:
         self._closing = False
         self._broken: str | None = None
         self._failing: str | None = None
+        self._ended: str | None = None
+        self._writing_since: float | None = None
         self._max_bytes = max_bytes
         self._descriptor = _open(path)
         try:
@@ -91,15 +96,27 @@ class AuditLog:
 
     def append(self, event: AuditEvent) -> Anchor:
         """Record `event`; back when it is on disk. Raises `AuditUnavailable`. Blocks: not for an event loop."""
-        return self._submit(event).result()
+        try:
+            return self._submit(event).result(HANG_SECONDS)
+        except TimeoutError:
+            raise AuditUnavailable(self._hang) from None
 
     async def append_async(self, event: AuditEvent) -> Anchor:
         """`append` for an event loop. Cancelling the wait does not take the record back."""
-        return await asyncio.wrap_future(self._submit(event))
+        written = asyncio.wrap_future(self._submit(event))
+        try:
+            async with asyncio.timeout(HANG_SECONDS):
+                return await written
+        except TimeoutError:
+            raise AuditUnavailable(self._hang) from None
 
     def check(self) -> str | None:
         """For a health check: None, or why nothing can be recorded now. Without space it tries again by itself."""
-        return self._broken or self._failing
+        return self._broken or self._hangs() or self._failing
+
+    def check_writer(self) -> str | None:
+        """For a health check: None, or why the writer has ended, which only a restart mends."""
+        return self._ended
 
     def close(self) -> None:
         """Write what is waiting and let go of the file."""
@@ -123,21 +140,40 @@ class AuditLog:
         with self._wake:
             if self._closing:
                 raise AuditUnavailable(f"audit trail {self.path} is closed")
+            if unavailable := self._ended or self._hangs():
+                raise AuditUnavailable(unavailable)
             self._waiting.append((event, future))
             self._wake.notify()
         return future
 
     def _write_all(self) -> None:
-        while True:
+        """The writer's thread. Whatever ends it, nobody goes on waiting for it, and nothing more is taken."""
+        batch: list[tuple[AuditEvent, Future[Anchor]]] = []
+        try:
+            while True:
+                with self._wake:
+                    retry = RETRY_SECONDS if self._failing and not self._broken else None
+                    self._wake.wait_for(lambda: self._waiting or self._closing, retry)
+                    batch, self._waiting = self._waiting, []
+                if not batch:
+                    if self._closing:
+                        return
+                    batch = [(AuditEvent(kind="recovery", message=f"writable again: {self._failing}"), Future())]
+                self._writing_since = time.monotonic()
+                self._write(batch)
+                self._writing_since = None
+        except BaseException as error:
             with self._wake:
-                retry = RETRY_SECONDS if self._failing and not self._broken else None
-                self._wake.wait_for(lambda: self._waiting or self._closing, retry)
-                batch, self._waiting = self._waiting, []
-            if not batch:
-                if self._closing:
-                    return
-                batch = [(AuditEvent(kind="recovery", message=f"writable again: {self._failing}"), Future())]
-            self._write(batch)
+                ended = f"{self._where}: its writer ended by {type(error).__name__}; restart to recover"
+                self._broken = self._ended = ended
+                batch, self._waiting = [*batch, *self._waiting], []
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(AuditUnavailable(ended))
+
+    def _hangs(self) -> str | None:
+        since = self._writing_since
+        return self._hang if since is not None and time.monotonic() - since >= HANG_SECONDS else None
 
     def _write(self, batch: list[tuple[AuditEvent, Future[Anchor]]]) -> None:
         try:
@@ -152,8 +188,9 @@ class AuditLog:
         for event, future in batch:
             try:
                 line, head = encode(event, head, self._clock(), self._redactor)
-            except (TypeError, ValueError) as error:
-                future.set_exception(AuditUnavailable(f"an event cannot be recorded: {error}"))
+            except Exception as error:  # also of an event that is nested too deeply, or too large for the memory left
+                why = str(error) or type(error).__name__
+                future.set_exception(AuditUnavailable(f"an event cannot be recorded: {why}"))
             else:
                 lines.append(line)
                 written.append((future, head))
@@ -216,7 +253,7 @@ class AuditLog:
         self._check_untouched()
         try:
             _write_fully(self._descriptor, data)
-        except OSError as error:  # a full disk can be cleared: take back what was half written and stay usable
+        except BaseException as error:  # a full disk can be cleared: take back what was half written and stay usable
             try:
                 os.ftruncate(self._descriptor, self._size)
             except OSError:
@@ -224,7 +261,7 @@ class AuditLog:
             raise
         try:
             os.fsync(self._descriptor)
-        except OSError as error:  # after a failed fsync nobody knows what is on disk, so there is no carrying on
+        except BaseException as error:  # after a failed fsync nobody knows what is on disk, so there is no carrying on
             self._broken = f"{self._where}: sync failed: {error}; restart to recover"
             raise AuditUnavailable(self._broken) from error
         self._size += len(data)
@@ -241,6 +278,10 @@ class AuditLog:
             self._broken = f"{self._where}: somebody else wrote to it; run `remit audit verify`, then restart"
         if self._broken:
             raise AuditUnavailable(self._broken)
+
+    @property
+    def _hang(self) -> str:
+        return f"{self._where}: the disk has not answered for {HANG_SECONDS:g} s"
 
     @property
     def _where(self) -> str:

@@ -51,6 +51,7 @@ class Metrics:
         self.reconcile_errors: Final = self._counter(
             "remit_reconcile_errors_total", "Reconciliations that failed and are tried again.", "kind"
         )
+        self.leader: Final = self._gauge("remit_leader", "1 while this operator works, 0 while it waits for the Lease.")
         self._gauge("remit_build_info", "Always 1; the labels say what runs.", "version", "python").labels(
             version, platform.python_version()
         ).set(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from remit.errors import RemitError
@@ -57,6 +59,20 @@ async def test_what_happened_while_no_operator_was_there_is_made_up_for(world: W
     async with world.operator() as operator:
         assert (await world.finished(waiting))["phase"] == "Succeeded"
         assert ("default", uid) not in list(operator.runner.store.tasks())
+
+
+async def test_a_part_that_ends_ends_the_operator(world: World) -> None:
+    """Also one that ends without an error, or because of somebody else's cancellation."""
+
+    async def ends(how: str) -> None:
+        if how == "cancelled":
+            raise asyncio.CancelledError
+
+    for how in ("returned", "cancelled"):
+        async with world.operator() as operator:
+            operator.spawn(ends(how), "a part")
+            with pytest.raises(RemitError, match="a part ended"):
+                await operator.failed
 
 
 async def test_a_second_operator_does_not_share_a_state_directory(world: World) -> None:

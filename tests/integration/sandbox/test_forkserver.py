@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from remit.backends import ExitReason
-from remit.errors import BackendError
-from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fork_server
+from remit.errors import BackendError, LeaseLost
+from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fencing, fork_server
 from remit.sandbox.forkserver import client
 
 PYTHON = "/usr/bin/python3"
@@ -337,3 +337,55 @@ def test_nothing_is_opened_in_the_operators_own_network(server: ForkServer) -> N
     """A process that shares it is no sandbox, whatever somebody says its pid is."""
     with pytest.raises(PermissionError, match="no network of its own"):
         done(server, Listen(os.getpid(), 0, owned=False))
+
+
+SURVIVORS = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+STOPPED = f"""
+import os, signal, sys
+from remit.sandbox import Execute, extend_deadline, fork_server
+from remit.sandbox.fencing import now
+null = os.open(os.devnull, os.O_RDWR)
+process = fork_server().begin(Execute([{PYTHON!r}, "-I", "-c", {SURVIVORS!r}], (null, 1, null)))
+process.wait(30, start=True)
+extend_deadline(now() + float(sys.argv[1]))
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_at_the_deadline_everything_dies_also_of_a_stopped_process() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdin
+    assert process.stdout
+    with process.stdin, process.stdout:
+        started = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
+        process.stdin.write(b"stop\n")
+        process.stdin.flush()
+        assert process.wait(SECONDS) == -signal.SIGKILL
+        psutil.wait_procs(started, SECONDS)
+        assert not [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_later_deadline_replaces_the_one_before(server: ForkServer, null: int) -> None:
+    first = fencing.now() + 0.2
+    server.set_deadline(first)
+    server.set_deadline(fencing.now() + 600)
+    until(lambda: fencing.now() > first)
+    assert output(server, null, "print('alive')") == b"alive\n"
+
+
+def test_nothing_is_started_after_the_deadline(server: ForkServer, null: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fencing.fence, "deadline", fencing.now())
+    with pytest.raises(LeaseLost):
+        server.begin(Execute([PYTHON, "-c", ""], (null, null, null)))

@@ -144,6 +144,22 @@ def test_a_volume_keeps_the_state(helm: Any) -> None:
     assert pod(found)["volumes"][0]["persistentVolumeClaim"] == {"claimName": "mine"}
 
 
+def test_a_single_replica_is_told_so_and_never_overlaps(helm: Any) -> None:
+    unreachable = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    own = {"key": "team", "operator": "Exists"}
+    for count, tolerated in ((1, [unreachable, own]), (2, [own])):
+        found = objects(render(helm, replicaCount=count, tolerations=[own]))
+        assert found["Deployment", "remit"]["spec"]["strategy"] == {"type": "Recreate"}
+        assert f"--replicas={count}" in pod(found)["containers"][0]["args"]
+        assert pod(found)["tolerations"] == tolerated
+    assert "tolerations" not in pod(objects(render(helm, replicaCount=2)))
+
+
+def test_an_operator_in_the_image_can_be_killed_by_what_it_started() -> None:
+    """The first process of a container cannot."""
+    assert 'ENTRYPOINT ["tini", "--", "remit"]' in (ROOT / "Dockerfile").read_text()
+
+
 def test_the_notes_say_what_is_missing(helm: Any) -> None:
     notes = render(helm)["NOTES.txt"]
     assert "SandboxUnavailable" in notes

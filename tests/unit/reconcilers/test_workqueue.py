@@ -21,6 +21,25 @@ async def working(queue: WorkQueue) -> AsyncIterator[WorkQueue]:
             await task
 
 
+async def test_a_worker_outlives_what_is_cancelled_under_it() -> None:
+    done = asyncio.Event()
+    tries = 0
+
+    async def reconcile(key: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            waited_for = asyncio.get_running_loop().create_future()
+            waited_for.cancel()
+            await waited_for
+        done.set()
+
+    async with working(WorkQueue(reconcile, workers=1)) as queue, asyncio.timeout(30):
+        queue.add("a")
+        await done.wait()
+    assert tries == 2
+
+
 async def test_a_key_is_worked_on_once_however_often_it_is_added() -> None:
     seen: Counter[str] = Counter()
 

@@ -109,6 +109,72 @@ def test_a_killed_writer_loses_no_acknowledged_record(path):
     assert verify(path).records >= acknowledged[-1]
 
 
+class Ending(BaseException):
+    """Not an Exception: what ends a thread."""
+
+
+@pytest.mark.parametrize("wrong", [RecursionError, MemoryError])
+def test_an_event_that_cannot_be_encoded_is_refused_alone(path, monkeypatch, wrong):
+    encode = audit.encode
+
+    def failing(event, *rest):
+        if event.task == "task-2":
+            raise wrong
+        return encode(event, *rest)
+
+    monkeypatch.setattr(audit, "encode", failing)
+    with AuditLog(path) as log:
+        log.append(event(1))
+        with pytest.raises(AuditUnavailable, match=wrong.__name__):
+            log.append(event(2))
+        assert log.append(event(3)).seq == 2
+        assert log.check() is None
+    assert verify(path).ok
+
+
+async def test_whatever_ends_the_writer_nobody_waits_for_it_and_health_tells(path, monkeypatch):
+    encode, begun, go_on = audit.encode, threading.Event(), threading.Event()
+
+    def failing(event, *rest):
+        if event.task == "task-2":
+            begun.set()
+            go_on.wait()
+            raise Ending
+        return encode(event, *rest)
+
+    monkeypatch.setattr(audit, "encode", failing)
+    with AuditLog(path) as log:
+        log.append(event(1))
+        appending = [asyncio.create_task(log.append_async(event(2)))]
+        await asyncio.to_thread(begun.wait)
+        appending += [asyncio.create_task(log.append_async(event(number))) for number in (3, 4)]
+        await asyncio.sleep(0)
+        go_on.set()
+        for each in appending:
+            with pytest.raises(AuditUnavailable, match="its writer ended by Ending; restart to recover"):
+                await each
+        with pytest.raises(AuditUnavailable, match="its writer ended"):
+            log.append(event(5))
+        assert "its writer ended" in str(log.check())
+        assert "its writer ended" in str(log.check_writer())
+    assert write(path, 1)[0].seq == 2
+    assert verify(path).ok
+
+
+async def test_a_disk_that_hangs_is_told_and_not_waited_for(path, monkeypatch):
+    sync, go_on = os.fsync, threading.Event()
+    with AuditLog(path) as log:
+        monkeypatch.setattr(audit, "HANG_SECONDS", 0.05)
+        monkeypatch.setattr(audit.os, "fsync", lambda descriptor: (go_on.wait(), sync(descriptor)))
+        with pytest.raises(AuditUnavailable, match="the disk has not answered"):
+            await log.append_async(event(1))
+        with pytest.raises(AuditUnavailable, match="the disk has not answered"):
+            log.append(event(2))
+        assert "the disk has not answered" in str(log.check())
+        go_on.set()
+    assert verify(path).ok
+
+
 class TestRecovery:
     def test_a_torn_line_is_dropped_and_said(self, path):
         write(path, 2)

@@ -19,6 +19,7 @@ from docker.tls import TLSConfig
 
 from remit.operations.breaker import Breaker
 from remit.operations.failure import OperationFailed
+from remit.sandbox import fence
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 OFF = "off"
@@ -66,6 +67,7 @@ class Engine:
     async def call(self, ask: Ask[Answer]) -> Answer:
         """What `ask` gives, asked in a thread. Cancelled, it returns only when nothing is being asked any more."""
         async with self._slots:
+            fence.check()
             self.breaker.enter(self.host, time.monotonic())
             try:
                 answer = await self._in_thread(ask)
@@ -280,7 +282,7 @@ class _Pump:
         try:
             for piece in self._wanted():
                 self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
-        except Exception as caught:
+        except BaseException as caught:  # whoever waits for pieces would not see the end of this thread
             # Closing the source under us is how we are told to stop.
             error = None if self._stopping else caught
         with contextlib.suppress(RuntimeError):  # the loop is closed

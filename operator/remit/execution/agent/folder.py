@@ -16,8 +16,12 @@ _MOST = 1024
 
 
 def default_root() -> Path:
-    """Where agents keep their state, as XDG says."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "remit" / "agents"
+    """Where agents keep their state, as XDG says. Raises ResourceError for a user without a home directory."""
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    except RuntimeError:
+        raise ResourceError("this user has no home directory; name a folder by `state_dir`") from None
+    return state / "remit" / "agents"
 
 
 class Folder:

@@ -12,7 +12,20 @@ from remit.sandbox.forkserver.client import (
     Listen,
     Supervise,
     TryScopes,
+    end_work,
+    extend_deadline,
     fork_server,
 )
 
-__all__ = ["Execute", "ForkServer", "ForkedProcess", "Job", "Listen", "Supervise", "TryScopes", "fork_server"]
+__all__ = [
+    "Execute",
+    "ForkServer",
+    "ForkedProcess",
+    "Job",
+    "Listen",
+    "Supervise",
+    "TryScopes",
+    "end_work",
+    "extend_deadline",
+    "fork_server",
+]

@@ -8,9 +8,11 @@ import contextlib
 import errno
 import itertools
 import marshal
+import math
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,8 +23,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec
+from remit.sandbox.fencing import fence
 from remit.sandbox.forkserver.supervise import STOP
-from remit.sandbox.forkserver.wire import readable, receive, send
+from remit.sandbox.forkserver.wire import DEADLINE, readable, receive, send
 from remit.sandbox.memory import sealed_memory
 from remit.sandbox.model import CgroupTree
 
@@ -283,6 +286,15 @@ class ForkServer:
                 self._control.close()
                 self._orders.close()
                 raise
+        if fence.deadline < math.inf:
+            self.set_deadline(fence.deadline)
+
+    def set_deadline(self, deadline: float) -> None:
+        """End at this time of CLOCK_BOOTTIME, kill everything that was started, and then kill this process.
+
+        Raises OSError where the fork server does not take the message: it has ended, or hangs.
+        """
+        self._control.send(struct.pack(DEADLINE, deadline), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     @property
     def pid(self) -> int:
@@ -292,12 +304,19 @@ class ForkServer:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """End it by force. What it started dies by the kernel's signal."""
+        self._process.kill()
+        self._process.wait()
+
     def begin(self, job: Job) -> ForkedProcess:
         """Ask for it. The descriptors may be closed at once; what went wrong is told by its `failure`.
 
         Raises:
             OSError: the fork server is gone, or there are no descriptors left.
+            LeaseLost: this process may not start anything any more.
         """
+        fence.check()
         kind = _Kind(job.stop, job.cgroup.tree if job.cgroup else None)
         with self._lock:
             spares = self._spares[kind]
@@ -308,7 +327,8 @@ class ForkServer:
                     process = self._order(kind)
                     _give(process, job)
                 if not process.pid:
-                    self._control.send(b"!")
+                    with contextlib.suppress(BlockingIOError):  # earlier ones, which it has not read yet, are enough
+                        self._control.send(b"!", socket.MSG_DONTWAIT)
             except OSError:
                 process.close()
                 raise
@@ -324,7 +344,11 @@ class ForkServer:
             self._process.returncode = 0
         self._control.close()
         self._orders.close()
-        self._process.wait()
+        try:
+            self._process.wait(_LAST_SECONDS)
+        except subprocess.TimeoutExpired:  # it hangs; what it started dies with it
+            self._process.kill()
+            self._process.wait()
         for spare in itertools.chain(*self._spares.values()):
             if ours:
                 spare.update()
@@ -390,6 +414,29 @@ def fork_server() -> ForkServer:
                 _server.close()
             _server = ForkServer()
         return _server
+
+
+def extend_deadline(deadline: float) -> None:
+    """This process, and what its fork server starts, may work until this time of CLOCK_BOOTTIME.
+
+    A fork server that hangs could not enforce that, and is replaced, which kills what it started. Raises OSError where
+    none can be started.
+    """
+    fence.deadline = deadline
+    server = fork_server()
+    try:
+        server.set_deadline(deadline)
+    except OSError:
+        server.kill()
+        fork_server()
+
+
+def end_work() -> None:
+    """Kill everything that was started, return when it is dead, and start nothing more. It blocks for up to 10 s."""
+    fence.deadline = -math.inf
+    with _server_lock:
+        if _server is not None and _server.owner == os.getpid():
+            _server.close()
 
 
 @atexit.register

@@ -10,11 +10,15 @@ follows. The job is the child's to read, so that none comes by way of this serve
     ("exited", wait status)          by this server: the end
 
 When the other end is closed, the process is killed if it has not ended, and its cgroups are removed.
+
+On `control` the operator also says until when it may work, in seconds of CLOCK_BOOTTIME. When that time passes without
+a later one, whatever state the operator is in, this server kills everything that it started, and then the operator.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import gc
 import marshal
@@ -22,11 +26,12 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
+from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, call, die_with, keep_only, place, reset_signals
 from remit.sandbox.forkserver.supervise import supervise
-from remit.sandbox.forkserver.wire import readable, receive, send
+from remit.sandbox.forkserver.wire import DEADLINE, readable, receive, send
 from remit.sandbox.joining import enter_cgroups
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -38,6 +43,11 @@ if TYPE_CHECKING:
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
 _LAST_SECONDS = 1.0  # for everything to die when the operator is gone
+_EXIT_SECONDS = 0.5  # for the operator to end by itself after its deadline
+_LONGEST_MESSAGE = 64
+_CLOCK_BOOTTIME = 7
+_TFD_NONBLOCK, _TFD_CLOEXEC = 0o4000, 0o2000000
+_TFD_TIMER_ABSTIME = 1
 _MOMENT_SECONDS = 0.01
 
 
@@ -84,27 +94,52 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._operator = os.pidfd_open(os.getppid())
+        self._deadline: int | None = None
         self._poller = select.epoll()
         for descriptor in (control.fileno(), self._wake.fileno(), self._operator):
             self._poller.register(descriptor, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Until the operator is gone, and with it everything that was started."""
+        """Until the operator is gone or its deadline has passed, and until everything that was started is dead."""
         while self._turn():
             pass
-        for child in self._children.values():
-            os.kill(child.pid, child.stop)
+        self._kill_all()
+        if self._overdue() and not readable(self._operator, _EXIT_SECONDS):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._operator, signal.SIGKILL)
         end = time.monotonic() + _LAST_SECONDS
-        while self._children and readable(self._wake, max(0.0, end - time.monotonic())):
-            self._reap()
         for child in self._by_channel.values():
             self._part(child)
         while self._folders and time.monotonic() < end:
             time.sleep(_MOMENT_SECONDS)
             self._remove_folders()
 
+    def _kill_all(self) -> None:
+        """What was started, and then whatever came of it and outlived it: orphans come to this process."""
+        for child in self._children.values():
+            os.kill(child.pid, child.stop)
+        end = time.monotonic() + _LAST_SECONDS
+        while self._children and readable(self._wake, max(0.0, end - time.monotonic())):
+            self._reap()
+        end = time.monotonic() + _LAST_SECONDS
+        while (left := _descendants(os.getpid())) and time.monotonic() < end:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            readable(self._wake, _MOMENT_SECONDS)
+            self._collect()
+
+    def _set_deadline(self, seconds: float) -> None:
+        if self._deadline is None:
+            self._deadline = call("timerfd_create", _CLOCK_BOOTTIME, _TFD_NONBLOCK | _TFD_CLOEXEC)
+            self._poller.register(self._deadline, select.EPOLLIN)
+        whole = max(0, int(seconds))
+        nanoseconds = max(1, int((seconds - whole) * 1e9))  # nothing at all would disarm it
+        setting = ctypes.create_string_buffer(struct.pack("@llll", 0, 0, whole, nanoseconds))
+        call("timerfd_settime", self._deadline, _TFD_TIMER_ABSTIME, ctypes.addressof(setting), 0)
+
     def _turn(self) -> bool:
-        """Do what is to be done, or else carry out an order ahead. False when the operator is gone."""
+        """Do what is to be done, or else carry out an order ahead. False when the operator is gone or has to go."""
         ready = self._poller.poll(0 if self._ordered else None)
         if not ready:
             self._fork(next(iter(self._ordered.values())))
@@ -112,9 +147,8 @@ class _Server:
             if descriptor == self._operator:
                 return False
             if descriptor == self._control.fileno():
-                if not self._control.recv(1):
+                if not self._hear():
                     return False
-                self._take_orders()
             elif descriptor == self._wake.fileno():
                 self._reap()
                 self._take_orders()
@@ -122,7 +156,21 @@ class _Server:
                 self._fork(child)
             elif child := self._by_channel.get(descriptor):
                 self._closed(child)
+        return not self._overdue()
+
+    def _hear(self) -> bool:
+        """Take all messages of the operator. False when there will be no more."""
+        with contextlib.suppress(BlockingIOError):
+            while message := self._control.recv(_LONGEST_MESSAGE, socket.MSG_DONTWAIT):
+                if len(message) == struct.calcsize(DEADLINE):
+                    self._set_deadline(*struct.unpack(DEADLINE, message))
+                else:
+                    self._take_orders()
+            return False
         return True
+
+    def _overdue(self) -> bool:
+        return self._deadline is not None and readable(self._deadline, 0)
 
     def _take_orders(self) -> None:
         with contextlib.suppress(BlockingIOError):

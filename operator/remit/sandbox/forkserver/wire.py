@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+DEADLINE = "=d"
+"""How a deadline is packed on the control socket: seconds of CLOCK_BOOTTIME."""
 _MOST_DESCRIPTORS = 253  # in one message: SCM_MAX_FD of the kernel
 _MOST_BYTES = 1 << 16
 _MORE: Any = None
