@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from pydantic.alias_generators import to_camel
 
@@ -42,6 +43,7 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
 _NOWHERE_ELSE = ReleasePlace()
+_UNREAD: Mapping[str, str] = MappingProxyType({})
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -116,11 +118,11 @@ class Admission:
         self,
         task: ExecutionTask,
         policies: PolicySet,
-        environment: Iterable[str] = (),
+        environment: Mapping[str, str] = _UNREAD,
         place: ReleasePlace = _NOWHERE_ELSE,
     ) -> Admitted | Refused:
-        """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
-        `envFrom` brings, and `place` is where a release would put it."""
+        """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env` and
+        `envFrom` come to, once they are read, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
         if (missing := _not_offered(task, self.performed, self.backends)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
@@ -145,7 +147,7 @@ class Admission:
         )
 
     async def decided(
-        self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()
+        self, task: ExecutionTask, policies: PolicySet, environment: Mapping[str, str] = _UNREAD
     ) -> Admitted | Refused:
         """The same for an event loop: in a thread where statements are to be parsed, which takes its time."""
         if task.spec.operation == "postgres":

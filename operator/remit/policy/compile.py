@@ -57,6 +57,7 @@ class CompiledPolicy:
     spec: CommandPolicySpec
     allow: tuple[CompiledRule, ...]
     deny: tuple[CompiledRule, ...]
+    environment: tuple[Pattern, ...]
     images: tuple[Pattern, ...]
     scripts: tuple[Pattern, ...]
     file_allow: tuple[CompiledFileRule, ...]
@@ -99,6 +100,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     problems: list[Problem] = []
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
+    environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
     images = tuple(_globs("spec.images.allow", spec.images.allow, problems))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
@@ -133,6 +135,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         spec=spec,
         allow=allow,
         deny=deny,
+        environment=environment,
         images=images,
         scripts=scripts,
         file_allow=file_allow,

@@ -255,13 +255,9 @@ async def test_what_the_engine_does_not_start_is_not_left(
 
 
 @pytest.mark.parametrize("path", ["/workspace/a", "/tmp", "/etc", "/run/private"])
-async def test_a_working_directory_is_not_made(
-    backend: DockerBackend, asking: Asking, heard: Heard, path: str
-) -> None:
+async def test_a_working_directory_is_not_made(backend: DockerBackend, asking: Asking, heard: Heard, path: str) -> None:
     request = asking("pwd")
-    outcome = await run(
-        backend, replace(request, confinement=replace(request.confinement, working_dir=path)), heard
-    )
+    outcome = await run(backend, replace(request, confinement=replace(request.confinement, working_dir=path)), heard)
     assert outcome.reason is ExitReason.START_FAILED
     assert f"{path} is not there" in outcome.message
     assert heard.out == b""

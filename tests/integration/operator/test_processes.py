@@ -24,7 +24,7 @@ SERVE = "echo begun; trap 'echo stopping; exit 0' TERM; trap 'echo again' HUP; w
 
 @pytest.fixture
 async def desk(world: World) -> AsyncIterator[Desk]:
-    await world.policy("sh", processes={"operations": ACTIONS})
+    await world.policy("sh", processes={"operations": ACTIONS}, environment={"allow": ["TOKEN"]})
     desk = Desk(world)
     yield desk
     await supervised.end(desk.root)

@@ -119,6 +119,7 @@ class Shop:
 async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:
     await world.policy(
         {"executable": "python3", "args": ["app.py"]},
+        environment={"allow": ["GREETING", "PASSWORD", "FAULT"]},
         networks=["none", "host"],
         files={"allow": [{"paths": [f"{tmp_path}/versions/**"], "operations": ["read"]}]},
     )
