@@ -169,8 +169,8 @@ class TaskTemplate(SpecModel):
     folder is not there."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. A policy's `environment.allow` must list each name, except for `LANG`, `LANGUAGE`,
-    `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` with a plain `value`. Nothing
-    of the operator's own environment is passed on."""
+    `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` with a plain `value`.
+    Nothing of the operator's own environment is passed on."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
     """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them. A policy must list
     every key as a name, as for `env`; a key that no variable can be named after, such as `app.ini`, ends the task."""

@@ -121,8 +121,8 @@ class Admission:
         environment: Mapping[str, str] = _UNREAD,
         place: ReleasePlace = _NOWHERE_ELSE,
     ) -> Admitted | Refused:
-        """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env` and
-        `envFrom` come to, once they are read, and `place` is where a release would put it."""
+        """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env`
+        and `envFrom` come to, once they are read, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
         if (missing := _not_offered(task, self.performed, self.backends)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))

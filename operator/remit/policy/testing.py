@@ -80,8 +80,8 @@ class Case(SpecModel):
     backend: BackendName = "process"
     image: str | None = None
     network: Network = "none"
-    env: list[EnvVar] = []
-    private_files: list[PrivateFile] = []
+    env: list[EnvVar] = Field(default_factory=list)
+    private_files: list[PrivateFile] = Field(default_factory=list)
     working_dir: str = WORKSPACE
     timeout_seconds: int | None = None
     deadline_seconds: int | None = None

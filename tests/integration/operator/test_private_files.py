@@ -32,7 +32,7 @@ async def test_they_are_there_private_and_as_they_were(world: World) -> None:
         binary = {"blob": base64.b64encode(b"\xff\x00").decode()}
         await world.kube.create(CONFIG_MAPS, "default", {**config, "data": {"ini": "a = 1"}, "binaryData": binary})
         name = await world.sh(
-            "cat /run/private/app.ini /workspace/in/put; sha256sum < /run/private/deep/blob; stat -c '%a %U' /run/private/deep/blob;"
+            "cat /run/private/app.ini /workspace/in/put; cd /run/private/deep; sha256sum < blob; stat -c '%a %U' blob;"
             " wc -c < /run/private/more; cp /run/private/more /run/private/app.ini; ls /run/private/none",
             privateFiles=[
                 from_secret("/run/private/deep/blob", "blob"),
