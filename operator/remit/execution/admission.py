@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
@@ -36,6 +37,7 @@ from remit.policy import (
 )
 from remit.sandbox import Confinement, Host, Layer
 from remit.sandbox import Limits as SandboxLimits
+from remit.telemetry import Redactor
 
 CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
@@ -98,6 +100,20 @@ class Refused:
     status: PolicyStatus | None = None
     command: Command | None = None
     by_policy: bool = False
+
+
+Verdict = TypeVar("Verdict", Admitted, Refused)
+
+
+def redacted(verdict: Verdict, redactor: Redactor) -> Verdict:
+    """The verdict as it may be told: a denial quotes arguments, and they may hold a secret."""
+    status = verdict.status
+    if status is not None:
+        status = status.model_copy(update={"audited": [redactor.redact(message) for message in status.audited]})
+    if isinstance(verdict, Refused):
+        finish = replace(verdict.finish, message=redactor.redact(verdict.finish.message))
+        return replace(verdict, finish=finish, status=status)
+    return replace(verdict, status=status)
 
 
 @dataclass(frozen=True, slots=True)
