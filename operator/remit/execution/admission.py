@@ -102,10 +102,10 @@ class Refused:
     by_policy: bool = False
 
 
-Verdict = TypeVar("Verdict", Admitted, Refused)
+_V = TypeVar("_V", Admitted, Refused)
 
 
-def redacted(verdict: Verdict, redactor: Redactor) -> Verdict:
+def redacted(verdict: _V, redactor: Redactor) -> _V:
     """The verdict as it may be told: a denial quotes arguments, and they may hold a secret."""
     status = verdict.status
     if status is not None:

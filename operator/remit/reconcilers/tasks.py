@@ -268,6 +268,8 @@ class TaskReconciler:
         if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
             run.mark_audited()
+        if result.output is not None and result.output.redactions:
+            self.events.record(obj, "Warning", "OutputRedacted", result.output.changed(attempt.number))
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)

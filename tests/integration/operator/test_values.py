@@ -69,6 +69,21 @@ async def test_a_secret_is_nowhere_to_be_seen(world: World) -> None:
         assert SECRET.encode() not in path.read_bytes(), path
 
 
+async def test_what_redaction_changed_is_told(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh", environment={"allow": ["PASSWORD"]})
+        await secret(world, "db", password=SECRET)
+        env = [{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}]
+        changed = await world.sh('echo "row $PASSWORD"; echo "row $PASSWORD"; echo "$PASSWORD" >&2', env=env)
+        as_it_was = await world.sh("echo [redacted]", env=env)
+        status = await world.finished(changed)
+        assert status["output"]["redactions"] == 3
+        (event,) = (each for each in await world.events(changed, 2) if each["reason"] == "OutputRedacted")
+        assert (event["type"], "3 times" in event["message"]) == ("Warning", True)
+        assert not (await world.finished(as_it_was))["output"].get("redactions")
+        assert "OutputRedacted" not in str(await world.events(as_it_was, 1))
+
+
 async def test_a_task_waits_for_what_it_refers_to(world: World) -> None:
     async with world.operator():
         await world.policy("sh", environment={"allow": ["PASSWORD"]})
