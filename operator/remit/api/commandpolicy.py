@@ -63,7 +63,7 @@ class Environment(SpecModel):
     while their value is a plain word such as `C.UTF-8` or `Europe/Paris`."""
 
     allow: Annotated[
-        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?]+$", max_length=256)]], Field(max_length=64)
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?]+$", max_length=256)]], Field(max_length=128)
     ] = []
     """Names that tasks may set, such as `PGPASSWORD`, in the case of letters that they have: `*` stands for any
     characters, `?` for one. A pattern allows every name that matches it: prefer whole names."""

@@ -20,7 +20,7 @@ from typing import Final
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress
-from remit.policy.environment import malformed_names, misplaced_working_dir
+from remit.policy.environment import misplaced_working_dir, refused_names
 from remit.policy.evaluate import MAX_WORK, evaluate
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
@@ -112,7 +112,7 @@ def _never_allowed(request: Request) -> Denial | None:
     wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
     if wrong:
         return Denial(Reason.INVALID_COMMAND, wrong)
-    if wrong := malformed_names(request.environment):
+    if wrong := refused_names(request.environment):
         return Denial(Reason.ENVIRONMENT_NOT_ALLOWED, wrong)
     if wrong := misplaced_working_dir(request.working_dir, starts_program=request.starts_program):
         return Denial(Reason.WORKING_DIR_NOT_ALLOWED, wrong)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -31,6 +31,8 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN_NAMES: Final = 5
 _LONGEST_LINE: Final = 400
 
+MAX_NAMES: Final = 1500
+"""As many as a sandbox takes. Each is held against all patterns of a policy."""
 WORKSPACE: Final = "/workspace"
 FREE_FILES: Final = ("/run/private/*",)
 """Where private files need no policy. No program looks there by itself, and it is above no folder that a program starts
@@ -46,8 +48,10 @@ def needing_permission(variables: Mapping[str, str | None]) -> frozenset[str]:
     )
 
 
-def malformed_names(names: Iterable[str]) -> str | None:
-    """None, or what is wrong with names that no policy can allow: shells and loggers take such ones apart."""
+def refused_names(names: Collection[str]) -> str | None:
+    """None, or what is wrong with names that no policy can allow: shells and loggers take odd ones apart."""
+    if len(names) > MAX_NAMES:
+        return f"{len(names)} environment variables are set, and {MAX_NAMES} are the most; take fewer by envFrom"
     wrong = sorted(name for name in names if not _NAME.fullmatch(name))
     if not wrong:
         return None

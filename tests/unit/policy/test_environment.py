@@ -76,6 +76,12 @@ def test_the_denial_has_the_line_that_the_policy_lacks() -> None:
     assert added == {"environment": {"allow": ["GIT_*", "NO", "GREETING", "ON", "TOKEN"]}}
 
 
+def test_there_are_only_so_many() -> None:
+    decision = decided(["*"], {}, dict.fromkeys((f"A{number}" for number in range(100_000)), "x"))
+    assert decision.reason is Reason.ENVIRONMENT_NOT_ALLOWED
+    assert "100000" in decision.message
+
+
 def test_a_denial_of_many_names_stays_short() -> None:
     decision = decided([], {}, {f"KEY_{number}_{'X' * 200}": "x" for number in range(900)})
     assert decision.reason is Reason.ENVIRONMENT_NOT_ALLOWED
