@@ -100,6 +100,7 @@ async def _processes(folder: Path, state: Path) -> AsyncIterator[Spec]:
 def _processes_allowed(folder: Path) -> dict[str, Any]:
     return {
         "commands": {"allow": [{"executable": "python3", "args": ["app.py"]}]},
+        "environment": {"allow": ["FAULT", "PASSWORD", "GREETING"]},
         "networks": ["none", "host"],
         "files": {"allow": [{"paths": [f"{folder}/**"], "operations": ["read"]}]},
     }
@@ -141,6 +142,7 @@ async def _containers(folder: Path, state: Path) -> AsyncIterator[Spec]:
 def _containers_allowed(folder: Path) -> dict[str, Any]:
     return {
         "commands": {"allow": [{"executable": pythonimage.PYTHON}]},
+        "environment": {"allow": ["FAULT", "PASSWORD", "GREETING"]},
         "containers": {"operations": ["run"]},
         "images": {"allow": ["remit-test-*"]},
     }

@@ -20,6 +20,7 @@ spec:
       - {executable: bash, args: [-c, '(?s).*']}
       - {executable: cat}
       - {executable: no-such-program}
+  environment: {allow: [WHO]}
   networks: [none, host]
 """
 

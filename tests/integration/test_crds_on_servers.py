@@ -53,6 +53,10 @@ def test_explain_teaches(cluster: Kubectl) -> None:
     assert "maxRetries <integer>" in text
     assert "How many further attempts are made after one that failed or timed out." in text
     assert "enum: Fail, Retry" in text
+    text = " ".join(cluster.ok("explain", "executiontask.spec.env").split())
+    assert "A policy's `environment.allow` must list each name" in text
+    text = " ".join(cluster.ok("explain", "commandpolicy.spec.environment.allow").split())
+    assert "Names that tasks may set, such as `PGPASSWORD`" in text
     assert "FIELD: backoff <Object>" in " ".join(cluster.ok("explain", "et.spec.retry.backoff").split())
 
 
@@ -125,6 +129,35 @@ def test_a_release_scales_by_kubectl(cluster: Kubectl) -> None:
         (task(command={"argv": "echo"}), "spec.command.argv in body must be of type array"),
         (task(env=[{"name": "A"}, {"name": "A"}]), "spec.env[1]: Duplicate value"),
         (task(env=[{"name": "A", "value": "1", "valueFrom": {}}]), "spec.env[0].valueFrom"),
+        (task(env=[{"name": "BASH_FUNC_ls%%", "value": "1"}]), "spec.env[0].name"),
+        (task(envFrom=[{"prefix": "A\nB=", "configMapRef": {"name": "a"}}]), "spec.envFrom[0].prefix"),
+        *(
+            (task(workingDir=path), "spec.workingDir: Invalid value: workingDir is /workspace, which is private")
+            for path in ("/run/p", "/etc", "/tmp/a", "/workspacex", "/")
+        ),
+        *(
+            (
+                obj("ExecutionTask", {**operation, "workingDir": "/workspace/a"}),
+                "spec.workingDir: Invalid value: workingDir goes with command, script and the start of a process",
+            )
+            for operation in (
+                {"container": {"action": "exec", "name": "web", "argv": ["ls"]}},
+                {"file": {"operation": "stat", "path": "/a"}},
+                {"process": {"action": "stop", "name": "web"}},
+            )
+        ),
+        (
+            obj(
+                "Deployment",
+                {
+                    "artifact": {"image": "x"},
+                    "target": {"docker": {}},
+                    "stages": {"prePromotion": [{"name": "a", "task": {"command": {"line": "a"}, "workingDir": "/a"}}]},
+                },
+            ),
+            "workingDir is /workspace, which is private",
+        ),
+        (obj("CommandPolicy", {"environment": {"allow": ["A B"]}}), "spec.environment.allow[0]"),
         (
             task("a" * 53, schedule={"cron": "* * * * *"}),
             "metadata.name: Invalid value: a scheduled task's name has at most 52 characters",

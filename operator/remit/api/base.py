@@ -182,8 +182,8 @@ class EnvFromSource(SpecModel):
 
     exactly_one = ("secretRef", "configMapRef")
 
-    prefix: Annotated[str, Field(max_length=128)] = ""
-    """Put before every key."""
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=128)] = ""
+    """Put before every key. Both together must be the name of a variable: letters, digits and underscores."""
     secret_ref: ObjectSource | None = None
     """The Secret whose keys become variables."""
     config_map_ref: ObjectSource | None = None

@@ -57,16 +57,22 @@ class Scripts(SpecModel):
 
 
 class Environment(SpecModel):
-    """Rules for environment variables. Most names are free; those that can make a program load or run something else,
-    such as `LD_PRELOAD`, `PATH` or `GIT_SSH_COMMAND`, must be allowed."""
+    """Rules for environment variables. A variable can make a program load or run something else, as `LD_PRELOAD` and
+    `GIT_SSH_COMMAND` do, so a task may set only what is listed here, wherever it takes the value from. `LANG`,
+    `LANGUAGE`, `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` need no entry
+    while their value is a plain word such as `C.UTF-8` or `Europe/Paris`."""
 
-    allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
-    """Names that may be set though they steer programs; `*` stands for any characters."""
+    allow: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?]+$", max_length=256)]], Field(max_length=128)
+    ] = []
+    """Names that tasks may set, such as `PGPASSWORD`, in the case of letters that they have: `*` stands for any
+    characters, `?` for one. A pattern allows every name that matches it: prefer whole names."""
 
 
 class PrivateFiles(SpecModel):
-    """Rules for private files. Those below `/run` are free; programs look for their configuration in their home, which
-    is `/workspace`, so that a file there can make a program load or run something else, and must be allowed."""
+    """Rules for private files. Those below `/run/private` need no entry, because no program looks there by itself.
+    Elsewhere a file can make a program load or run something else, as `/workspace/.gitconfig` does, and must be
+    allowed."""
 
     allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
     """Paths at which tasks may put files; `*` stands for any characters, `/` included."""

@@ -297,9 +297,10 @@ class DeploymentSpec(SpecModel):
         list[EnvVar],
         Field(max_length=128, json_schema_extra=map_by("name")),
     ] = []
-    """Environment variables."""
+    """Environment variables. A policy's `environment.allow` must list each name, as for a task."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
-    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them."""
+    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them. A policy must list
+    every key as a name."""
     config: Annotated[list[Mount], Field(max_length=16)] = []
     """ConfigMaps as files."""
     secrets: Annotated[list[Mount], Field(max_length=16)] = []

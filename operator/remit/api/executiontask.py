@@ -126,6 +126,18 @@ class TaskTemplate(SpecModel):
             "self.backend != 'process' || !has(self.image)",
             "image goes with backends docker and kubernetes; set backend",
         ),
+        Rule(
+            "!has(self.workingDir) || self.workingDir.matches('^/workspace(/|$)')",
+            "workingDir is /workspace, which is private to the task, or a folder below it; other folders cannot be"
+            " mounted yet",
+            ".workingDir",
+        ),
+        Rule(
+            "!has(self.workingDir) || self.workingDir == '/workspace' || has(self.command) || has(self.script)"
+            " || (has(self.process) && self.process.action == 'start')",
+            "workingDir goes with command, script and the start of a process; leave it out",
+            ".workingDir",
+        ),
         NO_FILE_IN_A_FILE,
     )
 
@@ -152,11 +164,16 @@ class TaskTemplate(SpecModel):
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
-    """The directory to start in, as an absolute path inside the sandbox, without `..`."""
+    """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
+    the task, or a folder below it that a private file is in. Nothing is made: the attempt ends as StartFailed where the
+    folder is not there."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
-    """Environment variables. Nothing of the operator's own environment is passed on."""
+    """Environment variables. A policy's `environment.allow` must list each name, except for `LANG`, `LANGUAGE`,
+    `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` with a plain `value`.
+    Nothing of the operator's own environment is passed on."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
-    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them."""
+    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them. A policy must list
+    every key as a name, as for `env`; a key that no variable can be named after, such as `app.ini`, ends the task."""
     private_files: Annotated[list[PrivateFile], Field(max_length=MAX_FILES, json_schema_extra=map_by("path"))] = []
     """Files that the program finds and nobody else: passwords, keys, configuration. They are placed in memory for each
     attempt; values of Secrets in them are redacted everywhere else, as those of `env` are."""

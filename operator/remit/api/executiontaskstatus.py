@@ -134,8 +134,18 @@ class OutputStatus(StatusModel):
     """How much was written to standard error, in bytes."""
     truncated: bool = False
     """Whether more was written than is kept."""
+    redactions: int = 0
+    """How many times `[redacted]` took the place of a secret. Unless it is 0, what is kept is not what was written."""
     ref: str = ""
     """Where `remit logs` finds all that is kept."""
+
+    def changed(self, attempt: int) -> str:
+        """For people: what the redactions in the output of attempt number `attempt` mean."""
+        times = "once" if self.redactions == 1 else f"{self.redactions} times"
+        return (
+            f"the output kept of attempt {attempt} is not what was written: [redacted] took the place of a secret"
+            f" {times}; do not restore a dump from it"
+        )
 
 
 class ErrorStatus(StatusModel):

@@ -238,7 +238,8 @@ class ContainerOperation(SpecModel):
     """The program and its arguments, for run and exec; in `run` they take the place of the image's entry point and
     command. A policy's `commands` must allow them."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
-    """Environment variables, for run and exec."""
+    """Environment variables, for run and exec. A policy's `environment.allow` must list each name, as for `spec.env`.
+    """
     tail_lines: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many lines of the end, for logs. Not set: all that the engine kept."""
     options: ContainerOptions | None = None

@@ -21,8 +21,9 @@ class PrivateFile(SpecModel):
     )
 
     path: Annotated[str, Field(pattern=rf"^/(run|workspace|tmp)(/{PATH_PART})+$", max_length=256)]
-    """Where the program finds it: an absolute path below `/run`, or below `/workspace` or `/tmp` where the policy's
-    `privateFiles` allow that; without `.`, `..`, `//` and control characters. Mode 0400, the program's own."""
+    """Where the program finds it: an absolute path below `/run/private`, or elsewhere below `/run`, `/workspace` or
+    `/tmp` where the policy's `privateFiles` allow that; without `.`, `..`, `//` and control characters. Mode 0400, the
+    program's own."""
     value: Annotated[str, Field(max_length=262144)] | None = None
     """The content as it is."""
     value_from: ValueSource | None = None

@@ -63,6 +63,8 @@ class ExecutionResult:
     stderr_bytes: int = 0
     truncated: bool = False
     """Whether `stdout` or `stderr` lacks the beginning of what was said."""
+    redactions: int = 0
+    """How many times `[redacted]` took the place of a secret in what was said."""
     duration: float = 0.0
     """Seconds from the first attempt's start to the end, backoff included."""
     attempts: int = 0

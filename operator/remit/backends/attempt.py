@@ -76,7 +76,7 @@ class ProcessAttempt:
             status = StatusPipe(launch.status_fd)
             stack.callback(status.close)
             job = functools.partial(launch.job, cgroup=spec)
-            child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
+            child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
             stack.callback(child.close)
             cgroup = child.cgroup
             stopped, sampler = None, None

@@ -72,7 +72,7 @@ class BareAttempt:
                 cgroup = AttemptCgroup.create(spec, self._request.id)
                 stack.callback(cgroup.remove)
             job = functools.partial(launch.job, cgroup=cgroup)
-            child = await Child.start(job, command.stdin, self._sink, self._sink_failed)
+            child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
             stack.callback(child.close)
             stopped, sampler = None, None
             try:

@@ -35,8 +35,10 @@ class Child:
         stdin: bytes,
         sink: OutputSink,
         sink_failed: asyncio.Event,
+        owner: int | None,
     ) -> Child:
-        """Start what `job` gives for the descriptors of stdin, stdout and stderr.
+        """Start what `job` gives for the descriptors of stdin, stdout and stderr. `owner` is the user that it becomes,
+        if it becomes another: a program that opens /dev/stdout opens the pipe again, which is asked of its owner.
 
         Raises:
             OSError: the kernel refused a process or a descriptor. What is refused to the process comes as `failure`.
@@ -50,6 +52,8 @@ class Child:
             for _ in streams:
                 read, write = wide_pipe()
                 theirs.callback(os.close, write)
+                if owner is not None:
+                    os.fchown(write, owner, owner)
                 write_ends.append(write)
                 pipes.append(os.fdopen(read, "rb", buffering=0))
                 undo.callback(pipes[-1].close)

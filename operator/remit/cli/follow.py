@@ -83,6 +83,8 @@ class Follower:
             shown.close()
         else:
             show_tails(task, attempt, self.screen)
+        if changed := _redactions(task, attempt):
+            self.tell(changed)
         self._open.pop(attempt.number, None)
         self._done.add(attempt.number)
 
@@ -110,6 +112,16 @@ def show_once(connection: Connection, task: ExecutionTask, attempt: AttemptStatu
         show_tails(task, attempt, screen)
     else:
         Shown(directory, screen).close()
+    if changed := _redactions(task, attempt):
+        note(changed)
+
+
+def _redactions(task: ExecutionTask, attempt: AttemptStatus) -> str:
+    """What is to be told of redactions in the output of `attempt`, as far as status has it: of the last that ended."""
+    output = task.status.output
+    latest = max((each.number for each in task.status.attempts if each.finished_at is not None), default=0)
+    known = output is not None and output.redactions and attempt.number == latest
+    return output.changed(attempt.number) if output is not None and known else ""
 
 
 def show_tails(task: ExecutionTask, attempt: AttemptStatus, screen: Screen) -> None:

@@ -39,6 +39,10 @@ def test(
     backend: Annotated[str, typer.Option(help="Where it would run: process, docker or kubernetes.")] = "process",
     image: Annotated[str | None, typer.Option(help="Container image.")] = None,
     network: Annotated[str, typer.Option(help="none, restricted or host.")] = "none",
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable of the task. Repeatable."),
+    ] = None,
     timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time-out that is asked for.")] = None,
     resolved: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")
@@ -52,7 +56,7 @@ def test(
     """
     if not files and not cases:
         raise typer.BadParameter("name a policy file with -f")
-    labels = options.pairs(label, "--label")
+    labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
 
     from remit.cli import policytest
     from remit.telemetry import escape
@@ -61,8 +65,11 @@ def test(
     if bool(argv) + bool(suites) + bool(task) != 1:
         raise typer.BadParameter("give a command after --, a --task, or a CommandPolicyTest with -f or --cases")
     ready = policytest.warn_about_broken(policies)
+    if variables and not argv:
+        raise typer.BadParameter("--env goes with a command; write it in the task")
     if argv:
         around: dict[str, Any] = {"labels": labels, "namespace": namespace, "backend": backend}
+        around |= {"env": [{"name": name, "value": value} for name, value in variables.items()]}
         around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
         decision = policytest.decide_on_command(argv, policies, around)
         policytest.explain(decision)

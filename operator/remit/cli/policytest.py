@@ -84,12 +84,17 @@ def judge_tasks(
     if not tasks:
         raise InvalidInput(f"there is no ExecutionTask in {path}")
     judged = []
-    for task in tasks:
+    for written in tasks:
+        key = written.task.key
         try:
-            request = request_of(task, resolved)
+            request = request_of(written.task, resolved, written.environment)
         except InvalidInput as error:
-            raise InvalidInput(f"{path}: {task.key}: {error}") from None
-        judged.append((f"{task.key}: {describe(request)}", decide_on(request, policies, DEFAULT_OPERATOR_NAMESPACE)))
+            raise InvalidInput(f"{path}: {key}: {error}") from None
+        decision = decide_on(request, policies, DEFAULT_OPERATOR_NAMESPACE)
+        unread = (f"envFrom: {each} is not in {path}; a policy must list its keys too" for each in written.unread)
+        judged.append(
+            (f"{key}: {describe(request)}", dataclasses.replace(decision, warnings=(*decision.warnings, *unread)))
+        )
     return judged
 
 

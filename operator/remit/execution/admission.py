@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
@@ -35,6 +37,7 @@ from remit.policy import (
 )
 from remit.sandbox import Confinement, Host, Layer
 from remit.sandbox import Limits as SandboxLimits
+from remit.telemetry import Redactor
 
 CONFINED_OPERATIONS = frozenset({"command", "script"})
 """What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
@@ -42,6 +45,7 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
 _NOWHERE_ELSE = ReleasePlace()
+_UNREAD: Mapping[str, str] = MappingProxyType({})
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -98,6 +102,20 @@ class Refused:
     by_policy: bool = False
 
 
+_V = TypeVar("_V", Admitted, Refused)
+
+
+def redacted(verdict: _V, redactor: Redactor) -> _V:
+    """The verdict as it may be told: a denial quotes arguments, and they may hold a secret."""
+    status = verdict.status
+    if status is not None:
+        status = status.model_copy(update={"audited": [redactor.redact(message) for message in status.audited]})
+    if isinstance(verdict, Refused):
+        finish = replace(verdict.finish, message=redactor.redact(verdict.finish.message))
+        return replace(verdict, finish=finish, status=status)
+    return replace(verdict, status=status)
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """Puts policy, operation and limits together. Reads the disk only to look programs up."""
@@ -116,11 +134,11 @@ class Admission:
         self,
         task: ExecutionTask,
         policies: PolicySet,
-        environment: Iterable[str] = (),
+        environment: Mapping[str, str] = _UNREAD,
         place: ReleasePlace = _NOWHERE_ELSE,
     ) -> Admitted | Refused:
-        """Evaluated before every attempt, on the exact argv that will run; `environment` has the names of what
-        `envFrom` brings, and `place` is where a release would put it."""
+        """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env`
+        and `envFrom` come to, once they are read, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
         if (missing := _not_offered(task, self.performed, self.backends)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
@@ -145,7 +163,7 @@ class Admission:
         )
 
     async def decided(
-        self, task: ExecutionTask, policies: PolicySet, environment: Iterable[str] = ()
+        self, task: ExecutionTask, policies: PolicySet, environment: Mapping[str, str] = _UNREAD
     ) -> Admitted | Refused:
         """The same for an event loop: in a thread where statements are to be parsed, which takes its time."""
         if task.spec.operation == "postgres":

@@ -153,6 +153,7 @@ class OutputWriter:
             stdout_bytes=out.total,
             stderr_bytes=err.total,
             truncated=out.truncated or err.truncated,
+            redactions=sum(redactor.replacements for redactor in self._redact.values()),
             ref=str(self._directory),
         )
 

@@ -61,6 +61,7 @@ class CompiledPolicy:
     spec: CommandPolicySpec
     allow: tuple[CompiledRule, ...]
     deny: tuple[CompiledRule, ...]
+    environment: tuple[Pattern, ...]
     images: tuple[ImagePattern, ...]
     scripts: tuple[Pattern, ...]
     file_allow: tuple[CompiledFileRule, ...]
@@ -104,6 +105,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     problems: list[Problem] = []
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
+    environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
     images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
@@ -140,6 +142,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         spec=spec,
         allow=allow,
         deny=deny,
+        environment=environment,
         images=images,
         scripts=scripts,
         file_allow=file_allow,

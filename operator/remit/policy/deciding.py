@@ -20,6 +20,7 @@ from typing import Final
 from remit.policy.argv import shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress
+from remit.policy.environment import misplaced_working_dir, refused_names
 from remit.policy.evaluate import MAX_WORK, evaluate
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
@@ -77,11 +78,8 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
     policies allow, the first by name says the terms.
     """
     command = request.command
-    wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
-    if wrong:
-        return Decision(allowed=False, reason=Reason.INVALID_COMMAND, message=wrong)
-    if wrong := unacceptable_operation(request):
-        return Decision(allowed=False, reason=Reason.INVALID_REQUEST, message=wrong)
+    if (never := _never_allowed(request)) is not None:
+        return _denied(request, never, ())
     policies = [policy for policy in policies if policy.namespace == request.namespace]
     verdicts = _verdicts(request, policies)
     ceiling_verdicts = _verdicts(request, ceilings)
@@ -107,6 +105,21 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
         warnings=_warnings(command),
     )
     return _with_terms(decision, request, chosen, [verdict.policy for verdict in _enforced(ceiling_verdicts)])
+
+
+def _never_allowed(request: Request) -> Denial | None:
+    """What is refused before any policy is asked."""
+    command = request.command
+    wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
+    if wrong:
+        return Denial(Reason.INVALID_COMMAND, wrong)
+    if wrong := unacceptable_operation(request):
+        return Denial(Reason.INVALID_REQUEST, wrong)
+    if wrong := refused_names(request.environment):
+        return Denial(Reason.ENVIRONMENT_NOT_ALLOWED, wrong)
+    if wrong := misplaced_working_dir(request.working_dir, starts_program=request.starts_program):
+        return Denial(Reason.WORKING_DIR_NOT_ALLOWED, wrong)
+    return None
 
 
 def _with_terms(

@@ -1,65 +1,95 @@
-"""Variables and files that steer: by them a program can be made to load or run something that no rule has seen.
+"""What surrounds a program that is started: its variables, its private files and its working directory.
 
-`git clone` with `GIT_SSH_COMMAND` set runs any program; so does anything with `LD_PRELOAD`. A policy that allows the
-command has not thereby allowed that, so such names are refused unless `spec.environment.allow` has them. The list
-cannot be complete; a policy for programs that read more of their environment than this should allow few of them.
-A private file in a program's home does the same, by its `.gitconfig`, `.npmrc`, `.ssh/config` and so on.
+A program can be made to load or run something else by its environment (`LD_PRELOAD`, `GIT_SSH_COMMAND`), by files where
+it looks for configuration (`.gitconfig`, `package.json`), and by the directory that it is started in. No list of such
+names is ever complete, so nothing is allowed because it is missing from one: a policy lists what tasks may set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-STEERING: Final = (
-    # the dynamic loader and the C library
-    "LD_*", "GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH", "MALLOC_*",
-    "NIS_PATH", "NLSPATH", "RESOLV_*", "RES_OPTIONS", "TZDIR",
-    # where programs are found, and what shells read
-    "PATH", "HOME", "XDG_*", "BASH_*", "BASHOPTS", "CDPATH", "ENV", "GLOBIGNORE", "IFS", "KSH_*", "PROMPT_COMMAND",
-    "FPATH", "PS4", "SHELL", "SHELLOPTS", "ZDOTDIR",
-    # interpreters and runtimes
-    "CLASSPATH", "*JAVA*OPTIONS", "JAVA_OPTS", "JDK_*", "DOTNET_*", "COMPLUS_*", "GOFLAGS", "LUA_*", "NODE_*", "NPM_*",
-    "npm_*", "PERL*", "PHP*", "PYTHON*", "RUBY*", "GEM_*", "R_*", "TCLLIBPATH",
-    "AWK*", "CAML*", "COMPlus_*", "CORECLR_*", "DENO_*", "BUN_*", "ELECTRON_*", "ELIXIR_*", "ERL_*",
-    "GUILE_*", "JAVA_HOME", "JULIA_*", "MIX_*", "OCAML*", "PSModulePath", "*_OPTS",
-    # package managers, and what builds
-    "BUNDLE_*", "CARGO_*", "RUSTC*", "RUSTFLAGS", "RUSTUP_*", "MAVEN_*", "GRADLE_*", "CONDA_*", "NIX_*", "PIP_*",
-    "PNPM_*", "POETRY_*", "UV_*", "YARN_*", "AR", "AS", "CC", "CGO_*", "CMAKE_*", "COMPILER_PATH", "CPP", "CXX",
-    "GCC_EXEC_PREFIX", "GNUMAKEFLAGS", "GOENV", "GOPATH", "GOPROXY", "GOROOT", "GOTOOL*", "LD", "MAKE", "MAKEFILES",
-    "PKG_CONFIG*",
-    # libraries that load others
-    "GIO_*", "GST_*", "GTK_*", "KRB5*", "LIBGL_*", "LIBVA_*", "OCL_*", "P11_KIT*", "QT_*", "SASL_*", "VK_*",
-    # programs that are told what else to run, or where to read it
-    "ANSIBLE_*", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "EXINIT", "GNUPGHOME", "INPUTRC", "KUBECONFIG",
-    "AZURE_CONFIG_DIR", "AZURE_EXTENSION_DIR", "BUILDKIT_*", "CLOUDSDK_CONFIG", "CLOUDSDK_PYTHON*", "CONTAINER_HOST",
-    "CONTAINERS_*", "EMACS*", "GS_LIB", "GS_OPTIONS", "HELM_PLUGINS", "HELM_*_HOME", "KUBECTL_*", "KUBERC", "MAGICK_*",
-    "MYSQL_HOME", "MYVIMRC", "NVIM_*", "PSQLRC", "TERMCAP", "TERMINFO*", "TEXMF*", "TF_CLI_*", "TF_PLUGIN*", "VIM",
-    "VIMINIT", "VIMRUNTIME",
-    "DOCKER_*", "EDITOR", "*_EDITOR", "GIT_*", "HGEDITOR", "HGMERGE", "HGRCPATH", "LESS*", "MAKEFLAGS", "MANPAGER",
-    "MANPATH", "MANROFFOPT", "PAGER", "*_PAGER",
-    "CVS_*", "RSYNC_*", "ZIPOPT",
-    "SSH_*", "SUDO_*", "SVN_*", "VISUAL", "BROWSER", "*_ASKPASS", "TAR_OPTIONS", "WGETRC", "CURL_HOME", "OPENSSL_*",
-    "SSLKEYLOGFILE",
-)  # fmt: skip
+from remit.policy.patterns import Pattern
+
+HARMLESS: Final = frozenset(
+    {
+        *("LANG", "LANGUAGE", "TZ", "TERM", "NO_COLOR", "COLUMNS", "LINES"),
+        *("LC_ALL", "LC_ADDRESS", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION", "LC_MEASUREMENT", "LC_MESSAGES"),
+        *("LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME"),
+    }
+)
+"""Variables that need no policy: language, time zone and the terminal's size, in the spelling that programs read.
+
+Only with a plain value: gettext, the C library and terminal libraries read a file where the value is a path.
+"""
+_PLAIN: Final = re.compile(r"(?:[A-Za-z0-9@_+-]+(?:[./:][A-Za-z0-9@_+-]+)*)?")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHOWN_NAMES: Final = 5
+_LONGEST_LINE: Final = 400
+
+MAX_NAMES: Final = 1500
+"""As many as a sandbox takes. Each is held against all patterns of a policy."""
+WORKSPACE: Final = "/workspace"
+FREE_FILES: Final = ("/run/private/*",)
+"""Where private files need no policy. No program looks there by itself, and it is above no folder that a program starts
+in: node reads the nearest `package.json` above a script, and scripts are in `/run/remit`."""
 
 
-FREE_FILES: Final = ("/run/*",)
-"""Where no program looks for anything that it was not told of."""
-
-
-def steering(names: Iterable[str], allowed: Sequence[str]) -> list[str]:
-    """Those of `names` that steer programs and that no glob of `allowed` covers, sorted."""
-    return sorted(
+def needing_permission(variables: Mapping[str, str | None]) -> frozenset[str]:
+    """The names that a policy has to list. A value of None is not known yet, so it is not known to be plain."""
+    return frozenset(
         name
-        for name in names
-        if any(fnmatchcase(name, pattern) for pattern in STEERING)
-        and not any(fnmatchcase(name, pattern) for pattern in allowed)
+        for name, value in variables.items()
+        if name not in HARMLESS or value is None or not _PLAIN.fullmatch(value)
     )
 
 
-def steering_files(paths: Iterable[str], allowed: Sequence[str]) -> list[str]:
+def refused_names(names: Collection[str]) -> str | None:
+    """None, or what is wrong with names that no policy can allow: shells and loggers take odd ones apart."""
+    if len(names) > MAX_NAMES:
+        return f"{len(names)} environment variables are set, and {MAX_NAMES} are the most; take fewer by envFrom"
+    wrong = sorted(name for name in names if not _NAME.fullmatch(name))
+    if not wrong:
+        return None
+    shown = ", ".join(ascii(name[:64]) for name in wrong[:_SHOWN_NAMES])
+    return (
+        f"{shown}: the name of an environment variable has letters, digits and underscores only; rename the key that"
+        " envFrom takes it from, or refer to it by env[].valueFrom"
+    )
+
+
+def unlisted_names(names: Iterable[str], allowed: Sequence[Pattern]) -> list[str]:
+    """Those of `names` that no pattern of `allowed` matches, sorted."""
+    return sorted(name for name in names if not any(pattern.matches(name) for pattern in allowed))
+
+
+def unlisted_names_message(policy: str, names: Sequence[str], allowed: Sequence[str]) -> str:
+    """Tells which names a policy lacks, and the line that its spec needs."""
+    shown = [*names[:_SHOWN_NAMES], *([f"{len(names) - _SHOWN_NAMES} more"] if len(names) > _SHOWN_NAMES else [])]
+    listed = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    which = "the environment variable" if len(names) == 1 else f"{len(names)} environment variables:"
+    line = f"environment: {{allow: {json.dumps([*allowed, *names])}}}"  # JSON is YAML, with every name quoted
+    remedy = f"its spec needs `{line}`" if len(line) <= _LONGEST_LINE else "list them in its spec.environment.allow"
+    return f"policy {policy} does not allow {which} {listed}; {remedy}"
+
+
+def unlisted_files(paths: Iterable[str], allowed: Sequence[str]) -> list[str]:
     """Those of `paths` that a program may read unasked, such as `/workspace/.gitconfig`, and that no glob of `allowed`
     covers, sorted."""
     return sorted(path for path in paths if not any(fnmatchcase(path, glob) for glob in (*FREE_FILES, *allowed)))
+
+
+def misplaced_working_dir(path: str, *, starts_program: bool) -> str | None:
+    """None, or why a task cannot have the working directory `path`. `starts_program`: it starts one in its sandbox."""
+    if path != WORKSPACE and not starts_program:
+        return f"workingDir {path!r} goes with command, script and the start of a process; leave it out"
+    if path != WORKSPACE and not path.startswith(f"{WORKSPACE}/"):
+        return (
+            f"workingDir {path!r} is not in the task's private workspace; use {WORKSPACE} or a folder below it:"
+            " other folders cannot be mounted yet"
+        )
+    return None

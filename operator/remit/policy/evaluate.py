@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from remit.policy.compile import CompiledPolicy
-from remit.policy.environment import steering, steering_files
+from remit.policy.environment import unlisted_files, unlisted_names, unlisted_names_message
 from remit.policy.limits import excess
 from remit.policy.patterns import TooMuchWork, at_most
 from remit.policy.request import Request
@@ -69,18 +69,17 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             " (spec.networks)",
             "networks",
         )
-    if refused := steering(request.environment, policy.spec.environment.allow):
+    if names := unlisted_names(request.environment, policy.environment):
         return denied(
             Reason.ENVIRONMENT_NOT_ALLOWED,
-            f"{', '.join(refused[:_SHOWN_NAMES])} can make a program run something else; policy {policy.key} would have"
-            " to allow it in spec.environment.allow",
+            unlisted_names_message(policy.key, names, policy.spec.environment.allow),
             "environment.allow",
         )
-    if refused := steering_files(request.private_files, policy.spec.private_files.allow):
+    if files := unlisted_files(request.private_files, policy.spec.private_files.allow):
         return denied(
             Reason.PRIVATE_FILE_NOT_ALLOWED,
-            f"a program may take {', '.join(refused[:_SHOWN_NAMES])} for its configuration; put private files below"
-            f" /run, or policy {policy.key} would have to allow it in spec.privateFiles.allow",
+            f"a program may take {', '.join(files[:_SHOWN_NAMES])} for its configuration; put private files below"
+            f" /run/private, or policy {policy.key} would have to allow it in spec.privateFiles.allow",
             "privateFiles.allow",
         )
     if request.backend != "process" and not any(image.matches(request.image or "") for image in policy.images):

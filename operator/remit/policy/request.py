@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from remit.api import ExecutionTask, ExecutionTaskSpec
-from remit.api.operations import CommandOperation, Operation, Subject
+from remit.api.base import EnvVar
+from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
 from remit.policy.argv import split_line
+from remit.policy.environment import WORKSPACE, needing_permission
 from remit.policy.limits import Limits, asked_for
 from remit.policy.match import Command
 
@@ -44,9 +47,11 @@ class Request:
     backend: str = "process"
     network: str = "none"
     environment: frozenset[str] = frozenset()
-    """Names of the environment variables that are set for it."""
+    """Names of the environment variables that are set for it and that a policy has to list."""
     private_files: frozenset[str] = frozenset()
     """Paths of the private files that are put there for it."""
+    working_dir: str = WORKSPACE
+    """Where its program is started."""
     image: str | None = None
     place: ReleasePlace = ReleasePlace()
     limits: Limits = field(default_factory=Limits)
@@ -56,6 +61,12 @@ class Request:
     def beside_the_operator(self) -> bool:
         """Whether what it executes is a program of the operator's own host, and not of an image."""
         return self.backend == "process" and self.operation != "container"
+
+    @property
+    def starts_program(self) -> bool:
+        """Whether a program is started for it in a sandbox of its own."""
+        starts_process = isinstance(self.subject, ProcessOperation) and self.subject.action == "start"
+        return self.operation in {"command", "script"} or starts_process
 
 
 def argv_of(command: CommandOperation) -> list[str]:
@@ -79,11 +90,16 @@ def executed(spec: ExecutionTaskSpec) -> list[str]:
     return []
 
 
-def request_for(task: ExecutionTask, command: Command | None, environment: Iterable[str] = ()) -> Request:
+_UNREAD: Final[Mapping[str, str | None]] = MappingProxyType({})
+
+
+def request_for(
+    task: ExecutionTask, command: Command | None, environment: Mapping[str, str | None] = _UNREAD
+) -> Request:
     """The request that a task makes. `command` is what it executes (`executed`) with the program looked up;
-    `environment` names what `envFrom` brings, once that is known."""
+    `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
-    inner = spec.container.env if spec.container else []
+    inside = spec.container.env if spec.container else []
     return Request(
         namespace=task.metadata.namespace,
         labels=task.metadata.labels,
@@ -92,8 +108,14 @@ def request_for(task: ExecutionTask, command: Command | None, environment: Itera
         subject=spec.subject,
         backend=spec.backend,
         network=spec.network,
-        environment=frozenset({*(variable.name for variable in (*spec.env, *inner)), *environment}),
+        environment=needing_permission({**_written(spec.env), **environment}) | needing_permission(_written(inside)),
         private_files=frozenset(file.path for file in spec.private_files),
+        working_dir=spec.working_dir,
         image=spec.image,
         limits=asked_for(spec),
     )
+
+
+def _written(variables: Sequence[EnvVar]) -> dict[str, str | None]:
+    """The value of each variable that says its own."""
+    return {variable.name: None if variable.value_from else variable.value or "" for variable in variables}

@@ -6,14 +6,14 @@ The file format is described in docs/policy.md; whoever calls reads the files.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from remit.api import CommandPolicy, ExecutionTask
-from remit.api.base import SpecModel
+from remit.api.base import EnvVar, SpecModel
 from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Resources
 from remit.api.manifest import load_all
 from remit.api.operations import (
@@ -27,12 +27,14 @@ from remit.api.operations import (
     RedisOperation,
     ScriptOperation,
 )
+from remit.api.privatefile import PrivateFile
 from remit.api.resource import ObjectMeta
 from remit.errors import InvalidInput
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
 from remit.policy.egress import Forbidden, permits
+from remit.policy.environment import WORKSPACE
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
 from remit.policy.request import Request, executed, request_for
@@ -78,6 +80,9 @@ class Case(SpecModel):
     backend: BackendName = "process"
     image: str | None = None
     network: Network = "none"
+    env: list[EnvVar] = Field(default_factory=list)
+    private_files: list[PrivateFile] = Field(default_factory=list)
+    working_dir: str = WORKSPACE
     timeout_seconds: int | None = None
     deadline_seconds: int | None = None
     resources: Resources = Resources()
@@ -99,6 +104,9 @@ class Case(SpecModel):
             backend=self.backend,
             image=self.image,
             network=self.network,
+            env=self.env,
+            private_files=self.private_files,
+            working_dir=self.working_dir,
             timeout_seconds=self.timeout_seconds,
             deadline_seconds=self.deadline_seconds,
             resources=self.resources,
@@ -132,18 +140,57 @@ class CaseResult:
         return not self.mismatches
 
 
-def parse_tasks(text: str, namespace: str = "default") -> list[ExecutionTask]:
+@dataclass(frozen=True)
+class WrittenTask:
+    """A task from a file. `environment` has what its `envFrom` brings, as far as the file has the ConfigMaps and
+    Secrets; `unread` names those that it does not have. None stands for a value that is not looked at."""
+
+    task: ExecutionTask
+    environment: Mapping[str, str | None]
+    unread: tuple[str, ...]
+
+
+def parse_tasks(text: str, namespace: str = "default") -> list[WrittenTask]:
     """The ExecutionTasks in a YAML text, in `namespace` where they name none; objects of other kinds are passed over.
     Raises `InvalidInput`."""
+    objects = [obj for obj in load_all(text) if isinstance(obj, dict)]
     tasks = []
-    for obj in load_all(text):
-        if isinstance(obj, dict) and obj.get("kind") == "ExecutionTask":
+    for obj in objects:
+        if obj.get("kind") == "ExecutionTask":
             task = ExecutionTask.parse(obj)
             if "namespace" not in task.metadata.model_fields_set:
                 metadata = task.metadata.model_copy(update={"namespace": namespace})
                 task = task.model_copy(update={"metadata": metadata})
-            tasks.append(task)
+            tasks.append(_with_environment(task, objects, namespace))
     return tasks
+
+
+def _with_environment(task: ExecutionTask, objects: Sequence[dict[str, Any]], namespace: str) -> WrittenTask:
+    found: dict[str, str | None] = {}
+    unread = []
+    for source in task.spec.env_from:
+        kind, reference = ("Secret", source.secret_ref) if source.secret_ref else ("ConfigMap", source.config_map_ref)
+        assert reference is not None  # noqa: S101  # one of the two is set
+        data = _data(objects, kind, reference.name, task.metadata.namespace, namespace)
+        if data is None:
+            unread.append(f"{kind} {reference.name}")
+        found |= {f"{source.prefix}{key}": value for key, value in (data or {}).items()}
+    written = {each.name: None if each.value_from else each.value or "" for each in task.spec.env}
+    return WrittenTask(task, {**found, **written}, tuple(unread))
+
+
+def _data(
+    objects: Sequence[dict[str, Any]], kind: str, name: str, namespace: str, default_namespace: str
+) -> dict[str, str | None] | None:
+    """What a ConfigMap or a Secret among `objects` has under each key; None where it is not among them."""
+    for obj in objects:
+        metadata = obj.get("metadata") or {}
+        place = metadata.get("namespace") or default_namespace
+        if (obj.get("kind"), metadata.get("name"), place) == (kind, name, namespace):
+            plain = obj.get("data" if kind == "ConfigMap" else "stringData") or {}
+            encoded = obj.get("binaryData" if kind == "ConfigMap" else "data") or {}
+            return {**dict.fromkeys(map(str, encoded)), **{str(key): str(value) for key, value in plain.items()}}
+    return None
 
 
 def parse_suite(text: str) -> Suite:
@@ -180,10 +227,12 @@ def run_case(case: Case, policies: Sequence[CompiledPolicy], operator_namespace:
     return CaseResult(case.name or shown, shown, decision, tuple(_mismatches(case.expect, decision)))
 
 
-def request_of(task: ExecutionTask, resolved: str | None = None) -> Request:
-    """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. Raises
-    `InvalidInput`."""
-    request, argv = request_for(task, None), tuple(executed(task.spec))
+def request_of(
+    task: ExecutionTask, resolved: str | None = None, environment: Mapping[str, str | None] | None = None
+) -> Request:
+    """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. `environment`
+    as `request_for` takes it. Raises `InvalidInput`."""
+    request, argv = request_for(task, None, environment or {}), tuple(executed(task.spec))
     if not argv:
         return request
     found = resolved or _usual_path(argv[0]) if request.beside_the_operator else None

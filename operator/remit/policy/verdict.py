@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NETWORK_NOT_ALLOWED = "NetworkNotAllowed"
     ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
     PRIVATE_FILE_NOT_ALLOWED = "PrivateFileNotAllowed"
+    WORKING_DIR_NOT_ALLOWED = "WorkingDirNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"
     CEILING_EXCEEDED = "CeilingExceeded"

@@ -40,7 +40,7 @@ from remit.release import (
 from remit.release.clock import next_look
 from remit.release.places import Place, Places, carry_out, keep_only
 from remit.release.report import reported
-from remit.telemetry import AuditEvent, AuditLog, Metrics
+from remit.telemetry import AuditEvent, AuditLog, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +61,8 @@ class DeploymentReconciler:
     """What keeps a Deployment from being released as it is."""
     wake_task: Callable[[str], None]
     audit: AuditLog
+    redactor: Redactor
+    """That of `audit`."""
     requester: Callable[[Object], str]
     reports: Reports
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
@@ -114,7 +116,7 @@ class DeploymentReconciler:
         if report is not None:
             status = reported(status, report)
         if isinstance(decision.step, Finish):
-            await self._record(deployment, obj, decision)  # once status says that it is over, nobody would
+            await self._record(deployment, obj, decision, material)  # once status says that it is over, nobody would
         written = await self._writer.write(obj, status)
         await self._consumed(deployment, written, desired, decision)
         if isinstance(decision.step, Wait):
@@ -159,7 +161,7 @@ class DeploymentReconciler:
         key, step = deployment.key, decision.step
         try:
             if not isinstance(step, Finish):
-                await self._record(deployment, obj, decision)
+                await self._record(deployment, obj, decision, material)
             await self._do(deployment, obj, place, decision, material)
         except RemitError as error:
             before, told = self._errors.get(key), step_error(step, error)
@@ -174,13 +176,14 @@ class DeploymentReconciler:
         log.info("release step", step=type(step).__name__)
         return 0.0
 
-    async def _record(self, deployment: Deployment, obj: Object, decision: Decision) -> None:
+    async def _record(self, deployment: Deployment, obj: Object, decision: Decision, material: Material) -> None:
         """What cannot be recorded must not happen. A step that is tried again is on record already."""
         key, release = deployment.key, decision.memory.release
         event = recording.step(deployment, self.requester(obj), decision.step, release.revision if release else None)
         tried_again = key in self._errors and self._recorded.get(key) == event
         if event is not None and not tried_again:
-            await self.audit.append_async(event)
+            with self.redactor.holding(material.secrets, deployment.metadata.namespace):
+                await self.audit.append_async(event)
             self._recorded[key] = event
 
     async def _do(

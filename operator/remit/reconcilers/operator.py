@@ -220,7 +220,7 @@ class Operator:
             tasks=tasks,
             policies=policies,
             deployments=DeploymentReconciler(
-                kube, cache, metrics, events, places, judge.problem, queue.add, audit, requester, reports
+                kube, cache, metrics, events, places, judge.problem, queue.add, audit, redactor, requester, reports
             ),
             releases=releases,
             audit=audit,

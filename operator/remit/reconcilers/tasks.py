@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,7 +13,7 @@ from remit.api import ExecutionTask, Phase
 from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
 from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
-from remit.execution.admission import Admission, Refused
+from remit.execution.admission import Admission, Refused, redacted
 from remit.execution.attemptresult import AttemptResult
 from remit.execution.lifecycle import (
     Adopt,
@@ -39,7 +39,7 @@ from remit.reconcilers.policies import Policies
 from remit.reconcilers.requester import Requester
 from remit.reconcilers.schedules import ScheduleReconciler, parent_key
 from remit.reconcilers.status import Outdated, StatusWriter
-from remit.reconcilers.values import resolve
+from remit.reconcilers.values import resolve, secrets_of
 from remit.reconcilers.waiting import Waiting
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
@@ -203,14 +203,16 @@ class TaskReconciler:
         # Only now is it known which names `envFrom` brings.
         verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
-            return await self._refuse(task, obj, verdict)
+            return await self._refuse(task, obj, verdict, resolved.secrets)
         if self.stopping:  # since it was asked: a run that is started now would be lost at once
             self._leave(task.key)
             return None
         left = (limit - self.now()).total_seconds() if limit else None
         attempt = self.admission.attempt(task, verdict, number, resolved, left)
-        await self.audit.append_async(recording.decision(task, self.requester(obj), verdict, attempt.request.id))
-        await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
+        with self.runner.redactor.holding(resolved.secrets, task.metadata.namespace) as redactor:
+            verdict = redacted(verdict, redactor)
+            await self.audit.append_async(recording.decision(task, self.requester(obj), verdict, attempt.request.id))
+            await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
         self.turns.started(task.key)
         self.runner.start(attempt)
         self._waiting.over(task.key)
@@ -266,6 +268,8 @@ class TaskReconciler:
         if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
             run.mark_audited()
+        if result.output is not None and result.output.redactions:
+            self.events.record(obj, "Warning", "OutputRedacted", result.output.changed(attempt.number))
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)
@@ -300,7 +304,20 @@ class TaskReconciler:
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
         return task.spec.ttl_seconds_after_finished
 
-    async def _refuse(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
+    async def _refuse(
+        self, task: ExecutionTask, obj: Object, refused: Refused, secrets: Collection[str] | None = None
+    ) -> float | None:
+        """Record and tell a denial, without the task's secrets: they are read for that where they were not yet."""
+        namespace = task.metadata.namespace
+        if secrets is None:
+            try:
+                secrets = await secrets_of(self.kube, namespace, task.spec)
+            except MissingReference as error:
+                return self._in_time(task, await self._waiting.for_reference(task, obj, escape(str(error))))
+        with self.runner.redactor.holding(secrets, namespace) as redactor:
+            return await self._denied(task, obj, redacted(refused, redactor))
+
+    async def _denied(self, task: ExecutionTask, obj: Object, refused: Refused) -> float | None:
         event = recording.decision(task, self.requester(obj), refused)
         if self._refused.get(task.metadata.uid) != event:
             await self.audit.append_async(event)

@@ -53,6 +53,22 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
     return resolved
 
 
+async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> set[str]:
+    """The values of the Secrets that a task refers to, as far as they are there: to redact what is told of a task that
+    does not run. Raises `MissingReference` where they are more than can be looked for."""
+    source, resolved = Source(kube, namespace), Resolved()
+    for bundle in spec.env_from:
+        if bundle.secret_ref is not None:
+            for value in (await source.data(True, bundle.secret_ref.name, True)).values():
+                _keep_secret(resolved, value, "")
+    for _, wanted in references(spec):
+        if isinstance(wanted, SecretKeySelector):
+            _keep_secret(resolved, (await source.data(True, wanted.name, True)).get(wanted.key, b""), "")
+    if too_much := excess(resolved.secrets):
+        raise MissingReference(f"the task {too_much}")
+    return resolved.secrets
+
+
 def _put(resolved: Resolved, name: str, value: bytes, secret: bool) -> None:
     if b"\0" in value:
         raise MissingReference(f"the value for {name} has a NUL character, which no environment variable can carry")

@@ -18,6 +18,7 @@ from remit.execution.resolved import Resolved
 from remit.policy import Grant, Limits, Reason, ReleasePlace
 from remit.release.model import Problem, Revision
 from remit.release.target import Material
+from remit.telemetry import Redactor
 
 _Making = Callable[[Deployment, Material], ExecutionTask]
 
@@ -41,9 +42,9 @@ class Judge:
             verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
                 message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")  # as it was written
-                return Problem(
-                    verdict.finish.reason, message, retryable=verdict.finish.reason != Reason.INVALID_REQUEST
-                )
+                reason = verdict.finish.reason
+                redacted = Redactor(material.secrets).redact(message)
+                return Problem(reason, redacted, retryable=reason != Reason.INVALID_REQUEST)
         return None
 
     def command(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
@@ -79,7 +80,8 @@ class Judge:
             raise DeploymentError(_as_written(error, material), reason="InvalidSpec") from None
         verdict = self._decide(task, as_it_was, material)
         if not isinstance(verdict, Admitted):
-            raise DeploymentError(verdict.finish.message, reason=verdict.finish.reason, retryable=True)
+            message = Redactor(material.secrets).redact(verdict.finish.message)
+            raise DeploymentError(message, reason=verdict.finish.reason, retryable=True)
         return task, verdict
 
     def _decide(self, task: ExecutionTask, deployment: Deployment, material: Material) -> Admitted | Refused:

@@ -54,10 +54,11 @@ class BareLaunch:
         """
         check(executable, argv, env, files, working_dir)
         self._descriptors: set[int] = set()
-        self._uid = bare.identities.uid(next(slots)) if bare.identities else None
+        self.uid = bare.identities.uid(next(slots)) if bare.identities else None
+        """The user that it becomes; None: it stays the operator's."""
         self.folder = Path(tempfile.mkdtemp(dir=scratch()))
         try:
-            self._make(files, working_dir)
+            self._make(files)
             self._executable = executable
             names = {*_ROOTS, *files}
             self._argv = [argv[0], *(self._real(word) if word in names else word for word in argv[1:])]
@@ -75,7 +76,7 @@ class BareLaunch:
 
     def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Supervise:
         """The command, confined from before its first instruction."""
-        become = [("become", self._uid)] if self._uid is not None else []
+        become = [("become", self.uid)] if self.uid is not None else []
         joining = [cgroup.joining()] if cgroup else []
         return Supervise(
             self._executable,
@@ -117,7 +118,7 @@ class BareLaunch:
             self._close(descriptor)
         remove(self.folder)
 
-    def _make(self, files: Mapping[str, bytes], working_dir: str) -> None:
+    def _make(self, files: Mapping[str, bytes]) -> None:
         """The private folders, and the files in them, all of the attempt's user alone."""
         made = [self.folder, *(self.folder / name for name in _ROOTS.values())]
         for folder in made[1:]:
@@ -128,11 +129,9 @@ class BareLaunch:
             file.write_bytes(content)
             file.chmod(0o400)
             made.append(file)
-        if working_dir.startswith(("/workspace/", "/tmp/")):  # noqa: S108  # inside
-            made += _folders(Path(self._real(working_dir)), self.folder)
-        if self._uid is not None:
+        if self.uid is not None:
             for each in made:
-                os.chown(each, self._uid, self._uid, follow_symlinks=False)
+                os.chown(each, self.uid, self.uid, follow_symlinks=False)
 
     def _real(self, path: str) -> str:
         """Where a path of a run in namespaces is here; `check` lets none lead out."""

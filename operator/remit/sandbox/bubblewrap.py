@@ -80,15 +80,14 @@ def private_arguments(
 ) -> list[str]:
     """What only this attempt may know or have. `files` maps a path inside to the descriptor its content is read from.
 
-    Files are readable by the attempt's user alone. A working directory below /workspace or /tmp is made.
+    Files are readable by the attempt's user alone, and the folders that they are in are made. A working directory that
+    is not there is not: bubblewrap then starts nothing.
     """
     variables = [word for name, value in env.items() for word in ("--setenv", name, value)]
     placed = [word for path, fd in files.items() for word in ("--perms", "0400", "--file", str(fd), path)]
-    made = ["--dir", working_dir] if working_dir.startswith(("/workspace/", "/tmp/")) else []  # noqa: S108  # inside
     return [
         *variables,
         *private_mounts(disk_bytes or DEFAULT_DISK_BYTES),
-        *made,
         *placed,
         *("--chdir", working_dir),
     ]

@@ -68,8 +68,10 @@ class Launch:
             raise
         self._system = encode([*system_mounts(network=network, read_only_paths=read_only_paths), *sealing()])
         self._steps: list[tuple[object, ...]] = [("no_new_privileges",)]
-        if bubblewrap.identities:
-            self._steps.append(("become", bubblewrap.identities.uid(next(slots))))
+        self.uid = bubblewrap.identities.uid(next(slots)) if bubblewrap.identities else None
+        """The user that it becomes; None: it stays the operator's."""
+        if self.uid is not None:
+            self._steps.append(("become", self.uid))
         self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
         if landlock_scopes:
             self._steps.append(("restrict", landlock_scopes))

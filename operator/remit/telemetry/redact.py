@@ -99,6 +99,8 @@ class RedactedStream:
     """
 
     def __init__(self, needles: Needles) -> None:
+        self.replacements = 0
+        """How many masks were put into what was shown so far."""
         self._needles = needles
         self._held = b""
         self._covered = 0  # how much of what is held belongs to a secret whose mask is already out
@@ -126,6 +128,7 @@ class RedactedStream:
                 break
             if not mask_is_out:
                 shown += [self._held[position:start], _MASK]
+                self.replacements += 1
             position = end
         shown.append(self._held[position:cut])
         self._covered = max(0, position - cut)

@@ -120,8 +120,8 @@ async def test_a_timeout_keeps_the_output_so_far(agent: ExecutionAgent) -> None:
 
 
 async def test_both_streams_stdin_secrets_and_the_trail(agent: ExecutionAgent) -> None:
-    code = "import os, sys; print(sys.stdin.read(), os.environ['TOKEN']); print('e', file=sys.stderr); sys.exit(3)"
-    result = await agent.execute_command(["python3", "-c", code], stdin=b"in", secrets={"TOKEN": "hunter2-hunter2"})
+    code = "import os, sys; print(sys.stdin.read(), os.environ['APP_TOKEN']); print('e', file=sys.stderr); sys.exit(3)"
+    result = await agent.execute_command(["python3", "-c", code], stdin=b"in", secrets={"APP_TOKEN": "hunter2-hunter2"})
     assert (result.exit_code, result.stdout, result.stderr) == (3, "in [redacted]\n", "e\n")
     assert not result.success
     assert "namespaces" in result.layers
@@ -309,7 +309,7 @@ from remit.execution.store import Run
 def ended(run, outcome): raise OSError(28, "No space left on device")
 Run.ended = ended
 agent = ExecutionAgent()
-print(asyncio.run(agent.execute_command("echo done", secrets={"TOKEN": "hunter" + "-2222"})).stdout, end="")
+print(asyncio.run(agent.execute_command("echo done", secrets={"APP_TOKEN": "hunter" + "-2222"})).stdout, end="")
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -366,3 +366,16 @@ def test_a_limiter_tells_what_an_execution_gets() -> None:
         limiter.effective("rm -rf /")
     with pytest.raises(ExecutionError, match="no-such-program"):
         limiter.effective("no-such-program")
+
+
+async def test_a_secret_among_the_arguments_is_recorded_nowhere(tmp_path: Path) -> None:
+    secret, options = "kestrel-Plumage-77", {"secrets": {"APP_TOKEN": "kestrel-Plumage-77"}}
+    async with ExecutionAgent(state_dir=tmp_path) as agent:
+        assert (await agent.execute_command(["echo", "told", secret], **options)).stdout == "told [redacted]\n"
+        with pytest.raises(SecurityError) as refused:
+            await agent.execute_command(["rm", "told", secret], **options)
+        assert secret not in str(refused.value)
+        assert secret not in refused.value.result.message
+    trails = [path.read_text() for path in tmp_path.rglob("audit.jsonl")]
+    assert any("told" in text for text in trails)
+    assert not any(secret in text for text in trails)

@@ -239,9 +239,25 @@ async def test_recover_leaves_nothing(backend: DockerBackend, asking: Asking, he
     assert await backend.recover(Handle(0, 0, "", container=f"remit-{request.id}"))
 
 
-async def test_what_the_engine_does_not_start_is_not_left(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
-    request = asking("true")
-    nowhere = replace(request.confinement, working_dir="/proc/nowhere")
-    outcome = await run(backend, replace(request, confinement=nowhere), heard)
+async def test_what_the_engine_does_not_start_is_not_left(
+    backend: DockerBackend, asking: Asking, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = await backend._about_engine()
+
+    async def without_init() -> Any:
+        return {**about, "InitBinary": ""}
+
+    monkeypatch.setattr(backend, "_about_engine", without_init)  # its init would report the failure itself
+    request = asking("")
+    outcome = await run(backend, replace(request, command=replace(request.command, argv=("nosuch",))), heard)
     assert outcome.reason is ExitReason.START_FAILED
-    assert "/proc/nowhere" in outcome.message
+    assert "nosuch" in outcome.message
+
+
+@pytest.mark.parametrize("path", ["/workspace/a", "/tmp", "/etc", "/run/private"])
+async def test_a_working_directory_is_not_made(backend: DockerBackend, asking: Asking, heard: Heard, path: str) -> None:
+    request = asking("pwd")
+    outcome = await run(backend, replace(request, confinement=replace(request.confinement, working_dir=path)), heard)
+    assert outcome.reason is ExitReason.START_FAILED
+    assert f"{path} is not there" in outcome.message
+    assert heard.out == b""

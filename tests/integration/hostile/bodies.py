@@ -103,6 +103,12 @@ CASES = [
         body=lambda: task(workingDir="/workspace/../../oldroot/tmp/x"),
     ),
     Body(
+        name="a working directory of the host",
+        wants="to have a program take a file of the host, or one beside its private files, for its own",
+        control="a rule of the schema, asked again with the policies: the private workspace alone",
+        body=lambda: task(workingDir="/run/p", privateFiles=[{"path": "/run/p/package.json", "value": "{}"}]),
+    ),
+    Body(
         name="a number that is none",
         wants="to have a limit become infinite or not a number",
         control="the schema; a strict reader",

@@ -160,8 +160,8 @@ async def names_that_break_out(world: World, folder: Path) -> None:
     reference = {"name": "db", "key": "k"}
     refused = 0
     for spec in (
-        {"workingDir": f"/{weapon}"},
-        {"privateFiles": [{"path": f"/run/{weapon}", "value": "x"}]},
+        {"workingDir": f"/workspace/{weapon}"},
+        {"privateFiles": [{"path": f"/run/private/{weapon}", "value": "x"}]},
         {"env": [{"name": weapon, "value": "x"}]},
         *(
             {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {**reference, field: weapon}}}]}

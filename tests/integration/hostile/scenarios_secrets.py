@@ -28,7 +28,7 @@ BOOK = Book()
 PRELUDE = """
 import base64, json, os, sys, time
 from urllib.parse import quote
-secret = open("/run/secret").read()
+secret = open("/run/private/secret").read()
 assert secret == os.environ["SECRET"]
 say = lambda text, stream=1: os.write(stream, text.encode())
 """
@@ -76,10 +76,12 @@ async def everything_written(world: World, secret: str, program: str, spec: dict
     reference = {"valueFrom": {"secretKeyRef": {"name": "vault", "key": "secret"}}}
     with listening(world) as heard:
         async with world.operator(health_port=0) as operator:
-            await world.policy(scripts={"interpreters": ["python3"], "patterns": ["(?s).*"]})
+            await world.policy(
+                scripts={"interpreters": ["python3"], "patterns": ["(?s).*"]}, environment={"allow": ["SECRET"]}
+            )
             name = await world.task(
                 script={"interpreter": "python3", "source": program},
-                env=[{"name": "SECRET", **reference}], privateFiles=[{"path": "/run/secret", **reference}],
+                env=[{"name": "SECRET", **reference}], privateFiles=[{"path": "/run/private/secret", **reference}],
                 retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}}, **spec,
             )  # fmt: skip
             await world.finished(name)
@@ -126,7 +128,7 @@ leak(
     "a secret in a start that fails",
     "to have it in the message of the sandbox",
     "say('never')",
-    workingDir="/nowhere",
+    workingDir="/workspace/nowhere",
 )
 leak(
     "a secret in a run that is cut off",
@@ -146,7 +148,7 @@ async def held(world: World, *secrets: str) -> AsyncIterator[str]:
     about = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault"}}
     data = {f"S{number}": base64.b64encode(secret.encode()).decode() for number, secret in enumerate(secrets)}
     await world.kube.create(SECRETS, "hostile", {**about, "data": data})
-    await world.policy("sleep", namespace="hostile")
+    await world.policy("sleep", namespace="hostile", environment={"allow": ["S*"]})
     name = await world.task("sleep", "3600", namespace="hostile", envFrom=[{"secretRef": {"name": "vault"}}])
     await world.until(name, lambda status: status.get("conditions"), namespace="hostile")
     yield name

@@ -7,16 +7,18 @@ from typing import Any
 from .case import ECHO_AND_LIST, Task
 
 GREETING: dict[str, Any] = {"command": {"argv": ["echo", "hello"]}}
+GREETINGS_ONLY = {**ECHO_AND_LIST, "environment": {"allow": ["GREETING", "AUDIT", "APP_AUDIT"]}}
 
 
 def variable(name: str, value: str, wants: str) -> Task:
     return Task(
         name=f"{name} in the environment",
         wants=wants,
-        control="variables that steer programs have to be named in the policy",
+        control="a policy lists the variables that a task may set",
         spec={**GREETING, "env": [{"name": name, "value": value}]},
         honest={**GREETING, "env": [{"name": "GREETING", "value": value}]},
         reason="EnvironmentNotAllowed",
+        policy=GREETINGS_ONLY,
     )
 
 
@@ -24,9 +26,9 @@ def file(path: str, wants: str) -> Task:
     return Task(
         name=f"a private file at {path}",
         wants=wants,
-        control="private files outside of /run have to be named in the policy",
+        control="private files outside of /run/private have to be named in the policy",
         spec={**GREETING, "privateFiles": [{"path": path, "value": "x"}]},
-        honest={**GREETING, "privateFiles": [{"path": f"/run{path}", "value": "x"}]},
+        honest={**GREETING, "privateFiles": [{"path": f"/run/private{path}", "value": "x"}]},
         reason="PrivateFileNotAllowed",
     )
 
@@ -41,10 +43,14 @@ CASES = [
     variable("HOME", "/run", "to have programs read their configuration from private files"),
     variable("BASH_ENV", "/run/rc", "to have a shell run a file before its script"),
     variable("NODE_OPTIONS", "--require=/run/x.js", "to have node run a file"),
+    variable("Npm_Config_Script_Shell", "/run/sh", "to have npm run its scripts by another shell, in mixed case"),
+    variable("RIPGREP_CONFIG_PATH", "/run/rc", "to have a program that nobody thought of read its options from a file"),
     variable("KUBECONFIG", "/run/config", "to have kubectl run a credential plugin"),
     file("/workspace/.gitconfig", "to have git run a program by its aliases, pager or ssh command"),
     file("/workspace/.npmrc", "to have npm run its scripts by another shell"),
     file("/tmp/ls", "to put a program where something may find it"),
+    file("/run/package.json", "to have node read a script that a policy knows by its digest in another way"),
+    file("/run/user/1000/x", "to have programs find it in the usual place of their session"),
     Task(
         name="a steering variable from a ConfigMap",
         wants="to hide LD_PRELOAD in an envFrom, which does not say what it brings",
@@ -52,6 +58,7 @@ CASES = [
         spec={**GREETING, "envFrom": [{"configMapRef": {"name": "steering"}}]},
         honest={**GREETING, "envFrom": [{"configMapRef": {"name": "harmless"}}]},
         reason="EnvironmentNotAllowed",
+        policy=GREETINGS_ONLY,
     ),
     Task(
         name="a steering variable put together by a prefix",
@@ -60,6 +67,7 @@ CASES = [
         spec={**GREETING, "envFrom": [{"prefix": "LD_", "configMapRef": {"name": "harmless"}}]},
         honest={**GREETING, "envFrom": [{"prefix": "APP_", "configMapRef": {"name": "harmless"}}]},
         reason="EnvironmentNotAllowed",
+        policy=GREETINGS_ONLY,
     ),
     Task(
         name="the host's network",
@@ -79,12 +87,12 @@ CASES = [
         policy={**ECHO_AND_LIST, "limits": {"memory": {"default": "256Mi", "max": "1Gi"}}},
     ),
     Task(
-        name="a working directory of the host",
-        wants="to start in a folder of the host",
-        control="a mount namespace in which it is not",
-        spec={**GREETING, "workingDir": "/var/lib"},
-        honest={**GREETING, "workingDir": "/tmp/deep/er"},
-        reason="StartFailed",
+        name="a path as the language",
+        wants="to have gettext read its messages, and so the formats of printf, from a private file",
+        control="the few variables that need no policy have plain values only",
+        spec={**GREETING, "env": [{"name": "LANGUAGE", "value": "../../../run/private"}]},
+        honest={**GREETING, "env": [{"name": "LANGUAGE", "value": "de:en"}]},
+        reason="EnvironmentNotAllowed",
     ),
     Task(
         name="a line that a shell would read differently",

@@ -27,7 +27,7 @@ POLICY: dict[str, Any] = {
     "containers": {"operations": ACTIONS},
     "images": {"allow": ["remit-test:*"]},
     "commands": {"allow": [{"executable": "sh"}, {"executable": "sleep"}, {"executable": "env"}]},
-    "environment": {"allow": []},
+    "environment": {"allow": ["A", "TOKEN", "LATER"]},
 }
 
 

@@ -63,6 +63,7 @@ async def test_a_task_in_a_container(docked: World, image: str) -> None:
 async def test_a_script_and_a_secret(docked: World, image: str) -> None:
     await docked.policy(
         scripts={"interpreters": ["sh"], "patterns": ["(?s).*"]},
+        environment={"allow": ["TOKEN"]},
         backends=["docker"],
         images={"allow": ["remit-test:*"]},
     )

@@ -85,7 +85,12 @@ def certificate(path: Path) -> str:
 
 
 def egress(*ports: int, hosts: tuple[str, ...] = (HOST,), **rule: Any) -> dict[str, Any]:
-    return {"networks": ["none", "restricted"], "egress": {"allow": [{"hosts": hosts, "ports": ports, **rule}]}}
+    environment = {"allow": ["CA", "S", "HTTP*_PROXY", "http*_proxy", "*_PROXY", "no_proxy"]}
+    return {
+        "environment": environment,
+        "networks": ["none", "restricted"],
+        "egress": {"allow": [{"hosts": hosts, "ports": ports, **rule}]},
+    }
 
 
 async def fetched(world: World, url: str, server: Server, **env: str) -> dict[str, Any]:
@@ -144,7 +149,7 @@ async def test_a_policy_must_allow_the_network(world: World, server: Server) -> 
 
 async def test_no_rules_reach_nothing(world: World, server: Server) -> None:
     async with world.operator():
-        await world.policy("python3", networks=["restricted"])
+        await world.policy("python3", environment={"allow": ["CA"]}, networks=["restricted"])
         status = await fetched(world, f"http://{HOST}:{server.http}/", server)
     assert "has no spec.egress.allow" in status["attempts"][0]["network"]["lastDenied"]
 

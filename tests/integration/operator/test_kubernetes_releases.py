@@ -189,7 +189,11 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         )
         shop = Shop(kube, await _account(kube, namespace), settings, image)
         await _served(kube, namespace)
-        policy = {"containers": {"operations": ["run"]}, "images": {"allow": ["remit-test-shop:*"]}}
+        policy = {
+            "containers": {"operations": ["run"]},
+            "images": {"allow": ["remit-test-shop:*"]},
+            "environment": {"allow": ["VERSION", "GREETING", "SICK"]},
+        }
         await kube.create(
             POLICIES,
             namespace,

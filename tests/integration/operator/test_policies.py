@@ -84,7 +84,7 @@ async def test_policies_of_other_namespaces_say_nothing(world: World) -> None:
 
 async def test_a_policys_deadline_holds_for_tasks_that_ask_for_none(world: World) -> None:
     async with world.operator():
-        await world.policy("sleep", limits={"deadlineSeconds": {"default": 2, "max": 3}})
+        await world.policy("sleep", environment={"allow": ["X"]}, limits={"deadlineSeconds": {"default": 2, "max": 3}})
         running = await world.task("sleep", "1000")
         status = await world.finished(running)
         assert (status["phase"], status["error"]["category"]) == ("TimedOut", "Deadline")

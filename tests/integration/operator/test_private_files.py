@@ -32,14 +32,14 @@ async def test_they_are_there_private_and_as_they_were(world: World) -> None:
         binary = {"blob": base64.b64encode(b"\xff\x00").decode()}
         await world.kube.create(CONFIG_MAPS, "default", {**config, "data": {"ini": "a = 1"}, "binaryData": binary})
         name = await world.sh(
-            "cat /run/app.ini /workspace/in/put; sha256sum < /run/secrets/blob; stat -c '%a %U' /run/secrets/blob;"
-            " wc -c < /run/more; cp /run/more /run/app.ini; ls /run/none",
+            "cat /run/private/app.ini /workspace/in/put; cd /run/private/deep; sha256sum < blob; stat -c '%a %U' blob;"
+            " wc -c < /run/private/more; cp /run/private/more /run/private/app.ini; ls /run/private/none",
             privateFiles=[
-                from_secret("/run/secrets/blob", "blob"),
-                {"path": "/run/app.ini", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "ini"}}},
-                {"path": "/run/more", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "blob"}}},
+                from_secret("/run/private/deep/blob", "blob"),
+                {"path": "/run/private/app.ini", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "ini"}}},
+                {"path": "/run/private/more", "valueFrom": {"configMapKeyRef": {"name": "app", "key": "blob"}}},
                 {"path": "/workspace/in/put", "value": " b = 2\n"},
-                from_secret("/run/none", "none", optional=True),
+                from_secret("/run/private/none", "none", optional=True),
             ],
         )
         status = await world.finished(name)
@@ -48,14 +48,14 @@ async def test_they_are_there_private_and_as_they_were(world: World) -> None:
     assert lines[1].split()[0] == hashlib.sha256(every_byte).hexdigest()
     assert lines[2:] == ["400 remit", "2"]
     complaints = status["output"]["stderrTail"].splitlines()
-    assert "/run/app.ini" in complaints[0]
-    assert "/run/none" in complaints[1]
+    assert "/run/private/app.ini" in complaints[0]
+    assert "/run/private/none" in complaints[1]
 
 
 async def test_a_missing_one_is_waited_for(world: World) -> None:
     async with world.operator():
         await world.policy("cat")
-        name = await world.task("cat", "/run/token", privateFiles=[from_secret("/run/token", "token")])
+        name = await world.task("cat", "/run/private/token", privateFiles=[from_secret("/run/private/token", "token")])
         waiting = await world.until(name, lambda status: "message" in status)
         assert waiting["message"] == "Secret db is not there; create it in namespace default"
         await given(world, token=b"t")
@@ -69,6 +69,14 @@ async def test_a_program_is_not_steered_by_a_file_in_its_home(world: World) -> N
         status = await world.finished(await world.task("cat", "/workspace/.gitconfig", privateFiles=[file]))
     assert (status["phase"], status["conditions"][0]["reason"]) == ("Denied", "PrivateFileNotAllowed")
     assert "spec.privateFiles.allow" in status["message"]
+
+
+@pytest.mark.parametrize("path", ["/run/package.json", "/run/user/1000/x", "/workspace/package.json", "/tmp/x"])
+async def test_a_private_file_is_placed_where_no_program_looks(world: World, path: str) -> None:
+    async with world.operator():
+        await world.policy("cat")
+        status = await world.finished(await world.task("cat", path, privateFiles=[{"path": path, "value": "x"}]))
+    assert (status["phase"], status["conditions"][0]["reason"]) == ("Denied", "PrivateFileNotAllowed")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +113,21 @@ async def test_files_that_cannot_all_be_are_refused_at_once(world: World, files:
 @pytest.mark.parametrize("path", ["/run/..x/...", "/run/.x", "/run/a b", "/workspace/ä", "/run/remits"])
 async def test_unusual_names_are_fine(world: World, path: str) -> None:
     async with world.operator():
-        await world.policy("cat", privateFiles={"allow": ["/workspace/*"]})
+        await world.policy("cat", privateFiles={"allow": ["/workspace/*", "/run/*"]})
         status = await world.finished(await world.task("cat", path, privateFiles=[{"path": path, "value": "x"}]))
     assert status["output"]["stdoutTail"] == "x"
+
+
+async def test_a_working_directory_that_is_not_there_is_not_made(world: World) -> None:
+    async with world.operator():
+        await world.policy("cat", privateFiles={"allow": ["/workspace/in/*"]})
+        file = {"path": "/workspace/in/put", "value": "x"}
+        there = await world.task("cat", "put", workingDir="/workspace/in", privateFiles=[file])
+        nowhere = await world.task("cat", workingDir="/workspace/in")
+        assert (await world.finished(there))["output"]["stdoutTail"] == "x"
+        status = await world.finished(nowhere)
+    assert (status["phase"], status["conditions"][0]["reason"]) == ("Failed", "StartFailed")
+    assert "/workspace/in: No such file or directory" in status["message"]
 
 
 async def test_a_working_directory_that_is_a_file_ends_the_task(world: World) -> None:
@@ -121,13 +141,15 @@ async def test_a_working_directory_that_is_a_file_ends_the_task(world: World) ->
 
 async def test_a_secret_too_short_to_hide_is_told_of(world: World) -> None:
     async with world.operator():
-        await world.policy("cat")
+        await world.policy("cat", environment={"allow": ["PIN"]})
         await given(world, pin=b"42\n")
         reference = {"secretKeyRef": {"name": "db", "key": "pin"}}
-        files = [from_secret("/run/pin", "pin")]
-        name = await world.task("cat", "/run/pin", privateFiles=files, env=[{"name": "PIN", "valueFrom": reference}])
+        files = [from_secret("/run/private/pin", "pin")]
+        name = await world.task(
+            "cat", "/run/private/pin", privateFiles=files, env=[{"name": "PIN", "valueFrom": reference}]
+        )
         await world.finished(name)
         events = await world.events(name, 2)
     (warning,) = (event for event in events if event["reason"] == "ShortSecret")
-    assert "env PIN, private file /run/pin" in warning["message"]
+    assert "env PIN, private file /run/private/pin" in warning["message"]
     assert "42" not in warning["message"]

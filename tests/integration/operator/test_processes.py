@@ -24,7 +24,7 @@ SERVE = "echo begun; trap 'echo stopping; exit 0' TERM; trap 'echo again' HUP; w
 
 @pytest.fixture
 async def desk(world: World) -> AsyncIterator[Desk]:
-    await world.policy("sh", processes={"operations": ACTIONS})
+    await world.policy("sh", processes={"operations": ACTIONS}, environment={"allow": ["TOKEN"]})
     desk = Desk(world)
     yield desk
     await supervised.end(desk.root)
@@ -261,14 +261,22 @@ async def test_a_secret_reaches_the_process_and_nothing_else(desk: Desk) -> None
     await world.kube.create(SECRETS, "default", body)
     env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
     async with world.operator():
-        await desk.start("web", "echo $TOKEN; echo ${#TOKEN}; sleep 600", env=env)
+        await desk.start("web", "echo $TOKEN; echo ${#TOKEN}; sleep 600 # canary-secret", env=env)
         state = await desk.until("web", lambda state: "13" in state["stdoutTail"])
+        assert state["argv"][2].endswith("sleep 600 # [redacted]")
         assert state["stdoutTail"] == "[redacted]\n13\n"
         (supervisor,) = supervised.supervisors(desk.root)
         assert "canary" not in " ".join(supervisor.cmdline())
         kept = [path for path in world.settings.state_dir.rglob("*") if path.is_file()]
         assert [path for path in kept if b"canary" in path.read_bytes()] == []
         assert [path for path in kept if "processes" in path.parts and path.stat().st_mode & 0o077] == []
+
+
+async def test_a_working_directory_that_is_not_there_is_a_failed_start(desk: Desk) -> None:
+    async with desk.world.operator():
+        status = await desk.task("start", "web", process={"argv": ["sh", "-c", SERVE]}, workingDir="/workspace/none")
+    assert (status["phase"], status["conditions"][0]["reason"]) == ("Failed", "StartFailed")
+    assert "/workspace/none: No such file or directory" in status["message"]
 
 
 async def test_limits_hold_for_a_process_too(desk: Desk) -> None:

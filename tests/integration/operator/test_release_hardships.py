@@ -65,7 +65,7 @@ async def test_what_goes_while_it_is_live_or_on_its_way_changes_neither_it_nor_a
         await secret(shop, "swordfish")
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shop"}, "data": {"colour": "red"}}
         await shop.kube.create(CONFIG_MAPS, "default", config)
-        all_of_it = {"env": PASSWORD, "config": [{"name": "shop", "mountPath": "/run/shop"}]}
+        all_of_it = {"env": PASSWORD, "config": [{"name": "shop", "mountPath": "/run/private/shop"}]}
         await shop.create("v1", **all_of_it)
         await shop.live("v1")
         await shop.change("v2", **all_of_it, **MANUAL)
@@ -230,7 +230,7 @@ async def test_a_file_that_no_process_can_have_there_is_told_and_ends_the_wait(s
         await shop.create("v1", config=[{"name": "shop", "mountPath": "/etc/shop"}])
         status = await shop.until(lambda status: truth(status, "Stalled") == "True")
         assert "/etc/shop/colour cannot be there" in status["message"]
-        await shop.change("v1", config=[{"name": "shop", "mountPath": "/run/shop"}])
+        await shop.change("v1", config=[{"name": "shop", "mountPath": "/run/private/shop"}])
         await shop.live("v1")
 
 

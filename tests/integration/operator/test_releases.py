@@ -16,7 +16,7 @@ import supervised
 from archives import archives
 from remit.client import RemitClient
 from remit.errors import DeploymentError
-from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS, Object
+from remit.reconcilers.kube import DEPLOYMENTS, EVENTS, SECRETS, TASKS, Object
 from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe, Traffic
 
@@ -119,6 +119,7 @@ class Shop:
 async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:
     await world.policy(
         {"executable": "python3", "args": ["app.py"]},
+        environment={"allow": ["GREETING", "PASSWORD", "FAULT"]},
         networks=["none", "host"],
         files={"allow": [{"paths": [f"{tmp_path}/versions/**"], "operations": ["read"]}]},
     )
@@ -165,6 +166,28 @@ async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) 
         assert "500" in status["message"], status["message"]
         await shop.change("v3")  # and the next spec is released as if nothing had been
         await shop.live("v3")
+
+
+async def test_a_secret_in_the_command_is_recorded_and_told_nowhere(shop: Shop) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "kestrel-Plumage"}}
+    await shop.world.kube.create(SECRETS, "default", secret)
+    env = [{"name": "GREETING", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    target = {"process": {"command": ["python3", "app.py", "--key=kestrel-Plumage"]}}
+    async with shop.world.operator():
+        await shop.create("v1", env=env, target=target)
+        status = await shop.until(lambda status: "--key" in str(status))
+        assert "kestrel" not in str(status)
+        await shop.world.policy(
+            {"executable": "python3", "args": ["app.py", "--key=.*"]},
+            environment={"allow": ["GREETING"]}, networks=["host"], files={
+                "allow": [{"paths": [f"{shop.folder}/**"], "operations": ["read"]}]
+            },
+        )  # fmt: skip
+        await shop.live("v1")
+        assert "kestrel" not in str(await shop.world.kube.list(EVENTS, "default"))
+    trail = (shop.world.settings.state_dir / "audit" / "audit.jsonl").read_text()
+    assert "--key=" in trail
+    assert "kestrel" not in trail
 
 
 async def test_a_rollback_brings_back_the_whole_state_and_edits_no_spec(shop: Shop) -> None:

@@ -30,7 +30,7 @@ def reference(kind: str, name: str, key: str) -> dict[str, object]:
 
 async def test_values_reach_the_run_and_later_ones_win(world: World) -> None:
     async with world.operator():
-        await world.policy("sh")
+        await world.policy("sh", environment={"allow": ["COLOUR", "SIZE", "APP_*", "PASSWORD"]})
         await config(world, "app", COLOUR="red", SIZE="large")
         await secret(world, "db", password="x1y2z3w4")
         name = await world.sh(
@@ -52,7 +52,7 @@ async def test_values_reach_the_run_and_later_ones_win(world: World) -> None:
 
 async def test_a_secret_is_nowhere_to_be_seen(world: World) -> None:
     async with world.operator():
-        await world.policy("sh")
+        await world.policy("sh", environment={"allow": ["PASSWORD"]})
         await secret(world, "db", password=SECRET)
         script = 'echo "it is $PASSWORD"; echo "$PASSWORD" >&2; printf %s "$PASSWORD" | base64; exit 1'
         name = await world.sh(script, env=[{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}])
@@ -69,9 +69,24 @@ async def test_a_secret_is_nowhere_to_be_seen(world: World) -> None:
         assert SECRET.encode() not in path.read_bytes(), path
 
 
+async def test_what_redaction_changed_is_told(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh", environment={"allow": ["PASSWORD"]})
+        await secret(world, "db", password=SECRET)
+        env = [{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}]
+        changed = await world.sh('echo "row $PASSWORD"; echo "row $PASSWORD"; echo "$PASSWORD" >&2', env=env)
+        as_it_was = await world.sh("echo [redacted]", env=env)
+        status = await world.finished(changed)
+        assert status["output"]["redactions"] == 3
+        (event,) = (each for each in await world.events(changed, 2) if each["reason"] == "OutputRedacted")
+        assert (event["type"], "3 times" in event["message"]) == ("Warning", True)
+        assert not (await world.finished(as_it_was))["output"].get("redactions")
+        assert "OutputRedacted" not in str(await world.events(as_it_was, 1))
+
+
 async def test_a_task_waits_for_what_it_refers_to(world: World) -> None:
     async with world.operator():
-        await world.policy("sh")
+        await world.policy("sh", environment={"allow": ["PASSWORD"]})
         name = await world.sh(
             'echo "$PASSWORD" | wc -c', env=[{"name": "PASSWORD", **reference("secretKeyRef", "db", "pw")}]
         )
@@ -85,7 +100,7 @@ async def test_a_task_waits_for_what_it_refers_to(world: World) -> None:
 
 async def test_what_is_optional_is_not_waited_for(world: World) -> None:
     async with world.operator():
-        await world.policy("sh")
+        await world.policy("sh", environment={"allow": ["X"]})
         optional = {"valueFrom": {"secretKeyRef": {"name": "none", "key": "x", "optional": True}}}
         name = await world.sh(
             'echo "[$X]"',
@@ -95,12 +110,21 @@ async def test_what_is_optional_is_not_waited_for(world: World) -> None:
         assert (await world.finished(name))["output"]["stdoutTail"] == "[]\n"
 
 
-async def test_a_variable_that_steers_programs_needs_a_policy_that_says_so(world: World) -> None:
+async def test_a_variable_needs_a_policy_that_lists_it_wherever_it_comes_from(world: World) -> None:
     async with world.operator():
-        await world.policy("echo")
-        await config(world, "bad", LD_PRELOAD="/workspace/evil.so")
-        direct = await world.task("echo", env=[{"name": "GIT_SSH_COMMAND", "value": "x"}])
+        await world.policy("echo", environment={"allow": ["COLOUR"]})
+        await config(world, "bad", APT_CONFIG="/workspace/evil", COLOUR="red")
+        await config(world, "odd", **{"app.ini": "x"})
+        direct = await world.task("echo", env=[{"name": "Npm_Config_Script_Shell", "value": "x"}])
         hidden = await world.task("echo", envFrom=[{"configMapRef": {"name": "bad"}}])
-        for name in (direct, hidden):
+        odd = await world.task("echo", envFrom=[{"configMapRef": {"name": "odd"}}])
+        plain = await world.task("echo", env=[{"name": "TZ", "value": "Europe/Paris"}])
+        said = {}
+        for name in (direct, hidden, odd):
             status = await world.finished(name)
             assert (status["phase"], status["conditions"][0]["reason"]) == ("Denied", "EnvironmentNotAllowed")
+            said[name] = status["message"]
+        assert (await world.finished(plain))["phase"] == "Succeeded"
+    assert 'environment: {allow: ["COLOUR", "Npm_Config_Script_Shell"]}' in said[direct]
+    assert 'environment: {allow: ["COLOUR", "APT_CONFIG"]}' in said[hidden]
+    assert "'app.ini'" in said[odd]

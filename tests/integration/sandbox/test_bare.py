@@ -95,8 +95,14 @@ async def test_what_the_program_cannot_be_is_a_failed_start(run):
     outcome, _ = await run("/usr/bin/no-such-program")
     assert outcome.reason is ExitReason.START_FAILED
     assert "No such file" in outcome.message
-    elsewhere, _ = await run("/usr/bin/true", working_dir="/workspace-not-there")
-    assert elsewhere.reason is ExitReason.START_FAILED
+    for nowhere in ("/workspace-not-there", "/workspace/a", "/tmp/a"):
+        elsewhere, _ = await run("/usr/bin/true", working_dir=nowhere)
+        assert elsewhere.reason is ExitReason.START_FAILED, nowhere
+
+
+async def test_a_working_directory_is_one_that_a_private_file_is_in(run):
+    outcome, _ = await run("/usr/bin/cat", "in", working_dir="/workspace/a", files={"/workspace/a/in": b"x"})
+    assert outcome.exit_code == 0
 
 
 async def test_an_exit_code_and_a_signal_are_told(run):
@@ -258,3 +264,8 @@ def wait_until(condition, seconds: float = 10) -> None:
                 await asyncio.sleep(0.01)
 
     asyncio.run(waiting())
+
+
+async def test_standard_streams_open_by_name(run):
+    outcome, kept = await run(source="open('/dev/stdout', 'w').write('out'); open('/dev/stderr', 'w').write('err')")
+    assert (outcome.exit_code, kept.stdout, kept.stderr) == (0, b"out", b"err")

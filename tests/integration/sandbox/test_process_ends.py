@@ -160,6 +160,8 @@ async def test_a_signal_is_told(run):
         (("/usr/bin/no-such-program",), {}, "No such file or directory"),
         (("/etc/passwd",), {}, "Permission denied"),
         (("/usr/bin/true",), {"working_dir": "/nowhere"}, "/nowhere"),
+        (("/usr/bin/true",), {"working_dir": "/workspace/a"}, "/workspace/a: No such file or directory"),
+        (("/usr/bin/true",), {"working_dir": "/tmp/a"}, "/tmp/a: No such file or directory"),
     ],
 )
 async def test_what_could_not_be_started_is_no_exit_code(run, argv, options, says):
@@ -174,9 +176,9 @@ async def test_an_argument_list_too_long(run):
     assert "longer than the kernel allows" in outcome.message
 
 
-async def test_a_working_directory_below_the_workspace_is_made(run):
-    _, out = await run("/usr/bin/pwd", working_dir="/workspace/a/b")
-    assert out.stdout == b"/workspace/a/b\n"
+async def test_a_working_directory_is_one_that_a_private_file_is_in(run):
+    outcome, out = await run("/usr/bin/pwd", working_dir="/workspace/a/b", files={"/workspace/a/b/in": b"x"})
+    assert (outcome.exit_code, out.stdout) == (0, b"/workspace/a/b\n")
 
 
 async def test_a_tree_that_takes_too_much_memory(run):

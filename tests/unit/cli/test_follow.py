@@ -87,3 +87,15 @@ async def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPa
         await observed.keep()
         with pytest.raises(RemitError, match="lost sight of task data/t"):
             await observed.finished()
+
+
+async def test_what_redaction_changed_is_told_beside_the_output(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    output = {"stdoutTail": "row [redacted]\n", "stdoutBytes": 15, "redactions": 2}
+    ended = task({"finishedAt": NOW}, phase="Succeeded", output=output)
+    follower = Follower(Connection(KUBE, "data", (tmp_path,)), Observed(KUBE, ended), Screen())
+    await follower.to_the_end()
+    shown = capsysbinary.readouterr()
+    assert shown.out == b"row [redacted]\n"
+    assert b"[redacted] took the place of a secret 2 times" in shown.err

@@ -131,6 +131,29 @@ def test_a_whole_task_is_judged(tmp_path: Path, path: str, code: int) -> None:
     assert invoke("-f", str(tmp_path / "p.yaml"), "--task", str(tmp_path / "p.yaml"), "--", "ls")[0] == 2
 
 
+def test_it_says_which_variables_a_policy_would_need(team: str, tmp_path: Path) -> None:
+    code, text = invoke("-f", team, "-l", "team=data", "-e", "TZ=UTC", "-e", "TOKEN=x", "--", "ls", "-l")
+    assert code == 1
+    assert "reason:   EnvironmentNotAllowed" in text
+    assert 'environment: {allow: ["TOKEN"]}' in text
+    assert invoke("-f", team, "-l", "team=data", "-e", "TZ=UTC", "--", "ls", "-l")[0] == 0
+    assert invoke("-f", team, "-e", "A=b", "--task", team)[0] == 2
+
+
+def test_what_env_from_brings_is_read_from_the_same_file(team: str, tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(
+        "{kind: ConfigMap, metadata: {name: c}, data: {MODE: x, LANG: C}, binaryData: {BLOB: eA==}}\n---\n"
+        "{kind: Secret, metadata: {name: s}, stringData: {KEY: x}, data: {PIN: eA==}}\n---\n"
+        "{kind: ConfigMap, metadata: {name: s, namespace: other}, data: {OTHER: x}}\n---\n"
+        "{kind: ExecutionTask, metadata: {name: t, labels: {team: data}}, spec: {command: {line: ls -l}, envFrom: ["
+        "{configMapRef: {name: c}}, {prefix: A_, secretRef: {name: s}}, {secretRef: {name: absent}}]}}"
+    )
+    code, text = invoke("-f", team, "--task", str(tmp_path / "task.yaml"))
+    assert code == 1
+    assert 'environment: {allow: ["A_KEY", "A_PIN", "BLOB", "MODE"]}' in text
+    assert "envFrom: Secret absent is not in" in text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

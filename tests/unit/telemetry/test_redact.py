@@ -124,6 +124,7 @@ def test_streaming_gives_what_the_whole_would(secrets, chunks):
     stream = redactor.stream()
     streamed = b"".join(stream.feed(chunk.encode()) for chunk in chunks) + stream.finish()
     assert streamed == redactor.redact_bytes("".join(chunks).encode())
+    assert stream.replacements == streamed.count(MASK.encode())
 
 
 @given(st.lists(small, min_size=1, max_size=4), st.text(alphabet="abAB", max_size=40))

@@ -18,7 +18,14 @@ from remit.backends.docker.files import archives
 from remit.backends.docker.holding import holder_name
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
-from remit.backends.docker.planning import Walls, container_name, creation, private_folders, walls
+from remit.backends.docker.planning import (
+    Walls,
+    container_name,
+    creation,
+    missing_working_dir,
+    private_folders,
+    walls,
+)
 from remit.backends.docker.stdin import feed
 from remit.backends.egress import Books, Doors, NetworkUse
 from remit.errors import BackendError
@@ -57,6 +64,8 @@ class DockerBackend:
             return not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
         info = await self._about_engine()
         given = walls(request.confinement, info)
+        if missing := missing_working_dir(request):
+            return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
         try:
             image = await self._image(request.image)
         except OperationFailed as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -93,6 +94,14 @@ def private_folders(request: AttemptRequest) -> list[str]:
         folders[folder] = None
     # A volume within another would have to be mounted after it; the engine sorts them by their depth.
     return sorted(folders)
+
+
+def missing_working_dir(request: AttemptRequest) -> str | None:
+    """None, or why an attempt cannot start where it should: an engine would make the directory, as root."""
+    path = request.confinement.working_dir
+    if posixpath.normpath(path) == _WRITABLE[0]:
+        return None
+    return f"{path} is not there: in a container, {_WRITABLE[0]} is the only working directory"
 
 
 def creation(

@@ -7,6 +7,7 @@ import datetime
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Backend, ProcessBackend, Stream
 from remit.errors import ExecutionError
 from remit.execution import progress, recording
-from remit.execution.admission import Admission, PolicySet, Refused, default_limits
+from remit.execution.admission import Admission, PolicySet, Refused, default_limits, redacted
 from remit.execution.agent.folder import Folder
 from remit.execution.lifecycle import (
     Begin,
@@ -223,7 +224,9 @@ class Engine:
         policies = PolicySet({task.metadata.namespace: self.policies}, "")
         verdict = await self._admission.decided(task, policies, execution.resolved.env)
         if isinstance(verdict, Refused):
-            await self._audit.append_async(recording.decision(task, self.who, verdict))
+            with self._holding(execution) as redactor:
+                verdict = redacted(verdict, redactor)
+                await self._audit.append_async(recording.decision(task, self.who, verdict))
             self._finish(execution, verdict.finish)
             execution.refused = verdict
             return None
@@ -243,7 +246,9 @@ class Engine:
             request = replace(request, timeout_seconds=min(request.timeout_seconds, execution.timeout))
         if execution.stdin is not None and isinstance(request, AttemptRequest):
             request = replace(request, command=replace(request.command, stdin=execution.stdin))
-        await self._audit.append_async(recording.decision(task, self.who, verdict, request.id))
+        with self._holding(execution) as redactor:
+            verdict = redacted(verdict, redactor)
+            await self._audit.append_async(recording.decision(task, self.who, verdict, request.id))
         # Whatever was asked while it was recorded (a cancel) must not be lost: only the status is new.
         task = execution.task
         status = progress.begun(task, request.id, verdict.status, _now())
@@ -251,6 +256,9 @@ class Engine:
         self._turns.started(task.key)
         self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.hear))
         return None
+
+    def _holding(self, execution: Execution) -> AbstractContextManager[Redactor]:
+        return self._redactor.holding(execution.resolved.secrets, execution.task.metadata.namespace)
 
     async def _settle(self, execution: Execution) -> bool:
         """An attempt has ended. Whether the task has, too."""

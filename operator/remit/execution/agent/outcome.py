@@ -39,6 +39,7 @@ def result_of(execution: Execution) -> ExecutionResult:
         stdout_bytes=output.stdout_bytes if output else 0,
         stderr_bytes=output.stderr_bytes if output else 0,
         truncated=output is not None and _cut(output),
+        redactions=output.redactions if output else 0,
         duration=(ended - started).total_seconds() if started and ended else 0.0,
         attempts=status.attempt_count,
         reason=condition.reason if condition else "",

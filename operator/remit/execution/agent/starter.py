@@ -27,6 +27,7 @@ STARTER: dict[str, Any] = {
             {"executable": "python", "args": ["-c", r"(?s).*", "…"], "reason": "the sandbox holds whatever it does"},
         ]
     },
+    "environment": {"allow": ["APP_*"]},
     "backends": ["process"],
     "networks": ["none"],
     "limits": {

@@ -65,6 +65,7 @@ class Supervisor:
         self._backend = ProcessBackend(host, read_only_paths=specification.read_only_paths)
         self._bubblewrap = host.bubblewrap.path if host.bubblewrap else ""
         self._output = RotatingOutput(folder, specification.max_output_bytes, specification.secrets)
+        self._redactor = Redactor(specification.secrets)
         self._stop = asyncio.Event()
         self._settled = asyncio.Event()
         self._over = asyncio.Event()
@@ -76,7 +77,7 @@ class Supervisor:
             "name": specification.name,
             "namespace": specification.namespace,
             "task": specification.task,
-            "argv": list(specification.request.command.argv),
+            "argv": self._redactor.scrub(list(specification.request.command.argv)),
             "restartPolicy": specification.restart_policy,
             "supervisor": me.show() if me else None,
             "restarts": 0,
@@ -146,13 +147,14 @@ class Supervisor:
         try:
             outcome = await self._backend.run(request, self._output, cancel=self._stop, on_started=started)
         except RemitError as error:
-            self._say(process=None, lastExit={"reason": type(error).__name__, "message": str(error)})
+            message = self._redactor.redact(str(error))
+            self._say(process=None, lastExit={"reason": type(error).__name__, "message": message})
             return False
         finally:
             self._outer = self._main = None
             if looking:
                 looking.cancel()
-        self._say(process=None, lastExit=_shown(outcome, Redactor(self.specification.secrets)))
+        self._say(process=None, lastExit=_shown(outcome, self._redactor))
         return outcome.exit_code == 0
 
     async def _look_for_main(self, outer: int) -> None:
@@ -238,7 +240,7 @@ def _shown(outcome: Outcome, redactor: Redactor) -> dict[str, Any]:
     return {
         "reason": str(outcome.reason),
         "exitCode": outcome.exit_code,
-        "message": outcome.message,
+        "message": redactor.redact(outcome.message),
         "finishedAt": outcome.finished_at.isoformat(),
         "layers": [str(layer) for layer in outcome.layers],
         **({"network": _network(outcome.network, redactor)} if outcome.network else {}),
