@@ -153,8 +153,8 @@ class ReleaseProgress(StatusModel):
     """Since when it waits at a gate or a canary step."""
     promoted_at: Time | None = None
     """When it went live."""
-    restarts: int = 0
-    """Restarts on the new side when it went live."""
+    incarnations: dict[str, str] = {}
+    """Which run of each new instance was healthy first: another one means that the instance crashed since."""
     failure: ReleaseFailure | None = None
     """Why it goes back, if it does."""
     outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] | None = None

@@ -32,7 +32,14 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         for record in release.stages
     )
     ended = replace(
-        release, stages=records, outcome=outcome, reason=reason, message=message, finished_at=now, held=False
+        release,
+        stages=records,
+        outcome=outcome,
+        reason=reason,
+        message=message,
+        finished_at=now,
+        held=False,
+        incarnations={},
     )
     live = before
     if takes_over:

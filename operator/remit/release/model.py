@@ -109,6 +109,18 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One instance of a side, as it was observed."""
+
+    incarnation: str = ""
+    """Identifies this run of it, and changes each time that it is started again; empty while it does not run."""
+    healthy: bool = False
+    """It passes its health check now, thresholds applied."""
+    restarts: int = 0
+    """How often it was started again."""
+
+
+@dataclass(frozen=True, slots=True)
 class SlotView:
     """One side, as it was observed."""
 
@@ -132,6 +144,8 @@ class SlotView:
     """Requests in flight, or connections open, where the target can tell."""
     message: str = ""
     """What is wrong with its instances, in one sentence, such as the last line of one that crashed."""
+    instances: Mapping[str, InstanceView] = field(default_factory=dict)
+    """Its instances by name. One that was taken away on purpose, by scaling down or by its node, is not among them."""
 
 
 @dataclass(frozen=True, slots=True)

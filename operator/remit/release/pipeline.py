@@ -86,6 +86,8 @@ def _forward(ctx: Context) -> Decision | Fail:
     error = ctx.world.error
     if error is not None and not error.retryable and error.revision == ctx.release.revision:
         return Fail(error.reason, error.message)
+    if crashed := ctx.crashed():
+        return crashed
     for name in STAGES[:-1]:
         if ctx.release.stage_record(name).state not in {"Waiting", "Running"}:
             continue
@@ -119,7 +121,7 @@ def _passed(ctx: Context, name: StageName) -> Release:
     record = ctx.release.stage_record(name)
     release = ctx.release.with_stage(record.name, state="Done", finished_at=ctx.now)
     release = replace(release, clock=ctx.now, held=False)
-    return replace(release, promoted_at=ctx.now, restarts=ctx.new.restarts) if name == "Promote" else release
+    return replace(release, promoted_at=ctx.now) if name == "Promote" else release
 
 
 def _between_releases(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:

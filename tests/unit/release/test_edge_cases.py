@@ -175,7 +175,7 @@ def test_health_that_flaps_during_the_bake_goes_back() -> None:
 def test_an_instance_that_dies_and_comes_back_during_the_bake_goes_back() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     assert end(sim) == ("RolledBack", "InstanceRestarted", "v1")
 
 
@@ -196,7 +196,7 @@ def test_a_hook_that_fails_stops_the_release(when: str) -> None:
 def test_without_automatic_rollback_a_failed_bake_is_only_told_of() -> None:
     sim = live("v1").apply(version="v2", rollback={"automatic": False})
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     assert end(sim) == ("Failed", "InstanceRestarted", "v2")
     sim.ask("rollback")
     assert end(sim) == ("Promoted", "Promoted", "v1")
@@ -319,7 +319,7 @@ def test_a_live_side_that_cannot_be_mended_does_not_stop_its_successor() -> None
 def test_a_way_back_that_never_works_ends_after_twice_the_deadline() -> None:
     sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     sim.errors[Switch] = StepError("ProxyGone", "the proxy does not answer", retryable=True)
     failed = sim.now
     assert end(sim) == ("Failed", "RollbackFailed", "v2")

@@ -19,6 +19,7 @@ from remit.backends import AttemptRequest, Backend
 from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
+from remit.operations.process.record import Identity
 from remit.release.model import SLOTS, Revision, World
 from remit.release.report.model import Usage
 from remit.release.target import Material
@@ -97,7 +98,7 @@ class ProcessTarget:
         for slot, side in told.sides.items():
             told = told.having(slot, await self._revive(slot, side))
         states = self._supervision.list(self._name)
-        await self._watch(told)
+        await self._watch(told, states)
         try:
             flow = await self._front.look(told)
         except DeploymentError as error:
@@ -273,7 +274,7 @@ class ProcessTarget:
         except OperationFailed as error:
             raise failed(error) from error
 
-    async def _watch(self, told: Told) -> None:
+    async def _watch(self, told: Told, states: Mapping[str, State]) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         for slot, side in told.sides.items():
             if side.revision not in self._specs:
@@ -281,10 +282,12 @@ class ProcessTarget:
             spec = self._specs[side.revision]
             if spec.health_check is not None:
                 for index, named in enumerate(side.ports[: side.wanted]):
+                    if not (incarnation := _incarnation(states.get(f"{slot}-{index}", {}))):
+                        continue
                     # What is published there leads to whoever is live.
                     moved = {port.container_port: named[port.name] for port in spec.ports if port.name in named}
                     check = check_of(spec.health_check, LOOPBACK, named, partial(self._ask, slot, side, index), moved)
-                    due[slot, side.revision, index] = spec.health_check, check
+                    due[slot, index, incarnation] = spec.health_check, check
         await self._watches.have(due)
 
     async def _ask(self, slot: Slot, side: Side, index: int) -> str:
@@ -299,12 +302,14 @@ class ProcessTarget:
         return await run_check(self._backend(copy), request, material.secrets)
 
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
-        health = self._watches.health((slot, side.revision, index))
+        incarnation = _incarnation(state)
+        health = self._watches.health((slot, index, incarnation))
         found = Found(
             health,
             exists=bool(state),
             kept=state.get("phase") in _KEPT,
-            alive=state.get("phase") in _ALIVE,
+            alive=bool(incarnation),
+            incarnation=incarnation,
             restarts=int(state.get("restarts", 0)),
         )
         if not found.failed and not found.restarts:
@@ -342,6 +347,14 @@ async def _started(supervision: Supervision, wanted: Wanted) -> None:
         await supervision.start(wanted)
     except RemitError as error:
         raise failed(error) from error
+
+
+def _incarnation(state: State) -> str:
+    """See `InstanceView.incarnation`. A supervisor that was replaced counts its restarts anew."""
+    supervisor = Identity.parse(state.get("supervisor"))
+    if supervisor is None or state.get("phase") not in _ALIVE:
+        return ""
+    return f"{supervisor.boot_id[:8]}-{supervisor.pid}-{supervisor.start_time}-{state.get('restarts', 0)}"
 
 
 def _index(name: str, slot: Slot) -> int:
