@@ -78,6 +78,7 @@ class Sim:
     request: Request | None = None
     deleted: bool = False
     problem: Problem | None = None
+    obstacles: dict[int, Problem] = field(default_factory=dict)
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
@@ -88,7 +89,14 @@ class Sim:
 
     @property
     def desired(self) -> Desired:
-        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, self.problem, self.deleted)
+        return Desired(
+            snapshot(self.wish, self.secret),
+            self.revisions,
+            self.request,
+            self.problem,
+            self.obstacles,
+            self.deleted,
+        )
 
     def apply(self, **changes: Any) -> Sim:
         self.wish = spec(**changes)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -22,7 +21,6 @@ import supervised
 from dockers import MARK, docker, engine_to_itself, needs_docker
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets import sides
-from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
 from servers import free_port
 
@@ -97,8 +95,6 @@ async def _processes(folder: Path, state: Path) -> AsyncIterator[Spec]:
         traffic = Traffic(state / "traffic")
         for name in traffic.names():
             await traffic.remove(name)
-        if (artifacts := place_for(state / "artifacts")) != state / "artifacts":
-            shutil.rmtree(artifacts, ignore_errors=True)
 
 
 def _processes_allowed(folder: Path) -> dict[str, Any]:

@@ -216,6 +216,8 @@ class RevisionStatus(StatusModel):
     """What it put live, such as `shop:v2`."""
     spec_hash: str = ""
     """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
+    digest: str = ""
+    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
     replicas: int = 0
     """How many instances it last had; a rollback brings these back, too."""
     deployed_at: Time | None = None

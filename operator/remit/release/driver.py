@@ -21,7 +21,7 @@ from remit.release.clock import LOOK_SECONDS, next_look
 from remit.release.memory import Memory
 from remit.release.model import Desired, HookKey, HookView, Problem, Request, RequestKind, Revision, Snapshot, StepError
 from remit.release.pipeline import next_step
-from remit.release.places import Place, carry_out, keep_only
+from remit.release.places import Place, carry_out, keep_only, look_ahead
 from remit.release.remembering import remembered
 from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
@@ -226,6 +226,7 @@ class Driver:
             deleted=self._removing,
         )
         world = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
+        desired = await look_ahead(self.place, desired, self.memory, world)
         decision = next_step(desired, world, self.memory, now)
         status = status_after(desired, world, decision, self.status, generation=wish.number, now=now)
         if isinstance(decision.step, Finish):

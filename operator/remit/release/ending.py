@@ -81,6 +81,14 @@ def _history(
     return tuple(after(record) for record in history)
 
 
+def with_digests(memory: Memory, world: World) -> Memory:
+    """The memory, with the digest of each revision that has become known. It never changes again."""
+    known = world.digests
+    return replace(
+        memory, history=tuple(replace(r, digest=r.digest or known.get(r.revision, "")) for r in memory.history)
+    )
+
+
 def trim(desired: Desired, world: World, memory: Memory) -> Memory:
     """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted, and
     none that a side still holds: it reads its files until it has drained.

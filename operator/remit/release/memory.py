@@ -125,6 +125,8 @@ class Record:
     replicas: int
     """How many instances it last had: a rollback brings these back, too."""
     deployed_at: datetime.datetime
+    digest: str = ""
+    """Of what it was made from, once that is known."""
     outcome: Outcome | None = None
     promoted_at: datetime.datetime | None = None
     duration_seconds: float | None = None

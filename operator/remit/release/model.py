@@ -90,6 +90,8 @@ class Desired:
     """The revisions that are kept and can be returned to, by number."""
     request: Request | None = None
     problem: Problem | None = None
+    obstacles: Mapping[int, Problem] = field(default_factory=dict)
+    """Why kept revisions cannot be returned to, such as an artifact that is gone. Of those that are asked for alone."""
     deleted: bool = False
     """The Deployment is being deleted."""
 
@@ -195,6 +197,8 @@ class World:
     """Where published ports are found, as in a URL; empty where nowhere yet."""
     prepared: frozenset[int] = frozenset()
     """Revisions whose artifact is at hand on the target."""
+    digests: Mapping[int, str] = field(default_factory=dict)
+    """Of what each revision was made from, where the target can tell."""
     unreachable: str = ""
     """Why the target could not be observed at all. Nothing else in here means anything then."""
     watched: bool = False

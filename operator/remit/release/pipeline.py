@@ -18,7 +18,7 @@ from remit.api.deploymentstatus import StageName
 from remit.release.beginning import begin, heed, superseded
 from remit.release.clock import held_over, not_before, progressed
 from remit.release.context import Context, Fail
-from remit.release.ending import fail, finish
+from remit.release.ending import fail, finish, with_digests
 from remit.release.idle import clear, draining, retired, tidy
 from remit.release.memory import STAGES, Failure, Memory, Release
 from remit.release.model import SLOTS, Desired, World
@@ -38,7 +38,7 @@ def next_step(desired: Desired, world: World, memory: Memory, now: datetime.date
         return Decision(wait, held_over(memory, wait, now))
     if desired.deleted:
         return _tear_down(world, memory, now)
-    memory = consume(desired, world, heed(desired, world, memory), now)
+    memory = consume(desired, world, heed(desired, world, with_digests(memory, world)), now)
     release = memory.releasing
     if release is None:
         return _between_releases(desired, world, memory, now)

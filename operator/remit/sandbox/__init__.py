@@ -5,7 +5,7 @@ from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec, CgroupUsage, kill_cg
 from remit.sandbox.cgrouptree import beside
 from remit.sandbox.forkserver import Execute, ForkedProcess, ForkServer, Job, Listen, Supervise, fork_server
 from remit.sandbox.forkserver.supervise import STOP
-from remit.sandbox.identity import service_user
+from remit.sandbox.identity import closed_ancestor, reader_group, service_user, with_group
 from remit.sandbox.launch import Launch
 from remit.sandbox.memory import sealed_memory, shared_memory
 from remit.sandbox.model import (
@@ -55,10 +55,12 @@ __all__ = [
     "Supervise",
     "beside",
     "boot_id",
+    "closed_ancestor",
     "fork_server",
     "kill_cgroups",
     "plan",
     "probe_host",
+    "reader_group",
     "remove_cgroups",
     "rlimits",
     "sealed_memory",
@@ -66,4 +68,5 @@ __all__ = [
     "shared_memory",
     "start_time",
     "tasks_of_this_user",
+    "with_group",
 ]

@@ -55,6 +55,7 @@ class BareLaunch:
         check(executable, argv, env, files, working_dir)
         self._descriptors: set[int] = set()
         self._uid = bare.identities.uid(next(slots)) if bare.identities else None
+        self._groups = bare.identities.groups if bare.identities else ()
         self.folder = Path(tempfile.mkdtemp(dir=scratch()))
         try:
             self._make(files, working_dir)
@@ -75,7 +76,7 @@ class BareLaunch:
 
     def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Supervise:
         """The command, confined from before its first instruction."""
-        become = [("become", self._uid)] if self._uid is not None else []
+        become = [("become", self._uid, *self._groups)] if self._uid is not None else []
         joining = [cgroup.joining()] if cgroup else []
         return Supervise(
             self._executable,

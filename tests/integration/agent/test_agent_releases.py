@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import supervised
 from conftest import require
 from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
 from remit.errors import InvalidInput
-from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
 from remit.sandbox import Layer, probe_host
 
@@ -98,8 +96,6 @@ async def production(tmp_path: Path) -> AsyncIterator[Production]:
     traffic = Traffic(root / "traffic")
     for name in traffic.names():
         await traffic.remove(name)
-    if (artifacts := place_for(root / "artifacts")) != root / "artifacts":
-        shutil.rmtree(artifacts, ignore_errors=True)
 
 
 @pytest.mark.timeout(120)

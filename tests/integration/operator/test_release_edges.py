@@ -18,7 +18,6 @@ import pytest
 import supervised
 from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS
 from remit.release import clock
-from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe
 from shops import truth
 
@@ -102,7 +101,7 @@ async def test_deleted_in_mid_release_nothing_is_left_not_even_of_its_hook(shop:
             await shop.answer()
         await shop.world.gone("shop-2-pre-gate", TASKS)
         kept = [shop.state / name for name in ("instances", "releases", "traffic", "reports")]
-        left = [path for root in [*kept, place_for(shop.state / "artifacts")] for path in root.rglob("*")]
+        left = [path for root in [*kept, shop.state / "artifacts"] for path in root.rglob("*")]
         assert [path for path in left if "shop" in path.parts] == []
 
 

@@ -77,13 +77,15 @@ class ProcessTarget:
         permits: Permits,
         load: Load,
         changed: Callable[[], None],
+        readers: int | None = None,
     ) -> None:
-        """`folder` holds what it was told, `artifacts` the copies of its revisions; `supervise` gives the supervision
-        of processes that may read such a copy, `backend` what runs the checks of their health; `changed` is called when
-        an instance's health does."""
+        """`folder` holds what it was told, `artifacts` the copies of its revisions, for the group `readers`;
+        `supervise` gives the supervision of processes that may read such a copy, `backend` what runs the checks of
+        their health; `changed` is called when an instance's health does."""
         self._name = f"{namespace}/{name}"
         self._front = Front(self._name, folder / "told.json", traffic)
-        self._copies = Copies(artifacts, permits.reading, permits.download, changed)
+        digests = folder / "artifacts.json"
+        self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed)
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
@@ -110,7 +112,7 @@ class ProcessTarget:
         }
         if unreached(told, found, flow):
             self._watches.look_again()
-        return world(told, found, flow, self._copies.at_hand())
+        return replace(world(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
@@ -197,6 +199,7 @@ class ProcessTarget:
 
         Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
         """
+        await self._copies.bring(revision, material)
         told = self._front.told().having(slot, side)
         names = [port.name for port in revision.snapshot.spec.ports]
         missing = max(0, replicas - len(side.ports))
@@ -224,6 +227,8 @@ class ProcessTarget:
     async def _revive(self, slot: Slot, side: Side) -> Side:
         """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
 
+        What is down, or has nothing to be started from, gets an intact copy of its artifact first.
+
         Their new supervisors count restarts from zero. The side goes on with the count, or nobody knew that they died.
         """
         states = self._supervision.list(self._name)
@@ -232,12 +237,16 @@ class ProcessTarget:
             for index in range(side.wanted)
             if states.get(f"{slot}-{index}", {}).get("phase", "Lost") in {"Lost", "Stopped"}
         ]
-        if not gone:
+        down = [index for index in range(side.wanted) if not _incarnation(states.get(f"{slot}-{index}", {}))]
+        if not down and side.revision in self._copies.at_hand():
             return side
         try:
             revision, material = await self._load(side.revision)
-            await self._copies.bring(revision, material)
-            await self._start(slot, side, gone, revision, material)
+            if await self._copies.repair(revision, material):  # nobody has to wait out what failed without it
+                await self._stop_those(f"{slot}-{index}" for index in down)
+                gone = down
+            if gone:
+                await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             if self._refused.get(slot) != str(error):
                 log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
@@ -268,7 +277,9 @@ class ProcessTarget:
 
     async def _stop(self, slot: Slot, keep: int) -> None:
         """Stop the instances of `slot` from number `keep` on. Raises DeploymentError where one does not end."""
-        names = [name for name in self._supervision.list(self._name) if _index(name, slot) >= keep]
+        await self._stop_those(name for name in self._supervision.list(self._name) if _index(name, slot) >= keep)
+
+    async def _stop_those(self, names: Iterable[str]) -> None:
         try:
             await all_of(self._supervision.remove(self._name, name) for name in names)
         except OperationFailed as error:
@@ -315,7 +326,7 @@ class ProcessTarget:
         if not found.failed and not found.restarts:
             return found
         trouble = self._trouble(f"{slot}-{index}", state, health)
-        if not found.kept and slot in self._refused:
+        if not found.alive and slot in self._refused:
             trouble = f"{trouble}; it is not started again: {self._refused[slot]}"
         return replace(found, trouble=trouble)
 
