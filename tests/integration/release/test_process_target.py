@@ -22,7 +22,7 @@ from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.release import Material, Revision, SlotView, Snapshot, World
-from remit.release.targets import ProcessTarget, localports
+from remit.release.targets import ProcessTarget, localports, process
 from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
@@ -368,6 +368,27 @@ async def test_an_instance_is_never_started_from_anything_but_what_its_revision_
     await stage.target.prepare(one)
     await stage.until(lambda world: world.ready(1, "blue", 1))
     assert await stage.answer() == "v1"
+
+
+async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be left who could end a release that failed."""
+    monkeypatch.setattr(process, "_MOST_RESTARTS", 1)
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.target.observe()
+    await stage.provision("green", stage.revision(2, "crash"))
+    for restarts in (1, 2):
+        await kill(stage)
+        await stage.until(lambda world, n=restarts: world.blue.restarts == n and world.ready(1, "blue", 1))
+    supervision = Supervision(stage.folder / "processes", stage.host)
+    async with asyncio.timeout(PATIENCE):
+        while (state := await supervision.state("default/shop", "green-0"))["phase"] != "Failed":
+            await asyncio.sleep(0.02)
+    assert state["restarts"] == 1
+    world = await stage.target.observe()
+    assert (world.green.failed, world.green.started) == (1, 0)
+    assert len(supervised.supervisors(stage.folder / "processes" / "default")) == 1
 
 
 async def kill(stage: Stage) -> None:

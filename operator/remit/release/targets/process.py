@@ -20,6 +20,7 @@ from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
 from remit.operations.process.record import Identity
+from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, Revision, World
 from remit.release.report.model import Usage
 from remit.release.target import Material
@@ -57,6 +58,9 @@ log = structlog.get_logger(__name__)
 
 _ALIVE: Final = frozenset({"Starting", "Running"})
 _KEPT: Final = _ALIVE | {"Backoff"}
+_LOST: Final = frozenset({"Lost", "Stopped"})
+_MOST_RESTARTS: Final = 2 * CRASH_LIMIT
+"""Restarts after which the supervisor of an instance that was never live gives up: no operator may be left to do so."""
 
 
 class ProcessTarget:
@@ -98,8 +102,9 @@ class ProcessTarget:
         """See `Target.observe`."""
         told = self._front.told()
         for slot, side in told.sides.items():
-            told = told.having(slot, await self._revive(slot, side))
+            told = told.having(slot, await self._revive(slot, side, live=slot == told.live))
         states = self._supervision.list(self._name)
+        await self._lift_limits(told, states)
         await self._watch(told, states)
         try:
             flow = await self._front.look(told)
@@ -224,7 +229,14 @@ class ProcessTarget:
                 self._front.note(told)
         return told
 
-    async def _revive(self, slot: Slot, side: Side) -> Side:
+    async def _lift_limits(self, told: Told, states: Mapping[str, State]) -> None:
+        """Have the instances of what is live restarted for ever, also while no operator runs."""
+        for name, state in states.items():
+            if told.live and _index(name, told.live) >= 0 and "maxRestarts" in state and state.get("phase") in _KEPT:
+                with contextlib.suppress(OperationFailed):  # it ended meanwhile, which the next look finds
+                    await self._supervision.lift_limit(self._name, name)
+
+    async def _revive(self, slot: Slot, side: Side, *, live: bool) -> Side:
         """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
 
         What is down, or has nothing to be started from, gets an intact copy of its artifact first.
@@ -232,11 +244,9 @@ class ProcessTarget:
         Their new supervisors count restarts from zero. The side goes on with the count, or nobody knew that they died.
         """
         states = self._supervision.list(self._name)
-        gone = [
-            index
-            for index in range(side.wanted)
-            if states.get(f"{slot}-{index}", {}).get("phase", "Lost") in {"Lost", "Stopped"}
-        ]
+        lost = _LOST | {"Failed"} if live else _LOST
+        phases = [states.get(f"{slot}-{index}", {}).get("phase", "Lost") for index in range(side.wanted)]
+        gone = [index for index, phase in enumerate(phases) if phase in lost]
         down = [index for index in range(side.wanted) if not _incarnation(states.get(f"{slot}-{index}", {}))]
         if not down and side.revision in self._copies.at_hand():
             return side
@@ -272,7 +282,10 @@ class ProcessTarget:
             state = states.get(name, {})
             if state.get("phase") not in _KEPT or state.get("task") != mark:
                 instance = _instance(request, name, ports, copy)
-                wanted.append(Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets))
+                limit = None if slot == self._front.told().live else _MOST_RESTARTS
+                wanted.append(
+                    Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets, max_restarts=limit)
+                )
         await all_of(_started(supervision, each) for each in wanted)
 
     async def _stop(self, slot: Slot, keep: int) -> None:
