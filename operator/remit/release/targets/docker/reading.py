@@ -60,7 +60,7 @@ def found(container: Container, health: Health, *, located: bool) -> Found:
         exists=True,
         kept=container.status not in OVER,
         alive=container.status == "running" and located,
-        incarnation=" ".join(container.incarnation) if container.status in _ALIVE else "",
+        incarnation=f"{container.id[:12]} {container.state['StartedAt']}" if container.status in _ALIVE else "",
         restarts=container.restarts,
     )
 
