@@ -15,6 +15,7 @@ from remit.release import (
     Finish,
     HookKey,
     HookView,
+    InstanceView,
     Memory,
     Prepare,
     Preview,
@@ -77,16 +78,25 @@ class Sim:
     request: Request | None = None
     deleted: bool = False
     problem: Problem | None = None
+    obstacles: dict[int, Problem] = field(default_factory=dict)
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
+    runs: int = 0
     terse: bool = False
     """Write status only when there is something new to remember."""
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
 
     @property
     def desired(self) -> Desired:
-        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, self.problem, self.deleted)
+        return Desired(
+            snapshot(self.wish, self.secret),
+            self.revisions,
+            self.request,
+            self.problem,
+            self.obstacles,
+            self.deleted,
+        )
 
     def apply(self, **changes: Any) -> Sim:
         self.wish = spec(**changes)
@@ -141,7 +151,9 @@ class Sim:
                 assert view.revision is not None
                 started = min(view.started, replicas)
                 healthy, failed = min(view.healthy, replicas), min(view.failed, replicas)
-                self.put(slot, replace(view, wanted=replicas, started=started, healthy=healthy, failed=failed))
+                left = {name: each for name, each in view.instances.items() if int(name) < replicas}
+                changed = replace(view, wanted=replicas, started=started, healthy=healthy, failed=failed)
+                self.put(slot, replace(changed, instances=left))
             case Switch(live, share):
                 self.world = replace(self.world, live=live, share=share, converged=False)
             case Preview(slot):
@@ -180,19 +192,40 @@ class Sim:
             if view.revision is None:
                 continue
             fate, n = self.behaviour.get(self.version(slot), "well"), view.wanted
-            view = replace(view, started=n, connections=0)
-            if fate == "well":
-                view = replace(view, healthy=n, failed=0)
-            elif fate == "flapping":
-                up = n if self.now.second % 3 else n // 2
-                view = replace(view, healthy=up, failed=n - up)
-            elif fate == "unhealthy":
-                view = replace(view, healthy=0, failed=n)
-            else:
-                view = replace(view, healthy=0, failed=n, restarts=view.restarts + 1)
-            self.put(slot, view)
+            up = {"well": n, "flapping": n if self.now.second % 3 else n // 2}.get(fate, 0)
+            found = {str(i): self.aged(view.instances.get(str(i)), fate, healthy=i < up) for i in range(n)}
+            restarts = sum(each.restarts for each in found.values())
+            view = replace(view, started=n, connections=0, healthy=up, failed=n - up)
+            self.put(slot, replace(view, instances=found, restarts=restarts))
         hooks = {key: self.ended(key, view) for key, view in self.world.hooks.items()}
         self.world = replace(self.world, hooks=hooks)
+
+    def aged(self, instance: InstanceView | None, fate: str, *, healthy: bool) -> InstanceView:
+        """An instance a moment later: started, or started again."""
+        before = instance or InstanceView()
+        restarts = before.restarts + (fate == "crashing")
+        goes_on = before.incarnation and fate != "crashing"
+        return InstanceView(before.incarnation if goes_on else self.run(), healthy, restarts)
+
+    def run(self) -> str:
+        self.runs += 1
+        return f"run {self.runs}"
+
+    def crash(self, slot: str, name: str = "0", *, back: bool = True) -> None:
+        """An instance ends; if it is `back`, it runs again and is healthy before anybody looks."""
+        view = self.world.slot(slot)
+        again = InstanceView(self.run() if back else "", back, view.instances[name].restarts + 1)
+        lost = 0 if back else 1
+        self.put(
+            slot,
+            replace(
+                view,
+                healthy=view.healthy - lost,
+                failed=view.failed + lost,
+                restarts=view.restarts + 1,
+                instances={**view.instances, name: again},
+            ),
+        )
 
     def ended(self, key: HookKey, view: HookView) -> HookView:
         if view.state != "Running":

@@ -6,7 +6,7 @@ What holds for every target is tested once, over `GROUNDS`: a target joins with 
 from __future__ import annotations
 
 import asyncio
-import shutil
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,7 +20,7 @@ import pythonimage
 import supervised
 from dockers import MARK, docker, engine_to_itself, needs_docker
 from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
-from remit.release.targets.artifacts import place_for
+from remit.release.targets import sides
 from remit.release.traffic import Traffic
 from servers import free_port
 
@@ -36,6 +36,8 @@ class Connection(asyncio.Protocol):
         self.head += data
         while b"\\r\\n\\r\\n" in self.head:
             head, _, self.head = self.head.partition(b"\\r\\n\\r\\n")
+            if head.startswith(b"GET /exit"):
+                os._exit(3)
             well = not (head.startswith(b"GET /healthz") and os.path.exists("sick"))
             status = b"200 OK" if well else b"500 Internal Server Error"
             self.transport.write(b"HTTP/1.1 %b\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (status, len(VERSION), VERSION))
@@ -93,8 +95,6 @@ async def _processes(folder: Path, state: Path) -> AsyncIterator[Spec]:
         traffic = Traffic(state / "traffic")
         for name in traffic.names():
             await traffic.remove(name)
-        if (artifacts := place_for(state / "artifacts")) != state / "artifacts":
-            shutil.rmtree(artifacts, ignore_errors=True)
 
 
 def _processes_allowed(folder: Path) -> dict[str, Any]:
@@ -226,6 +226,16 @@ class Shop:
         said = (await reader.read()).decode()
         writer.close()
         return said.rpartition("\r\n\r\n")[2]
+
+    async def crash(self, state: Path, slot: str) -> None:
+        """End the program of every instance of a side; `state` is the operator's."""
+        side = sides.read(state / "releases" / "default" / "shop" / "told.json").sides[slot]  # type: ignore[index]
+        for index, ports in enumerate(side.ports):
+            reader, writer = await asyncio.open_connection(side.host(index), ports["http"])
+            writer.write(b"GET /exit HTTP/1.0\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
 
     async def _patch(self, patch: dict[str, Any]) -> None:
         await self.kube.patch(DEPLOYMENTS, "default", "shop", patch)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from remit.release.targets.artifacts import place_for
 from remitup import RemitUp
 from support import wait_until
 
@@ -55,7 +54,7 @@ def site(up: RemitUp, tmp_path: Path) -> Iterator[int]:
     up.kubectl("apply", "-f", "-", stdin=POLICY % tmp_path)
     yield port
     up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s")
-    folder = place_for(up.state_dir / "artifacts")
+    folder = up.state_dir / "artifacts"
     assert not (folder / "default" / "site").exists()
 
 

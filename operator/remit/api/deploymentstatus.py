@@ -153,8 +153,8 @@ class ReleaseProgress(StatusModel):
     """Since when it waits at a gate or a canary step."""
     promoted_at: Time | None = None
     """When it went live."""
-    restarts: int = 0
-    """Restarts on the new side when it went live."""
+    incarnations: dict[str, str] = {}
+    """Which run of each new instance was healthy first: another one means that the instance crashed since."""
     failure: ReleaseFailure | None = None
     """Why it goes back, if it does."""
     outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] | None = None
@@ -216,6 +216,8 @@ class RevisionStatus(StatusModel):
     """What it put live, such as `shop:v2`."""
     spec_hash: str = ""
     """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
+    digest: str = ""
+    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
     replicas: int = 0
     """How many instances it last had; a rollback brings these back, too."""
     deployed_at: Time | None = None

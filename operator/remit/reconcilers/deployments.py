@@ -38,7 +38,7 @@ from remit.release import (
     step_error,
 )
 from remit.release.clock import next_look
-from remit.release.places import Place, Places, carry_out, keep_only
+from remit.release.places import Place, Places, carry_out, keep_only, look_ahead
 from remit.release.report import reported
 from remit.telemetry import AuditEvent, AuditLog, Metrics, Redactor
 
@@ -110,6 +110,7 @@ class DeploymentReconciler:
         world = replace(await place.target.observe(), error=self._errors.get(deployment.key))
         if before.releasing is not None:
             world = replace(world, hooks=hooks.observe(self.cache, deployment.key, before.releasing.started_at))
+        desired = await look_ahead(place, desired, before, world)
         decision = next_step(desired, world, before, now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
         report = await self.reports.look(deployment, obj, place.target, world, before, decision.memory)

@@ -79,6 +79,9 @@ def begin(desired: Desired, world: World, memory: Memory, now: datetime.datetime
         return _start(desired, world, memory, Revision(number, desired.snapshot), now)
     if back.revision not in desired.revisions:
         return Wait("RevisionUnknown", f"spec.rollbackTo: revision {back.revision} is not kept")
+    if (obstacle := desired.obstacles.get(back.revision)) is not None:
+        why = f"spec.rollbackTo: revision {back.revision} cannot be returned to: {obstacle.message}"
+        return Wait(obstacle.reason, why, held=obstacle.retryable)
     # What was never live has proven nothing: it takes the whole way, hooks and all.
     record = memory.record(back.revision)
     proven = record is None or record.promoted_at is not None

@@ -42,11 +42,21 @@ def not_before(memory: Memory, now: datetime.datetime) -> Memory:
 
 
 def progressed(memory: Memory, release: Release, world: World, now: datetime.datetime) -> Memory:
-    """More healthy instances than ever before are progress; fewer, and then the same again, are none."""
+    """Updates the memory from the new side: which of its instances have been healthy, and how many at once.
+
+    More healthy instances than ever before are progress; fewer, and then the same again, are none.
+    """
     view = world.slot(release.slot)
-    if view.revision != release.revision or view.healthy <= release.best or release.failure is not None:
+    if release.failure is not None:
         return memory
-    return replace(memory, release=replace(release, best=view.healthy, clock=now))
+    held = view.revision == release.revision
+    instances = view.instances if held else {}
+    healthy = {name: each.incarnation for name, each in instances.items() if each.healthy}
+    known = {name: first for name, first in release.incarnations.items() if name in instances}
+    release = replace(release, incarnations=healthy | known)
+    if held and view.healthy > release.best:
+        release = replace(release, best=view.healthy, clock=now)
+    return replace(memory, release=release)
 
 
 def held_over(memory: Memory, step: Wait | None, now: datetime.datetime) -> Memory:

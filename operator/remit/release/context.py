@@ -11,7 +11,7 @@ from remit.release.memory import Live, Memory, Release
 from remit.release.model import Desired, Revision, SlotView, World, other
 
 CRASH_LIMIT = 5
-"""Restarts after which a side that was never healthy is given up before its deadline."""
+"""Restarts of one instance after which a side that was never healthy is given up before its deadline."""
 
 
 def seconds(count: float) -> datetime.timedelta:
@@ -100,10 +100,28 @@ class Context:
         return self.new.failed > 0 and self.new.healthy < self.release.best
 
     def crashing(self) -> Fail | None:
-        """The new side keeps crashing before it was ever live, or will never start."""
+        """The new side keeps crashing before it was ever healthy, or will never start."""
         if self.new.hopeless:
             return Fail("CannotStart", f"its instances cannot start: {self.new.hopeless}")
-        if self.new.restarts < CRASH_LIMIT:
+        restarts = max((each.restarts for each in self.new.instances.values()), default=0)
+        if restarts < CRASH_LIMIT:
             return None
-        detail = f": {self.new.message}" if self.new.message else ""
-        return Fail("CrashLoop", f"its instances were restarted {self.new.restarts} times{detail}")
+        return Fail("CrashLoop", f"an instance was restarted {restarts} times{self.detail}")
+
+    def crashed(self) -> Fail | None:
+        """An instance of the new side has ended since it became healthy, whether or not it runs again by now."""
+        if self.new.revision != self.release.revision:
+            return None
+        first, now = self.release.incarnations, self.new.instances
+        crashed = [now[name] for name in sorted(first) if name in now and now[name].incarnation != first[name]]
+        if not crashed:
+            return None
+        count = f"{len(crashed)} of its instances" if len(crashed) > 1 else "an instance"
+        if all(each.incarnation for each in crashed):
+            return Fail("InstanceRestarted", f"{count} crashed after being healthy, and was restarted{self.detail}")
+        return Fail("InstanceFailed", f"{count} crashed after being healthy{self.detail}")
+
+    @property
+    def detail(self) -> str:
+        """What is wrong with the new side's instances, to end a sentence with."""
+        return f": {self.new.message}" if self.new.message else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import DeploymentStatus
+from remit.api.deploymentstatus import DeploymentStatus, Slot
 from remit.api.resource import Deployment
 from remit.errors import DeploymentError, RemitError
 from remit.release import private, recording
@@ -21,7 +21,7 @@ from remit.release.clock import LOOK_SECONDS, next_look
 from remit.release.memory import Memory
 from remit.release.model import Desired, HookKey, HookView, Problem, Request, RequestKind, Revision, Snapshot, StepError
 from remit.release.pipeline import next_step
-from remit.release.places import Place, carry_out, keep_only
+from remit.release.places import Place, carry_out, keep_only, look_ahead
 from remit.release.remembering import remembered
 from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
 _KEPT_WISHES = 64
+_TEAR_DOWN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ class Driver:
         self.wake()
         await self._until(lambda memory: self._at_rest(memory, number) or self._newer(number))
         self._check_newer(number)
+        await self._torn_down()
         self._check_live(lambda live: live == snapshot.spec_hash)
         return number
 
@@ -164,6 +166,7 @@ class Driver:
         now = self._wish.number if self._wish else number
         await self._until(lambda memory: self._at_rest(memory, now) or self._newer(now))
         self._check_newer(now)
+        await self._torn_down()
         self._check_live(lambda live: live != left)
 
     def _ask(self, kind: RequestKind) -> str:
@@ -173,6 +176,18 @@ class Driver:
     def _at_rest(self, memory: Memory, number: int) -> bool:
         seen = self.status.observed_generation == number and not self._requests
         return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
+
+    async def _torn_down(self) -> None:
+        """Until the side of a release that failed is empty: the program may end as soon as it hears of the failure."""
+        release, live = self.memory.release, self.memory.live
+        if release is None or (live is not None and live.slot == release.slot):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TEAR_DOWN_SECONDS):
+                await self._until(lambda memory: memory.releasing is not None or self._is_empty(release.slot))
+
+    def _is_empty(self, slot: Slot) -> bool:
+        return all(each.name != slot for each in self.status.slots)
 
     def _newer(self, number: int) -> bool:
         return self._wish is not None and self._wish.number != number
@@ -226,6 +241,7 @@ class Driver:
             deleted=self._removing,
         )
         world = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
+        desired = await look_ahead(self.place, desired, self.memory, world)
         decision = next_step(desired, world, self.memory, now)
         status = status_after(desired, world, decision, self.status, generation=wish.number, now=now)
         if isinstance(decision.step, Finish):

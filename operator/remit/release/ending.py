@@ -32,7 +32,14 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         for record in release.stages
     )
     ended = replace(
-        release, stages=records, outcome=outcome, reason=reason, message=message, finished_at=now, held=False
+        release,
+        stages=records,
+        outcome=outcome,
+        reason=reason,
+        message=message,
+        finished_at=now,
+        held=False,
+        incarnations={},
     )
     live = before
     if takes_over:
@@ -72,6 +79,14 @@ def _history(
         return record
 
     return tuple(after(record) for record in history)
+
+
+def with_digests(memory: Memory, world: World) -> Memory:
+    """The memory, with the digest of each revision that has become known. It never changes again."""
+    known = world.digests
+    return replace(
+        memory, history=tuple(replace(r, digest=r.digest or known.get(r.revision, "")) for r in memory.history)
+    )
 
 
 def trim(desired: Desired, world: World, memory: Memory) -> Memory:

@@ -6,7 +6,8 @@ Whatever can be seen in the world is not remembered here: memory may be one step
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from remit.api.deploymentstatus import Slot, StageName
@@ -89,8 +90,9 @@ class Release:
     """Since when it waits at a gate, or at a canary step."""
     promoted_at: datetime.datetime | None = None
     """When all requests were seen to go to it."""
-    restarts: int = 0
-    """Restarts of the new side when it was promoted; more of them fail the bake."""
+    incarnations: Mapping[str, str] = field(default_factory=dict)
+    """Of each new instance that has been healthy, the incarnation that was healthy first: any other one means that the
+    instance crashed since."""
     failure: Failure | None = None
     outcome: Outcome | None = None
     """None while it goes on."""
@@ -123,6 +125,8 @@ class Record:
     replicas: int
     """How many instances it last had: a rollback brings these back, too."""
     deployed_at: datetime.datetime
+    digest: str = ""
+    """Of what it was made from, once that is known."""
     outcome: Outcome | None = None
     promoted_at: datetime.datetime | None = None
     duration_seconds: float | None = None

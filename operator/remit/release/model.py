@@ -90,6 +90,8 @@ class Desired:
     """The revisions that are kept and can be returned to, by number."""
     request: Request | None = None
     problem: Problem | None = None
+    obstacles: Mapping[int, Problem] = field(default_factory=dict)
+    """Why kept revisions cannot be returned to, such as an artifact that is gone. Of those that are asked for alone."""
     deleted: bool = False
     """The Deployment is being deleted."""
 
@@ -106,6 +108,18 @@ class Desired:
         """What the spec declares to be live: another key is another release."""
         back = self.spec.rollback_to
         return self.snapshot.spec_hash if back is None else f"revision-{back.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One instance of a side, as it was observed."""
+
+    incarnation: str = ""
+    """Identifies this run of it, and changes each time that it is started again; empty while it does not run."""
+    healthy: bool = False
+    """It passes its health check now, thresholds applied."""
+    restarts: int = 0
+    """How often it was started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,8 @@ class SlotView:
     """Requests in flight, or connections open, where the target can tell."""
     message: str = ""
     """What is wrong with its instances, in one sentence, such as the last line of one that crashed."""
+    instances: Mapping[str, InstanceView] = field(default_factory=dict)
+    """Its instances by name. One that was taken away on purpose, by scaling down or by its node, is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,8 @@ class World:
     """Where published ports are found, as in a URL; empty where nowhere yet."""
     prepared: frozenset[int] = frozenset()
     """Revisions whose artifact is at hand on the target."""
+    digests: Mapping[int, str] = field(default_factory=dict)
+    """Of what each revision was made from, where the target can tell."""
     unreachable: str = ""
     """Why the target could not be observed at all. Nothing else in here means anything then."""
     watched: bool = False

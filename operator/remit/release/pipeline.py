@@ -18,7 +18,7 @@ from remit.api.deploymentstatus import StageName
 from remit.release.beginning import begin, heed, superseded
 from remit.release.clock import held_over, not_before, progressed
 from remit.release.context import Context, Fail
-from remit.release.ending import fail, finish
+from remit.release.ending import fail, finish, with_digests
 from remit.release.idle import clear, draining, retired, tidy
 from remit.release.memory import STAGES, Failure, Memory, Release
 from remit.release.model import SLOTS, Desired, World
@@ -38,7 +38,7 @@ def next_step(desired: Desired, world: World, memory: Memory, now: datetime.date
         return Decision(wait, held_over(memory, wait, now))
     if desired.deleted:
         return _tear_down(world, memory, now)
-    memory = consume(desired, world, heed(desired, world, memory), now)
+    memory = consume(desired, world, heed(desired, world, with_digests(memory, world)), now)
     release = memory.releasing
     if release is None:
         return _between_releases(desired, world, memory, now)
@@ -86,6 +86,8 @@ def _forward(ctx: Context) -> Decision | Fail:
     error = ctx.world.error
     if error is not None and not error.retryable and error.revision == ctx.release.revision:
         return Fail(error.reason, error.message)
+    if crashed := ctx.crashed():
+        return crashed
     for name in STAGES[:-1]:
         if ctx.release.stage_record(name).state not in {"Waiting", "Running"}:
             continue
@@ -119,7 +121,7 @@ def _passed(ctx: Context, name: StageName) -> Release:
     record = ctx.release.stage_record(name)
     release = ctx.release.with_stage(record.name, state="Done", finished_at=ctx.now)
     release = replace(release, clock=ctx.now, held=False)
-    return replace(release, promoted_at=ctx.now, restarts=ctx.new.restarts) if name == "Promote" else release
+    return replace(release, promoted_at=ctx.now) if name == "Promote" else release
 
 
 def _between_releases(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from remit.api import deployment as api
 from remit.api.resource import Deployment
@@ -15,18 +18,18 @@ from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
 from remit.release.judging import Judge
 from remit.release.memory import Memory
-from remit.release.model import Revision
+from remit.release.model import SLOTS, Desired, Problem, Revision, World
+from remit.release.requests import rollback_target
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
 from remit.release.target import Material, Target
 from remit.release.targets import ProcessTarget, docker
-from remit.release.targets.artifacts import place_for
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
 from remit.release.traffic import Traffic
-from remit.sandbox import Host
+from remit.sandbox import Host, closed_ancestor, reader_group, with_group
 
 
 @dataclass
@@ -35,6 +38,43 @@ class Place:
 
     target: Target
     revisions: Revisions
+    looked_ahead: dict[tuple[int, str | None], float] = field(default_factory=dict)
+    """The revision and request that `look_ahead` was last about, and when in monotonic time."""
+    obstacle: Problem | None = None
+    """What it found."""
+
+
+_UNDER_WAY: Final = frozenset({"Fetching", "Pulling"})
+"""Errors of a target that is bringing an artifact: it takes longer than one look."""
+_OBSTACLE_SECONDS: Final = 10.0
+"""How long an obstacle is believed. To look for it again may read a whole artifact, or ask a registry."""
+
+
+async def look_ahead(place: Place, desired: Desired, memory: Memory, world: World) -> Desired:
+    """The wish, with what keeps the revision that it wants to return to from being brought to the target.
+
+    It is brought there for that, beside what is live. Where it runs already, nothing has to be brought.
+    """
+    number = rollback_target(desired, memory)
+    held = {world.slot(slot).revision for slot in SLOTS}
+    if number is None or number in held or number not in desired.revisions or world.unreachable:
+        return desired
+    about = number, desired.request.id if desired.request else None
+    if place.looked_ahead.get(about, -math.inf) < time.monotonic() - _OBSTACLE_SECONDS:
+        place.obstacle = await _obstacle(place, number)
+        place.looked_ahead = {about: time.monotonic()}
+    return desired if place.obstacle is None else replace(desired, obstacles={number: place.obstacle})
+
+
+async def _obstacle(place: Place, number: int) -> Problem | None:
+    try:
+        revision, _ = await place.revisions.load(number)
+        await place.target.prepare(revision)
+    except DeploymentError as error:
+        return None if error.reason in _UNDER_WAY else Problem(error.reason, str(error), error.retryable)
+    except OSError as error:
+        return Problem("StateNotKept", f"the operator's state cannot be read: {error.strerror or error}")
+    return None
 
 
 async def carry_out(place: Place, step: Step, material: Material) -> None:
@@ -89,11 +129,14 @@ class Places:
     judge: Judge
     wake: Callable[[str], None]
     _traffic: Traffic = field(init=False)
+    _readers: Host = field(init=False)
+    """As `host`, for instances: they may read the copies of artifacts."""
     _known: dict[str, Place] = field(default_factory=dict)
     _deployments: dict[str, Deployment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._traffic = Traffic(self.state_dir / "traffic")
+        self._readers = with_group(self.host, reader_group())
 
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
@@ -164,16 +207,18 @@ class Places:
         key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpPerformer()
 
         def download(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
+            self._check_readable()
             return http.download(judge.reading(self._deployments[key], revision, material), address)
 
         def reading(revision: Revision, material: Material) -> Reading:
+            self._check_readable()
             return Reading(judge.reading(self._deployments[key], revision, material), [str(self.state_dir.resolve())])
 
         return ProcessTarget(
             metadata.namespace,
             metadata.name,
             self._folder(deployment),
-            place_for(self.state_dir / "artifacts") / metadata.namespace / metadata.name,
+            self.state_dir.resolve() / "artifacts" / metadata.namespace / metadata.name,
             self._supervise,
             self._traffic,
             self._backend,
@@ -185,6 +230,7 @@ class Places:
             ),
             revisions.load,
             lambda: self.wake(key),
+            reader_group(),
         )
 
     def _docker(self, deployment: Deployment, revisions: Revisions) -> DockerTarget:
@@ -213,8 +259,18 @@ class Places:
         metadata = deployment.metadata
         return self.state_dir / "releases" / metadata.namespace / metadata.name
 
+    def _check_readable(self) -> None:
+        """Raises DeploymentError where instances could not get to a copy. In namespaces they always can."""
+        closed = closed_ancestor(f"{self.state_dir.resolve()}/artifacts")
+        if closed is not None and reader_group() is not None and self.host.bubblewrap is None:
+            message = (
+                f"{closed} is closed to the users that instances run as, and this host has no namespaces to open it to"
+                f" them alone; run chmod o+x {closed}, or give another state directory"
+            )
+            raise DeploymentError(message, reason="ArtifactFailed", retryable=True)
+
     def _supervise(self, copy: Path) -> Supervision:
-        return Supervision(self.state_dir / "instances", self.host, [*self.read_only_paths, str(copy)])
+        return Supervision(self.state_dir / "instances", self._readers, [*self.read_only_paths, str(copy)])
 
     def _backend(self, copy: Path) -> ProcessBackend:
-        return ProcessBackend(self.host, read_only_paths=[*self.read_only_paths, str(copy)])
+        return ProcessBackend(self._readers, read_only_paths=[*self.read_only_paths, str(copy)])

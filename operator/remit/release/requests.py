@@ -77,6 +77,8 @@ def _rollback(ask: _Asked) -> tuple[Memory, str]:
     if number != live and number not in desired.revisions:
         kept = ", ".join(map(str, sorted(desired.revisions))) or "none"
         raise Refused(f"revision {number} is not kept; kept are: {kept}")
+    if (obstacle := desired.obstacles.get(number)) is not None:
+        raise Refused(f"revision {number} cannot be returned to: {obstacle.message}")
     record = memory.record(number)
     if record is not None and record.promoted_at is None:
         raise Refused(f"revision {number} was never live, so there is nothing to return to; apply its spec instead")
@@ -113,6 +115,18 @@ _FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
     "pause": _pause,
     "resume": _resume,
 }
+
+
+def rollback_target(desired: Desired, memory: Memory) -> int | None:
+    """The revision that is about to be returned to, where it has to be brought to the target again for that."""
+    request, back = desired.request, desired.spec.rollback_to
+    number = None
+    if request is not None and (memory.answer is None or memory.answer.id != request.id):
+        number = (request.revision or _last_good(memory)) if request.kind == "rollback" else None
+    if number is None and back is not None and memory.releasing is None:
+        number = None if memory.settled and memory.key == desired.key else back.revision
+    live = memory.live.revision if memory.live else None
+    return None if number == live else number
 
 
 def _last_good(memory: Memory) -> int | None:

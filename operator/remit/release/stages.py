@@ -50,8 +50,7 @@ def health(ctx: Context) -> Verdict:
     replicas = TAKEOVERS[ctx.release.strategy].new_replicas(ctx)
     if ctx.ready(replicas):
         return None
-    detail = f": {ctx.new.message}" if ctx.new.message else ""
-    return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy{detail}")
+    return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy{ctx.detail}")
 
 
 def pre_promotion(ctx: Context) -> Verdict:
@@ -125,11 +124,8 @@ def _watch(ctx: Context) -> Verdict:
         return Fail("InstancesGone", "its instances are gone")
     if not ctx.switched:
         return Fail("TrafficLost", "requests do not go to it any more")
-    detail = f": {new.message}" if new.message else ""
     if new.failed:
-        return Fail("InstanceFailed", f"{new.failed} of its instances failed{detail}")
-    if new.restarts > ctx.release.restarts:
-        return Fail("InstanceRestarted", f"instances were restarted after the switch{detail}")
+        return Fail("InstanceFailed", f"{new.failed} of its instances failed{ctx.detail}")
     wanted = ctx.release.replicas
     return Scale(ctx.slot, wanted) if new.wanted != wanted else None
 

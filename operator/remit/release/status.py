@@ -91,7 +91,9 @@ def _slots(world: World) -> list[SlotStatus]:
 def _hopeless(desired: Desired, decision: Decision) -> bool:
     """What the spec declares cannot even begin, and waiting does not help."""
     unknown = isinstance(decision.step, Wait) and decision.step.reason == "RevisionUnknown"
-    broken = desired.problem is not None and not desired.problem.retryable and not decision.memory.settled
+    back = desired.spec.rollback_to
+    problems = (desired.problem, desired.obstacles.get(back.revision) if back is not None else None)
+    broken = any(each is not None and not each.retryable for each in problems) and not decision.memory.settled
     return unknown or broken
 
 

@@ -16,7 +16,7 @@ from remit.sandbox.forkserver import (
     fork_server,
 )
 from remit.sandbox.forkserver.supervise import STOP
-from remit.sandbox.identity import service_user
+from remit.sandbox.identity import closed_ancestor, reader_group, service_user, with_group
 from remit.sandbox.launch import Launch
 from remit.sandbox.memory import sealed_memory, shared_memory
 from remit.sandbox.model import (
@@ -66,6 +66,7 @@ __all__ = [
     "Supervise",
     "beside",
     "boot_id",
+    "closed_ancestor",
     "end_work",
     "extend_deadline",
     "fence",
@@ -73,6 +74,7 @@ __all__ = [
     "kill_cgroups",
     "plan",
     "probe_host",
+    "reader_group",
     "remove_cgroups",
     "rlimits",
     "sealed_memory",
@@ -80,4 +82,5 @@ __all__ = [
     "shared_memory",
     "start_time",
     "tasks_of_this_user",
+    "with_group",
 ]

@@ -56,6 +56,7 @@ class BareLaunch:
         self._descriptors: set[int] = set()
         self.uid = bare.identities.uid(next(slots)) if bare.identities else None
         """The user that it becomes; None: it stays the operator's."""
+        self._groups = bare.identities.groups if bare.identities else ()
         self.folder = Path(tempfile.mkdtemp(dir=scratch()))
         try:
             self._make(files)
@@ -76,7 +77,7 @@ class BareLaunch:
 
     def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Supervise:
         """The command, confined from before its first instruction."""
-        become = [("become", self.uid)] if self.uid is not None else []
+        become = [("become", self.uid, *self._groups)] if self.uid is not None else []
         joining = [cgroup.joining()] if cgroup else []
         return Supervise(
             self._executable,

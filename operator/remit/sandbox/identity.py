@@ -9,15 +9,17 @@ import secrets
 import shutil
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from remit.sandbox.model import Identities
+from remit.sandbox.model import Host, Identities
 
 # Above systemd's container range (524288–1879048191) and below 2^31: assigned to nobody (systemd, UIDS-GIDS).
 _FIRST_UNASSIGNED = 1_879_048_192
 _NOBODY = 65_534
 _COUNT = 1 << 16
 _SERVICE = _FIRST_UNASSIGNED + _COUNT
+_READERS = _SERVICE + 1
 _OTHERS_MAY_ENTER = stat.S_IXOTH
 
 # One for every kind of launch, and begun anywhere: operators on one host should not meet on a user.
@@ -46,6 +48,30 @@ def choose_for_service(uid_map: str) -> int:
 def service_user() -> int | None:
     """Who a program that serves the network for an operator that is root should be; None for an ordinary operator."""
     return choose_for_service(Path("/proc/self/uid_map").read_text()) if os.geteuid() == 0 else None
+
+
+def reader_group() -> int | None:
+    """The group of attempts that may read files which the operator keeps for them; None where they are its own user."""
+    if find_identities() is None:
+        return None
+    return _READERS if _mapped(Path("/proc/self/gid_map").read_text(), _READERS, 1) else _NOBODY
+
+
+def with_group(host: Host, group: int | None) -> Host:
+    """As `host`, with attempts that are in `group` too."""
+
+    def joined(identities: Identities | None) -> Identities | None:
+        return identities and replace(identities, groups=() if group is None else (group,))
+
+    bubblewrap = host.bubblewrap and replace(host.bubblewrap, identities=joined(host.bubblewrap.identities))
+    bare = host.bare and replace(host.bare, identities=joined(host.bare.identities))
+    return replace(host, bubblewrap=bubblewrap, bare=bare)
+
+
+def closed_ancestor(path: str) -> str | None:
+    """The outermost folder above `path` that other users may not enter; None where they may enter all of them."""
+    above = reversed(Path(path).parents)
+    return next((str(each) for each in above if not each.stat().st_mode & _OTHERS_MAY_ENTER), None)
 
 
 def _mapped(uid_map: str, first: int, count: int) -> bool:

@@ -12,7 +12,7 @@ from remit.sandbox.bubblewrap import command_line, encode, private_arguments
 from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.filesystem import sealing, system_files, system_mounts
 from remit.sandbox.forkserver import Execute
-from remit.sandbox.identity import slots
+from remit.sandbox.identity import closed_ancestor, slots
 from remit.sandbox.memory import sealed_memory, shared_memory
 from remit.sandbox.model import Bubblewrap, Network
 from remit.sandbox.rlimits import RESOURCES
@@ -49,6 +49,7 @@ class Launch:
         Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
         """
         check(executable, argv, env, files, working_dir)
+        hidden = [(path, closed) for path in read_only_paths if (closed := closed_ancestor(path))]
         self._descriptors: set[int] = set()
         try:
             placed = {
@@ -67,11 +68,14 @@ class Launch:
             self.close()
             raise
         self._system = encode([*system_mounts(network=network, read_only_paths=read_only_paths), *sealing()])
-        self._steps: list[tuple[object, ...]] = [("no_new_privileges",)]
+        self._steps: list[tuple[object, ...]] = []
         self.uid = bubblewrap.identities.uid(next(slots)) if bubblewrap.identities else None
         """The user that it becomes; None: it stays the operator's."""
-        if self.uid is not None:
-            self._steps.append(("become", self.uid))
+        if bubblewrap.identities:
+            self._steps += [("expose", hidden)] if hidden else []
+            self._steps += [("no_new_privileges",), ("become", self.uid, *bubblewrap.identities.groups)]
+        else:
+            self._steps.append(("no_new_privileges",))
         self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
         if landlock_scopes:
             self._steps.append(("restrict", landlock_scopes))

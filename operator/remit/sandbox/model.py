@@ -70,6 +70,8 @@ class Identities:
 
     first: int
     count: int
+    groups: tuple[int, ...] = ()
+    """Further groups that attempts are in."""
 
     def uid(self, slot: int) -> int:
         """The user (and group) of any attempt number `slot`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import supervised
 from conftest import require
 from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
 from remit.errors import InvalidInput
-from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Traffic
 from remit.sandbox import Layer, probe_host
 
@@ -35,6 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
+if os.path.exists("crash"):
+    sys.exit("no database")
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
@@ -61,6 +62,9 @@ class Production:
         (place / "version").write_text(name)
         for mark in marks:
             (place / mark).touch()
+
+    def supervisors(self) -> list[psutil.Process]:
+        return supervised.supervisors(self.state / "releases" / "instances" / "default")
 
     def target(self, **changes: Any) -> dict[str, Any]:
         return {
@@ -98,8 +102,6 @@ async def production(tmp_path: Path) -> AsyncIterator[Production]:
     traffic = Traffic(root / "traffic")
     for name in traffic.names():
         await traffic.remove(name)
-    if (artifacts := place_for(root / "artifacts")) != root / "artifacts":
-        shutil.rmtree(artifacts, ignore_errors=True)
 
 
 @pytest.mark.timeout(120)
@@ -191,6 +193,49 @@ async def test_hooks_run_under_the_policy_of_the_agent(production: Production) -
         with pytest.raises(DeploymentError, match="gate") as failed:
             await agent.deploy("app:v2", "production")
         assert failed.value.reason == "HookFailed"
+    assert await production.answer() == "v1"
+
+
+@pytest.mark.parametrize("mark", ["crash", "sick"])
+@pytest.mark.timeout(120)
+async def test_a_side_that_was_never_live_is_gone_once_the_program_hears_of_the_failure(
+    production: Production, mark: str
+) -> None:
+    production.version("bad", mark)
+    target = {"targets": {"production": production.target(replicas=2, progressDeadlineSeconds=3)}}
+    async with production.agent(**target) as agent:
+        await agent.deploy("app:v1", "production")
+        with pytest.raises(DeploymentError) as failed:
+            await agent.deploy("app:bad", "production")
+        assert failed.value.reason == "ProgressDeadlineExceeded"
+    assert len(production.supervisors()) == 2
+    assert await production.answer() == "v1"
+
+
+@pytest.mark.timeout(120)
+async def test_a_side_that_was_never_live_is_taken_down_by_the_next_agent_where_the_program_was_killed(
+    production: Production,
+) -> None:
+    production.version("bad", "crash")
+    target = production.target(progressDeadlineSeconds=3)
+    async with production.agent(targets={"production": target}) as agent:
+        await agent.deploy("app:v1", "production")
+    program = (
+        "from remit import ExecutionAgent\n"
+        f"agent = ExecutionAgent(state_dir={str(production.state)!r}, targets={{'production': {target!r}}})\n"
+        "agent.deploy_sync('app:bad', 'production')\n"
+    )
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program), env={"PYTHONPATH": str(ROOT / "operator")}, stderr=subprocess.DEVNULL
+    )
+    async with asyncio.timeout(60):
+        while len(production.supervisors()) < 2:
+            await asyncio.sleep(0.02)
+    running.kill()
+    await running.wait()
+    async with production.agent(targets={"production": target}) as agent, asyncio.timeout(60):
+        while len(production.supervisors()) > 1:
+            await agent.health_check("production")
     assert await production.answer() == "v1"
 
 

@@ -18,7 +18,6 @@ import pytest
 import supervised
 from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS
 from remit.release import clock
-from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe
 from shops import truth
 
@@ -102,21 +101,20 @@ async def test_deleted_in_mid_release_nothing_is_left_not_even_of_its_hook(shop:
             await shop.answer()
         await shop.world.gone("shop-2-pre-gate", TASKS)
         kept = [shop.state / name for name in ("instances", "releases", "traffic", "reports")]
-        left = [path for root in [*kept, place_for(shop.state / "artifacts")] for path in root.rglob("*")]
+        left = [path for root in [*kept, shop.state / "artifacts"] for path in root.rglob("*")]
         assert [path for path in left if "shop" in path.parts] == []
 
 
-async def test_supervisors_and_proxy_killed_in_mid_release_come_back_and_it_goes_on(shop: Edges) -> None:
+async def test_the_live_side_and_the_proxy_killed_in_mid_release_come_back_and_it_goes_on(shop: Edges) -> None:
     async with shop.world.operator():
         await shop.create("v1")
         await shop.live("v1")
+        [killed] = shop.supervisors()
         await shop.change("v2", **MANUAL)
         await shop.awaiting("v2")
-        killed = shop.supervisors()
-        programs = [child for each in killed for child in each.children(recursive=True)]
-        for each in killed:
-            each.kill()
-        await eventually(_ended(programs), "programs to end with their supervisors")
+        programs = killed.children(recursive=True)
+        killed.kill()
+        await eventually(_ended(programs), "programs to end with their supervisor")
         await shop.hears("v1")
         await eventually(shop.both_run, "both sides to run")
         proxy = await shop.proxy()
@@ -127,6 +125,13 @@ async def test_supervisors_and_proxy_killed_in_mid_release_come_back_and_it_goes
         await shop.live("v2")
         assert await shop.answer() == "v2"
         assert [each["outcome"] for each in (await shop.tidy())["history"]] == ["Promoted", "Promoted"]
+        [live] = shop.supervisors()
+        await shop.change("v3", **MANUAL)
+        await shop.awaiting("v3")
+        next(each for each in shop.supervisors() if each != live).kill()
+        status = await shop.ended("Failed", 3)
+        assert "an instance crashed after being healthy" in status["message"]
+        assert await shop.answer() == "v2"
 
 
 def _ended(programs: list[psutil.Process]) -> Callable[[], Any]:
@@ -170,7 +175,7 @@ async def test_health_that_flaps_a_program_and_a_supervisor_that_die_in_the_bake
         await shop.bakes("v4")
         next(each for each in shop.supervisors() if each != first).kill()
         status = await shop.ended("RolledBack", 4)
-        assert "instances were restarted after the switch" in status["message"]
+        assert "an instance crashed after being healthy" in status["message"]
         assert await shop.answer() == "v1"
         assert first.is_running()
 

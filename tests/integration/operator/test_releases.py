@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from archives import archives
 from remit.client import RemitClient
 from remit.errors import DeploymentError
 from remit.reconcilers.kube import DEPLOYMENTS, EVENTS, SECRETS, TASKS, Object
-from remit.release.targets.artifacts import place_for
 from remit.release.traffic import Probe, Traffic
 
 from .conftest import PATIENCE, World, truth
@@ -129,8 +127,6 @@ async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:
     traffic = Traffic(state / "traffic")
     for name in traffic.names():
         await traffic.remove(name)
-    if (artifacts := place_for(state / "artifacts")) != state / "artifacts":
-        shutil.rmtree(artifacts, ignore_errors=True)
 
 
 async def test_the_first_release_and_the_next_one_lose_no_request(shop: Shop) -> None:
@@ -339,7 +335,7 @@ async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
                 await asyncio.sleep(0.02)
         with pytest.raises(ConnectionRefusedError):
             await shop.answer()
-        assert not (place_for(state / "artifacts") / "default" / "shop").exists()
+        assert not ((state / "artifacts") / "default" / "shop").exists()
         assert not (state / "releases" / "default" / "shop").exists()
 
 

@@ -20,7 +20,7 @@ from policies import reading
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError
 from remit.release.targets.archive.unpacking import _steps
-from remit.release.targets.artifacts import obtain
+from remit.release.targets.artifacts import Copy, obtain
 from remit.sandbox import Execute, Layer, fork_server, probe_host
 
 Tar = Callable[[tarfile.TarFile], None]
@@ -31,7 +31,7 @@ async def unpacked(tmp_path: Path, archive: bytes) -> Path:
     (tmp_path / "archive").write_bytes(archive)
     place = tmp_path / "copies" / "1"
     artifact = Artifact(archive=str(tmp_path / "archive"))
-    await obtain(artifact, place, lambda: reading(f"{tmp_path}/*"), _nothing)
+    await obtain(artifact, Copy(place), lambda: reading(f"{tmp_path}/*"), _nothing)
     return place
 
 
@@ -199,7 +199,7 @@ async def test_what_an_archive_may_hold(tmp_path: Path) -> None:
     assert (place / "data").read_text() == ""  # the later member replaced it
     assert (place / "gone").is_symlink()
     modes = {name: stat.S_IMODE((place / name).stat().st_mode) for name in ("bin/run", "data")}
-    assert modes == {"bin/run": 0o755, "data": 0o644}
+    assert modes == {"bin/run": 0o700, "data": 0o600}
     assert (place / "data").stat().st_uid == os.geteuid()
 
 
@@ -213,7 +213,7 @@ async def test_links_in_a_zip_stay_links(tmp_path: Path) -> None:
     link = stat.S_IFLNK | 0o777
     place = await unpacked(tmp_path, zipped(("real", b"x", 0o755), ("link", b"real", link)))
     assert (place / "link").readlink() == Path("real")
-    assert stat.S_IMODE((place / "real").stat().st_mode) == 0o755
+    assert stat.S_IMODE((place / "real").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,11 @@ async def test_an_engine_that_is_restarted_brings_its_replicas_back(tmp_path: Pa
             await asyncio.to_thread(engine.stop)
             assert (await stage.target.observe()).unreachable
             await asyncio.to_thread(engine.start)
-            assert await stage.until(lambda world: world.ready(1, "blue", 2)) == before
+            after = await stage.until(lambda world: world.ready(1, "blue", 2))
+            first, again = ({each.incarnation for each in world.blue.instances.values()} for world in (before, after))
+            assert not first & again, "they were started again"
+            as_before = replace(after.blue, instances=before.blue.instances)
+            assert replace(after, blue=as_before) == before
             assert await stage.answer() == "v1"
             await stage.end()
         finally:

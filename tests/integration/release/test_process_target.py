@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,14 +22,13 @@ from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.release import Material, Revision, SlotView, Snapshot, World
-from remit.release.targets import ProcessTarget, localports
-from remit.release.targets.artifacts import place_for
+from remit.release.targets import ProcessTarget, localports, process
 from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
 from remit.release.targets.sides import Side
 from remit.release.traffic import Probe, Traffic
-from remit.sandbox import Confinement, Layer, Limits, probe_host
+from remit.sandbox import Confinement, Layer, Limits, probe_host, reader_group, with_group
 from remit.telemetry import MASK
 
 PATIENCE = 90
@@ -88,7 +88,8 @@ class Stage:
         self.host = probe_host()
         require("bwrap", self.host.abilities[Layer.NAMESPACES].available, "see remit doctor")
         self.port, self.preview_port = free_port(), free_port()
-        self.artifacts = place_for(folder / "artifacts")
+        self.readers = with_group(self.host, reader_group())
+        self.artifacts = folder / "artifacts"
         self.kept: dict[int, tuple[Revision, Material]] = {}
         self.target = self.another()
 
@@ -98,12 +99,13 @@ class Stage:
             "shop",
             self.folder / "release",
             self.artifacts,
-            lambda copy: Supervision(self.folder / "processes", self.host, [str(copy)]),
+            lambda copy: Supervision(self.folder / "processes", self.readers, [str(copy)]),
             Traffic(self.folder / "traffic"),
-            lambda copy: ProcessBackend(self.host, read_only_paths=[str(copy)]),
+            lambda copy: ProcessBackend(self.readers, read_only_paths=[str(copy)]),
             Permits(self.admit, self.admit_check, self.reading, self.download),
             self.load,
             lambda: None,
+            reader_group(),
         )
 
     def admit(self, revision: Revision, material: Material) -> AttemptRequest:
@@ -181,7 +183,6 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         await stage.target.retire(slot)
     await stage.target.remove()
     await supervised.end(tmp_path / "processes")
-    shutil.rmtree(stage.artifacts, ignore_errors=True)
 
 
 async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
@@ -332,6 +333,68 @@ async def test_a_check_that_is_a_command_is_confined_and_shows_no_secret(stage: 
     world = await stage.until(lambda world: world.blue.failed)
     assert (world.blue.healthy, world.blue.failed) == (0, 1)
     assert world.blue.message.endswith(f": \\x1b[31mread-only v1 {MASK}"), world.blue.message
+
+
+async def test_a_copy_that_is_gone_is_made_again_before_an_instance_needs_it(stage: Stage) -> None:
+    """Also a private one: nobody but the instance's user may read it."""
+    one = stage.revision(1)
+    (stage.folder / "v1" / "version").chmod(0o600)
+    await stage.provision("blue", one)
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    copy = stage.artifacts / "1"
+    assert not [path for path in copy.rglob("*") if path.stat().st_mode & 0o007]
+    shutil.rmtree(stage.artifacts)
+    await kill(stage)
+    await stage.until(lambda world: world.blue.failed == 0 and world.ready(1, "blue", 1) and copy.is_dir())
+    assert await stage.answer() == "v1"
+
+
+async def test_an_instance_is_never_started_from_anything_but_what_its_revision_was_made_from(stage: Stage) -> None:
+    one = stage.revision(1)
+    await stage.provision("blue", one)
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    shutil.rmtree(stage.artifacts)
+    (stage.folder / "v1" / "version").write_text("edited")
+    await kill(stage)
+    world = await stage.until(lambda world: "has changed since" in world.blue.message)
+    assert world.blue.healthy == 0
+    for order in (stage.target.prepare(one), stage.target.scale("blue", 2)):
+        with pytest.raises(DeploymentError) as refused:
+            await order
+        assert refused.value.reason == "ArtifactChanged"
+    (stage.folder / "v1" / "version").write_text("v1")
+    await stage.target.prepare(one)
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    assert await stage.answer() == "v1"
+
+
+async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be left who could end a release that failed."""
+    monkeypatch.setattr(process, "_MOST_RESTARTS", 1)
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.target.observe()
+    await stage.provision("green", stage.revision(2, "crash"))
+    for restarts in (1, 2):
+        await kill(stage)
+        await stage.until(lambda world, n=restarts: world.blue.restarts == n and world.ready(1, "blue", 1))
+    supervision = Supervision(stage.folder / "processes", stage.host)
+    async with asyncio.timeout(PATIENCE):
+        while (state := await supervision.state("default/shop", "green-0"))["phase"] != "Failed":
+            await asyncio.sleep(0.02)
+    assert state["restarts"] == 1
+    world = await stage.target.observe()
+    assert (world.green.failed, world.green.started) == (1, 0)
+    assert len(supervised.supervisors(stage.folder / "processes" / "default")) == 1
+
+
+async def kill(stage: Stage) -> None:
+    """The program of `blue-0`, by force."""
+    supervision = Supervision(stage.folder / "processes", stage.host)
+    os.kill((await supervision.state("default/shop", "blue-0"))["process"]["pid"], signal.SIGKILL)
 
 
 async def test_a_proxy_that_died_comes_back_as_it_was(stage: Stage) -> None:

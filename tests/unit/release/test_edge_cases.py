@@ -175,7 +175,7 @@ def test_health_that_flaps_during_the_bake_goes_back() -> None:
 def test_an_instance_that_dies_and_comes_back_during_the_bake_goes_back() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     assert end(sim) == ("RolledBack", "InstanceRestarted", "v1")
 
 
@@ -196,7 +196,7 @@ def test_a_hook_that_fails_stops_the_release(when: str) -> None:
 def test_without_automatic_rollback_a_failed_bake_is_only_told_of() -> None:
     sim = live("v1").apply(version="v2", rollback={"automatic": False})
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     assert end(sim) == ("Failed", "InstanceRestarted", "v2")
     sim.ask("rollback")
     assert end(sim) == ("Promoted", "Promoted", "v1")
@@ -319,7 +319,7 @@ def test_a_live_side_that_cannot_be_mended_does_not_stop_its_successor() -> None
 def test_a_way_back_that_never_works_ends_after_twice_the_deadline() -> None:
     sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     sim.errors[Switch] = StepError("ProxyGone", "the proxy does not answer", retryable=True)
     failed = sim.now
     assert end(sim) == ("Failed", "RollbackFailed", "v2")
@@ -447,3 +447,47 @@ def test_a_revision_that_is_released_again_within_a_second_is_another_release() 
     assert again is not None
     assert again.revision == before.revision
     assert again.started_at > before.started_at
+
+
+GONE = Problem("ArtifactChanged", "/srv/shop of revision 1 has changed since", retryable=False)
+
+
+@pytest.mark.parametrize("revision", [None, 1])
+def test_a_rollback_to_what_cannot_be_brought_back_is_refused_before_anything_is_touched(revision: int | None) -> None:
+    sim = live("v1").apply(version="v2").settle().apply(version="v3", strategy=MANUAL)
+    sim.waits_for("AwaitingPromotion")
+    before, sim.obstacles = sim.world, {1: GONE, 2: GONE}
+    target = revision or 2
+    if revision is None:  # then it is what is live that is meant, which needs nothing
+        sim.ask("abort").finish()
+        sim.settle()
+        before, target = sim.world, 1
+    sim.ask("rollback", revision=revision).step()
+    assert sim.status.request is not None
+    assert (sim.status.request.accepted, sim.status.request.message) == (
+        False,
+        f"revision {target} cannot be returned to: {GONE.message}",
+    )
+    assert sim.world == before
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_spec_that_returns_to_what_cannot_be_brought_back_waits_and_says_why(retryable: bool) -> None:
+    sim = live("v1").apply(version="v2").settle()
+    sim.obstacles = {1: replace(GONE, retryable=retryable)}
+    before = sim.world
+    sim.apply(version="v2", rollbackTo={"revision": 1})
+    waits = sim.waits_for("ArtifactChanged")
+    assert "spec.rollbackTo: revision 1 cannot be returned to" in waits.why
+    assert (sim.world, sim.serving) == (before, "v2")
+    assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == str(not retryable)
+    sim.obstacles = {}
+    assert end(sim) == ("Promoted", "Promoted", "v1")
+
+
+def test_the_digest_of_a_revision_is_in_its_history_and_never_changes() -> None:
+    sim = live("v1")
+    for digest in ("sha256:1", "sha256:2"):
+        sim.world = replace(sim.world, digests={1: digest})
+        sim.step()
+        assert [each.digest for each in sim.status.history] == ["sha256:1"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+import pytest
+
 from remit.release.targets.kubernetes.seeing import Seen, world
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -18,10 +20,14 @@ def pod(name: str, slot: str, revision: int, *, ready: bool = True, leaving: boo
     labels = {"remit.dev/slot": slot, "remit.dev/revision": str(revision)}
     gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if leaving else {}
     return {
-        "metadata": {"name": name, "labels": labels, **gone},
+        "metadata": {"name": name, "uid": f"uid-{name}", "labels": labels, **gone},
         "spec": {"containers": [{}]},
         "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
     }
+
+
+def running(restarts: int = 0, **state: Any) -> dict[str, Any]:
+    return {"restartCount": restarts, "state": state or {"running": {}}}
 
 
 def service(live: str) -> dict[str, Any]:
@@ -58,3 +64,33 @@ def test_what_is_on_its_way_out_is_still_there_but_no_instance() -> None:
     pods = [pod("going", "blue", 1, leaving=True), pod("staying", "blue", 1)]
     view = world(Seen(workloads={"blue": workload(1, 2)}, pods=pods), frozenset(), NOW).blue
     assert (view.started, view.healthy) == (2, 1)
+
+
+def test_a_restarted_container_is_another_run_of_its_pod_and_one_that_ended_is_none() -> None:
+    def incarnation(container: dict[str, Any]) -> str:
+        found = pod("p", "green", 2)
+        found["status"]["containerStatuses"] = [container]
+        view = world(Seen(workloads={"green": workload(2)}, pods=[found]), frozenset(), NOW).green
+        return view.instances["p"].incarnation
+
+    first, again = incarnation(running()), incarnation(running(1))
+    assert first and again and first != again
+    assert incarnation(running()) == first
+    assert incarnation(running(terminated={"exitCode": 1})) == ""
+    assert incarnation(running(waiting={"reason": "CrashLoopBackOff"})) == ""
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"},
+        {"conditions": [{"type": "DisruptionTarget", "status": "True", "message": "the node was low on memory"}]},
+    ],
+)
+def test_a_pod_that_its_node_takes_away_is_no_instance_and_has_not_failed(status: dict[str, Any]) -> None:
+    evicted = pod("evicted", "green", 2, ready=False)
+    evicted["status"] |= {"containerStatuses": [running(terminated={"exitCode": 137})], **status}
+    seen = Seen(workloads={"green": workload(2, 2)}, pods=[evicted, pod("well", "green", 2)])
+    view = world(seen, frozenset(), NOW).green
+    assert (set(view.instances), view.healthy, view.failed) == ({"well"}, 1, 0)
+    assert view.message.startswith("evicted: ") and view.message.endswith("the node was low on memory")

@@ -54,6 +54,7 @@ class Chaos(RuleBasedStateMachine):
         }
         self.changing: dict[str, Any] = {"version": "v1", "replicas": 2}
         self.asked_replicas = {2}
+        self.crashed: datetime.datetime | None = None
         self.sim = live("v1", **self.fixed) if under_way else Sim(wish=self.wish())
         self.sim.terse = True
         # Most of what matters happens in the middle of a release, so that is where it begins.
@@ -109,6 +110,19 @@ class Chaos(RuleBasedStateMachine):
             self.sim.put(slot, replace(view, started=left, healthy=left, failed=1))
         self.checked_step("")
 
+    @rule(slot=st.sampled_from(["blue", "green"]), back=st.booleans())
+    def an_instance_crashes(self, slot: str, back: bool) -> None:
+        sim, view = self.sim, getattr(self.sim.world, slot)
+        if "0" not in view.instances or not view.instances["0"].healthy:
+            return
+        self.checked_step("")
+        release, view = sim.memory.releasing, getattr(sim.world, slot)
+        if "0" not in view.instances or not view.instances["0"].healthy:
+            return
+        sim.crash(slot, back=back)
+        if release and release.slot == slot and "0" in release.incarnations and not sim.world.unreachable:
+            self.crashed = release.started_at
+
     @rule(
         what=st.sampled_from(["emptied", "gone", "back", "breaks", "breaks for good", "works", "clock"]), data=st.data()
     )
@@ -156,6 +170,9 @@ class Chaos(RuleBasedStateMachine):
             release = decision.memory.release
             assert release is not None
             assert before.releasing is not None or release.started_at == sim.now
+            watched = before.releasing.incarnations if before.releasing else {}
+            if release.started_at == self.crashed and "0" in watched:
+                assert decision.step.outcome != "Promoted", "promoted although an instance crashed since it was healthy"
             if decision.step.outcome != "Promoted" and decision.memory.live is not None:
                 # Where the target lost even the route, and nothing could be brought back, there is nobody to serve.
                 lost = world.live is None and decision.step.reason == "RollbackFailed"

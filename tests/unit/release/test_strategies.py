@@ -297,7 +297,7 @@ def test_recreate_never_runs_both_on_the_way_back_either() -> None:
     strategy = {"type": "Recreate"}
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     for moment in moments(sim):
         assert not (moment.world.blue.wanted and moment.world.green.started)
     assert (sim.serving, sim.active.healthy) == ("v1", 2)
@@ -322,7 +322,7 @@ def test_recreate_starts_the_old_one_even_when_the_failed_one_does_not_stop() ->
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     sim.waits_for("Baking")
     sim.errors[Retire] = StepError("Stuck", "it does not stop", retryable=True)
-    sim.put("green", replace(sim.world.green, restarts=1))
+    sim.crash("green")
     assert sim.finish().outcome == "RolledBack"
     assert (sim.serving, sim.active.healthy) == ("v1", 2)
 

@@ -38,12 +38,16 @@ _LISTEN_SECONDS: Final = 0.05
 
 State = dict[str, Any]
 """What is known of a process, as `status` shows it: `phase` is one of Starting, Running, Backoff, Stopped, Exited,
-Failed and Lost (its supervisor died by force or with the machine, and it too); `restarts`, `lastExit` and more."""
+Failed and Lost (its supervisor died by force or with the machine, and it too); `restarts`, `maxRestarts` where there is
+a limit, `lastExit` and more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A process to be supervised. `task` is told along with it; `secrets` never reach its kept output."""
+    """A process to be supervised. `task` is told along with it; `secrets` never reach its kept output.
+
+    After `max_restarts` restarts it has failed, unless the limit is lifted before.
+    """
 
     namespace: str
     name: str
@@ -52,6 +56,7 @@ class Wanted:
     task: str = ""
     max_output_bytes: int = DEFAULT_OUTPUT_BYTES
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    max_restarts: int | None = None
     effect: Effect = field(default_factory=Effect)
     """Begins right before the program can run."""
 
@@ -96,6 +101,7 @@ class Supervision:
             host=self._host,
             read_only_paths=self._read_only_paths,
             secrets=wanted.secrets,
+            max_restarts=wanted.max_restarts,
         )
         try:
             state = await _launch(folder, lock, specification, wanted.effect)
@@ -135,6 +141,10 @@ class Supervision:
         effect.begin(f"the signal may have been sent to process {name}")
         if not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):
             raise _not_running(name)
+
+    async def lift_limit(self, namespace: str, name: str) -> None:
+        """Have it restarted however often it ends. Raises OperationFailed where it is not running."""
+        await _ask(self._existing(namespace, name), {"do": "lift limit"})
 
     async def usage(self, namespace: str, name: str) -> dict[str, Any]:
         """`now`, and `samples` of the last ten minutes, the oldest first."""

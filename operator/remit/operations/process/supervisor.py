@@ -52,6 +52,7 @@ class Specification:
     host: Host
     read_only_paths: tuple[str, ...] = ()
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    max_restarts: int | None = None
 
 
 class Supervisor:
@@ -81,6 +82,7 @@ class Supervisor:
             "restartPolicy": specification.restart_policy,
             "supervisor": me.show() if me else None,
             "restarts": 0,
+            **({} if specification.max_restarts is None else {"maxRestarts": specification.max_restarts}),
         }
 
     async def run(self) -> None:
@@ -119,7 +121,7 @@ class Supervisor:
                 return
             in_row = failures_in_row(in_row, time.monotonic() - began)
             delay = restart_delay(policy, succeeded=succeeded, in_row=in_row)
-            if delay is None:
+            if delay is None or number >= self._state.get("maxRestarts", math.inf):
                 self._say(phase="Exited" if succeeded else "Failed")
                 return
             due = datetime.now(UTC) + timedelta(seconds=delay)
@@ -215,6 +217,9 @@ class Supervisor:
                 return {"now": now, "samples": list(self._samples)}
             case {"do": "signal", "number": int(number)}:
                 return {"sent": self._signal(number)}
+            case {"do": "lift limit"}:
+                self._say(maxRestarts=None)
+                return self._state
             case {"do": "stop"}:
                 self._stop.set()
                 await self._over.wait()

@@ -43,7 +43,7 @@ def compose(subject: Subject, release: Release, evidence: Evidence) -> Report:
         started_at=release.started_at,
         finished_at=max(release.finished_at or release.started_at, release.started_at),
         stages=tuple(_timed(record) for record in release.stages if record.name != "Retire"),
-        restarts=max(evidence.restarts or 0, release.restarts),
+        restarts=evidence.restarts or 0,
         evidence=evidence,
     )
 

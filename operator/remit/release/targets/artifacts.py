@@ -1,4 +1,8 @@
-"""Copies of artifacts on the operator's host, one for each revision, that their instances read and nobody writes."""
+"""Copies of artifacts on the operator's host, one for each revision, that their instances read and nobody writes.
+
+They keep the permissions of their owner, and others have none. Where the operator is root, instances run as other
+users, in a group of their own, which may read what the owner may.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -18,57 +23,70 @@ from remit.errors import DeploymentError, RemitError
 from remit.release.targets.archive import unpack
 from remit.release.targets.failing import failed
 from remit.release.targets.reading import Reading
+from remit.release.targets.treedigest import tree_digest
 
-_ELSEWHERE: Final = Path("/var/tmp")  # noqa: S108  # a folder of the operator's own in it, that nobody else may write
 _CHUNK: Final = 1 << 20
 _MOST_DOWNLOADED: Final = 1 << 30
 _MOST_UNPACKED: Final = 8 << 30
 _MOST_FILES: Final = 500_000
 
 
-def place_for(folder: Path) -> Path:
-    """`folder`, or where another user cannot get to it, a folder of the operator's own elsewhere.
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy that is to be made, at `place`; `group` may read it, and its content has `digest`, where that is known."""
 
-    An operator that is root runs instances as users who are not, and its state is closed to all others.
-    Raises DeploymentError.
-    """
-    if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.absolute().parents):
-        return folder
-    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
-    return _own(_ELSEWHERE / f"remit-artifacts-{name}")
+    place: Path
+    group: int | None = None
+    digest: str | None = None
+    what: str = "the artifact"
+    """Of which revision it is, for messages."""
 
+    @contextmanager
+    def made(self) -> Iterator[Path]:
+        """A folder to fill, which becomes the copy when that went well.
 
-def _own(folder: Path) -> Path:
-    """The folder, made if need be. Its name can be guessed: one that somebody else made is refused."""
-    folder.mkdir(mode=0o711, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        message = f"{folder} was made by somebody else; remove it"
-        raise DeploymentError(message, reason="ArtifactFailed", retryable=True)
-    return folder
+        Raises DeploymentError where it is filled with anything but what the revision was made from.
+        """
+        made = Path(tempfile.mkdtemp(prefix=f".{self.place.name}-", dir=self.place.parent))
+        try:
+            yield made
+            _give_to_readers(made, self.group)
+            if self.digest is not None and (found := tree_digest(made)) != self.digest:
+                message = f"{self.what} has changed since: its digest is {found}, and was {self.digest}"
+                raise DeploymentError(message, reason="ArtifactChanged")
+            made.rename(self.place)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def make_room(self) -> None:
+        """Make the folders that it is in. Whoever is in the group may pass through them."""
+        parents = (self.place.parent, *self.place.parent.parents)
+        for folder in reversed([each for each in parents if not each.exists()]):
+            folder.mkdir(mode=0o700)
+            if self.group is not None:
+                os.chown(folder, -1, self.group)
+                folder.chmod(0o710)
 
 
 async def obtain(
-    artifact: Artifact, place: Path, reading: Callable[[], Reading], download: Callable[[str], AsyncIterator[bytes]]
+    artifact: Artifact, copy: Copy, reading: Callable[[], Reading], download: Callable[[str], AsyncIterator[bytes]]
 ) -> None:
-    """Have the artifact at `place`, whole or not at all. Nothing happens if it is there. Raises DeploymentError.
+    """Make a copy of the artifact, whole or not at all. Raises DeploymentError.
 
     `reading` gives leave to read it on this host, `download` what an address holds; both raise `RemitError`.
     """
-    if await asyncio.to_thread(place.is_dir):
-        return None
     what = artifact.path or artifact.archive
     try:
-        await asyncio.to_thread(place.parent.mkdir, 0o711, parents=True, exist_ok=True)
+        await asyncio.to_thread(copy.make_room)
         if artifact.path is not None:
-            return await asyncio.to_thread(_copied, reading(), artifact.path, place)
+            return await asyncio.to_thread(_copied, reading(), artifact.path, copy)
         # A copy of it, in which nobody changes what was checked.
-        with tempfile.TemporaryFile(dir=place.parent) as file:
+        with tempfile.TemporaryFile(dir=copy.place.parent) as file:
             if artifact.address is not None:
                 await _save(download(artifact.address), file)
             else:
                 await asyncio.to_thread(_kept, reading(), artifact.archive or "", file)
-            await asyncio.to_thread(_unpacked, file, artifact, place)
+            await asyncio.to_thread(_unpacked, file, artifact, copy)
     except RemitError as error:
         told = failed(error)
         reason = "ArtifactNotFound" if told.reason == "NotFound" else told.reason
@@ -93,29 +111,17 @@ def _kept(reading: Reading, path: str, file: IO[bytes]) -> None:
         shutil.copyfileobj(source, file, _CHUNK)
 
 
-def _copied(reading: Reading, path: str, place: Path) -> None:
-    with _whole(place) as made:
+def _copied(reading: Reading, path: str, copy: Copy) -> None:
+    with copy.made() as made:
         reading.copy(path, made)
 
 
-def _unpacked(file: IO[bytes], artifact: Artifact, place: Path) -> None:
+def _unpacked(file: IO[bytes], artifact: Artifact, copy: Copy) -> None:
     if artifact.sha256 is not None and (found := _sha256(file)) != artifact.sha256:
         message = f"{artifact.archive} has the SHA-256 {found}, not {artifact.sha256}"
         raise DeploymentError(message, reason="DigestMismatch")
-    with _whole(place) as made:
+    with copy.made() as made:
         unpack(file, artifact.archive or "", made, max_bytes=_MOST_UNPACKED, max_members=_MOST_FILES)
-
-
-@contextmanager
-def _whole(place: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `place` when that went well."""
-    made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        yield made
-        _open_to_readers(made)
-        made.rename(place)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _sha256(file: IO[bytes]) -> str:
@@ -123,10 +129,14 @@ def _sha256(file: IO[bytes]) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _open_to_readers(top: Path) -> None:
-    """Readable by all, writable by the operator alone, and with no right that goes with a program."""
+def _give_to_readers(top: Path, group: int | None) -> None:
+    """Keep the owner's permissions, which include to read; let `group` read as well, and take all other rights away."""
     for folder, _, names in os.walk(top):
-        Path(folder).chmod(0o755)
-        for path in (Path(folder, name) for name in names):
-            if not path.is_symlink():
-                path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+        for path in (Path(folder), *(Path(folder, name) for name in names)):
+            if path.is_symlink():
+                continue
+            mode = 0o700 if path.is_dir() else stat.S_IRUSR | (path.stat().st_mode & stat.S_IRWXU)
+            if group is not None:
+                os.chown(path, -1, group)
+                mode |= (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 3
+            path.chmod(mode)

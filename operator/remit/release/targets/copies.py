@@ -4,38 +4,61 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import orjson
+import structlog
+
 from remit.errors import DeploymentError
+from remit.release import private
 from remit.release.model import Revision
 from remit.release.target import Material
-from remit.release.targets.artifacts import obtain
+from remit.release.targets.artifacts import Copy, obtain
 from remit.release.targets.reading import Reading
+from remit.release.targets.treedigest import tree_digest, tree_signature
 
 _FETCH_SECONDS: Final = 5.0
 """How long a step waits for an artifact: in the meantime the release may be aborted, and others want their turn."""
+_RETRY_SECONDS: Final = 10.0
+"""How long a repair that failed is left alone. It may read the whole source again."""
 
 Download = Callable[[Revision, Material, str], AsyncIterator[bytes]]
 """What an address holds, if policy lets the revision have it. Raises RemitError."""
 
+log = structlog.get_logger(__name__)
+
 
 class Copies:
-    """In `folder`, by the number of their revision. `changed` is called when one is there that was waited for."""
+    """In `folder`, by the number of their revision. `changed` is called when one is there that was waited for.
+
+    The digest of each revision's content is kept in the file `digests` from when it is first copied. A copy that has
+    another one is never used; it is made again from another revision's copy of the same content, or from the source.
+    """
 
     def __init__(
         self,
         folder: Path,
+        digests: Path,
+        group: int | None,
         reading: Callable[[Revision, Material], Reading],
         download: Download,
         changed: Callable[[], None],
     ) -> None:
-        """`reading` gives leave to read an artifact on this host. Raises RemitError."""
+        """`group` may read the copies, besides the operator. `reading` gives leave to read an artifact on this host.
+        Raises RemitError."""
         self.folder = folder
+        self._digests, self._group = digests, group
         self._reading, self._download, self._changed = reading, download, changed
-        self._fetching: dict[int, asyncio.Task[None]] = {}
+        self._fetching: dict[int, asyncio.Task[bool]] = {}
+        self._verified: dict[int, bytes] = {}
+        """The signature of each copy when it was found to be intact."""
+        self._writing = threading.Lock()
+        self._failed: dict[int, tuple[float, DeploymentError]] = {}
 
     def of(self, revision: int) -> Path:
         return self.folder / str(revision)
@@ -43,32 +66,56 @@ class Copies:
     def at_hand(self) -> frozenset[int]:
         return frozenset(int(path.name) for path in self.folder.glob("[0-9]*"))
 
-    async def bring(self, revision: Revision, material: Material) -> None:
-        """Nothing happens if it is there. Asked again, what takes long is waited for again. Raises DeploymentError."""
-        number, copy = revision.number, self.of(revision.number)
-        if await asyncio.to_thread(copy.is_dir):
-            return
+    def digests(self) -> Mapping[int, str]:
+        """Of the content of each revision that was ever copied."""
+        try:
+            written: dict[str, str] = orjson.loads(self._digests.read_bytes())
+        except FileNotFoundError:
+            return {}
+        return {int(number): digest for number, digest in written.items()}
+
+    async def bring(self, revision: Revision, material: Material) -> bool:
+        """Have an intact copy. Returns whether it had to be made.
+
+        Asked again, what takes long is waited for again. Raises DeploymentError.
+        """
+        number = revision.number
         if number not in self._fetching:
-            permits = partial(self._reading, revision, material), partial(self._download, revision, material)
-            fetching = asyncio.create_task(obtain(revision.snapshot.spec.artifact, copy, *permits))
+            fetching = asyncio.create_task(self._bring(revision, material))
             fetching.add_done_callback(lambda _: self._changed())
             self._fetching[number] = fetching
         done, _ = await asyncio.wait({self._fetching[number]}, timeout=_FETCH_SECONDS)
         if not done:
             message = f"the artifact of revision {number} is still being fetched"
             raise DeploymentError(message, reason="Fetching", retryable=True)
-        self._fetching.pop(number).result()
+        return self._fetching.pop(number).result()
+
+    async def repair(self, revision: Revision, material: Material) -> bool:
+        """As `bring`, for whoever asks at each look. Returns whether the copy had to be made again.
+
+        Raises DeploymentError, and the same one again for a while.
+        """
+        when, error = self._failed.get(revision.number, (-_RETRY_SECONDS, None))
+        if error is not None and time.monotonic() < when + _RETRY_SECONDS:
+            raise error
+        try:
+            made = await self.bring(revision, material)
+        except DeploymentError as failed:
+            if failed.reason != "Fetching":
+                self._failed[revision.number] = time.monotonic(), failed
+            raise
+        self._failed.pop(revision.number, None)
+        return made
 
     async def keep(self, revisions: Collection[int]) -> None:
         """Let go of all others, and of what is still being fetched."""
         await self.stop()
-        for number in await asyncio.to_thread(self.at_hand):
-            if number not in revisions:
-                await asyncio.to_thread(shutil.rmtree, self.of(number), ignore_errors=True)
+        await asyncio.to_thread(self._forget_others, frozenset(revisions))
 
     async def clear(self) -> None:
         await self.stop()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        self._digests.unlink(missing_ok=True)
 
     async def stop(self) -> None:
         """Fetch nothing more."""
@@ -76,3 +123,63 @@ class Copies:
         for each in fetching:
             each.cancel()
         await asyncio.gather(*fetching, return_exceptions=True)
+
+    async def _bring(self, revision: Revision, material: Material) -> bool:
+        number, artifact = revision.number, revision.snapshot.spec.artifact
+        try:
+            if await asyncio.to_thread(self._is_intact, number):
+                return False
+            what = f"{artifact.path or artifact.archive} of revision {number}"
+            copy = Copy(self.of(number), self._group, self.digests().get(number), what)
+            if not await asyncio.to_thread(self._duplicated, copy):
+                permits = partial(self._reading, revision, material), partial(self._download, revision, material)
+                await obtain(artifact, copy, *permits)
+            return await asyncio.to_thread(self._is_intact, number)
+        except OSError as error:
+            message = f"the artifact of revision {number} cannot be kept: {error.strerror or error}"
+            raise DeploymentError(message, reason="ArtifactFailed", retryable=True) from None
+
+    def _is_intact(self, number: int) -> bool:
+        """Whether the copy is there, with the content that it had first. One with any other content is set aside, as
+        instances may still run in it."""
+        copy = self.of(number)
+        try:
+            signature = tree_signature(copy)
+            if self._verified.get(number) == signature:
+                return True
+            found = tree_digest(copy)
+        except FileNotFoundError:
+            return False
+        with self._writing:
+            digests = {number: found, **self.digests()}
+            if digests[number] == found:
+                self._write(digests)
+                self._verified[number] = signature
+                return True
+        log.warning("a copy of an artifact is damaged", folder=str(copy), digest=found, expected=digests[number])
+        aside = copy.with_name(f".{number}-damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        copy.rename(aside)
+        return False
+
+    def _forget_others(self, revisions: Collection[int]) -> None:
+        """Remove all that belongs to other revisions, what was never finished included."""
+        for path in self.folder.glob("*"):
+            if int(path.name.lstrip(".").partition("-")[0]) not in revisions:
+                shutil.rmtree(path, ignore_errors=True)
+        with self._writing:
+            kept = {number: digest for number, digest in self.digests().items() if number in revisions}
+            if kept != self.digests():
+                self._write(kept)
+
+    def _duplicated(self, copy: Copy) -> bool:
+        """Whether another revision's copy had the same content, so that nothing has to be read from the source."""
+        alike = [number for number, digest in self.digests().items() if digest == copy.digest]
+        for other in (number for number in alike if self.of(number) != copy.place and self._is_intact(number)):
+            with copy.made() as made:
+                shutil.copytree(self.of(other), made, symlinks=True, dirs_exist_ok=True)
+            return True
+        return False
+
+    def _write(self, digests: Mapping[int, str]) -> None:
+        private.write(self._digests, orjson.dumps({str(number): digest for number, digest in digests.items()}))

@@ -19,6 +19,8 @@ from remit.backends import AttemptRequest, Backend
 from remit.errors import DeploymentError, RemitError
 from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
+from remit.operations.process.record import Identity
+from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, Revision, World
 from remit.release.report.model import Usage
 from remit.release.target import Material
@@ -56,6 +58,9 @@ log = structlog.get_logger(__name__)
 
 _ALIVE: Final = frozenset({"Starting", "Running"})
 _KEPT: Final = _ALIVE | {"Backoff"}
+_LOST: Final = frozenset({"Lost", "Stopped"})
+_MOST_RESTARTS: Final = 2 * CRASH_LIMIT
+"""Restarts after which the supervisor of an instance that was never live gives up: no operator may be left to do so."""
 
 
 class ProcessTarget:
@@ -76,13 +81,15 @@ class ProcessTarget:
         permits: Permits,
         load: Load,
         changed: Callable[[], None],
+        readers: int | None = None,
     ) -> None:
-        """`folder` holds what it was told, `artifacts` the copies of its revisions; `supervise` gives the supervision
-        of processes that may read such a copy, `backend` what runs the checks of their health; `changed` is called when
-        an instance's health does."""
+        """`folder` holds what it was told, `artifacts` the copies of its revisions, for the group `readers`;
+        `supervise` gives the supervision of processes that may read such a copy, `backend` what runs the checks of
+        their health; `changed` is called when an instance's health does."""
         self._name = f"{namespace}/{name}"
         self._front = Front(self._name, folder / "told.json", traffic)
-        self._copies = Copies(artifacts, permits.reading, permits.download, changed)
+        digests = folder / "artifacts.json"
+        self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed)
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
@@ -95,9 +102,10 @@ class ProcessTarget:
         """See `Target.observe`."""
         told = self._front.told()
         for slot, side in told.sides.items():
-            told = told.having(slot, await self._revive(slot, side))
+            told = told.having(slot, await self._revive(slot, side, live=slot == told.live))
         states = self._supervision.list(self._name)
-        await self._watch(told)
+        await self._lift_limits(told, states)
+        await self._watch(told, states)
         try:
             flow = await self._front.look(told)
         except DeploymentError as error:
@@ -109,7 +117,7 @@ class ProcessTarget:
         }
         if unreached(told, found, flow):
             self._watches.look_again()
-        return world(told, found, flow, self._copies.at_hand())
+        return replace(world(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
@@ -196,6 +204,7 @@ class ProcessTarget:
 
         Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
         """
+        await self._copies.bring(revision, material)
         told = self._front.told().having(slot, side)
         names = [port.name for port in revision.snapshot.spec.ports]
         missing = max(0, replicas - len(side.ports))
@@ -220,23 +229,34 @@ class ProcessTarget:
                 self._front.note(told)
         return told
 
-    async def _revive(self, slot: Slot, side: Side) -> Side:
+    async def _lift_limits(self, told: Told, states: Mapping[str, State]) -> None:
+        """Have the instances of what is live restarted for ever, also while no operator runs."""
+        for name, state in states.items():
+            if told.live and _index(name, told.live) >= 0 and "maxRestarts" in state and state.get("phase") in _KEPT:
+                with contextlib.suppress(OperationFailed):  # it ended meanwhile, which the next look finds
+                    await self._supervision.lift_limit(self._name, name)
+
+    async def _revive(self, slot: Slot, side: Side, *, live: bool) -> Side:
         """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
+
+        What is down, or has nothing to be started from, gets an intact copy of its artifact first.
 
         Their new supervisors count restarts from zero. The side goes on with the count, or nobody knew that they died.
         """
         states = self._supervision.list(self._name)
-        gone = [
-            index
-            for index in range(side.wanted)
-            if states.get(f"{slot}-{index}", {}).get("phase", "Lost") in {"Lost", "Stopped"}
-        ]
-        if not gone:
+        lost = _LOST | {"Failed"} if live else _LOST
+        phases = [states.get(f"{slot}-{index}", {}).get("phase", "Lost") for index in range(side.wanted)]
+        gone = [index for index, phase in enumerate(phases) if phase in lost]
+        down = [index for index in range(side.wanted) if not _incarnation(states.get(f"{slot}-{index}", {}))]
+        if not down and side.revision in self._copies.at_hand():
             return side
         try:
             revision, material = await self._load(side.revision)
-            await self._copies.bring(revision, material)
-            await self._start(slot, side, gone, revision, material)
+            if await self._copies.repair(revision, material):  # nobody has to wait out what failed without it
+                await self._stop_those(f"{slot}-{index}" for index in down)
+                gone = down
+            if gone:
+                await self._start(slot, side, gone, revision, material)
         except DeploymentError as error:
             if self._refused.get(slot) != str(error):
                 log.warning("an instance cannot be started again", deployment=self._name, slot=slot, error=str(error))
@@ -262,18 +282,23 @@ class ProcessTarget:
             state = states.get(name, {})
             if state.get("phase") not in _KEPT or state.get("task") != mark:
                 instance = _instance(request, name, ports, copy)
-                wanted.append(Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets))
+                limit = None if slot == self._front.told().live else _MOST_RESTARTS
+                wanted.append(
+                    Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets, max_restarts=limit)
+                )
         await all_of(_started(supervision, each) for each in wanted)
 
     async def _stop(self, slot: Slot, keep: int) -> None:
         """Stop the instances of `slot` from number `keep` on. Raises DeploymentError where one does not end."""
-        names = [name for name in self._supervision.list(self._name) if _index(name, slot) >= keep]
+        await self._stop_those(name for name in self._supervision.list(self._name) if _index(name, slot) >= keep)
+
+    async def _stop_those(self, names: Iterable[str]) -> None:
         try:
             await all_of(self._supervision.remove(self._name, name) for name in names)
         except OperationFailed as error:
             raise failed(error) from error
 
-    async def _watch(self, told: Told) -> None:
+    async def _watch(self, told: Told, states: Mapping[str, State]) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         for slot, side in told.sides.items():
             if side.revision not in self._specs:
@@ -281,10 +306,12 @@ class ProcessTarget:
             spec = self._specs[side.revision]
             if spec.health_check is not None:
                 for index, named in enumerate(side.ports[: side.wanted]):
+                    if not (incarnation := _incarnation(states.get(f"{slot}-{index}", {}))):
+                        continue
                     # What is published there leads to whoever is live.
                     moved = {port.container_port: named[port.name] for port in spec.ports if port.name in named}
                     check = check_of(spec.health_check, LOOPBACK, named, partial(self._ask, slot, side, index), moved)
-                    due[slot, side.revision, index] = spec.health_check, check
+                    due[slot, index, incarnation] = spec.health_check, check
         await self._watches.have(due)
 
     async def _ask(self, slot: Slot, side: Side, index: int) -> str:
@@ -299,18 +326,20 @@ class ProcessTarget:
         return await run_check(self._backend(copy), request, material.secrets)
 
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
-        health = self._watches.health((slot, side.revision, index))
+        incarnation = _incarnation(state)
+        health = self._watches.health((slot, index, incarnation))
         found = Found(
             health,
             exists=bool(state),
             kept=state.get("phase") in _KEPT,
-            alive=state.get("phase") in _ALIVE,
+            alive=bool(incarnation),
+            incarnation=incarnation,
             restarts=int(state.get("restarts", 0)),
         )
         if not found.failed and not found.restarts:
             return found
         trouble = self._trouble(f"{slot}-{index}", state, health)
-        if not found.kept and slot in self._refused:
+        if not found.alive and slot in self._refused:
             trouble = f"{trouble}; it is not started again: {self._refused[slot]}"
         return replace(found, trouble=trouble)
 
@@ -342,6 +371,14 @@ async def _started(supervision: Supervision, wanted: Wanted) -> None:
         await supervision.start(wanted)
     except RemitError as error:
         raise failed(error) from error
+
+
+def _incarnation(state: State) -> str:
+    """See `InstanceView.incarnation`. A supervisor that was replaced counts its restarts anew."""
+    supervisor = Identity.parse(state.get("supervisor"))
+    if supervisor is None or state.get("phase") not in _ALIVE:
+        return ""
+    return f"{supervisor.boot_id[:8]}-{supervisor.pid}-{supervisor.start_time}-{state.get('restarts', 0)}"
 
 
 def _index(name: str, slot: Slot) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, SlotView, World
+from remit.release.model import SLOTS, InstanceView, SlotView, World
 from remit.release.targets.front import Flow
 from remit.release.targets.health import Health
 from remit.release.targets.sides import Side, Told, address
@@ -22,6 +22,8 @@ class Found:
     kept: bool = False
     """It runs, or will be started again."""
     alive: bool = False
+    incarnation: str = ""
+    """See `InstanceView.incarnation`."""
     restarts: int = 0
     trouble: str = ""
     """What is wrong with it, or was before it was started again, for people."""
@@ -53,16 +55,21 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
     failed = [index for index, each in sorted(own.items()) if each.failed]
     troubles = {index: each.trouble or _closed(each, side, index, flow) for index, each in sorted(own.items())}
     troubled = failed or [index for index, trouble in troubles.items() if trouble]
+    healthy = {index for index, each in own.items() if _is_well(each) and _is_reached(side, index, flow)}
     return SlotView(
         revision=side.revision,
         wanted=side.wanted,
         started=sum(each.kept for each in own.values()),
-        healthy=sum(_is_well(each) and _is_reached(side, index, flow) for index, each in own.items()),
+        healthy=len(healthy),
         failed=len(failed),
         restarts=side.restarts + sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
         message=escape(f"{slot}-{troubled[0]}: {troubles[troubled[0]]}" if troubled else flow.trouble),
+        instances={
+            f"{slot}-{index}": InstanceView(each.incarnation, index in healthy, each.restarts)
+            for index, each in own.items()
+        },
     )
 
 

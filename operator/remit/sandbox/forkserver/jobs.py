@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 
+from remit.sandbox.exposing import expose
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.joining import enter_cgroups, join_cgroups, write_files
 from remit.sandbox.landlock import enclose, restrict
@@ -100,9 +101,9 @@ def place(descriptors: Sequence[int], places: Sequence[int], besides: Sequence[i
     return kept
 
 
-def become(uid: int) -> None:
-    """Stop being root: this user, the group of the same number, no other groups, and so no capability."""
-    os.setgroups([])
+def become(uid: int, *groups: int) -> None:
+    """Stop being root: this user, the group of the same number, no others but `groups`, and so no capability."""
+    os.setgroups(groups)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
 
@@ -139,6 +140,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "enter_cgroups": enter_cgroups,
     "write_files": write_files,
     "become": become,
+    "expose": expose,
     "no_new_privileges": no_new_privileges,
     "limit": limit,
     "restrict": restrict,

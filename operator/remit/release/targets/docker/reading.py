@@ -14,6 +14,8 @@ from remit.release.targets.views import Found
 
 OVER: Final = frozenset({"exited"})
 """The states from which the engine does not start a container again by itself."""
+_ALIVE: Final = frozenset({"running", "paused"})
+"""The states in which its program has not ended."""
 _USELESS: Final = frozenset({"created", "dead", "removing"})
 """States from which nobody does. One that is merely created may lack its files: an operator was killed meanwhile."""
 
@@ -58,6 +60,7 @@ def found(container: Container, health: Health, *, located: bool) -> Found:
         exists=True,
         kept=container.status not in OVER,
         alive=container.status == "running" and located,
+        incarnation=f"{container.id[:12]} {container.state['StartedAt']}" if container.status in _ALIVE else "",
         restarts=container.restarts,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, SlotView, World, other
+from remit.release.model import SLOTS, InstanceView, SlotView, World, other
 from remit.release.targets.kubernetes.cluster import Object
 from remit.release.targets.kubernetes.identity import REVISION, SLOT
 from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE
@@ -86,8 +86,11 @@ def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
     workload = seen.workloads.get(slot)
     if workload is None:
         return SlotView(started=len(seen.all_of(slot)))
-    pods = seen.pods_of(slot)
+    leaving = {pod["metadata"]["name"]: why for pod in seen.pods_of(slot) if (why := _disrupted(pod))}
+    pods = [pod for pod in seen.pods_of(slot) if pod["metadata"]["name"] not in leaving]
     troubles = {pod["metadata"]["name"]: why for pod in pods if (why := _trouble(pod, now))}
+    instances = {pod["metadata"]["name"]: _instance(pod) for pod in pods}
+    disrupted = next((f"{name}: {why}" for name, why in sorted(leaving.items())), "")
     refused = next(
         (each.get("message", "") for each in _conditions(workload, "ReplicaFailure") if each["status"] == "True"), ""
     )
@@ -97,20 +100,38 @@ def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
         revision=int(_annotations(workload).get(REVISION, "0")) or None,
         wanted=workload["spec"].get("replicas", 1),
         started=len(seen.all_of(slot)),
-        healthy=sum(1 for pod in pods if _ready(pod)),
+        healthy=sum(each.healthy for each in instances.values()),
         failed=len(troubles),
         hopeless=escape(next((why for pod in pods if (why := _hopeless(pod))), "")),
-        restarts=sum(each.get("restartCount", 0) for pod in pods for each in _containers(pod)),
+        restarts=sum(each.restarts for each in instances.values()),
         draining=_annotations(workload).get(DRAINING) == "true",
-        message=escape(trouble or refused or waiting),
+        message=escape(trouble or refused or waiting or disrupted),
+        instances=instances,
     )
+
+
+def _instance(pod: Object) -> InstanceView:
+    containers = _containers(pod)
+    restarts = sum(each.get("restartCount", 0) for each in containers)
+    ended = any((each.get("state") or {}).keys() & {"terminated", "waiting"} for each in containers)
+    return InstanceView("" if ended else f"{pod['metadata']['uid']}/{restarts}", _ready(pod), restarts)
+
+
+def _disrupted(pod: Object) -> str:
+    """Why its node or the scheduler takes it away, such as an eviction; empty where nobody does.
+
+    Its successor is another pod, so it is no instance any more, and its end is not a crash. A pod that is restarted in
+    place never has the phase `Failed`, as its `restartPolicy` is `Always`.
+    """
+    status = pod.get("status") or {}
+    if status.get("phase") == "Failed":
+        return ": ".join(filter(None, [status.get("reason", "Failed"), status.get("message", "")]))
+    disrupting = (each for each in _conditions(pod, "DisruptionTarget") if each["status"] == "True")
+    return next((each.get("message") or each.get("reason") or "it is disrupted" for each in disrupting), "")
 
 
 def _trouble(pod: Object, now: datetime.datetime) -> str:
     """Why it has failed; empty where it has not, or not yet."""
-    status = pod.get("status") or {}
-    if status.get("phase") == "Failed":
-        return ": ".join(filter(None, [status.get("reason", "Failed"), status.get("message", "")]))
     if _ready(pod):
         return ""
     for container in _containers(pod):

@@ -1,0 +1,165 @@
+"""Copies of artifacts: known by their content, made again when they are damaged, and closed to everybody else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from policies import reading
+from releases import spec
+from remit.errors import DeploymentError
+from remit.release import Material, Revision, Snapshot
+from remit.release.targets import copies as module
+from remit.release.targets.copies import Copies
+from remit.release.targets.treedigest import tree_digest
+from remit.sandbox import reader_group
+
+
+async def nothing(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
+    raise AssertionError(f"{address} is not to be fetched")
+    yield b""
+
+
+class Shelf:
+    """Copies of the folder `app`, as another operator would find them each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.source = folder, folder / "app"
+        (self.source / "lib").mkdir(parents=True)
+        (self.source / "lib" / "run").write_text("v1")
+        (self.source / "link").symlink_to("lib/run")
+        self.copies = self.another()
+
+    def another(self) -> Copies:
+        leave = reading(f"{self.folder}/app")
+        place = self.folder / "copies" / "shop"
+        return Copies(place, self.folder / "digests.json", None, lambda *_: leave, nothing, lambda: None)
+
+    async def bring(self, number: int) -> bool:
+        self.copies = self.another()
+        wish = spec(artifact={"path": str(self.source)}, target={"process": {"command": ["run"]}})
+        return await self.copies.bring(Revision(number, Snapshot("app", wish, "hash")), Material())
+
+    def text(self, number: int) -> str:
+        return (self.copies.of(number) / "lib" / "run").read_text()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+async def test_a_copy_is_made_once_and_a_later_edit_of_its_source_reaches_nobody(shelf: Shelf) -> None:
+    assert await shelf.bring(1)
+    (shelf.source / "lib" / "run").write_text("v2")
+    assert not await shelf.bring(1)
+    assert shelf.text(1) == "v1"
+    assert shelf.copies.digests() == {1: tree_digest(shelf.copies.of(1))}
+
+
+@pytest.mark.parametrize("damage", ["gone", "file gone", "edited", "added", "permitted", "link"])
+async def test_a_damaged_copy_is_made_again_from_its_source(shelf: Shelf, damage: str) -> None:
+    await shelf.bring(1)
+    damaged(shelf.copies.of(1), damage)
+    assert await shelf.bring(1)
+    assert tree_digest(shelf.copies.of(1)) == shelf.copies.digests()[1]
+
+
+@pytest.mark.parametrize("damage", ["gone", "edited"])
+async def test_a_damaged_copy_is_made_again_from_another_one_of_the_same_content(shelf: Shelf, damage: str) -> None:
+    await shelf.bring(1)
+    await shelf.bring(2)
+    shutil.rmtree(shelf.source)
+    damaged(shelf.copies.of(1), damage)
+    assert await shelf.bring(1)
+    assert shelf.text(1) == "v1"
+
+
+@pytest.mark.parametrize("damage", ["gone", "edited"])
+async def test_a_source_that_is_not_what_the_revision_was_made_from_is_refused(shelf: Shelf, damage: str) -> None:
+    await shelf.bring(1)
+    (shelf.source / "lib" / "run").write_text("edited")
+    await shelf.bring(2)
+    damaged(shelf.copies.of(1), damage)
+    with pytest.raises(DeploymentError, match=f"{shelf.source} of revision 1 has changed since") as refused:
+        await shelf.bring(1)
+    assert (refused.value.reason, refused.value.retryable) == ("ArtifactChanged", False)
+    assert shelf.copies.at_hand() == {2}, "what is damaged is not left where instances would take it from"
+    assert shelf.text(2) == "edited"
+
+
+async def test_a_repair_that_failed_is_not_tried_at_each_look(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    await shelf.bring(1)
+    wish = spec(artifact={"path": str(shelf.source)}, target={"process": {"command": ["run"]}})
+    revision = Revision(1, Snapshot("app", wish, "hash"))
+    shutil.rmtree(shelf.copies.of(1))
+    shelf.source.rename(shelf.folder / "away")
+    with pytest.raises(DeploymentError):
+        await shelf.copies.repair(revision, Material())
+    (shelf.folder / "away").rename(shelf.source)
+    with pytest.raises(DeploymentError):
+        await shelf.copies.repair(revision, Material())
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
+    assert await shelf.copies.repair(revision, Material())
+
+
+async def test_what_belongs_to_other_revisions_goes_and_so_do_their_digests(shelf: Shelf) -> None:
+    for number in (1, 2):
+        await shelf.bring(number)
+    damaged(shelf.copies.of(1), "edited")
+    await shelf.bring(1)
+    await shelf.copies.keep({2})
+    assert [path.name for path in shelf.copies.folder.iterdir()] == ["2"]
+    assert shelf.copies.digests().keys() == {2}
+    await shelf.copies.clear()
+    assert [path.name for path in shelf.folder.rglob("*") if "shop" in path.parts] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="instances of an ordinary operator are its own user")
+async def test_only_the_group_of_the_readers_may_read_a_copy(shelf: Shelf) -> None:
+    (shelf.source / "lib" / "key").write_text("private")
+    (shelf.source / "lib" / "key").chmod(0o600)
+    (shelf.source / "lib" / "run").chmod(0o4755)
+    group = reader_group()
+    assert group is not None
+    shelf.another = lambda: Copies(  # type: ignore[method-assign]
+        shelf.folder / "copies" / "shop",
+        shelf.folder / "digests.json",
+        group,
+        lambda *_: reading(f"{shelf.folder}/app"),
+        nothing,
+        lambda: None,
+    )
+    await shelf.bring(1)
+    copy = shelf.copies.of(1)
+    modes = {name: (copy / name).stat().st_mode & 0o7777 for name in (".", "lib", "lib/key", "lib/run", "..", "../..")}
+    assert modes == {
+        ".": 0o750,
+        "lib": 0o750,
+        "lib/key": 0o640,
+        "lib/run": 0o750,
+        "..": 0o710,
+        "../..": 0o710,
+    }
+    assert {path.lstat().st_gid for path in (shelf.folder / "copies").rglob("*") if not path.is_symlink()} == {group}
+
+
+def damaged(copy: Path, how: str) -> None:
+    match how:
+        case "gone":
+            shutil.rmtree(copy)
+        case "file gone":
+            (copy / "lib" / "run").unlink()
+        case "edited":
+            (copy / "lib" / "run").write_text("XX")
+        case "added":
+            (copy / "lib" / "more").touch()
+        case "permitted":
+            (copy / "lib" / "run").chmod(0o700)
+        case "link":
+            (copy / "link").unlink()
+            (copy / "link").symlink_to("elsewhere")
