@@ -147,7 +147,9 @@ class Sim:
             case Preview(slot):
                 self.world = replace(self.world, preview=slot)
             case RunHook(key):
-                self.world = replace(self.world, hooks={key: HookView("Running"), **self.world.hooks})
+                self.world = replace(
+                    self.world, hooks={key: HookView("Running", uid=f"task-{key.name}"), **self.world.hooks}
+                )
             case Drain(slot):
                 self.put(slot, replace(self.world.slot(slot), draining=True))
             case Retire(slot):
@@ -197,7 +199,8 @@ class Sim:
     def ended(self, key: HookKey, view: HookView) -> HookView:
         if view.state != "Running":
             return view
-        return HookView("Failed", "exit code 1") if key.name in self.hooks_fail else HookView("Succeeded")
+        fails = key.name in self.hooks_fail
+        return replace(view, state="Failed", message="exit code 1") if fails else replace(view, state="Succeeded")
 
     def until(self, *kinds: type, seconds: float = 1, bound: int = 3000) -> Step:
         """Go on until a step of one of these kinds was taken."""

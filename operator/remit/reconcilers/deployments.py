@@ -23,8 +23,11 @@ from remit.release import (
     Decision,
     Desired,
     Finish,
+    HookKey,
     Material,
     Problem,
+    Release,
+    Request,
     Retire,
     RunHook,
     StepError,
@@ -49,6 +52,21 @@ _RETRY_SECONDS = 1.0
 
 
 @dataclass
+class _Tracked:
+    """What this process knows of a Deployment besides its status. A restart loses it, and nothing depends on it."""
+
+    uid: str
+    error: StepError | None = None
+    """How its last step failed, where it did."""
+    recorded: AuditEvent | None = None
+    """What was recorded of it last."""
+    created: dict[HookKey, str] = field(default_factory=dict)
+    """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
+    cancelled: datetime.datetime | None = None
+    """The start of the last release whose hooks were all cancelled."""
+
+
+@dataclass
 class DeploymentReconciler:
     """Takes Deployments where they are wanted."""
 
@@ -65,10 +83,8 @@ class DeploymentReconciler:
     reports: Reports
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _writer: StatusWriter = field(init=False)
-    _errors: dict[str, StepError] = field(default_factory=dict)
-    """How the last step of a Deployment failed, where it did."""
-    _recorded: dict[str, AuditEvent] = field(default_factory=dict)
-    """What of a Deployment was recorded last."""
+    _tracked: dict[str, _Tracked] = field(default_factory=dict)
+    """By the key of the Deployment."""
 
     def __post_init__(self) -> None:
         self._writer = StatusWriter(self.kube, self.cache, self.metrics, DEPLOYMENTS, "Deployment")
@@ -77,8 +93,7 @@ class DeploymentReconciler:
         """One step for the Deployment `key`. Gives seconds until it wants to be looked at again, or None."""
         obj = self.cache.get(DEPLOYMENTS.plural, key)
         if obj is None:
-            self._errors.pop(key, None)
-            self._recorded.pop(key, None)
+            self._tracked.pop(key, None)
             await self.reports.forget(key)
             await self.places.forget(key)
             return None
@@ -95,6 +110,13 @@ class DeploymentReconciler:
             except Outdated:
                 return 0.0
 
+    def _track(self, deployment: Deployment) -> _Tracked:
+        """Of this very object: one of the same name that was there before left nothing."""
+        tracked = self._tracked.get(deployment.key)
+        if tracked is None or tracked.uid != deployment.metadata.uid:
+            tracked = self._tracked[deployment.key] = _Tracked(deployment.metadata.uid)
+        return tracked
+
     async def _step(self, deployment: Deployment, obj: Object, place: Place) -> float | None:
         metadata = deployment.metadata
         if FINALIZER not in metadata.finalizers:
@@ -104,10 +126,15 @@ class DeploymentReconciler:
             return None
         now = self.now()
         desired, material = await self._desired(deployment, obj, place)
-        before = remembered(deployment.status)
-        world = replace(await place.target.observe(), error=self._errors.get(deployment.key))
+        before, tracked = remembered(deployment.status), self._track(deployment)
+        world = replace(await place.target.observe(), error=tracked.error)
         if before.releasing is not None:
-            world = replace(world, hooks=hooks.observe(self.cache, deployment.key, before.releasing.started_at))
+            uids = before.releasing.hook_uids | tracked.created
+            world = replace(world, hooks=hooks.observe(self.cache, deployment, uids))
+        else:
+            tracked.created.clear()
+            if before.release is not None:
+                await self._cancel_hooks(obj, tracked, before.release)
         decision = next_step(desired, world, before, now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
         report = await self.reports.look(deployment, obj, place.target, world, before, decision.memory)
@@ -125,12 +152,7 @@ class DeploymentReconciler:
     async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
         """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
         revisions, before = await place.revisions.all(), remembered(deployment.status)
-        request = None
-        try:
-            request = requests.pending(obj)
-        except InvalidInput as error:
-            self.events.record(obj, "Warning", "InvalidRequest", str(error))
-            await self._forget_request(obj)
+        request = requests.pending(obj)
         problem, material = None, Material()
         try:
             snapshot, material = await configuration.read(
@@ -141,7 +163,8 @@ class DeploymentReconciler:
             snapshot = configuration.unread(deployment.spec, before.key, revisions.values())
         else:
             problem = self.problem(deployment, material)
-            if before.pinning and not (request is not None and request.kind == "retry"):
+            retrying = isinstance(request, Request) and request.kind == "retry"
+            if before.pinning and not retrying:
                 snapshot = configuration.pinned(snapshot, before.key, revisions.values())
         desired = Desired(
             snapshot=snapshot,
@@ -156,32 +179,32 @@ class DeploymentReconciler:
         self, deployment: Deployment, obj: Object, place: Place, decision: Decision, material: Material
     ) -> float | None:
         """Take the step. What fails is told to the next look, which decides what follows from it."""
-        key, step = deployment.key, decision.step
+        tracked, step = self._track(deployment), decision.step
         try:
             if not isinstance(step, Finish):
                 await self._record(deployment, obj, decision)
             await self._do(deployment, obj, place, decision, material)
         except RemitError as error:
-            before, told = self._errors.get(key), step_error(step, error)
-            self._errors[key] = told
+            before, told = tracked.error, step_error(step, error)
+            tracked.error = told
             if before is None or (before.reason, before.revision) != (told.reason, told.revision):  # else it is told
                 self.events.record(obj, "Warning", told.reason, str(error))
                 log.warning(
                     "a step of a release failed", step=type(step).__name__, reason=told.reason, error=str(error)
                 )
             return _RETRY_SECONDS
-        self._errors.pop(key, None)
+        tracked.error = None
         log.info("release step", step=type(step).__name__)
         return 0.0
 
     async def _record(self, deployment: Deployment, obj: Object, decision: Decision) -> None:
         """What cannot be recorded must not happen. A step that is tried again is on record already."""
-        key, release = deployment.key, decision.memory.release
+        tracked, release = self._track(deployment), decision.memory.release
         event = recording.step(deployment, self.requester(obj), decision.step, release.revision if release else None)
-        tried_again = key in self._errors and self._recorded.get(key) == event
+        tried_again = tracked.error is not None and tracked.recorded == event
         if event is not None and not tried_again:
             await self.audit.append_async(event)
-            self._recorded[key] = event
+            tracked.recorded = event
 
     async def _do(
         self, deployment: Deployment, obj: Object, place: Place, decision: Decision, material: Material
@@ -193,12 +216,8 @@ class DeploymentReconciler:
         match step:
             case Switch(live=live):
                 self.events.record(obj, "Normal", "Switched", f"requests go to {live}")
-            case RunHook() if release is not None:
-                task, created = await hooks.run(self.kube, obj, step, release.started_at)
-                self.cache.store(TASKS.plural, task)
-                if created:
-                    self.wake_task(key_of(task))  # the watch will bring nothing new
-                    self.events.record(obj, "Normal", "HookStarted", f"created task {task['metadata']['name']}")
+            case RunHook(key=hook) if release is not None:
+                await self._run_hook(deployment, obj, step, release.hook_uids.get(hook))
             case Finish(outcome="Deleted"):
                 await self.places.remove(deployment)
                 await self.reports.remove(deployment)
@@ -206,17 +225,41 @@ class DeploymentReconciler:
                 await self._finalize(obj, rest)
             case Finish(outcome=outcome, reason=reason, message=message):
                 self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
-                await hooks.cancel(self.kube, self.cache, deployment.key)
                 await keep_only(place, decision.memory)
             case Retire() if decision.memory.releasing is None:
                 await keep_only(place, decision.memory)
+
+    async def _run_hook(self, deployment: Deployment, obj: Object, step: RunHook, uid: str | None) -> None:
+        tracked = self._track(deployment)
+        hook = await hooks.run(self.kube, obj, step, tracked.created.get(step.key, uid))
+        metadata = hook.task["metadata"]
+        tracked.created[step.key] = metadata["uid"]
+        self.cache.store(TASKS.plural, hook.task)
+        if hook.replaced:
+            message = f"deleted the task {metadata['name']} that was there, because this release did not create it"
+            self.events.record(obj, "Warning", "HookReplaced", message)
+        if hook.created:
+            self.wake_task(key_of(hook.task))  # the watch will bring nothing new
+            self.events.record(obj, "Normal", "HookStarted", f"created task {metadata['name']}")
+
+    async def _cancel_hooks(self, obj: Object, tracked: _Tracked, over: Release) -> None:
+        """Cancel what still runs of a release that is over: once for each, and once more after a restart."""
+        if tracked.cancelled == over.started_at:
+            return
+        try:
+            await hooks.cancel(self.kube, self.cache, obj)
+        except ApiError as error:
+            log.warning("a hook could not be cancelled; the next look tries again", error=str(error))
+        else:
+            tracked.cancelled = over.started_at
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""
         answer, request = decision.memory.answer, desired.request
         if answer is not None and request is not None and answer.id == request.id:
             await self.audit.append_async(recording.answer(deployment, answer, requests.requester(obj)))
-            self._tell(obj, answer.accepted, "Requested" if answer.accepted else "RequestRefused", answer.message)
+            refused = "RequestRefused" if answer.kind else "InvalidRequest"
+            self._tell(obj, answer.accepted, "Requested" if answer.accepted else refused, answer.message)
             await self._forget_request(obj)
 
     def _tell(self, obj: Object, good: bool, reason: str, message: str) -> None:

@@ -6,7 +6,8 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remit.api import ExecutionTask
+from remit.api import API_VERSION, ExecutionTask
+from remit.api.controllerref import controller_of
 from remit.errors import ApiError, InvalidInput
 from remit.execution import progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
@@ -18,12 +19,9 @@ from remit.telemetry import Metrics
 
 
 def parent_key(obj: Object) -> str | None:
-    """The key of the scheduled task that made `obj`, if one did."""
-    metadata = obj["metadata"]
-    for owner in metadata.get("ownerReferences", ()):
-        if owner.get("kind") == "ExecutionTask" and owner.get("controller"):
-            return f"{metadata['namespace']}/{owner['name']}"
-    return None
+    """The key of the scheduled task that `obj` names as its controller, if it does."""
+    name = controller_of(obj, API_VERSION, "ExecutionTask")
+    return None if name is None else f"{obj['metadata']['namespace']}/{name}"
 
 
 @dataclass

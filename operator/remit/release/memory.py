@@ -6,11 +6,12 @@ Whatever can be seen in the world is not remembered here: memory may be one step
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from remit.api.deploymentstatus import Slot, StageName
-from remit.release.model import RequestKind
+from remit.release.model import HookKey, HookView, RequestKind
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -55,6 +56,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class HookRecord:
+    """The task that was created for a hook. No other task speaks for the hook."""
+
+    stage: StageName
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One revision on its way to be live, or what is known of it once it ended."""
 
@@ -91,6 +101,8 @@ class Release:
     """When all requests were seen to go to it."""
     restarts: int = 0
     """Restarts of the new side when it was promoted; more of them fail the bake."""
+    hooks: tuple[HookRecord, ...] = ()
+    """The tasks of the hooks that it has run so far."""
     failure: Failure | None = None
     outcome: Outcome | None = None
     """None while it goes on."""
@@ -108,6 +120,18 @@ class Release:
         """A copy in which one stage's record is changed."""
         records = tuple(replace(r, **changes) if r.name == name else r for r in self.stages)  # type: ignore[arg-type]
         return replace(self, stages=records)
+
+    @property
+    def hook_uids(self) -> dict[HookKey, str]:
+        """The uids of the tasks of its hooks."""
+        return {HookKey(self.revision, record.stage, record.name): record.uid for record in self.hooks}
+
+    def with_hooks(self, views: Mapping[HookKey, HookView]) -> Release:
+        """A copy that remembers the tasks of the hooks that were seen."""
+        seen = {key: view.uid for key, view in views.items() if view.uid and key.revision == self.revision}
+        uids = self.hook_uids | seen
+        hooks = tuple(HookRecord(key.stage, key.name, uid) for key, uid in uids.items())
+        return self if hooks == self.hooks else replace(self, hooks=hooks)
 
     def stage_record(self, name: StageName) -> StageRecord:
         return next(record for record in self.stages if record.name == name)
@@ -133,7 +157,8 @@ class Answer:
     """What became of the last request."""
 
     id: str
-    kind: RequestKind
+    kind: RequestKind | None
+    """None: it had a mistake in it."""
     accepted: bool
     message: str
     at: datetime.datetime

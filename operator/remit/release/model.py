@@ -70,6 +70,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class MalformedRequest:
+    """A request with a mistake in it: it is refused with this message."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why the wish cannot be released as it is, such as a Secret that is missing."""
 
@@ -88,7 +96,7 @@ class Desired:
     """What the spec asks for now."""
     revisions: Mapping[int, Revision] = field(default_factory=dict)
     """The revisions that are kept and can be returned to, by number."""
-    request: Request | None = None
+    request: Request | MalformedRequest | None = None
     problem: Problem | None = None
     deleted: bool = False
     """The Deployment is being deleted."""
@@ -161,6 +169,8 @@ class HookView:
 
     state: Literal["Running", "Succeeded", "Failed"]
     message: str = ""
+    uid: str = ""
+    """Of the task; the release remembers it. Empty where hooks are not objects of an API server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetim
     release = memory.releasing
     if release is None:
         raise AssertionError("there is no release")
+    release = release.with_hooks(world.hooks)
+    memory = replace(memory, release=release)
     ctx = Context(desired, world, progressed(memory, release, world, now), release, now)
     ctx = replace(ctx, release=ctx.memory.releasing or release)
     if release.failure is not None:

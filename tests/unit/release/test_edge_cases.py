@@ -12,6 +12,7 @@ from releases import Sim, hook, live, spec
 from remit.release import (
     Drain,
     Finish,
+    MalformedRequest,
     Prepare,
     Problem,
     Provision,
@@ -447,3 +448,27 @@ def test_a_revision_that_is_released_again_within_a_second_is_another_release() 
     assert again is not None
     assert again.revision == before.revision
     assert again.started_at > before.started_at
+
+
+def test_a_request_with_a_mistake_in_it_is_refused_once_and_changes_nothing() -> None:
+    sim = live("v1", strategy={"blueGreen": {"autoPromote": False}})
+    sim.apply(version="v2", strategy={"blueGreen": {"autoPromote": False}}).waits_for("AwaitingPromotion")
+    sim.request = MalformedRequest("typo", "promote.revison is not a known field; did you mean revision?")
+    sim.step()
+    answer = sim.status.request
+    assert answer is not None
+    assert (answer.id, answer.kind, answer.accepted) == ("typo", None, False)
+    assert "did you mean revision?" in answer.message
+    assert isinstance(sim.step(), Wait)
+    assert sim.serving == "v1"
+
+
+def test_a_release_remembers_the_tasks_of_its_hooks_and_the_next_one_does_not() -> None:
+    sim = live("v1", stages={"bakeSeconds": 0, "prePromotion": [hook("smoke")], "postPromotion": [hook("check")]})
+    assert sim.memory.release is not None
+    assert {key.name: uid for key, uid in sim.memory.release.hook_uids.items()} == {
+        "smoke": "task-smoke",
+        "check": "task-check",
+    }
+    sim.apply(version="v2").until(Provision)
+    assert sim.memory.release.hook_uids == {}
