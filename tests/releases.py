@@ -77,6 +77,7 @@ class Sim:
     request: Request | None = None
     deleted: bool = False
     problem: Problem | None = None
+    abandon_at: datetime.datetime | None = None
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
@@ -86,7 +87,8 @@ class Sim:
 
     @property
     def desired(self) -> Desired:
-        return Desired(snapshot(self.wish, self.secret), self.revisions, self.request, self.problem, self.deleted)
+        wanted = snapshot(self.wish, self.secret)
+        return Desired(wanted, self.revisions, self.request, self.problem, self.deleted, self.abandon_at)
 
     def apply(self, **changes: Any) -> Sim:
         self.wish = spec(**changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -25,14 +25,17 @@ from remit.release import (
     Finish,
     HookKey,
     Material,
+    Memory,
     Problem,
     Release,
     Request,
     Retire,
+    Revision,
     RunHook,
     StepError,
     Switch,
     Wait,
+    World,
     configuration,
     next_step,
     recording,
@@ -64,6 +67,8 @@ class _Tracked:
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
     cancelled: datetime.datetime | None = None
     """The start of the last release whose hooks were all cancelled."""
+    unreachable_since: datetime.datetime | None = None
+    """Since when its deletion finds the target out of reach."""
 
 
 @dataclass
@@ -124,10 +129,10 @@ class DeploymentReconciler:
                 await self._finalize(obj, [*metadata.finalizers, FINALIZER])
                 return 0.0
             return None
-        now = self.now()
-        desired, material = await self._desired(deployment, obj, place)
-        before, tracked = remembered(deployment.status), self._track(deployment)
-        world = replace(await place.target.observe(), error=tracked.error)
+        now, before, tracked = self.now(), remembered(deployment.status), self._track(deployment)
+        desired, material, unreadable = await self._desired(deployment, obj, place, before)
+        world = replace(await self._observe(place, desired, before, unreadable), error=tracked.error)
+        desired = self._with_deadline(deployment, obj, desired, world)
         if before.releasing is not None:
             uids = before.releasing.hook_uids | tracked.created
             world = replace(world, hooks=hooks.observe(self.cache, deployment, uids))
@@ -149,23 +154,32 @@ class DeploymentReconciler:
         await self.reports.before(deployment, desired, world, decision)
         return await self._perform(deployment, written, place, decision, material)
 
-    async def _desired(self, deployment: Deployment, obj: Object, place: Place) -> tuple[Desired, Material]:
-        """The wish; with a problem where it cannot be read, and then without a configuration of its own."""
-        revisions, before = await place.revisions.all(), remembered(deployment.status)
-        request = requests.pending(obj)
-        problem, material = None, Material()
+    async def _desired(
+        self, deployment: Deployment, obj: Object, place: Place, before: Memory
+    ) -> tuple[Desired, Material, str]:
+        """What the spec asks for, with its configuration, and why its revisions cannot be read, if so.
+
+        Where the spec refers to what is not there, that is its problem, and it has no configuration.
+        """
+        snapshot, material, problem = None, Material(), None
         try:
-            snapshot, material = await configuration.read(
-                Source(self.kube, deployment.metadata.namespace), deployment.spec
-            )
+            source = Source(self.kube, deployment.metadata.namespace)
+            snapshot, material = await configuration.read(source, deployment.spec)
+            problem = self.problem(deployment, material)
         except MissingReference as error:
             problem = Problem("WaitingForReference", str(error))
+        revisions: Mapping[int, Revision] = {}
+        unreachable = ""
+        if before.may_contact(problem):
+            try:
+                revisions = await place.revisions.all()
+            except DeploymentError as error:
+                unreachable = str(error)
+        request = requests.pending(obj)
+        if snapshot is None:
             snapshot = configuration.unread(deployment.spec, before.key, revisions.values())
-        else:
-            problem = self.problem(deployment, material)
-            retrying = isinstance(request, Request) and request.kind == "retry"
-            if before.pinning and not retrying:
-                snapshot = configuration.pinned(snapshot, before.key, revisions.values())
+        elif before.pinning and not (isinstance(request, Request) and request.kind == "retry"):
+            snapshot = configuration.pinned(snapshot, before.key, revisions.values())
         desired = Desired(
             snapshot=snapshot,
             revisions=revisions,
@@ -173,7 +187,30 @@ class DeploymentReconciler:
             problem=problem,
             deleted=deployment.metadata.deletion_timestamp is not None,
         )
-        return desired, material
+        return desired, material, unreachable
+
+    async def _observe(self, place: Place, desired: Desired, before: Memory, unreadable: str) -> World:
+        """What is on the target; nothing where it must not be contacted."""
+        if not before.may_contact(desired.problem):
+            return World()
+        world = await place.target.observe()
+        return world if world.unreachable or not unreadable else World(unreachable=unreadable)
+
+    def _with_deadline(self, deployment: Deployment, obj: Object, desired: Desired, world: World) -> Desired:
+        """A deletion waits for a target that is out of reach as long as a release may go without progress. The time
+        counts from when this process first found it so: an operator that was away has not tried."""
+        tracked, now = self._track(deployment), self.now().replace(microsecond=0)
+        if not (desired.deleted and world.unreachable):
+            tracked.unreachable_since = None
+            return desired
+        limit = datetime.timedelta(seconds=deployment.spec.progress_deadline_seconds)
+        if tracked.unreachable_since is None:
+            tracked.unreachable_since = now
+            message = (
+                f"is being deleted, and the target cannot be reached: {world.unreachable}; it is tried for {limit}"
+            )
+            self.events.record(obj, "Warning", "TargetUnreachable", message)
+        return replace(desired, abandon_at=tracked.unreachable_since + limit)
 
     async def _perform(
         self, deployment: Deployment, obj: Object, place: Place, decision: Decision, material: Material
@@ -218,8 +255,13 @@ class DeploymentReconciler:
                 self.events.record(obj, "Normal", "Switched", f"requests go to {live}")
             case RunHook(key=hook) if release is not None:
                 await self._run_hook(deployment, obj, step, release.hook_uids.get(hook))
-            case Finish(outcome="Deleted"):
-                await self.places.remove(deployment)
+            case Finish(outcome="Deleted", reason=reason, message=message):
+                if reason == "Abandoned":
+                    self._tell(obj, False, reason, f"{message}: {place.target.leftovers}")
+                if reason == "Deleted":
+                    await self.places.remove(deployment)
+                else:
+                    await self.places.abandon(deployment)
                 await self.reports.remove(deployment)
                 rest = [name for name in deployment.metadata.finalizers if name != FINALIZER]
                 await self._finalize(obj, rest)
@@ -291,8 +333,15 @@ class DeploymentReconciler:
         if (obj.get("status") or {}).get("observedGeneration") == obj["metadata"]["generation"]:
             return
         reason = error.reason if isinstance(error, DeploymentError) else "Invalid"
-        await self._writer.write(obj, _refused(obj, reason, str(error), self.now()))
-        self.events.record(obj, "Warning", reason, str(error))
+        message, metadata = str(error), obj["metadata"]
+        if metadata.get("deletionTimestamp") and FINALIZER in metadata.get("finalizers", ()):
+            patch = '{"metadata":{"finalizers":null}}'
+            message += (
+                "; so what it made cannot be removed. Run the version of Remit that made it, or leave it there:"
+                f" kubectl patch deployments.remit.dev/{metadata['name']} --type=merge -p '{patch}'"
+            )
+        await self._writer.write(obj, _refused(obj, reason, message, self.now()))
+        self.events.record(obj, "Warning", reason, message)
 
 
 def _refused(obj: Object, reason: str, message: str, now: datetime.datetime) -> DeploymentStatus:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from remit.api.deploymentstatus import Slot, StageName
-from remit.release.model import HookKey, HookView, RequestKind
+from remit.release.model import HookKey, HookView, Problem, RequestKind
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -197,6 +197,13 @@ class Memory:
     def releasing(self) -> Release | None:
         """The release that goes on."""
         return self.release if self.release is not None and self.release.outcome is None else None
+
+    def may_contact(self, problem: Problem | None) -> bool:
+        """Whether the target may be contacted: policy allows what the spec declares, or has allowed a release before.
+
+        The kind of a target, its engine and its namespace never change, so what was allowed then is there still.
+        """
+        return self.latest > 0 or problem is None
 
     @property
     def pinning(self) -> bool:

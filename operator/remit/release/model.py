@@ -6,6 +6,7 @@ empty, a preview of what comes next, or what was live before and is kept for a f
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -100,6 +101,8 @@ class Desired:
     problem: Problem | None = None
     deleted: bool = False
     """The Deployment is being deleted."""
+    abandon_at: datetime.datetime | None = None
+    """When a deletion gives up on a target that is out of reach; None: never."""
 
     @property
     def spec(self) -> DeploymentSpec:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +99,8 @@ class Places:
 
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
-        if deployment.spec.target.docker is not None:
+        deleted = deployment.metadata.deletion_timestamp is not None  # and then nothing is started any more
+        if deployment.spec.target.docker is not None and not deleted:
             docker.check_supported(deployment.spec)
         key = deployment.key
         if key not in self._known:
@@ -124,6 +127,12 @@ class Places:
         await place.revisions.clear()
         with contextlib.suppress(OSError):
             self._folder(deployment).rmdir()
+        await self.forget(deployment.key)
+
+    async def abandon(self, deployment: Deployment) -> None:
+        """Leave nothing of it on this host, without contacting its target."""
+        await self.of(deployment).target.abandon()
+        await asyncio.to_thread(shutil.rmtree, self._folder(deployment), ignore_errors=True)
         await self.forget(deployment.key)
 
     async def close(self) -> None:

@@ -23,6 +23,7 @@ from remit.release import (
     StepError,
     Switch,
     Wait,
+    World,
 )
 
 MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
@@ -121,6 +122,32 @@ def test_deleted_while_the_target_is_out_of_reach_waits_and_leaves_nothing_once_
     sim.world = replace(sim.world, unreachable="")
     assert sim.finish().outcome == "Deleted"
     assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+
+
+def test_a_deletion_gives_up_on_a_target_that_stays_out_of_reach_and_not_before() -> None:
+    sim = live("v1")
+    sim.deleted, sim.world = True, replace(sim.world, unreachable="no route to host")
+    sim.abandon_at = sim.now + datetime.timedelta(seconds=60)
+    assert sim.step() == Wait("TargetUnreachable", "no route to host", sim.abandon_at, held=True)
+    assert sim.status.phase == "Progressing"
+    assert "no route to host; from 2026-01-01T" in sim.status.message
+    sim.breathe(59)
+    assert isinstance(sim.step(), Wait)
+    sim.breathe(1)
+    finish = sim.step()
+    assert isinstance(finish, Finish)
+    assert (finish.outcome, finish.reason) == ("Deleted", "Abandoned")
+    assert "no route to host" in finish.message
+
+
+def test_what_was_never_released_is_deleted_without_a_look_at_the_target() -> None:
+    for changes in ({"problem": Problem("NoPolicy", "no")}, {"world": World(unreachable="no route to host")}):
+        finish = Sim(deleted=True, **changes).step()
+        assert isinstance(finish, Finish)
+        assert (finish.outcome, finish.reason) == ("Deleted", "NeverReleased")
+    finish = Sim(deleted=True).step()
+    assert isinstance(finish, Finish)
+    assert finish.reason == "Deleted"
 
 
 def test_a_target_that_comes_back_empty_is_filled_again() -> None:
