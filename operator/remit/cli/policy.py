@@ -61,6 +61,7 @@ def test(
     if bool(argv) + bool(suites) + bool(task) != 1:
         raise typer.BadParameter("give a command after --, a --task, or a CommandPolicyTest with -f or --cases")
     ready = policytest.warn_about_broken(policies)
+    policytest.warn_about_ceilings(policies, suites)
     if argv:
         around: dict[str, Any] = {"labels": labels, "namespace": namespace, "backend": backend}
         around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
