@@ -78,7 +78,7 @@ def pending(obj: Object) -> Request | MalformedRequest | None:
 def requester(obj: Object) -> str:
     """Who wrote the annotation: the field manager, which is what a client calls itself."""
     entry = max(_writers(obj), key=lambda entry: str(entry.get("time", "")), default=None)
-    return f"manager:{entry.get('manager', '')}" if entry else ""
+    return f"manager:{entry['manager']}" if entry and entry.get("manager") else ""
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -120,6 +120,6 @@ def test_odd_managed_fields_are_nobody(managed: dict[str, Any]) -> None:
     assert isinstance(pending(deployment("promote", managed)), Request)
 
 
-def test_a_manager_without_a_name_has_none() -> None:
+def test_a_client_without_a_name_is_nobody() -> None:
     fields = {"f:metadata": {"f:annotations": {f"f:{ANNOTATION}": {}}}}
-    assert requester(deployment("promote", {"fieldsV1": fields})) == "manager:"
+    assert requester(deployment("promote", {"fieldsV1": fields})) == ""
