@@ -79,6 +79,7 @@ class Sim:
     deleted: bool = False
     problem: Problem | None = None
     obstacles: dict[int, Problem] = field(default_factory=dict)
+    abandon_at: datetime.datetime | None = None
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     requests: int = 0
@@ -96,6 +97,7 @@ class Sim:
             self.problem,
             self.obstacles,
             self.deleted,
+            self.abandon_at,
         )
 
     def apply(self, **changes: Any) -> Sim:
@@ -159,7 +161,9 @@ class Sim:
             case Preview(slot):
                 self.world = replace(self.world, preview=slot)
             case RunHook(key):
-                self.world = replace(self.world, hooks={key: HookView("Running"), **self.world.hooks})
+                self.world = replace(
+                    self.world, hooks={key: HookView("Running", uid=f"task-{key.name}"), **self.world.hooks}
+                )
             case Drain(slot):
                 self.put(slot, replace(self.world.slot(slot), draining=True))
             case Retire(slot):
@@ -230,7 +234,8 @@ class Sim:
     def ended(self, key: HookKey, view: HookView) -> HookView:
         if view.state != "Running":
             return view
-        return HookView("Failed", "exit code 1") if key.name in self.hooks_fail else HookView("Succeeded")
+        fails = key.name in self.hooks_fail
+        return replace(view, state="Failed", message="exit code 1") if fails else replace(view, state="Succeeded")
 
     def until(self, *kinds: type, seconds: float = 1, bound: int = 3000) -> Step:
         """Go on until a step of one of these kinds was taken."""

@@ -114,6 +114,17 @@ class ReleaseFailure(StatusModel):
     """Whether somebody, or a newer spec, wanted it."""
 
 
+class HookTask(StatusModel):
+    """The task that was created for a hook."""
+
+    stage: StageName
+    """The stage that the hook is part of."""
+    name: str
+    """Which hook."""
+    uid: str
+    """Of the task. No other task speaks for the hook, whatever its name and labels say."""
+
+
 class ReleaseProgress(StatusModel):
     """The release that goes on, or the last one. Its stages are in `status.stages`."""
 
@@ -155,6 +166,8 @@ class ReleaseProgress(StatusModel):
     """When it went live."""
     incarnations: dict[str, str] = {}
     """Which run of each new instance was healthy first: another one means that the instance crashed since."""
+    hooks: list[HookTask] = []
+    """The tasks of the hooks that it has run so far."""
     failure: ReleaseFailure | None = None
     """Why it goes back, if it does."""
     outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] | None = None
@@ -172,8 +185,8 @@ class RequestAnswer(StatusModel):
 
     id: str
     """Which request."""
-    kind: Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
-    """What was asked for."""
+    kind: Literal["promote", "abort", "rollback", "retry", "pause", "resume"] | None = None
+    """What was asked for; not set for a request that has a mistake in it."""
     accepted: bool
     """Whether it could be followed."""
     message: str = ""

@@ -67,6 +67,7 @@ def test(
     ready = policytest.warn_about_broken(policies)
     if variables and not argv:
         raise typer.BadParameter("--env goes with a command; write it in the task")
+    policytest.warn_about_ceilings(policies, suites)
     if argv:
         around: dict[str, Any] = {"labels": labels, "namespace": namespace, "backend": backend}
         around |= {"env": [{"name": name, "value": value} for name, value in variables.items()]}

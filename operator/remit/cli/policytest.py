@@ -106,6 +106,14 @@ def warn_about_broken(policies: Sequence[CompiledPolicy]) -> bool:
     return not any(policy.problems for policy in policies)
 
 
+def warn_about_ceilings(policies: Sequence[CompiledPolicy], suites: Sequence[Suite]) -> None:
+    """Say what is in force and likely not meant."""
+    namespaces = {suite.operator_namespace for suite in suites} or {DEFAULT_OPERATOR_NAMESPACE}
+    for policy in policies:
+        for warning in (each for namespace in namespaces for each in policy.warnings(namespace)):
+            typer.secho(f"warning: policy {policy.name}: {warning}", fg="yellow", err=True)
+
+
 def explain(decision: Decision) -> None:
     """Everything that is known about why, and under which terms."""
     typer.secho("Allowed" if decision.allowed else "Denied", fg="green" if decision.allowed else "red", bold=True)

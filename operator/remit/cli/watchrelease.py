@@ -8,7 +8,7 @@ import sys
 
 from rich.live import Live
 
-from remit.api import Deployment, ExecutionTask
+from remit.api import Deployment
 from remit.cli.connect import Connection
 from remit.cli.releasedrawing import draw
 from remit.cli.releasetree import ReleaseTree, release_tree
@@ -58,11 +58,8 @@ async def watch(connection: Connection, name: str, options: str, *, until_done: 
 
 
 async def _look(connection: Connection, name: str, options: str) -> tuple[Deployment, ReleaseTree]:
-    deployment = Deployment.parse(await connection.find(DEPLOYMENTS, name))
+    obj = await connection.find(DEPLOYMENTS, name)
+    deployment = Deployment.parse(obj)
     found = await connection.kube.list(TASKS, connection.namespace, label_selector=hooks.selector(name))
-    tasks = {
-        key: ExecutionTask.parse(task)
-        for task in found
-        if hooks.release_key(task) == deployment.key and (key := hooks.key_of_hook(task)) is not None
-    }
+    tasks = hooks.hook_tasks(obj, found)
     return deployment, release_tree(deployment, tasks, datetime.datetime.now(datetime.UTC), options=options)

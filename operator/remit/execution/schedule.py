@@ -19,6 +19,7 @@ from typing import Any, Final
 from cronsim import CronSim, CronSimError
 
 from remit.api import ExecutionTask
+from remit.api.controllerref import is_controlled_by
 from remit.api.executiontask import Schedule
 from remit.api.executiontaskstatus import Phase
 from remit.errors import InvalidInput
@@ -33,6 +34,8 @@ PARENT_LABEL: Final = "remit.dev/schedule"
 REQUESTED_BY: Final = "remit.dev/requested-by"
 TICK_ANNOTATION: Final = "remit.dev/scheduled-at"
 CANCELLED: Final = Finish(Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; no further runs")
+_CLOCK_SKEW: Final = datetime.timedelta(minutes=1)
+"""How far the clock of the API server may be behind."""
 _NOT_OF_A_CHILD: Final = frozenset({"schedule", "cancel", "ttlSecondsAfterFinished"})
 
 
@@ -183,6 +186,32 @@ def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str
         "metadata": {**named, "namespace": metadata["namespace"], "labels": labels, "ownerReferences": [owner]},
         "spec": spec,
     }
+
+
+def mismatch(existing: Mapping[str, Any], parent: Mapping[str, Any], tick: datetime.datetime) -> str:
+    """Why `existing`, a task with the name of the child for `tick`, is not that child; empty where it is.
+
+    An operator that was killed may have created the child without noting it. Whoever may create tasks can create one of
+    that name, too: it is the child only if it is the same in all that says what runs, for whom and when.
+    """
+    wanted = child(parent, tick)
+    found, expected = existing["metadata"], wanted["metadata"]
+    if not is_controlled_by(existing, parent):
+        return "it is not controlled by the schedule"
+    if (found.get("labels") or {}) != expected["labels"]:
+        return "its labels differ"
+    annotations = found.get("annotations") or {}
+    if any(annotations.get(name) != expected["annotations"].get(name) for name in (TICK_ANNOTATION, REQUESTED_BY)):
+        return "its annotations differ"
+    try:
+        task = ExecutionTask.parse(dict(existing))
+    except InvalidInput as error:
+        return f"it cannot be read: {error}"
+    changeable = {"cancel": False, "ttl_seconds_after_finished": None}
+    if task.spec.model_copy(update=changeable) != ExecutionTask.parse(wanted).spec:
+        return "its spec differs"
+    created = task.metadata.creation_timestamp
+    return "it was created before its time" if created is None or created < tick - _CLOCK_SKEW else ""
 
 
 def surplus(children: Sequence[ExecutionTask], schedule: Schedule) -> list[ExecutionTask]:

@@ -30,6 +30,12 @@ Parsed = TypeVar("Parsed")
 _ELLIPSES: Final = frozenset({"…", "..."})
 
 
+_CEILING_SELECTOR: Final = (
+    "whoever creates a task chooses its labels, and with others this ceiling does not hold it; leave the selector out,"
+    " so that it holds every task"
+)
+
+
 @dataclass(frozen=True)
 class Problem:
     """Why a policy is not ready. `field` is a path such as `spec.commands.allow[2].pattern`."""
@@ -90,6 +96,12 @@ class CompiledPolicy:
         """Whether it speaks for a task with `labels`. A selector that is itself wrong selects everything."""
         unsound = any(problem.field.startswith("spec.selector") for problem in self.problems)
         return unsound or selects(self.spec.selector, labels)
+
+    def warnings(self, ceiling_namespace: str) -> tuple[Problem, ...]:
+        """What is in force as it is written, and likely not what was meant."""
+        if self.namespace != ceiling_namespace or self.spec.selector == LabelSelector():
+            return ()
+        return (Problem("spec.selector", _CEILING_SELECTOR),)
 
     @property
     def key(self) -> str:

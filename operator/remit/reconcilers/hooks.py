@@ -1,24 +1,39 @@
-"""The hooks of a release, as the ExecutionTasks that they are."""
+"""The hooks of a release, as the ExecutionTasks that they are.
+
+Whoever may create tasks can give one the name, labels and owner of a hook. So a hook's task is known by its uid, which
+the API server answers to the creation and the release remembers. Labels are for people and selectors.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
-from remit.api import ExecutionTask
-from remit.errors import ApiError, DeploymentError
+from remit.api import API_VERSION, Deployment, ExecutionTask
+from remit.api.controllerref import controller_of, is_controlled_by
+from remit.errors import ApiError, DeploymentError, InvalidInput
 from remit.reconcilers.cache import Cache
 from remit.reconcilers.kube import TASKS, Kube, Object
-from remit.release import HookKey, HookView, RunHook
+from remit.release import HookKey, HookView, RunHook, remembered
+from remit.release.memory import STAGES
 
 RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
-_BEGAN: Final = "remit.dev/release-began"
-"""Tells the release of a revision from an earlier one of the same: what hooks said then, they did not say now."""
 _LONGEST_NAME: Final = 180
 """Of what is left of a Deployment's name in that of a task."""
+_ATTEMPTS: Final = 3
+
+
+class CreatedHook(NamedTuple):
+    """A hook's task, and how it came about."""
+
+    task: Object
+    created: bool
+    """It was created now."""
+    replaced: bool
+    """Another task of that name, which this release did not create, was deleted for it."""
 
 
 def selector(name: str) -> str:
@@ -26,71 +41,92 @@ def selector(name: str) -> str:
     return f"{RELEASE_LABEL}={_label(name)},{_HOOK}"
 
 
-def key_of_hook(obj: Object) -> HookKey | None:
-    """Which hook's task `obj` is, if it is one's."""
-    labels = obj["metadata"].get("labels") or {}
-    if _HOOK not in labels or release_key(obj) is None:
-        return None
-    return HookKey(int(labels[_REVISION]), labels[_STAGE], labels[_HOOK])
-
-
-def release_key(obj: Object) -> str | None:
-    """The key of the Deployment whose hook `obj` is, if it is one."""
-    metadata = obj["metadata"]
-    for owner in metadata.get("ownerReferences", ()):
-        if owner.get("kind") == "Deployment" and owner.get("controller"):
-            return f"{metadata['namespace']}/{owner['name']}"
-    return None
-
-
-def observe(cache: Cache, key: str, began: datetime.datetime) -> dict[HookKey, HookView]:
-    """What became of all hooks of a Deployment's release that began then."""
+def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, ExecutionTask]:
+    """Those of `tasks` that are hooks of the Deployment, to be shown to people. Of the last release, only what it
+    remembers; what earlier releases remembered is not kept, so theirs are known by what they say of themselves."""
     found = {}
-    for obj in cache.all(TASKS.plural):
-        if release_key(obj) == key and (hook := key_of_hook(obj)) is not None and _of(obj, began):
-            found[hook] = _view(ExecutionTask.parse(obj))
+    last = remembered(Deployment.parse(deployment).status).release
+    for obj in tasks:
+        key = _key_of_hook(obj)
+        if key is None or not is_controlled_by(obj, deployment):
+            continue
+        if last is None or last.revision != key.revision or last.hook_uids.get(key) == obj["metadata"]["uid"]:
+            with contextlib.suppress(InvalidInput):
+                found[key] = ExecutionTask.parse(obj)
     return found
 
 
-def _view(task: ExecutionTask) -> HookView:
-    phase, message = task.status.phase, task.status.message
-    if phase is None or not phase.final:
-        return HookView("Running", message)
-    return HookView("Succeeded" if phase == "Succeeded" else "Failed", f"task {task.metadata.name}: {message}")
+def _key_of_hook(obj: Object) -> HookKey | None:
+    """Which hook's task `obj` says it is; None where its labels name no hook."""
+    labels = obj["metadata"].get("labels") or {}
+    revision, name = labels.get(_REVISION, ""), labels.get(_HOOK)
+    stage = next((each for each in STAGES if each == labels.get(_STAGE)), None)
+    if not name or stage is None or not (revision.isascii() and revision.isdecimal()):
+        return None
+    return HookKey(int(revision), stage, name)
 
 
-async def run(kube: Kube, deployment: Object, step: RunHook, began: datetime.datetime) -> tuple[Object, bool]:
-    """The hook's task in the release that began then, and whether it was created now. Raises DeploymentError.
+def release_key(obj: Object) -> str | None:
+    """The key of the Deployment that `obj` names as its controller, if it does."""
+    name = controller_of(obj, API_VERSION, "Deployment")
+    return None if name is None else f"{obj['metadata']['namespace']}/{name}"
 
-    That of an earlier release of the same revision makes way for it.
+
+def observe(cache: Cache, deployment: Deployment, uids: Mapping[HookKey, str]) -> dict[HookKey, HookView]:
+    """What became of the hooks whose tasks have these uids. One whose task is gone is not in it."""
+    found = {}
+    for key, uid in uids.items():
+        obj = cache.get(TASKS.plural, f"{deployment.metadata.namespace}/{_task_name(deployment.metadata.name, key)}")
+        if obj is not None and obj["metadata"].get("uid") == uid:
+            found[key] = _view(obj)
+    return found
+
+
+def _view(obj: Object) -> HookView:
+    metadata = obj["metadata"]
+    try:
+        status = ExecutionTask.parse(obj).status
+    except InvalidInput as error:
+        return HookView("Failed", f"task {metadata['name']} cannot be read: {error}", metadata["uid"])
+    if status.phase is None or not status.phase.final:
+        return HookView("Running", status.message, metadata["uid"])
+    message = f"task {metadata['name']}: {status.message}"
+    return HookView("Succeeded" if status.phase == "Succeeded" else "Failed", message, metadata["uid"])
+
+
+async def run(kube: Kube, deployment: Object, step: RunHook, uid: str | None) -> CreatedHook:
+    """The hook's task. It is created, unless the one that is there has the `uid` that is known. Raises DeploymentError.
+
+    Another task of that name which names the Deployment as its controller is deleted first. It is left from an earlier
+    release of the revision, or from an operator that was killed before it could remember the uid, or it was made by
+    somebody else. None of these says that the hook ran, in this release and at this stage.
     """
-    namespace, body = deployment["metadata"]["namespace"], _task(deployment, step, began)
-    name = body["metadata"]["name"]
-    for _ in range(2):
+    namespace, body = deployment["metadata"]["namespace"], _task(deployment, step)
+    name, replaced = body["metadata"]["name"], False
+    for _ in range(_ATTEMPTS):
         try:
-            return await kube.create(TASKS, namespace, body), True
+            return CreatedHook(await kube.create(TASKS, namespace, body), created=True, replaced=replaced)
         except ApiError as error:
             if error.status != 409:
                 message = f"hook {step.key.name}: the API server refuses its task: {error}"
                 raise DeploymentError(message, reason="HookRefused", retryable=error.retryable) from None
         with contextlib.suppress(ApiError):
-            old = await kube.get(TASKS, namespace, name)
-            if deployment["metadata"]["uid"] not in {
-                each["uid"] for each in old["metadata"].get("ownerReferences", ())
-            }:
+            existing = await kube.get(TASKS, namespace, name)
+            if existing["metadata"]["uid"] == uid:
+                return CreatedHook(existing, created=False, replaced=False)
+            if not is_controlled_by(existing, deployment):
                 message = f"hook {step.key.name}: there is a task {name} already; remove it, or rename the hook"
                 raise DeploymentError(message, reason="NameTaken")
-            if _of(old, began):
-                return old, False
-            await kube.delete(TASKS, namespace, name, uid=old["metadata"]["uid"])
-    message = f"hook {step.key.name}: its task {name} of an earlier release is not gone yet"
+            await kube.delete(TASKS, namespace, name, uid=existing["metadata"]["uid"])
+            replaced = True
+    message = f"hook {step.key.name}: another task {name} is not gone yet"
     raise DeploymentError(message, reason="HookNotGone", retryable=True)
 
 
-def _task(deployment: Object, step: RunHook, began: datetime.datetime) -> Object:
+def _task(deployment: Object, step: RunHook) -> Object:
     metadata, key, hook = deployment["metadata"], step.key, step.hook
     owner = {
-        "apiVersion": "remit.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": "Deployment",
         "name": metadata["name"],
         "uid": metadata["uid"],
@@ -102,13 +138,12 @@ def _task(deployment: Object, step: RunHook, began: datetime.datetime) -> Object
         _REVISION: str(key.revision),
         _STAGE: key.stage,
         _HOOK: key.name,
-        _BEGAN: _moment(began),
     }
     return {
-        "apiVersion": "remit.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": "ExecutionTask",
         "metadata": {
-            "name": f"{_short_name(metadata['name'])}-{key.revision}-{_short(key.stage)}-{key.name}",
+            "name": _task_name(metadata["name"], key),
             "namespace": metadata["namespace"],
             "labels": labels,
             "ownerReferences": [owner],
@@ -117,13 +152,25 @@ def _task(deployment: Object, step: RunHook, began: datetime.datetime) -> Object
     }
 
 
-async def cancel(kube: Kube, cache: Cache, key: str) -> None:
-    """End those that still run: their release is over."""
-    for obj in cache.all(TASKS.plural):
-        if release_key(obj) == key and _view(ExecutionTask.parse(obj)).state == "Running":
-            metadata = obj["metadata"]
-            with contextlib.suppress(ApiError):  # it ended meanwhile
-                await kube.patch(TASKS, metadata["namespace"], metadata["name"], {"spec": {"cancel": True}})
+async def cancel(kube: Kube, cache: Cache, deployment: Object) -> None:
+    """Cancel the hooks that still run: their release is over. Raises `ApiError` once all have been tried."""
+    failed: ApiError | None = None
+    for obj in list(cache.all(TASKS.plural, deployment["metadata"]["namespace"])):
+        if not is_controlled_by(obj, deployment) or _HOOK not in (obj["metadata"].get("labels") or {}):
+            continue
+        if _view(obj).state != "Running" or obj["spec"].get("cancel"):
+            continue
+        try:
+            await kube.patch(TASKS, obj["metadata"]["namespace"], obj["metadata"]["name"], {"spec": {"cancel": True}})
+        except ApiError as error:
+            if error.status != 404:
+                failed = error
+    if failed is not None:
+        raise failed
+
+
+def _task_name(deployment: str, key: HookKey) -> str:
+    return f"{_short_name(deployment)}-{key.revision}-{_short(key.stage)}-{key.name}"
 
 
 def _short(stage: str) -> str:
@@ -140,11 +187,3 @@ def _short_name(name: str) -> str:
 def _label(name: str) -> str:
     """A name as the value of a label, which ends with a letter or digit."""
     return name[:63].rstrip("-.")
-
-
-def _of(task: Object, began: datetime.datetime) -> bool:
-    return bool((task["metadata"].get("labels") or {}).get(_BEGAN) == _moment(began))
-
-
-def _moment(moment: datetime.datetime) -> str:
-    return f"{moment:%Y%m%dT%H%M%SZ}"

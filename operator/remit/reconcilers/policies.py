@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
+from pydantic import ValidationError
 
 from remit.api import CommandPolicy, CommandPolicyStatus, Condition
 from remit.api.commandpolicy import DenialStatus
@@ -131,7 +132,7 @@ class Policies:
         compiled = self._compiled.get((metadata["uid"], metadata["generation"]))
         if compiled is None:
             return
-        before = CommandPolicyStatus.model_validate(obj.get("status") or {})
+        before = _status_of(obj)
         counted = self._counted.pop(key, _Counted())
         matched = self._matched(compiled)
         ready = self._ready(compiled, matched, before.conditions)
@@ -151,8 +152,18 @@ class Policies:
             again.denied += counted.denied
             again.last = again.last or counted.last
             raise
-        if not compiled.ready and before.observed_generation != status.observed_generation:
+        if before.observed_generation == status.observed_generation:
+            return
+        if not compiled.ready:
             self.events.record(obj, "Warning", ready.reason, ready.message)
+        for warning in self._warnings(compiled):
+            self.events.record(obj, "Warning", "CeilingWithSelector", str(warning))
+
+    def _warnings(self, policy: CompiledPolicy) -> tuple[Problem, ...]:
+        """None where the operator serves its own namespace alone: there a policy is no ceiling of another one."""
+        if self.namespaces == (self.operator_namespace,):
+            return ()
+        return policy.warnings(self.operator_namespace)
 
     def _matched(self, policy: CompiledPolicy) -> int:
         namespace = None if policy.namespace == self.operator_namespace else policy.namespace
@@ -161,6 +172,7 @@ class Policies:
 
     def _ready(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> Condition:
         status, reason, message = "True", "Compiled", f"in force: {policy.spec.enforcement}"
+        message = "; ".join([message, *map(str, self._warnings(policy))])
         if not matched:
             message += "; its selector selects no task at present"
         if not policy.ready:
@@ -178,6 +190,14 @@ class Policies:
                 "observedGeneration": policy.generation,
             }
         )
+
+
+def _status_of(obj: Object) -> CommandPolicyStatus:
+    """What status says so far; nothing where it cannot be read, as one that another version wrote."""
+    try:
+        return CommandPolicyStatus.model_validate(obj.get("status") or {})
+    except ValidationError:
+        return CommandPolicyStatus()
 
 
 def _compile(obj: Object) -> CompiledPolicy:

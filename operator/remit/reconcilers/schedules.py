@@ -6,7 +6,8 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remit.api import ExecutionTask
+from remit.api import API_VERSION, ExecutionTask
+from remit.api.controllerref import controller_of, is_controlled_by
 from remit.errors import ApiError, InvalidInput
 from remit.execution import progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
@@ -18,12 +19,9 @@ from remit.telemetry import Metrics
 
 
 def parent_key(obj: Object) -> str | None:
-    """The key of the scheduled task that made `obj`, if one did."""
-    metadata = obj["metadata"]
-    for owner in metadata.get("ownerReferences", ()):
-        if owner.get("kind") == "ExecutionTask" and owner.get("controller"):
-            return f"{metadata['namespace']}/{owner['name']}"
-    return None
+    """The key of the scheduled task that `obj` names as its controller, if it does."""
+    name = controller_of(obj, API_VERSION, "ExecutionTask")
+    return None if name is None else f"{obj['metadata']['namespace']}/{name}"
 
 
 @dataclass
@@ -45,7 +43,7 @@ class ScheduleReconciler:
         """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
         assert task.spec.schedule is not None  # noqa: S101  # by the caller's choice
         schedule.check(task.spec.schedule)
-        now, children = self.now(), self._children(task)
+        now, children = self.now(), self._children(obj)
         active = [child for child in children if child.status.phase is None or not child.status.phase.final]
         if task.spec.cancel:
             await self._end(task, obj, active)
@@ -70,11 +68,10 @@ class ScheduleReconciler:
             await self._delete(child)
         return None if turn.next_tick is None else max(0.0, (turn.next_tick - now).total_seconds())
 
-    def _children(self, task: ExecutionTask) -> list[ExecutionTask]:
+    def _children(self, parent: Object) -> list[ExecutionTask]:
         found = []
-        for obj in self.cache.all(TASKS.plural, task.metadata.namespace):
-            owners = obj["metadata"].get("ownerReferences", ())
-            if any(owner["uid"] == task.metadata.uid for owner in owners):
+        for obj in self.cache.all(TASKS.plural, parent["metadata"]["namespace"]):
+            if is_controlled_by(obj, parent):
                 try:
                     found.append(ExecutionTask.parse(obj))
                 except InvalidInput:
@@ -94,8 +91,9 @@ class ScheduleReconciler:
                 self.events.record(obj, "Warning", "RunRefused", f"{name} cannot be created: {error}")
                 return None
             there = await self.kube.get(TASKS, namespace, name)
-            if parent_key(there) != f"{namespace}/{obj['metadata']['name']}":
-                self.events.record(obj, "Warning", "RunSkipped", f"another task has the name {name}; rename it")
+            if why := schedule.mismatch(there, obj, tick):
+                message = f"the run for {tick:%FT%TZ} was skipped: there is a task {name} already, and {why}; delete it"
+                self.events.record(obj, "Warning", "RunSkipped", message)
                 return None
             return str(name)
         self.metrics.api_writes.labels("create", "ExecutionTask").inc()

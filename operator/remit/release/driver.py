@@ -267,8 +267,8 @@ class Driver:
                     task = asyncio.create_task(self._hook(key, hook))
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)
-                case Finish(outcome="Deleted"):
-                    await self.place.target.remove()
+                case Finish(outcome="Deleted", reason=reason):
+                    await (self.place.target.remove() if reason == "Deleted" else self.place.target.abandon())
                     await self.place.revisions.clear()
                     await self._wishes.clear()
                     await asyncio.to_thread(self._file.unlink, missing_ok=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from remit.api.deploymentstatus import Slot, StageName
-from remit.release.model import RequestKind
+from remit.release.model import HookKey, HookView, Problem, RequestKind
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -56,6 +56,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class HookRecord:
+    """The task that was created for a hook. No other task speaks for the hook."""
+
+    stage: StageName
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One revision on its way to be live, or what is known of it once it ended."""
 
@@ -93,6 +102,8 @@ class Release:
     incarnations: Mapping[str, str] = field(default_factory=dict)
     """Of each new instance that has been healthy, the incarnation that was healthy first: any other one means that the
     instance crashed since."""
+    hooks: tuple[HookRecord, ...] = ()
+    """The tasks of the hooks that it has run so far."""
     failure: Failure | None = None
     outcome: Outcome | None = None
     """None while it goes on."""
@@ -110,6 +121,18 @@ class Release:
         """A copy in which one stage's record is changed."""
         records = tuple(replace(r, **changes) if r.name == name else r for r in self.stages)  # type: ignore[arg-type]
         return replace(self, stages=records)
+
+    @property
+    def hook_uids(self) -> dict[HookKey, str]:
+        """The uids of the tasks of its hooks."""
+        return {HookKey(self.revision, record.stage, record.name): record.uid for record in self.hooks}
+
+    def with_hooks(self, views: Mapping[HookKey, HookView]) -> Release:
+        """A copy that remembers the tasks of the hooks that were seen."""
+        seen = {key: view.uid for key, view in views.items() if view.uid and key.revision == self.revision}
+        uids = self.hook_uids | seen
+        hooks = tuple(HookRecord(key.stage, key.name, uid) for key, uid in uids.items())
+        return self if hooks == self.hooks else replace(self, hooks=hooks)
 
     def stage_record(self, name: StageName) -> StageRecord:
         return next(record for record in self.stages if record.name == name)
@@ -137,7 +160,8 @@ class Answer:
     """What became of the last request."""
 
     id: str
-    kind: RequestKind
+    kind: RequestKind | None
+    """None: it had a mistake in it."""
     accepted: bool
     message: str
     at: datetime.datetime
@@ -176,6 +200,13 @@ class Memory:
     def releasing(self) -> Release | None:
         """The release that goes on."""
         return self.release if self.release is not None and self.release.outcome is None else None
+
+    def may_contact(self, problem: Problem | None) -> bool:
+        """Whether the target may be contacted: policy allows what the spec declares, or has allowed a release before.
+
+        The kind of a target, its engine and its namespace never change, so what was allowed then is there still.
+        """
+        return self.latest > 0 or problem is None
 
     @property
     def pinning(self) -> bool:

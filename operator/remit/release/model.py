@@ -6,6 +6,7 @@ empty, a preview of what comes next, or what was live before and is kept for a f
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -70,6 +71,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class MalformedRequest:
+    """A request with a mistake in it: it is refused with this message."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why the wish cannot be released as it is, such as a Secret that is missing."""
 
@@ -88,12 +97,14 @@ class Desired:
     """What the spec asks for now."""
     revisions: Mapping[int, Revision] = field(default_factory=dict)
     """The revisions that are kept and can be returned to, by number."""
-    request: Request | None = None
+    request: Request | MalformedRequest | None = None
     problem: Problem | None = None
     obstacles: Mapping[int, Problem] = field(default_factory=dict)
     """Why kept revisions cannot be returned to, such as an artifact that is gone. Of those that are asked for alone."""
     deleted: bool = False
     """The Deployment is being deleted."""
+    abandon_at: datetime.datetime | None = None
+    """When a deletion gives up on a target that is out of reach; None: never."""
 
     @property
     def spec(self) -> DeploymentSpec:
@@ -177,6 +188,8 @@ class HookView:
 
     state: Literal["Running", "Succeeded", "Failed"]
     message: str = ""
+    uid: str = ""
+    """Of the task; the release remembers it. Empty where hooks are not objects of an API server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,10 @@ def next_step(desired: Desired, world: World, memory: Memory, now: datetime.date
     """The next step, and what to remember before it is taken."""
     now = now.replace(microsecond=0)  # as status keeps it, so that a restarted operator remembers just the same
     memory = not_before(memory, now)
-    if world.unreachable and not (desired.deleted and memory.latest == 0):  # of what never began nothing is there
-        wait = Wait("TargetUnreachable", world.unreachable, held=True)
+    if desired.deleted and (ended := _let_go(desired, world, memory, now)) is not None:
+        return ended
+    if world.unreachable:
+        wait = Wait("TargetUnreachable", world.unreachable, desired.abandon_at, held=True)
         return Decision(wait, held_over(memory, wait, now))
     if desired.deleted:
         return _tear_down(world, memory, now)
@@ -55,6 +57,8 @@ def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetim
     release = memory.releasing
     if release is None:
         raise AssertionError("there is no release")
+    release = release.with_hooks(world.hooks)
+    memory = replace(memory, release=release)
     ctx = Context(desired, world, progressed(memory, release, world, now), release, now)
     ctx = replace(ctx, release=ctx.memory.releasing or release)
     if release.failure is not None:
@@ -143,6 +147,17 @@ def _between_releases(desired: Desired, world: World, memory: Memory, now: datet
         return tidying
     memory = retired(memory, now)
     return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), memory)
+
+
+def _let_go(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision | None:
+    """The end of a deletion that leaves the target as it is: nothing was ever released there, or it is out of reach for
+    too long."""
+    if memory.latest == 0 and (world.unreachable or not memory.may_contact(desired.problem)):
+        return Decision(Finish("Deleted", "NeverReleased", "nothing of it was ever released"), memory)
+    if world.unreachable and desired.abandon_at is not None and now >= desired.abandon_at:
+        message = f"the target stayed out of reach ({world.unreachable}); what is on it is left there"
+        return Decision(Finish("Deleted", "Abandoned", message), memory)
+    return None
 
 
 def _tear_down(world: World, memory: Memory, now: datetime.datetime) -> Decision:

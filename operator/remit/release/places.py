@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -58,6 +60,8 @@ async def look_ahead(place: Place, desired: Desired, memory: Memory, world: Worl
     number = rollback_target(desired, memory)
     held = {world.slot(slot).revision for slot in SLOTS}
     if number is None or number in held or number not in desired.revisions or world.unreachable:
+        return desired
+    if not memory.may_contact(desired.problem):
         return desired
     about = number, desired.request.id if desired.request else None
     if place.looked_ahead.get(about, -math.inf) < time.monotonic() - _OBSTACLE_SECONDS:
@@ -140,7 +144,8 @@ class Places:
 
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
-        if deployment.spec.target.docker is not None:
+        deleted = deployment.metadata.deletion_timestamp is not None  # and then nothing is started any more
+        if deployment.spec.target.docker is not None and not deleted:
             docker.check_supported(deployment.spec)
         key = deployment.key
         if key not in self._known:
@@ -167,6 +172,12 @@ class Places:
         await place.revisions.clear()
         with contextlib.suppress(OSError):
             self._folder(deployment).rmdir()
+        await self.forget(deployment.key)
+
+    async def abandon(self, deployment: Deployment) -> None:
+        """Leave nothing of it on this host, without contacting its target."""
+        await self.of(deployment).target.abandon()
+        await asyncio.to_thread(shutil.rmtree, self._folder(deployment), ignore_errors=True)
         await self.forget(deployment.key)
 
     async def close(self) -> None:

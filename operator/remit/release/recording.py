@@ -30,7 +30,8 @@ def step(deployment: Deployment, who: str, taken: Step, revision: int | None) ->
 def answer(deployment: Deployment, given: Answer, who: str) -> AuditEvent:
     """A request by hand, and whether it was followed."""
     verdict = "Requested" if given.accepted else "RequestRefused"
-    return _event(deployment, who, verdict, f"{given.kind}: {given.message}", None)
+    message = f"{given.kind}: {given.message}" if given.kind else given.message
+    return _event(deployment, who, verdict, message, None)
 
 
 def _event(deployment: Deployment, who: str, verdict: str, message: str, revision: int | None) -> AuditEvent:

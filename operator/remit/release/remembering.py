@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from remit.api.deploymentstatus import (
     DeploymentStatus,
+    HookTask,
     LiveSide,
     PipelineState,
     ReleaseFailure,
@@ -14,7 +15,7 @@ from remit.api.deploymentstatus import (
     RevisionStatus,
     StageStatus,
 )
-from remit.release.memory import Answer, Failure, Live, Memory, Record, Release, StageRecord
+from remit.release.memory import Answer, Failure, HookRecord, Live, Memory, Record, Release, StageRecord
 
 
 def remembered(status: DeploymentStatus) -> Memory:
@@ -42,9 +43,10 @@ def pipeline_state(memory: Memory) -> PipelineState:
     release = memory.release
     progress = None
     if release is not None:
-        fields = {name: value for name, value in _fields(release).items() if name not in {"stages", "failure"}}
+        fields = {name: value for name, value in _fields(release).items() if name not in {"stages", "hooks", "failure"}}
+        hooks = [HookTask(**_fields(record)) for record in release.hooks]
         failure = ReleaseFailure(**_fields(release.failure)) if release.failure else None
-        progress = ReleaseProgress(**fields, failure=failure)
+        progress = ReleaseProgress(**fields, hooks=hooks, failure=failure)
     return PipelineState(
         live=LiveSide(**_fields(memory.live)) if memory.live else None,
         release=progress,
@@ -78,12 +80,13 @@ def answer(memory: Memory) -> RequestAnswer | None:
     return RequestAnswer(**_fields(memory.answer)) if memory.answer else None
 
 
-def _fields(record: Live | Release | Failure | Record | Answer | StageRecord) -> dict[str, object]:
+def _fields(record: Live | Release | Failure | Record | Answer | StageRecord | HookRecord) -> dict[str, object]:
     return asdict(record)
 
 
 def _release(progress: ReleaseProgress, stages: list[StageStatus]) -> Release:
     fields = dict(progress)
+    fields["hooks"] = tuple(HookRecord(**dict(hook)) for hook in progress.hooks)
     fields["failure"] = Failure(**dict(progress.failure)) if progress.failure else None
     return Release(**fields, stages=tuple(StageRecord(**dict(stage)) for stage in stages))
 

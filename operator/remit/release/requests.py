@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from remit.release.context import Context
 from remit.release.ending import fail, last_good
 from remit.release.memory import Answer, Failure, Memory, Release
-from remit.release.model import Desired, Request, RequestKind, World
+from remit.release.model import Desired, MalformedRequest, Request, RequestKind, World
 
 
 class Refused(Exception):
@@ -21,6 +21,8 @@ def consume(desired: Desired, world: World, memory: Memory, now: datetime.dateti
     request = desired.request
     if request is None or (memory.answer is not None and memory.answer.id == request.id):
         return memory
+    if isinstance(request, MalformedRequest):
+        return replace(memory, answer=Answer(request.id, None, False, request.message, now))
     try:
         memory, message = _FOLLOW[request.kind](_Asked(request, desired, world, memory, now))
         accepted = True
@@ -121,7 +123,7 @@ def rollback_target(desired: Desired, memory: Memory) -> int | None:
     """The revision that is about to be returned to, where it has to be brought to the target again for that."""
     request, back = desired.request, desired.spec.rollback_to
     number = None
-    if request is not None and (memory.answer is None or memory.answer.id != request.id):
+    if isinstance(request, Request) and (memory.answer is None or memory.answer.id != request.id):
         number = (request.revision or _last_good(memory)) if request.kind == "rollback" else None
     if number is None and back is not None and memory.releasing is None:
         number = None if memory.settled and memory.key == desired.key else back.revision

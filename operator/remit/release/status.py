@@ -114,6 +114,11 @@ def _summary(desired: Desired, world: World, decision: Decision, view: SlotView)
     """Phase, reason and message."""
     memory, step = decision.memory, decision.step
     release, failed, waits = memory.releasing, _failed(memory), step if isinstance(step, Wait) else None
+    if world.unreachable and desired.deleted:
+        until = waits.until if waits else None
+        rest = f"; from {until:%FT%TZ} on it will no longer be waited for" if until else ""
+        message = f"is being deleted, and the target cannot be reached: {world.unreachable}{rest}"
+        return DeploymentPhase.PROGRESSING, "TargetUnreachable", message
     if world.unreachable:
         return DeploymentPhase.DEGRADED, "TargetUnreachable", f"the target cannot be reached: {world.unreachable}"
     if desired.deleted:

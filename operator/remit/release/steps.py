@@ -100,7 +100,8 @@ class Retire:
 class Finish:
     """The release ended (already so in memory): tell of it, cancel hooks that still run. Its report follows.
 
-    `Deleted` is the end of the Deployment itself: nothing of it is left on the target, and its finalizer can go.
+    `Deleted` is the end of the Deployment itself: its finalizer can go. With the reason `Deleted`, too, nothing of it
+    is left on the target; with any other one, the target is not contacted.
     """
 
     outcome: Outcome | Literal["Deleted"]

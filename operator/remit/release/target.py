@@ -30,6 +30,10 @@ class Target(Protocol):
     whether the same call may succeed later; a call that hangs is a failure, so each has a time limit of its own.
     """
 
+    @property
+    def leftovers(self) -> str:
+        """What it makes on the target and where that is, for people who have to find it without Remit."""
+
     async def observe(self) -> World:
         """What is there now: both sides, where requests go, the preview, and which artifacts are at hand.
 
@@ -63,6 +67,10 @@ class Target(Protocol):
 
     async def remove(self) -> None:
         """Take away what is left when both sides are retired and the Deployment goes: routes, Services, artifacts."""
+
+    async def abandon(self) -> None:
+        """Take away what is on the operator's host, such as routes, without contacting the target. What is there stays
+        there."""
 
     async def close(self) -> None:
         """Let go of connections. What runs goes on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.reconcilers.kube import NAMESPACES, POLICIES
+from remit.reconcilers.kube import EVENTS, NAMESPACES, POLICIES
 
 from .conftest import World, truth
 
@@ -51,6 +51,32 @@ async def test_the_operators_own_namespace_is_the_ceiling_of_all_others(world: W
         assert (await world.finished(await world.task("echo")))["phase"] == "Succeeded"
         denied = await world.finished(await world.task("sh", "-c", "true"))
     assert (denied["phase"], denied["conditions"][0]["reason"]) == ("Denied", "CeilingExceeded")
+
+
+async def test_a_ceiling_that_selects_by_labels_says_how_it_is_evaded(world: World) -> None:
+    namespace = world.settings.operator_namespace
+    async with world.operator():
+        await world.policy("sh", "echo", selector={"matchLabels": {"team": "data"}})
+        plain = await world.ceiling("sh", "echo")
+        name = await world.ceiling("echo", selector={"matchLabels": {"team": "data"}})
+        status = await world.until(name, lambda status: truth(status, "Ready"), POLICIES, namespace)
+        assert truth(status, "Ready") == "True"
+        assert "whoever creates a task chooses its labels" in status["conditions"][0]["message"]
+        by_label = await world.finished(await world.task("sh", "-c", "true", labels={"team": "data"}))
+        assert by_label["conditions"][0]["reason"] == "CeilingExceeded"
+        await world.policy("sh")
+        assert (await world.finished(await world.task("sh", "-c", "true")))["phase"] == "Succeeded"
+    events = {event["involvedObject"]["name"]: event for event in await world.kube.list(EVENTS, namespace)}
+    assert events[name]["reason"] == "CeilingWithSelector"
+    assert "leave the selector out" in events[name]["message"]
+    assert plain not in events
+
+
+async def test_in_a_namespace_of_its_own_a_selector_is_not_warned_of(world: World) -> None:
+    async with world.operator(namespaces=("default",), operator_namespace="default"):
+        name = await world.policy("echo", selector={"matchLabels": {"team": "data"}})
+        status = await world.until(name, lambda status: truth(status, "Ready"), POLICIES)
+        assert "chooses its labels" not in status["conditions"][0]["message"]
 
 
 async def test_audit_records_and_lets_run(world: World) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from remit.api.executiontask import Schedule
+from remit.execution import schedule
 from remit.execution.schedule import PARENT_LABEL
-from remit.reconcilers.kube import TASKS, Object
+from remit.reconcilers.kube import EVENTS, TASKS, Object
 from remit.reconcilers.operator import Operator
 
-from .conftest import World, truth
+from .conftest import PATIENCE, World, truth
 
 
 @dataclass
@@ -42,8 +45,8 @@ async def children(world: World) -> list[Object]:
     ]
 
 
-async def scheduled(world: World, *argv: str, **schedule: Any) -> str:
-    name = await world.task(*argv, schedule={"cron": "0 0 1 1 *", **schedule})
+async def scheduled(world: World, *argv: str, **changes: Any) -> str:
+    name = await world.task(*argv, schedule={"cron": "0 0 1 1 *", **changes})
     await world.until(name, lambda status: status.get("phase") == "Scheduled")
     return name
 
@@ -124,8 +127,8 @@ async def test_a_run_that_waits_for_its_next_attempt_has_not_ended(world: World,
         clock.ahead = datetime.timedelta(minutes=10 - clock().minute)  # no tick comes by itself
         await world.policy("sh")
         a_day = {"maxRetries": 1, "backoff": {"initialSeconds": 86400, "maxSeconds": 86400}}
-        schedule = {"cron": "0 * * * *", "concurrencyPolicy": policy}
-        name = await world.task("sh", "-c", "exit 1", retry=a_day, schedule=schedule)
+        hourly = {"cron": "0 * * * *", "concurrencyPolicy": policy}
+        name = await world.task("sh", "-c", "exit 1", retry=a_day, schedule=hourly)
         await world.phase(name, "Scheduled")
         last = None
         for _ in range(2):
@@ -137,6 +140,47 @@ async def test_a_run_that_waits_for_its_next_attempt_has_not_ended(world: World,
         assert phases == {"Forbid": ["Backoff"], "Replace": ["Backoff", "Cancelled"]}[policy]
         if policy == "Forbid":
             assert "RunSkipped" in {event["reason"] for event in await world.events(name, 2)}
+
+
+async def skipped(world: World, name: str) -> str:
+    """The message of the Event that a run was skipped, as soon as there is one."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            events = await world.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+            found = [event["message"] for event in events if event["reason"] == "RunSkipped"]
+            if found:
+                return str(found[0])
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"spec": {"command": {"argv": ["true"]}}}, "spec"),
+        ({"metadata": {"labels": {"team": "other"}}}, "labels"),
+        ({"metadata": {"annotations": {}}}, "annotations"),
+        ({"metadata": {"ownerReferences": []}}, "controlled"),
+        ({}, "before its time"),
+    ],
+)
+async def test_a_task_in_the_way_of_a_run_is_not_taken_for_it(
+    world: World, changes: dict[str, dict[str, Any]], why: str
+) -> None:
+    async with world.operator() as operator:
+        clock = wound(operator)
+        await world.policy("echo", "true")
+        name = await scheduled(world, "echo", "tick")
+        due = schedule.latest(Schedule(cron="0 0 1 1 *"), clock() + datetime.timedelta(days=366))
+        forged = schedule.child(await world.get(name), due)
+        forged = {**forged, **{part: {**forged[part], **change} for part, change in changes.items()}}
+        await world.kube.create(TASKS, "default", forged)
+        assert (await world.finished(forged["metadata"]["name"]))["phase"] == "Succeeded"
+        clock.turn(f"default/{name}", days=366)
+        message = await skipped(world, name)
+        assert forged["metadata"]["name"] in message
+        assert why in message
+        status = await world.until(name, lambda status: status.get("lastScheduleTime"))
+        assert not status.get("active")
 
 
 async def test_suspended_and_resumed(world: World) -> None:

@@ -95,6 +95,28 @@ def test_a_broken_policy_is_told_and_allows_nothing(tmp_path: Path) -> None:
     assert "PolicyNotReady" in text
 
 
+def test_a_ceiling_with_a_selector_is_warned_of(tmp_path: Path, team: str) -> None:
+    ceiling = POLICY.replace("name: team", "name: ceiling, namespace: remit-system")
+    (tmp_path / "ceiling.yaml").write_text(ceiling)
+    code, text = invoke("-f", team, "-f", str(tmp_path / "ceiling.yaml"), "-l", "team=data", "--", "ls", "-l")
+    assert code == 0
+    assert "warning: policy ceiling: spec.selector: " in text
+    assert "leave the selector out" in text
+    assert "warning: policy team" not in text
+    (tmp_path / "suite.yaml").write_text(SUITE % "Denied" + "operatorNamespace: ops\n")
+    (tmp_path / "team.yaml").write_text(POLICY + "---" + ceiling.replace("remit-system", "ops"))
+    code, text = invoke("-f", str(tmp_path / "suite.yaml"))
+    assert code == 0
+    assert "warning: policy ceiling: spec.selector: " in text
+
+
+def test_a_ceiling_without_a_selector_is_not_warned_of(tmp_path: Path, team: str) -> None:
+    ceiling = POLICY.replace("name: team", "name: ceiling, namespace: remit-system")
+    (tmp_path / "ceiling.yaml").write_text(ceiling.replace("selector: {matchLabels: {team: data}}", "selector: {}"))
+    _, text = invoke("-f", team, "-f", str(tmp_path / "ceiling.yaml"), "-l", "team=data", "--", "ls", "-l")
+    assert "warning" not in text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -27,6 +27,9 @@ MANAGED = {
         (Requester(only_user="remit-admin"), STAMPED | MANAGED, "user:remit-admin"),
         (Requester(), {}, ""),
         (Requester(trusted=True), {"annotations": None}, ""),
+        (Requester(), {"managedFields": None}, ""),
+        (Requester(), {"managedFields": [{"fieldsV1": None}]}, ""),
+        (Requester(), {"managedFields": [{"fieldsV1": {"f:spec": {}}}]}, ""),
     ],
 )
 def test_who(requester: Requester, metadata: dict[str, Any], who: str) -> None:

@@ -12,6 +12,7 @@ from releases import Sim, hook, live, spec
 from remit.release import (
     Drain,
     Finish,
+    MalformedRequest,
     Prepare,
     Problem,
     Provision,
@@ -22,6 +23,7 @@ from remit.release import (
     StepError,
     Switch,
     Wait,
+    World,
 )
 
 MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
@@ -120,6 +122,32 @@ def test_deleted_while_the_target_is_out_of_reach_waits_and_leaves_nothing_once_
     sim.world = replace(sim.world, unreachable="")
     assert sim.finish().outcome == "Deleted"
     assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+
+
+def test_a_deletion_gives_up_on_a_target_that_stays_out_of_reach_and_not_before() -> None:
+    sim = live("v1")
+    sim.deleted, sim.world = True, replace(sim.world, unreachable="no route to host")
+    sim.abandon_at = sim.now + datetime.timedelta(seconds=60)
+    assert sim.step() == Wait("TargetUnreachable", "no route to host", sim.abandon_at, held=True)
+    assert sim.status.phase == "Progressing"
+    assert "no route to host; from 2026-01-01T" in sim.status.message
+    sim.breathe(59)
+    assert isinstance(sim.step(), Wait)
+    sim.breathe(1)
+    finish = sim.step()
+    assert isinstance(finish, Finish)
+    assert (finish.outcome, finish.reason) == ("Deleted", "Abandoned")
+    assert "no route to host" in finish.message
+
+
+def test_what_was_never_released_is_deleted_without_a_look_at_the_target() -> None:
+    for changes in ({"problem": Problem("NoPolicy", "no")}, {"world": World(unreachable="no route to host")}):
+        finish = Sim(deleted=True, **changes).step()
+        assert isinstance(finish, Finish)
+        assert (finish.outcome, finish.reason) == ("Deleted", "NeverReleased")
+    finish = Sim(deleted=True).step()
+    assert isinstance(finish, Finish)
+    assert finish.reason == "Deleted"
 
 
 def test_a_target_that_comes_back_empty_is_filled_again() -> None:
@@ -491,3 +519,27 @@ def test_the_digest_of_a_revision_is_in_its_history_and_never_changes() -> None:
         sim.world = replace(sim.world, digests={1: digest})
         sim.step()
         assert [each.digest for each in sim.status.history] == ["sha256:1"]
+
+
+def test_a_request_with_a_mistake_in_it_is_refused_once_and_changes_nothing() -> None:
+    sim = live("v1", strategy={"blueGreen": {"autoPromote": False}})
+    sim.apply(version="v2", strategy={"blueGreen": {"autoPromote": False}}).waits_for("AwaitingPromotion")
+    sim.request = MalformedRequest("typo", "promote.revison is not a known field; did you mean revision?")
+    sim.step()
+    answer = sim.status.request
+    assert answer is not None
+    assert (answer.id, answer.kind, answer.accepted) == ("typo", None, False)
+    assert "did you mean revision?" in answer.message
+    assert isinstance(sim.step(), Wait)
+    assert sim.serving == "v1"
+
+
+def test_a_release_remembers_the_tasks_of_its_hooks_and_the_next_one_does_not() -> None:
+    sim = live("v1", stages={"bakeSeconds": 0, "prePromotion": [hook("smoke")], "postPromotion": [hook("check")]})
+    assert sim.memory.release is not None
+    assert {key.name: uid for key, uid in sim.memory.release.hook_uids.items()} == {
+        "smoke": "task-smoke",
+        "check": "task-check",
+    }
+    sim.apply(version="v2").until(Provision)
+    assert sim.memory.release.hook_uids == {}

@@ -98,6 +98,11 @@ class ProcessTarget:
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
 
+    @property
+    def leftovers(self) -> str:
+        """See `Target.leftovers`."""
+        return f"processes of {self._name}, on the operator's host"
+
     async def observe(self) -> World:
         """See `Target.observe`."""
         told = self._front.told()
@@ -177,6 +182,10 @@ class ProcessTarget:
         self._supervision.leave(self._name)
         await self._front.remove()
         await self._copies.clear()
+
+    async def abandon(self) -> None:
+        """See `Target.abandon`. All of it is on the operator's host."""
+        await self.remove()
 
     async def usage(self) -> dict[Slot, Usage]:
         """See `Measured.usage`. Instances that are just ending count nothing."""

@@ -39,6 +39,11 @@ class Connection:
         self._info: Mapping[str, Any] | None = None
         self._turn = asyncio.Lock()
 
+    @property
+    def host(self) -> str:
+        """The address of the engine."""
+        return self._target().host
+
     async def refresh(self) -> None:
         """Read the certificates again, and connect anew where they changed. Raises RemitError."""
         async with self._turn:

@@ -70,6 +70,12 @@ class DockerTarget:
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
 
+    @property
+    def leftovers(self) -> str:
+        """See `Target.leftovers`."""
+        host = self._connection.host
+        return f"containers with the label {self._owner.mark}, their network and images, on the engine {host}"
+
     async def observe(self) -> World:
         """See `Target.observe`."""
         try:
@@ -138,6 +144,12 @@ class DockerTarget:
             await self._front.remove()
             await self.close()
         await asyncio.to_thread(self._leave_no_file)
+
+    async def abandon(self) -> None:
+        """See `Target.abandon`."""
+        with ordering():
+            await self._front.remove()
+            await self.close()
 
     async def usage(self) -> dict[Slot, Usage]:
         """See `Measured.usage`."""

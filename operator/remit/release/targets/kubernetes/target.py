@@ -60,6 +60,12 @@ class KubernetesTarget:
         self._admit, self._changed = admit, changed
         self._watches: list[asyncio.Task[None]] = []
 
+    @property
+    def leftovers(self) -> str:
+        """See `Target.leftovers`."""
+        kinds = "Deployments, Services, ControllerRevisions and Secrets"
+        return f"{kinds} with the labels {self._identity.selector}, in the namespace {self._identity.place}"
+
     async def observe(self) -> World:
         """See `Target.observe`."""
         if not self._watches:
@@ -120,6 +126,10 @@ class KubernetesTarget:
         """See `Target.remove`."""
         for name in (self._identity.service, self._identity.preview):
             await self._take_away(SERVICES, name)
+        await self.close()
+
+    async def abandon(self) -> None:
+        """See `Target.abandon`. All of it is in the cluster."""
         await self.close()
 
     async def close(self) -> None:
