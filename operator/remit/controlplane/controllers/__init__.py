@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import structlog
-
 from remit.controlplane.controllers.crds import CrdController
 from remit.controlplane.controllers.expiry import expire_events
 from remit.controlplane.controllers.garbage import GarbageCollector
@@ -18,8 +16,7 @@ from remit.controlplane.verbs.cluster import Cluster, Target
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
 EXPIRY_SECONDS = 60.0
-
-log = structlog.get_logger(__name__)
+RETRY_SECONDS = 5.0
 
 
 class Controllers:
@@ -56,18 +53,16 @@ class Controllers:
         self._awake.set()
 
     async def _work(self) -> None:
-        while True:
-            await self._awake.wait()
-            self._awake.clear()
-            for work in (self._crds.work, self._namespaces.work, self._garbage.work):
-                try:
-                    work()
-                except StoreFailed:
-                    return
-                except Exception:
-                    log.exception("controller_failed")
-            if not self._garbage.idle:
-                self._awake.set()
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(StoreFailed):
+            while True:
+                await self._awake.wait()
+                self._awake.clear()
+                controllers = (self._crds, self._namespaces, self._garbage)
+                if not all([controller.work() for controller in controllers]):
+                    loop.call_later(RETRY_SECONDS, self._awake.set)
+                elif not self._garbage.idle:
+                    self._awake.set()
 
     async def _expire(self) -> None:
         with contextlib.suppress(StoreFailed):

@@ -71,16 +71,25 @@ def _invalid_options(reason: str, message: str, field: str) -> Failure:
 def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> tuple[int, Object]:
     """HTTP status, and the object while finalizers hold it, or a Status when it is gone."""
     resource = target.resource
-    record = cluster.store.latest(resource.stored_as, target.namespace, target.name)
+    store = cluster.store
+    record = store.latest(resource.stored_as, target.namespace, target.name)
     if record is None:
-        raise resource.not_found(target.name)
+        if not store.is_unreadable(resource.stored_as, target.namespace, target.name):
+            raise resource.not_found(target.name)
+        if not options.dry_run:
+            store.remove_unreadable(resource.stored_as, target.namespace, target.name)
+        return 200, _success(resource, target.name)
     gone, obj = delete_record(cluster, resource, record, options)
     if gone:
-        details = {"name": target.name, "group": resource.group, "kind": resource.plural, "uid": record.uid}
-        if not resource.group:
-            del details["group"]
-        return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return 200, _success(resource, target.name, uid=record.uid)
     return 202 if options.orphan_dependents is False else 200, convert(resource, obj)
+
+
+def _success(resource: Resource, name: str, **more: str) -> Object:
+    details = {"name": name, "group": resource.group, "kind": resource.plural, **more}
+    if not resource.group:
+        del details["group"]
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def delete_record(cluster: Cluster, resource: Resource, record: Record, options: DeleteOptions) -> tuple[bool, Object]:
