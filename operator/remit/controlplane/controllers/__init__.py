@@ -58,8 +58,8 @@ class Controllers:
             while True:
                 await self._awake.wait()
                 self._awake.clear()
-                controllers = (self._crds, self._namespaces, self._garbage)
-                if not all([controller.work() for controller in controllers]):
+                succeeded = [controller.work() for controller in (self._crds, self._namespaces, self._garbage)]
+                if not all(succeeded):
                     loop.call_later(RETRY_SECONDS, self._awake.set)
                 elif not self._garbage.idle:
                     self._awake.set()

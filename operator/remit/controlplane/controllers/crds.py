@@ -110,7 +110,7 @@ class CrdController:
                 try:
                     collection.replace(_through_schema(resource, record))
                 except (ValueError, RecursionError) as error:
-                    log.error("object_not_refreshed", resource=str(resource), object=record.key, error=str(error))
+                    log.warning("object_not_refreshed", resource=str(resource), object=record.key, error=str(error))
 
     def _withdraw(self, name: str) -> None:
         self._served.pop(name, None)

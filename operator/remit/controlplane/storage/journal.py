@@ -76,9 +76,7 @@ class Journal:
         for revision, resource, namespace, name, deleted, raw in rows:
             key = (resource, namespace, name)
             try:
-                record = Record.of(orjson.loads(raw), revision)
-                if (record.namespace, record.name) != (namespace, name):
-                    raise ValueError(f"its metadata names {record.key!r}")
+                record = _read(raw, revision, namespace, name)
             except (ValueError, TypeError) as error:
                 newest.pop(key, None)
                 yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error))
@@ -129,3 +127,10 @@ class Journal:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _read(raw: bytes, revision: int, namespace: str, name: str) -> Record:
+    record = Record.of(orjson.loads(raw), revision)
+    if (record.namespace, record.name) != (namespace, name):
+        raise ValueError(f"its metadata names {record.key!r}")
+    return record
