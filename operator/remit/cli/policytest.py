@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from remit.api import format_bytes
+from remit.api.manifest import load_all
 from remit.cli.terminal import counted
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
@@ -59,8 +59,8 @@ def _read(path: Path) -> str:
 
 def _is_suite(text: str) -> bool:
     try:
-        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in yaml.safe_load_all(text))
-    except yaml.YAMLError:
+        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in load_all(text))
+    except InvalidInput:
         return False  # whoever parses it next says where
 
 
