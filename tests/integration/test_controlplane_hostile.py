@@ -60,7 +60,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         pytest.param(BOMB, id="aliases of aliases"),
         pytest.param("[" * 100_000, id="open brackets"),
         pytest.param("- " * 100_000 + "x", id="dashes"),
-        pytest.param(f"[{'1,' * 1_000_000}]", id="a million values"),
+        pytest.param(f"[{'1,' * 400_000}]", id="400,000 values"),
         pytest.param("a: " + "9" * 5_000, id="an integer of 5,000 digits"),
     ],
 )
