@@ -12,6 +12,8 @@ from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster, timestamp
 from remit.controlplane.verbs.delete import CRD_CLEANUP, DeleteOptions, delete_record, release
 
+_SCHEMA = schema.core_schema("CustomResourceDefinition")
+
 log = structlog.get_logger(__name__)
 
 
@@ -90,8 +92,9 @@ class CrdController:
         if self._served.get(name) == served:
             return
         try:
+            _SCHEMA.decode(crd)  # what is stored may be from a version that checked less
             resources = resources_of(crd)
-        except schema.Invalid as error:
+        except (schema.Invalid, schema.Undecodable) as error:
             log.warning("crd_not_served", crd=name, error=str(error), exc_info=False)
             return
         changed = stored_too or name in self._served

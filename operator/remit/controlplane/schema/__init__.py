@@ -5,6 +5,7 @@ from remit.controlplane.schema.causes import Cause, Invalid
 from remit.controlplane.schema.columns import Columns
 from remit.controlplane.schema.core import core_schema
 from remit.controlplane.schema.crd import default_crd, validate_crd
+from remit.controlplane.schema.decoding import DELETE_OPTIONS, OBJECT_META, SCALE, STRING, Place, Undecodable, decode
 from remit.controlplane.schema.duplicates import duplicate_keys, duplicate_yaml_keys
 from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.schema.metadata import validate_metadata
@@ -15,16 +16,23 @@ from remit.controlplane.schema.schema import Schema
 from remit.controlplane.schema.selectors import Selector, parse_field_selector, parse_label_selector
 
 __all__ = [
+    "DELETE_OPTIONS",
+    "OBJECT_META",
+    "SCALE",
+    "STRING",
     "ApplyConflict",
     "Cause",
     "Columns",
     "Invalid",
+    "Place",
     "Schema",
     "Selector",
+    "Undecodable",
     "apply_json_patch",
     "apply_merge_patch",
     "apply_strategic",
     "core_schema",
+    "decode",
     "decode_protobuf",
     "default_crd",
     "duplicate_keys",

@@ -60,10 +60,13 @@ def apply_json_patch(obj: Any, ops: Any) -> Any:
             cost.add(result, op)
             result = _Patch([op]).apply(result, in_place=True)
     except (jsonpatch.JsonPatchException, JsonPointerException, LookupError, TypeError, ValueError):
-        raise ApiError(
-            "the server rejected our request due to an error in our request", status=422, reason="Invalid"
-        ) from None
+        raise rejected() from None
     return result
+
+
+def rejected() -> ApiError:
+    """What kube-apiserver says of every JSON patch that does not fit."""
+    return ApiError("the server rejected our request due to an error in our request", status=422, reason="Invalid")
 
 
 class _Cost:

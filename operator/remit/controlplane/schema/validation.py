@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import orjson
+import re2
 
 from remit.controlplane.schema import cel
 from remit.controlplane.schema.causes import Cause, joined
@@ -135,8 +137,13 @@ def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> N
             out.append(_invalid(value, f"{path} in body should be less than {most}", path))
         elif value > most:
             out.append(_invalid(value, f"{path} in body should be less than or equal to {most}", path))
-    if (step := raw.get("multipleOf")) and abs(value / step - round(value / step)) > 1e-9:
+    if (step := raw.get("multipleOf")) and not _is_multiple(value, step):
         out.append(_invalid(value, f"{path} in body should be a multiple of {step}", path))
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    quotient = value / step
+    return math.isfinite(quotient) and abs(quotient - round(quotient)) <= 1e-9
 
 
 def _array(node: Node, value: list[Any], old: Any, path: str, out: list[Cause]) -> None:
@@ -225,8 +232,6 @@ def _loose(schema: dict[str, Any]) -> Node:
     node.properties = {name: _loose(part) for name, part in schema.get("properties", {}).items()}
     node.items = _loose(schema["items"]) if isinstance(schema.get("items"), dict) else None
     if schema.get("pattern"):
-        import re2
-
         node.pattern = re2.compile(schema["pattern"])
     return node
 

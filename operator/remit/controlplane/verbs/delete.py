@@ -8,6 +8,7 @@ from typing import Any, Literal
 from remit.controlplane.failures import Failure, bad_request, conflict, forbidden, invalid
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
+from remit.controlplane.schema import DELETE_OPTIONS, Undecodable, decode
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs.cluster import Cluster, Target, convert, timestamp
 from remit.controlplane.verbs.selection import select
@@ -30,9 +31,11 @@ class DeleteOptions:
     @classmethod
     def of(cls, request: Request, body: Any) -> DeleteOptions:
         """From the body, or from the query when the body is empty. Raises 400 and 422."""
-        options = body or {}
-        if not isinstance(options, dict):
-            raise bad_request("the object provided is unrecognized (must be of type DeleteOptions)")
+        options = {} if body is None else body
+        try:
+            decode(DELETE_OPTIONS, options)
+        except Undecodable as error:
+            raise bad_request(str(error)) from None
         propagation: Any = options.get("propagationPolicy") or request.text("propagationPolicy")
         orphan = options.get("orphanDependents")
         if orphan is None and "orphanDependents" in request.query:
