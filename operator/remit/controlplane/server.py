@@ -16,6 +16,7 @@ from remit.controlplane.http.listener import Listener, raise_descriptor_limit
 from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
 from remit.controlplane.resources import Registry
 from remit.controlplane.resources.builtin import builtin_resources
+from remit.controlplane.schema.celworker import WORKER
 from remit.controlplane.storage import Store
 from remit.controlplane.verbs.cluster import Cluster
 from remit.errors import InvalidInput
@@ -97,6 +98,7 @@ class ControlPlane:
         if self._controllers:
             await self._controllers.stop()
             self._controllers = None
+        await asyncio.to_thread(WORKER.close)
         if self._store:
             store, self._store = self._store, None
             await store.stop()

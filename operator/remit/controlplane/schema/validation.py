@@ -11,6 +11,7 @@ import re2
 
 from remit.controlplane.schema import cel
 from remit.controlplane.schema.causes import Cause, joined
+from remit.controlplane.schema.celcost import Budget, size_of
 from remit.controlplane.schema.formats import conforms
 from remit.controlplane.schema.jsontypes import json_type, same
 from remit.controlplane.schema.structural import Node
@@ -35,7 +36,7 @@ def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
         if any(cause.reason in _BLOCKING for cause in causes):
             causes.append(_NOT_CHECKED)
         else:
-            _rules(node, value, old, "", causes)
+            _rules(node, value, old, "", causes, Budget())
     return causes
 
 
@@ -236,25 +237,32 @@ def _loose(schema: dict[str, Any]) -> Node:
     return node
 
 
-def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> None:
+def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause], budget: Budget) -> None:
     """CEL, innermost last, skipping every subtree that has no rule or has not changed."""
-    if not node.has_rules or value is None or _unchanged(value, old):
+    if not node.has_rules or value is None or _unchanged(value, old) or budget.exhausted:
         return
     if node.rules:
         to_cel = _converter(node)
+        known_old = old is not MISSING
+        earlier = old if known_old else None
+        size = size_of(value) + size_of(earlier)
         for rule in node.rules:
-            cause = rule.evaluate(value, old, path, to_cel, known_old=old is not MISSING)
+            cause = rule.evaluate(value, earlier, path, to_cel, known_old=known_old, size=size, budget=budget)
             if cause is not None:
                 out.append(cause)
+            if budget.exhausted:
+                why = "validation failed due to running out of cost budget, no further validation rules will be run"
+                out.append(Cause("FieldValueInvalid", f'Invalid value: "{json_type(value)}": {why}', path))
+                return
     if isinstance(value, dict):
         earlier = old if isinstance(old, dict) else {}
         for key, part in value.items():
             child = node.child(key)
             if child is not None and child.has_rules:
-                _rules(child, part, earlier.get(key, MISSING), joined(path, key), out)
+                _rules(child, part, earlier.get(key, MISSING), joined(path, key), out, budget)
     elif isinstance(value, list) and node.items is not None and node.items.has_rules:
         for index, (item, earlier_item) in enumerate(correlated(node, value, old)):
-            _rules(node.items, item, earlier_item, f"{path}[{index}]", out)
+            _rules(node.items, item, earlier_item, f"{path}[{index}]", out, budget)
 
 
 def _converter(node: Node) -> Callable[[Any, frozenset[str] | None], Any]:
