@@ -12,13 +12,15 @@ from typing import Any, Final
 
 import orjson
 
-MOST_STEPS: Final = 20_000_000
-"""Steps of a rule that is evaluated in this process: a fraction of a second at most, and far less for real rules."""
+MOST_STEPS: Final = 5_000_000
+"""Steps of a rule that is evaluated in this process: half a second at most, and far less for real rules."""
 CPU_SECONDS_OF_A_CALL: Final = 2.0
 """For all rules of one object together."""
 _BYTES_OF_A_STEP: Final = 100
 _STEPS_OF_A_PATTERN: Final = 20_000
 """To compile a regular expression of 100 bytes."""
+_STEPS_OF_A_PART: Final = 10
+"""To make a value of a part of a text."""
 _MANY: Final = 1 << 62
 
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
@@ -68,7 +70,7 @@ class Shape:
         items = max(grown if self.splits or self.copies else widest * growth, self.nodes)
         rounds = _capped(items) ** self.depth
         steps = (self.nodes + self.patterns * _STEPS_OF_A_PATTERN) * (1 + grown // _BYTES_OF_A_STEP)
-        return _capped(rounds * steps)
+        return _capped(rounds * steps * (_STEPS_OF_A_PART if self.splits else 1))
 
 
 class Budget:
