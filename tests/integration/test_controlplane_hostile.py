@@ -78,6 +78,22 @@ async def test_yaml_that_costs_too_much_is_refused(client: Client, body: str) ->
     await client.get(f"{CONFIGMAPS}/alive")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"a\r\nX-Injected: b": 1, "c\x00d": 2, "é": 3}, id="control characters"),
+        pytest.param({f"field{number}": number for number in range(20_000)}, id="20,000 fields"),
+        pytest.param({"x" * 100_000: 1}, id="a long name"),
+    ],
+)
+async def test_warnings_about_unknown_fields_are_a_well_formed_header(client: Client, fields: dict[str, int]) -> None:
+    url = f"{client.url}{CONFIGMAPS}?fieldValidation=Warn"
+    async with client.session.post(url, json={**configmap("a"), **fields}) as answer:
+        assert answer.status == 201
+        header = answer.headers["Warning"]
+    assert header.startswith('299 - "unknown field ') and len(header) < 8_000 and "X-Injected" not in answer.headers
+
+
 async def test_a_deep_object_that_a_schema_lets_through_is_refused(client: Client) -> None:
     crd = {**WIDGETS_CRD, "spec": {**WIDGETS_CRD["spec"]}}
     (version,) = crd["spec"]["versions"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -33,6 +33,8 @@ BODY_LIMIT = 3 * 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 """Answered without a token: probes have none."""
 
+_WARNING_CHARACTERS = 4096
+_WARNING_LENGTH = 1024
 _UNCACHED = {"Cache-Control": "no-cache, private"}
 
 log = structlog.get_logger(__name__)
@@ -150,6 +152,13 @@ def _response(answer: Answer, headers: dict[str, str]) -> web.Response:
 
 
 def _warnings(request: Request | None) -> dict[str, str]:
-    texts: Iterable[str] = dict.fromkeys(request.warnings) if request else ()
-    quoted = ['299 - "' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"' for text in texts]
+    """Warnings as one header, bounded as in kube-apiserver: what does not fit is left out."""
+    quoted: list[str] = []
+    left = _WARNING_CHARACTERS
+    for text in dict.fromkeys(request.warnings) if request else ():
+        shown = "".join(c if c.isprintable() else " " for c in text[:_WARNING_LENGTH])
+        left -= len(shown)
+        if left < 0:
+            break
+        quoted.append('299 - "' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"')
     return {"Warning": ", ".join(quoted)} if quoted else {}

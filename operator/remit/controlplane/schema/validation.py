@@ -73,7 +73,7 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         )
         return
     raw = node.raw
-    if "enum" in raw and not any(same(value, choice) for choice in raw["enum"]):
+    if "enum" in raw and not _is_one_of(value, raw["enum"]):
         supported = ", ".join(_quoted(choice) for choice in raw["enum"])
         message = f"Unsupported value: {_quoted(value)}: supported values: {supported}"
         out.append(Cause("FieldValueNotSupported", message, path))
@@ -89,6 +89,11 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         case dict():
             _object(node, value, old, path, out)
     _logic(raw, value, path, out)
+
+
+def _is_one_of(value: Any, choices: list[Any]) -> bool:
+    """Python's own search is quick to say no; where it says yes, `true` may still have been taken for `1`."""
+    return value in choices and any(same(value, choice) for choice in choices)
 
 
 def _type_fits(node: Node, value: Any) -> bool:
