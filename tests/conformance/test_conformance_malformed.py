@@ -150,6 +150,7 @@ VERSIONS: dict[str, Any] = {
 }
 SPECS: dict[str, Any] = {
     "names": {"names": "gadgets"},
+    "no names": {"names": {}},
     "versions": {"versions": {}},
     "version": {"versions": [5]},
     "group": {"group": 5},

@@ -34,7 +34,7 @@ def default_crd(crd: Raw) -> None:
 def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
     """Everything that is wrong with a definition whose fields are of the right types."""
     spec = crd.get("spec") or {}
-    if not spec.get("names") or spec.get("versions") is None:
+    if "names" not in spec or "versions" not in spec:
         return []  # the schema of CRDs has said so already
     causes = [*_names(spec), *_versions(spec)]
     if spec.get("preserveUnknownFields"):
@@ -56,8 +56,8 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
 
 
 def _named(crd: Raw, spec: Raw) -> list[Cause]:
-    plural, group, name = spec["names"].get("plural"), spec.get("group"), crd["metadata"].get("name")
-    if not plural or not group or name == f"{plural}.{group}":
+    plural, group, name = spec["names"].get("plural", ""), spec.get("group", ""), crd["metadata"].get("name")
+    if name == f"{plural}.{group}":
         return []
     return [invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group')]
 
