@@ -10,7 +10,7 @@ from remit.controlplane.controllers.expiry import expire_events
 from remit.controlplane.controllers.garbage import GarbageCollector
 from remit.controlplane.controllers.namespaces import NamespaceController
 from remit.controlplane.http.request import Request
-from remit.controlplane.storage import Change, StoreFailed
+from remit.controlplane.storage import Change, StoreFailed, WriteAbandoned
 from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import Cluster, Target
 
@@ -37,7 +37,8 @@ class Controllers:
         self._namespaces.resync()
         self._garbage.resync()
         self._cluster.store.listen(self._on_change)
-        await self._cluster.store.durable()
+        with contextlib.suppress(WriteAbandoned):  # the work is taken up again
+            await self._cluster.store.durable()
         self._awake.set()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
 

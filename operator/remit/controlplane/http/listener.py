@@ -24,6 +24,7 @@ IDLE_SECONDS = 90.0
 """An idle connection is closed after this time, as kube-apiserver does."""
 BACKLOG = 512
 _ACCEPT_PAUSE = 0.2
+_FULL_PAUSE = 0.01
 _LOG_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
@@ -132,6 +133,8 @@ class Listener(web.Server):
                 self._drop_oldest_unauthenticated()
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
+            if len(self._unauthenticated) >= self._most_unauthenticated:
+                await asyncio.sleep(_FULL_PAUSE)  # many clients at once finish their handshakes meanwhile
             self._admit(_Connection(sock))
 
     def _admit(self, connection: _Connection) -> None:
