@@ -299,7 +299,7 @@ async def send(rng: random.Random, client: Client) -> tuple[str, int, Any, Any]:
     if rng.random() < 0.2:
         query["dryRun"] = "All"
     media, data = "application/json", orjson_or_json(body)
-    match rng.randrange(10):
+    match rng.randrange(9 if collection == CRDS and rng.random() < 0.95 else 10):  # a CRD takes its objects along
         case 0 | 1 | 2:
             method, path = "POST", collection
             if rng.random() < 0.3:
@@ -326,6 +326,27 @@ async def send(rng: random.Random, client: Client) -> tuple[str, int, Any, Any]:
             data = orjson_or_json(mutate(rng, rng.choice([{}, {}, options]), rng.randint(0, 4)))
     status, answer = await client.call(method, path, data, type=media, **query)
     return f"{method} {path} {media} {query}", status, answer, data
+
+
+async def look(rng: random.Random, client: Client) -> tuple[str, int, str]:
+    """One read, in any of the forms that an answer can have."""
+    collection, seed = rng.choice(SEEDS)
+    path = collection + rng.choice(["", "", f"/{seed['metadata']['name']}", f"/{seed['metadata']['name']}/scale"])
+    forms = ["as=Table;g=meta.k8s.io;v=v1", "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "q=1"]
+    accept = rng.choice([f"application/json;{form}" for form in forms] + ["application/yaml"])
+    query = rng.choice(
+        [
+            {},
+            {"includeObject": "Object"},
+            {"fieldSelector": "metadata.name=a"},
+            {"labelSelector": "a=b"},
+            {"limit": "1"},
+            {"fieldSelector": "spec.size=2"},
+            {"fieldSelector": "reason=A"},
+        ]
+    )
+    async with client.session.get(client.url + path, params=query, headers={"Accept": accept}) as answer:
+        return f"GET {path} {accept} {query}", answer.status, (await answer.read()).decode()
 
 
 def orjson_or_json(value: Any) -> bytes:
@@ -373,6 +394,8 @@ def test_no_request_breaks_the_server(tmp_path: Path) -> None:
                 asked, status, answer, data = await send(rng, client)
                 expected = status < 500 or any(text in answer["message"] for text in EXPECTED_500)
                 assert expected, (asked, data[:2000], status, answer)
+                read, status, text = await look(rng, client)
+                assert status < 500 or any(word in text for word in EXPECTED_500), (read, status, text[:2000])
             await client.get("/readyz")
             for path in (CRDS, CONFIGMAPS, WIDGETS):
                 status, answer = await client.call("GET", path)

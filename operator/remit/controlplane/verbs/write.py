@@ -15,6 +15,7 @@ from remit.controlplane.failures import (
     bad_request,
     being_deleted,
     conflict,
+    forbidden,
     generated_name_exists,
     invalid,
 )
@@ -182,6 +183,9 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
         subresource=target.subresource,
     )
     if old is None:
+        if "create" not in resource.verbs:
+            why = "create not allowed while custom resource definition is terminating"
+            raise forbidden(resource.group, resource.plural, target.name, why)
         admit.check_namespace(cluster, target, obj)
         return _create(cluster, target, obj, request, applied=True)
     return replace(cluster, target, old, obj, request, applied=True)
