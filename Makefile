@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 MINIMUM_COVERAGE := 85
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check crds docs transcript bench clean
+.PHONY: help demo up test check crds docs transcript bench fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ transcript: $(VENV)/.runs ## Write what the demo prints into the README
 
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
 	@PYTHONPATH=tests $(BIN)/python -m bench $(SECTIONS)
+
+fuzz: $(VENV)/.runs ## Send 100,000 malformed requests to the embedded control plane
+	REMIT_FUZZ_REQUESTS=100000 $(PYTEST) -q --timeout 7200 tests/integration/test_controlplane_fuzz.py
 
 clean: ## Remove what was built, .venv included
 	rm -rf $(VENV) .coverage* htmlcov dist build .*_cache .hypothesis .benchmarks

@@ -111,6 +111,7 @@ async def test_terminating_crd(api: Api) -> None:
     await api.eventually(f"{path}/a", lambda a: "deletionTimestamp" in a.body["metadata"], view=None)
     late = await api.post(path, {**body, "metadata": {"name": "late"}}, view=None)
     assert late.status in {403, 405}
+    (await api.apply(f"{path}/late", {**body, "metadata": {"name": "late"}}, view=None)).refused(403, "Forbidden")
     (await api.get(f"{CRDS}/{name}", view=None)).ok()
     (await api.merge(f"{path}/a", {"metadata": {"finalizers": None}}, view=None)).ok()
     await api.eventually(f"{CRDS}/{name}", lambda answer: answer.status == 404)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from controlplanes import CONFIGMAPS, CRDS, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, serve, served, widget
 from remit.controlplane import ControlPlane
@@ -111,6 +117,77 @@ async def test_a_failed_disk_fails_requests_and_says_so(tmp_path: Path, monkeypa
         assert (await client.call("GET", "/readyz"))[0] == 500
         assert (await client.call("PUT", f"{CONFIGMAPS}/a", configmap("a")))[0] == 500
         assert await client.names(CONFIGMAPS) == ["a"]
+
+
+def plant(state: Path, resource: str, namespace: str, name: str, raw: bytes) -> None:
+    """Write a revision into the database that no server would take."""
+    with contextlib.closing(sqlite3.connect(state / "state.db")) as db, db:
+        db.execute(
+            "INSERT INTO journal SELECT max(rv) + 1, ?, ?, ?, 0, ? FROM journal", (resource, namespace, name, raw)
+        )
+
+
+def broken_crd(name: str, **version: Any) -> bytes:
+    """A CRD named `{name}s.example.dev` that is established, and whose version is changed."""
+    crd = copy.deepcopy(WIDGETS_CRD)
+    crd["metadata"] |= {"name": f"{name}s.example.dev", "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    crd["spec"]["names"] = {"plural": f"{name}s", "singular": name, "kind": name.title(), "listKind": f"{name}List"}
+    crd["spec"]["versions"][0] |= version
+    established = [{"type": kind, "status": "True"} for kind in ("Established", "NamesAccepted")]
+    crd["status"] = {"conditions": [{}, *established], "storedVersions": ["v1"], "acceptedNames": crd["spec"]["names"]}
+    return orjson.dumps(crd)
+
+
+BROKEN = {
+    "scale": {"subresources": {"scale": {"specReplicasPath": ".spec.replicas"}}},
+    "field": {"selectableFields": [{}]},
+    "column": {"additionalPrinterColumns": [5]},
+    "enum": {"schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": {"type": "string", "enum": 5}}}}},
+    "rule": {"schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-validations": [5]}}},
+    "schema": {"schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": 5}}}},
+}
+
+
+async def test_bad_objects_do_not_keep_the_server_from_starting(tmp_path: Path) -> None:
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        await client.create(CRDS, WIDGETS_CRD)
+        await client.create(WIDGETS, widget("good"))
+        await client.create(CONFIGMAPS, configmap("good"))
+    for name, version in BROKEN.items():
+        plant(
+            tmp_path,
+            "customresourcedefinitions.apiextensions.k8s.io",
+            "",
+            f"{name}s.example.dev",
+            broken_crd(name, **version),
+        )
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": ["u"]}
+    plant(
+        tmp_path, "configmaps", "default", "owned", orjson.dumps(configmap("owned", ownerReferences=[owner], uid="u"))
+    )
+    plant(tmp_path, "widgets.example.dev", "default", "none", b"{")
+    plant(tmp_path, "customresourcedefinitions.apiextensions.k8s.io", "", "nones.example.dev", b"[]")
+    event = {"metadata": {"name": "e", "namespace": "default", "creationTimestamp": 5, "ownerReferences": None}}
+    plant(tmp_path, "events", "default", "e", orjson.dumps(event))
+    with capture_logs() as logs:
+        async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+            named = {entry.get("crd") or entry.get("name") for entry in logs}
+            assert named >= {"owned", "none", "nones.example.dev", *(f"{name}s.example.dev" for name in BROKEN)}
+            assert await client.names(WIDGETS) == ["good"] and await client.names(CONFIGMAPS) == ["good"]
+            await client.create(WIDGETS, widget("new"))
+            for path in ("/openapi/v3", "/apis/example.dev/v1", CRDS):
+                await client.get(path)
+            for name in ("nones", *(f"{name}s" for name in BROKEN)):
+                await client.ok("DELETE", f"{CRDS}/{name}.example.dev")
+                await client.gone(f"{CRDS}/{name}.example.dev")
+            await client.ok("DELETE", f"{WIDGETS}/none")
+            await client.ok("DELETE", f"{CONFIGMAPS}/owned")
+            assert (await client.call("DELETE", f"{CONFIGMAPS}/owned"))[0] == 404
+    with capture_logs() as logs:
+        async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+            assert not [entry for entry in logs if entry["log_level"] in ("error", "warning")]
+            assert await client.names(CRDS) == ["widgets.example.dev"]
+            assert await client.names(WIDGETS) == ["good", "new"]
 
 
 async def test_a_state_directory_or_port_in_use_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,51 @@ async def test_a_body_that_cannot_be_an_object_is_refused(client: Client, body: 
         status, _ = await client.call("POST", path, body)
         assert 400 <= status < 500
     await client.create(CONFIGMAPS, configmap("alive"))
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(BOMB, id="aliases of aliases"),
+        pytest.param("[" * 100_000, id="open brackets"),
+        pytest.param("- " * 100_000 + "x", id="dashes"),
+        pytest.param(f"[{'1,' * 400_000}]", id="400,000 values"),
+        pytest.param("a: " + "9" * 5_000, id="an integer of 5,000 digits"),
+    ],
+)
+async def test_yaml_that_costs_too_much_is_refused(client: Client, body: str) -> None:
+    await client.create(CONFIGMAPS, configmap("alive"))
+    for method, path, media in (
+        ("POST", CONFIGMAPS, "application/yaml"),
+        ("POST", CRDS, "application/yaml"),
+        ("PUT", f"{CONFIGMAPS}/alive", "application/yaml"),
+        ("PATCH", f"{CONFIGMAPS}/alive", "application/apply-patch+yaml"),
+        ("DELETE", f"{CONFIGMAPS}/alive", "application/yaml"),
+    ):
+        status, answer = await client.call(method, path, body.encode(), type=media, fieldManager="tests")
+        assert (status, answer["reason"]) == (400, "BadRequest"), (method, path)
+    await client.get(f"{CONFIGMAPS}/alive")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"a\r\nX-Injected: b": 1, "c\x00d": 2, "é": 3}, id="control characters"),
+        pytest.param({f"field{number}": number for number in range(20_000)}, id="20,000 fields"),
+        pytest.param({"x" * 100_000: 1}, id="a long name"),
+    ],
+)
+async def test_warnings_about_unknown_fields_are_a_well_formed_header(client: Client, fields: dict[str, int]) -> None:
+    url = f"{client.url}{CONFIGMAPS}?fieldValidation=Warn"
+    async with client.session.post(url, json={**configmap("a"), **fields}) as answer:
+        assert answer.status == 201
+        header = answer.headers["Warning"]
+    assert header.startswith('299 - "unknown field ') and len(header) < 8_000 and "X-Injected" not in answer.headers
 
 
 async def test_a_deep_object_that_a_schema_lets_through_is_refused(client: Client) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from remit import yamlsafe
+from remit import safeyaml
 from remit.api.base import API_VERSION
 from remit.api.resource import Deployment, ExecutionTask
 from remit.errors import InvalidInput
@@ -37,7 +37,7 @@ def documents(given: str | Path) -> list[dict[str, Any]]:
 def load_all(text: str) -> list[Any]:
     """The documents in YAML text, empty ones left out. Raises `InvalidInput` with the line and the column."""
     try:
-        return [document for document in yamlsafe.load_all(text) if document is not None]
+        return [document for document in safeyaml.load_all(text) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

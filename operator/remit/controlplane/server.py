@@ -7,16 +7,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
-
 from remit.controlplane.certificates import ensure_tls
 from remit.controlplane.controllers import Controllers
 from remit.controlplane.http.dispatch import Dispatcher
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.front import Front
+from remit.controlplane.http.listener import Listener, raise_descriptor_limit
 from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
 from remit.controlplane.resources import Registry
 from remit.controlplane.resources.builtin import builtin_resources
+from remit.controlplane.schema.celworker import WORKER
 from remit.controlplane.storage import Store
 from remit.controlplane.verbs.cluster import Cluster
 from remit.errors import InvalidInput
@@ -44,7 +44,7 @@ class ControlPlane:
         self._store: Store | None = None
         self._controllers: Controllers | None = None
         self._front: Front | None = None
-        self._runner: web.ServerRunner | None = None
+        self._listener: Listener | None = None
 
     @property
     def url(self) -> str:
@@ -80,28 +80,26 @@ class ControlPlane:
         tls = ensure_tls(self.state_dir / "tls", list(dict.fromkeys([self.host, "127.0.0.1", "::1", "localhost"])))
         documents = Documents(cluster, self.host)
         self._front = Front(Dispatcher(cluster, documents), token)
-        server = web.Server(self._front, access_log=None, auto_decompress=False)  # as kube-apiserver
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=STOP_SECONDS)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=tls.server_context(), backlog=512)
+        self._listener = Listener(self._front, tls.server_context(), descriptors=raise_descriptor_limit())
+        self._front.on_authenticated = self._listener.authenticated
         try:
-            await site.start()
+            self.port = await self._listener.listen(self.host, self.port)
         except OSError as error:
-            why = str(error.strerror).rpartition(": ")[2]  # asyncio puts the address in front, which is said already
+            why = str(error.strerror).partition(" (while ")[0]  # the address is said already
             raise InvalidInput(f"cannot serve on {self.host}:{self.port}: {why}; choose another host or port") from None
-        self.port = self._runner.addresses[0][1]
         write_kubeconfig(self.kubeconfig, self.url, tls.authority, token)
 
     async def stop(self) -> None:
         """End the watches, finish requests under way, close the store. May be called twice."""
         if self._front:
             self._front.stop()
-        if self._runner:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._listener:
+            listener, self._listener = self._listener, None
+            await listener.stop(STOP_SECONDS)
         if self._controllers:
             await self._controllers.stop()
             self._controllers = None
+        await asyncio.to_thread(WORKER.close)
         if self._store:
             store, self._store = self._store, None
             await store.stop()

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import yaml
 
+from remit import safeyaml
 from remit.errors import RemitError
 
 _NO_HOME = Path("/nonexistent")
@@ -64,6 +65,7 @@ class Access:
             else:
                 # Said, because the library looks at the environment when it is imported and never again.
                 file = _existing(str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"))
+                _check(file)
                 contexts, active = config.list_kube_config_contexts(file)
                 chosen = next((item for item in contexts if item["name"] == context), None) if context else active
                 if chosen is None:
@@ -75,7 +77,15 @@ class Access:
             raise RemitError(
                 f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
             ) from None
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # it checks little
+        except (
+            yaml.YAMLError,
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ):  # it checks little
             raise RemitError(
                 f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is not a kubeconfig; "
                 "mend it, or name another one with --kubeconfig"
@@ -140,3 +150,9 @@ def _existing(files: str) -> str:
             "kubeconfig with --kubeconfig"
         )
     return os.pathsep.join(existing)
+
+
+def _check(files: str) -> None:
+    """Raises `yaml.YAMLError` for what the library's own loader should not be given: it sets itself no bounds."""
+    for path in files.split(os.pathsep):
+        safeyaml.load_all(Path(path).expanduser().read_bytes())

@@ -10,6 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
+from remit.requestlog import RequestLogger
 from remit.telemetry.metrics import Metrics
 
 Check = Callable[[], str | Awaitable[str | None] | None]
@@ -51,7 +52,8 @@ class HealthServer:
     """Serves the application on an address of its own. Port 0 takes a free one; `port` says which."""
 
     def __init__(self, metrics: Metrics, checks: Checks, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._runner = web.AppRunner(make_app(metrics, checks), access_log=None)
+        logger = RequestLogger(__name__, lambda: None)
+        self._runner = web.AppRunner(make_app(metrics, checks), access_log=None, logger=logger)
         self._host = host
         self._port = port
 

@@ -104,7 +104,7 @@ def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -
         (["audit", "verify", "--state-dir", "."], "there is no audit trail audit/audit.jsonl; name one, or"),
         (["audit", "export", "trail.jsonl", "-o", "no/x"], "no is not there; make it, or give --output another name"),
         (["audit", "export", "trail.jsonl", "-o", "."], ". is a folder; give --output the name of a file"),
-        (["policy", "test", "-f", "broken.yaml", "--", "ls"], "broken.yaml: not valid YAML: line 1, column 8: "),
+        (["policy", "test", "-f", "broken.yaml", "--", "ls"], "broken.yaml: not valid YAML: line 2, column 1: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -116,7 +116,7 @@ def test_failures_are_one_line_on_standard_error(arguments: list[str], said: str
     ("arguments", "said"),
     [
         (["-f", "missing.yaml"], "missing.yaml: No such file or directory"),
-        (["-f", "broken.yaml"], "broken.yaml: not valid YAML: line 1, column 8: "),
+        (["-f", "broken.yaml"], "broken.yaml: not valid YAML: line 2, column 1: "),
         (["--memory", "lots", "--", "ls"], "spec.resources.memory: 'lots' is not a quantity"),
         (["--kubeconfig", "missing", "--", "ls"], "there is no kubeconfig missing"),
     ],

@@ -201,8 +201,9 @@ def failing(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("[" * 200_000, "nested deeper than 100 levels"),
-        ("a: 2026-13-45", "this is no timestamp"),
+        ("[" * 200_000, "exceeded max depth of 250"),
+        ("a: " + "1" * 5000, "a value cannot be read"),
+        ("a: 2026-13-45", "there is no CommandPolicy"),
         ("", "there is no CommandPolicy"),
         ('kind: CommandPolicy\nmetadata: {name: "\\e]0;owned\\a"}\nspec: {"\\e[31m": 1}', r"is not a known field"),
     ],

@@ -89,7 +89,6 @@ def test_json_patch(ops: Any, expected: Any) -> None:
         {"op": "move", "from": "/data/q", "path": "/data/z"},
         {"op": "frob", "path": "/data/a"},
         {"path": "/data/a"},
-        {"op": "add", "path": 5, "value": 1},
     ],
 )
 def test_a_json_patch_that_does_not_fit(op: Any) -> None:
@@ -97,6 +96,45 @@ def test_a_json_patch_that_does_not_fit(op: Any) -> None:
         apply_json_patch({"data": {"a": "1"}, "list": []}, [op])
     assert (caught.value.status, caught.value.reason) == (422, "Invalid")
     assert str(caught.value) == "the server rejected our request due to an error in our request"
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        pytest.param(
+            [{"op": "copy", "from": "/data", "path": f"/data/b{number}"} for number in range(25)], id="nested copies"
+        ),
+        pytest.param([{"op": "copy", "from": "/list", "path": "/list/-"}] * 40, id="a list into itself"),
+        pytest.param([{"op": "copy", "from": "", "path": "/data/x"}] * 400, id="the whole into itself"),
+        pytest.param(
+            [{"op": "add", "path": "/list", "value": [0] * 300_000}, *[{"op": "remove", "path": "/list/0"}] * 9_000],
+            id="the first of many",
+        ),
+        pytest.param(
+            [{"op": "add", "path": "/list", "value": [0] * 300_000}]
+            + [{"op": "move", "from": "/list/0", "path": "/list/-"}] * 9_000,
+            id="round and round",
+        ),
+    ],
+)
+def test_a_json_patch_that_costs_too_much_is_refused(ops: Any) -> None:
+    with pytest.raises(ApiError) as refused:
+        apply_json_patch({"data": {"a": "x" * 1_000}, "list": ["x" * 1_000]}, ops)
+    assert refused.value.status == 422
+
+
+def test_a_large_json_patch_is_applied() -> None:
+    ops = [{"op": "add", "path": "/list/0", "value": number} for number in range(5_000)]
+    ops += [{"op": "copy", "from": "/list/0", "path": f"/data/{number}"} for number in range(4_000)]
+    result = apply_json_patch({"data": {}, "list": []}, ops)
+    assert result["list"][:2] == [4_999, 4_998] and result["data"]["3999"] == 4_999
+
+
+@pytest.mark.parametrize("op", [{"op": 5, "path": "/a"}, {"op": "add", "path": []}, {"op": "copy", "from": {}}])
+def test_a_json_patch_of_the_wrong_types_cannot_be_decoded(op: Any) -> None:
+    with pytest.raises(ApiError, match="cannot unmarshal") as refused:
+        apply_json_patch({}, [op])
+    assert refused.value.status == 400
 
 
 def test_a_json_patch_is_a_list_of_objects() -> None:

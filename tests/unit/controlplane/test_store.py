@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from remit.controlplane.storage import Change, Store, StoreFailed
+from remit.controlplane.storage import Change, Store, StoreFailed, WriteAbandoned
 from remit.errors import InvalidInput
 
 
@@ -136,6 +137,10 @@ async def test_a_slow_subscriber_is_told_that_it_missed_something(
         store.put("things", thing(name))
     await store.durable()
     assert subscription.overrun and len(subscription.changes) == 2 and woken.is_set()
+    subscription.changes.clear()
+    store.put("things", thing("d"))
+    await store.durable()
+    assert not subscription.changes, "what comes after a gap must not be shown"
 
 
 async def test_a_disk_that_fails_stops_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +160,107 @@ async def test_a_disk_that_fails_stops_the_store(store: Store, monkeypatch: pyte
         store.put("things", thing("c"))
     with pytest.raises(StoreFailed):
         await store.durable()
+
+
+async def test_a_write_that_fails_for_another_reason_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("things", thing("a"))
+    await store.durable()
+    append = store._journal.append
+
+    def broken(changes: object) -> None:
+        monkeypatch.setattr(store._journal, "append", append)
+        raise TypeError("this cannot be bound")
+
+    monkeypatch.setattr(store._journal, "append", broken)
+    store.put("things", thing("a", size=2))
+    with pytest.raises(WriteAbandoned, match="cannot be bound"):
+        await store.durable()
+    latest = store.latest("things", "default", "a")
+    assert latest is not None and latest.revision == 1, "nothing builds upon what was not written"
+    assert not store.failed.done()
+    assert store.put("things", thing("b")).revision > 2
+    await store.durable()
+    assert [r.name for r in store.collection("things").select()] == ["a", "b"]
+
+
+async def test_an_observer_that_fails_does_not_stop_the_store(store: Store) -> None:
+    seen: list[str] = []
+
+    def broken(change: Change) -> None:
+        raise KeyError("type")
+
+    store.listen(broken)
+    store.listen(lambda change: seen.append(change.record.name))
+    for name in "ab":
+        store.put("things", thing(name))
+        await store.durable()
+    assert seen == ["a", "b"] and not store.failed.done()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ownerReferences": [{"uid": ["u"]}]},
+        {"ownerReferences": [{}]},
+        {"ownerReferences": 5},
+        {"labels": {"a": 5}},
+        {"labels": ["a"]},
+        {"uid": 5},
+    ],
+)
+async def test_malformed_metadata_is_refused_before_anything_is_written(store: Store, metadata: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"metadata\."):
+        store.put("things", thing("a") | {"metadata": {**thing("a")["metadata"], **metadata}})
+    assert store.latest("things", "default", "a") is None
+    assert store.put("things", thing("b")).revision == 1
+    await store.durable()
+
+
+BAD = {
+    "no JSON": b"{",
+    "a number": b"5",
+    "no metadata": b"{}",
+    "another name": b'{"metadata":{"name":"z","namespace":"default"}}',
+    "an owner without uid": b'{"metadata":{"name":"bad","namespace":"default","ownerReferences":[{"uid":["u"]}]}}',
+    "no name": b'{"metadata":{"name":5,"namespace":"default"}}',
+}
+
+
+@pytest.mark.parametrize("raw", BAD.values(), ids=BAD.keys())
+async def test_one_unreadable_object_is_left_out_and_can_be_deleted(store: Store, tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "state.db"
+    store.put("things", thing("bad"))
+    store.put("things", thing("good"))
+    await store.durable()
+    store._journal._db.execute("INSERT INTO journal VALUES (3, 'things', 'default', 'bad', 0, ?)", (raw,))
+    with capture_logs() as logs:
+        store = await reopen(store, path)
+    (told,) = [entry for entry in logs if entry["event"] == "object_unreadable"]
+    assert (told["resource"], told["namespace"], told["name"], told["revision"]) == ("things", "default", "bad", 3)
+    assert [r.name for r in store.collection("things").select()] == ["good"]
+    assert store.is_unreadable("things", "default", "bad") and store.put("things", thing("new")).revision == 4
+    await store.durable()
+    store = await reopen(store, path)
+    assert store.is_unreadable("things", "default", "bad"), "it is not lost"
+    store.remove_unreadable("things", "default", "bad")
+    await store.durable()
+    assert not store.is_unreadable("things", "default", "bad")
+    with capture_logs() as logs:
+        store = await reopen(store, path)
+    assert not logs and [r.name for r in store.collection("things").select()] == ["good", "new"]
+    await store.stop()
+
+
+async def test_an_unreadable_object_can_be_replaced(store: Store, tmp_path: Path) -> None:
+    store._journal._db.execute("INSERT INTO journal VALUES (1, 'things', 'default', 'bad', 0, '{')")
+    store = await reopen(store, tmp_path / "state.db")
+    store.put("things", thing("bad"))
+    await store.durable()
+    assert not store.is_unreadable("things", "default", "bad")
+    with capture_logs() as logs:
+        store = await reopen(store, tmp_path / "state.db")
+    assert not logs and store.get("things", "default", "bad")
+    await store.stop()
 
 
 async def test_one_process_at_a_time(store: Store, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_an_argument_list_is_shown_quoted():
     ("text", "message"),
     [
         ("", "the policy test file is empty"),
-        ("a: [", "not valid YAML: line 1, column 5: expected"),
+        ("a: [", "not valid YAML: line 2, column 1: did not find"),
         ("- x", "valid dictionary"),
         ("policies: [p]\ncases: []", r"cases: List should have at least 1 item"),
         (HEAD + "- {line: x}", r"cases\[0\].expect: Field required"),

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import structlog
-
 from remit.controlplane.controllers.crds import CrdController
 from remit.controlplane.controllers.expiry import expire_events
 from remit.controlplane.controllers.garbage import GarbageCollector
 from remit.controlplane.controllers.namespaces import NamespaceController
 from remit.controlplane.http.request import Request
-from remit.controlplane.storage import Change, StoreFailed
+from remit.controlplane.storage import Change, StoreFailed, WriteAbandoned
 from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import Cluster, Target
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
 EXPIRY_SECONDS = 60.0
-
-log = structlog.get_logger(__name__)
+RETRY_SECONDS = 5.0
 
 
 class Controllers:
@@ -40,7 +37,8 @@ class Controllers:
         self._namespaces.resync()
         self._garbage.resync()
         self._cluster.store.listen(self._on_change)
-        await self._cluster.store.durable()
+        with contextlib.suppress(WriteAbandoned):  # the work is taken up again
+            await self._cluster.store.durable()
         self._awake.set()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
 
@@ -56,18 +54,16 @@ class Controllers:
         self._awake.set()
 
     async def _work(self) -> None:
-        while True:
-            await self._awake.wait()
-            self._awake.clear()
-            for work in (self._crds.work, self._namespaces.work, self._garbage.work):
-                try:
-                    work()
-                except StoreFailed:
-                    return
-                except Exception:
-                    log.exception("controller_failed")
-            if not self._garbage.idle:
-                self._awake.set()
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(StoreFailed):
+            while True:
+                await self._awake.wait()
+                self._awake.clear()
+                succeeded = [controller.work() for controller in (self._crds, self._namespaces, self._garbage)]
+                if not all(succeeded):
+                    loop.call_later(RETRY_SECONDS, self._awake.set)
+                elif not self._garbage.idle:
+                    self._awake.set()
 
     async def _expire(self) -> None:
         with contextlib.suppress(StoreFailed):

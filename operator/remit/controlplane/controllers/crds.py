@@ -5,11 +5,14 @@ from __future__ import annotations
 import structlog
 
 from remit.controlplane import schema
+from remit.controlplane.controllers.workset import WorkSet
 from remit.controlplane.resources import Resource
 from remit.controlplane.resources.crd import CRDS, is_established, resources_of, status_of
 from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster, timestamp
 from remit.controlplane.verbs.delete import CRD_CLEANUP, DeleteOptions, delete_record, release
+
+_SCHEMA = schema.core_schema("CustomResourceDefinition")
 
 log = structlog.get_logger(__name__)
 
@@ -21,41 +24,61 @@ class CrdController:
         self._cluster = cluster
         self._served: dict[str, object] = {}
         """By CRD name: the part of its spec that decides what is served."""
-        self._due: set[str] = set()
+        self._due: WorkSet[str] = WorkSet("crds")
 
     def resync(self) -> None:
-        for record in list(self._cluster.store.collection(CRDS).records.values()):
-            self._serve(record.load(), stored_too=True)
-        for record in list(self._cluster.store.collection(CRDS).records.values()):
-            self._reconcile(record)
+        records = list(self._cluster.store.collection(CRDS).records.values())
+        for step in (self._restore, self._reconcile):
+            for record in records:
+                try:
+                    step(record)
+                except Exception as error:  # one bad CRD keeps neither the others nor the server from starting
+                    log.exception("crd_not_served", crd=record.name, error=str(error))
 
     def on_change(self, change: Change) -> None:
         if change.resource == CRDS:
             if change.deleted:
-                self._withdraw(change.record.load())
+                self._withdraw(change.record.name)
             else:
                 self._reconcile(change.record)
         elif change.deleted:
             self._due.add(change.resource)
 
-    def work(self) -> None:
-        """Look again at CRDs whose objects were deleted: one that is going may have lost its last."""
-        due, self._due = self._due, set()
-        for name in due:
-            record = self._cluster.store.get(CRDS, "", name)
-            if record is not None:
-                self._reconcile(record)
+    def work(self) -> bool:
+        """Look again at CRDs whose objects were deleted: one that is going may have lost its last.
+
+        Whether all succeeded.
+        """
+        return self._due.process(self._look_again)
+
+    def _look_again(self, name: str) -> None:
+        record = self._cluster.store.get(CRDS, "", name)
+        if record is not None:
+            self._reconcile(record)
+
+    def _restore(self, record: Record) -> None:
+        self._serve(record.load(), stored_too=True)
 
     def _reconcile(self, record: Record) -> None:
-        crd = record.load()
         if self._cluster.store.latest(CRDS, "", record.name) is not record:
             return
+        try:
+            record = self._establish(record)
+        finally:  # a CRD that cannot be served can still be deleted
+            self._finish_deletion(record)
+
+    def _establish(self, record: Record) -> Record:
+        """Serve what the CRD declares and say so in its status. The record as it is now."""
+        crd = record.load()
         status = status_of(crd, self._cluster.registry, timestamp(self._cluster.now()))
         self._serve({**crd, "status": status})
-        if status != crd.get("status"):
-            crd["status"] = status
-            record = self._cluster.store.put(CRDS, crd)
-        metadata = crd["metadata"]
+        if status == crd.get("status"):
+            return record
+        crd["status"] = status
+        return self._cluster.store.put(CRDS, crd)
+
+    def _finish_deletion(self, record: Record) -> None:
+        metadata = record.load()["metadata"]
         if metadata.get("deletionTimestamp") and CRD_CLEANUP in metadata.get("finalizers", ()):
             resource = self._cluster.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
             if resource is not None and self._empty(record.name):
@@ -69,8 +92,9 @@ class CrdController:
         if self._served.get(name) == served:
             return
         try:
+            _SCHEMA.decode(crd)  # what is stored may be from a version that checked less
             resources = resources_of(crd)
-        except schema.Invalid as error:
+        except (schema.Invalid, schema.Undecodable) as error:
             log.warning("crd_not_served", crd=name, error=str(error), exc_info=False)
             return
         changed = stored_too or name in self._served
@@ -86,22 +110,31 @@ class CrdController:
                 continue
             collection = self._cluster.store.collection(resource.stored_as)
             for record in list(collection.records.values()):
-                obj = record.load()
-                group = f"{resource.group}/"
-                obj["apiVersion"] = group + resource.storage_version
-                resource.schema.prune(obj)
-                resource.schema.default(obj)
-                collection.replace(Record.of(obj, record.revision))
+                try:
+                    collection.replace(_through_schema(resource, record))
+                except (ValueError, RecursionError) as error:
+                    log.warning("object_not_refreshed", resource=str(resource), object=record.key, error=str(error))
 
-    def _withdraw(self, crd: Object) -> None:
-        self._served.pop(crd["metadata"]["name"], None)
-        self._cluster.registry.replace(crd["spec"]["group"], crd["spec"]["names"]["plural"], [])
+    def _withdraw(self, name: str) -> None:
+        self._served.pop(name, None)
+        plural, _, group = name.partition(".")  # a CRD is named so: validation sees to it
+        self._cluster.registry.replace(group, plural, [])
 
     def _empty(self, stored_as: str) -> bool:
         """Delete the objects of a CRD that goes; true when none is left."""
         store = self._cluster.store
-        resource = self._cluster.registry.storing(stored_as)
-        if resource is not None:
-            for record in store.latest_all(stored_as):
+        resource = next((r for r in self._cluster.registry if r.stored_as == stored_as), None)
+        for record in store.latest_all(stored_as):
+            if resource is not None:
                 delete_record(self._cluster, resource, record, DeleteOptions())
+            else:  # the CRD was never served: nobody could release a finalizer
+                store.remove(stored_as, record.load())
         return not store.latest_all(stored_as)
+
+
+def _through_schema(resource: Resource, record: Record) -> Record:
+    obj = record.load()
+    obj["apiVersion"] = f"{resource.group}/{resource.storage_version}"
+    resource.schema.prune(obj)
+    resource.schema.default(obj)
+    return Record.of(obj, record.revision)

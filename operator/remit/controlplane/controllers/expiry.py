@@ -16,7 +16,11 @@ def expire_events(cluster: Cluster, life: timedelta = EVENT_LIFE) -> int:
     expired = 0
     for record in list(cluster.store.collection("events").records.values()):
         event = record.load()
-        if _last_seen(event) < limit and cluster.store.latest("events", record.namespace, record.name) is record:
+        try:
+            old = _last_seen(event) < limit
+        except (KeyError, TypeError, ValueError):
+            old = True  # nobody can say how old it is, and no server would take it today
+        if old and cluster.store.latest("events", record.namespace, record.name) is record:
             cluster.store.remove("events", event)
             expired += 1
     return expired

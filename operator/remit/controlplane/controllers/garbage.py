@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from remit.controlplane.controllers.workset import WorkSet
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster
@@ -23,7 +24,7 @@ Reference = dict[str, Any]
 class GarbageCollector:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._due: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._due: WorkSet[tuple[str, str, str]] = WorkSet("garbage")
         self._absent: OrderedDict[str, None] = OrderedDict()
         """Uids seen deleted: their kind may not be served any more when the dependents are looked at."""
 
@@ -49,19 +50,24 @@ class GarbageCollector:
 
     @property
     def idle(self) -> bool:
-        return not self._due
+        return not len(self._due)
 
-    def work(self) -> None:
-        """Take one step for everything that is due; what follows from it comes back as changes."""
-        due, self._due = self._due, OrderedDict()
-        for stored_as, namespace, name in due:
-            resource = self._cluster.registry.storing(stored_as)
-            record = self._cluster.store.latest(stored_as, namespace, name)
-            if resource is not None and record is not None:
-                self._reconcile(resource, record)
+    def work(self) -> bool:
+        """Take one step for everything that is due; what follows from it comes back as changes.
+
+        Whether all succeeded.
+        """
+        return self._due.process(self._step)
+
+    def _step(self, item: tuple[str, str, str]) -> None:
+        stored_as, namespace, name = item
+        resource = self._cluster.registry.storing(stored_as)
+        record = self._cluster.store.latest(stored_as, namespace, name)
+        if resource is not None and record is not None:
+            self._reconcile(resource, record)
 
     def _enqueue(self, stored_as: str, record: Record) -> None:
-        self._due[stored_as, record.namespace, record.name] = None
+        self._due.add((stored_as, record.namespace, record.name))
 
     def _enqueue_owners(self, dependent: Record) -> None:
         for reference in dependent.load()["metadata"].get("ownerReferences") or ():

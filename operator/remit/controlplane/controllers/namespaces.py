@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from remit.controlplane.storage import Change, Record
+from remit.controlplane.controllers.workset import WorkSet
+from remit.controlplane.storage import Change
 from remit.controlplane.verbs.cluster import Cluster
 from remit.controlplane.verbs.delete import DeleteOptions, delete_record
 
@@ -12,10 +13,11 @@ _FINALIZER = "kubernetes"
 class NamespaceController:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._due: set[str] = set()
+        self._due: WorkSet[str] = WorkSet("namespaces")
 
     def resync(self) -> None:
-        self._due.update(self._cluster.store.collection("namespaces").records)
+        for name in self._cluster.store.collection("namespaces").records:
+            self._due.add(name)
 
     def on_change(self, change: Change) -> None:
         if change.resource == "namespaces":
@@ -24,15 +26,13 @@ class NamespaceController:
         elif change.deleted and change.record.namespace:
             self._due.add(change.record.namespace)
 
-    def work(self) -> None:
-        due, self._due = self._due, set()
-        for name in due:
-            record = self._cluster.store.get("namespaces", "", name)
-            if record is not None:
-                self._reconcile(record)
+    def work(self) -> bool:
+        """Take one step for each namespace that is due. Whether all succeeded."""
+        return self._due.process(self._reconcile)
 
-    def _reconcile(self, record: Record) -> None:
-        if b'"deletionTimestamp"' not in record.raw or not self._empty(record.name):
+    def _reconcile(self, name: str) -> None:
+        record = self._cluster.store.get("namespaces", "", name)
+        if record is None or b'"deletionTimestamp"' not in record.raw or not self._empty(record.name):
             return
         latest = self._cluster.store.latest("namespaces", "", record.name)
         if latest is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
 import orjson
 import yaml
 
+from remit import safeyaml
 from remit.controlplane.failures import Failure, bad_request, quoted, unsupported_media_type
 from remit.controlplane.http.negotiation import JSON, PROTOBUF, YAML, YAML_TYPES
 from remit.controlplane.schema import duplicate_keys, duplicate_yaml_keys
@@ -51,13 +53,17 @@ def repeated_keys(body: bytes, content_type: str) -> list[str]:
 
 def _from_json(body: bytes, kind: str) -> Any:
     try:
-        parsed = orjson.loads(body)
-        return _as_written_by_go(parsed) if _FRACTION.search(body) else parsed
+        return _parsed(body)
     except orjson.JSONDecodeError as error:
         why = f"couldn't get version/kind; json parse error: {json_mistake(error, body)}"
         if kind == "DeleteOptions":
             raise bad_request(why) from None
         raise unreadable(kind, why, body) from None
+
+
+def _parsed(body: bytes) -> Any:
+    parsed = orjson.loads(body)
+    return _as_written_by_go(parsed) if _FRACTION.search(body) else parsed
 
 
 def _as_written_by_go(value: Any) -> Any:
@@ -112,22 +118,15 @@ def missing_kind(kind: str, body: bytes) -> Failure:
 
 
 def load_yaml(body: bytes) -> Any:
-    """YAML as JSON would say it: dates stay text. Raises ValueError."""
+    """YAML, or the JSON that most clients send in its place. Raises ValueError."""
+    if body[:1] == b"{":
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return _parsed(body)
     try:
-        return yaml.load(body, Loader=_YamlLoader)  # noqa: S506 - a safe loader
+        return safeyaml.load(body)
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) or 1
         raise ValueError(f"yaml: line {line}: {error.problem}") from None
     except yaml.YAMLError as error:
         text = re.sub(r"\s+", " ", str(error))
         raise ValueError(f"yaml: {text}") from None
-
-
-class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that leaves timestamps alone, as Kubernetes' YAML does."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _YamlLoader.yaml_implicit_resolvers.items()
-}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 import structlog
@@ -27,6 +29,8 @@ from remit.controlplane.storage import StoreFailed
 from remit.controlplane.verbs.watch import Watch
 from remit.errors import ApiError
 
+WRITE_SECONDS = 60.0
+"""A watcher that has not read what it was sent for this long is cut off."""
 BODY_LIMIT = 3 * 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 """Answered without a token: probes have none."""
@@ -46,13 +50,26 @@ class Front:
         self._dispatcher = dispatcher
         self._bearer = f"Bearer {token}".encode()
         self._watches: set[Watch] = set()
+        self.on_authenticated: Callable[[Any], None] = lambda protocol: None
+        """Called with the connection's protocol for each request that carries the token."""
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        if self._is_authenticated(http):
+            self.on_authenticated(http.protocol)
+            return await self._answer(http)
+        if http.path in OPEN_PATHS:
+            response = await self._answer(http, body=b"")
+        else:
+            response = _refuse(unauthorized(), http, None)
+        response.force_close()  # a connection is kept open for clients alone
+        return response
+
+    async def _answer(self, http: web.BaseRequest, body: bytes | None = None) -> web.StreamResponse:
         request: Request | None = None
         try:
-            if http.path not in OPEN_PATHS:
-                self._authenticate(http)
-            request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers, await _body(http))
+            _refuse_impersonation(http)
+            body = await _body(http) if body is None else body
+            request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers, body)
             answer = await self._dispatcher.answer(request)
         except Failure as failure:
             return _refuse(failure, http, request)
@@ -73,12 +90,9 @@ class Front:
             return await self._stream(http, answer.body, answer.headers)
         return _with_warnings(_response(answer), request)
 
-    def _authenticate(self, http: web.BaseRequest) -> None:
+    def _is_authenticated(self, http: web.BaseRequest) -> bool:
         given = http.headers.get("Authorization", "").encode("utf-8", "replace")
-        if not hmac.compare_digest(given, self._bearer):
-            raise unauthorized()
-        if any(value and name.lower().startswith("impersonate-") for name, value in http.headers.items()):
-            raise no_impersonation()
+        return hmac.compare_digest(given, self._bearer)
 
     async def _stream(self, http: web.BaseRequest, watch: Watch, headers: dict[str, str]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": JSON} | _UNCACHED | headers)
@@ -88,10 +102,15 @@ class Front:
         try:
             async for lines in watch:
                 if lines:
-                    await response.write(lines)
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await response.write(lines)
             await response.write_eof()
         except (ConnectionError, RuntimeError):
             log.debug("watch_left", path=http.path)
+        except TimeoutError:
+            log.info("watch_not_read", path=http.path)
+            if http.transport is not None:
+                http.transport.abort()
         finally:
             self._watches.discard(watch)
         return response
@@ -99,6 +118,11 @@ class Front:
     def stop(self) -> None:
         for watch in self._watches:
             watch.stop()
+
+
+def _refuse_impersonation(http: web.BaseRequest) -> None:
+    if any(value and name.lower().startswith("impersonate-") for name, value in http.headers.items()):
+        raise no_impersonation()
 
 
 def _refuse(failure: Failure, http: web.BaseRequest, request: Request | None) -> web.Response:

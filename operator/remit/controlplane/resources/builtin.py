@@ -6,7 +6,6 @@ import base64
 from typing import Any
 
 from remit.controlplane import schema
-from remit.controlplane.failures import bad_request
 from remit.controlplane.resources.events import EVENTS_VIEW, check_event
 from remit.controlplane.resources.resource import ALL_VERBS, Resource
 from remit.controlplane.storage import Object
@@ -132,16 +131,9 @@ def _settle_namespace(obj: Object, old: Object | None) -> None:
 
 def _prepare_secret(obj: Object, old: Object | None) -> None:
     """`stringData` is for writing only: it is merged into `data`, which is base64."""
-    for text in (obj.get("data") or {}).values():
-        try:
-            base64.b64decode(text, validate=True)
-        except (ValueError, TypeError):
-            raise bad_request(
-                'Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 0'
-            ) from None
     texts = obj.pop("stringData", None)
-    if isinstance(texts, dict):
-        encoded = {key: base64.b64encode(str(text).encode()).decode() for key, text in texts.items()}
+    if texts:
+        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         obj["data"] = {**(obj.get("data") or {}), **encoded}
 
 

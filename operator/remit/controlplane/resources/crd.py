@@ -66,7 +66,7 @@ def status_of(crd: Object, registry: Registry, now: str) -> dict[str, Any]:
     """The status a CRD should have: names accepted unless another resource of the group holds them."""
     spec, status = crd["spec"], crd.get("status") or {}
     conflict = _name_conflict(crd, registry)
-    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    conditions = {c.get("type", ""): c for c in status.get("conditions") or ()}
     if conflict:
         reason, message = conflict
         _condition(conditions, "NamesAccepted", "False", reason, message, now)
@@ -91,11 +91,11 @@ def status_of(crd: Object, registry: Registry, now: str) -> dict[str, Any]:
 
 def _condition(conditions: dict[str, Any], kind: str, value: str, reason: str, message: str, now: str) -> None:
     before = conditions.get(kind)
-    changed = before is None or before["status"] != value
+    since = before.get("lastTransitionTime") if before is not None and before.get("status") == value else None
     conditions[kind] = {
         "type": kind,
         "status": value,
-        "lastTransitionTime": now if changed or before is None else before["lastTransitionTime"],
+        "lastTransitionTime": since or now,
         "reason": reason,
         "message": message,
     }
@@ -123,4 +123,4 @@ def _name_conflict(crd: Object, registry: Registry) -> tuple[str, str] | None:
 
 def is_established(crd: Object) -> bool:
     conditions = (crd.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+    return any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)

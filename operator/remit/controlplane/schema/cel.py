@@ -1,7 +1,7 @@
 """CEL rules (`x-kubernetes-validations`): compiled with the CRD, evaluated on no more than what they read.
 
 Converting an object costs far more than a rule does, so a rule that only reads `self.a` and `oldSelf.b` is given just
-those. A rule that cannot be evaluated has failed: validation is never skipped silently.
+those. A rule that cannot be evaluated, or that takes too long, has failed: validation is never skipped silently.
 
 Not in the expression library: optional field selection (`self.?a`) and `cel.bind`, which are refused with the CRD, and
 macros of two variables, whose rules fail when they are evaluated. Types and estimated cost are a real server's affair.
@@ -10,6 +10,7 @@ macros of two variables, whose rules fail when they are evaluated. Types and est
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,9 @@ import cel
 import orjson
 
 from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.celcost import Budget, Shape, is_cheap
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
+from remit.controlplane.schema.celworker import CPU_SECONDS, WORKER, Evaluation, Outcome, evaluate
 from remit.controlplane.schema.formats import parse_date_time, parse_duration
 from remit.controlplane.schema.jsontypes import json_type
 
@@ -81,8 +84,10 @@ class Rule:
     """A compiled rule. `fields` and `old_fields` are what it reads of an object; None: everything."""
 
     source: str
+    shape: Shape
     program: cel.Program
     message: str
+    message_source: str | None
     message_program: cel.Program | None
     field_path: str
     reason: str
@@ -91,38 +96,41 @@ class Rule:
     transition: bool
     optional_old: bool
 
-    def evaluate(self, value: Any, old: Any, path: str, to_cel: ToCel, *, known_old: bool) -> Cause | None:
-        """None when it holds or has nothing to say."""
+    def evaluate(
+        self, value: Any, old: Any, path: str, to_cel: ToCel, *, known_old: bool, size: int, budget: Budget
+    ) -> Cause | None:
+        """None when it holds or has nothing to say. `size` is that of `value` and `old` as JSON."""
         if self.transition and not known_old and not self.optional_old:
             return None
+        evaluation = Evaluation(self.source, self.message_source, None, self.transition, self.optional_old, known_old)
         try:
-            variables = {"self": to_cel(value, self.fields)}
-            if self.transition:
-                earlier = to_cel(old, self.old_fields) if known_old else None
-                if self.optional_old:
-                    earlier = cel.OptionalValue.of(earlier) if known_old else cel.OptionalValue.none()
-                variables["oldSelf"] = earlier
-            context = cel.Context(variables=variables, functions=FUNCTIONS)
-            if self.program.execute(context) is True:
-                return None
-            message = self._message(context)
-        except Exception as error:
-            text = f'Invalid value: "{json_type(value)}": {error} evaluating rule: {self.message or self.source}'
-            return Cause("FieldValueInvalid", text, path)
+            evaluation = evaluation._replace(value=to_cel(value, self.fields))
+            if self.transition and known_old:
+                evaluation = evaluation._replace(old=to_cel(old, self.old_fields))
+        except Inconvertible as error:
+            return self._failed(value, str(error), path)
+        started = time.thread_time()
+        if is_cheap(self.shape, size, value, old):
+            outcome: Outcome | None = evaluate(evaluation, self.program, self.message_program)
+        else:
+            outcome = WORKER.evaluate(evaluation)
+            budget.spend(outcome.cpu_seconds if outcome else CPU_SECONDS)
+        budget.spend(time.thread_time() - started)
+        if outcome is None:
+            return self._failed(value, "operation cancelled: actual cost limit exceeded", path)
+        if outcome.error:
+            return self._failed(value, outcome.error, path)
+        if outcome.holds:
+            return None
+        message = outcome.message or self.message or f"failed rule: {self.source}"
         where = f"{path}{self.field_path}" if path else self.field_path.lstrip(".")
         if self.reason == "FieldValueInvalid" and not isinstance(value, dict | list):
             message = f"{orjson.dumps(value).decode()}: {message}"
         return Cause(self.reason, f"{_REASONS[self.reason]}: {message}", where)
 
-    def _message(self, context: cel.Context) -> str:
-        if self.message_program is not None:
-            try:
-                message = self.message_program.execute(context)
-            except Exception:
-                message = None
-            if isinstance(message, str) and message.strip() and "\n" not in message:
-                return message
-        return self.message or f"failed rule: {self.source}"
+    def _failed(self, value: Any, error: str, path: str) -> Cause:
+        text = f'Invalid value: "{json_type(value)}": {error} evaluating rule: {self.message or self.source}'
+        return Cause("FieldValueInvalid", text, path)
 
 
 def compile_rules(schema: Mapping[str, Any], path: str, causes: list[Cause]) -> tuple[Rule, ...]:
@@ -156,8 +164,10 @@ def _compile_rule(
     reads = _reads(source, expression)
     return Rule(
         source=source,
+        shape=Shape.of(_OPAQUE.sub(" '' ", f"{source} {expression or ''}")),
         program=program,
         message=declared.get("message", ""),
+        message_source=expression,
         message_program=message_program,
         field_path=declared.get("fieldPath", ""),
         reason=reason,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from remit.controlplane.schema.formats import parse_date_time
 from remit.controlplane.schema.jsonpath import compile_path
 
 Cell = Callable[[dict[str, Any], datetime.datetime], Any]
@@ -106,7 +107,8 @@ def _typed(type_: str, value: Any, now: datetime.datetime) -> Any:
         case "date":
             return age(value, now)
         case "integer":
-            return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return int(value) if number and abs(value) < 1 << 63 else None
         case "number":
             return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
         case "boolean":
@@ -125,7 +127,7 @@ def age(value: Any, now: datetime.datetime) -> str:
     if not isinstance(value, str):
         return "<unknown>" if value is None else "<invalid>"
     try:
-        return human_duration(now - datetime.datetime.fromisoformat(value))
+        return human_duration(now - parse_date_time(value))
     except ValueError:
         return "<invalid>"
 

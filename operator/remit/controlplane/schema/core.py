@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.decoding import decode
 from remit.controlplane.schema.schema import Schema
+from remit.controlplane.schema.schemaprops import decode_schemas
 from remit.controlplane.schema.structural import compile_node
 
 Raw = dict[str, Any]
@@ -45,7 +47,12 @@ _REFERENCE: Final = _object(
 _SOURCE: Final = _object(component=STRING, host=STRING)
 _SERIES: Final = _object(count=_INTEGER, lastObservedTime=_TIME)
 _CONDITION: Final = _object(
-    type=STRING, status=STRING, reason=STRING, message=STRING, lastTransitionTime=_TIME, observedGeneration=_INTEGER
+    type={**STRING, "default": ""},
+    status=STRING,
+    reason=STRING,
+    message=STRING,
+    lastTransitionTime=_TIME,
+    observedGeneration=_INTEGER,
 )
 _CONDITIONS: Final = _list(
     _CONDITION, **{"nullable": True, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
@@ -176,6 +183,18 @@ class CoreSchema(Schema):
     def __init__(self, raw: Raw, rules: Callable[[Raw, Raw | None], list[Cause]] | None) -> None:
         super().__init__(raw, compile_node(raw, "", resource=True))
         self._rules = rules
+        self._of_crds = raw is SCHEMAS["CustomResourceDefinition"]
+
+    def decode(self, obj: Raw) -> None:
+        decode(self.raw, obj)
+        if self._of_crds:
+            decode_schemas(obj)
+
+    def prune(self, obj: Raw) -> list[str]:
+        unknown = super().prune(obj)
+        if self._of_crds:
+            decode_schemas(obj, unknown)
+        return unknown
 
     def validate(self, obj: Raw, old: Raw | None = None) -> list[Cause]:
         causes = super().validate(obj, old)

@@ -8,11 +8,14 @@ import orjson
 
 from remit.controlplane.schema.causes import Cause, Invalid, forbidden, invalid_value, required
 from remit.controlplane.schema.jsonpath import compile_path
-from remit.controlplane.schema.naming import label_name, subdomain
+from remit.controlplane.schema.naming import dns1035_label, subdomain
 from remit.controlplane.schema.schema import Schema
 
 Raw = dict[str, Any]
 
+_COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
+_MOST_SELECTABLE = 8
+_LONGEST_WARNING = 256
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 
 
@@ -26,25 +29,22 @@ def default_crd(crd: Raw) -> None:
         names.setdefault("listKind", f"{names['kind']}List")
         names.setdefault("singular", names["kind"].lower())
     spec.setdefault("conversion", {"strategy": "None"})
-    if not spec["conversion"].get("strategy"):
-        spec["conversion"]["strategy"] = "None"
 
 
 def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
     """Everything that is wrong with a definition whose fields are of the right types."""
-    spec = crd.get("spec")
-    if (
-        not isinstance(spec, dict)
-        or not isinstance(spec.get("names"), dict)
-        or not isinstance(spec.get("versions"), list)
-    ):
+    spec = crd.get("spec") or {}
+    if "names" not in spec or "versions" not in spec:
         return []  # the schema of CRDs has said so already
     causes = [*_names(spec), *_versions(spec)]
     if spec.get("preserveUnknownFields"):
         causes.append(
             invalid_value("spec.preserveUnknownFields", True, "must be false in order to use defaults in the schema")
         )
-    if (spec.get("conversion") or {}).get("strategy") not in {None, "", "None"}:
+    strategy = (spec.get("conversion") or {}).get("strategy")
+    if not strategy:
+        causes.append(required("spec.conversion.strategy"))
+    elif strategy != "None":
         causes.append(
             forbidden("spec.conversion.strategy", "this control plane converts nothing; use the strategy None")
         )
@@ -56,8 +56,8 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
 
 
 def _named(crd: Raw, spec: Raw) -> list[Cause]:
-    plural, group, name = spec["names"].get("plural"), spec.get("group"), crd["metadata"].get("name")
-    if not plural or not group or name == f"{plural}.{group}":
+    plural, group, name = spec["names"].get("plural", ""), spec.get("group", ""), crd["metadata"].get("name")
+    if name == f"{plural}.{group}":
         return []
     return [invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group')]
 
@@ -75,10 +75,14 @@ def _names(spec: Raw) -> list[Cause]:
         if not value:
             causes.append(required(where))
         else:
-            causes += [invalid_value(where, value, why) for why in label_name(value.lower())]
+            causes += [invalid_value(where, value, why) for why in dns1035_label(value.lower())]
+    for field in ("shortNames", "categories"):
+        for index, value in enumerate(names.get(field) or ()):
+            where = f"spec.names.{field}[{index}]"
+            causes += [invalid_value(where, value, why) for why in dns1035_label(value)]
     plural = names.get("plural") or ""
     if plural and plural != plural.lower():
-        causes += [invalid_value("spec.names.plural", plural, why) for why in label_name(plural)]
+        causes += [invalid_value("spec.names.plural", plural, why) for why in dns1035_label(plural)]
     if names.get("kind") and names.get("kind") == names.get("listKind"):
         causes.append(invalid_value("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
     if spec.get("scope") not in {"Cluster", "Namespaced"}:
@@ -97,7 +101,7 @@ def _versions(spec: Raw) -> list[Cause]:
         if name in seen:
             causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
         seen.add(name)
-        causes += [invalid_value(f"{path}.name", name, why) for why in label_name(name)]
+        causes += [invalid_value(f"{path}.name", name, why) for why in dns1035_label(name)]
         causes += _version(version, path, single=len(versions) == 1)
     if sum(bool(version.get("storage")) for version in versions) != 1:
         shown = orjson.dumps([]).decode() if not versions else orjson.dumps(versions).decode()
@@ -118,8 +122,81 @@ def _version(version: Raw, path: str, *, single: bool) -> list[Cause]:
         causes += error.causes
     else:
         causes += _defaults_fit(schema, where)
+    top = "spec" if single else path
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        causes += _column(column, f"{path}.additionalPrinterColumns[{index}]")
+        causes += _column(column, f"{top}.additionalPrinterColumns[{index}]")
+    causes += _scale((version.get("subresources") or {}).get("scale"), f"{top}.subresources.scale")
+    causes += _selectable(version.get("selectableFields") or [], schema, f"{top}.selectableFields")
+    return causes + _deprecation(version, f"{path}.deprecationWarning")
+
+
+def _scale(scale: Raw | None, path: str) -> list[Cause]:
+    """Where the replicas are: paths below `.spec` and `.status`."""
+    if scale is None:
+        return []
+    causes = []
+    roots: dict[str, tuple[str, ...]] = {"specReplicasPath": (".spec",), "statusReplicasPath": (".status",)}
+    roots["labelSelectorPath"] = (".spec", ".status")
+    for field, under in roots.items():
+        where, given = f"{path}.{field}", scale.get(field) or ""
+        if not given:
+            causes += [] if field == "labelSelectorPath" else [required(where)]
+        elif not given.startswith("."):
+            causes.append(invalid_value(where, given, "must be a simple json path starting with ."))
+        elif not given.startswith(tuple(f"{root}." for root in under)):
+            causes.append(invalid_value(where, given, f"should be a json path under {' or '.join(under)}"))
+    return causes
+
+
+def _selectable(fields: list[Raw], schema: Raw, path: str) -> list[Cause]:
+    """Fields to select by are declared ones, of a type that can be compared with text."""
+    causes = []
+    seen: set[str] = set()
+    for index, field in enumerate(fields):
+        where, given = f"{path}[{index}].jsonPath", field.get("jsonPath") or ""
+        if not given:
+            causes.append(required(where))
+        elif why := _unselectable(given, schema):
+            causes.append(invalid_value(where, given, why))
+        elif given in seen:
+            causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{given}"', where))
+        seen.add(given)
+    if len(fields) > _MOST_SELECTABLE:
+        message = f"Too many: {len(fields)}: must have at most {_MOST_SELECTABLE} items"
+        causes.append(Cause("FieldValueTooMany", message, path))
+    return causes
+
+
+def _unselectable(path: str, schema: Raw) -> str:
+    if "[" in path:
+        return "is an invalid path: array notation is not allowed"
+    first, *rest = path.removeprefix(".").split(".")
+    part: Any = None if first == "metadata" else (schema.get("properties") or {}).get(first)
+    for name in rest:
+        part = ((part or {}).get("properties") or {}).get(name)
+    if part is None or not path.startswith("."):
+        return "is an invalid path: does not refer to a valid field"
+    if part.get("type") in {"string", "boolean", "integer"}:
+        return ""
+    types = "string, boolean or integer"
+    return f"must point to a field of type {types}. Enum string fields and strings with formats are allowed."
+
+
+def _deprecation(version: Raw, path: str) -> list[Cause]:
+    warning = version.get("deprecationWarning")
+    if warning is None:
+        return []
+    causes = []
+    if not version.get("deprecated"):
+        causes.append(invalid_value(path, warning, "can only be set for deprecated versions"))
+    if not warning.isprintable():
+        index = next(index for index, character in enumerate(warning) if not character.isprintable())
+        why = f"must only contain printable UTF-8 characters; non-printable character found at index {index}"
+        causes.append(invalid_value(path, warning, why))
+    if not warning:
+        causes.append(invalid_value(path, warning, "must not be an empty string"))
+    if len(warning) > _LONGEST_WARNING:
+        causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {_LONGEST_WARNING} bytes", path))
     return causes
 
 
@@ -129,6 +206,9 @@ def _column(column: Raw, path: str) -> list[Cause]:
         supported = ", ".join(f'"{name}"' for name in _COLUMN_TYPES)
         message = f'Unsupported value: "{column["type"]}": supported values: {supported}'
         causes.append(Cause("FieldValueNotSupported", message, f"{path}.type"))
+    if column.get("format") and column["format"] not in _COLUMN_FORMATS:
+        why = f"must be one of {','.join(_COLUMN_FORMATS)}"
+        causes.append(invalid_value(f"{path}.format", column["format"], why))
     if column.get("jsonPath"):
         try:
             compile_path(column["jsonPath"])

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from remit import safeyaml
+
 
 class _Map(dict[str, Any]):
     """A parsed object that remembers which of its keys were written again."""
@@ -54,7 +56,7 @@ def duplicate_yaml_keys(raw: bytes) -> list[str]:
             for item in node.value:
                 walk(item)
 
-    root = yaml.compose(raw, Loader=yaml.SafeLoader)
+    root = safeyaml.compose(raw)
     if root is not None:
         walk(root)
     return found

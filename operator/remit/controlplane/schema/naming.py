@@ -13,6 +13,7 @@ _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _VALUE = rf"({_QUALIFIED})?"
 
+_IS_DNS1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?").fullmatch
 _IS_LABEL = re.compile(_LABEL).fullmatch
 _IS_SUBDOMAIN = re.compile(_SUBDOMAIN).fullmatch
 _IS_QUALIFIED = re.compile(_QUALIFIED).fullmatch
@@ -21,6 +22,11 @@ _IS_VALUE = re.compile(_VALUE).fullmatch
 _BAD_LABEL = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
     f"with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{_LABEL}')"
+)
+_BAD_DNS1035 = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 _BAD_SUBDOMAIN = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
@@ -44,6 +50,12 @@ def label_name(text: str) -> list[str]:
         # A subdomain is the likely slip, and a shorter text says what to take out of it.
         mistakes.append("must not contain dots" if _IS_SUBDOMAIN(text) else _BAD_LABEL)
     return mistakes
+
+
+def dns1035_label(text: str) -> list[str]:
+    """DNS-1035 label: the rule for the names in a CRD and for its versions."""
+    mistakes = [] if len(text) <= 63 else ["must be no more than 63 characters"]
+    return mistakes if _IS_DNS1035(text) else [*mistakes, _BAD_DNS1035]
 
 
 def subdomain(text: str) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.causes import Cause, joined
+from remit.controlplane.schema.decoding import OBJECT_META, STRING, Place, decode
 from remit.controlplane.schema.defaulting import default
 from remit.controlplane.schema.pruning import prune
 from remit.controlplane.schema.structural import Node, compile_node
@@ -23,6 +24,11 @@ class Schema:
         """Raises `Invalid` when it is not structural, or a CEL rule in it does not compile."""
         return cls(openapi_v3_schema, compile_node(openapi_v3_schema, path, resource=True))
 
+    def decode(self, obj: dict[str, Any]) -> None:
+        """Check the types without which a real API server could not read the object. Raises `Undecodable`."""
+        if self.node.has_embedded:
+            _decode_embedded(self.node, obj, "")
+
     def prune(self, obj: dict[str, Any]) -> list[str]:
         """Remove what the schema does not know. Gives the paths of what was removed."""
         unknown: list[str] = []
@@ -36,3 +42,21 @@ class Schema:
     def validate(self, obj: dict[str, Any], old: dict[str, Any] | None = None) -> list[Cause]:
         """Everything that is wrong, in a real API server's words; what `old` has just the same is let be."""
         return validate(self.node, obj, MISSING if old is None else old)
+
+
+def _decode_embedded(node: Node, value: Any, path: str) -> None:
+    """Decode what is known of every object in those that are embedded in `value`. Raises `Undecodable`."""
+    if not node.has_embedded:
+        return
+    if isinstance(value, dict):
+        if node.embedded:
+            for name, schema in (("apiVersion", STRING), ("kind", STRING), ("metadata", OBJECT_META)):
+                if value.get(name) is not None:
+                    decode(schema, value[name], Place(joined(path, name)))
+        for key, part in value.items():
+            child = node.child(key)
+            if child is not None:
+                _decode_embedded(child, part, joined(path, key))
+    elif isinstance(value, list) and node.items is not None:
+        for index, item in enumerate(value):
+            _decode_embedded(node.items, item, f"{path}[{index}]")

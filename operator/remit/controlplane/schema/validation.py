@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import orjson
+import re2
 
 from remit.controlplane.schema import cel
 from remit.controlplane.schema.causes import Cause, joined
+from remit.controlplane.schema.celcost import Budget, size_of
 from remit.controlplane.schema.formats import conforms
 from remit.controlplane.schema.jsontypes import json_type, same
 from remit.controlplane.schema.structural import Node
@@ -33,7 +36,7 @@ def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
         if any(cause.reason in _BLOCKING for cause in causes):
             causes.append(_NOT_CHECKED)
         else:
-            _rules(node, value, old, "", causes)
+            _rules(node, value, old, "", causes, Budget())
     return causes
 
 
@@ -70,7 +73,7 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         )
         return
     raw = node.raw
-    if "enum" in raw and not any(same(value, choice) for choice in raw["enum"]):
+    if "enum" in raw and not _is_one_of(value, raw["enum"]):
         supported = ", ".join(_quoted(choice) for choice in raw["enum"])
         message = f"Unsupported value: {_quoted(value)}: supported values: {supported}"
         out.append(Cause("FieldValueNotSupported", message, path))
@@ -86,6 +89,11 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         case dict():
             _object(node, value, old, path, out)
     _logic(raw, value, path, out)
+
+
+def _is_one_of(value: Any, choices: list[Any]) -> bool:
+    """Python's own search is quick to say no; where it says yes, `true` may still have been taken for `1`."""
+    return value in choices and any(same(value, choice) for choice in choices)
 
 
 def _type_fits(node: Node, value: Any) -> bool:
@@ -135,8 +143,13 @@ def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> N
             out.append(_invalid(value, f"{path} in body should be less than {most}", path))
         elif value > most:
             out.append(_invalid(value, f"{path} in body should be less than or equal to {most}", path))
-    if (step := raw.get("multipleOf")) and abs(value / step - round(value / step)) > 1e-9:
+    if (step := raw.get("multipleOf")) and not _is_multiple(value, step):
         out.append(_invalid(value, f"{path} in body should be a multiple of {step}", path))
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    quotient = value / step
+    return math.isfinite(quotient) and abs(quotient - round(quotient)) <= 1e-9
 
 
 def _array(node: Node, value: list[Any], old: Any, path: str, out: list[Cause]) -> None:
@@ -225,31 +238,36 @@ def _loose(schema: dict[str, Any]) -> Node:
     node.properties = {name: _loose(part) for name, part in schema.get("properties", {}).items()}
     node.items = _loose(schema["items"]) if isinstance(schema.get("items"), dict) else None
     if schema.get("pattern"):
-        import re2
-
         node.pattern = re2.compile(schema["pattern"])
     return node
 
 
-def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> None:
+def _rules(node: Node, value: Any, old: Any, path: str, out: list[Cause], budget: Budget) -> None:
     """CEL, innermost last, skipping every subtree that has no rule or has not changed."""
-    if not node.has_rules or value is None or _unchanged(value, old):
+    if not node.has_rules or value is None or _unchanged(value, old) or budget.exhausted:
         return
     if node.rules:
         to_cel = _converter(node)
+        known_old = old is not MISSING
+        earlier = old if known_old else None
+        size = size_of(value) + size_of(earlier)
         for rule in node.rules:
-            cause = rule.evaluate(value, old, path, to_cel, known_old=old is not MISSING)
+            cause = rule.evaluate(value, earlier, path, to_cel, known_old=known_old, size=size, budget=budget)
             if cause is not None:
                 out.append(cause)
+            if budget.exhausted:
+                why = "validation failed due to running out of cost budget, no further validation rules will be run"
+                out.append(Cause("FieldValueInvalid", f'Invalid value: "{json_type(value)}": {why}', path))
+                return
     if isinstance(value, dict):
         earlier = old if isinstance(old, dict) else {}
         for key, part in value.items():
             child = node.child(key)
             if child is not None and child.has_rules:
-                _rules(child, part, earlier.get(key, MISSING), joined(path, key), out)
+                _rules(child, part, earlier.get(key, MISSING), joined(path, key), out, budget)
     elif isinstance(value, list) and node.items is not None and node.items.has_rules:
         for index, (item, earlier_item) in enumerate(correlated(node, value, old)):
-            _rules(node.items, item, earlier_item, f"{path}[{index}]", out)
+            _rules(node.items, item, earlier_item, f"{path}[{index}]", out, budget)
 
 
 def _converter(node: Node) -> Callable[[Any, frozenset[str] | None], Any]:

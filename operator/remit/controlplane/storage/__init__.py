@@ -2,7 +2,7 @@
 
 from remit.controlplane.storage.collection import Collection, Subscription
 from remit.controlplane.storage.records import Change, EventType, Object, Record, object_key
-from remit.controlplane.storage.store import Store, StoreFailed
+from remit.controlplane.storage.store import Store, StoreFailed, WriteAbandoned
 
 __all__ = [
     "Change",
@@ -13,5 +13,6 @@ __all__ = [
     "Store",
     "StoreFailed",
     "Subscription",
+    "WriteAbandoned",
     "object_key",
 ]

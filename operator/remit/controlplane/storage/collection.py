@@ -10,7 +10,10 @@ from remit.controlplane.storage.records import Change, Record
 
 
 class Subscription:
-    """The changes that one watcher has still to read. `wake` is called, without arguments, when there are some."""
+    """The changes that one watcher has still to read. `wake` is called, without arguments, when there are some.
+
+    Once a change did not fit (`overrun`) no later one is taken: a watcher must not see a history with a gap.
+    """
 
     def __init__(self, wake: Callable[[], None], limit: int) -> None:
         self.changes: deque[Change] = deque()
@@ -19,10 +22,12 @@ class Subscription:
         self._limit = limit
 
     def push(self, change: Change) -> None:
-        if len(self.changes) >= self._limit:
-            self.overrun = True
-        else:
+        if self.overrun:
+            return
+        if len(self.changes) < self._limit:
             self.changes.append(change)
+        else:
+            self.overrun = True
         self._wake()
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
-from remit.controlplane.storage.records import Change, Record
+from remit.controlplane.storage.records import Change, Record, Unreadable
 from remit.errors import InvalidInput
 from remit.privatefiles import open_private
 
@@ -69,13 +70,18 @@ class Journal:
         """The newest revision that was removed: history is complete after it."""
         return self._meta("compacted", 0)
 
-    def changes(self) -> Iterator[Change]:
+    def changes(self) -> Iterator[Change | Unreadable]:
         """Everything in the journal, oldest first, as it was written."""
         newest: dict[tuple[str, str, str], Record] = {}
         rows = self._db.execute("SELECT rv, resource, namespace, name, deleted, raw FROM journal ORDER BY rv")
         for revision, resource, namespace, name, deleted, raw in rows:
-            record = Record.of(orjson.loads(raw), revision)
             key = (resource, namespace, name)
+            try:
+                record = _read(raw, revision, namespace, name)
+            except (ValueError, TypeError) as error:
+                newest.pop(key, None)
+                yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error))
+                continue
             yield Change(resource, record, newest.get(key), bool(deleted))
             if deleted:
                 newest.pop(key, None)
@@ -83,23 +89,33 @@ class Journal:
                 newest[key] = record
 
     def append(self, changes: Iterable[Change]) -> None:
-        """Make the changes durable, all or none: on return they are on the disk."""
-        rows = [
-            (c.record.revision, c.resource, c.record.namespace, c.record.name, int(c.deleted), c.record.raw)
-            for c in changes
-        ]
-        self._transaction("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+        """Make the changes durable, all or none: on return they are on the disk.
+
+        A deletion without a previous record is that of an unreadable object, whose revisions are removed with it.
+        """
+        rows: list[tuple[object, ...]] = []
+        unreadable: list[tuple[object, ...]] = []
+        for c in changes:
+            key = (c.resource, c.record.namespace, c.record.name)
+            rows.append((c.record.revision, *key, int(c.deleted), c.record.raw))
+            if c.deleted and c.previous is None:
+                unreadable.append((*key, c.record.revision))
+        with self._transaction():
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+            forget = "DELETE FROM journal WHERE resource = ? AND namespace = ? AND name = ? AND rv < ?"
+            self._db.executemany(forget, unreadable)
 
     def compact(self, through: int, revisions: Iterable[int]) -> None:
         """Forget superseded `revisions`, and remember that history up to `through` is no longer complete."""
-        self._transaction("DELETE FROM journal WHERE rv = ?", [(rv,) for rv in revisions], compacted=through)
+        with self._transaction():
+            self._db.executemany("DELETE FROM journal WHERE rv = ?", [(rv,) for rv in revisions])
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (through,))
 
-    def _transaction(self, statement: str, rows: Sequence[tuple[object, ...]], compacted: int = 0) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany(statement, rows)
-            if compacted:
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (compacted,))
+            yield
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
@@ -112,3 +128,10 @@ class Journal:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _read(raw: bytes, revision: int, namespace: str, name: str) -> Record:
+    record = Record.of(orjson.loads(raw), revision)
+    if (record.namespace, record.name) != (namespace, name):
+        raise ValueError(f"its metadata names {record.key!r}")
+    return record

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import orjson
 
 Object = dict[str, Any]
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,30 @@ class Record:
 
     @classmethod
     def of(cls, obj: Object, revision: int) -> Record:
-        metadata = obj["metadata"]
+        """Raises ValueError for an object that the store cannot index: its metadata is malformed."""
+        metadata = _typed(obj, dict, "the object")["metadata"] if "metadata" in obj else {}
+        labels = _typed(_typed(metadata, dict, "metadata").get("labels") or {}, dict, "metadata.labels")
+        owners = _typed(metadata.get("ownerReferences") or [], list, "metadata.ownerReferences")
         return cls(
-            namespace=metadata.get("namespace") or "",
-            name=metadata["name"],
+            namespace=_typed(metadata.get("namespace") or "", str, "metadata.namespace"),
+            name=_typed(metadata.get("name"), str, "metadata.name"),
             revision=revision,
-            uid=metadata.get("uid") or "",
-            labels=metadata.get("labels") or {},
-            owners=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
+            uid=_typed(metadata.get("uid") or "", str, "metadata.uid"),
+            labels={key: _typed(value, str, "metadata.labels") for key, value in labels.items()},
+            owners=tuple(_owner(owner) for owner in owners),
             raw=orjson.dumps(obj),
         )
+
+
+def _typed(value: Any, expected: type[T], what: str) -> T:
+    if not isinstance(value, expected):
+        raise ValueError(f"{what} is {type(value).__name__}, not {expected.__name__}")  # noqa: TRY004 - bad data
+    return value
+
+
+def _owner(reference: Any) -> str:
+    where = "metadata.ownerReferences"
+    return _typed(_typed(reference, dict, where).get("uid"), str, f"{where}.uid")
 
 
 def object_key(namespace: str, name: str) -> str:
@@ -66,3 +81,18 @@ class Change:
         if self.deleted:
             return "DELETED"
         return "MODIFIED" if self.previous else "ADDED"
+
+
+class Unreadable(NamedTuple):
+    """A revision in the journal that cannot be read as an object, and why."""
+
+    resource: str
+    namespace: str
+    name: str
+    revision: int
+    deleted: bool
+    error: str
+
+    @property
+    def key(self) -> str:
+        return object_key(self.namespace, self.name)

@@ -6,23 +6,27 @@ A write has three steps, and the first two happen without an `await` between the
 2. `put(…)` or `remove(…)`: the new revision joins the open batch;
 3. `await durable()`: the batch is committed, visible to `collection(…)` and published to watchers.
 
-One writer at a time takes the whole open batch to the disk in one transaction (group commit). When that fails the
-store stops for ever: what memory holds is no longer what the disk holds, so nothing may be acknowledged.
+One writer at a time takes the whole open batch to the disk in one transaction (group commit). When the disk fails the
+store stops for good: nobody knows what the disk holds, so nothing more may be acknowledged. Any other error belongs to
+the writes of its batch: they are abandoned, nothing of them is on the disk or in memory, and the store goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from remit.controlplane.storage.collection import Collection, Subscription
 from remit.controlplane.storage.journal import Journal
-from remit.controlplane.storage.records import Change, Object, Record, object_key
+from remit.controlplane.storage.records import Change, Object, Record, Unreadable, object_key
 from remit.errors import BackendError
 
 HISTORY_CHANGES = 20_000
@@ -34,9 +38,15 @@ COMPACT_EVERY = 1_000
 
 Listener = Callable[[Change], None]
 
+log = structlog.get_logger(__name__)
+
 
 class StoreFailed(BackendError):
     """The disk refused a write: the store accepts nothing more and the process must be restarted."""
+
+
+class WriteAbandoned(BackendError):
+    """A write failed for another reason than the disk. Nothing of it was kept; the store goes on."""
 
 
 @dataclass(slots=True)
@@ -55,6 +65,7 @@ class Store:
         self._uncommitted: dict[tuple[str, str], Change] = {}
         self._superseded: list[int] = []
         self._dependents: defaultdict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+        self._unreadable: dict[tuple[str, str], Unreadable] = {}
         self._listeners: list[Listener] = []
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._open: _Batch | None = None
@@ -72,6 +83,12 @@ class Store:
 
     def _load(self) -> None:
         for change in self._journal.changes():
+            self._unreadable.pop(
+                (change.resource, change.record.key if isinstance(change, Change) else change.key), None
+            )
+            if isinstance(change, Unreadable):
+                self._skip(change)
+                continue
             self._absorb(change)
             self.revision = change.record.revision
             if change.record.revision > self.floor:
@@ -79,6 +96,26 @@ class Store:
                 self._remember(change)
             elif change.previous:
                 self._superseded.append(change.previous.revision)
+
+        for skipped in self._unreadable.values():
+            log.error(
+                "object_unreadable",
+                resource=skipped.resource,
+                namespace=skipped.namespace,
+                name=skipped.name,
+                revision=skipped.revision,
+                error=skipped.error,
+                remedy="it is not served and stays in the database until it is deleted or replaced",
+            )
+
+    def _skip(self, revision: Unreadable) -> None:
+        """Leave out an object whose newest revision cannot be read."""
+        self.revision = revision.revision
+        earlier = self._collections[revision.resource].records.get(revision.key)
+        if earlier is not None:
+            self._absorb(Change(revision.resource, earlier, earlier, deleted=True))
+        if not revision.deleted:
+            self._unreadable[revision.resource, revision.key] = revision
 
     def start(self) -> None:
         self._writer = asyncio.create_task(self._write_batches(), name="store-writer")
@@ -111,6 +148,10 @@ class Store:
         if change is not None:
             return None if change.deleted else change.record
         return self._collections[resource].records.get(key)
+
+    def is_unreadable(self, resource: str, namespace: str, name: str) -> bool:
+        """Whether the database holds an object of this name that could not be read when the store was loaded."""
+        return (resource, object_key(namespace, name)) in self._unreadable
 
     def latest_all(self, resource: str, namespace: str = "") -> list[Record]:
         """Like `latest`, for every object of the resource in the namespace."""
@@ -165,13 +206,17 @@ class Store:
         """Delete; `obj` is the last state, which watchers are shown."""
         return self._enqueue(resource, obj, deleted=True)
 
+    def remove_unreadable(self, resource: str, namespace: str, name: str) -> None:
+        """Delete an object that could not be read: see `is_unreadable`."""
+        self._enqueue(resource, {"metadata": {"namespace": namespace, "name": name}}, deleted=True)
+
     def _enqueue(self, resource: str, obj: Object, *, deleted: bool) -> Record:
         self._check()
         metadata = obj["metadata"]
         previous = self.latest(resource, metadata.get("namespace") or "", metadata["name"])
+        metadata["resourceVersion"] = str(self._next + 1)
+        record = Record.of(obj, self._next + 1)
         self._next += 1
-        metadata["resourceVersion"] = str(self._next)
-        record = Record.of(obj, self._next)
         change = Change(resource, record, previous, deleted)
         self._uncommitted[resource, record.key] = change
         if self._open is None:
@@ -202,16 +247,38 @@ class Store:
             self._flushing = batch
             try:
                 await loop.run_in_executor(self._executor, self._journal.append, batch.changes)
-                for change in batch.changes:
-                    self._commit(change)
-                batch.done.set_result(None)
-                self._flushing = None
-                if len(self._superseded) >= COMPACT_EVERY:
-                    forget, self._superseded = self._superseded, []
-                    await loop.run_in_executor(self._executor, self._journal.compact, self.floor, forget)
-            except Exception as error:
+            except (sqlite3.Error, OSError) as error:
                 self._fail(batch, error)
                 return
+            except Exception as error:
+                self._abandon(batch, error)
+                continue
+            finally:
+                self._flushing = None
+            for change in batch.changes:
+                try:
+                    self._commit(change)
+                except Exception:  # it is on the disk: a restart shows it
+                    log.exception("commit_not_applied", resource=change.resource, object=change.record.key)
+            batch.done.set_result(None)
+            if len(self._superseded) >= COMPACT_EVERY:
+                forget, self._superseded = self._superseded, []
+                try:
+                    await loop.run_in_executor(self._executor, self._journal.compact, self.floor, forget)
+                except Exception as error:
+                    self._fail(batch, error)
+                    return
+
+    def _abandon(self, batch: _Batch, error: Exception) -> None:
+        """Forget every write that is not committed: later ones may build upon those that failed."""
+        log.error("writes_abandoned", error=str(error), writes=len(self._uncommitted), exc_info=error)
+        failure = WriteAbandoned(f"the write could not be stored: {error}")
+        batches, self._open = (batch, self._open), None
+        self._uncommitted.clear()
+        for waiting in batches:
+            if waiting is not None:
+                waiting.done.set_exception(failure)
+                waiting.done.exception()
 
     def _fail(self, batch: _Batch, error: Exception) -> None:
         failure = StoreFailed(f"cannot write {self._journal.path}: {error}")
@@ -224,14 +291,20 @@ class Store:
         self.failed.exception()
 
     def _commit(self, change: Change) -> None:
+        """Show a durable change to everyone. What goes wrong in an observer is the observer's: the change stands."""
+        where = (change.resource, change.record.key)
         self._absorb(change)
         self.revision = change.record.revision
-        if self._uncommitted.get((change.resource, change.record.key)) is change:
-            del self._uncommitted[change.resource, change.record.key]
+        if self._uncommitted.get(where) is change:
+            del self._uncommitted[where]
+        self._unreadable.pop(where, None)
         self._collections[change.resource].publish(change)
         self._remember(change)
         for listener in self._listeners:
-            listener(change)
+            try:
+                listener(change)
+            except Exception:
+                log.exception("listener_failed", resource=change.resource, object=change.record.key)
 
     def _absorb(self, change: Change) -> None:
         """Bring records and owner index up to date."""

@@ -6,6 +6,7 @@ import secrets
 import uuid
 from typing import Any
 
+from remit.controlplane import schema
 from remit.controlplane.failures import (
     Failure,
     bad_request,
@@ -24,7 +25,6 @@ from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
 
-_TEXTS = ("name", "generateName", "namespace", "resourceVersion", "uid")
 OBJECT_LIMIT = 1_572_864
 """Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""
 _MAX_MISTAKES = 100
@@ -32,11 +32,34 @@ _MAX_MISTAKES = 100
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
-def check_type(resource: Resource, obj: Any, raw: bytes = b"") -> Object:
-    """The body must be an object of this resource. Built-in kinds may leave their type out, as kopf's Events do."""
+def check_type(resource: Resource, obj: Any, request: Request, raw: bytes = b"") -> Object:
+    """The body must be an object of this resource whose parts are of the right types: everything else counts on that.
+
+    Built-in kinds may leave their type out, as kopf's Events do. Raises 400, or 422 for the outcome of a patch.
+    """
     if not isinstance(obj, dict):
         raise not_an_object(obj, resource.kind, raw)
-    api_version, kind = obj.get("apiVersion") or "", obj.get("kind") or ""
+    obj = dict(obj)
+    for field in ("apiVersion", "kind", "metadata"):
+        if obj.get(field) is None:
+            obj.pop(field, None)
+    try:
+        for field in ("apiVersion", "kind"):
+            schema.decode(schema.STRING, obj.setdefault(field, ""), schema.Place(field, field))
+        _check_kind(resource, obj, raw)
+        at = schema.Place("metadata", "" if resource.custom else "metadata", resource.kind)
+        schema.decode(schema.OBJECT_META, obj.setdefault("metadata", {}), at)
+        resource.schema.decode(obj)
+    except schema.Undecodable as error:
+        if request.method == "PATCH":
+            causes = [("FieldValueInvalid", f"Invalid value: {error}", "patch")]
+            raise invalid("", "", "", causes) from None
+        raise undecodable(resource, str(error)) from None
+    return {**obj, "apiVersion": resource.api_version, "kind": obj["kind"] or resource.kind}
+
+
+def _check_kind(resource: Resource, obj: Object, raw: bytes) -> None:
+    api_version, kind = obj["apiVersion"], obj["kind"]
     if resource.custom and not kind:
         raise missing_kind(resource.kind, raw)
     if (api_version or resource.custom) and api_version != resource.api_version:
@@ -46,54 +69,12 @@ def check_type(resource: Resource, obj: Any, raw: bytes = b"") -> Object:
         )
     if kind and kind != resource.kind and not resource.custom:
         given, wanted = f"{api_version}.{kind}", f"{resource.group.partition('.')[0] or 'core'}.{resource.kind}"
-        raise bad_request(
-            f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"converting ({given}) to ({wanted}): unknown conversion"
-        )
-    metadata = obj.get("metadata")
-    if metadata is None:
-        obj["metadata"] = {}
-    elif not isinstance(metadata, dict):
-        raise bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"json: cannot unmarshal {_go_type(metadata)} into Go value of type v1.ObjectMeta"
-        )
-    else:
-        _check_metadata_types(resource, metadata)
-    return {**obj, "apiVersion": resource.api_version, "kind": kind or resource.kind}
+        raise undecodable(resource, f"converting ({given}) to ({wanted}): unknown conversion", kind)
 
 
-def _check_metadata_types(resource: Resource, metadata: Object) -> None:
-    """Types first: everything else counts on them. Raises 400, as Kubernetes does for what it cannot decode."""
-    for field in _TEXTS:
-        if not isinstance(metadata.get(field) or "", str):
-            raise _undecodable(resource, metadata[field], f"ObjectMeta.{field}", "string")
-    for field in ("labels", "annotations"):
-        values = metadata.get(field) or {}
-        if not isinstance(values, dict):
-            raise _undecodable(resource, values, f"ObjectMeta.{field}", "map[string]string")
-        for value in values.values():
-            if not isinstance(value, str):
-                raise _undecodable(resource, value, f"ObjectMeta.{field}", "string")
-    for field, type_, called in (("finalizers", str, "string"), ("ownerReferences", dict, "v1.OwnerReference")):
-        items = metadata.get(field) or []
-        if not isinstance(items, list):
-            raise _undecodable(resource, items, f"ObjectMeta.{field}", f"[]{called}")
-        for item in items:
-            if not isinstance(item, type_):
-                raise _undecodable(resource, item, f"ObjectMeta.{field}", called)
-
-
-def _undecodable(resource: Resource, value: Any, field: str, wanted: str) -> Failure:
-    return bad_request(
-        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
-        f"unmarshal {_go_type(value)} into Go struct field {field} of type {wanted}"
-    )
-
-
-def _go_type(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
-    return names.get(type(value), "null")
+def undecodable(resource: Resource, why: str, given: str = "") -> Failure:
+    kind, version = resource.kind, resource.version
+    return bad_request(f'{given or kind} in version "{version}" cannot be handled as a {kind}: {why}')
 
 
 def type_causes(resource: Resource, obj: Object) -> list[Cause]:
@@ -116,10 +97,7 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
     if mode == "Strict" and mistakes:
         if mistakes[0].startswith("line "):
             mistakes[0] = f"yaml: unmarshal errors:\n  {mistakes[0]}"
-        raise bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"strict decoding error: {', '.join(mistakes)}"
-        )
+        raise undecodable(resource, f"strict decoding error: {', '.join(mistakes)}")
     if mode == "Warn":
         request.warnings.extend(mistakes)
 
@@ -245,10 +223,7 @@ def _refuse_undecodable(resource: Resource, causes: list[Cause]) -> None:
     """Built-in kinds are Go structs to Kubernetes: a value of a wrong type cannot even be decoded."""
     for cause in causes:
         if cause.reason == "FieldValueTypeInvalid" or "must be of type" in cause.message:
-            raise bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f"{cause.field}: {cause.message}"
-            )
+            raise undecodable(resource, f"{cause.field}: {cause.message}")
 
 
 def check_size(raw: bytes) -> None:

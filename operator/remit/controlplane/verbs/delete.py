@@ -8,6 +8,7 @@ from typing import Any, Literal
 from remit.controlplane.failures import Failure, bad_request, conflict, forbidden, invalid
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
+from remit.controlplane.schema import DELETE_OPTIONS, Undecodable, decode
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs.cluster import Cluster, Target, convert, timestamp
 from remit.controlplane.verbs.selection import select
@@ -30,9 +31,11 @@ class DeleteOptions:
     @classmethod
     def of(cls, request: Request, body: Any) -> DeleteOptions:
         """From the body, or from the query when the body is empty. Raises 400 and 422."""
-        options = body or {}
-        if not isinstance(options, dict):
-            raise bad_request("the object provided is unrecognized (must be of type DeleteOptions)")
+        options = {} if body is None else body
+        try:
+            decode(DELETE_OPTIONS, options)
+        except Undecodable as error:
+            raise bad_request(str(error)) from None
         propagation: Any = options.get("propagationPolicy") or request.text("propagationPolicy")
         orphan = options.get("orphanDependents")
         if orphan is None and "orphanDependents" in request.query:
@@ -71,16 +74,25 @@ def _invalid_options(reason: str, message: str, field: str) -> Failure:
 def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> tuple[int, Object]:
     """HTTP status, and the object while finalizers hold it, or a Status when it is gone."""
     resource = target.resource
-    record = cluster.store.latest(resource.stored_as, target.namespace, target.name)
+    store = cluster.store
+    record = store.latest(resource.stored_as, target.namespace, target.name)
     if record is None:
-        raise resource.not_found(target.name)
+        if not store.is_unreadable(resource.stored_as, target.namespace, target.name):
+            raise resource.not_found(target.name)
+        if not options.dry_run:
+            store.remove_unreadable(resource.stored_as, target.namespace, target.name)
+        return 200, _success(resource, target.name)
     gone, obj = delete_record(cluster, resource, record, options)
     if gone:
-        details = {"name": target.name, "group": resource.group, "kind": resource.plural, "uid": record.uid}
-        if not resource.group:
-            del details["group"]
-        return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return 200, _success(resource, target.name, uid=record.uid)
     return 202 if options.orphan_dependents is False else 200, convert(resource, obj)
+
+
+def _success(resource: Resource, name: str, **more: str) -> Object:
+    details = {"name": name, "group": resource.group, "kind": resource.plural, **more}
+    if not resource.group:
+        del details["group"]
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def delete_record(cluster: Cluster, resource: Resource, record: Record, options: DeleteOptions) -> tuple[bool, Object]:

@@ -8,7 +8,7 @@ import orjson
 
 from remit.controlplane.failures import bad_request, too_many_operations, unsupported_media_type
 from remit.controlplane.resources import Resource
-from remit.controlplane.schema.patches import apply_json_patch, apply_merge_patch, apply_strategic
+from remit.controlplane.schema.patches import apply_json_patch, apply_merge_patch, apply_strategic, rejected
 from remit.controlplane.storage import Object
 
 JSON_PATCH = "application/json-patch+json"
@@ -38,7 +38,10 @@ def patched(resource: Resource, media: str, body: bytes, obj: Object) -> Any:
     if media == JSON_PATCH:
         if isinstance(patch, list) and len(patch) > MOST_OPERATIONS:
             raise too_many_operations(MOST_OPERATIONS, len(patch))
-        return apply_json_patch(obj, patch)
+        result = apply_json_patch(obj, patch)
+        if not isinstance(result, dict):
+            raise rejected()
+        return result
     if media == STRATEGIC_MERGE_PATCH:
         return apply_strategic(obj, patch, resource.kind)
     return apply_merge_patch(obj, patch)

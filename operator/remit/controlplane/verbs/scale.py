@@ -9,6 +9,7 @@ import orjson
 from remit.controlplane.failures import bad_request, internal, invalid
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
+from remit.controlplane.schema import SCALE, Undecodable, decode
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs.cluster import Cluster, Target, convert
 from remit.controlplane.verbs.patches import patched
@@ -74,9 +75,11 @@ def _replace(cluster: Cluster, target: Target, live: Object, scale: Any, request
     assert resource.scale is not None  # noqa: S101
     if not isinstance(scale, dict) or scale.get("kind") != "Scale":
         raise bad_request("the object provided is unrecognized (must be of type Scale)")
+    try:
+        decode(SCALE, scale)
+    except Undecodable as error:
+        raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {error}') from None
     replicas = _at(scale, "spec.replicas") or 0
-    if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
     if replicas < 0:
         why = f"Invalid value: {replicas}: should be a non-negative integer"
         raise invalid("autoscaling", "Scale", target.name, [("FieldValueInvalid", why, "spec.replicas")])
@@ -86,6 +89,8 @@ def _replace(cluster: Cluster, target: Target, live: Object, scale: Any, request
     place = obj
     for parent in parents:
         place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise internal(f'the spec replicas field ".{resource.scale.spec_replicas}" is not within objects')
     place[last] = replicas
     written = replace(cluster, target, live, obj, request)
     return Written(written.status, _show(resource, written.obj))

@@ -15,6 +15,7 @@ from remit.controlplane.failures import (
     bad_request,
     being_deleted,
     conflict,
+    forbidden,
     generated_name_exists,
     invalid,
 )
@@ -41,7 +42,7 @@ class Written(NamedTuple):
 
 def create(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     resource = target.resource
-    obj = admit.check_type(resource, body, raw)
+    obj = admit.check_type(resource, body, request, raw)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request, raw)
     admit.check_namespace(cluster, target, obj)
@@ -75,7 +76,7 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
 def update(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     """PUT: replace the object, or its status."""
     resource = target.resource
-    obj = admit.check_type(resource, body, raw)
+    obj = admit.check_type(resource, body, request, raw)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request, raw)
     live = _live(cluster, target)
@@ -144,7 +145,7 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
     if resource.custom and isinstance(result, dict) and result.get("apiVersion") != resource.api_version:
         why = f'Invalid value: "{result.get("apiVersion", "")}": must be {resource.api_version}'
         raise invalid("", resource.kind, target.name, [("FieldValueInvalid", why, "apiVersion")])
-    obj = admit.check_type(resource, result, body)
+    obj = admit.check_type(resource, result, request, body)
     admit.check_place(target, obj)
     admit.check_fields(resource, obj, request)
     return replace(cluster, target, old, obj, request)
@@ -158,7 +159,7 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
         given = config["apiVersion"], config["kind"]
         if given != (resource.api_version, resource.kind):
             raise bad_request(f"invalid object type: {given[0]}, Kind={given[1]}")
-    config = admit.check_type(resource, config)
+    config = admit.check_type(resource, config, request)
     admit.check_place(target, config)
     if config["metadata"].get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
@@ -182,6 +183,9 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
         subresource=target.subresource,
     )
     if old is None:
+        if "create" not in resource.verbs:
+            why = "create not allowed while custom resource definition is terminating"
+            raise forbidden(resource.group, resource.plural, target.name, why)
         admit.check_namespace(cluster, target, obj)
         return _create(cluster, target, obj, request, applied=True)
     return replace(cluster, target, old, obj, request, applied=True)

@@ -1,0 +1,190 @@
+"""A process that evaluates CEL rules which might take long, and that can be killed.
+
+The expression library holds the interpreter's lock and cannot be interrupted, so a limit on its time and memory needs a
+process. It is started when a rule is first too costly for the server's own process, and lives as long as the server.
+
+Requests and answers are pickled and follow their length. Requests come from the server alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import pickle
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from typing import IO, Any, Final, NamedTuple
+
+import cel
+
+from remit.controlplane.schema.celfunctions import FUNCTIONS
+
+CPU_SECONDS: Final = 1.0
+"""What kube-apiserver's limit on the cost of a call comes to."""
+WALL_SECONDS: Final = 5.0
+"""For a host that gives the worker little time."""
+_START_SECONDS: Final = 30.0
+_MEMORY: Final = 1 << 30
+_LENGTH: Final = struct.Struct(">Q")
+_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[1:]; from remit.controlplane.schema.celworker import main; main()"
+
+
+class Evaluation(NamedTuple):
+    """A rule and what it is asked about. `old` is read by transition rules only."""
+
+    source: str
+    message_source: str | None
+    value: Any
+    transition: bool = False
+    optional_old: bool = False
+    known_old: bool = False
+    old: Any = None
+
+
+class Outcome(NamedTuple):
+    """Whether the rule holds, and if not, the message of its expression. `error`: it could not be evaluated."""
+
+    holds: bool = False
+    message: str = ""
+    error: str = ""
+    cpu_seconds: float = 0.0
+    """What it took in the worker."""
+
+
+def evaluate(evaluation: Evaluation, program: cel.Program, message_program: cel.Program | None) -> Outcome:
+    """Evaluate in this process."""
+    try:
+        variables = {"self": evaluation.value}
+        if evaluation.transition:
+            variables["oldSelf"] = _old(evaluation)
+        context = cel.Context(variables=variables, functions=FUNCTIONS)
+        if program.execute(context) is True:
+            return Outcome(holds=True)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the library is no Exception
+        return Outcome(error=str(error) or type(error).__name__)
+    return Outcome(message=_message(message_program, context))
+
+
+def _old(evaluation: Evaluation) -> Any:
+    if not evaluation.optional_old:
+        return evaluation.old
+    return cel.OptionalValue.of(evaluation.old) if evaluation.known_old else cel.OptionalValue.none()
+
+
+def _message(program: cel.Program | None, context: cel.Context) -> str:
+    if program is None:
+        return ""
+    try:
+        message = program.execute(context)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        return ""
+    return message if isinstance(message, str) and message.strip() and "\n" not in message else ""
+
+
+class Worker:
+    """The server's side. Safe for threads; one evaluation at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def evaluate(self, evaluation: Evaluation) -> Outcome | None:
+        """None when the worker was killed: it took more than CPU_SECONDS, WALL_SECONDS or its memory."""
+        request = pickle.dumps(evaluation)
+        with self._lock:
+            try:
+                process = self._process
+                if process is None or process.poll() is not None:
+                    self._stop()
+                    process = self._start()
+                assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+                process.stdin.write(_LENGTH.pack(len(request)) + request)
+                process.stdin.flush()
+                answer = pickle.loads(_receive(process.stdout, WALL_SECONDS))  # noqa: S301 - from our own process
+            except (OSError, EOFError, TimeoutError):
+                self._stop()
+                return None
+        return Outcome(*answer)
+
+    def close(self) -> None:
+        """May be called twice; the worker is started again when it is needed."""
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None  # noqa: S101 - a pipe
+        _receive(self._process.stdout, _START_SECONDS)
+        return self._process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(OSError):
+                process.communicate()
+
+
+def _receive(pipe: IO[bytes], seconds: float) -> bytes:
+    """One message. Raises EOFError at the end, and TimeoutError."""
+    deadline = time.monotonic() + seconds
+    received = b""
+    wanted = _LENGTH.size
+    while len(received) < wanted:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError
+        chunk = pipe.read1(wanted - len(received))  # type: ignore[attr-defined]
+        if not chunk:
+            raise EOFError
+        received += chunk
+        if len(received) == wanted == _LENGTH.size:
+            wanted += _LENGTH.unpack(received)[0]
+    return received[_LENGTH.size :]
+
+
+WORKER: Final = Worker()
+atexit.register(WORKER.close)
+
+
+@functools.lru_cache(maxsize=200)
+def _compiled(source: str) -> cel.Program:
+    return cel.compile(source)
+
+
+def main() -> None:
+    """Answer requests until the server closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    _send(answers, b"")
+    while head := requests.read(_LENGTH.size):
+        evaluation = Evaluation(*pickle.loads(requests.read(_LENGTH.unpack(head)[0])))  # noqa: S301 - from the server
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
+        started = time.process_time()
+        message = evaluation.message_source
+        outcome = evaluate(evaluation, _compiled(evaluation.source), _compiled(message) if message else None)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _send(answers, pickle.dumps(tuple(outcome._replace(cpu_seconds=time.process_time() - started))))
+
+
+def _send(pipe: IO[bytes], message: bytes) -> None:
+    pipe.write(_LENGTH.pack(len(message)) + message)
+    pipe.flush()

@@ -1,0 +1,431 @@
+"""Real objects, CRDs, patches and options, changed at random: no request is a server error or breaks a later one.
+
+REMIT_FUZZ_REQUESTS sets how many requests are sent (600 unless it is set): `make fuzz` sends 100,000.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from controlplanes import CONFIGMAPS, CRDS, ROOT, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, widget
+from remit.controlplane import ControlPlane
+
+REQUESTS = int(os.environ.get("REMIT_FUZZ_REQUESTS", "600"))
+BATCH = 20
+
+JUNK: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    5,
+    1.5,
+    -0.0,
+    1e308,
+    2**31,
+    2**63,
+    2**64,
+    "",
+    "x",
+    "X Y",
+    "\x00",
+    "a\r\nb",
+    "é",
+    "x" * 300,
+    [],
+    {},
+    [None],
+    [5],
+    [{}],
+    [[]],
+    {"": None},
+    {"a": 5},
+    {"a": {"b": []}},
+    "2026-01-01T00:00:00Z",
+    "{",
+    "$",
+    "(",
+    "/",
+    "../..",
+    "self",
+    "self.a",
+    "size(self) >",
+    ".spec",
+    ".spec[",
+    "[*]",
+    "object",
+    "array",
+    "string",
+    "integer",
+    "map",
+    "set",
+    "atomic",
+    "true",
+    "1",
+    "f:a",
+    {"f:a": {}},
+    {"k:{": {}},
+    {"rule": "self"},
+    {"type": "string"},
+    "foregroundDeletion",
+    "orphan",
+    "kubernetes",
+    "example.dev/f",
+    "default",
+    "v1",
+    "v2",
+    "Established",
+    "a.b.c",
+    {"$patch": "replace"},
+    {"$patch": "delete"},
+    {"$retainKeys": ["a"]},
+]
+KEYS = [
+    "", "a", "spec", "status", "metadata", "name", "labels", "finalizers", "ownerReferences", "managedFields", "uid",
+    "resourceVersion", "generation", "deletionTimestamp", "items", "properties", "type", "enum", "default", "required",
+    "nullable", "$ref", "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-embedded-resource",
+    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string", "additionalProperties", "pattern", "format",
+    "conditions", "kind", "apiVersion", "data", "binaryData", "stringData", "immutable", "$patch", "$retainKeys",
+    "$setElementOrder/finalizers", "$deleteFromPrimitiveList/finalizers", "multipleOf", "allOf", "not",
+]  # fmt: skip
+OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u", "controller": True}
+MANAGED = {
+    "manager": "m",
+    "operation": "Update",
+    "apiVersion": "v1",
+    "fieldsType": "FieldsV1",
+    "fieldsV1": {"f:data": {}},
+}
+
+
+def small_crd(name: str) -> dict[str, Any]:
+    crd = copy.deepcopy(WIDGETS_CRD)
+    crd["metadata"]["name"] = f"{name}s.example.dev"
+    crd["spec"]["names"] = {"plural": f"{name}s", "singular": name, "kind": name.title()}
+    return crd
+
+
+def rich(obj: dict[str, Any]) -> dict[str, Any]:
+    """With everything that metadata can hold."""
+    more = {
+        "labels": {"a": "b"},
+        "annotations": {"a": "b"},
+        "finalizers": ["example.dev/f"],
+        "ownerReferences": [OWNER],
+        "managedFields": [MANAGED],
+    }
+    return {**obj, "metadata": {**obj["metadata"], **more}}
+
+
+REMIT_CRDS = [yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted((ROOT / "crds").glob("*.yaml"))]
+NAMESPACED = "/apis/{}/namespaces/default/{}"
+EVENTS = "/api/v1/namespaces/default/events"
+LEASES = NAMESPACED.format("coordination.k8s.io/v1", "leases")
+REVISIONS = NAMESPACED.format("apps/v1", "controllerrevisions")
+SECRETS = "/api/v1/namespaces/default/secrets"
+ABOUT = {"kind": "ConfigMap", "namespace": "default", "name": "a"}
+NOW = "2026-01-01T00:00:00.000000Z"
+SEEDS: list[tuple[str, dict[str, Any]]] = [
+    (CONFIGMAPS, rich(configmap("a"))),
+    (CONFIGMAPS, configmap("a")),
+    (
+        SECRETS,
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "a"},
+            "data": {"a": "YQ=="},
+            "stringData": {"b": "c"},
+        },
+    ),
+    (
+        "/api/v1/namespaces",
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": "a"},
+            "spec": {"finalizers": ["kubernetes"]},
+            "status": {"phase": "Active", "conditions": [{"type": "A", "status": "True"}]},
+        },
+    ),
+    (
+        EVENTS,
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "a"},
+            "involvedObject": ABOUT,
+            "reason": "A",
+            "count": 1,
+            "eventTime": NOW,
+            "lastTimestamp": "2026-01-01T00:00:00Z",
+            "series": {"count": 1, "lastObservedTime": NOW},
+            "source": {"component": "c", "host": "h"},
+        },
+    ),
+    (
+        NAMESPACED.format("events.k8s.io/v1", "events"),
+        {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": "b"},
+            "regarding": ABOUT,
+            "reason": "A",
+            "eventTime": NOW,
+        },
+    ),
+    (
+        LEASES,
+        {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "a"},
+            "spec": {"holderIdentity": "h", "leaseDurationSeconds": 15, "renewTime": NOW},
+        },
+    ),
+    (
+        REVISIONS,
+        {
+            "apiVersion": "apps/v1",
+            "kind": "ControllerRevision",
+            "metadata": {"name": "a"},
+            "data": {"a": [1]},
+            "revision": 1,
+        },
+    ),
+    (WIDGETS, rich(widget("a", size=2))),
+    (WIDGETS, widget("a")),
+    (CRDS, rich(small_crd("gadget"))),
+    (CRDS, small_crd("gadget")),
+    (CRDS, small_crd("gizmo")),
+    (CRDS, WIDGETS_CRD),
+]
+EXPECTED_500 = (
+    "resourceVersion should not be set",
+    "strconv.ParseUint",
+    "failed to create typed patch object",
+    "spec replicas field",
+)
+"""As kube-apiserver answers them."""
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Each container in `value` with each of its keys or indices."""
+    found: list[tuple[Any, Any]] = []
+    left = [value]
+    while left:
+        part = left.pop()
+        keys = list(part) if isinstance(part, dict) else range(len(part)) if isinstance(part, list) else ()
+        for key in keys:
+            found.append((part, key))
+            left.append(part[key])
+    return found
+
+
+def mutate(rng: random.Random, document: Any, times: int) -> Any:
+    document = copy.deepcopy(document)
+    for _ in range(times):
+        choices = places(document)
+        if not choices:
+            return document
+        holder, key = rng.choice(choices)
+        match rng.randrange(7):
+            case 0:
+                holder[key] = copy.deepcopy(rng.choice(JUNK))
+            case 1 | 2:  # of the same type, which gets further
+                same = [junk for junk in JUNK if type(junk) is type(holder[key])]
+                holder[key] = copy.deepcopy(rng.choice(same or JUNK))
+            case 3:
+                del holder[key]
+            case 4:
+                holder[key] = [copy.deepcopy(holder[key])] * rng.choice([1, 2])
+            case 5:
+                other, source = rng.choice(choices)
+                if source in (range(len(other)) if isinstance(other, list) else other):
+                    holder[key] = copy.deepcopy(other[source])
+            case 6 if isinstance(holder, dict):
+                holder[rng.choice(KEYS)] = copy.deepcopy(rng.choice(JUNK))
+    return document
+
+
+def json_patch(rng: random.Random, document: Any) -> list[Any]:
+    paths = [
+        "",
+        "/metadata",
+        "/metadata/labels",
+        "/metadata/finalizers/-",
+        "/data/a",
+        "/spec/size",
+        "/spec",
+        "/a/b",
+        "/kind",
+    ]
+    ops = [
+        {
+            "op": rng.choice(["add", "remove", "replace", "move", "copy", "test"]),
+            "path": rng.choice(paths),
+            "from": rng.choice(paths),
+            "value": copy.deepcopy(rng.choice([document, *JUNK])),
+        }
+        for _ in range(rng.randint(1, 4))
+    ]
+    return mutate(rng, ops, rng.randint(0, 2))
+
+
+async def send(rng: random.Random, client: Client) -> tuple[str, int, Any, Any]:
+    """One request; the method, path and media type, and what came back."""
+    collection, seed = rng.choice(SEEDS) if rng.random() > 0.02 else (CRDS, rng.choice(REMIT_CRDS))
+    name = rng.choice([seed["metadata"]["name"]] * 3 + ["b"]) if collection != CRDS else seed["metadata"]["name"]
+    named = {**seed, "metadata": {**seed["metadata"], "name": name}}
+    body = mutate(rng, named, rng.choice([0, 1, 1, 1, 1, 2, 3]))
+    path = f"{collection}/{name}" + rng.choice(["", "", "", "/status", "/scale"])
+    query = {"fieldManager": rng.choice(["fuzz", "other"])}
+    if rng.random() < 0.4:
+        query["fieldValidation"] = rng.choice(["Strict", "Ignore", "Warn"])
+    if rng.random() < 0.2:
+        query["dryRun"] = "All"
+    media, data = "application/json", orjson_or_json(body)
+    match rng.randrange(9 if collection == CRDS and rng.random() < 0.95 else 10):  # a CRD takes its objects along
+        case 0 | 1 | 2:
+            method, path = "POST", collection
+            if rng.random() < 0.3:
+                media, data = "application/yaml", yaml.dump(body, Dumper=yaml.CSafeDumper).encode()
+        case 3 | 4:
+            method = "PUT"
+        case 5:
+            method, media = "PATCH", "application/merge-patch+json"
+        case 6:
+            method, media = "PATCH", "application/strategic-merge-patch+json"
+        case 7:
+            method, media, data = "PATCH", "application/json-patch+json", orjson_or_json(json_patch(rng, seed))
+        case 8:
+            method, media = "PATCH", "application/apply-patch+yaml"
+            query["force"] = rng.choice(["true", "false"])
+        case _:
+            method = "DELETE"
+            options = {
+                "propagationPolicy": "Background",
+                "preconditions": {"uid": "u"},
+                "dryRun": ["All"],
+                "orphanDependents": True,
+            }
+            data = orjson_or_json(mutate(rng, rng.choice([{}, {}, options]), rng.randint(0, 4)))
+    status, answer = await client.call(method, path, data, type=media, **query)
+    return f"{method} {path} {media} {query}", status, answer, data
+
+
+async def look(rng: random.Random, client: Client) -> tuple[str, int, str]:
+    """One read, in any of the forms that an answer can have."""
+    collection, seed = rng.choice(SEEDS)
+    path = collection + rng.choice(["", "", f"/{seed['metadata']['name']}", f"/{seed['metadata']['name']}/scale"])
+    forms = ["as=Table;g=meta.k8s.io;v=v1", "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "q=1"]
+    accept = rng.choice([f"application/json;{form}" for form in forms] + ["application/yaml"])
+    query = rng.choice(
+        [
+            {},
+            {"includeObject": "Object"},
+            {"fieldSelector": "metadata.name=a"},
+            {"labelSelector": "a=b"},
+            {"limit": "1"},
+            {"fieldSelector": "spec.size=2"},
+            {"fieldSelector": "reason=A"},
+        ]
+    )
+    async with client.session.get(client.url + path, params=query, headers={"Accept": accept}) as answer:
+        return f"GET {path} {accept} {query}", answer.status, (await answer.read()).decode()
+
+
+def orjson_or_json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer of more than 64 bits
+        import json
+
+        return json.dumps(value).encode()
+
+
+async def lists(client: Client) -> dict[str, list[Any]]:
+    """Every object by its collection, without those that are on their way out."""
+    found: dict[str, list[Any]] = {}
+    groups = (await client.get("/apis"))["groups"]
+    for prefix in [
+        "/api/v1",
+        *(f"/apis/{version['groupVersion']}" for group in groups for version in group["versions"]),
+    ]:
+        for resource in (await client.get(prefix))["resources"]:
+            if "list" in resource["verbs"]:
+                path = f"{prefix}/{resource['name']}"
+                items = (await client.get(path))["items"]
+                kept = [item for item in items if "deletionTimestamp" not in item["metadata"]]
+                custom = prefix.startswith("/apis/example.dev")
+                found[path] = [item["metadata"] if custom else item for item in kept]
+    return found
+
+
+@asynccontextmanager
+async def fuzzed(state: Path) -> AsyncIterator[Client]:
+    async with ControlPlane(state) as server, client_of(server.kubeconfig) as client:
+        yield client
+
+
+def test_no_request_breaks_the_server(tmp_path: Path) -> None:
+    with asyncio.Runner() as runner:
+        run: Callable[[Any], Any] = runner.run
+        serving = fuzzed(tmp_path)
+        client = run(serving.__aenter__())
+        run(client.create(CRDS, WIDGETS_CRD))
+
+        async def batch(rng: random.Random) -> None:
+            for _ in range(BATCH):
+                asked, status, answer, data = await send(rng, client)
+                expected = status < 500 or any(text in answer["message"] for text in EXPECTED_500)
+                assert expected, (asked, data[:2000], status, answer)
+                read, status, text = await look(rng, client)
+                assert status < 500 or any(word in text for word in EXPECTED_500), (read, status, text[:2000])
+            await client.get("/readyz")
+            for path in (CRDS, CONFIGMAPS, WIDGETS):
+                status, answer = await client.call("GET", path)
+                assert status == 200 or path == WIDGETS, (path, status, answer)
+
+        @settings(
+            max_examples=max(1, REQUESTS // BATCH),
+            phases=[Phase.generate],
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.integers(min_value=0, max_value=2**64))
+        def fuzz(seed: int) -> None:
+            run(batch(random.Random(seed)))
+
+        with capture_logs() as logs:
+            try:
+                fuzz()
+                before = run(lists(client))
+            finally:
+                run(serving.__aexit__(None, None, None))
+        assert not [entry for entry in logs if entry["log_level"] == "error"], logs[:3]
+
+        serving = fuzzed(tmp_path)
+        with capture_logs() as logs:
+            client = run(serving.__aenter__())
+            try:
+                after = run(lists(client))
+            finally:
+                run(serving.__aexit__(None, None, None))
+        assert not [entry for entry in logs if entry["log_level"] == "error"], logs[:3]
+        assert after == before

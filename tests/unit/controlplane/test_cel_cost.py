@@ -1,0 +1,130 @@
+"""CEL rules that cost too much: the write is refused, and the server goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remit.controlplane.schema import Cause, Schema
+from remit.controlplane.schema.celcost import MOST_STEPS, Shape
+from remit.controlplane.schema.celworker import WORKER
+
+INTEGERS = {"type": "array", "items": {"type": "integer"}}
+STRINGS = {"type": "array", "items": {"type": "string"}}
+NESTED = "self.l.all(a, self.l.all(b, self.l.all(c, self.l.all(d, a + b + c + d >= 0))))"
+
+
+def schema(rule: str, **declared: Any) -> Schema:
+    spec = {
+        "type": "object",
+        "properties": {"l": INTEGERS, "s": {"type": "string"}, "t": {"type": "string"}, "strings": STRINGS},
+        "x-kubernetes-validations": [{"rule": rule, **declared}],
+    }
+    return Schema.compile({"type": "object", "properties": {"spec": spec}})
+
+
+def causes(rule: str, /, message: str = "", **spec: Any) -> list[Cause]:
+    return schema(rule, **({"message": message} if message else {})).validate({"spec": spec})
+
+
+COSTLY = {
+    "nested macros": (NESTED, {"l": list(range(300))}),
+    "joined texts": (f"size({' + '.join(['self.s'] * 400)}) > 0", {"s": "x" * 1_000_000}),
+    "doubled texts": ("size([self.s]" + ".map(x, x + x)" * 60 + "[0]) > 0", {"s": "x" * 1000}),
+    "replaced by itself": ("size(self.s.replace('x', self.s).replace('x', self.s)) > 0", {"s": "x" * 100_000}),
+    "doubled lists": ("size([self.l]" + ".map(x, x + x)" * 60 + "[0]) > 0", {"l": list(range(1_000))}),
+    "split texts": (
+        "self.s.split('').all(a, self.s.split('').all(b, self.s.split('').all(c, a == b && b == c)))",
+        {"s": "x" * 10_000},
+    ),
+    "padded numbers": ("size('%.999999999f'.format([1.0])) > 0", {"s": ""}),
+}
+
+
+@pytest.mark.parametrize(("rule", "spec"), COSTLY.values(), ids=COSTLY.keys())
+def test_a_rule_that_costs_too_much_refuses_the_write(rule: str, spec: dict[str, Any]) -> None:
+    (cause,) = causes(rule, **spec)
+    assert cause.field == "spec" and rule in cause.message, cause
+    assert causes("self.l.all(a, self.l.exists(b, a == b))", l=list(range(100))) == [], "the next rule is evaluated"
+
+
+def test_a_refusal_names_the_rule_by_its_message() -> None:
+    (cause,) = causes(NESTED, "the numbers must fit together", l=list(range(300)))
+    assert cause.message == (
+        'Invalid value: "object": operation cancelled: actual cost limit exceeded evaluating rule: '
+        "the numbers must fit together"
+    )
+
+
+def test_the_rules_of_one_object_have_a_budget_together() -> None:
+    item = {"type": "string", "x-kubernetes-validations": [{"rule": f"size(self) >= {n}"} for n in range(-40, 0)]}
+    strings = Schema.compile({"type": "object", "properties": {"spec": {"type": "array", "items": item}}})
+    assert strings.validate({"spec": ["a"] * 100}) == []
+    found = strings.validate({"spec": ["a"] * 100_000})
+    assert [cause.message.partition(", ")[0] for cause in found] == [
+        'Invalid value: "string": validation failed due to running out of cost budget'
+    ]
+
+
+def test_the_worker_evaluates_as_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = {
+        "when": {"type": "string", "format": "date-time"},
+        "span": {"type": "string", "format": "duration"},
+        "size": {"type": "integer"},
+        "text": {"type": "string"},
+    }
+    rules = [
+        {"rule": "self.when > timestamp('2020-01-01T00:00:00Z')", "message": "too old"},
+        {"rule": "self.span < duration('1h')"},
+        {"rule": "self.size >= oldSelf.size", "message": "only grows"},
+        {"rule": "!oldSelf.hasValue() || self.size < 100", "optionalOldSelf": True},
+        {"rule": "self.text.lowerAscii() == 'abc'", "messageExpression": "'not ' + self.text"},
+        {"rule": "quantity(self.text).isGreaterThan(quantity('1'))"},
+    ]
+    spec = {"type": "object", "properties": properties, "x-kubernetes-validations": rules}
+    compiled = Schema.compile({"type": "object", "properties": {"spec": spec}})
+    good = {"when": "2026-01-01T00:00:00Z", "span": "5m", "size": 5, "text": "ABC"}
+    bad = {"when": "2019-01-01T00:00:00Z", "span": "2h", "size": 500, "text": "x"}
+    cases = [(bad, None), (bad, good), (good, None), (good, bad), (good, good | {"size": 9})]
+
+    def validated() -> list[list[Cause]]:
+        return [compiled.validate({"spec": new}, old and {"spec": old}) for new, old in cases]
+
+    here = validated()
+    monkeypatch.setattr("remit.controlplane.schema.celcost.MOST_STEPS", -1)
+    assert validated() == here and any(here)
+
+
+def test_a_worker_that_died_is_started_again() -> None:
+    rule = "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))"
+    assert causes(rule, l=list(range(60))) == []
+    process = WORKER._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert causes(rule, l=list(range(60))) == []
+    WORKER.close()
+    assert causes(rule, l=list(range(60))) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "nodes", "depth", "joins"),
+    [
+        ("self.a == 1", 6, 0, 0),
+        ("self.l.all(a, a > 0)", 12, 1, 0),
+        ("self.l.all(a, self.l.exists(b, a == b)) && self.l.all(c, c)", None, 2, 0),
+        ("self.l.map(a, a + 1).filter(b, b > 0)", None, 1, 1),
+        ("((self.a))", 7, 0, 0),
+    ],
+)
+def test_the_shape_of_an_expression(source: str, nodes: int | None, depth: int, joins: int) -> None:
+    shape = Shape.of(source)
+    assert (shape.depth, shape.joins) == (depth, joins)
+    assert nodes is None or shape.nodes == nodes
+
+
+def test_ordinary_rules_are_evaluated_in_the_server() -> None:
+    assert Shape.of("self.low <= self.high").steps(1_000_000, 500_000) < MOST_STEPS
+    assert Shape.of("self.all(s, !has(s.after) || self.exists(o, o.name == s.after))").steps(2_000, 30) < MOST_STEPS
+    assert Shape.of("self.all(a, self.all(b, !b.path.startsWith(a.path + '')))").steps(2_000, 30) < MOST_STEPS

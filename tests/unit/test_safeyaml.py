@@ -1,0 +1,83 @@
+"""YAML from outside: what is loaded is what JSON can hold, and what it costs is bounded before it is built."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+
+from remit import safeyaml
+
+LETTERS = "abcdefghi"
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(LETTERS)
+)
+MERGE_BOMB = "a: &a {k: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{','.join([f'*{before}'] * 9)}]}}\n" for before, name in pairwise(LETTERS)
+)
+LONG_TEXT = f"a: &a {'x' * 100_000}\nb: [{','.join(['*a'] * 1_000)}]"
+
+REFUSED = {
+    "aliases of aliases": (BOMB, "excessive aliasing"),
+    "merged aliases of aliases": (MERGE_BOMB, "excessive aliasing"),
+    "aliases of a long text": (LONG_TEXT, "excessive aliasing"),
+    "an alias of itself": ("a: &a [*a]", "contains itself"),
+    "open brackets": ("[" * 100_000, "max depth"),
+    "open braces": ("{a: " * 100_000, "max depth"),
+    "dashes": ("- " * 100_000 + "x", "max depth"),
+    "question marks": ("? " * 100_000 + "x", "max depth"),
+    "too many values": (f"[{'1,' * 150_000}]", "more than 100000 values"),
+    "an integer of 5,000 digits": ("a: " + "9" * 5_000, "cannot be read"),
+    "an integer that is none": ('!!int ""', "cannot be read"),
+    "a boolean that is none": ("!!bool x", "cannot be read"),
+    "not a number": ("a: .nan", "finite"),
+    "infinity": ("a: -.inf", "finite"),
+    "bytes": ("a: !!binary aGk=", "tag"),
+    "a set": ("!!set {a, b}", "tag"),
+    "a python object": ("!!python/object/apply:os.system [ls]", "tag"),
+    "a list as key": ("{[a]: b}", "unhashable"),
+    "null as key": ("{~: a}", "unsupported map key"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("load", [safeyaml.load, safeyaml.load_all])
+def test_what_costs_too_much_or_is_no_json_is_refused(load: Any, text: str, why: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=why):
+        load(text)
+
+
+@pytest.mark.parametrize(("text", "why"), [REFUSED["open brackets"], REFUSED["aliases of aliases"]])
+def test_nodes_are_bounded_too(text: str, why: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=why):
+        safeyaml.compose(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: 2020-01-01", {"a": "2020-01-01"}),
+        ("a: 2020-01-01T00:00:00Z", {"a": "2020-01-01T00:00:00Z"}),
+        ("a: =", {"a": "="}),
+        ("{2: a, yes: b, 1.5: c}", {"2": "a", "true": "b", "1.5": "c"}),
+        ("a: &a {x: 1}\nb: {<<: *a, y: 2}", {"a": {"x": 1}, "b": {"x": 1, "y": 2}}),
+        ("a: &a [1, 2]\nb: *a", {"a": [1, 2], "b": [1, 2]}),
+        ("", None),
+    ],
+)
+def test_yaml_is_read_as_kubernetes_reads_it(text: str, value: Any) -> None:
+    assert safeyaml.load(text) == value
+
+
+def test_a_large_document_passes() -> None:
+    items = "".join(f"- &a{number} {{name: item-{number}, size: {number}}}\n" for number in range(1_000))
+    aliases = "".join(f"- *a{number}\n" for number in range(1_000))
+    loaded = safeyaml.load(items + aliases)
+    assert len(loaded) == 2_000 and loaded[1_999] == {"name": "item-999", "size": 999}
+    assert safeyaml.load("[" * 250 + "]" * 250)
+
+
+def test_the_bounds_are_those_of_one_document() -> None:
+    assert len(safeyaml.load_all(f"[{'1,' * 60_000}]\n---\n[{'1,' * 60_000}]")) == 2
