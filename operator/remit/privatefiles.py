@@ -24,25 +24,26 @@ def private_directory(path: Path) -> None:
     """Make the directory `path` with mode 0700, and so its missing parents.
 
     An existing one of this user's that others may read or write becomes 0700 too. One of root's, such as a volume of a
-    pod, keeps its mode.
+    pod, keeps its mode, and so does a sticky one, such as /tmp, in which nobody can replace what is somebody else's.
+    The path may be a symbolic link, unless somebody else made it.
 
     Raises:
         InvalidInput: somebody else owns it, or something in it.
         OSError: it cannot be made or opened.
     """
     _make(path)
-    descriptor = os.open(path, _DIRECTORY)
+    link = path.lstat()
+    if not _is_trusted(link):
+        raise InvalidInput(_not_ours(path, link))
+    descriptor = os.open(path, _DIRECTORY if stat.S_ISLNK(link.st_mode) else _DIRECTORY | os.O_NOFOLLOW)
     try:
         info = os.fstat(descriptor)
         if not _is_trusted(info):
             raise InvalidInput(_not_ours(path, info))
-        if info.st_uid == os.geteuid() and stat.S_IMODE(info.st_mode) & 0o066:
+        _check_entries(descriptor, path)
+        if info.st_uid == os.geteuid() and info.st_mode & 0o066 and not info.st_mode & stat.S_ISVTX:
             os.fchmod(descriptor, 0o700)
-        with os.scandir(descriptor) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # an operator that ends removes its own
-                    if not _is_trusted(inside := entry.stat(follow_symlinks=False)):
-                        raise InvalidInput(_not_ours(path / entry.name, inside))
+            _check_entries(descriptor, path)  # for what was put there meanwhile
     finally:
         os.close(descriptor)
 
@@ -102,6 +103,14 @@ def _make(path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
         pass
+
+
+def _check_entries(directory: int, path: Path) -> None:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # an operator that ends removes its own
+                if not _is_trusted(info := entry.stat(follow_symlinks=False)):
+                    raise InvalidInput(_not_ours(path / entry.name, info))
 
 
 def _open(path: Path, flags: int) -> int:

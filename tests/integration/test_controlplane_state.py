@@ -10,6 +10,7 @@ import pytest
 from remit.controlplane import ControlPlane
 from remit.errors import InvalidInput, ResourceError
 from remit.execution.agent.folder import Folder
+from remit.execution.agent.releases import _locked
 
 STRANGER = 54321
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
@@ -68,3 +69,9 @@ def test_an_agents_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     os.chown(tmp_path / "agent-0", STRANGER, STRANGER)
     with pytest.raises(ResourceError, match="agent-0 belongs to user"):
         Folder(tmp_path)
+
+
+def test_a_targets_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+    os.chown(tmp_path, STRANGER, STRANGER)
+    with pytest.raises(ResourceError, match="belongs to user"):
+        _locked(tmp_path)

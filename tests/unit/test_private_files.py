@@ -65,6 +65,39 @@ def test_a_directory_in_which_somebody_else_put_something_is_refused(tmp_path: P
 
 
 @as_root
+def test_a_directory_that_is_refused_keeps_its_mode(tmp_path: Path) -> None:
+    """`--state-dir /tmp` of root would close /tmp to everybody."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    (shared / "theirs").touch()
+    os.chown(shared / "theirs", STRANGER, STRANGER)
+    with pytest.raises(InvalidInput):
+        private_directory(shared)
+    assert mode(shared) == 0o755
+
+
+def test_a_sticky_directory_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    private_directory(tmp_path)
+    assert mode(tmp_path) == 0o1777
+
+
+@as_root
+def test_a_link_that_somebody_else_made_to_a_directory_of_ours_is_refused(tmp_path: Path) -> None:
+    ours, link = tmp_path / "ours", tmp_path / "link"
+    ours.mkdir()
+    ours.chmod(0o755)
+    link.symlink_to(ours)
+    private_directory(link)
+    ours.chmod(0o755)
+    os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
+    with pytest.raises(InvalidInput, match=f"link belongs to user {STRANGER}"):
+        private_directory(link)
+    assert mode(ours) == 0o755
+
+
+@as_root
 def test_a_file_of_somebody_else_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("planted")
     os.chown(tmp_path / "token", STRANGER, STRANGER)

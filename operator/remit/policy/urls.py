@@ -1,8 +1,9 @@
 """The canonical form of an HTTP URL, which is what policy judges, what is sent and what is recorded. Pure.
 
-The canonical form is the normal form of the WHATWG URL standard, with two additions of RFC 3986: hexadecimal digits of
-percent-encodings are upper case, and unreserved characters are never encoded. A URL that clients, proxies and servers
-are known to read in different ways has no canonical form and is refused.
+The canonical form is the normal form of the WHATWG URL standard, with two additions of RFC 3986 for the path:
+hexadecimal digits of percent-encodings are upper case, and unreserved characters are never encoded. Encodings in the
+query stay as they are, since some servers sign its very characters. A URL that clients, proxies and servers are known
+to read in different ways has no canonical form and is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MAX_CHARACTERS: Final = 8192
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{0,6}))?")
+_NO_PORT: Final = re.compile(r"\A([^/]*//[^/:\[]*:)(?![0-9]*(?:/|\Z)).*", re.DOTALL)
+"""What follows the colon may be the start of a password, in which a delimiter was not encoded."""
 _ENCODED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _BARE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TWICE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
@@ -95,12 +98,13 @@ def display_url(text: str) -> str:
     try:
         return Url.parse(text).without_query
     except BadUrl:
-        return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", text, maxsplit=1)[0])
+        shown = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", text, maxsplit=1)[0])
+        return _NO_PORT.sub(r"\1…", shown)
 
 
 def encode_path(text: str) -> str:
     """A path, or a part of one, with the canonical percent-encoding. Raises `BadUrl`."""
-    return _normalized(text, _PATH_SAFE)
+    return _ENCODED.sub(_decoded_if_unreserved, _quoted(text, _PATH_SAFE))
 
 
 def canonical_path(text: str) -> str:
@@ -141,12 +145,15 @@ def _parse(text: str) -> Url:
         raise BadUrl("the URL names a user; give credentials in a header with valueFrom instead")
     authority = _AUTHORITY.fullmatch(match[2])
     if authority is None:
-        raise BadUrl(f"{match[2][:200]!r} is not HOST or HOST:PORT")
+        raise BadUrl(f"what follows {scheme}:// is not HOST or HOST:PORT")
     port = int(authority[2]) if authority[2] else DEFAULT_PORTS[scheme]
     if not 0 < port < 65536:
         raise BadUrl(f"{port} is not a port")
-    query = match[4] if match[4] is None else _normalized(match[4], _QUERY_SAFE)
-    return Url(scheme, Destination(_host(authority[1]), port), canonical_path(match[3]), query)
+    query = match[4] if match[4] is None else _quoted(match[4], _QUERY_SAFE)
+    url = Url(scheme, Destination(_host(authority[1]), port), canonical_path(match[3]), query)
+    if len(str(url)) > MAX_CHARACTERS:
+        raise BadUrl(f"the URL has more than {MAX_CHARACTERS} characters when it is percent-encoded")
+    return url
 
 
 def _check_characters(text: str) -> None:
@@ -175,11 +182,11 @@ def _host(text: str) -> Host:
     return host
 
 
-def _normalized(text: str, safe: str) -> str:
-    """Each character that needs it percent-encoded, and no other."""
+def _quoted(text: str, safe: str) -> str:
+    """Each character that needs it percent-encoded."""
     if bare := _BARE_PERCENT.search(text):
         raise BadUrl(f"the % in {text[bare.start() : bare.start() + 3]!r} begins no percent-encoding; write %25")
-    return quote(_ENCODED.sub(_decoded_if_unreserved, text), safe=safe)
+    return quote(text, safe=safe)
 
 
 def _decoded_if_unreserved(encoded: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from remit.api.endpoint import Resource
 from remit.api.executiontaskstatus import Phase
 from remit.errors import ApiError, RemitError
 from remit.reconcilers.deployments import FINALIZER
-from remit.reconcilers.kube import DEPLOYMENTS, LEASES, TASKS, Kube, Object
+from remit.reconcilers.kube import DEPLOYMENTS, LEASES, TASKS, Kube, Object, Objects
 from remit.reconcilers.lease import LEASE_NAME
 
 WORKLOADS = Resource("apps", "v1", "deployments")
@@ -61,8 +61,11 @@ class Uninstall:
         deadline, renewed, seen_at = clock() + timeout_seconds, None, clock()
         while True:
             lease = await self._lease()
-            spec: Object = (lease or {}).get("spec") or {}
-            if lease is None or not (holder := spec.get("holderIdentity")):
+            if lease is None:
+                self.report(f"there is no Lease {self.operator_namespace}/{LEASE_NAME}: no operator held one there")
+                return
+            spec: Object = lease.get("spec") or {}
+            if not (holder := spec.get("holderIdentity")):
                 return
             if spec.get("renewTime") != renewed:
                 renewed, seen_at = spec.get("renewTime"), clock()
@@ -91,7 +94,7 @@ class Uninstall:
         self.report(f"the Lease of {lease['spec']['holderIdentity']}, which stopped without releasing it, is released")
 
     async def _release_deployments(self, namespace: str | None) -> None:
-        for obj in await self.kube.list(DEPLOYMENTS, namespace):
+        for obj in await self._list(DEPLOYMENTS, namespace):
             metadata = obj["metadata"]
             if FINALIZER not in metadata.get("finalizers", []):
                 continue
@@ -109,8 +112,17 @@ class Uninstall:
             )
 
     async def _report_tasks(self, namespace: str | None) -> None:
-        for obj in await self.kube.list(TASKS, namespace):
+        for obj in await self._list(TASKS, namespace):
             phase = (obj.get("status") or {}).get("phase")
             if phase in _UNFINISHED:
                 key = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
                 self.report(f"task {key} stays {phase}: an operator that is installed again goes on with it")
+
+    async def _list(self, resource: Resource, namespace: str | None) -> Objects:
+        """Nothing where the CRDs were removed first, and with them all that they described."""
+        try:
+            return await self.kube.list(resource, namespace)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return []

@@ -156,7 +156,7 @@ async def test_a_policy_that_only_audits_lets_no_ambiguous_request_out(desk: Des
 async def test_a_relative_redirect_is_resolved_and_then_judged(desk: Desk, server: RawServer) -> None:
     port = server.port
     for location, sent in (
-        ("a%2db?c=%7e#part", "/v1/a-b?c=~"),
+        ("a%2db?c=%7e#part", "/v1/a-b?c=%7e"),
         ("../v1/x", "/v1/x"),
         ("?q", "/v1/redirect?q"),
         (f"//API.test:{port}/v1/y", "/v1/y"),
@@ -171,8 +171,8 @@ async def test_a_relative_redirect_is_resolved_and_then_judged(desk: Desk, serve
 async def test_what_is_sent_is_what_was_judged_and_recorded(desk: Desk, server: RawServer) -> None:
     url = f"http://API.Test:0{server.port}/v1/%7eme/%c3%a9?a=%41&b[]=|"
     await desk.do(http={"url": url})
-    assert server.seen == [("GET /v1/~me/%C3%A9?a=A&b%5B%5D=%7C HTTP/1.1", f"api.test:{server.port}")]
-    assert f'"url":"http://api.test:{server.port}/v1/~me/%C3%A9?a=A&b%5B%5D=%7C"' in desk.output.stderr.decode()
+    assert server.seen == [("GET /v1/~me/%C3%A9?a=%41&b%5B%5D=%7C HTTP/1.1", f"api.test:{server.port}")]
+    assert f'"url":"http://api.test:{server.port}/v1/~me/%C3%A9?a=%41&b%5B%5D=%7C"' in desk.output.stderr.decode()
     recorded = describe(desk.work(http={"url": url}).grant.request)
     assert recorded == f"GET http://api.test:{server.port}/v1/~me/%C3%A9"
 

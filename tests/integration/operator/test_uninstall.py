@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from remit.errors import RemitError
+from remit.errors import ApiError, RemitError
 from remit.reconcilers.deployments import FINALIZER
-from remit.reconcilers.kube import DEPLOYMENTS, LEASES, TASKS
+from remit.reconcilers.kube import CRDS, DEPLOYMENTS, LEASES, TASKS
 from remit.reconcilers.lease import LEASE_NAME
 from remit.reconcilers.uninstall import Uninstall
 
@@ -78,3 +80,17 @@ async def test_nothing_is_released_while_an_operator_is_at_work(world: World) ->
         with pytest.raises(RemitError, match=r"is still at work: it renews the Lease .*/remit-operator. Stop it"):
             await uninstall.run(None, timeout_seconds=0.2)
         assert FINALIZER in (await world.get("shop", DEPLOYMENTS))["metadata"]["finalizers"]
+
+
+async def test_an_installation_whose_crds_are_gone_can_be_removed(world: World) -> None:
+    for resource in (DEPLOYMENTS, TASKS):
+        await world.kube.delete(CRDS, None, f"{resource.plural}.{resource.group}")
+        with pytest.raises(ApiError, match="404 page not found"):
+            async with asyncio.timeout(30):
+                while True:
+                    await world.kube.list(resource)
+                    await asyncio.sleep(0.05)
+    lines: list[str] = []
+    uninstall = Uninstall(world.kube, world.settings.operator_namespace, (), lines.append)
+    await uninstall.run("remit", timeout_seconds=30)
+    assert lines == [f"there is no Lease {world.settings.operator_namespace}/{LEASE_NAME}: no operator held one there"]

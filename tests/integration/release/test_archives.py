@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import os
 import socket
@@ -178,6 +179,81 @@ async def test_a_header_that_claims_gigabytes_is_not_read(tmp_path: Path) -> Non
 async def test_damaged_archives_are_refused(tmp_path: Path, mode: str, cut: int) -> None:
     whole = tar(("file", os.urandom(3000)), mode=mode)
     assert (await refused(tmp_path, whole[:cut])).reason == "ArtifactFailed"
+
+
+async def test_a_damaged_header_is_not_the_end_of_the_archive(tmp_path: Path) -> None:
+    whole = bytearray(tar(("first", b"x"), ("second", b"y")))
+    whole[1024 + 150] ^= 1
+    assert "it is damaged: bad checksum at byte 1024" in str(await refused(tmp_path, bytes(whole)))
+    assert "it is damaged: truncated header at byte 1024" in str(await refused(tmp_path, bytes(whole[:1500])))
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+async def test_the_checksum_at_the_end_of_compressed_data_is_checked(tmp_path: Path, mode: str) -> None:
+    whole = tar(("file", os.urandom(3000)), mode=mode)
+    assert "it is damaged" in str(await refused(tmp_path, whole[:-6]))
+
+
+async def test_bits_that_have_changed_are_seen_by_the_checksum(tmp_path: Path) -> None:
+    stored = gzip.compress(tar(("file", b"content")), compresslevel=0)
+    assert "CRC check failed" in str(await refused(tmp_path, stored.replace(b"content", b"CONTENT")))
+
+
+def _with_records(member: bytes, **records: str) -> bytes:
+    """A member after a pax header."""
+    header = tarfile.TarInfo("pax")
+    lines = b"".join(_record(name.replace("__", "."), value) for name, value in records.items())
+    header.type, header.size = tarfile.XHDTYPE, len(lines)
+    return header.tobuf() + lines + bytes(-len(lines) % 512) + member
+
+
+def _record(name: str, value: str) -> bytes:
+    rest = f" {name}={value}\n"
+    return f"{len(rest) + 2 + (len(rest) > 97)}{rest}".encode()
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {"size": "-1536"},  # leads back to the pax header, and so again and again
+        {"size": "-99999999"},
+        {"GNU__sparse__map": "0,-100000,0,512", "GNU__sparse__size": "512"},
+    ],
+    ids=str,
+)
+async def test_a_header_that_leads_back_is_refused(tmp_path: Path, records: dict[str, str]) -> None:
+    member = tar(("second", bytes(512)))
+    archive = tar(("first", b"x"))[:1024] + _with_records(member, **records)
+    assert "negative size" in str(await refused(tmp_path, archive))
+
+
+async def test_a_path_that_is_too_long_below_the_folder_is_refused_for_good(tmp_path: Path) -> None:
+    path = "/".join(["n" * 200] * 19)
+    assert "too long a name" in str(await refused(tmp_path, tar((path, b"x"))))
+
+
+async def test_a_long_message_does_not_block(tmp_path: Path) -> None:
+    """Names in it may be longer than a pipe holds."""
+    archive = bytearray(zipped(("\x01" * 60_000, b"x", 0o644)))
+    archive[30] = 2
+    error = await refused(tmp_path, bytes(archive))
+    assert "File name in directory" in str(error)
+    assert len(str(error)) < 500
+
+
+async def test_what_is_no_archive_is_told_so(tmp_path: Path) -> None:
+    for content in (b"<html>not here</html>" * 100, b"\x28\xb5\x2f\xfd" + bytes(range(256)) * 4, b"x", b""):
+        assert "it is not a tar archive (plain, gzip, bzip2 or xz) and not a zip archive" in str(
+            await refused(tmp_path, content)
+        )
+
+
+async def test_names_of_a_zip_made_on_unix_are_kept(tmp_path: Path) -> None:
+    """Info-ZIP and macOS write UTF-8 without the flag that says so."""
+    plain = zipped(("caXX", b"x", 0o644))
+    assert (plain[6:8], plain.count(b"caXX")) == (b"\0\0", 2)
+    place = await unpacked(tmp_path, plain.replace(b"caXX", "ca\u00e9".encode()))
+    assert [path.name for path in place.iterdir()] == ["ca\u00e9"]
 
 
 async def test_what_an_archive_may_hold(tmp_path: Path) -> None:

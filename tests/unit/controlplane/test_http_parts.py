@@ -9,6 +9,7 @@ from remit.controlplane.http.bodies import decode, load_yaml
 from remit.controlplane.http.discovery import wanted_aggregation
 from remit.controlplane.http.negotiation import negotiate
 from remit.controlplane.http.request import Request, ResourcePath, parse_path
+from remit.controlplane.http.warnings import warning_headers
 from remit.controlplane.resources import version_order
 from remit.controlplane.verbs.revisions import Continue, check_list_revision
 
@@ -115,3 +116,15 @@ def test_revision_options_that_contradict_each_other() -> None:
 
 def test_names_are_quoted_as_go_does() -> None:
     assert quoted('a"b\x00é\n') == '"a\\"b\\x00é\\n"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"' * 4096, "\\" * 4096, "\U0001f600" * 4096, "\U0001f600" * 2000],
+    ids=["quotes", "backslashes", "emoji", "fewer emoji"],
+)
+def test_a_warning_stays_below_what_clients_take_when_it_is_escaped(text: str) -> None:
+    (header,) = warning_headers([text])
+    assert header.startswith('299 - "')
+    assert len(header.encode()) <= 8190
+    assert warning_headers(["a" * 4096]) == [f'299 - "{"a" * 4096}"']

@@ -254,6 +254,13 @@ def test_the_operator_is_stopped_before_anything_is_removed(helm: Any) -> None:
     assert not selected.items() <= job["spec"]["template"]["metadata"]["labels"].items()
 
 
+def test_the_job_waits_as_long_as_the_operator_may_take_to_stop(helm: Any) -> None:
+    texts = render(helm, terminationGracePeriodSeconds=300)
+    job = list(yaml.safe_load_all(texts["uninstall.yaml"]))[-1]
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--timeout=330"
+    assert job["spec"]["activeDeadlineSeconds"] > 3 * 330
+
+
 def test_without_the_job_the_notes_say_what_to_run(helm: Any) -> None:
     texts = render(helm, uninstall={"enabled": False})
     assert not texts["uninstall.yaml"].strip()

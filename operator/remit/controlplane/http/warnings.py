@@ -7,14 +7,17 @@ from collections.abc import Iterable
 MAX_TOTAL = 4096
 """Characters of all warnings of one answer. Beyond it, each is cut and the last ones are left out."""
 MAX_EACH_WHEN_CUT = 256
+MAX_HEADER_BYTES = 8000
+"""Of one header, escaped and encoded: aiohttp's client refuses an answer with one of more than 8190 bytes."""
 
 
 def warning_headers(texts: Iterable[str]) -> list[str]:
     """The values of the Warning headers, one for each text; a text that comes again is told once."""
     told = list(dict.fromkeys(text for text in texts if text))
-    if sum(map(len, told)) > MAX_TOTAL:
-        told = _cut(told)
-    return [f'299 - "{_escaped(text)}"' for text in told]
+    headers = list(map(_header, told))
+    if sum(map(len, told)) > MAX_TOTAL or any(len(header.encode()) > MAX_HEADER_BYTES for header in headers):
+        return list(map(_header, _cut(told)))
+    return headers
 
 
 def _cut(texts: Iterable[str]) -> list[str]:
@@ -26,6 +29,10 @@ def _cut(texts: Iterable[str]) -> list[str]:
         told.append(text[:MAX_EACH_WHEN_CUT])
         total += len(told[-1])
     return told
+
+
+def _header(text: str) -> str:
+    return f'299 - "{_escaped(text)}"'
 
 
 def _escaped(text: str) -> str:

@@ -16,7 +16,7 @@ from remit.api import Deployment, ExecutionTask
 from remit.api.deployment import Hook
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.result import ExecutionResult
-from remit.errors import DeploymentError, MissingReference, ResourceError, SecurityError
+from remit.errors import DeploymentError, InvalidInput, MissingReference, ResourceError, SecurityError
 from remit.execution.admission import PolicySet
 from remit.execution.agent.engine import Engine
 from remit.execution.agent.targets import ReleaseTarget
@@ -228,6 +228,8 @@ def _locked(folder: Path) -> int:
     try:
         private_directory(folder)
         lock = open_private(folder / _LOCK)
+    except InvalidInput as error:
+        raise ResourceError(f"the folder cannot be used: {error}") from None
     except OSError as error:
         raise ResourceError(f"the folder {folder} cannot be used: {error.strerror}; give another state_dir") from error
     with contextlib.suppress(BlockingIOError):

@@ -19,7 +19,8 @@ _RESERVED_HEADER: Final = re.compile(
     r"host|content-length|transfer-encoding|connection|keep-alive|upgrade|http2-settings|expect|te|trailer|proxy-.*"
     # By these, proxies and frameworks replace the host, path or method that policy has judged.
     r"|forwarded|x-forwarded-(host|server|method|path|prefix|uri|url)|x-original-(host|method|path|uri|url)"
-    r"|x-rewrite-(path|uri|url)|x-envoy-original-path|x-host|x-http-method|(x-)?(http-)?method-override",
+    r"|x-(rewrite|override)-(path|uri|url)|x-envoy-original-path|x-host|x-http-method|(x-)?script-name"
+    r"|(x-)?(http-)?(host|method|path|uri|url)-override",
     re.IGNORECASE,
 )
 

@@ -6,6 +6,7 @@ Writes JSON to stdout where that fails: `message`, and `too_large` or `errno`. I
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 
@@ -17,9 +18,12 @@ for _depth, _name in enumerate(("remit", "remit.release", "remit.release.targets
 from remit.release.targets.archive.destination import Destination, Refused  # noqa: E402
 from remit.release.targets.archive.members import MALFORMED, unpack_into  # noqa: E402
 
+_MOST_OF_A_MESSAGE = 300
+
 
 def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | None:
     """What went wrong, or None."""
+    os.umask(0o022)
     try:
         with open(0, "rb", closefd=False) as file:
             unpack_into(Destination(root, max_bytes, max_members), file)
@@ -32,10 +36,16 @@ def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | Non
     except OSError as error:
         if error.errno is not None:
             return {"message": error.strerror or str(error), "errno": error.errno}
-        return {"message": str(error)}  # how gzip and bz2 say that the data is damaged
+        return _damaged(error)  # how gzip and bz2 say it
     except MALFORMED as error:
-        return {"message": str(error) or type(error).__name__}
+        return _damaged(error)
     return None
+
+
+def _damaged(error: Exception) -> dict[str, object]:
+    """In few characters: the libraries repeat names of any length, and the pipe to the parent is read at the end."""
+    message = str(error)[:_MOST_OF_A_MESSAGE] or type(error).__name__
+    return {"message": message if isinstance(error, RuntimeError) else f"it is damaged: {message}"}
 
 
 if failure := main(*map(int, sys.argv[2:])):

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-MAX_PATH_BYTES: Final = 4095
+MAX_PATH_BYTES: Final = 3072
+"""Of the 4095 bytes of a path in Linux, the rest is for the folder's own."""
 MAX_NAME_BYTES: Final = 255
 MAX_DEPTH: Final = 128
 MAX_LINKS: Final = 40

@@ -6,12 +6,13 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from remit.release.targets.archive.destination import MAX_PATH_BYTES, Destination, Refused
 
@@ -20,6 +21,8 @@ _MAX_HEADER_BYTES: Final = 1 << 20
 """No name and no header of a sensible archive is longer; a header may claim that it has gigabytes."""
 _BLOCK: Final = 512
 _ENCRYPTED: Final = 0x1
+_UTF8: Final = 0x800
+_UNIX: Final = 3
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
@@ -63,8 +66,24 @@ def _decompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
     return file
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is damaged is an error. tarfile takes one that is not the first for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            if tar.offset == 0:
+                raise
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from None
+
+
 class _Bounded(io.RawIOBase):
-    """A stream for tarfile, which reads headers in one piece, of the size that they claim to have."""
+    """A stream for tarfile, which reads headers in one piece, of the size that they claim to have.
+
+    It is read from its beginning to its end. A header that leads back, to have it read again and again, is damaged.
+    """
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
         self._stream, self._most = stream, most
@@ -77,7 +96,9 @@ class _Bounded(io.RawIOBase):
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET and offset > self._most:
+        if offset < self._stream.tell():
+            raise tarfile.ReadError("a member has a negative size")
+        if offset > self._most:
             raise Refused(f"it unpacks to more than {self._most} bytes", too_large=True)
         return self._stream.seek(offset, whence)
 
@@ -90,14 +111,22 @@ class _Bounded(io.RawIOBase):
 
 
 def _unpack_tar(destination: Destination, stream: IO[bytes]) -> None:
-    most = destination.max_bytes + destination.max_members * 4 * _BLOCK
-    with tarfile.TarFile(fileobj=_Bounded(stream, most), mode="r") as tar:
+    bounded = _Bounded(stream, destination.max_bytes + destination.max_members * 4 * _BLOCK)
+    try:
+        tar = tarfile.TarFile(fileobj=bounded, mode="r", tarinfo=_Header)
+    except tarfile.ReadError as error:
+        raise Refused(f"it is not a tar archive (plain, gzip, bzip2 or xz) and not a zip archive: {error}") from None
+    with tar:
         while (member := tar.next()) is not None:
             _add_tar_member(destination, tar, member)
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+    while bounded.read(_CHUNK):
+        pass  # the checksum of compressed data is at its end
 
 
 def _add_tar_member(destination: Destination, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    if member.size < 0:
+        raise Refused(f"{member.name[:100]!a} has a negative size")
     if member.isdir():
         destination.add_directory(member.name)
     elif member.issym():
@@ -120,7 +149,7 @@ def _unpack_zip(destination: Destination, file: IO[bytes]) -> None:
 
 
 def _add_zip_member(destination: Destination, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    name, mode = member.filename, member.external_attr >> 16
+    name, mode = _zip_name(member), member.external_attr >> 16
     if "\\" in name:
         raise Refused(f"{name[:100]!a} has a backslash, which some programs take for a folder's end")
     if member.flag_bits & _ENCRYPTED:
@@ -133,6 +162,14 @@ def _add_zip_member(destination: Destination, archive: zipfile.ZipFile, member: 
         if stat.S_ISLNK(mode):
             return destination.add_symbolic_link(name, content.read(MAX_PATH_BYTES + 1).decode())
         return destination.add_file(name, stat.S_IMODE(mode) or 0o644, _chunks(content))
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """Programs on Unix, macOS among them, store names as they are, often without saying that they are UTF-8."""
+    stored = member.orig_filename.partition("\0")[0]
+    if member.create_system != _UNIX or member.flag_bits & _UTF8 or member.filename != stored:
+        return member.filename
+    return os.fsdecode(stored.encode("cp437"))
 
 
 def _chunks(content: IO[bytes]) -> Iterator[bytes]:
