@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from remit.backends.base import Handle, Usage
 from remit.backends.sampling import Sampler
 from remit.sandbox import AttemptCgroup, boot_id, start_time
@@ -11,6 +13,11 @@ def handle_of(pid: int, cgroup: AttemptCgroup | None) -> Handle:
     """How to find the attempt again whose outermost process is `pid`."""
     paths = tuple(str(path) for path in cgroup.paths) if cgroup else ()
     return Handle(pid, start_time(pid) or 0, boot_id(), paths)
+
+
+def with_init(handle: Handle, init: int) -> Handle:
+    """The same attempt, by now with the init of its pid namespace."""
+    return replace(handle, init=init, init_start_time=start_time(init) or 0)
 
 
 def usage_of(cgroup: AttemptCgroup | None, sampler: Sampler | None, *, beside: int) -> Usage:

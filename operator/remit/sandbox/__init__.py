@@ -23,7 +23,7 @@ from remit.sandbox.model import (
 )
 from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
-from remit.sandbox.processes import ProcessHandle, boot_id, start_time, tasks_of_this_user
+from remit.sandbox.processes import ProcessHandle, boot_id, kill_session, start_time, tasks_of_this_user
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "boot_id",
     "fork_server",
     "kill_cgroups",
+    "kill_session",
     "plan",
     "probe_host",
     "remove_cgroups",

@@ -155,8 +155,9 @@ def take(steps: Sequence[Sequence[Any]]) -> None:
 
 
 def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
-    """Confine this process by `steps` and make it the program `argv`, with no environment."""
+    """Confine this process by `steps` and make it the program `argv`, with no environment, in a session of its own."""
     parent = os.getppid()
+    os.setsid()
     take(data["steps"])
     die_with(parent)  # a change of user clears it, so it comes after
     os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
-_LAST_SECONDS = 1.0  # for everything to die when the operator is gone
+_LAST_SECONDS = 10.0  # for everything to die when the operator is gone; more than a disk that is busy takes
 _MOMENT_SECONDS = 0.01
+_PAGE = 4096
 
 
 class _Child:
@@ -84,6 +85,9 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._operator = os.pidfd_open(os.getppid())
+        self._listing = -1
+        with contextlib.suppress(FileNotFoundError):  # a kernel without it
+            self._listing = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
         self._poller = select.epoll()
         for descriptor in (control.fileno(), self._wake.fileno(), self._operator):
             self._poller.register(descriptor, select.EPOLLIN)
@@ -95,7 +99,7 @@ class _Server:
         for child in self._children.values():
             os.kill(child.pid, child.stop)
         end = time.monotonic() + _LAST_SECONDS
-        while self._children and readable(self._wake, max(0.0, end - time.monotonic())):
+        while (self._kill_orphans() or self._children) and readable(self._wake, max(0.0, end - time.monotonic())):
             self._reap()
         for child in self._by_channel.values():
             self._part(child)
@@ -192,8 +196,11 @@ class _Server:
                 self._ended(child, status)
 
     def _ended(self, child: _Child, status: int) -> None:
-        if child.stop != signal.SIGKILL and os.WIFSIGNALED(status):
-            self._clear_orphans()
+        if os.WIFSIGNALED(status):
+            if child.stop == signal.SIGKILL:
+                self._kill_orphans()
+            else:
+                self._clear_orphans()
         _send(child.channel, ("exited", status))
         del self._children[child.pid]
         if child.channel.fileno() not in self._by_channel:
@@ -201,13 +208,29 @@ class _Server:
 
     def _clear_orphans(self) -> None:
         """A supervisor was killed, and what it watched has come to us: kill that, again until nothing new comes."""
-        while orphans := [pid for pid in _children_of(os.getpid()) if pid not in self._children]:
-            for pid in [each for orphan in orphans for each in (orphan, *_descendants(orphan))]:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+        while orphans := self._kill_orphans():
             for pid in orphans:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, _ALSO_CLONES)
+
+    def _kill_orphans(self) -> list[int]:
+        """KILL what came to us when its parent ended, and everything below it. Returns its pids.
+
+        The init of a sandbox is among them if bubblewrap was killed before its init asked for a death signal: the
+        kernel does not send one for a parent that has ended already.
+        """
+        orphans = [pid for pid in map(int, self._listed()) if pid not in self._children]
+        for pid in [each for orphan in orphans for each in (orphan, *_descendants(orphan))]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return orphans
+
+    def _listed(self) -> list[bytes]:
+        """The pids of all children. Read through a descriptor that is already open: there may be none left to open."""
+        listed = b""
+        while self._listing >= 0 and (more := os.pread(self._listing, _PAGE, len(listed))):
+            listed += more
+        return listed.split()
 
 
 def _removed(folder: str) -> bool:
@@ -220,7 +243,7 @@ def _removed(folder: str) -> bool:
 
 def _children_of(pid: int) -> list[int]:
     found: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # pathlib would be copied by every fork
             with open(f"/proc/{pid}/task/{task}/children") as listing:  # noqa: PTH123
                 found += map(int, listing.read().split())
