@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from remit.backends.base import Handle, Usage
-from remit.backends.sampling import Sampler
+from remit.backends.sampling import Sampling
 from remit.sandbox import AttemptCgroup, boot_id, start_time
 
 
@@ -20,7 +20,7 @@ def with_init(handle: Handle, init: int) -> Handle:
     return replace(handle, init=init, init_start_time=start_time(init) or 0)
 
 
-def usage_of(cgroup: AttemptCgroup | None, sampler: Sampler | None, *, beside: int) -> Usage:
+def usage_of(cgroup: AttemptCgroup | None, sampler: Sampling | None, *, beside: int) -> Usage:
     """`beside` tasks in the cgroup are the sandbox's own."""
     if cgroup is None:
         return sampler.usage() if sampler else Usage()

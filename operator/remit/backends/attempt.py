@@ -17,7 +17,7 @@ from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, Out
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
-from remit.backends.sampling import Sampler
+from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
 from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
@@ -94,7 +94,7 @@ class ProcessAttempt:
                     if self._door:
                         await self._door.open(status.init)
                     launch.enter(status.init.pid)
-                sampler = None if cgroup else Sampler(child.pid)
+                sampler = None if cgroup else Sampling(child.pid)
                 left = timeout - (time.monotonic() - started)
                 stopped = await child.until_over(cancel, self._sink_failed, left)
                 if stopped:
