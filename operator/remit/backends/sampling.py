@@ -103,7 +103,7 @@ def look(pid: int) -> dict[str, float]:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Every process below `pid`, of any depth, asked for from the kernel; psutil would read all processes of the host."""
+    """Every process below `pid`, of any depth. The kernel is asked for children; psutil would read all processes."""
     found = [pid]
     for each in found:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
