@@ -16,6 +16,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from outside import oom_scores, until_processes
 from remit.backends import ExitReason, Handle, ProcessBackend
 from remit.errors import BackendError
 from remit.sandbox import Limits, boot_id, fork_server, start_time
@@ -391,3 +392,15 @@ async def test_a_sink_that_fails_ends_the_attempt(run, mark):
 
 async def test_the_default_backend_finds_the_host_by_itself(host):
     assert ProcessBackend().host is host
+
+
+async def test_the_kernel_would_kill_it_for_memory_before_the_operator(run):
+    """As read from outside: of both of bubblewrap's processes, the command and its children."""
+    cancel, handles = asyncio.Event(), []
+    running = asyncio.create_task(
+        run.python("import os, time; os.fork(); time.sleep(60)", cancel=cancel, on_started=handles.append)
+    )
+    await until_processes(handles, 4)
+    assert set(oom_scores(handles[0].pid)) == {1000}
+    cancel.set()
+    await running

@@ -24,7 +24,15 @@ import signal
 import socket
 import time
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, die_with, keep_only, place, reset_signals
+from remit.sandbox.forkserver.jobs import (
+    JOBS,
+    become_subreaper,
+    die_with,
+    keep_only,
+    place,
+    reset_signals,
+    volunteer_for_oom_kill,
+)
 from remit.sandbox.forkserver.supervise import supervise
 from remit.sandbox.forkserver.wire import readable, receive, send
 from remit.sandbox.joining import enter_cgroups
@@ -265,6 +273,7 @@ def _become(server: int, child: _Child) -> None:
         signal.set_wakeup_fd(-1)
         reset_signals()
         die_with(server)
+        volunteer_for_oom_kill()
         keep_only([0, 1, 2, channel.fileno()])
         enter_cgroups(child.enters, child.file)
         if not readable(channel, 0):
