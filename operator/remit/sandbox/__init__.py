@@ -18,6 +18,7 @@ from remit.sandbox.model import (
     Identities,
     Layer,
     Limits,
+    MemoryBudget,
     Network,
     Plan,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Layer",
     "Limits",
     "Listen",
+    "MemoryBudget",
     "Network",
     "Plan",
     "ProcessHandle",
