@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from killloop import Operators, operators
 from portable import carry
-from remit.sandbox import Host, Launch, fork_server
+from remit.sandbox import ForkedProcess, Host, Launch, ProcessHandle, fork_server, kill_session, start_time
+from support import wait_until
 
+_SECONDS = 30
 _MOMENTS = (0.04, 0.08, 0.12, 0.16, 0.2)
 
 
@@ -41,12 +47,13 @@ def test_what_outlives_the_fork_server_too_is_killed_by_the_next_operator(ordina
     assert [each.left for each in rounds] == [()] * len(rounds)
 
 
-async def test_a_bubblewrap_whose_operator_died_before_its_release_makes_no_namespace(host: Host) -> None:
+@pytest.fixture
+def launch(host: Host) -> Iterator[Launch]:
     assert host.bubblewrap
-    launch = Launch(
+    made = Launch(
         host.bubblewrap,
-        executable="/usr/bin/true",
-        argv=("true",),
+        executable="/usr/bin/echo",
+        argv=("echo", "ran"),
         env={},
         files={},
         network="none",
@@ -55,17 +62,82 @@ async def test_a_bubblewrap_whose_operator_died_before_its_release_makes_no_name
         read_only_paths=(),
         rlimits={},
     )
-    nothing = os.open(os.devnull, os.O_RDWR)
-    reports = os.dup(launch.status_fd)
-    process = fork_server().begin(launch.job((nothing, nothing, nothing), None))
-    try:
-        launch.begun()
-        process.wait(30, start=True)
-        launch.close()  # as the kernel closes what a dead operator had
-        process.wait(30)
-        assert process.returncode == 1
-        assert os.read(reports, 4096) == b""
-    finally:
-        process.close()
-        os.close(reports)
-        os.close(nothing)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def started(launch: Launch) -> Iterator[Started]:
+    """Its process, and a file for what it says."""
+    with tempfile.TemporaryFile() as said:
+        process = fork_server().begin(launch.job((said.fileno(),) * 3, None))
+        reports = os.dup(launch.status_fd)
+        try:
+            launch.begun()
+            process.wait(_SECONDS, start=True)
+            yield Started(process, said.fileno(), reports)
+        finally:
+            process.close()
+            os.close(reports)
+
+
+@dataclass
+class Started:
+    process: ForkedProcess
+    said: int
+    reports: int
+
+
+def test_a_bubblewrap_that_is_never_released_makes_no_namespace(launch: Launch, started: Started) -> None:
+    launch.close()  # as the kernel closes what a dead operator had
+    started.process.wait(_SECONDS)
+    assert started.process.returncode == 1
+    assert os.read(started.reports, 4096) == b""
+    assert b"requires --unshare-user" in os.pread(started.said, 4096, 0)
+
+
+def test_an_init_whose_operator_dies_before_it_is_on_record_executes_nothing(launch: Launch, started: Started) -> None:
+    block = int(launch.argv[launch.argv.index("--block-fd") + 1])
+    launch.release()
+    init = json.loads(os.read(started.reports, 4096))["child-pid"]
+    launch.close()
+    # It waits at the descriptor that only the operator wrote to.
+    wait_until(lambda: Path(f"/proc/{init}/syscall").read_text().split()[1:2] == [hex(block)], "the wait")
+    started.process.kill()
+    started.process.wait(_SECONDS)
+    wait_until(lambda: not Path(f"/proc/{init}").exists(), "the end of the init")
+    assert os.pread(started.said, 4096, 0) == b""
+
+
+def test_the_fork_server_kills_an_init_whose_bubblewrap_was_killed(launch: Launch, started: Started) -> None:
+    """The init has not asked for a death signal yet: it does so after it was let in."""
+    launch.release()
+    init = json.loads(os.read(started.reports, 4096))["child-pid"]
+    started.process.kill()
+    started.process.wait(_SECONDS)
+    wait_until(lambda: not Path(f"/proc/{init}").exists(), "the end of the init")
+
+
+LEADER = """
+import os, subprocess, sys
+child = subprocess.Popen(["/usr/bin/sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+print(child.pid, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_is_left_in_a_session_is_killed() -> None:
+    """A leader that lives is another than the one meant if it started at another time: then nothing is left."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", LEADER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as leader:
+        assert leader.stdout
+        with ProcessHandle(int(leader.stdout.readline())) as child:
+            begun = start_time(leader.pid)
+            assert begun
+            assert kill_session(leader.pid, begun - 1, "sleep") is False
+            leader.communicate(b"end\n", timeout=_SECONDS)
+            assert kill_session(leader.pid, begun, "bwrap") is False
+            assert not child.dead
+            assert kill_session(leader.pid, begun, "sleep") is True
+            wait_until(lambda: child.dead, "the end of what was left")
