@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.backends import ExitReason
+from remit.backends import ExitReason, attempt
 from remit.errors import BackendError
 from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fork_server
 from remit.sandbox.forkserver import client
@@ -299,13 +299,17 @@ def test_a_server_that_dies_takes_its_processes_along_and_is_replaced(null, monk
 
 async def test_an_attempt_whose_fork_server_dies_is_an_infrastructure_failure(run, monkeypatch):
     monkeypatch.setattr(client, "_server", None)
-    sink = run.sink()
-    running = asyncio.create_task(run.python("import time; print(1, flush=True); time.sleep(60)", sink=sink))
+    sink, handles, swept = run.sink(), [], []
+    monkeypatch.setattr(attempt, "kill_session", lambda *session: swept.append(session))
+    running = asyncio.create_task(
+        run.python("import time; print(1, flush=True); time.sleep(60)", sink=sink, on_started=handles.append)
+    )
     await asyncio.wait_for(sink.seen.wait(), SECONDS)
     doomed = fork_server()
     os.kill(doomed.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="fork server"):
         await running
+    assert swept == [(handles[0].pid, handles[0].start_time, "bwrap")]
     wait_until(lambda: not doomed.alive, "the end of the fork server")
     outcome, _ = await run("/usr/bin/true")
     assert outcome.reason is ExitReason.EXITED

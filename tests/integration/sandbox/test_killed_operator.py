@@ -133,6 +133,8 @@ def test_what_is_left_in_a_session_is_killed() -> None:
     ) as leader:
         assert leader.stdout
         with ProcessHandle(int(leader.stdout.readline())) as child:
+            # A new program has its name a moment after its descriptors are closed.
+            wait_until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", "the program")
             begun = start_time(leader.pid)
             assert begun
             assert kill_session(leader.pid, begun - 1, "sleep") is False
