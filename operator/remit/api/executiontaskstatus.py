@@ -48,7 +48,7 @@ class QueueStatus(StatusModel):
     waiting: int
     """How many tasks wait in its namespace."""
     reason: str
-    """What lets no more in: OperatorCapacity, PolicyConcurrency or PolicyRate."""
+    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency or PolicyRate."""
     policy: str = ""
     """The policy, as `namespace/name`, where one does."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from remit.backends.base import Handle, Usage
-from remit.backends.sampling import Sampler
+from remit.backends.sampling import Sampling
 from remit.sandbox import AttemptCgroup, boot_id, start_time
 
 
@@ -13,7 +15,12 @@ def handle_of(pid: int, cgroup: AttemptCgroup | None) -> Handle:
     return Handle(pid, start_time(pid) or 0, boot_id(), paths)
 
 
-def usage_of(cgroup: AttemptCgroup | None, sampler: Sampler | None, *, beside: int) -> Usage:
+def with_init(handle: Handle, init: int) -> Handle:
+    """The same attempt, by now with the init of its pid namespace."""
+    return replace(handle, init=init, init_start_time=start_time(init) or 0)
+
+
+def usage_of(cgroup: AttemptCgroup | None, sampler: Sampling | None, *, beside: int) -> Usage:
     """`beside` tasks in the cgroup are the sandbox's own."""
     if cgroup is None:
         return sampler.usage() if sampler else Usage()

@@ -12,15 +12,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from remit.backends.accounts import handle_of, usage_of
+from remit.backends.accounts import handle_of, usage_of, with_init
 from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
-from remit.backends.child import Child
+from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
-from remit.backends.sampling import Sampler
+from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
-from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, rlimits
+from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
+from remit.sandbox.bubblewrap import PROGRAM
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
@@ -79,26 +80,30 @@ class ProcessAttempt:
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
             stack.callback(child.close)
             cgroup = child.cgroup
+            handle, record = handle_of(child.pid, cgroup), on_started or _not_recorded
             stopped, sampler = None, None
             try:
                 launch.begun()
-                if on_started:
-                    on_started(handle_of(child.pid, cgroup))
+                record(handle)
                 started_at, started = datetime.now(UTC), time.monotonic()
                 launch.release()
-                if launch.waits_inside:
-                    await status.reported.wait()
-                    if status.init:
-                        if self._door:
-                            await self._door.open(status.init)
-                        launch.enter(status.init.pid)
-                sampler = None if cgroup else Sampler(child.pid)
-                stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
+                timeout = self._request.timeout_seconds
+                await first_of((status.reported, child.exited, cancel, self._sink_failed), timeout)
+                if status.init:
+                    record(with_init(handle, status.init.pid))
+                    if self._door:
+                        await self._door.open(status.init)
+                    launch.enter(status.init.pid)
+                sampler = None if cgroup else Sampling(child.pid)
+                left = timeout - (time.monotonic() - started)
+                stopped = await child.until_over(cancel, self._sink_failed, left)
                 if stopped:
                     await self._ask_to_end(child, status)
             finally:
                 try:
                     await _kill(child, status, cgroup)
+                    if child.failure:
+                        kill_session(handle.pid, handle.start_time, PROGRAM)
                     if sampler:
                         await sampler.stop()
                 finally:
@@ -160,6 +165,10 @@ async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) 
         await status.init.death()
     if cgroup:
         cgroup.kill()
+
+
+def _not_recorded(_: Handle) -> None:
+    """For an attempt that nobody recovers."""
 
 
 def _counting_bubblewrap(limits: Limits) -> Limits:

@@ -18,7 +18,7 @@ from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, Out
 from remit.backends.child import Child
 from remit.backends.ending import Conclusion, Ending, conclude
 from remit.backends.exceeded import Exceeded, exceeded
-from remit.backends.sampling import Sampler
+from remit.backends.sampling import Sampling
 from remit.errors import BackendError
 from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, CgroupSpec, Plan, rlimits, tasks_of_this_user
 
@@ -81,7 +81,7 @@ class BareAttempt:
                     on_started(handle_of(child.pid, cgroup))
                 started_at, started = datetime.now(UTC), time.monotonic()
                 launch.release()
-                sampler = None if cgroup else Sampler(child.pid)
+                sampler = None if cgroup else Sampling(child.pid)
                 stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
                 if stopped and self._request.grace_seconds > 0:
                     child.send_signal(signal.SIGTERM)  # passed on to the command's group

@@ -114,6 +114,9 @@ class Handle:
     cgroups: tuple[str, ...] = ()
     container: str = ""
     """Instead of a process: the name of a container."""
+    init: int = 0
+    """The init of the pid namespace that the process made; 0: none is known."""
+    init_start_time: int = 0
 
 
 class OutputSink(Protocol):
@@ -137,7 +140,8 @@ class Backend(Protocol):
     ) -> Outcome:
         """Run one attempt; return only when everything that it started is dead.
 
-        `on_started` is called with the handle before the command can run: what it persists is on record first.
+        `on_started` is called with the handle before the command can run: what it persists is on record first. Where
+        processes become known one after the other it is called for each, with all that are known.
 
         Raises:
             SandboxUnavailable: a required layer is missing on this host.

@@ -6,13 +6,23 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from remit.backends.base import ExitReason, OutputSink
 from remit.backends.streams import OutputPipe, wide_pipe
 from remit.sandbox import AttemptCgroup, ForkedProcess, Job, fork_server, sealed_memory
 
 _DRAIN_SECONDS = 5.0
+
+
+async def first_of(events: Iterable[asyncio.Event], timeout_seconds: float) -> None:
+    """Wait until one of `events` is set, or until the time is over."""
+    waiting = {asyncio.ensure_future(event.wait()) for event in events}
+    try:
+        await asyncio.wait(waiting, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 class Child:
@@ -119,12 +129,7 @@ class Child:
         self, cancel: asyncio.Event, sink_failed: asyncio.Event, timeout_seconds: float
     ) -> ExitReason | None:
         """Wait for the exit, the timeout, a cancel or a sink that fails; None if the command ended by itself."""
-        waiting = {asyncio.ensure_future(event.wait()) for event in (self.exited, cancel, sink_failed)}
-        try:
-            await asyncio.wait(waiting, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in waiting:
-                future.cancel()
+        await first_of((self.exited, cancel, sink_failed), timeout_seconds)
         if self.exited.is_set():
             return None
         return ExitReason.CANCELLED if cancel.is_set() or sink_failed.is_set() else ExitReason.TIMED_OUT

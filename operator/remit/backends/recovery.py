@@ -7,22 +7,28 @@ from pathlib import Path
 
 from remit.backends.base import Handle
 from remit.errors import BackendError
-from remit.sandbox import ProcessHandle, boot_id, kill_cgroups, remove_cgroups, start_time
+from remit.sandbox import ProcessHandle, boot_id, kill_cgroups, kill_session, remove_cgroups, start_time
+from remit.sandbox.bubblewrap import PROGRAM
 
 _DEATH_SECONDS = 10.0
 
 
 def recover(handle: Handle) -> bool:
-    """Kill by pid and start time, then by cgroup. True if anything was alive.
+    """Kill by pid and start time, then by session and by cgroup. True if anything was alive.
 
-    The kernel has usually done it already: bubblewrap dies with the operator, and the pid namespace with bubblewrap.
+    The kernel and the fork server have usually done it already. If both the operator and the fork server were killed,
+    an init may have outlived bubblewrap because it had not yet asked for a death signal. Such an init is on record
+    before it executes anything; until then it is in bubblewrap's session.
 
     Raises:
         BackendError: something cannot be killed, so what the attempt did is not known to be over.
     """
     if handle.boot_id != boot_id():
         return False
-    alive = _kill_process(handle)
+    alive = _kill_process(handle.pid, handle.start_time, ask=True)
+    if handle.init:
+        alive = _kill_process(handle.init, handle.init_start_time, ask=False) or alive
+    alive = kill_session(handle.pid, handle.start_time, PROGRAM) or alive
     cgroups = [Path(path) for path in handle.cgroups]
     alive = kill_cgroups(cgroups) or alive
     if not remove_cgroups(cgroups):
@@ -30,20 +36,19 @@ def recover(handle: Handle) -> bool:
     return alive
 
 
-def _kill_process(handle: Handle) -> bool:
+def _kill_process(pid: int, started: int, *, ask: bool) -> bool:
+    """End the process that started then. `ask` a supervisor first, which ends everything that it watches."""
     try:
-        process = ProcessHandle(handle.pid)
+        process = ProcessHandle(pid)
     except ProcessLookupError:
         return False
     with process:
-        if start_time(handle.pid) != handle.start_time or process.dead:
+        if start_time(pid) != started or process.dead:
             return False
         poller = select.poll()
         poller.register(process.descriptor, select.POLLIN)
-        process.stop()  # bubblewrap ends by it, and a supervisor ends everything that it watches first
-        if poller.poll(_DEATH_SECONDS * 1000):
-            return True
-        process.kill()
-        if not poller.poll(_DEATH_SECONDS * 1000):
-            raise BackendError(f"process {handle.pid} does not die; look at it before retrying")
-    return True
+        for end in (process.stop, process.kill) if ask else (process.kill,):
+            end()
+            if poller.poll(_DEATH_SECONDS * 1000):
+                return True
+    raise BackendError(f"process {pid} does not die; look at it before retrying")

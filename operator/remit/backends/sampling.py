@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -13,15 +14,66 @@ from remit.backends.base import Usage
 _INTERVAL_SECONDS = 0.2
 
 
+@dataclass(slots=True)
+class _Used:
+    """What one process used so far."""
+
+    cpu_seconds: float = 0.0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+    def add(self, other: _Used) -> None:
+        self.cpu_seconds += other.cpu_seconds
+        self.read_bytes += other.read_bytes
+        self.written_bytes += other.written_bytes
+
+
 class Sampler:
-    """Watches the tree below `pid` until `stop`. CPU and I/O of processes seen once are kept after their end."""
+    """The sum of what was seen of a tree. CPU and I/O of processes seen once are kept after their end."""
+
+    def __init__(self) -> None:
+        self._alive: dict[tuple[int, float], _Used] = {}
+        self._ended = _Used()
+        self._memory = 0
+
+    def __len__(self) -> int:
+        """How many processes there were at the last look."""
+        return len(self._alive)
+
+    def sample(self, pid: int) -> None:
+        """Look at the tree below `pid`."""
+        memory, before, self._alive = 0, self._alive, {}
+        for each in _descendants(pid):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                process = psutil.Process(each)
+                times = process.cpu_times()
+                used = self._alive[process.pid, process.create_time()] = _Used(times.user + times.system)
+                memory += process.memory_info().rss
+                counters = process.io_counters()
+                used.read_bytes, used.written_bytes = counters.read_bytes, counters.write_bytes
+        self._memory = max(self._memory, memory)
+        for key in before.keys() - self._alive.keys():
+            self._ended.add(before[key])
+
+    def usage(self) -> Usage:
+        total = replace(self._ended)
+        for used in self._alive.values():
+            total.add(used)
+        return Usage(
+            cpu_seconds=total.cpu_seconds,
+            max_memory_bytes=self._memory,
+            read_bytes=total.read_bytes,
+            written_bytes=total.written_bytes,
+            source="sampled",
+        )
+
+
+class Sampling:
+    """Samples the tree below `pid` until `stop`."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._cpu: dict[tuple[int, float], float] = {}
-        self._io: dict[tuple[int, float], tuple[int, int]] = {}
-        self._memory = 0
-        self._task = asyncio.create_task(self._watch())
+        self._sampler = Sampler()
+        self._task = asyncio.create_task(self._watch(pid))
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -29,31 +81,12 @@ class Sampler:
             await self._task
 
     def usage(self) -> Usage:
-        return Usage(
-            cpu_seconds=sum(self._cpu.values()),
-            max_memory_bytes=self._memory,
-            read_bytes=sum(read for read, _ in self._io.values()),
-            written_bytes=sum(written for _, written in self._io.values()),
-            source="sampled",
-        )
+        return self._sampler.usage()
 
-    async def _watch(self) -> None:
+    async def _watch(self, pid: int) -> None:
         while True:
-            await asyncio.to_thread(self._sample)
+            await asyncio.to_thread(self._sampler.sample, pid)
             await asyncio.sleep(_INTERVAL_SECONDS)
-
-    def _sample(self) -> None:
-        memory = 0
-        for pid in _descendants(self._pid):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                process = psutil.Process(pid)
-                key = (process.pid, process.create_time())
-                times = process.cpu_times()
-                self._cpu[key] = times.user + times.system
-                memory += process.memory_info().rss
-                counters = process.io_counters()
-                self._io[key] = (counters.read_bytes, counters.write_bytes)
-        self._memory = max(self._memory, memory)
 
 
 def look(pid: int) -> dict[str, float]:
@@ -70,9 +103,10 @@ def look(pid: int) -> dict[str, float]:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Every process below `pid`, asked for from the kernel; psutil would read all processes of the host to know."""
-    children: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
-    return children + [below for child in children for below in _descendants(child)]
+    """Every process below `pid`, of any depth. The kernel is asked for children; psutil would read all processes."""
+    found = [pid]
+    for each in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
+            for thread in Path(f"/proc/{each}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
+    return found[1:]

@@ -79,7 +79,7 @@ def show_limits(held: Mapping[str, str]) -> None:
         return
     table = _table("LIMIT", "HELD BY")
     for limit, by in held.items():
-        table.add_row(limit, Text(by, style="yellow" if by == NOT_ENFORCED else ""))
+        table.add_row(limit, Text(by, style="yellow" if by.startswith(NOT_ENFORCED) else ""))
     console().print("", table, sep="\n")
 
 

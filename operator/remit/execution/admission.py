@@ -35,7 +35,7 @@ from remit.policy import (
     executed,
     request_for,
 )
-from remit.sandbox import Confinement, Host, Layer
+from remit.sandbox import Confinement, Host, Layer, MemoryBudget
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
 
@@ -46,6 +46,7 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 
 _NOWHERE_ELSE = ReleasePlace()
 _UNREAD: Mapping[str, str] = MappingProxyType({})
+_TASKS_THAT_FIT = 4
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 """A task must not be able to fill the operator's disk: without room for the audit trail nothing would run any more."""
@@ -89,6 +90,8 @@ class Admitted:
     limits: Limits
     layers: frozenset[Layer]
     rates: tuple[RateClaim, ...]
+    memory: int = 0
+    """What it takes of the memory that tasks may use together, in bytes."""
     egress: tuple[Egress, ...] = ()
 
 
@@ -129,6 +132,8 @@ class Admission:
     """Where this operator runs commands and scripts."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """For what runs beside the operator."""
 
     def decide(
         self,
@@ -152,13 +157,20 @@ class Admission:
         decision = decide(request, own, ceilings)
         if not decision.allowed:
             return _refused(decision, command)
+        limits = _filled(decision.limits, self.defaults)
+        beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
+        memory = self.memory.demand(limits.memory, limits.disk) if beside_us else 0
+        if self.memory.total is not None and memory > self.memory.total:
+            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, self.memory))
+            return Refused(finish, _status(decision), command)
         return Admitted(
             command=command,
             status=_status(decision),
             grant=Grant(request, own, ceilings),
-            limits=_filled(decision.limits, self.defaults),
+            limits=limits,
             layers=frozenset(Layer(name) for name in decision.layers),
             rates=decision.rates,
+            memory=memory,
             egress=decision.egress,
         )
 
@@ -203,13 +215,25 @@ class Admission:
 
 def default_limits(host: Host) -> Limits:
     """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
-    they would count address space and all of a user's processes, and break programs that do nothing wrong."""
+    they would count address space and all of a user's processes, and break programs that do nothing wrong. Where all
+    tasks share a limit, four fit in with these."""
     counted = host.abilities[Layer.CGROUP].available
+    share = 1024**3 if host.memory.total is None else host.memory.total // _TASKS_THAT_FIT
     return Limits(
-        memory=1024**3 if counted else None,
+        memory=min(1024**3, share) if counted else None,
         pids=512 if counted else None,
-        disk=256 * 1024**2,
+        disk=min(256 * 1024**2, share // max(1, host.memory.tmpfs)),
         open_files=1024,
+    )
+
+
+def _too_large(limits: Limits, budget: MemoryBudget) -> str:
+    parts = [f"the {limits.memory} of spec.resources.memory"] if limits.memory else []
+    if budget.tmpfs and limits.disk:
+        parts.append(f"{budget.tmpfs} times the {limits.disk} of spec.resources.disk")
+    return (
+        f"needs {budget.demand(limits.memory, limits.disk)} bytes of memory ({' and '.join(parts)}), and this operator"
+        f" has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
     )
 
 

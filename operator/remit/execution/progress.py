@@ -41,6 +41,8 @@ def queued(task: ExecutionTask, place: Place, now: datetime.datetime) -> Executi
     match blocked.reason:
         case WaitReason.OPERATOR:
             why = f"the operator runs {blocked.limit} at once, all are taken"
+        case WaitReason.MEMORY:
+            why = f"the operator has {blocked.limit} bytes of memory for its tasks, and those that run leave too few"
         case WaitReason.CONCURRENCY:
             why = f"policy {policy} allows {blocked.limit} at once, all are taken"
         case WaitReason.RATE:

@@ -3,8 +3,11 @@
 Namespaces take turns, so one that waits with a thousand tasks delays another's first by one start at most. In a
 namespace the oldest goes first. Whoever is held up by its own policy is stepped over and delays nobody else.
 
-Who is let in holds a place under each of its claims and a token of each rate. The token is spent by `started`; who
-leaves before that gives it back.
+Who is let in holds a place under each of its claims, its share of the memory, and a token of each rate. The token is
+spent by `started`; who leaves before that gives it back.
+
+Memory is kept free for the first whose policies would let it in and for whom there is too little. Others that need
+memory wait behind it, or small tasks would keep a large one waiting for ever.
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ class WaitReason(StrEnum):
     """What a task waits for."""
 
     OPERATOR = "OperatorCapacity"
+    MEMORY = "OperatorMemory"
     CONCURRENCY = "PolicyConcurrency"
     RATE = "PolicyRate"
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """What lets no more in. `seconds`: until time alone changes that; None: until a task ends."""
+    """What lets no more in. `seconds`: until time alone changes that; None: until a task ends. A limit of memory is in
+    bytes."""
 
     reason: WaitReason
     limit: int
@@ -47,6 +52,8 @@ class Place:
     blocked: Blocked
 
 
+_Lane = tuple[Claims, int]
+"""What a task claims, and how much memory it needs."""
 _Ticket = tuple[float, int, str]
 """Since when it waits, a number that tells equals apart, and the task's key."""
 
@@ -57,13 +64,13 @@ class _Line:
     the first of each need ever be looked at."""
 
     order: list[_Ticket] = field(default_factory=list)
-    lanes: dict[Claims, list[_Ticket]] = field(default_factory=dict)
+    lanes: dict[_Lane, list[_Ticket]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Inside:
     namespace: str
-    claims: Claims
+    lane: _Lane
     started: bool = False
 
 
@@ -76,31 +83,39 @@ class Queue:
 
     capacity: int
     wake: Callable[[str, float], None]
+    memory: int | None = None
+    """Bytes for all that are inside together; None: without a bound."""
     _inside: dict[str, _Inside] = field(default_factory=dict)
-    _waiting: dict[str, tuple[str, Claims, _Ticket]] = field(default_factory=dict)
+    _waiting: dict[str, tuple[str, _Lane, _Ticket]] = field(default_factory=dict)
     _lines: dict[str, _Line] = field(default_factory=dict)
     """By namespace, the one whose turn is next in front."""
     _running: Counter[str] = field(default_factory=Counter)
     """How many are inside under each policy."""
+    _promised: int = 0
+    """Bytes of memory that those inside may use."""
     _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     """By policy and namespace."""
     _tickets: int = 0
 
-    def enter(self, key: str, namespace: str, claims: Claims, *, since: float, now: float) -> Place | None:
+    def enter(
+        self, key: str, namespace: str, claims: Claims, *, since: float, now: float, memory: int = 0
+    ) -> Place | None:
         """None: `key` may start. Otherwise its place; it keeps that, and may ask as often as it likes.
 
-        `since` is when it began to wait, which orders it within its namespace. Claims may change between calls.
+        `since` is when it began to wait, which orders it within its namespace. Claims and `memory`, in bytes, may
+        change between calls. Memory beyond the bound counts as all of it.
         """
+        lane = claims, 0 if self.memory is None else min(memory, self.memory)
         if (held := self._inside.get(key)) is not None:
-            if held.started or held.claims == claims:
+            if held.started or held.lane == lane:
                 return None
             self._let_out(key)
         known = self._waiting.get(key)
-        if known is not None and known[:2] != (namespace, claims):
+        if known is not None and known[:2] != (namespace, lane):
             self._forget(key)
         if key not in self._waiting:
-            self._append(key, namespace, claims, since)
-        first = self._lines[namespace].lanes[claims][0][2] == key
+            self._append(key, namespace, lane, since)
+        first = self._lines[namespace].lanes[lane][0][2] == key
         if first or held is not None or known is not None:
             self._let_in(now, asking=key)
         return self.place(key, now)
@@ -126,7 +141,7 @@ class Queue:
         """Take over what is on record: who runs, and when each earlier start was. Tokens follow from the starts."""
         for key, (namespace, claims) in running.items():
             if key not in self._inside:
-                self._hold(key, namespace, claims, started=True)
+                self._hold(key, namespace, (claims, 0), started=True)
         by_bucket: dict[tuple[str, str], tuple[RateClaim, list[float]]] = {}
         for namespace, claims, at in starts:
             for claim in claims:
@@ -138,19 +153,20 @@ class Queue:
         """Where `key` waits; None if it does not."""
         if key not in self._waiting:
             return None
-        namespace, claims, ticket = self._waiting[key]
+        namespace, lane, ticket = self._waiting[key]
         order = self._lines[namespace].order
-        # A worker may ask at a moment when the tokens have just come: it is told of the rate all the same.
-        blocked = self._blocked(namespace, claims, now) or Blocked(WaitReason.OPERATOR, self.capacity, seconds=0.0)
+        # Either memory is kept for another, or the tokens have just come at the moment when a worker asks.
+        behind = (WaitReason.MEMORY, self.memory or 0) if lane[1] else (WaitReason.OPERATOR, self.capacity)
+        blocked = self._blocked(namespace, lane, now) or Blocked(*behind, seconds=0.0)
         return Place(bisect_left(order, ticket) + 1, len(order), blocked)
 
     def waiting(self, reason: WaitReason, now: float) -> int:
         """How many tasks wait for `reason`."""
         return sum(
-            len(lane)
+            len(tickets)
             for namespace, line in self._lines.items()
-            for claims, lane in line.lanes.items()
-            if (blocked := self._blocked(namespace, claims, now)) is not None and blocked.reason is reason
+            for lane, tickets in line.lanes.items()
+            if (blocked := self._blocked(namespace, lane, now)) is not None and blocked.reason is reason
         )
 
     def __len__(self) -> int:
@@ -159,30 +175,35 @@ class Queue:
 
     def _let_in(self, now: float, asking: str = "") -> None:
         while (chosen := self._next(now)) is not None:
-            namespace, claims, key = chosen
+            namespace, lane, key = chosen
             self._forget(key)
             if (line := self._lines.pop(namespace, None)) is not None:
                 self._lines[namespace] = line  # to the end: the others' turn
-            for claim in claims:
+            for claim in lane[0]:
                 bucket = claim.policy, namespace
                 self._buckets[bucket], _ = take(self._buckets.get(bucket), claim.spec, now)
-            self._hold(key, namespace, claims)
+            self._hold(key, namespace, lane)
             if key != asking:
                 self.wake(key, 0.0)
 
-    def _next(self, now: float) -> tuple[str, Claims, str] | None:
+    def _next(self, now: float) -> tuple[str, _Lane, str] | None:
         if len(self._inside) >= self.capacity:
             return None
+        kept = False
         for namespace, line in self._lines.items():
-            for claims, lane in sorted(line.lanes.items(), key=lambda lane: lane[1][0]):
-                blocked = self._blocked(namespace, claims, now)
+            for lane, tickets in sorted(line.lanes.items(), key=lambda each: each[1][0]):
+                if kept and lane[1]:
+                    continue
+                blocked = self._blocked(namespace, lane, now)
                 if blocked is None:
-                    return namespace, claims, lane[0][2]
+                    return namespace, lane, tickets[0][2]
+                kept = kept or blocked.reason is WaitReason.MEMORY
                 if blocked.seconds is not None:
-                    self.wake(lane[0][2], blocked.seconds)
+                    self.wake(tickets[0][2], blocked.seconds)
         return None
 
-    def _blocked(self, namespace: str, claims: Claims, now: float) -> Blocked | None:
+    def _blocked(self, namespace: str, lane: _Lane, now: float) -> Blocked | None:
+        claims, memory = lane
         for claim in claims:
             most = claim.spec.max_concurrent
             if most is not None and self._running[claim.policy] >= most:
@@ -193,34 +214,40 @@ class Queue:
             return Blocked(WaitReason.RATE, slowest.spec.per_minute or 0, slowest.policy, seconds)
         if len(self._inside) >= self.capacity:
             return Blocked(WaitReason.OPERATOR, self.capacity)
+        if self.memory is not None and memory and self._promised + memory > self.memory:
+            return Blocked(WaitReason.MEMORY, self.memory)
         return None
 
-    def _hold(self, key: str, namespace: str, claims: Claims, *, started: bool = False) -> None:
-        self._inside[key] = _Inside(namespace, claims, started)
+    def _hold(self, key: str, namespace: str, lane: _Lane, *, started: bool = False) -> None:
+        claims, memory = lane
+        self._inside[key] = _Inside(namespace, lane, started)
         self._running.update(claim.policy for claim in claims)
+        self._promised += memory
 
     def _let_out(self, key: str) -> None:
         held = self._inside.pop(key)
-        self._running.subtract(claim.policy for claim in held.claims)
+        claims, memory = held.lane
+        self._running.subtract(claim.policy for claim in claims)
+        self._promised -= memory
         if not held.started:
-            for claim in held.claims:
+            for claim in claims:
                 bucket = claim.policy, held.namespace
                 self._buckets[bucket] = give_back(self._buckets[bucket], claim.spec)
 
-    def _append(self, key: str, namespace: str, claims: Claims, since: float) -> None:
+    def _append(self, key: str, namespace: str, lane: _Lane, since: float) -> None:
         self._tickets += 1
         ticket = since, self._tickets, key
         line = self._lines.setdefault(namespace, _Line())
         insort(line.order, ticket)
-        insort(line.lanes.setdefault(claims, []), ticket)
-        self._waiting[key] = namespace, claims, ticket
+        insort(line.lanes.setdefault(lane, []), ticket)
+        self._waiting[key] = namespace, lane, ticket
 
     def _forget(self, key: str) -> None:
-        namespace, claims, ticket = self._waiting.pop(key)
+        namespace, lane, ticket = self._waiting.pop(key)
         line = self._lines[namespace]
-        for tickets in (line.order, line.lanes[claims]):
+        for tickets in (line.order, line.lanes[lane]):
             del tickets[bisect_left(tickets, ticket)]
-        if not line.lanes[claims]:
-            del line.lanes[claims]
+        if not line.lanes[lane]:
+            del line.lanes[lane]
         if not line.order:
             del self._lines[namespace]

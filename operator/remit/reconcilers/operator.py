@@ -176,9 +176,15 @@ class Operator:
             on_ended=queue.add,
             performers=performing,
         )
-        turns = Queue(settings.max_concurrent, wake=queue.add_after)
+        turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
         policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
-        admission = Admission(settings.search_path, default_limits(host), frozenset(performing), frozenset(backends))
+        admission = Admission(
+            settings.search_path,
+            default_limits(host),
+            frozenset(performing),
+            frozenset(backends),
+            memory=host.memory,
+        )
         releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)

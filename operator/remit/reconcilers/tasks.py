@@ -182,7 +182,14 @@ class TaskReconciler:
             return await self._finish(task, obj, deadline_exceeded(task))
         now = self.now()
         since = waits_since(task, now).timestamp()
-        place = self.turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since, now=now.timestamp())
+        place = self.turns.enter(
+            task.key,
+            task.metadata.namespace,
+            verdict.rates,
+            since=since,
+            now=now.timestamp(),
+            memory=verdict.memory,
+        )
         if place is not None:
             return self._in_time(task, await self._waiting.for_turn(task, obj, place))
         try:

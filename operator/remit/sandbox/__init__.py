@@ -29,12 +29,13 @@ from remit.sandbox.model import (
     Identities,
     Layer,
     Limits,
+    MemoryBudget,
     Network,
     Plan,
 )
 from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
-from remit.sandbox.processes import ProcessHandle, boot_id, start_time, tasks_of_this_user
+from remit.sandbox.processes import ProcessHandle, boot_id, kill_session, start_time, tasks_of_this_user
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Layer",
     "Limits",
     "Listen",
+    "MemoryBudget",
     "Network",
     "Plan",
     "ProcessHandle",
@@ -72,6 +74,7 @@ __all__ = [
     "fence",
     "fork_server",
     "kill_cgroups",
+    "kill_session",
     "plan",
     "probe_host",
     "reader_group",

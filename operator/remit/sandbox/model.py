@@ -112,6 +112,23 @@ class CgroupTree:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """`total` bytes for all attempts at once; None: the operator has no limit of its own, so there is none for them.
+
+    `tmpfs` is how many of an attempt's private tmpfs, each of the size of its disk limit, nothing counts towards its
+    memory limit.
+    """
+
+    total: int | None = None
+    tmpfs: int = 0
+
+    def demand(self, memory: int | None, disk: int | None) -> int:
+        """What an attempt with these limits takes of the total, in bytes. Without a memory limit only its tmpfs count:
+        nothing else is known of it."""
+        return (memory or 0) + self.tmpfs * (disk or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """What this host can give, found by trying."""
 
@@ -126,6 +143,7 @@ class Host:
     """`major:minor` of its disks, for limits of bandwidth."""
     bare: Bare | None = None
     """Where Landlock, seccomp and rlimits can hold a run without namespaces."""
+    memory: MemoryBudget = MemoryBudget()
 
 
 @dataclass(frozen=True, slots=True)

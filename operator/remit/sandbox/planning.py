@@ -7,6 +7,8 @@ from remit.sandbox.model import Bare, Confinement, Host, Layer, Plan
 from remit.sandbox.seccomp import compile_filter, compile_shared_filter
 
 NOT_ENFORCED = "not enforced"
+EACH_PROCESS = f"{NOT_ENFORCED} for the task; rlimit AS, of each process"
+"""What holds memory where no cgroup counts it. Several processes, and files in memory, take more."""
 NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
 """What holds a limit of network bandwidth, by `spec.network`."""
 _NO_NETWORK = "spec.network: {} needs namespaces: without them there is no network; run it on a host that has them"
@@ -74,7 +76,7 @@ def _enforcement(confinement: Confinement, host: Host, bare: Bare | None) -> dic
     limits, paced = confinement.limits, "blkio" in held and bool(host.disks) and not bare
     block = "io" if cgroups and cgroups.version == 2 else "blkio"
     found = {
-        "memory_bytes": f"{name} memory" if "memory" in held else "rlimit AS, of each process",
+        "memory_bytes": f"{name} memory" if "memory" in held else EACH_PROCESS,
         "cpu_cores": f"{name} cpu" if "cpu" in held else NOT_ENFORCED,
         "pids": f"{name} pids" if "pids" in held else _processes(bare),
         "disk_bytes": "rlimit FSIZE, of each file" if bare else "tmpfs size",

@@ -25,6 +25,7 @@ from remit.sandbox.forkserver import TryScopes, fork_server
 from remit.sandbox.identity import find_identities, reachable
 from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes
 from remit.sandbox.launch import Launch
+from remit.sandbox.memorybudget import budget, own_memory_limit
 from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
 from remit.sandbox.seccomp import MACHINES, compile_filter
 from remit.sandbox.syscalls import REFUSED, REFUSED_ON_A_SHARED_HOST
@@ -75,6 +76,7 @@ def probe_host() -> Host:
         scopes(abi),
         disks(),
         bare,
+        budget(own_memory_limit(), bubblewrap, cgroups),
     )
 
 
@@ -248,6 +250,7 @@ def _run(
         launch.begun()
         process.wait(_TIMEOUT_SECONDS, start=True)
         launch.release()
+        launch.enter(process.pid)  # nothing here outlasts this process, and so need not be on record
         process.wait(_TIMEOUT_SECONDS)
         said = [os.pread(file.fileno(), _MOST_SAID, 0) for file in (stdout, stderr)]
         return subprocess.CompletedProcess(argv, 1 if process.returncode is None else process.returncode, *said)

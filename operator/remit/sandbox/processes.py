@@ -36,6 +36,23 @@ def tasks_of_this_user() -> int:
     return found
 
 
+def kill_session(leader: int, started: int, program: str) -> bool:
+    """KILL every `program` in the session of a leader that has ended; True if there is any.
+
+    While a session has a member, the kernel gives its number to no new process. So a process `leader` that did not
+    start at `started` means that the session is over.
+    """
+    if start_time(leader) not in {started, None}:
+        return False
+    found = False
+    for pid in (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader != pid and Path(f"/proc/{pid}/comm").read_text().strip() == program:
+                os.kill(pid, signal.SIGKILL)
+                found = True
+    return found
+
+
 class ProcessHandle:
     """A pidfd: refers to one process for ever. Closed by `close` or as a context manager."""
 

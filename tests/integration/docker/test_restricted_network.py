@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import pythonimage
@@ -138,6 +139,13 @@ def holder(request: AttemptRequest) -> dict[str, Any]:
     return dict(found)
 
 
+def bridge_address() -> str:
+    """The host's own on the engine's bridge. Not every engine tells a gateway in the bridge's configuration."""
+    (network,) = json.loads(docker("network", "inspect", "bridge").stdout)
+    name = network["Options"]["com.docker.network.bridge.name"]
+    return next(each.address for each in psutil.net_if_addrs()[name] if each.family == socket.AF_INET)
+
+
 @pytest.fixture
 async def stage(image: str, port: int, tmp_path: Path) -> AsyncIterator[Stage]:
     engine = Engine()
@@ -169,7 +177,7 @@ async def test_a_host_that_is_not_allowed_is_named_with_the_field_that_would(sta
 async def test_nothing_is_reached_without_the_proxy(stage: Stage) -> None:
     """Neither the host's loopback nor its addresses, the engine's bridge, the Internet, a name server, nor a cloud."""
     own = socket.gethostbyname(socket.gethostname())
-    bridge = json.loads(docker("network", "inspect", "bridge").stdout)[0]["IPAM"]["Config"][0]["Gateway"]
+    bridge = bridge_address()
     with socket.create_server((bridge, 0)) as listening:
         bridged = listening.getsockname()[1]
         _, said = await stage(f"""

@@ -19,8 +19,7 @@ from uuid import uuid4
 import pytest
 
 from conftest import require
-
-from .portable import Portable, carry, ends, failures
+from portable import Portable, carry, ends, failures
 
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 CONFIGURATION = ("/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/alternatives", "/etc/ssl/openssl.cnf")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .portable import Portable, carry, ends, failures
+from portable import Portable, carry, ends, failures
 
 NOBODY = "65534"
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from dataclasses import replace
 
+import pytest
+
+from remit.reconcilers import operator as operator_module
 from remit.reconcilers.kube import NAMESPACES, TASKS, Object
+from remit.sandbox import MemoryBudget, probe_host
 
 from .conftest import PATIENCE, World
 
@@ -40,6 +45,26 @@ async def test_a_policy_bounds_its_own_tasks_only(world: World) -> None:
         await world.edit(first, {"cancel": True})
         ended = await world.finished(second)
         assert (ended["phase"], ended.get("queue")) == ("Succeeded", None)
+
+
+async def test_tasks_wait_until_the_operators_memory_holds_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with an operator that has a memory limit of its own: what never fits is refused, and the rest waits."""
+    host = replace(probe_host(), memory=MemoryBudget(100 << 20, 0))
+    monkeypatch.setattr(operator_module, "probe_host", lambda: host)
+    async with world.operator():
+        await world.policy("sleep", "echo", limits={"memory": {"max": "1Gi"}})
+        first = await world.task("sleep", "1000", resources={"memory": "60Mi"})
+        await world.phase(first, "Running")
+        second = await world.task("echo", resources={"memory": "60Mi"})
+        queued = await world.phase(second, "Queued")
+        assert f"the operator has {100 << 20} bytes of memory for its tasks" in queued["message"]
+        assert queued["queue"]["reason"] == "OperatorMemory"
+        await world.edit(first, {"cancel": True})
+        assert (await world.finished(second))["phase"] == "Succeeded"
+        refused = await world.finished(await world.task("echo", resources={"memory": "101Mi"}))
+        assert (refused["phase"], refused["error"]["category"]) == ("Failed", "Resources")
+        assert refused.get("attemptCount", 0) == 0
+        assert f"needs {101 << 20} bytes" in refused["message"]
 
 
 async def test_a_queued_task_is_cancelled(world: World) -> None:

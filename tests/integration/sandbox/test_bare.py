@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 
 from conftest import require
+from outside import oom_scores, until_processes
 from remit.backends import AttemptRequest, Command, ExitReason, ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, plan, probe_host
@@ -269,3 +270,14 @@ def wait_until(condition, seconds: float = 10) -> None:
 async def test_standard_streams_open_by_name(run):
     outcome, kept = await run(source="open('/dev/stdout', 'w').write('out'); open('/dev/stderr', 'w').write('err')")
     assert (outcome.exit_code, kept.stdout, kept.stderr) == (0, b"out", b"err")
+
+
+async def test_the_kernel_would_kill_it_for_memory_before_the_operator(run):
+    """As read from outside: of the supervisor, the command and its children."""
+    cancel, handles = asyncio.Event(), []
+    source = "import os, time; os.fork(); time.sleep(60)"
+    running = asyncio.create_task(run(source=source, cancel=cancel, on_started=handles.append))
+    await until_processes(handles, 3)
+    assert set(oom_scores(handles[0].pid)) == {1000}
+    cancel.set()
+    await running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import re
 import resource
@@ -19,10 +20,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.backends import ExitReason
+from remit.backends import ExitReason, attempt
 from remit.errors import BackendError, LeaseLost
 from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fencing, fork_server
 from remit.sandbox.forkserver import client
+from support import wait_until
 
 PYTHON = "/usr/bin/python3"
 SECONDS = 30
@@ -173,13 +175,17 @@ def test_what_fails_before_the_program_is_an_error_with_its_number(server, null,
     assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
 
 
-def test_a_server_out_of_descriptors_says_so(server, null):
+@pytest.mark.parametrize("room", [0, 1], ids=["for no channel", "for no pidfd"])
+def test_a_server_out_of_descriptors_says_so(server, null, room):
     done(server, Execute(["/usr/bin/true"], (null, null, null)))
     _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     spares = waiting(server)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (descriptors(server.pid) - len(spares), hard))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (0, hard))
     for _ in spares:
         assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
+    used = {int(path.name) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
+    free = next(number for number in itertools.count() if number not in used)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free + room, hard))
     for _ in range(3):
         with pytest.raises(OSError, match="open files"):
             done(server, Execute(["/usr/bin/true"], (null, null, null)))
@@ -293,13 +299,18 @@ def test_a_server_that_dies_takes_its_processes_along_and_is_replaced(null, monk
 
 async def test_an_attempt_whose_fork_server_dies_is_an_infrastructure_failure(run, monkeypatch):
     monkeypatch.setattr(client, "_server", None)
-    sink = run.sink()
-    running = asyncio.create_task(run.python("import time; print(1, flush=True); time.sleep(60)", sink=sink))
+    sink, handles, swept = run.sink(), [], []
+    monkeypatch.setattr(attempt, "kill_session", lambda *session: swept.append(session))
+    running = asyncio.create_task(
+        run.python("import time; print(1, flush=True); time.sleep(60)", sink=sink, on_started=handles.append)
+    )
     await asyncio.wait_for(sink.seen.wait(), SECONDS)
     doomed = fork_server()
     os.kill(doomed.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="fork server"):
         await running
+    assert swept == [(handles[0].pid, handles[0].start_time, "bwrap")]
+    wait_until(lambda: not doomed.alive, "the end of the fork server")
     outcome, _ = await run("/usr/bin/true")
     assert outcome.reason is ExitReason.EXITED
     doomed.close()

@@ -54,7 +54,7 @@ async def test_memory_where_nothing_counts_the_tree(host: Host) -> None:
     outcome, collected = await Runner(ProcessBackend(without_cgroups(host))).python("a = bytearray(512 << 20)")
     assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 1)
     assert b"MemoryError" in collected.stderr
-    assert outcome.enforced_by["memory_bytes"] == "rlimit AS, of each process"
+    assert outcome.enforced_by["memory_bytes"] == "not enforced for the task; rlimit AS, of each process"
 
 
 async def test_processes(run: Runner) -> None:

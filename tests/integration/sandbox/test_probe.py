@@ -159,3 +159,11 @@ def test_a_domain_that_keeps_nothing_apart_is_not_believed(monkeypatch, host):
     ability = probe().abilities[Layer.LANDLOCK]
     assert not ability.available
     assert "could signal" in ability.detail
+
+
+@pytest.mark.parametrize(("limit", "total"), [(None, None), (1 << 30, 768 << 20)])
+def test_tasks_share_what_the_operator_may_use(monkeypatch, limit, total):
+    monkeypatch.setattr(probe_module, "own_memory_limit", lambda: limit)
+    found = probe_host.__wrapped__()
+    assert found.memory.total == total
+    assert found.memory.tmpfs == (3 if found.bubblewrap and not found.cgroups else 0)

@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
 
+from outside import oom_scores, until_processes
 from remit.backends import ExitReason, Handle, ProcessBackend
 from remit.errors import BackendError
 from remit.sandbox import Limits, boot_id, fork_server, start_time
+from support import wait_until
 
 # Each leaves a descendant that tries to outlive the attempt. `{mark}` is an argument that the test looks for.
 SURVIVORS = {
@@ -272,21 +275,49 @@ async def test_the_handle_is_given_before_anything_runs(run):
         assert sink.stdout == b""
         assert start_time(handle.pid) == handle.start_time
         assert all(Path(path).is_dir() for path in handle.cgroups)
+        if handle.init:
+            assert start_time(handle.init) == handle.init_start_time
+            assert psutil.Process(handle.init).ppid() == handle.pid
         seen.append(handle)
 
     await run.python("print('ran')", sink=sink, on_started=started)
-    assert len(seen) == 1
+    outer, both = seen
+    assert (outer.init, outer.init_start_time) == (0, 0)
+    assert replace(both, init=0, init_start_time=0) == outer
+    assert both.init
     assert sink.stdout == b"ran\n"
 
 
-async def test_a_handle_that_cannot_be_recorded_stops_the_run(run, mark):
-    def full(_: Handle) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("process", ["outer", "init"])
+async def test_a_handle_that_cannot_be_recorded_stops_the_run(run, mark, process):
+    def full(handle: Handle) -> None:
+        if bool(handle.init) == (process == "init"):
+            raise OSError(28, "No space left on device")
 
     sink = run.sink()
     with pytest.raises(BackendError, match="No space left"):
-        await run.python("print('ran')", sink=sink, on_started=full)
+        await run("/usr/bin/python3", "-c", "print('ran')", mark, sink=sink, on_started=full)
     assert sink.stdout == b""
+    wait_until(lambda: alive(mark) == [], "the end of the sandbox")
+
+
+async def test_recover_kills_an_init_that_outlived_bubblewrap(run, mark):
+    """Bubblewrap's own process is dead, and the init, which is on record, goes on."""
+    sink, handles = run.sink(), []
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    init = handles[-1].init
+    gone = subprocess.Popen(["/usr/bin/true"])
+    gone.wait()
+    orphan = Handle(gone.pid, 0, boot_id(), (), init=init, init_start_time=handles[-1].init_start_time)
+    assert await run.backend.recover(replace(orphan, init_start_time=orphan.init_start_time - 1)) is False
+    assert start_time(init) == orphan.init_start_time
+    assert await run.backend.recover(orphan) is True
+    await running
+    assert alive(mark) == []
+    assert await run.backend.recover(orphan) is False
 
 
 async def test_recover_kills_what_is_left(run, mark):
@@ -363,3 +394,15 @@ async def test_a_sink_that_fails_ends_the_attempt(run, mark):
 
 async def test_the_default_backend_finds_the_host_by_itself(host):
     assert ProcessBackend().host is host
+
+
+async def test_the_kernel_would_kill_it_for_memory_before_the_operator(run):
+    """As read from outside: of both of bubblewrap's processes, the command and its children."""
+    cancel, handles = asyncio.Event(), []
+    running = asyncio.create_task(
+        run.python("import os, time; os.fork(); time.sleep(60)", cancel=cancel, on_started=handles.append)
+    )
+    await until_processes(handles, 4)
+    assert set(oom_scores(handles[0].pid)) == {1000}
+    cancel.set()
+    await running

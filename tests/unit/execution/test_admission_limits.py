@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.backends import AttemptRequest
-from remit.execution.admission import Admission, Admitted, PolicySet, Refused
+from remit.execution.admission import Admission, Admitted, PolicySet, Refused, default_limits
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
+from remit.policy import Limits as PolicyLimits
 from remit.policy import compile_policy
-from remit.sandbox import Limits
+from remit.sandbox import Ability, Host, Layer, Limits, MemoryBudget
 
 HELD = {
     "memory": ("memory_bytes", "64Mi", 64 << 20),
@@ -82,3 +84,61 @@ def test_a_bandwidth_that_no_sandbox_holds_is_refused(name: str) -> None:
     assert verdict.finish.reason == "NotSupported"
     assert f"nothing holds spec.resources.{name} for http" in verdict.finish.message
     assert isinstance(decided({}, HTTP)[1], Admitted)
+
+
+def with_memory(budget: MemoryBudget, limits: dict[str, Any], spec: dict[str, Any]) -> Admitted | Refused:
+    admission = Admission(
+        defaults=PolicyLimits(disk=10 << 20),
+        performed=frozenset({"http"}),
+        backends=frozenset({"process", "docker"}),
+        memory=budget,
+    )
+    allow = {
+        "commands": {"allow": [{"executable": "true"}]},
+        "http": {"allow": [{"hosts": ["example.com"]}]},
+        "backends": ["process", "docker"],
+        "images": {"allow": ["i"]},
+        "limits": limits,
+    }
+    policy = CommandPolicy.parse({"metadata": {"name": "p", "namespace": "ns"}, "spec": allow})
+    task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns", "uid": "u"}, "spec": spec})
+    return admission.decide(task, PolicySet({"ns": [compile_policy(policy)]}, "remit-system"))
+
+
+@pytest.mark.parametrize(
+    ("budget", "memory"), [(MemoryBudget(100 << 20, 3), 94 << 20), (MemoryBudget(64 << 20, 0), 64 << 20)]
+)
+def test_what_a_run_takes_of_the_memory_of_all(budget: MemoryBudget, memory: int) -> None:
+    limits = {"memory": {"default": "64Mi"}}
+    verdict = with_memory(budget, limits, {"command": {"argv": ["true"]}})
+    assert isinstance(verdict, Admitted)
+    assert verdict.memory == memory
+    for spec in (HTTP, {"command": {"argv": ["true"]}, "backend": "docker", "image": "i"}):
+        elsewhere = with_memory(budget, limits, spec)
+        assert isinstance(elsewhere, Admitted), elsewhere
+        assert elsewhere.memory == 0
+
+
+def test_a_run_that_can_never_fit_is_refused_with_the_numbers() -> None:
+    verdict = with_memory(MemoryBudget(90 << 20, 3), {"memory": {"default": "64Mi"}}, {"command": {"argv": ["true"]}})
+    assert isinstance(verdict, Refused)
+    assert (verdict.finish.reason, verdict.finish.category) == ("InsufficientMemory", "Resources")
+    for told in (f"needs {94 << 20} bytes", f"the {64 << 20} of", f"3 times the {10 << 20} of", f"has {90 << 20} for"):
+        assert told in verdict.finish.message
+    assert not verdict.by_policy
+
+
+@pytest.mark.parametrize("tmpfs", [0, 3])
+@pytest.mark.parametrize("total", [None, 768 << 20, 64 << 20])
+def test_four_tasks_that_ask_for_nothing_fit_in_at_once(total: int | None, tmpfs: int) -> None:
+    host = replace(probe_like(counted=not tmpfs), memory=MemoryBudget(total, tmpfs))
+    defaults = default_limits(host)
+    assert defaults.disk
+    if total is None:
+        assert (defaults.memory, defaults.disk) == (None if tmpfs else 1 << 30, 256 << 20)
+    else:
+        assert 0 < host.memory.demand(defaults.memory, defaults.disk) <= total // 4
+
+
+def probe_like(*, counted: bool) -> Host:
+    return Host({layer: Ability(layer, counted, "") for layer in Layer}, None, None, "x86_64")

@@ -13,12 +13,12 @@ from remit.policy import RateClaim, RateSpec
 class Hall:
     """A queue, and who was called."""
 
-    def __init__(self, capacity=1):
+    def __init__(self, capacity=1, memory=None):
         self.called: list[tuple[str, float]] = []
-        self.queue = Queue(capacity, wake=lambda key, seconds: self.called.append((key, seconds)))
+        self.queue = Queue(capacity, wake=lambda key, seconds: self.called.append((key, seconds)), memory=memory)
 
-    def enter(self, key, *claims, now=0.0, since=0.0):
-        return self.queue.enter(key, key.split("/")[0], claims, since=since, now=now)
+    def enter(self, key, *claims, now=0.0, since=0.0, memory=0):
+        return self.queue.enter(key, key.split("/")[0], claims, since=since, now=now, memory=memory)
 
     def let_in(self):
         called, self.called = self.called, []
@@ -75,6 +75,60 @@ def test_a_blocked_task_holds_up_nobody_else():
     assert hall.enter("a/2") is None
     hall.queue.leave("a/0", 0)
     assert hall.let_in() == ["a/1"]
+
+
+def test_memory_is_promised_once():
+    hall = Hall(capacity=9, memory=100)
+    assert hall.enter("a/0", memory=60) is None
+    blocked = hall.enter("a/1", memory=41).blocked
+    assert (blocked.reason, blocked.limit, blocked.seconds) == (WaitReason.MEMORY, 100, None)
+    assert hall.queue.waiting(WaitReason.MEMORY, 0) == 1
+    assert hall.enter("b/0") is None, "what takes no memory goes first"
+    hall.queue.leave("a/0", 0)
+    assert hall.let_in() == ["a/1"]
+    assert hall.enter("b/1", memory=59) is None
+    assert hall.enter("b/2", memory=1).blocked.reason is WaitReason.MEMORY
+
+
+def test_a_large_task_is_not_overtaken_by_small_ones_for_ever():
+    hall = Hall(capacity=9, memory=100)
+    assert hall.enter("a/0", memory=50) is None
+    assert hall.enter("b/large", memory=100).blocked.reason is WaitReason.MEMORY
+    assert hall.enter("a/small", memory=10).blocked.reason is WaitReason.MEMORY
+    hall.queue.leave("a/0", 0)
+    assert hall.let_in() == ["b/large"]
+    hall.queue.leave("b/large", 0)
+    assert hall.let_in() == ["a/small"]
+
+
+def test_no_memory_is_kept_for_whom_a_policy_holds_up():
+    hall = Hall(capacity=9, memory=100)
+    assert hall.enter("a/0", one("p", 1), memory=50) is None
+    assert hall.enter("a/1", one("p", 1), memory=100).blocked.reason is WaitReason.CONCURRENCY
+    assert hall.enter("b/0", memory=50) is None
+
+
+def test_a_changed_need_of_memory_is_a_new_one():
+    hall = Hall(capacity=9, memory=100)
+    assert hall.enter("a/0", memory=90) is None
+    assert hall.enter("a/0", memory=20) is None
+    assert hall.enter("a/1", memory=80) is None
+    assert hall.enter("a/2", memory=30).blocked.reason is WaitReason.MEMORY
+    hall.queue.leave("a/1", 0)
+    assert hall.let_in() == ["a/2"]
+
+
+def test_who_needs_more_than_all_of_it_runs_alone():
+    hall = Hall(capacity=9, memory=100)
+    assert hall.enter("a/0", memory=1000) is None
+    assert hall.enter("a/1", memory=1).blocked.reason is WaitReason.MEMORY
+    hall.queue.leave("a/0", 0)
+    assert hall.let_in() == ["a/1"]
+
+
+def test_without_a_bound_no_memory_is_counted():
+    hall = Hall(capacity=9)
+    assert [hall.enter(f"a/{n}", memory=1 << 60) for n in range(9)] == [None] * 9
 
 
 def test_a_rate_calls_the_first_when_its_token_comes():

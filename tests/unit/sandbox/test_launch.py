@@ -31,7 +31,7 @@ def test_argv_holds_the_walls_and_the_command_and_no_secret():
     assert launch.argv[0] == "/usr/bin/bwrap"
     assert launch.argv[-5:] == ["--argv0", "env", "--", "/usr/bin/env", "-0"]
     assert not any("hidden" in word or "TOKEN" in word for word in launch.argv)
-    for wall in ("--unshare-user", "--unshare-pid", "--unshare-net", "--disable-userns", "--clearenv", "--new-session"):
+    for wall in ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--disable-userns", "--clearenv", "--new-session"):
         assert wall in launch.argv
 
 

@@ -59,7 +59,7 @@ def test_each_limit_says_what_holds_it():
 def test_a_limit_that_nothing_holds_is_said_to_be_so():
     held = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES)).enforced_by
     assert held["cpu_cores"] == "not enforced"
-    assert held["memory_bytes"] == "rlimit AS, of each process"
+    assert held["memory_bytes"] == "not enforced for the task; rlimit AS, of each process"
     without_cpu = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES, Layer.CGROUP, controllers=("memory", "pids")))
     assert without_cpu.enforced_by["cpu_cores"] == "not enforced"
 

@@ -126,8 +126,8 @@ class Engine:
         self._runner = Runner(
             {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
         )
-        self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing))
-        self._turns = Queue(self.max_concurrent, wake=self._wake_after)
+        self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
+        self._turns = Queue(self.max_concurrent, wake=self._wake_after, memory=host.memory.total)
         return folder
 
     async def close(self) -> None:
@@ -237,7 +237,10 @@ class Engine:
             return 0.0
         now = _now()
         since = waits_since(task, now).timestamp()
-        if self._turns.enter(task.key, task.metadata.namespace, verdict.rates, since=since, now=now.timestamp()):
+        namespace = task.metadata.namespace
+        if self._turns.enter(
+            task.key, namespace, verdict.rates, since=since, now=now.timestamp(), memory=verdict.memory
+        ):
             return 60.0 if limit is None else max(0.0, min(60.0, (limit - now).total_seconds()))
         left_seconds = (limit - _now()).total_seconds() if limit else None
         attempt = self._admission.attempt(task, verdict, number, execution.resolved, left_seconds)

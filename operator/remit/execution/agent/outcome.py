@@ -19,7 +19,7 @@ from remit.errors import (
 from remit.execution.admission import Refused
 from remit.execution.agent.engine import Execution
 
-_EXCEEDED = frozenset({"LimitExceeded", "CeilingExceeded"})
+_EXCEEDED = frozenset({"LimitExceeded", "CeilingExceeded", "InsufficientMemory"})
 
 
 def result_of(execution: Execution) -> ExecutionResult:

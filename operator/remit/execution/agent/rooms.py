@@ -71,7 +71,8 @@ class ResourceLimiter:
         """
         task = task_of_command(command, limits=limits)
         task = task.model_copy(update={"metadata": task.metadata.model_copy(update={"labels": self._labels})})
-        verdict = Admission(defaults=default_limits(probe_host())).decide(task, self._policies)
+        host = probe_host()
+        verdict = Admission(defaults=default_limits(host), memory=host.memory).decide(task, self._policies)
         if isinstance(verdict, Refused):
             raise refusal(verdict)
         given = verdict.limits

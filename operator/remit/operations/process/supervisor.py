@@ -144,7 +144,7 @@ class Supervisor:
         def started(handle: Handle) -> None:
             nonlocal looking
             self._outer = handle.pid
-            looking = asyncio.ensure_future(self._look_for_main(handle.pid))
+            looking = looking or asyncio.ensure_future(self._look_for_main(handle.pid))
 
         try:
             outcome = await self._backend.run(request, self._output, cancel=self._stop, on_started=started)

@@ -14,6 +14,7 @@ Secrets travel in sealed memory files, not in `data`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -42,6 +43,7 @@ _CLONE_NEWUSER = 0x1000_0000
 _CLONE_NEWNET = 0x4000_0000
 _CAPABILITY_VERSION_3 = 0x2008_0522
 _IP_FREEBIND = 15
+_OOM_SCORE_ADJ_MAX = b"1000"  # as the kubelet has it for pods of the class BestEffort
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
 _OWN = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
 # What is ignored is inherited: a shell that started the operator in the background had it ignore SIGQUIT.
@@ -68,6 +70,17 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
     call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(127)
+
+
+def volunteer_for_oom_kill() -> None:
+    """Have the kernel, out of memory, kill this process and what it starts before the operator. Everybody may raise the
+    score; where /proc cannot be written it stays."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, _OOM_SCORE_ADJ_MAX)
+        finally:
+            os.close(descriptor)
 
 
 def reset_signals() -> None:
@@ -157,8 +170,9 @@ def take(steps: Sequence[Sequence[Any]]) -> None:
 
 
 def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
-    """Confine this process by `steps` and make it the program `argv`, with no environment."""
+    """Confine this process by `steps` and make it the program `argv`, with no environment, in a session of its own."""
     parent = os.getppid()
+    os.setsid()
     take(data["steps"])
     die_with(parent)  # a change of user clears it, so it comes after
     os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell

@@ -29,7 +29,16 @@ import socket
 import struct
 import time
 
-from remit.sandbox.forkserver.jobs import JOBS, become_subreaper, call, die_with, keep_only, place, reset_signals
+from remit.sandbox.forkserver.jobs import (
+    JOBS,
+    become_subreaper,
+    call,
+    die_with,
+    keep_only,
+    place,
+    reset_signals,
+    volunteer_for_oom_kill,
+)
 from remit.sandbox.forkserver.supervise import supervise
 from remit.sandbox.forkserver.wire import DEADLINE, readable, receive, send
 from remit.sandbox.joining import enter_cgroups
@@ -42,13 +51,15 @@ if TYPE_CHECKING:
 
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
-_LAST_SECONDS = 1.0  # for everything to die when the operator is gone
+_STOP_SECONDS = 1.0  # for what was started to end by itself when the operator is gone
+_LAST_SECONDS = 10.0  # for everything to die after that; more than a disk that is busy takes
 _EXIT_SECONDS = 0.5  # for the operator to end by itself after its deadline
 _LONGEST_MESSAGE = 64
 _CLOCK_BOOTTIME = 7
 _TFD_NONBLOCK, _TFD_CLOEXEC = 0o4000, 0o2000000
 _TFD_TIMER_ABSTIME = 1
 _MOMENT_SECONDS = 0.01
+_PAGE = 4096
 
 
 class _Child:
@@ -95,6 +106,9 @@ class _Server:
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._operator = os.pidfd_open(os.getppid())
         self._deadline: int | None = None
+        self._listing = -1
+        with contextlib.suppress(FileNotFoundError):  # a kernel without it
+            self._listing = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
         self._poller = select.epoll()
         for descriptor in (control.fileno(), self._wake.fileno(), self._operator):
             self._poller.register(descriptor, select.EPOLLIN)
@@ -118,14 +132,13 @@ class _Server:
         """What was started, and then whatever came of it and outlived it: orphans come to this process."""
         for child in self._children.values():
             os.kill(child.pid, child.stop)
-        end = time.monotonic() + _LAST_SECONDS
-        while self._children and readable(self._wake, max(0.0, end - time.monotonic())):
+        end = time.monotonic() + _STOP_SECONDS
+        while (self._kill_orphans() or self._children) and readable(self._wake, max(0.0, end - time.monotonic())):
             self._reap()
         end = time.monotonic() + _LAST_SECONDS
-        while (left := _descendants(os.getpid())) and time.monotonic() < end:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+        while (self._kill_orphans() or self._children) and time.monotonic() < end:
+            for pid in self._children:
+                os.kill(pid, signal.SIGKILL)
             readable(self._wake, _MOMENT_SECONDS)
             self._collect()
 
@@ -240,8 +253,11 @@ class _Server:
                 self._ended(child, status)
 
     def _ended(self, child: _Child, status: int) -> None:
-        if child.stop != signal.SIGKILL and os.WIFSIGNALED(status):
-            self._clear_orphans()
+        if os.WIFSIGNALED(status):
+            if child.stop == signal.SIGKILL:
+                self._kill_orphans()
+            else:
+                self._clear_orphans()
         _send(child.channel, ("exited", status))
         del self._children[child.pid]
         if child.channel.fileno() not in self._by_channel:
@@ -249,13 +265,29 @@ class _Server:
 
     def _clear_orphans(self) -> None:
         """A supervisor was killed, and what it watched has come to us: kill that, again until nothing new comes."""
-        while orphans := [pid for pid in _children_of(os.getpid()) if pid not in self._children]:
-            for pid in [each for orphan in orphans for each in (orphan, *_descendants(orphan))]:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+        while orphans := self._kill_orphans():
             for pid in orphans:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, _ALSO_CLONES)
+
+    def _kill_orphans(self) -> list[int]:
+        """KILL what came to us when its parent ended, and everything below it. Returns its pids.
+
+        The init of a sandbox is among them if bubblewrap was killed before its init asked for a death signal: the
+        kernel does not send one for a parent that has ended already.
+        """
+        orphans = [pid for pid in map(int, self._listed()) if pid not in self._children]
+        for pid in [each for orphan in orphans for each in (orphan, *_descendants(orphan))]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return orphans
+
+    def _listed(self) -> list[bytes]:
+        """The pids of all children. Read through a descriptor that is already open: there may be none left to open."""
+        listed = b""
+        while self._listing >= 0 and (more := os.pread(self._listing, _PAGE, len(listed))):
+            listed += more
+        return listed.split()
 
 
 def _removed(folder: str) -> bool:
@@ -268,7 +300,7 @@ def _removed(folder: str) -> bool:
 
 def _children_of(pid: int) -> list[int]:
     found: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # pathlib would be copied by every fork
             with open(f"/proc/{pid}/task/{task}/children") as listing:  # noqa: PTH123
                 found += map(int, listing.read().split())
@@ -290,6 +322,7 @@ def _become(server: int, child: _Child) -> None:
         signal.set_wakeup_fd(-1)
         reset_signals()
         die_with(server)
+        volunteer_for_oom_kill()
         keep_only([0, 1, 2, channel.fileno()])
         enter_cgroups(child.enters, child.file)
         if not readable(channel, 0):

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[1]
 SUITE = ("test_hostile_programs.py", "test_hostile_tasks.py", "test_hostile_scenarios.py")
 _UNUSED = {"test", "idlelib", "site-packages", "ensurepip", "tkinter", "mypy", "ruff", "uv", "virtualenv", "pip"}
 _READABLE = stat.S_IROTH

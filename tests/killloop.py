@@ -1,0 +1,225 @@
+"""Kill operators while they start tasks, and look for what of the tasks goes on.
+
+    python tests/killloop.py [--rounds N] [--kill operator|both]
+
+Each round is an operator of an ordinary user, without cgroups: it starts twelve tasks and gets SIGKILL 20 to 250 ms
+later, `both` together with its fork server. `running` are processes of tasks that do not end by themselves then, and
+`left` those that are still there when another operator has recovered what the run store has. Run it as root: it
+becomes nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from portable import Portable
+
+STARTS = 12
+_NOBODY = 65_534
+_SETTLED_SECONDS = 15.0
+_UNSWEPT_SECONDS = 1.0  # nothing more will end by itself where no fork server is left
+_PATIENCE_SECONDS = 30.0
+_EARLIEST, _LATEST = 0.02, 0.25
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was seen after one operator's death: pid and name of each process of a task."""
+
+    running: tuple[tuple[int, str], ...]
+    left: tuple[tuple[int, str], ...]
+
+
+class Operators:
+    """Operators in turn, each a fork of one process that has imported everything."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+
+    def dies(self, kill: str, after: float) -> Round:
+        """One starts its tasks, is killed `after` seconds, and another recovers what it left."""
+        mark = f"mark-{uuid4()}"
+        store = self._folder / mark
+        try:
+            pid = int(self._ask(f"start {mark} {store}"))
+            time.sleep(after)
+            servers = _children(pid)
+            for each in (pid, *(servers if kill == "both" else ())):
+                os.kill(each, signal.SIGKILL)
+            _wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in servers), _SETTLED_SECONDS)
+            running = _settled(mark, _SETTLED_SECONDS if kill == "operator" else _UNSWEPT_SECONDS)
+            assert self._ask(f"recover {store}") == "recovered"
+            return Round(running, _settled(mark, _SETTLED_SECONDS))
+        finally:
+            for each, _ in marked(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+
+    def _ask(self, order: str) -> str:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{order}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def operators(portable: Portable, folder: Path) -> Iterator[Operators]:
+    """Operators that are nobody, started from `portable`, which keep what they have in `folder`."""
+    shutil.chown(folder, _NOBODY, _NOBODY)
+    repository = portable.folder / "repository"
+    path = os.pathsep.join([portable.environment["PYTHONPATH"], str(repository / "operator")])
+    process = subprocess.Popen(
+        [portable.python, str(repository / "tests" / Path(__file__).name), "--serve"],
+        env={**portable.environment, "PYTHONPATH": path, "TMPDIR": str(folder)},
+        cwd=folder,
+        user=_NOBODY,
+        group=_NOBODY,
+        extra_groups=[],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield Operators(process, folder)
+        finally:
+            process.stdin.close()  # type: ignore[union-attr]
+            process.wait(_PATIENCE_SECONDS)
+
+
+def delay() -> float:
+    return random.uniform(_EARLIEST, _LATEST)
+
+
+def marked(mark: str) -> tuple[tuple[int, str], ...]:
+    """Processes with `mark` among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append((int(path.parent.name), (path.parent / "comm").read_text().strip()))
+    return tuple(found)
+
+
+def _settled(mark: str, seconds: float) -> tuple[tuple[int, str], ...]:
+    _wait_until(lambda: not marked(mark), seconds)
+    return marked(mark)
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Until it holds, or for this long: what does not hold then is the result."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def serve() -> None:
+    """In the process that is nobody: orders on stdin, answers on stdout."""
+    from remit.sandbox import probe_host
+
+    host = dataclasses.replace(probe_host(), cgroups=None)
+    for line in sys.stdin:
+        order, *words = line.split()
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            os.close(reading)
+            work = (
+                _start(host, words[0], Path(words[1]), writing) if order == "start" else _recover(host, Path(words[0]))
+            )
+            asyncio.run(work)
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as told:
+            told.read()  # until it is about to start its tasks, or until it has recovered everything
+        if order == "start":
+            print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        if order == "recover":
+            print("recovered" if status == 0 else f"status {status}", flush=True)
+
+
+async def _start(host: object, mark: str, root: Path, writing: int) -> None:
+    from remit.backends import AttemptRequest, Command, ProcessBackend
+    from remit.execution.store import RunStore
+    from remit.sandbox import Confinement, Limits
+
+    class Sink:
+        def write(self, stream: str, chunk: bytes) -> None: ...
+
+    store, backend = RunStore(root), ProcessBackend(host)  # type: ignore[arg-type]
+    os.close(writing)
+
+    async def start(number: int) -> None:
+        run = store.open("default", str(number), str(number))
+        command = Command(("tail", "-f", "/dev/null", mark), "/usr/bin/tail")
+        request = AttemptRequest(f"{mark}-{number}", command, Confinement(Limits(disk_bytes=1 << 20)), 600)
+        await backend.run(
+            request,
+            Sink(),
+            cancel=asyncio.Event(),
+            on_started=lambda handle: run.started(dataclasses.asdict(handle)),
+        )
+
+    await asyncio.gather(*(start(number) for number in range(STARTS)))
+
+
+async def _recover(host: object, root: Path) -> None:
+    from remit.backends import Handle, ProcessBackend
+    from remit.execution.store import RunStore
+
+    store, backend = RunStore(root), ProcessBackend(host)  # type: ignore[arg-type]
+    for namespace, uid in store.tasks():
+        for run in store.runs(namespace, uid):
+            if run.process is not None:
+                await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process["cgroups"])}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--kill", choices=["operator", "both"], default="operator")
+    options = parser.parse_args()
+    if options.serve:
+        serve()
+        return
+    from portable import carry
+
+    with contextlib.ExitStack() as stack:
+        code, work = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remit-killloop-", dir="/var/tmp")))
+            for _ in range(2)
+        )
+        run = stack.enter_context(operators(carry(code), work))
+        rounds = [run.dies(options.kill, delay()) for _ in range(options.rounds)]
+    for name in ("running", "left"):
+        seen = [getattr(each, name) for each in rounds if getattr(each, name)]
+        kinds = sorted({comm for processes in seen for _, comm in processes})
+        print(f"{name}: {sum(map(len, seen))} processes in {len(seen)} of {len(rounds)} rounds {kinds}")
+
+
+if __name__ == "__main__":
+    main()
