@@ -1,4 +1,4 @@
-"""docs/tasks.md, docs/operations.md and docs/releases.md tell every word that programs may meet in status."""
+"""docs/tasks.md, operations.md, releases.md and policy.md tell every word that programs may meet in status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remit.backends import ExitReason
 from remit.execution.admission import BASE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
-PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "operations.md", "releases.md"))
+PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "operations.md", "releases.md", "policy.md"))
 WRITERS = [
     *sorted((ROOT / "operator/remit/execution").glob("*.py")),
     *(ROOT / "operator/remit/reconcilers" / f"{name}.py" for name in ("deployments", "policies", "tasks", "waiting")),
