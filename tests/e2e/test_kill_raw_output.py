@@ -55,9 +55,9 @@ def ended(up: RemitUp, name: str) -> Any:
 
 def told(up: RemitUp, name: str) -> Any:
     """The message of the Event about its output, once it is there."""
-    events = json.loads(
-        up.kubectl("get", "events", "-o", "json", "--field-selector", f"involvedObject.name={name}")
-    )["items"]
+    events = json.loads(up.kubectl("get", "events", "-o", "json", "--field-selector", f"involvedObject.name={name}"))[
+        "items"
+    ]
     return next((each["message"] for each in events if each["reason"] == "OutputRedacted"), "")
 
 

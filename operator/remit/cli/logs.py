@@ -30,8 +30,8 @@ def logs(
 ) -> None:
     """Show what a task's program wrote, each stream on its own.
 
-    On the operator's host that is all that is kept, with the secrets in it where the task's output.raw is set. Elsewhere
-    it is the end of it, from the task's status. On a terminal, control characters are shown as escapes.
+    On the operator's host that is all that is kept, with the secrets in it where the task has spec.output.raw.
+    Elsewhere it is the end of it, from the task's status. On a terminal, control characters are shown as escapes.
     """
     if stdout and stderr:
         raise typer.BadParameter("--stdout and --stderr exclude each other; leave both out to get both")

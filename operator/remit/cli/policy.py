@@ -73,7 +73,8 @@ def test(
     if argv:
         around: dict[str, Any] = {"labels": labels, "namespace": namespace, "backend": backend}
         around |= {"env": [{"name": name, "value": value} for name, value in variables.items()]}
-        around |= {"output": {"raw": raw_output}, "image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
+        around |= {"output": {"raw": raw_output}}
+        around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
         decision = policytest.decide_on_command(argv, policies, around)
         policytest.explain(decision)
         raise typer.Exit(0 if decision.allowed else 1)

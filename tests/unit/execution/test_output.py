@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from remit.execution import output
 from remit.execution.output import RAW, OutputWriter, kept_files, recovered, text_tail
+from remit.execution.store import RunStore
 from remit.telemetry import Redactor
 
 
@@ -194,3 +195,15 @@ def test_what_redaction_changed_is_known_after_a_killed_operator(tmp_path: Path)
     assert recovered(tmp_path, 100).redactions == 12
     writer.close()
     assert recovered(tmp_path, 100).redactions == 12
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_of_a_run_that_tells_its_output_again_nothing_is_kept_twice(tmp_path: Path, *, raw: bool) -> None:
+    run = RunStore(tmp_path).open("ns", "u", "u-1")
+    for text in (b"hunter2! hunter2! before", b"hunter2! after"):
+        writer = OutputWriter(run.path, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]), raw=raw)
+        run.resumed({"pid": 1})
+        writer.write("stdout", text)
+        writer.close()
+    assert kept(run.path / RAW if raw else run.path) == (b"hunter2! after" if raw else b"[redacted] after")
+    assert recovered(run.path, 100).redactions == (0 if raw else 1)
