@@ -73,7 +73,7 @@ def test_what_is_not_said_is_filled_in(cluster: Kubectl) -> None:
     cluster.ok("create", "-f", "-", given=task("defaults"))
     stored = json.loads(cluster.ok("get", "et", "defaults", "-o", "json"))
     assert stored["spec"]["retry"]["backoff"] == {"initialSeconds": 1, "factor": 2, "maxSeconds": 60, "jitter": 0.1}
-    assert stored["spec"]["output"] == {"tailBytes": 4096, "maxBytes": "10Mi"}
+    assert stored["spec"]["output"] == {"tailBytes": 4096, "maxBytes": "10Mi", "raw": False}
     assert stored["status"] == {"observedGeneration": -1, "phase": "Pending"}, (
         "kstatus would call it finished otherwise"
     )

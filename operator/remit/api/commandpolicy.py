@@ -78,6 +78,13 @@ class PrivateFiles(SpecModel):
     """Paths at which tasks may put files; `*` stands for any characters, `/` included."""
 
 
+class OutputRules(SpecModel):
+    """Rules for what is kept of the output."""
+
+    allow_raw: bool = False
+    """Whether tasks may have their output kept byte for byte, secrets included (`spec.output.raw` of a task)."""
+
+
 class Images(SpecModel):
     """Rules for container images."""
 
@@ -301,6 +308,8 @@ class CommandPolicySpec(SpecModel):
     """Rules for environment variables."""
     private_files: PrivateFiles = PrivateFiles()
     """Rules for private files."""
+    output: OutputRules = OutputRules()
+    """Rules for what is kept of the output."""
     images: Images = Images()
     """Rules for container images."""
     files: Files = Files()

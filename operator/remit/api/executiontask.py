@@ -110,6 +110,10 @@ class Output(SpecModel):
     max_bytes: Quantity = "10Mi"
     """How much of each is kept for `remit logs`, at most 256Mi. More than that is dropped from the middle of what was
     said; the program is not stopped."""
+    raw: bool = False
+    """Keep the output byte for byte, secrets included, such as a dump that is to be restored. Only the files on the
+    operator's host hold it; status, Events, logs and the audit trail stay redacted. A policy's `output.allowRaw` must
+    allow it."""
 
 
 class TaskTemplate(SpecModel):

@@ -134,10 +134,19 @@ class OutputStatus(StatusModel):
     """How much was written to standard error, in bytes."""
     truncated: bool = False
     """Whether more was written than is kept."""
+    raw: bool = False
+    """Whether the output is kept byte for byte, secrets included (`spec.output.raw`). The ends shown here are redacted,
+    and empty where the operator was lost before the attempt ended."""
     redactions: int = 0
-    """How many times `[redacted]` took the place of a secret. Unless it is 0, what is kept is not what was written."""
+    """How many times `[redacted]` took the place of a secret. Unless it is 0 or `raw` is true, what is kept is not what
+    was written."""
     ref: str = ""
     """Where `remit logs` finds all that is kept."""
+
+    @property
+    def altered(self) -> bool:
+        """Whether what is kept is not what was written, because secrets were redacted."""
+        return self.redactions > 0 and not self.raw
 
     def changed(self, attempt: int) -> str:
         """For people: what the redactions in the output of attempt number `attempt` mean."""

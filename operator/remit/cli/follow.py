@@ -12,7 +12,7 @@ from remit.cli.connect import Connection
 from remit.cli.observe import Observed
 from remit.cli.terminal import Screen, note
 from remit.errors import RemitError
-from remit.execution.output import Stream
+from remit.execution.output import RAW, Stream
 from remit.execution.reading import OutputReader
 
 POLL_SECONDS = 0.1
@@ -48,13 +48,18 @@ class Shown:
 
 @dataclass
 class Follower:
-    """Follows the attempts of one task, from `first` on. `tell` is given sentences about what happens in between."""
+    """Follows the attempts of one task, from `first` on. `tell` is given sentences about what happens in between.
+
+    Raw output, which may have secrets in it, is shown where `raw_output` is set; otherwise the redacted end that status
+    has of it.
+    """
 
     connection: Connection
     observed: Observed
     screen: Screen
     first: int = 1
     tell: Callable[[str], None] = note
+    raw_output: bool = False
     _open: dict[int, Shown] = field(default_factory=dict)
     _done: set[int] = field(default_factory=set)
     _told: str = ""
@@ -93,6 +98,11 @@ class Follower:
         directory = self.connection.run_directory(metadata.namespace, metadata.uid, attempt.id)
         if directory is None:
             return None
+        if task.spec.output.raw:
+            if not self.raw_output:
+                return None
+            self.tell(_raw_is_shown(attempt))
+            directory = directory / RAW
         self._open[attempt.number] = Shown(directory, self.screen)
         return self._open[attempt.number]
 
@@ -110,6 +120,9 @@ def show_once(connection: Connection, task: ExecutionTask, attempt: AttemptStatu
     directory = connection.run_directory(metadata.namespace, metadata.uid, attempt.id)
     if directory is None:
         show_tails(task, attempt, screen)
+    elif task.spec.output.raw:
+        note(_raw_is_shown(attempt))
+        Shown(directory / RAW, screen).close()
     else:
         Shown(directory, screen).close()
     if changed := _redactions(task, attempt):
@@ -120,8 +133,12 @@ def _redactions(task: ExecutionTask, attempt: AttemptStatus) -> str:
     """What is to be told of redactions in the output of `attempt`, as far as status has it: of the last that ended."""
     output = task.status.output
     latest = max((each.number for each in task.status.attempts if each.finished_at is not None), default=0)
-    known = output is not None and output.redactions and attempt.number == latest
+    known = output is not None and output.altered and attempt.number == latest
     return output.changed(attempt.number) if output is not None and known else ""
+
+
+def _raw_is_shown(attempt: AttemptStatus) -> str:
+    return f"the output of attempt {attempt.number} is kept as written; secrets in it are shown"
 
 
 def show_tails(task: ExecutionTask, attempt: AttemptStatus, screen: Screen) -> None:
@@ -138,7 +155,12 @@ def show_tails(task: ExecutionTask, attempt: AttemptStatus, screen: Screen) -> N
     }
     for stream in screen.streams:
         text, size = tails[stream]
-        if size > len(text.encode()):
+        if output.raw and size:
+            note(
+                f"[only the redacted end of {size} bytes of {stream}; all is kept as written on the operator's host,"
+                f" where 'remit logs {task.metadata.name}' shows it: {output.ref}]"
+            )
+        elif size > len(text.encode()):
             note(
                 f"[only the end of {size} bytes of {stream}; all that is kept is on the operator's host: {output.ref}]"
             )

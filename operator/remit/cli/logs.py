@@ -30,8 +30,8 @@ def logs(
 ) -> None:
     """Show what a task's program wrote, each stream on its own.
 
-    On the operator's host that is all that is kept. Elsewhere it is the end of it, from the task's status. On a
-    terminal, control characters are shown as escapes.
+    On the operator's host that is all that is kept, with the secrets in it where the task has spec.output.raw.
+    Elsewhere it is the end of it, from the task's status. On a terminal, control characters are shown as escapes.
     """
     if stdout and stderr:
         raise typer.BadParameter("--stdout and --stderr exclude each other; leave both out to get both")
@@ -70,4 +70,4 @@ async def _logs(
         else:
             async with observing(connection.kube, obj) as observed:
                 first = attempt.number if attempt is not None else 1
-                await Follower(connection, observed, screen, first).to_the_end()
+                await Follower(connection, observed, screen, first, raw_output=True).to_the_end()

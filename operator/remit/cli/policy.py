@@ -43,6 +43,9 @@ def test(
         list[str] | None,
         typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable of the task. Repeatable."),
     ] = None,
+    raw_output: Annotated[
+        bool, typer.Option("--raw-output", help="The output is to be kept with the secrets in it.")
+    ] = False,
     timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time-out that is asked for.")] = None,
     resolved: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")
@@ -71,6 +74,7 @@ def test(
     if argv:
         around: dict[str, Any] = {"labels": labels, "namespace": namespace, "backend": backend}
         around |= {"env": [{"name": name, "value": value} for name, value in variables.items()]}
+        around |= {"output": {"raw": raw_output}}
         around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
         decision = policytest.decide_on_command(argv, policies, around)
         policytest.explain(decision)

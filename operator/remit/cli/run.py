@@ -59,6 +59,12 @@ def run(
         bool,
         typer.Option("--stdin", "-i", help="Hand this command's standard input to the program.", rich_help_panel=_TASK),
     ] = False,
+    raw_output: Annotated[
+        bool,
+        typer.Option(
+            "--raw-output", help="Keep the output with the secrets in it, for remit logs.", rich_help_panel=_TASK
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
     remove: Annotated[bool, typer.Option("--rm", help="Delete the task once it has ended.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
@@ -79,7 +85,8 @@ def run(
     if bool(argv) + bool(file) + bool(from_schedule) != 1:
         raise typer.BadParameter("give either a command after --, a file with -f or a task with --from-schedule")
     details = {"timeout": timeout, "retries": retries, "env": env, "cpu": cpu, "memory": memory, "label": label}
-    if not argv and (given := [f"--{flag}" for flag, value in details.items() if value] + ["--stdin"] * stdin):
+    details |= {"stdin": stdin, "raw-output": raw_output}
+    if not argv and (given := [f"--{flag}" for flag, value in details.items() if value]):
         raise typer.BadParameter(f"{', '.join(given)} cannot be used with -f or --from-schedule; write it in the task")
     if remove and not wait:
         raise typer.BadParameter("--rm needs to wait for the end; use spec.ttlSecondsAfterFinished instead")
@@ -106,6 +113,7 @@ def run(
                 retries=retries,
                 cpu=cpu,
                 memory=memory,
+                raw_output=raw_output,
             )
         code = asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet))
     except (RemitError, OSError) as error:

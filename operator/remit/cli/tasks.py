@@ -30,6 +30,7 @@ def for_command(
     retries: int | None = None,
     cpu: str | None = None,
     memory: str | None = None,
+    raw_output: bool = False,
 ) -> Object:
     """A task that runs `argv`. Raises `InvalidInput`."""
     spec: Object = {
@@ -38,6 +39,7 @@ def for_command(
         "stdin": stdin,
         "timeoutSeconds": timeout,
         "retry": {"maxRetries": retries} if retries else None,
+        "output": {"raw": True} if raw_output else None,
         "resources": {key: value for key, value in {"cpu": cpu, "memory": memory}.items() if value},
     }
     metadata: Object = {"name": name} if name else {"generateName": f"run-{_word(argv[0])}-"}

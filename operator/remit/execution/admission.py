@@ -209,6 +209,7 @@ class Admission:
             request=make(task, admitted, number, resolved, timeout),
             max_output_bytes=min(limits.output_bytes or 0, self.max_output_bytes),
             tail_bytes=spec.output.tail_bytes,
+            raw_output=spec.output.raw,
             secrets=frozenset(resolved.secrets),
         )
 

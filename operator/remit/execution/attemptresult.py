@@ -17,6 +17,10 @@ from remit.execution.lifecycle import CANCELLED, COMPLETED, TIMEOUT, Ended
 from remit.telemetry import Redactor
 
 LOST: Final = "the operator was stopped while this attempt was running; nothing of it is alive"
+_RAW_NOT_SHOWN: Final = (
+    "status shows nothing of its output, which is kept raw: the secrets that it was given may have changed since, so"
+    " they cannot be redacted"
+)
 
 
 class AttemptResult(BaseModel):
@@ -45,6 +49,12 @@ class AttemptResult(BaseModel):
 def failed(reason: str, message: str) -> AttemptResult:
     """It ended just now, and there is nothing more to say of it."""
     return AttemptResult(reason=reason, message=message, finished_at=datetime.datetime.now(datetime.UTC))
+
+
+def with_recovered(result: AttemptResult, output: OutputStatus) -> AttemptResult:
+    """With what an operator that was lost had kept of the output."""
+    message = f"{result.message}; {_RAW_NOT_SHOWN}" if output.raw else result.message
+    return result.model_copy(update={"output": output, "message": message})
 
 
 def of_outcome(outcome: Outcome, request: AttemptRequest) -> AttemptResult:

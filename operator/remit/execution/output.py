@@ -5,16 +5,21 @@ that a gigabyte of output costs neither memory nor disk. Memory held is the tail
 
     stdout.head             the first half
     stdout.1, stdout.2 …    segments of the end; the oldest are removed
+    redactions              how many times a secret was redacted in these files; not there while that is 0
+
+Raw output, which may have secrets in it, is kept in the same files below `raw/`: a reader that does not look for them
+there, such as an earlier version of Remit, cannot show them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Final, Literal
 
 from remit.api.executiontaskstatus import OutputStatus
 from remit.telemetry import Redactor
@@ -28,6 +33,9 @@ _RING = 4
 _RESERVE_BYTES = 256 << 20
 _RESERVE_SHARE = 20
 _LOOK_AGAIN_BYTES = 256 << 10
+RAW: Final = "raw"
+"""The folder of raw output in the directory of a run."""
+_REDACTIONS: Final = "redactions"
 
 
 @dataclass
@@ -44,12 +52,9 @@ class _Kept:
     """How much is written before the disk is looked at again."""
     file: BinaryIO | None = None
     full_disk: bool = False
-    tail: bytearray = field(default_factory=bytearray)
 
-    def write(self, chunk: bytes, tail_bytes: int) -> None:
+    def write(self, chunk: bytes) -> None:
         self.total += len(chunk)
-        self.tail += chunk[-tail_bytes:] if tail_bytes else b""
-        del self.tail[: max(0, len(self.tail) - tail_bytes)]
         view = memoryview(chunk)
         try:
             while view and not self.full_disk:
@@ -105,7 +110,10 @@ def nearly_full(directory: Path) -> bool:
 
 
 class OutputWriter:
-    """Takes a run's output as it comes, takes secrets out, and keeps it. An `OutputSink` for the backends."""
+    """Takes a run's output as it comes, takes secrets out, and keeps it. An `OutputSink` for the backends.
+
+    With `raw` the files get the output as it is. The tails, the listener and the digest get it redacted all the same.
+    """
 
     def __init__(
         self,
@@ -115,30 +123,57 @@ class OutputWriter:
         tail_bytes: int,
         redactor: Redactor | None = None,
         listener: Listener | None = None,
+        raw: bool = False,
     ) -> None:
         self._listener = listener
         self._tail_bytes = tail_bytes
-        self._kept = {name: _Kept(directory, name, max_bytes) for name in STREAMS}
+        self._raw = raw
+        self._directory = directory / RAW if raw else directory
+        if raw:
+            with contextlib.suppress(OSError):  # then nothing is kept, as on a full disk
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._kept = {name: _Kept(self._directory, name, max_bytes) for name in STREAMS}
+        self._tails = {name: bytearray() for name in STREAMS}
         self._redact = {name: redactor.stream() for name in STREAMS} if redactor else {}
-        self._directory = directory
+        self._redactions = 0
         self._hash = {name: hashlib.sha256() for name in STREAMS}
 
     @property
     def digest(self) -> str:
-        """Of everything that was said, whether kept or not: `sha256:` over the digests of the two streams."""
+        """Of everything that was said, whether kept or not, secrets redacted: `sha256:` over the digests of the two
+        streams. One of raw output would let short secrets be guessed."""
         both = b"".join(self._hash[name].digest() for name in STREAMS)
         return f"sha256:{hashlib.sha256(both).hexdigest()}"
 
     def write(self, stream: Stream, chunk: bytes) -> None:
+        if self._raw:
+            self._kept[stream].write(chunk)
         if self._redact:
             chunk = self._redact[stream].feed(chunk)
         self._put(stream, chunk)
 
     def _put(self, stream: Stream, chunk: bytes) -> None:
+        """`chunk` is redacted."""
         self._hash[stream].update(chunk)
-        self._kept[stream].write(chunk, self._tail_bytes)
+        if not self._raw:
+            self._count_redactions()
+            self._kept[stream].write(chunk)
+        tail = self._tails[stream]
+        tail += chunk[-self._tail_bytes :] if self._tail_bytes else b""
+        del tail[: max(0, len(tail) - self._tail_bytes)]
         if self._listener and chunk:
             self._listener(stream, chunk)
+
+    def _count_redactions(self) -> None:
+        """Keep the number for whoever finds the files after this process was killed."""
+        redactions = sum(redactor.replacements for redactor in self._redact.values())
+        if redactions == self._redactions:
+            return
+        self._redactions = redactions
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._directory / _REDACTIONS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                file.write(b"%d" % redactions)  # never shorter than the number before, so nothing has to be cut off
 
     def close(self) -> OutputStatus:
         """Ends the writing and gives what status says of it."""
@@ -148,31 +183,51 @@ class OutputWriter:
             kept.close()
         out, err = self._kept["stdout"], self._kept["stderr"]
         return OutputStatus(
-            stdout_tail=text_tail(bytes(out.tail), self._tail_bytes),
-            stderr_tail=text_tail(bytes(err.tail), self._tail_bytes),
+            stdout_tail=text_tail(bytes(self._tails["stdout"]), self._tail_bytes),
+            stderr_tail=text_tail(bytes(self._tails["stderr"]), self._tail_bytes),
             stdout_bytes=out.total,
             stderr_bytes=err.total,
             truncated=out.truncated or err.truncated,
+            raw=self._raw,
             redactions=sum(redactor.replacements for redactor in self._redact.values()),
             ref=str(self._directory),
         )
 
 
 def recovered(directory: Path, tail_bytes: int) -> OutputStatus:
-    """What is left of the output of a run whose operator was killed: the files, whose ends are the tails."""
+    """What is left of the output of a run whose operator was killed: the files, whose ends are the tails. Those of raw
+    output are not shown: they may have secrets in them that are not known any more."""
+    raw = (directory / RAW).is_dir()
+    if raw:
+        directory, tail_bytes = directory / RAW, 0
     tails, sizes = {}, {}
     for stream in STREAMS:
         paths, _ = kept_files(directory, stream)
         sizes[stream] = sum(path.stat().st_size for path in paths)
-        data = b"".join(path.read_bytes()[-tail_bytes:] for path in paths[-2:])
+        data = b"".join(_end_of(path, tail_bytes) for path in paths[-2:])
         tails[stream] = text_tail(data[-tail_bytes:] if tail_bytes else b"", tail_bytes)
     return OutputStatus(
         stdout_tail=tails["stdout"],
         stderr_tail=tails["stderr"],
         stdout_bytes=sizes["stdout"],
         stderr_bytes=sizes["stderr"],
+        raw=raw,
+        redactions=_counted_redactions(directory),
         ref=str(directory),
     )
+
+
+def _end_of(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - count))
+        return file.read(count)
+
+
+def _counted_redactions(directory: Path) -> int:
+    try:
+        return int((directory / _REDACTIONS).read_bytes())
+    except (OSError, ValueError):
+        return 0
 
 
 def text_tail(data: bytes, limit: int) -> str:

@@ -31,6 +31,7 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
         verdict="Denied" if refused else "Allowed",
         reason=refused.reason if refused else "",
         message=refused.message if refused else "",
+        output="raw" if task.spec.output.raw else "",
     )
 
 

@@ -17,7 +17,7 @@ import structlog
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, Handle
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
-from remit.execution.attemptresult import LOST, AttemptResult, failed, of_outcome, redacted
+from remit.execution.attemptresult import LOST, AttemptResult, failed, of_outcome, redacted, with_recovered
 from remit.execution.lifecycle import CANCELLED, INTERRUPTED
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
@@ -42,6 +42,8 @@ class Attempt:
     request: AttemptRequest | Work
     max_output_bytes: int
     tail_bytes: int
+    raw_output: bool = False
+    """Whether the kept files have the output as written, secrets included."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     operation: str = "command"
     listener: Listener | None = None
@@ -155,8 +157,8 @@ class Runner:
         backend = self.backends.get(attempt.backend)
         if run is not None and backend is not None and run.process is not None:
             await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
-        kept = recovered(run.path, tail_bytes) if run is not None else None
-        return failed(INTERRUPTED, LOST).model_copy(update={"output": kept})
+        lost = failed(INTERRUPTED, LOST)
+        return with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
         """The result has been written to status; the run store has the rest."""
@@ -215,6 +217,7 @@ class Runner:
             tail_bytes=attempt.tail_bytes,
             redactor=redactor,
             listener=attempt.listener,
+            raw=attempt.raw_output,
         )
         try:
             result = await self._result(attempt, run, writer, cancel, adopt)
@@ -230,6 +233,7 @@ class Runner:
         output = writer.close()
         if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
             output = recovered(run.path, attempt.tail_bytes)
+            result = with_recovered(result, output)
         met = [*result.exceeded, Exceeded.OUTPUT] if output.truncated else result.exceeded
         result = redacted(result, redactor).model_copy(
             update={"output": output, "output_digest": writer.digest, "exceeded": met}

@@ -4,7 +4,7 @@
         run.json        the process, from just after it started
         outcome.json    how it ended; written before status is, so that a restart in between loses nothing
         audited         there once the audit trail tells how it ended; a restart in between tells it no second time
-        stdout.*  stderr.*   what was kept of the output (see `output.py`)
+        stdout.*  stderr.*   what was kept of the output (see `output.py`); below raw/ where that has secrets in it
 
 Files are readable by the operator's user only.
 """
@@ -74,8 +74,8 @@ class Run:
 
     def resumed(self, process: dict[str, Any]) -> None:
         """It was found again, and tells all that it said from the beginning."""
-        for stream in ("stdout", "stderr"):
-            for path in self.path.glob(f"{stream}.*"):
+        for pattern in ("stdout.*", "stderr.*", "raw/stdout.*", "raw/stderr.*", "redactions"):
+            for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         self.started(process)
 

@@ -82,6 +82,13 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f" /run/private, or policy {policy.key} would have to allow it in spec.privateFiles.allow",
             "privateFiles.allow",
         )
+    if request.raw_output and not policy.spec.output.allow_raw:
+        return denied(
+            Reason.RAW_OUTPUT_NOT_ALLOWED,
+            f"policy {policy.key} does not allow raw output, which is kept with the secrets in it; its spec needs"
+            " `output: {allowRaw: true}`",
+            "output.allowRaw",
+        )
     if request.backend != "process" and not any(image.matches(request.image or "") for image in policy.images):
         return denied(
             Reason.IMAGE_NOT_ALLOWED,

@@ -52,6 +52,8 @@ class Request:
     """Paths of the private files that are put there for it."""
     working_dir: str = WORKSPACE
     """Where its program is started."""
+    raw_output: bool = False
+    """Whether its output is kept with the secrets in it."""
     image: str | None = None
     place: ReleasePlace = ReleasePlace()
     limits: Limits = field(default_factory=Limits)
@@ -111,6 +113,7 @@ def request_for(
         environment=needing_permission({**_written(spec.env), **environment}) | needing_permission(_written(inside)),
         private_files=frozenset(file.path for file in spec.private_files),
         working_dir=spec.working_dir,
+        raw_output=spec.output.raw,
         image=spec.image,
         limits=asked_for(spec),
     )

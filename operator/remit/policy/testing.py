@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import EnvVar, SpecModel
-from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Resources
+from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Output, Resources
 from remit.api.manifest import load_all
 from remit.api.operations import (
     Argv,
@@ -83,6 +83,7 @@ class Case(SpecModel):
     env: list[EnvVar] = Field(default_factory=list)
     private_files: list[PrivateFile] = Field(default_factory=list)
     working_dir: str = WORKSPACE
+    output: Output = Output()
     timeout_seconds: int | None = None
     deadline_seconds: int | None = None
     resources: Resources = Resources()
@@ -107,6 +108,7 @@ class Case(SpecModel):
             env=self.env,
             private_files=self.private_files,
             working_dir=self.working_dir,
+            output=self.output,
             timeout_seconds=self.timeout_seconds,
             deadline_seconds=self.deadline_seconds,
             resources=self.resources,

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
     PRIVATE_FILE_NOT_ALLOWED = "PrivateFileNotAllowed"
     WORKING_DIR_NOT_ALLOWED = "WorkingDirNotAllowed"
+    RAW_OUTPUT_NOT_ALLOWED = "RawOutputNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"
     CEILING_EXCEEDED = "CeilingExceeded"

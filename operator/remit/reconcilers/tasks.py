@@ -275,7 +275,7 @@ class TaskReconciler:
         if not run.audited:
             await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
             run.mark_audited()
-        if result.output is not None and result.output.redactions:
+        if result.output is not None and result.output.altered:
             self.events.record(obj, "Warning", "OutputRedacted", result.output.changed(attempt.number))
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):

@@ -82,6 +82,8 @@ class AuditEvent:
     usage: Mapping[str, float] = field(default_factory=dict)
     network: Sequence[Mapping[str, str | int]] = ()
     """With a restricted network: each destination, with its connections, refusals and bytes."""
+    output: str = ""
+    """`raw` where what is kept of the output is not redacted."""
     output_digest: str = ""
     """`sha256:` and the digest of everything that was written to standard output and error."""
     follows: str = ""

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from remit.api import ExecutionTask
 from remit.cli.connect import Connection
-from remit.cli.follow import Follower
+from remit.cli.follow import Follower, show_once
 from remit.cli.observe import Observed
 from remit.cli.terminal import Screen
 from remit.errors import RemitError
 from remit.execution.output import OutputWriter
 from remit.reconcilers.access import Access
 from remit.reconcilers.kube import Kube
+from remit.telemetry import Redactor
 
 NOW = "2026-01-01T00:00:00.000000Z"
 KUBE = Kube(Access("http://127.0.0.1:1"))
@@ -99,3 +101,41 @@ async def test_what_redaction_changed_is_told_beside_the_output(
     shown = capsysbinary.readouterr()
     assert shown.out == b"row [redacted]\n"
     assert b"[redacted] took the place of a secret 2 times" in shown.err
+
+
+def raw_task(tmp_path: Path) -> dict[str, Any]:
+    """A task whose raw output is in the run store below `tmp_path`."""
+    directory = tmp_path / "runs" / "data" / "u" / "u-1"
+    directory.mkdir(parents=True)
+    writer = OutputWriter(directory, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]), raw=True)
+    writer.write("stdout", b"row hunter2!\n")
+    output = writer.close().model_dump(by_alias=True)
+    ended = task({"finishedAt": NOW}, phase="Succeeded", output=output)
+    return {**ended, "spec": {**ended["spec"], "output": {"raw": True}}}
+
+
+async def test_who_runs_a_task_sees_no_raw_output(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    observed = Observed(KUBE, raw_task(tmp_path))
+    await Follower(Connection(KUBE, "data", (tmp_path,)), observed, Screen()).to_the_end()
+    shown = capsysbinary.readouterr()
+    assert shown.out == b"row [redacted]\n"
+    assert b"kept as written" in shown.err
+    assert b"remit logs t" in shown.err
+    assert b"took the place" not in shown.err
+    assert b"hunter2" not in shown.err
+
+
+async def test_logs_shows_raw_output_as_kept_and_says_so(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    obj = raw_task(tmp_path)
+    connection = Connection(KUBE, "data", (tmp_path,))
+    ended = ExecutionTask.parse(obj)
+    show_once(connection, ended, ended.status.attempts[0], Screen())
+    once = capsysbinary.readouterr()
+    await Follower(connection, Observed(KUBE, obj), Screen(), raw_output=True).to_the_end()
+    followed = capsysbinary.readouterr()
+    for shown in (once, followed):
+        assert shown.out == b"row hunter2!\n"
+        assert b"kept as written" in shown.err
+        assert b"hunter2" not in shown.err

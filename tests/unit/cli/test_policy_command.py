@@ -59,6 +59,7 @@ def test_an_allowed_command_exits_with_0_and_says_by_which_rule(team: str) -> No
         (["-l", "team=data", "--timeout", "61"], ["ls", "-l"], "LimitExceeded"),
         (["-l", "team=data", "-n", "other"], ["ls", "-l"], "NoPolicy"),
         (["-l", "team=data", "--network", "host"], ["ls", "-l"], "NetworkNotAllowed"),
+        (["-l", "team=data", "--raw-output"], ["ls", "-l"], "RawOutputNotAllowed"),
     ],
 )
 def test_a_denied_command_exits_with_1_and_says_why(team: str, flags: list[str], argv: list[str], reason: str) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.execution import output
-from remit.execution.output import OutputWriter, kept_files, recovered, text_tail
+from remit.execution.output import RAW, OutputWriter, kept_files, recovered, text_tail
+from remit.execution.store import RunStore
 from remit.telemetry import Redactor
 
 
@@ -130,3 +131,79 @@ def test_a_character_cut_in_half_is_dropped() -> None:
     data = "aé".encode() * 10
     assert text_tail(data[-3:], 3) == "aé"
     assert text_tail(data[-4:], 4) == "aé"
+
+
+def raw_writer(directory: Path, heard: list[bytes] | None = None) -> OutputWriter:
+    def hear(_: str, data: bytes) -> None:
+        if heard is not None:
+            heard.append(data)
+
+    redactor = Redactor(["hunter2!"])
+    return OutputWriter(directory, max_bytes=1000, tail_bytes=100, redactor=redactor, listener=hear, raw=True)
+
+
+def test_raw_output_is_kept_as_written_and_shown_redacted(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    writer = raw_writer(tmp_path, heard)
+    writer.write("stdout", b"row hunt")
+    assert kept(tmp_path / RAW) == b"row hunt"  # nothing is held back from the file
+    writer.write("stdout", b"er2!\n\xff")
+    status = writer.close()
+    assert kept(tmp_path / RAW) == b"row hunter2!\n\xff"
+    assert kept(tmp_path) == b""
+    assert b"".join(heard) == b"row [redacted]\n\xff"
+    assert (status.stdout_tail, status.stdout_bytes) == ("row [redacted]\n\ufffd", 14)
+    assert (status.raw, status.redactions, status.altered) == (True, 1, False)
+    assert status.ref == str(tmp_path / RAW)
+    modes = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"raw": 0o700, "raw/stdout.head": 0o600}
+
+
+def test_no_digest_of_raw_output_lets_a_secret_be_guessed(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    raw = raw_writer(tmp_path)
+    redacted = OutputWriter(tmp_path / "other", max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]))
+    for writer in (raw, redacted):
+        writer.write("stdout", b"hunter2!")
+        writer.close()
+    assert raw.digest == redacted.digest
+
+
+def test_of_raw_output_that_a_killed_operator_left_nothing_is_shown(tmp_path: Path) -> None:
+    writer = raw_writer(tmp_path)
+    writer.write("stdout", b"row hunter2!\n")
+    status = recovered(tmp_path, 100)
+    writer.close()
+    assert (status.raw, status.stdout_tail, status.stderr_tail, status.stdout_bytes) == (True, "", "", 13)
+    assert status.ref == str(tmp_path / RAW)
+
+
+def test_a_full_disk_stops_the_keeping_of_raw_output_too(tmp_path: Path) -> None:
+    writer = raw_writer(tmp_path / "missing")
+    writer.write("stdout", b"hello")
+    status = writer.close()
+    assert (status.truncated, status.stdout_tail) == (True, "hello")
+
+
+def test_what_redaction_changed_is_known_after_a_killed_operator(tmp_path: Path) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]))
+    writer.write("stdout", b"[redacted]\n")
+    assert recovered(tmp_path, 100).redactions == 0
+    for _ in range(6):
+        writer.write("stdout", b"hunter2! hunter2!\n")
+        writer.write("stderr", b"[redacted]\n")
+    assert recovered(tmp_path, 100).redactions == 12
+    writer.close()
+    assert recovered(tmp_path, 100).redactions == 12
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_of_a_run_that_tells_its_output_again_nothing_is_kept_twice(tmp_path: Path, *, raw: bool) -> None:
+    run = RunStore(tmp_path).open("ns", "u", "u-1")
+    for text in (b"hunter2! hunter2! before", b"hunter2! after"):
+        writer = OutputWriter(run.path, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]), raw=raw)
+        run.resumed({"pid": 1})
+        writer.write("stdout", text)
+        writer.close()
+    assert kept(run.path / RAW if raw else run.path) == (b"hunter2! after" if raw else b"[redacted] after")
+    assert recovered(run.path, 100).redactions == (0 if raw else 1)
