@@ -228,8 +228,7 @@ class Runner:
             writer.close()
             raise asyncio.CancelledError
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
-            message = "the operator was shut down while this attempt was running; nothing of it is alive"
-            result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
+            result = _interrupted(result, attempt.request)
         output = writer.close()
         if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
             output = recovered(run.path, attempt.tail_bytes)
@@ -293,6 +292,15 @@ class Runner:
         else:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return of_outcome(outcome, request)
+
+
+def _interrupted(result: AttemptResult, request: AttemptRequest | Work) -> AttemptResult:
+    """Of an attempt that a shutdown cancelled. Whether it is retried, the task's `onInterruption` says, as for one
+    that was lost with the operator."""
+    message = "the operator was shut down while this attempt was running; nothing of it is alive"
+    if isinstance(request, Work) and request.effect.in_doubt:
+        message = f"{message}; {request.effect.in_doubt}"
+    return result.model_copy(update={"reason": INTERRUPTED, "message": message, "retryable": True})
 
 
 def _broken_down(in_doubt: str) -> AttemptResult:
