@@ -211,6 +211,7 @@ class Admission:
             tail_bytes=spec.output.tail_bytes,
             raw_output=spec.output.raw,
             secrets=frozenset(resolved.secrets),
+            secret_versions=resolved.secret_versions,
         )
 
 

@@ -50,6 +50,7 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
                 _keep_secret(resolved, content, path)
     if too_much := excess(resolved.secrets):
         raise MissingReference(f"the task {too_much}")
+    resolved.secret_versions = source.secret_versions
     return resolved
 
 
@@ -107,6 +108,8 @@ class Source:
     def __init__(self, kube: Kube, namespace: str) -> None:
         self._kube, self._namespace = kube, namespace
         self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
+        self.secret_versions: dict[str, str] = {}
+        """By name: the uid and resourceVersion of each Secret that was read."""
 
     async def value(self, source: ValueSource) -> bytes | None:
         selector = source.secret_key_ref or source.config_map_key_ref
@@ -135,6 +138,9 @@ class Source:
             if error.status == 404:
                 return None
             raise
+        if secret:
+            metadata = obj["metadata"]
+            self.secret_versions[name] = f"{metadata['uid']}/{metadata['resourceVersion']}"
         texts: dict[str, str] = {} if secret else obj.get("data") or {}
         encoded: dict[str, str] = obj.get("data" if secret else "binaryData") or {}
         try:

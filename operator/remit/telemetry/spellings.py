@@ -50,7 +50,9 @@ def spellings(value: str | bytes) -> frozenset[bytes]:
     with contextlib.suppress(UnicodeDecodeError):
         text = raw.decode()
     if text and "\n" in text:
-        forms.update(line.encode() for line in text.split("\n") if len(line) >= _MIN_LINE_LENGTH)
+        # Without its indentation and "\r": programs print such lines without them.
+        lines = (line.strip() for line in text.split("\n"))
+        forms.update(line.encode() for line in lines if len(line) >= _MIN_LINE_LENGTH)
     if len(raw) <= PIECE:
         forms.update(_base64_cores(raw), _base64_lines(raw), (raw.hex().encode(), raw.hex().upper().encode()))
         if text:

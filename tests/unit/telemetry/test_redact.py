@@ -56,6 +56,12 @@ def test_no_alignment_of_base64_hides_a_secret(secret, before, after):
     assert MASK.encode() in shown
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_of_a_secret_is_found_however_it_is_indented_and_ended(end):
+    redactor = Redactor([f"first line{end}    password: hunter22{end}last line{end}"])
+    assert redactor.redact("a password: hunter22\nb") == f"a {MASK}\nb"
+
+
 def test_hexadecimal():
     assert Redactor([SECRET]).redact(SECRET.encode().hex()) == MASK
     assert Redactor([SECRET]).redact(SECRET.encode().hex().upper()) == MASK
