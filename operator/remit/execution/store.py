@@ -82,7 +82,7 @@ class Run:
 
     @property
     def secret_versions(self) -> dict[str, Any] | None:
-        """What `keep_secret_versions` was told; None where the run was given none, or by an earlier version of Remit."""
+        """What `keep_secret_versions` was told; None where it was not called."""
         return _read(self.path / "secrets.json")
 
     def keep_secret_versions(self, versions: Mapping[str, str]) -> None:

@@ -45,7 +45,7 @@ from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
-_SECRET_CHANGED = "a Secret that it was given has changed since, so that the old value could not be redacted"
+_GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"
 
 
 @dataclass
@@ -146,7 +146,7 @@ class TaskReconciler:
             return await self._collect(task, obj, attempt)
         metadata = task.metadata
         if not self.runner.has_secrets_of(metadata.namespace, metadata.uid, attempt, resolved.secret_versions):
-            return await self._collect(task, obj, attempt, _SECRET_CHANGED)
+            return await self._collect(task, obj, attempt, _GIVEN_OTHERS)
         verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._collect(task, obj, attempt)
