@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 MIN_LENGTH: Final = 4
 """In bytes. Shorter values are not looked for: to blank every `1` or `on` hides nothing and garbles everything."""
@@ -35,6 +35,16 @@ def excess(values: Iterable[str]) -> str | None:
         if count > most:
             return f"has {count} {what} of Secrets, {most} are the most; what is no secret belongs in a ConfigMap"
     return None
+
+
+def told_as(value: str) -> set[str]:
+    """The texts by which programs tell a secret: as it is, without the white space around it, as a file's last line end
+    is easily lost, and the password alone where it is a URL."""
+    texts = {value, value.strip()}
+    with contextlib.suppress(ValueError):
+        if password := urlsplit(value).password:
+            texts |= {password, unquote(password)}
+    return texts
 
 
 def spellings(value: str | bytes) -> frozenset[bytes]:

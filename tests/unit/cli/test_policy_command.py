@@ -170,7 +170,8 @@ def test_what_env_from_brings_is_read_from_the_same_file(team: str, tmp_path: Pa
         "{kind: ConfigMap, metadata: {name: s, namespace: other}, data: {OTHER: x}}\n---\n"
         "{kind: Secret, metadata: {name: tz}, data: {TZ: RXVyb3BlL1BhcmlzCg==, LANG: Qy5VVEYtOA==}}\n---\n"
         "{kind: ExecutionTask, metadata: {name: t, labels: {team: data}}, spec: {command: {line: ls -l}, envFrom: ["
-        "{configMapRef: {name: c}}, {prefix: A_, secretRef: {name: s}}, {secretRef: {name: tz}}, {secretRef: {name: absent}}]}}"
+        "{configMapRef: {name: c}}, {prefix: A_, secretRef: {name: s}}, {secretRef: {name: tz}}, "
+        "{secretRef: {name: absent}}]}}"
     )
     code, text = invoke("-f", team, "--task", str(tmp_path / "task.yaml"))
     assert code == 1
@@ -178,7 +179,10 @@ def test_what_env_from_brings_is_read_from_the_same_file(team: str, tmp_path: Pa
     assert "envFrom: Secret absent is not in" in text
 
 
-TAKES_C = "{kind: ExecutionTask, metadata: {name: t}, spec: {command: {line: ls}, envFrom: [{configMapRef: {name: c}}]}}\n---\n"
+TAKES_C = (
+    "{kind: ExecutionTask, metadata: {name: t}, spec: {command: {line: ls}, envFrom: [{configMapRef: {name: c}}]}}"
+    "\n---\n"
+)
 
 
 @pytest.mark.parametrize(
