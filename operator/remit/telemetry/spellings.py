@@ -66,7 +66,8 @@ def spellings(value: str | bytes) -> frozenset[bytes]:
     if len(raw) <= PIECE:
         forms.update(_base64_cores(raw), _base64_lines(raw), (raw.hex().encode(), raw.hex().upper().encode()))
         if text:
-            quoted = repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), shlex.quote(text)
+            in_quotes = shlex.quote(f" {text}")[2:-1]  # also in the middle of a longer word
+            quoted = repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), in_quotes
             forms.update(form.encode() for form in quoted)
     return frozenset(piece for form in forms for piece in _pieces(form))
 
