@@ -1,13 +1,14 @@
 """YAML from outside: the one loader for manifests, request bodies, policy tests and kubeconfigs.
 
-The result is what JSON could hold, as Kubernetes reads YAML: dates stay text and keys are strings. Before anything is
-built, the parser's events are counted, because a few hundred bytes of aliases can stand for gigabytes and deep nesting
-overflows the stack of the C parser.
+The result is what JSON could hold, as Kubernetes reads YAML: dates and times of day stay text and keys are strings.
+Before anything is built, the parser's events are counted, because a few hundred bytes of aliases can stand for
+gigabytes and deep nesting overflows the stack of the C parser.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -21,6 +22,11 @@ MOST_VALUES: Final = 100_000
 MOST_ALIASED: Final = 3 * 1024 * 1024
 """Characters that the aliases of one document may add to it."""
 _JSON_TAGS: Final = ("null", "bool", "int", "float", "str", "seq", "map")
+
+
+def _without_base_60(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """What a plain value must match to be something else than text. `12:30` is a number to PyYAML alone."""
+    return re.compile(f"(?![^:]*:)(?:{pattern.pattern})", pattern.flags)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -46,7 +52,11 @@ _Loader.yaml_constructors = {
 }
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_json_float)
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in (*_JSON_TAGS, "merge")]
+    first: [
+        (tag, _without_base_60(pattern))
+        for tag, pattern in resolvers
+        if tag.rpartition(":")[2] in (*_JSON_TAGS, "merge")
+    ]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
 

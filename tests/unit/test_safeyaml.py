@@ -71,6 +71,12 @@ def test_yaml_is_read_as_kubernetes_reads_it(text: str, value: Any) -> None:
     assert safeyaml.load(text) == value
 
 
+@pytest.mark.parametrize("text", ["12:30", "22:22", "1:30.5", "-190:20:30"])
+def test_times_and_pairs_of_ports_stay_text_as_for_kubectl(text: str) -> None:
+    assert safeyaml.load(f"a: {text}") == {"a": text}
+    assert safeyaml.load("[017, 0x1f, -1.5, 1_000, .5]") == [15, 31, -1.5, 1000, 0.5]
+
+
 def test_a_large_document_passes() -> None:
     items = "".join(f"- &a{number} {{name: item-{number}, size: {number}}}\n" for number in range(1_000))
     aliases = "".join(f"- *a{number}\n" for number in range(1_000))

@@ -112,9 +112,9 @@ def redacted(verdict: _V, redactor: Redactor) -> _V:
     """The verdict as it may be told: a denial quotes arguments, and they may hold a secret."""
     status = verdict.status
     if status is not None:
-        status = status.model_copy(update={"audited": [redactor.redact(message) for message in status.audited]})
+        status = status.model_copy(update={"audited": [redactor.redact_cut(message) for message in status.audited]})
     if isinstance(verdict, Refused):
-        finish = replace(verdict.finish, message=redactor.redact(verdict.finish.message))
+        finish = replace(verdict.finish, message=redactor.redact_cut(verdict.finish.message))
         return replace(verdict, finish=finish, status=status)
     return replace(verdict, status=status)
 
@@ -211,6 +211,7 @@ class Admission:
             tail_bytes=spec.output.tail_bytes,
             raw_output=spec.output.raw,
             secrets=frozenset(resolved.secrets),
+            secret_versions=resolved.secret_versions,
         )
 
 

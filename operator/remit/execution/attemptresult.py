@@ -85,8 +85,8 @@ def redacted(result: AttemptResult, redactor: Redactor) -> AttemptResult:
     network = result.network
     return result.model_copy(
         update={
-            "message": redactor.redact(result.message),
-            "network": network and network.model_copy(update={"last_denied": redactor.redact(network.last_denied)}),
+            "message": redactor.redact_cut(result.message),
+            "network": network and network.model_copy(update={"last_denied": redactor.redact_cut(network.last_denied)}),
             "destinations": [
                 one | {"destination": redactor.redact(str(one["destination"]))} for one in result.destinations
             ],

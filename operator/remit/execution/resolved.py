@@ -15,6 +15,8 @@ class Resolved:
     files: dict[str, bytes] = field(default_factory=dict)
     values: dict[str, bytes] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    secret_versions: dict[str, str] = field(default_factory=dict)
+    """By the name of each Secret that was read, the uid and resourceVersion that it had."""
     exposed: list[str] = field(default_factory=list)
     """What was given a secret too short to be redacted, such as `env PIN`."""
 

@@ -45,6 +45,8 @@ class Attempt:
     raw_output: bool = False
     """Whether the kept files have the output as written, secrets included."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    secret_versions: Mapping[str, str] = field(default_factory=dict)
+    """Which versions of which Secrets they come from: see `Resolved.secret_versions`."""
     operation: str = "command"
     listener: Listener | None = None
     """Told of its output as it comes."""
@@ -104,6 +106,12 @@ class Runner:
         run = self.store.find(namespace, uid, attempt.id)
         return run is None or run.outcome is None
 
+    def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
+        """Whether an attempt that an earlier process started was given these versions of its Secrets, and no others."""
+        run = self.store.find(namespace, uid, attempt.id)
+        recorded = run.secret_versions if run is not None else None
+        return (recorded or {}) == versions
+
     def _lasting(self, attempt: Attempt) -> bool:
         confined = isinstance(attempt.request, AttemptRequest)
         return confined and isinstance(self.backends.get(attempt.backend), AdoptingBackend)
@@ -146,8 +154,11 @@ class Runner:
                     await _recovered(backend, handle)
         self.store.forget(namespace, uid)
 
-    async def collect(self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int) -> AttemptResult:
-        """How an attempt that is not running here ended. `Interrupted` when nobody saw it end."""
+    async def collect(
+        self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int, cause: str = ""
+    ) -> AttemptResult:
+        """How an attempt that is not running here ended. `Interrupted` when nobody saw it end; `cause`: why it is not
+        taken up."""
         result = self._results.get(attempt.id)
         if result is not None:
             return result
@@ -157,7 +168,7 @@ class Runner:
         backend = self.backends.get(attempt.backend)
         if run is not None and backend is not None and run.process is not None:
             await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
-        lost = failed(INTERRUPTED, LOST)
+        lost = failed(INTERRUPTED, f"{LOST}; {cause}" if cause else LOST)
         return with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
@@ -228,8 +239,7 @@ class Runner:
             writer.close()
             raise asyncio.CancelledError
         if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
-            message = "the operator was shut down while this attempt was running; nothing of it is alive"
-            result = result.model_copy(update={"reason": INTERRUPTED, "message": message})
+            result = _interrupted(result, attempt.request)
         output = writer.close()
         if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
             output = recovered(run.path, attempt.tail_bytes)
@@ -277,6 +287,8 @@ class Runner:
         adopt: bool,
     ) -> AttemptResult:
         def started(handle: Handle) -> None:
+            if attempt.secret_versions and self._lasting(attempt):
+                run.keep_secret_versions(attempt.secret_versions)
             run.started(dataclasses.asdict(handle))
             attempt.effect.begin("it may have run")
 
@@ -293,6 +305,15 @@ class Runner:
         else:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return of_outcome(outcome, request)
+
+
+def _interrupted(result: AttemptResult, request: AttemptRequest | Work) -> AttemptResult:
+    """Of an attempt that a shutdown cancelled. Whether it is retried, the task's `onInterruption` says, as for one
+    that was lost with the operator."""
+    message = "the operator was shut down while this attempt was running; nothing of it is alive"
+    if isinstance(request, Work) and request.effect.in_doubt:
+        message = f"{message}; {request.effect.in_doubt}"
+    return result.model_copy(update={"reason": INTERRUPTED, "message": message, "retryable": True})
 
 
 def _broken_down(in_doubt: str) -> AttemptResult:

@@ -2,6 +2,7 @@
 
     <root>/<namespace>/<task uid>/<attempt id>/
         run.json        the process, from just after it started
+        secrets.json    which versions of which Secrets it was given, where it outlives the operator
         outcome.json    how it ended; written before status is, so that a restart in between loses nothing
         audited         there once the audit trail tells how it ended; a restart in between tells it no second time
         stdout.*  stderr.*   what was kept of the output (see `output.py`); below raw/ where that has secrets in it
@@ -12,7 +13,7 @@ Files are readable by the operator's user only.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ class Run:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         self.started(process)
+
+    @property
+    def secret_versions(self) -> dict[str, Any] | None:
+        """What `keep_secret_versions` was told; None where it was not called."""
+        return _read(self.path / "secrets.json")
+
+    def keep_secret_versions(self, versions: Mapping[str, str]) -> None:
+        _write(self.path / "secrets.json", dict(versions), sync=False)
 
     @property
     def audited(self) -> bool:

@@ -5,6 +5,7 @@ The file format is described in docs/policy.md; whoever calls reads the files.
 
 from __future__ import annotations
 
+import base64
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -186,13 +187,33 @@ def _data(
 ) -> dict[str, str | None] | None:
     """What a ConfigMap or a Secret among `objects` has under each key; None where it is not among them."""
     for obj in objects:
-        metadata = obj.get("metadata") or {}
-        place = metadata.get("namespace") or default_namespace
-        if (obj.get("kind"), metadata.get("name"), place) == (kind, name, namespace):
-            plain = obj.get("data" if kind == "ConfigMap" else "stringData") or {}
-            encoded = obj.get("binaryData" if kind == "ConfigMap" else "data") or {}
-            return {**dict.fromkeys(map(str, encoded)), **{str(key): str(value) for key, value in plain.items()}}
+        metadata = obj.get("metadata")
+        if obj.get("kind") != kind or not isinstance(metadata, dict) or metadata.get("name") != name:
+            continue
+        if (metadata.get("namespace") or default_namespace) == namespace:
+            plain = _texts(obj, "data" if kind == "ConfigMap" else "stringData")
+            encoded = _texts(obj, "binaryData" if kind == "ConfigMap" else "data")
+            return {**{key: _decoded(value) for key, value in encoded.items()}, **plain}
     return None
+
+
+def _texts(obj: dict[str, Any], field: str) -> dict[str, str]:
+    """What a ConfigMap or a Secret has in `field`. Raises `InvalidInput` for what an API server refuses."""
+    found = obj.get(field) or {}
+    if not isinstance(found, dict):
+        raise InvalidInput("must have texts under keys", field=field)
+    for key, value in found.items():
+        if not isinstance(value, str | None):
+            raise InvalidInput("must be a text; put it in quotes", field=f"{field}.{key}")
+    return {key: value or "" for key, value in found.items()}
+
+
+def _decoded(value: str) -> str | None:
+    """The text that is encoded; None where it is none."""
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except ValueError:
+        return None
 
 
 def parse_suite(text: str) -> Suite:

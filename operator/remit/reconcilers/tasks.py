@@ -45,6 +45,7 @@ from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
+_GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"
 
 
 @dataclass
@@ -138,11 +139,14 @@ class TaskReconciler:
 
     async def _adopt(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
         """Take up what an operator before us started, under the terms of now. What would not be allowed any more, or
-        whose secrets are gone so that they could not be redacted, ends."""
+        whose Secrets are gone or changed, so that what it was given could not be redacted, ends."""
         try:
             resolved = await resolve(self.kube, task.metadata.namespace, task.spec)
         except MissingReference:
             return await self._collect(task, obj, attempt)
+        metadata = task.metadata
+        if not self.runner.has_secrets_of(metadata.namespace, metadata.uid, attempt, resolved.secret_versions):
+            return await self._collect(task, obj, attempt, _GIVEN_OTHERS)
         verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._collect(task, obj, attempt)
@@ -154,9 +158,9 @@ class TaskReconciler:
             log.info("took up an attempt of the operator before", attempt=attempt.id)
         return None
 
-    async def _collect(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
+    async def _collect(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus, cause: str = "") -> float | None:
         result = await self.runner.collect(
-            task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes
+            task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes, cause
         )
         return await self._settle(task, obj, result)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
 
 from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
@@ -15,7 +12,7 @@ from remit.api.references import references
 from remit.errors import ApiError, MissingReference
 from remit.execution.resolved import Resolved
 from remit.reconcilers.kube import CONFIG_MAPS, SECRETS, Kube
-from remit.telemetry.spellings import MIN_LENGTH, excess
+from remit.telemetry.spellings import MIN_LENGTH, excess, told_as
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
@@ -50,6 +47,7 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
                 _keep_secret(resolved, content, path)
     if too_much := excess(resolved.secrets):
         raise MissingReference(f"the task {too_much}")
+    resolved.secret_versions = source.secret_versions
     return resolved
 
 
@@ -84,21 +82,9 @@ def _put(resolved: Resolved, name: str, value: bytes, secret: bool) -> None:
 
 def _keep_secret(resolved: Resolved, value: bytes, where: str) -> None:
     if value.strip():
-        resolved.secrets.update({_text(value), _text(value.strip())})  # a file's last line end is easily lost
-        resolved.secrets.update(_passwords_in(_text(value)))
+        resolved.secrets.update(told_as(value.decode(errors="surrogateescape")))
     if 0 < len(value.strip()) < MIN_LENGTH:
         resolved.exposed.append(where)
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="surrogateescape")
-
-
-def _passwords_in(value: str) -> Iterator[str]:
-    """The password in a secret that is a URL: a driver may name that alone."""
-    with contextlib.suppress(ValueError):
-        if password := urlsplit(value).password:
-            yield from {password, unquote(password)}
 
 
 class Source:
@@ -107,6 +93,8 @@ class Source:
     def __init__(self, kube: Kube, namespace: str) -> None:
         self._kube, self._namespace = kube, namespace
         self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
+        self.secret_versions: dict[str, str] = {}
+        """By name: the uid and resourceVersion of each Secret that was read."""
 
     async def value(self, source: ValueSource) -> bytes | None:
         selector = source.secret_key_ref or source.config_map_key_ref
@@ -135,6 +123,9 @@ class Source:
             if error.status == 404:
                 return None
             raise
+        if secret:
+            metadata = obj["metadata"]
+            self.secret_versions[name] = f"{metadata['uid']}/{metadata['resourceVersion']}"
         texts: dict[str, str] = {} if secret else obj.get("data") or {}
         encoded: dict[str, str] = obj.get("data" if secret else "binaryData") or {}
         try:

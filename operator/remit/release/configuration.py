@@ -13,7 +13,7 @@ from remit.api.deployment import DeploymentSpec
 from remit.errors import MissingReference
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
-from remit.telemetry.spellings import excess
+from remit.telemetry.spellings import excess, told_as
 
 _REVISED: Final = frozenset(
     {"artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"}
@@ -118,7 +118,7 @@ class _Reading:
 
     def _hide(self, values: Iterable[bytes]) -> None:
         texts = (value.decode(errors="surrogateescape") for value in values if value.strip())
-        self._secrets |= {form for text in texts for form in (text, text.strip())}
+        self._secrets |= {form for text in texts for form in told_as(text)}
 
     def material(self) -> Material:
         return Material(self._env, self._files, frozenset(self._secrets))

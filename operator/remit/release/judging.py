@@ -80,7 +80,7 @@ class Judge:
             raise DeploymentError(_as_written(error, material), reason="InvalidSpec") from None
         verdict = self._decide(task, as_it_was, material)
         if not isinstance(verdict, Admitted):
-            message = Redactor(material.secrets).redact(verdict.finish.message)
+            message = Redactor(material.secrets).redact_cut(verdict.finish.message)
             raise DeploymentError(message, reason=verdict.finish.reason, retryable=True)
         return task, verdict
 

@@ -8,15 +8,17 @@ a shell, a URL, hexadecimal or base64 would write it, the latter also in the mid
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from remit.telemetry.needles import Needles
-from remit.telemetry.spellings import spellings
+from remit.telemetry.spellings import MIN_LENGTH, spellings
 
 MASK: Final = "[redacted]"
 _MASK: Final = MASK.encode()
 _EVERYWHERE: Final = ""
+_ELLIPSIS: Final = re.compile("( ?…)")
 
 
 class Redactor:
@@ -59,6 +61,17 @@ class Redactor:
             return redacted.decode(errors="surrogatepass")
         except UnicodeDecodeError:  # of a secret that is no text, in the middle of a character
             return redacted.decode(errors="replace")
+
+    def redact_cut(self, text: str) -> str:
+        """The same for a text that was cut off wherever it has an ellipsis: the beginning of a value is replaced there,
+        too, where it is as long as a value must be."""
+        *cut, rest = _ELLIPSIS.split(self.redact(text))
+        for index, piece in enumerate(cut[::2]):
+            data = piece.encode(errors="surrogatepass")
+            start = self._all.possible_start(data)
+            if len(data) - start >= MIN_LENGTH:
+                cut[2 * index] = data[:start].decode(errors="replace") + MASK
+        return "".join([*cut, rest])
 
     def redact_bytes(self, data: bytes, scope: str | None = None) -> bytes:
         known = [self._all] if scope is None else [self._scopes.get(each) for each in {_EVERYWHERE, scope}]

@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 MIN_LENGTH: Final = 4
 """In bytes. Shorter values are not looked for: to blank every `1` or `on` hides nothing and garbles everything."""
@@ -37,6 +37,16 @@ def excess(values: Iterable[str]) -> str | None:
     return None
 
 
+def told_as(value: str) -> set[str]:
+    """The texts by which programs tell a secret: as it is, without the white space around it, as a file's last line end
+    is easily lost, and the password alone where it is a URL."""
+    texts = {value, value.strip()}
+    with contextlib.suppress(ValueError):
+        if password := urlsplit(value).password:
+            texts |= {password, unquote(password)}
+    return texts
+
+
 def spellings(value: str | bytes) -> frozenset[bytes]:
     """The ways in which a value may be written, none longer than PIECE; none for a value that is too short.
 
@@ -50,11 +60,14 @@ def spellings(value: str | bytes) -> frozenset[bytes]:
     with contextlib.suppress(UnicodeDecodeError):
         text = raw.decode()
     if text and "\n" in text:
-        forms.update(line.encode() for line in text.split("\n") if len(line) >= _MIN_LINE_LENGTH)
+        # Without its indentation and "\r": programs print such lines without them.
+        lines = (line.strip() for line in text.split("\n"))
+        forms.update(line.encode() for line in lines if len(line) >= _MIN_LINE_LENGTH)
     if len(raw) <= PIECE:
         forms.update(_base64_cores(raw), _base64_lines(raw), (raw.hex().encode(), raw.hex().upper().encode()))
         if text:
-            quoted = repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), shlex.quote(text)
+            in_quotes = shlex.quote(f" {text}")[2:-1]  # also in the middle of a longer word
+            quoted = repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), in_quotes
             forms.update(form.encode() for form in quoted)
     return frozenset(piece for form in forms for piece in _pieces(form))
 

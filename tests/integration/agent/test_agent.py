@@ -133,6 +133,13 @@ async def test_both_streams_stdin_secrets_and_the_trail(agent: ExecutionAgent) -
     assert agent.state_dir.stat().st_mode & 0o777 == 0o700
 
 
+async def test_what_a_program_tells_of_a_secret_is_redacted_as_for_tasks(agent: ExecutionAgent) -> None:
+    code = "import os; print(os.environ['APP_KEY'].strip(), os.environ['APP_URL'][10:16])"
+    secrets = {"APP_KEY": "k3y\u00fc1\n", "APP_URL": "pg://shop:hunter@db/shop"}
+    result = await agent.execute_command(["python3", "-c", code], secrets=secrets)
+    assert result.stdout == "[redacted] [redacted]\n"
+
+
 async def test_more_than_policy_gives_is_a_resource_error(agent: ExecutionAgent) -> None:
     with pytest.raises(ResourceError, match="memory"):
         await agent.execute_command("echo hi", resource_limits=ResourceLimits(memory_mb=1024 * 1024))

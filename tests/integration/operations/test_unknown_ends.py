@@ -213,3 +213,48 @@ async def test_a_user_who_cancels_opens_no_circuit(silent: int) -> None:
         cancel.set()
         assert (await doing).reason == "Cancelled"
     assert desk.performer.breaker.open() == []
+
+
+async def test_a_connection_that_is_lost_before_tls_is_up_has_carried_nothing() -> None:
+    met = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met
+        met += 1
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["POST"], "addresses": ["127.0.0.0/8"]}
+        desk = Desk(HttpPerformer(), [{"http": {"allow": [rule]}}])
+        ended = await desk.attempt(http={"url": f"https://127.0.0.1:{port}/", "method": "POST"})
+    assert (met, ended.category, ended.retryable) == (1, "Infrastructure", True), ended
+
+
+async def test_a_server_of_redis_that_still_loads_its_data_is_asked_again_later() -> None:
+    said = []
+
+    async def loading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = [await _word(reader) for _ in range(int(line[1:]))]
+            said.append(words[0])
+            allowed = {b"MULTI", b"CLIENT", b"HELLO"}
+            answer = b"+OK" if words[0] in allowed else b"-LOADING Redis is loading the dataset in memory"
+            writer.write((b"-EXECABORT discarded" if words[0] == b"EXEC" else answer) + b"\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(loading, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ended = await end(RedisPerformer(), url, redis={"connection": CONNECTION, "commands": [["INCR", "n"]]})
+    assert b"INCR" not in said
+    assert (ended.reason, ended.retryable) == ("ConnectFailed", True), ended
+    assert "loading" in ended.message
+
+
+async def _word(reader: asyncio.StreamReader) -> bytes:
+    """One bulk string of a command."""
+    size = int((await reader.readline())[1:])
+    return (await reader.readexactly(size + 2))[:-2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 import tempfile
@@ -137,6 +138,33 @@ async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_
     assert containers() == []
 
 
+@pytest.mark.parametrize("raw", [False, True])
+async def test_what_has_an_earlier_value_of_a_secret_is_not_taken_up(docked: World, image: str, raw: bool) -> None:
+    """The operator that takes it up could not redact that value."""
+    await docked.policy(
+        "sh",
+        environment={"allow": ["TOKEN"]},
+        output={"allowRaw": True},
+        backends=["docker"],
+        images={"allow": ["remit-test:*"]},
+    )
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "canary-before"}}
+    await docked.kube.create(SECRETS, "default", secret)
+    env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    async with docked.operator() as operator:
+        name = await in_container(docked, image, "echo begun $TOKEN; sleep 600", env=env, output={"raw": raw})
+        uid = (await docked.get(name))["metadata"]["uid"]
+        await _until_it_says(operator, uid, b"begun")
+    await docked.kube.patch(SECRETS, "default", "s", {"data": {"k": base64.b64encode(b"canary-after").decode()}})
+    async with docked.operator():
+        status = await docked.finished(name)
+        events = await docked.events(name, 1)
+    assert "canary" not in json.dumps([status, trail(docked), events])
+    assert status["attempts"][0]["reason"] == "Interrupted"
+    assert "Secret" in status["message"]
+    assert containers() == []
+
+
 async def test_a_restricted_network_outlives_an_operator(docked: World, image: str) -> None:
     """It leads to what the policy lists. What two operators let through is one account, in status and audit trail."""
     async with web_server() as port:
@@ -238,7 +266,7 @@ async def test_no_engine(docked: World, tmp_path: Path) -> None:
 async def _until_it_says(operator: Any, uid: str, word: bytes) -> None:
     async with asyncio.timeout(30):
         while True:
-            kept = (path.read_bytes() for path in (operator.runner.store.root / "default" / uid).glob("*/stdout.*"))
+            kept = (path.read_bytes() for path in (operator.runner.store.root / "default" / uid).rglob("stdout.*"))
             if any(word in text for text in kept):
                 return
             await asyncio.sleep(0.02)

@@ -44,6 +44,7 @@ def audited(told: dict[str, str]) -> str:
     [
         ({}, ["echo", OTHER, f"--password={SECRET}"], "Completed"),
         ({}, ["rm", OTHER, SECRET], "NotAllowed"),
+        ({}, ["rm", OTHER, "x" * 162 + SECRET], "NotAllowed"),
         ({"environment": {"allow": []}}, ["echo", OTHER, SECRET], "EnvironmentNotAllowed"),
         ({"enforcement": "Audit"}, ["printf", OTHER, SECRET], "Completed"),
         (
@@ -64,7 +65,7 @@ async def test_what_was_decided_is_told_without_it(
         await world.events(name, 1)
     told = await everything_told(world)
     assert OTHER in audited(told)
-    assert [where for where, text in told.items() if SECRET in text] == []
+    assert [where for where, text in told.items() if SECRET[:8] in text] == []
 
 
 async def test_one_that_only_env_from_brings(world: World) -> None:

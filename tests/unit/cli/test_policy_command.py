@@ -168,13 +168,21 @@ def test_what_env_from_brings_is_read_from_the_same_file(team: str, tmp_path: Pa
         "{kind: ConfigMap, metadata: {name: c}, data: {MODE: x, LANG: C}, binaryData: {BLOB: eA==}}\n---\n"
         "{kind: Secret, metadata: {name: s}, stringData: {KEY: x}, data: {PIN: eA==}}\n---\n"
         "{kind: ConfigMap, metadata: {name: s, namespace: other}, data: {OTHER: x}}\n---\n"
+        "{kind: Secret, metadata: {name: tz}, data: {TZ: RXVyb3BlL1BhcmlzCg==, LANG: Qy5VVEYtOA==}}\n---\n"
         "{kind: ExecutionTask, metadata: {name: t, labels: {team: data}}, spec: {command: {line: ls -l}, envFrom: ["
-        "{configMapRef: {name: c}}, {prefix: A_, secretRef: {name: s}}, {secretRef: {name: absent}}]}}"
+        "{configMapRef: {name: c}}, {prefix: A_, secretRef: {name: s}}, {secretRef: {name: tz}}, "
+        "{secretRef: {name: absent}}]}}"
     )
     code, text = invoke("-f", team, "--task", str(tmp_path / "task.yaml"))
     assert code == 1
-    assert 'environment: {allow: ["A_KEY", "A_PIN", "BLOB", "MODE"]}' in text
+    assert 'environment: {allow: ["A_KEY", "A_PIN", "BLOB", "MODE", "TZ"]}' in text  # TZ ends in a line feed
     assert "envFrom: Secret absent is not in" in text
+
+
+TAKES_C = (
+    "{kind: ExecutionTask, metadata: {name: t}, spec: {command: {line: ls}, envFrom: [{configMapRef: {name: c}}]}}"
+    "\n---\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +191,12 @@ def test_what_env_from_brings_is_read_from_the_same_file(team: str, tmp_path: Pa
         ("kind: ConfigMap", "there is no ExecutionTask in"),
         ("{kind: ExecutionTask, metadata: {name: t}, spec: {http: {}}}", "spec.http.url"),
         ("{kind: ExecutionTask, metadata: {name: t}, spec: {command: {line: a | b}}}", "default/t: column 3"),
+        (
+            TAKES_C + "{kind: ConfigMap, metadata: c}\n---\n{kind: ConfigMap, metadata: {name: c}, data: x}",
+            "data: must",
+        ),
+        (TAKES_C + "{kind: ConfigMap, metadata: {name: c}, data: {PORT: 80}}", "data.PORT: must be a text"),
+        (TAKES_C + "{kind: ConfigMap, metadata: {name: c}, binaryData: 3}", "binaryData: must"),
     ],
 )
 def test_a_file_that_holds_no_task_to_judge(team: str, tmp_path: Path, text: str, message: str) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from remit.api.executiontaskstatus import AttemptStatus
+from remit.api.operations import HttpOperation
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, Usage
 from remit.errors import BackendError, SandboxUnavailable
 from remit.execution import runner
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
+from remit.operations import Work
+from remit.policy import Grant, Request
 from remit.sandbox import Confinement, Limits
 from remit.telemetry import Redactor
 
@@ -165,6 +168,34 @@ async def test_what_was_cancelled_by_a_shutdown_was_interrupted(tmp_path: Path) 
     bench.runner.start(attempt())
     await bench.runner.shutdown()
     assert await bench.reason() == "Interrupted"
+
+
+async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_leaves_the_retry_to_the_task(
+    tmp_path: Path,
+) -> None:
+    class Posting:
+        breaker = None
+
+        async def perform(self, work: Work, output: Any) -> str:
+            work.effect.begin("the request may have arrived")
+            began.set()
+            await asyncio.Event().wait()
+            return "never"
+
+        async def close(self) -> None:
+            pass
+
+    began, bench = asyncio.Event(), Bench(tmp_path, at_once)
+    bench.runner.performers = {"http": Posting()}
+    http = HttpOperation(url="http://api.test/", method="POST")
+    work = Work("u-1", "ns", "t", http, Grant(Request(namespace="ns"), (), ()), timeout_seconds=60)
+    bench.runner.start(replace(attempt(), operation="http", request=work))
+    await asyncio.wait_for(began.wait(), 10)
+    await bench.runner.shutdown()
+    assert await bench.reason() == "Interrupted"
+    result = await bench.runner.collect("ns", "u", recorded(), 100)
+    assert "the request may have arrived" in result.message
+    assert result.retryable, "spec.retry.onInterruption decides, as for an operator that was killed"
 
 
 async def test_the_user_s_cancel_comes_before_a_shutdown_s(tmp_path: Path) -> None:

@@ -56,6 +56,27 @@ def test_no_alignment_of_base64_hides_a_secret(secret, before, after):
     assert MASK.encode() in shown
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_of_a_secret_is_found_however_it_is_indented_and_ended(end):
+    redactor = Redactor([f"first line{end}    password: hunter22{end}last line{end}"])
+    assert redactor.redact("a password: hunter22\nb") == f"a {MASK}\nb"
+
+
+def test_a_secret_with_a_quote_in_a_longer_word_of_a_shell():
+    secret = "it's the s3cret"
+    assert "s3cret" not in Redactor([secret]).redact(shlex.join(["curl", f"--header=X-Key: {secret}"]))
+
+
+@pytest.mark.parametrize("mark", ["…", " …"])
+def test_a_secret_that_was_cut_off_is_replaced_as_far_as_it_is_there(mark):
+    secret = "kestrel-Plumage-77"
+    for shown in range(4, len(secret)):
+        assert (
+            Redactor([secret]).redact_cut(f"`rm é{secret[:shown]}{mark}` is denied") == f"`rm é{MASK}{mark}` is denied"
+        )
+    assert Redactor([secret]).redact_cut(f"`rm kes{mark}` {secret}") == f"`rm kes{mark}` {MASK}"
+
+
 def test_hexadecimal():
     assert Redactor([SECRET]).redact(SECRET.encode().hex()) == MASK
     assert Redactor([SECRET]).redact(SECRET.encode().hex().upper()) == MASK

@@ -17,7 +17,7 @@ from remit.execution.agent.starter import STARTER
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, compile_policy, split_line
-from remit.telemetry.spellings import excess
+from remit.telemetry.spellings import excess, told_as
 
 
 def task_of_command(
@@ -64,7 +64,7 @@ def resolved_of(task: ExecutionTask, secrets: Mapping[str, str]) -> Resolved:
         raise InvalidInput("refers to an object of an API server, and an agent has none; give secrets=", field=wanted)
     resolved = Resolved(env={variable.name: variable.value or "" for variable in spec.env} | dict(secrets))
     resolved.files = {file.path: (file.value or "").encode() for file in spec.private_files}
-    resolved.secrets = {value for value in secrets.values() if value.strip()}
+    resolved.secrets = {form for value in secrets.values() if value.strip() for form in told_as(value)}
     if too_much := excess(resolved.secrets):
         raise InvalidInput(too_much, field="secrets")
     return resolved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from typing import Any
@@ -11,6 +10,7 @@ import orjson
 import redis.asyncio as client
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
     ConnectionError,
     ExecAbortError,
     NoPermissionError,
@@ -115,6 +115,9 @@ async def _connection(pool: Pool) -> Any:
         return await _up(await pool.get_connection(), pool)  # type: ignore[no-untyped-call]
     except AuthenticationError:
         raise
+    except BusyLoadingError:
+        message = "the server is still loading its data into memory, and performs nothing before"
+        raise OperationFailed("ConnectFailed", message, category="Infrastructure") from None
     except (ConnectionError, TimeoutError) as error:
         message = f"the server gives no connection: {_why(error)}"
         raise OperationFailed("ConnectFailed", message, category="Infrastructure") from None
@@ -133,14 +136,16 @@ async def _up(connection: Any, pool: Pool) -> Any:
 
 async def _answers(connection: Any) -> bool:
     """Whether the server is still there, at the other end of a connection that had nothing to do for a while."""
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        try:
-            await connection.send_command("PING")
-            await connection.read_response()
-        except ResponseError:
-            pass  # a user who may not is answered too
-        return True
-    return False
+    try:
+        await connection.send_command("PING")
+        await connection.read_response()
+    except BusyLoadingError:
+        raise
+    except ResponseError:
+        return True  # a user who may not is answered too
+    except (ConnectionError, TimeoutError):
+        return False
+    return True
 
 
 def _why(error: BaseException | None) -> str:

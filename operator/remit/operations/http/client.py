@@ -58,13 +58,13 @@ class JudgedClient:
             raise PolicyDenied(decision.message)
         url, destination = exchange.url, exchange.url.destination
 
-        def connected() -> None:
+        def sending() -> None:
             if not repeatable(http) and not effect.in_doubt:
                 without = "may have arrived, and is not safe to repeat without an Idempotency-Key"
                 effect.begin(f"{exchange.method} to {destination} {without}")
 
         egress = egress_of(decision.binding, exchange.method, url)
-        network = JudgedNetwork(destination, egress, self.resolve, connected)
+        network = JudgedNetwork(destination, egress, self.resolve, sending)
         with self.breaker.calling(str(destination)) as call:
             answered = False
             try:

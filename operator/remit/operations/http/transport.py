@@ -22,16 +22,16 @@ RESOLVE_SECONDS = 5.0
 class JudgedNetwork(httpcore.AsyncNetworkBackend):
     """Resolves, judges and connects to one destination. TLS goes by the name, the connection by the address.
 
-    `connected` is called before anything is sent.
+    `sending` is called before anything of a request is sent: with https, once TLS is up.
     """
 
     def __init__(
-        self, destination: Destination, egress: Sequence[Egress], resolve: Resolver, connected: Callable[[], None]
+        self, destination: Destination, egress: Sequence[Egress], resolve: Resolver, sending: Callable[[], None]
     ) -> None:
         self._destination = destination
         self._egress = egress
         self._resolve = resolve
-        self._connected = connected
+        self._sending = sending
         self._network = httpcore.AnyIOBackend()
         self.address: str | None = None
         """What was connected to."""
@@ -55,8 +55,7 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
                 problem = error
             else:
                 self.address = str(address)
-                self._connected()
-                return stream
+                return _RequestStream(stream, self._sending)
         raise problem
 
     async def _judged(self) -> list[Address]:
@@ -82,6 +81,35 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
         except OSError as error:
             message = f"{host} cannot be resolved: {error.strerror or error}"
             raise OperationFailed("ResolveFailed", message, category="Infrastructure") from None
+
+
+class _RequestStream(httpcore.AsyncNetworkStream):
+    """A stream that calls `sending` before each write. A TLS handshake does not write through it."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, sending: Callable[[], None]) -> None:
+        self._stream = stream
+        self._sending = sending
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        self._sending()
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        return _RequestStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._sending)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class JudgedTransport(httpx.AsyncHTTPTransport):
