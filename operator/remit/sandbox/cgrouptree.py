@@ -159,7 +159,7 @@ def _base(parent: Path) -> Path:
 
 
 def _lock(base: Path) -> Path | None:
-    """`base`, made and locked; None where a process of another pid namespace, of the same pid and start time, has it."""
+    """`base`, made and locked; None where a process of another pid namespace with the same pid and start has it."""
     while not (base in _locks and base.exists()):
         if base in _locks:
             os.close(_locks.pop(base))
