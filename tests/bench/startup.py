@@ -32,8 +32,8 @@ from remit.sandbox import (
     rlimits,
     shared_memory,
 )
-from remit.sandbox.bubblewrap import walls
-from remit.sandbox.filesystem import private_mounts, sealing, system_mounts
+from remit.sandbox.bubblewrap import released, walls
+from remit.sandbox.filesystem import private_mounts
 from remit.sandbox.rlimits import RESOURCES
 from remit.sandbox.seccomp import compile_filter
 
@@ -145,8 +145,8 @@ def bare_bubblewrap(host: Host) -> list[str]:
     """The same walls, made by nobody but bubblewrap: no cgroup, no limits, no seccomp, nothing read."""
     if host.bubblewrap is None:
         raise RuntimeError("bubblewrap confines nothing on this host; see `remit doctor`")
-    mounts = [*private_mounts(256 << 20), *system_mounts(network=False), *sealing()]
-    return [host.bubblewrap.path, *walls("none"), *mounts, "--", TRUE]
+    arguments = [*walls("none"), *private_mounts(256 << 20), *released(network="none", read_only_paths=())]
+    return [host.bubblewrap.path, *arguments, "--", TRUE]
 
 
 def layers(host: Host, bare: Sequence[str]) -> dict[str, Callable[[], Awaitable[None]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -28,40 +29,53 @@ class _Used:
         self.written_bytes += other.written_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """After a look: by pid and start what each process used that was alive, and what all others did together."""
+
+    alive: Mapping[tuple[int, float], _Used] = field(default_factory=dict)
+    ended: _Used = field(default_factory=_Used)
+    memory: int = 0
+
+
 class Sampler:
-    """The sum of what was seen of a tree. CPU and I/O of processes seen once are kept after their end."""
+    """The sum of what was seen of a tree. CPU and I/O of processes seen once are kept after their end.
+
+    `usage` may be called while another thread samples: it is that of the last complete look then.
+    """
 
     def __init__(self) -> None:
-        self._alive: dict[tuple[int, float], _Used] = {}
-        self._ended = _Used()
-        self._memory = 0
+        self._seen = _Seen()
 
     def __len__(self) -> int:
         """How many processes there were at the last look."""
-        return len(self._alive)
+        return len(self._seen.alive)
 
     def sample(self, pid: int) -> None:
         """Look at the tree below `pid`."""
-        memory, before, self._alive = 0, self._alive, {}
+        before, memory = self._seen, 0
+        alive: dict[tuple[int, float], _Used] = {}
         for each in _descendants(pid):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 process = psutil.Process(each)
                 times = process.cpu_times()
-                used = self._alive[process.pid, process.create_time()] = _Used(times.user + times.system)
+                used = alive[process.pid, process.create_time()] = _Used(times.user + times.system)
                 memory += process.memory_info().rss
                 counters = process.io_counters()
                 used.read_bytes, used.written_bytes = counters.read_bytes, counters.write_bytes
-        self._memory = max(self._memory, memory)
-        for key in before.keys() - self._alive.keys():
-            self._ended.add(before[key])
+        ended = replace(before.ended)
+        for key in before.alive.keys() - alive.keys():
+            ended.add(before.alive[key])
+        self._seen = _Seen(alive, ended, max(before.memory, memory))
 
     def usage(self) -> Usage:
-        total = replace(self._ended)
-        for used in self._alive.values():
+        seen = self._seen
+        total = replace(seen.ended)
+        for used in seen.alive.values():
             total.add(used)
         return Usage(
             cpu_seconds=total.cpu_seconds,
-            max_memory_bytes=self._memory,
+            max_memory_bytes=seen.memory,
             read_bytes=total.read_bytes,
             written_bytes=total.written_bytes,
             source="sampled",

@@ -6,8 +6,9 @@ namespace the oldest goes first. Whoever is held up by its own policy is stepped
 Who is let in holds a place under each of its claims, its share of the memory, and a token of each rate. The token is
 spent by `started`; who leaves before that gives it back.
 
-Memory is kept free for the first whose policies would let it in and for whom there is too little. Others that need
-memory wait behind it, or small tasks would keep a large one waiting for ever.
+Memory is kept free for the first whose policies would let it in and for whom there is too little, until it is let in
+or held up by a policy, whoever's turn it is meanwhile. Others that need memory wait behind it, or small tasks would
+keep a large one waiting for ever.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class Queue:
     """How many are inside under each policy."""
     _promised: int = 0
     """Bytes of memory that those inside may use."""
+    _kept_for: tuple[str, _Lane] | None = None
+    """The namespace, and what waits in it, that memory is kept free for."""
     _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     """By policy and namespace."""
     _tickets: int = 0
@@ -176,6 +179,8 @@ class Queue:
     def _let_in(self, now: float, asking: str = "") -> None:
         while (chosen := self._next(now)) is not None:
             namespace, lane, key = chosen
+            if self._kept_for == (namespace, lane):
+                self._kept_for = None
             self._forget(key)
             if (line := self._lines.pop(namespace, None)) is not None:
                 self._lines[namespace] = line  # to the end: the others' turn
@@ -189,18 +194,28 @@ class Queue:
     def _next(self, now: float) -> tuple[str, _Lane, str] | None:
         if len(self._inside) >= self.capacity:
             return None
-        kept = False
+        if self._kept_for is not None and not self._lacks_memory_alone(*self._kept_for, now):
+            self._kept_for = None
         for namespace, line in self._lines.items():
             for lane, tickets in sorted(line.lanes.items(), key=lambda each: each[1][0]):
-                if kept and lane[1]:
+                if lane[1] and self._kept_for not in (None, (namespace, lane)):
                     continue
                 blocked = self._blocked(namespace, lane, now)
                 if blocked is None:
                     return namespace, lane, tickets[0][2]
-                kept = kept or blocked.reason is WaitReason.MEMORY
+                if blocked.reason is WaitReason.MEMORY:
+                    self._kept_for = namespace, lane
                 if blocked.seconds is not None:
                     self.wake(tickets[0][2], blocked.seconds)
         return None
+
+    def _lacks_memory_alone(self, namespace: str, lane: _Lane, now: float) -> bool:
+        """Whether any of `lane` wait, and nothing but memory holds them up."""
+        line = self._lines.get(namespace)
+        if line is None or lane not in line.lanes:
+            return False
+        blocked = self._blocked(namespace, lane, now)
+        return blocked is None or blocked.reason is WaitReason.MEMORY
 
     def _blocked(self, namespace: str, lane: _Lane, now: float) -> Blocked | None:
         claims, memory = lane

@@ -87,6 +87,12 @@ class Started:
     said: int
     reports: int
 
+    def init(self) -> int:
+        """Its pid, from the first line of the reports, which bubblewrap writes in pieces."""
+        with os.fdopen(os.dup(self.reports), "rb") as lines:
+            pid: int = json.loads(lines.readline())["child-pid"]
+        return pid
+
 
 def test_a_bubblewrap_that_is_never_released_makes_no_namespace(launch: Launch, started: Started) -> None:
     launch.close()  # as the kernel closes what a dead operator had
@@ -99,7 +105,7 @@ def test_a_bubblewrap_that_is_never_released_makes_no_namespace(launch: Launch, 
 def test_an_init_whose_operator_dies_before_it_is_on_record_executes_nothing(launch: Launch, started: Started) -> None:
     block = int(launch.argv[launch.argv.index("--block-fd") + 1])
     launch.release()
-    init = json.loads(os.read(started.reports, 4096))["child-pid"]
+    init = started.init()
     launch.close()
     # It waits at the descriptor that only the operator wrote to.
     wait_until(lambda: Path(f"/proc/{init}/syscall").read_text().split()[1:2] == [hex(block)], "the wait")
@@ -112,7 +118,7 @@ def test_an_init_whose_operator_dies_before_it_is_on_record_executes_nothing(lau
 def test_the_fork_server_kills_an_init_whose_bubblewrap_was_killed(launch: Launch, started: Started) -> None:
     """The init has not asked for a death signal yet: it does so after it was let in."""
     launch.release()
-    init = json.loads(os.read(started.reports, 4096))["child-pid"]
+    init = started.init()
     started.process.kill()
     started.process.wait(_SECONDS)
     wait_until(lambda: not Path(f"/proc/{init}").exists(), "the end of the init")

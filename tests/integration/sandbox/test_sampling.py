@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from remit.backends import sampling
 from remit.backends.sampling import Sampler, look
 
 DEPTH = 100
@@ -78,3 +80,31 @@ def test_what_ended_still_counts_and_is_not_kept() -> None:
             sampler.sample(process.pid)
         assert len(sampler) == 0
         assert sampler.usage().cpu_seconds >= 0.3
+
+
+def test_a_look_under_way_hides_nothing_of_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt may end while its processes are looked at."""
+    sampler, looking, go_on = Sampler(), threading.Event(), threading.Event()
+    with program(ONE_BY_ONE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("go on\n")
+        assert process.stdout.readline() == "worked\n"
+        sampler.sample(process.pid)
+        seen = sampler.usage()
+        assert seen.cpu_seconds >= 0.1
+
+        def ended(pid: int) -> list[int]:
+            looking.set()
+            go_on.wait()
+            return []
+
+        monkeypatch.setattr(sampling, "_descendants", ended)
+        look_again = threading.Thread(target=sampler.sample, args=(process.pid,))
+        look_again.start()
+        looking.wait()
+        during = sampler.usage()
+        go_on.set()
+        look_again.join()
+        process.stdin.write("end\n")
+    assert during == sampler.usage() == seen

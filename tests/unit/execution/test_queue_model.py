@@ -101,6 +101,30 @@ def test_a_large_task_is_not_overtaken_by_small_ones_for_ever():
     assert hall.let_in() == ["a/small"]
 
 
+def test_memory_stays_kept_when_its_namespace_starts_something_else():
+    hall = Hall(capacity=9, memory=100)
+    for n in range(2):
+        assert hall.enter(f"b/{n}", memory=50) is None
+    assert hall.enter("a/large", memory=100).blocked.reason is WaitReason.MEMORY
+    for n in range(2, 5):
+        hall.enter(f"b/{n}", memory=50)
+    for n in range(2):
+        hall.queue.leave(f"b/{n}", 0)
+        assert hall.enter(f"a/free-{n}") is None
+    assert hall.let_in() == ["a/large"]
+    hall.queue.leave("a/large", 0)
+    assert hall.let_in() == ["b/2", "b/3"]
+
+
+def test_memory_is_no_longer_kept_for_whom_a_policy_holds_up_since():
+    hall = Hall(capacity=9, memory=100)
+    assert hall.enter("a/0", memory=60) is None
+    assert hall.enter("b/large", one("p", 1), memory=80).blocked.reason is WaitReason.MEMORY
+    assert hall.enter("c/0", memory=40).blocked.reason is WaitReason.MEMORY
+    assert hall.enter("c/1", one("p", 1)) is None
+    assert hall.let_in() == ["c/0"]
+
+
 def test_no_memory_is_kept_for_whom_a_policy_holds_up():
     hall = Hall(capacity=9, memory=100)
     assert hall.enter("a/0", one("p", 1), memory=50) is None
@@ -240,3 +264,51 @@ def test_capacities_hold_nobody_starves_and_no_place_stays_free(capacity, arriva
     assert not waiting
     assert len(hall.queue) == 0
     assert all(numbers == sorted(numbers) for numbers in order.values())
+
+
+needs = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["free", "one"]), st.sampled_from([0, 10, 60, 100, 999])),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), needs, st.data())
+def test_memory_is_never_promised_twice_and_everybody_gets_some_in_the_end(capacity, arrivals, data):
+    """Tasks arrive, end, give up while they wait, and need more or less than before."""
+    hall, inside, waiting = Hall(capacity, memory=100), {}, {}
+
+    def settle():
+        for key in hall.let_in():
+            inside[key] = waiting.pop(key)
+            hall.queue.started(key)
+        assert sum(min(memory, 100) for memory in inside.values()) <= 100
+        assert len(inside) <= capacity
+        assert inside or not waiting, "nobody works, and somebody waits"
+
+    def enter(key, memory):
+        waiting.pop(key, None)
+        if hall.enter(key, *POLICIES[key.split("/")[1]], memory=memory) is None:
+            inside[key] = memory
+            hall.queue.started(key)
+        else:
+            waiting[key] = memory
+        settle()
+
+    for number, (namespace, policy, memory) in enumerate(arrivals):
+        enter(f"{namespace}/{policy}/{number}", memory)
+        for there in (inside, waiting):
+            if there and data.draw(st.booleans()):
+                key = data.draw(st.sampled_from(sorted(there)))
+                del there[key]
+                hall.queue.leave(key, 0)
+                settle()
+        if waiting and data.draw(st.booleans()):
+            enter(data.draw(st.sampled_from(sorted(waiting))), data.draw(st.sampled_from([0, 50, 100])))
+    while inside:
+        key, _ = inside.popitem()
+        hall.queue.leave(key, 0)
+        settle()
+    assert not waiting
+    assert len(hall.queue) == 0

@@ -97,6 +97,7 @@ class _Server:
         self._ordered: dict[int, _Child] = {}
         self._by_channel: dict[int, _Child] = {}
         self._children: dict[int, _Child] = {}
+        self._late: list[tuple[_Child, int]] = []
         self._folders: list[str] = []
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
@@ -117,10 +118,14 @@ class _Server:
         """Until the operator is gone or its deadline has passed, and until everything that was started is dead."""
         while self._turn():
             pass
-        self._kill_all()
-        if self._overdue() and not readable(self._operator, _EXIT_SECONDS):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._operator, signal.SIGKILL)
+        self._stop_all()
+        if self._overdue():
+            end = time.monotonic() + _EXIT_SECONDS
+            self._kill_all(_EXIT_SECONDS)
+            if not readable(self._operator, max(0.0, end - time.monotonic())):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._operator, signal.SIGKILL)
+        self._kill_all(_LAST_SECONDS)
         end = time.monotonic() + _LAST_SECONDS
         for child in self._by_channel.values():
             self._part(child)
@@ -128,14 +133,17 @@ class _Server:
             time.sleep(_MOMENT_SECONDS)
             self._remove_folders()
 
-    def _kill_all(self) -> None:
-        """What was started, and then whatever came of it and outlived it: orphans come to this process."""
+    def _stop_all(self) -> None:
+        """Have everything that was started end by itself, which supervisors do in order, and wait a while for it."""
         for child in self._children.values():
             os.kill(child.pid, child.stop)
         end = time.monotonic() + _STOP_SECONDS
         while (self._kill_orphans() or self._children) and readable(self._wake, max(0.0, end - time.monotonic())):
             self._reap()
-        end = time.monotonic() + _LAST_SECONDS
+
+    def _kill_all(self, seconds: float) -> None:
+        """Whatever is left, also of what outlived its parent: orphans come to this process."""
+        end = time.monotonic() + seconds
         while (self._kill_orphans() or self._children) and time.monotonic() < end:
             for pid in self._children:
                 os.kill(pid, signal.SIGKILL)
@@ -221,7 +229,7 @@ class _Server:
         """Nobody waits for it any more, or needs its cgroups to say what it used."""
         del self._by_channel[child.channel.fileno()]
         self._poller.unregister(child.channel.fileno())
-        if child.pid in self._children:
+        if self._children.get(child.pid) is child:  # another one may have its number by now
             os.kill(child.pid, child.stop)
         else:
             self._part(child)
@@ -242,33 +250,27 @@ class _Server:
         self._collect()  # what ended since, and gave no sign of its own
 
     def _collect(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if child := self._children.get(pid):
-                self._ended(child, status)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, _ALSO_CLONES | os.WNOHANG))[0]:
+                if child := self._children.pop(ended[0], None):
+                    self._ended(child, ended[1])
+        if self._late and not self._kill_orphans():
+            late, self._late = self._late, []
+            for child, status in late:
+                self._tell_end(child, status)
 
     def _ended(self, child: _Child, status: int) -> None:
-        if os.WIFSIGNALED(status):
-            if child.stop == signal.SIGKILL:
-                self._kill_orphans()
-            else:
-                self._clear_orphans()
+        """Where a supervisor was killed, what it watched comes to us, and must be dead before its end is told. Each
+        death gives a sign, so that nobody else waits for it."""
+        if os.WIFSIGNALED(status) and self._kill_orphans() and child.stop != signal.SIGKILL:
+            self._late.append((child, status))
+        else:
+            self._tell_end(child, status)
+
+    def _tell_end(self, child: _Child, status: int) -> None:
         _send(child.channel, ("exited", status))
-        del self._children[child.pid]
         if child.channel.fileno() not in self._by_channel:
             self._part(child)
-
-    def _clear_orphans(self) -> None:
-        """A supervisor was killed, and what it watched has come to us: kill that, again until nothing new comes."""
-        while orphans := self._kill_orphans():
-            for pid in orphans:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, _ALSO_CLONES)
 
     def _kill_orphans(self) -> list[int]:
         """KILL what came to us when its parent ended, and everything below it. Returns its pids.

@@ -1,0 +1,150 @@
+"""What ends late, and who else has its number: the fork server ends what it must, and nothing else, and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from remit.sandbox import Execute, ForkServer, ProcessHandle
+from remit.sandbox.forkserver.supervise import STOP
+
+PYTHON = "/usr/bin/python3"
+SECONDS = 30
+PTRACE_SEIZE = 0x4206
+# A process and its child, which names itself, and then neither ends.
+PARENT = """
+import os, time
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Execute):
+    """Treated as a supervisor: its end is told once what it left is dead."""
+
+    stop: ClassVar[signal.Signals] = STOP
+
+
+@pytest.fixture
+def server() -> Iterator[ForkServer]:
+    with contextlib.closing(ForkServer()) as own:
+        yield own
+
+
+def trace(pid: int) -> None:
+    """From now on it is not gone, whoever kills it, until this process has waited for it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    if libc.ptrace(PTRACE_SEIZE, pid, None, None) == -1:
+        pytest.skip(f"no process may be traced here: {os.strerror(ctypes.get_errno())}")
+
+
+def test_what_a_killed_supervisor_left_holds_up_nobody_else(server: ForkServer) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    read, write = os.pipe()
+    with os.fdopen(nothing, "rb"), os.fdopen(read, "rb") as said:
+        process = server.begin(Watched([PYTHON, "-I", "-c", PARENT], (nothing, write, nothing)))
+        os.close(write)
+        process.wait(SECONDS, start=True)
+        child = int(said.readline())
+        trace(child)
+        process.kill()
+        other = server.begin(Execute(["/usr/bin/true"], (nothing,) * 3))
+        other.wait(SECONDS)
+        other.close()
+        process.update()
+        assert not process.ended
+        os.waitpid(child, 0)
+        process.wait(SECONDS)
+        assert process.returncode == -signal.SIGKILL
+        process.close()
+
+
+STOPPED = f"""
+import os, signal, sys
+from remit.sandbox import Execute, extend_deadline, fork_server
+from remit.sandbox.fencing import now
+null = os.open(os.devnull, os.O_RDWR)
+process = fork_server().begin(Execute([{PYTHON!r}, "-I", "-c", {PARENT!r}], (null, 1, null)))
+process.wait(30, start=True)
+print(fork_server().pid, flush=True)
+sys.stdin.readline()
+extend_deadline(now() + 0.5)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_an_overdue_operator_is_killed_though_something_of_its_work_is_not_dead_yet() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as operator:
+        assert operator.stdin
+        assert operator.stdout
+        told = {int(operator.stdout.readline()) for _ in range(2)}
+        (server,) = (pid for pid in told if Path(f"/proc/{pid}/stat").read_text().split()[3] == str(operator.pid))
+        (child,) = told - {server}
+        trace(child)
+        with ProcessHandle(server) as watched:
+            operator.stdin.write(b"go on\n")
+            operator.stdin.close()
+            assert operator.wait(SECONDS) == -signal.SIGKILL
+            # It still tries to be rid of the child, which is the last thing it does.
+            assert not select.select([watched.descriptor], [], [], 0.5)[0]
+            os.waitpid(child, 0)
+            assert select.select([watched.descriptor], [], [], SECONDS)[0]
+
+
+REUSED = """
+import os
+from remit.sandbox import Execute, ForkServer
+nothing = os.open(os.devnull, os.O_RDWR)
+server = ForkServer()
+
+def begin(*argv):
+    process = server.begin(Execute(argv, (nothing, nothing, nothing)))
+    process.wait(30, start=True)
+    return process
+
+ended = begin("/usr/bin/true")
+ended.wait(30)
+sleepers = [begin("/usr/bin/sleep", "600") for _ in range(2)]  # the processes that were forked ahead
+with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+    last.write(str(ended.pid - 1))
+sleepers += [begin("/usr/bin/sleep", "600") for _ in range(4)]
+(reused,) = [each for each in sleepers if each.pid == ended.pid]
+ended.close()
+begin("/usr/bin/true").wait(30)
+begin("/usr/bin/true").wait(30)
+print("killed" if reused.gone() else "alive")
+"""
+
+
+def test_a_process_is_not_killed_for_an_earlier_one_of_its_number() -> None:
+    """In a pid namespace, whose next number can be set."""
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("no namespaces can be made here")
+    found = subprocess.run(
+        [*alone, sys.executable, "-c", REUSED],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=2 * SECONDS,
+    )
+    assert found.stdout == "alive\n", found.stderr
