@@ -82,14 +82,15 @@ class ProcessTarget:
         load: Load,
         changed: Callable[[], None],
         readers: int | None = None,
+        earlier: Path | None = None,
     ) -> None:
-        """`folder` holds what it was told, `artifacts` the copies of its revisions, for the group `readers`;
-        `supervise` gives the supervision of processes that may read such a copy, `backend` what runs the checks of
-        their health; `changed` is called when an instance's health does."""
+        """`folder` holds what it was told, `artifacts` the copies of its revisions, for the group `readers`, and
+        `earlier` those that version 0.1 made; `supervise` gives the supervision of processes that may read such a copy,
+        `backend` what runs the checks of their health; `changed` is called when an instance's health does."""
         self._name = f"{namespace}/{name}"
         self._front = Front(self._name, folder / "told.json", traffic)
         digests = folder / "artifacts.json"
-        self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed)
+        self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed, earlier)
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
