@@ -1,14 +1,17 @@
 """Find a cgroup hierarchy that the operator may write, and clear what a dead operator left in it.
 
-The layout under each hierarchy is `remit/<pid>-<start time>/<any name>`: the middle folder names the operator process
-that owns the cgroup, so a later one can tell leftovers from another operator's live work.
+The layout under each hierarchy is `remit/<pid>-<start time>-<token>/<any name>`: the middle folder names the operator
+process that owns the cgroup, which holds a lock on it. So a later operator can tell leftovers from the live work of
+another one, also where that is in a pid namespace of its own and its pid means nothing here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,10 @@ from remit.sandbox.processes import start_time
 _V1_CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "blkio")
 _V2_CONTROLLERS = ("memory", "pids", "cpu", "io")
 _FOLDER = "remit"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_INSTANCE = secrets.token_hex(4)
+_locks: dict[Path, int] = {}
+"""This process's folders, and the descriptors that hold their locks until it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +144,43 @@ def beside(tree: CgroupTree) -> CgroupTree:
 
 
 def _base(parent: Path) -> Path:
-    """This operator's folder under `parent`, made; folders of dead operators removed, their processes killed."""
+    """This operator's folder under `parent`, made and locked.
+
+    Folders of dead operators are removed, and their processes killed.
+    """
     shared = parent / _FOLDER
     shared.mkdir(exist_ok=True)
     _sweep(shared)
-    base = shared / f"{os.getpid()}-{start_time(os.getpid())}"
-    base.mkdir(exist_ok=True)
+    base = shared / f"{os.getpid()}-{start_time(os.getpid())}-{_INSTANCE}"
+    while not (base in _locks and base.exists()):
+        if base in _locks:
+            os.close(_locks.pop(base))
+        base.mkdir(exist_ok=True)
+        descriptor = os.open(base, _DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if base.exists():
+            _locks[base] = descriptor
+        else:  # another operator's sweep was quicker
+            os.close(descriptor)
     return base
 
 
 def _sweep(shared: Path) -> None:
     for owner in shared.iterdir():
-        pid, _, started = owner.name.partition("-")
-        if not owner.is_dir() or not pid.isdigit() or str(start_time(int(pid))) == started:
+        if not owner.is_dir() or owner in _locks or _is_alive(owner.name):
             continue
-        attempts = [path for path in owner.iterdir() if path.is_dir()]
         with contextlib.suppress(OSError):
-            kill_cgroups(attempts)
-            remove_cgroups([*attempts, owner])
+            descriptor = os.open(owner, _DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                attempts = [path for path in owner.iterdir() if path.is_dir()]
+                kill_cgroups(attempts)
+                remove_cgroups([*attempts, owner])
+            finally:
+                os.close(descriptor)
+
+
+def _is_alive(name: str) -> bool:
+    """Whether the owner of the folder is a process of this pid namespace that is alive."""
+    pid, started, *_ = [*name.split("-"), ""]
+    return not pid.isdigit() or str(start_time(int(pid))) == started

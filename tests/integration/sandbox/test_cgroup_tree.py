@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -165,28 +166,36 @@ def ended(server: ForkServer, null: int) -> None:
     process.close()
 
 
-@pytest.mark.parametrize("owner", ["alive", "pid reused", "dead"])
+@pytest.mark.parametrize("owner", ["alive", "alive in another pid namespace", "pid reused", "dead"])
 def test_only_what_a_dead_operator_left_is_swept(tree, occupy, owner):
-    """A folder names the pid and the start time of its operator: a process of the same pid may be another."""
+    """A folder names the pid and the start time of its operator: a process of the same pid may be another.
+
+    The pid of one in another pid namespace means nothing here, so it holds a lock.
+    """
     parent = tree.parents["memory"] / f"sweep-{uuid4().hex}"
     operator = subprocess.Popen(["/usr/bin/sleep", "600"])
     try:
         started = start_time(operator.pid)
         assert started
-        if owner == "dead":
+        if owner in {"dead", "alive in another pid namespace"}:
             operator.kill()
             operator.wait(SECONDS)
         folder = parent / "remit" / f"{operator.pid}-{started - (owner == 'pid reused')}"
         attempt = folder / "attempt"
         attempt.mkdir(parents=True)
         occupant = occupy(attempt)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if owner == "alive in another pid namespace":
+            fcntl.flock(lock, fcntl.LOCK_EX)
         own = _base(parent)
-        if owner == "alive":
+        os.close(lock)
+        if owner.startswith("alive"):
             assert len(pids(attempt)) == 3
         else:
             assert occupant.wait(SECONDS) == -signal.SIGKILL
             wait_until(lambda: _base(parent) == own and not folder.exists(), "the sweep")
-        assert own == parent / "remit" / f"{os.getpid()}-{start_time(os.getpid())}"
+        assert own.name.startswith(f"{os.getpid()}-{start_time(os.getpid())}-")
+        assert own.parent == parent / "remit"
         assert own.is_dir()
     finally:
         operator.kill()
