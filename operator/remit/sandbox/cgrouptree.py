@@ -1,7 +1,7 @@
 """Find a cgroup hierarchy that the operator may write, and clear what a dead operator left in it.
 
-The layout under each hierarchy is `remit/<pid>-<start time>-<token>/<any name>`: the middle folder names the operator
-process that owns the cgroup, which holds a lock on it. So a later operator can tell leftovers from the live work of
+The layout under each hierarchy is `remit/<pid>-<start time>/<any name>`: the middle folder names the operator process
+that owns the cgroup, which holds a lock on it. So a later operator can tell leftovers from the live work of
 another one, also where that is in a pid namespace of its own and its pid means nothing here.
 """
 
@@ -23,7 +23,7 @@ _V1_CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "blkio")
 _V2_CONTROLLERS = ("memory", "pids", "cpu", "io")
 _FOLDER = "remit"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_INSTANCE = secrets.token_hex(4)
+_TOKEN = secrets.token_hex(4)
 _locks: dict[Path, int] = {}
 """This process's folders, and the descriptors that hold their locks until it ends."""
 
@@ -151,13 +151,25 @@ def _base(parent: Path) -> Path:
     shared = parent / _FOLDER
     shared.mkdir(exist_ok=True)
     _sweep(shared)
-    base = shared / f"{os.getpid()}-{start_time(os.getpid())}-{_INSTANCE}"
+    name = f"{os.getpid()}-{start_time(os.getpid())}"
+    base = _lock(shared / name) or _lock(shared / f"{name}-{_TOKEN}")
+    if base is None:
+        raise OSError(errno.EBUSY, f"{shared / name} belongs to another process")
+    return base
+
+
+def _lock(base: Path) -> Path | None:
+    """`base`, made and locked; None where a process of another pid namespace, of the same pid and start time, has it."""
     while not (base in _locks and base.exists()):
         if base in _locks:
             os.close(_locks.pop(base))
         base.mkdir(exist_ok=True)
         descriptor = os.open(base, _DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
         if base.exists():
             _locks[base] = descriptor
         else:  # another operator's sweep was quicker

@@ -194,8 +194,7 @@ def test_only_what_a_dead_operator_left_is_swept(tree, occupy, owner):
         else:
             assert occupant.wait(SECONDS) == -signal.SIGKILL
             wait_until(lambda: _base(parent) == own and not folder.exists(), "the sweep")
-        assert own.name.startswith(f"{os.getpid()}-{start_time(os.getpid())}-")
-        assert own.parent == parent / "remit"
+        assert own == parent / "remit" / f"{os.getpid()}-{start_time(os.getpid())}"
         assert own.is_dir()
     finally:
         operator.kill()
@@ -227,3 +226,19 @@ def test_the_limit_of_a_cgroup_above_is_the_operators(tree):
 
 def file_of(tree: CgroupTree) -> str:
     return "memory.max" if tree.version == 2 else "memory.limit_in_bytes"
+
+
+def test_two_of_the_same_pid_and_start_time_have_folders_of_their_own(tree):
+    """They are in pid namespaces of their own."""
+    parent = tree.parents["memory"] / f"same-{uuid4().hex}"
+    folder = parent / "remit" / f"{os.getpid()}-{start_time(os.getpid())}"
+    folder.mkdir(parents=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        own = _base(parent)
+        assert own.parent == folder.parent
+        assert own != folder
+    finally:
+        os.close(lock)
+        remove_cgroups([*folder.parent.iterdir(), folder.parent, parent])
