@@ -312,7 +312,10 @@ class ProcessTarget:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         for slot, side in told.sides.items():
             if side.revision not in self._specs:
-                self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
+                try:
+                    self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
+                except DeploymentError:  # nobody knows how to check it, see `_found`; it goes on all the same
+                    continue
             spec = self._specs[side.revision]
             if spec.health_check is not None:
                 for index, named in enumerate(side.ports[: side.wanted]):
@@ -338,6 +341,8 @@ class ProcessTarget:
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
         incarnation = _incarnation(state)
         health = self._watches.health((slot, index, incarnation))
+        if side.revision not in self._specs:
+            health = Health(message=f"revision {side.revision} cannot be read, so it is not checked")
         found = Found(
             health,
             exists=bool(state),
@@ -347,7 +352,7 @@ class ProcessTarget:
             restarts=int(state.get("restarts", 0)),
         )
         if not found.failed and not found.restarts:
-            return found
+            return replace(found, trouble=health.message)
         trouble = self._trouble(f"{slot}-{index}", state, health)
         if not found.alive and slot in self._refused:
             trouble = f"{trouble}; it is not started again: {self._refused[slot]}"
