@@ -26,6 +26,7 @@ from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
 from remit.release.target import Material, Target
 from remit.release.targets import ProcessTarget, docker
+from remit.release.targets.artifacts import earlier_place
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
 from remit.release.targets.process import Permits
@@ -225,6 +226,7 @@ class Places:
             self._check_readable()
             return Reading(judge.reading(self._deployments[key], revision, material), [str(self.state_dir.resolve())])
 
+        earlier = earlier_place(self.state_dir / "artifacts")
         return ProcessTarget(
             metadata.namespace,
             metadata.name,
@@ -242,6 +244,7 @@ class Places:
             revisions.load,
             lambda: self.wake(key),
             reader_group(),
+            earlier and earlier / metadata.namespace / metadata.name,
         )
 
     def _docker(self, deployment: Deployment, revisions: Revisions) -> DockerTarget:

@@ -7,15 +7,19 @@ import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
+from pydantic import ValidationError
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import DeploymentError
 from remit.release import private
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
+
+_BY_VALUE: Final = frozenset({"env", "envFrom", "config", "secrets", "stages"})
+"""Fields of a kept spec that nothing is done by: a revision has its own variables and files, and runs no hooks."""
 
 
 class Revisions(Protocol):
@@ -89,6 +93,25 @@ class LocalRevisions:
         return self._folder / f"{number}.json"
 
 
+def kept_spec(number: int, document: Mapping[str, Any]) -> DeploymentSpec:
+    """The spec of a revision, as it was kept.
+
+    It was valid then. Where this version refuses it for fields that nothing is done by, it is read without them, so
+    that an upgrade does not lose what is live. Raises DeploymentError.
+    """
+    try:
+        return DeploymentSpec.model_validate(document)
+    except ValidationError as error:
+        refused = {str(each["loc"][0]) if each["loc"] else "" for each in error.errors()}
+    try:
+        if refused <= _BY_VALUE:
+            return DeploymentSpec.model_validate({k: v for k, v in document.items() if k not in refused})
+    except ValidationError:
+        pass
+    message = f"revision {number} was kept by another version of Remit, which this one cannot read"
+    raise DeploymentError(message, reason="RevisionNotFound")
+
+
 def _written(revision: Revision, material: Material) -> dict[str, Any]:
     snapshot = revision.snapshot
     return {
@@ -105,7 +128,7 @@ def _written(revision: Revision, material: Material) -> dict[str, Any]:
 def _read(number: int, document: dict[str, Any]) -> tuple[Revision, Material]:
     snapshot = Snapshot(
         artifact=document["artifact"],
-        spec=DeploymentSpec.model_validate(document["spec"]),
+        spec=kept_spec(number, document["spec"]),
         spec_hash=document["specHash"],
         versions=tuple(SourceVersion(*each) for each in document["versions"]),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +15,11 @@ from policies import reading
 from releases import spec
 from remit.errors import DeploymentError
 from remit.release import Material, Revision, Snapshot
+from remit.release.targets import artifacts
 from remit.release.targets import copies as module
+from remit.release.targets.artifacts import earlier_place
 from remit.release.targets.copies import Copies
+from remit.release.targets.reading import Reading
 from remit.release.targets.treedigest import tree_digest
 from remit.sandbox import reader_group
 
@@ -28,7 +33,7 @@ class Shelf:
     """Copies of the folder `app`, as another operator would find them each time."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.source = folder, folder / "app"
+        self.folder, self.source, self.earlier = folder, folder / "app", folder / "earlier" / "shop"
         (self.source / "lib").mkdir(parents=True)
         (self.source / "lib" / "run").write_text("v1")
         (self.source / "link").symlink_to("lib/run")
@@ -37,7 +42,8 @@ class Shelf:
     def another(self) -> Copies:
         leave = reading(f"{self.folder}/app")
         place = self.folder / "copies" / "shop"
-        return Copies(place, self.folder / "digests.json", None, lambda *_: leave, nothing, lambda: None)
+        digests = self.folder / "digests.json"
+        return Copies(place, digests, None, lambda *_: leave, nothing, lambda: None, self.earlier)
 
     async def bring(self, number: int) -> bool:
         self.copies = self.another()
@@ -146,6 +152,63 @@ async def test_only_the_group_of_the_readers_may_read_a_copy(shelf: Shelf) -> No
         "../..": 0o710,
     }
     assert {path.lstat().st_gid for path in (shelf.folder / "copies").rglob("*") if not path.is_symlink()} == {group}
+
+
+async def test_a_copy_that_was_being_made_when_all_are_removed_does_not_come_back(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, cleared = threading.Event(), threading.Event()
+
+    def copy(self: Reading, path: str, into: Path) -> None:
+        begun.set()
+        assert cleared.wait(60)
+        into.mkdir(parents=True, exist_ok=True)  # as where files were added faster than they were removed
+
+    monkeypatch.setattr(Reading, "copy", copy)
+    bringing = asyncio.create_task(shelf.bring(1))
+    assert await asyncio.to_thread(begun.wait, 60)
+    await shelf.copies.clear()
+    cleared.set()
+    await asyncio.gather(bringing, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert not shelf.copies.of(1).exists()
+
+
+@pytest.mark.parametrize("source", ["edited", "gone"])
+async def test_a_copy_of_an_earlier_version_is_taken_over_whatever_became_of_its_source(
+    shelf: Shelf, source: str
+) -> None:
+    shutil.copytree(shelf.source, shelf.earlier / "1", symlinks=True)
+    if source == "gone":
+        shutil.rmtree(shelf.source)
+    else:
+        (shelf.source / "lib" / "run").write_text("edited")
+    assert await shelf.bring(1)
+    assert shelf.text(1) == "v1"
+    assert shelf.copies.digests() == {1: tree_digest(shelf.copies.of(1))}
+    assert (shelf.earlier / "1").is_dir(), "instances of the earlier version run in it"
+
+
+async def test_copies_of_an_earlier_version_go_with_their_revisions(shelf: Shelf) -> None:
+    for number in (1, 2):
+        (shelf.earlier / str(number)).mkdir(parents=True)
+    await shelf.copies.keep({2})
+    assert [path.name for path in shelf.earlier.iterdir()] == ["2"]
+    await shelf.copies.clear()
+    assert not shelf.earlier.exists()
+
+
+@pytest.mark.parametrize(("mode", "used"), [(0o711, True), (0o731, False), (0o713, False)])
+def test_where_another_user_could_have_written_no_earlier_copy_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, used: bool
+) -> None:
+    monkeypatch.setattr(artifacts, "_EARLIER", tmp_path)
+    folder = Path("/var/lib/remit/artifacts")
+    assert earlier_place(folder) is None
+    place = tmp_path / "remit-artifacts-2fda47242106ad3a"
+    place.mkdir()
+    place.chmod(mode)
+    assert earlier_place(folder) == (place if used else None)
 
 
 def damaged(copy: Path, how: str) -> None:

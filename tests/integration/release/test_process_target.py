@@ -166,6 +166,9 @@ class Stage:
             pytest.fail(f"it never came so far: {world}")
         return world
 
+    def state(self, name: str) -> Any:
+        return Supervision(self.folder / "processes", self.host).list("default/shop")[name]
+
     async def answer(self, port: int | None = None) -> str:
         """What a client hears."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
@@ -419,7 +422,7 @@ async def test_a_side_that_was_being_retired_when_the_operator_was_killed_is_not
             await stage.target.retire("blue")
     world = await stage.another().observe()
     assert (world.blue.revision, world.blue.wanted, world.blue.started) == (1, 0, 0)
-    assert supervised.supervisors(stage.folder / "processes") == []
+    assert supervised.supervisors(stage.folder / "processes" / "default") == []
     await stage.target.retire("blue")
     assert (await stage.target.observe()).blue == SlotView()
 
@@ -452,3 +455,37 @@ async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one
         assert f"port {taken} of default/shop is taken" in world.green.message
         assert (world.live, world.converged, world.ready(1, "blue", 1)) == ("blue", True, True)
         assert await stage.answer() == "v1"
+
+
+async def test_a_side_whose_revision_cannot_be_read_goes_on_unchecked_and_can_be_retired(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+
+    async def load(number: int) -> tuple[Revision, Material]:
+        raise DeploymentError(f"revision {number} is not kept any more", reason="RevisionNotFound")
+
+    await stage.target.close()
+    stage.load = load  # type: ignore[method-assign]
+    stage.target = stage.another()
+    world = await stage.target.observe()
+    assert (world.live, world.blue.revision, world.blue.started, world.blue.healthy) == ("blue", 1, 1, 0)
+    assert "revision 1 cannot be read" in world.blue.message
+    assert await stage.answer() == "v1"
+    await stage.target.retire("blue")
+    assert (await stage.target.observe()).blue == SlotView()
+
+
+async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda world: world.ready(1, "blue", 1))
+    (supervisor,) = supervised.supervisors(stage.folder / "processes" / "default")
+    await stage.target.switch("blue")
+    supervisor.suspend()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            world = await stage.target.observe()
+    finally:
+        supervisor.resume()
+    assert (world.live, world.blue.started) == ("blue", 1)
+    await stage.until(lambda world: "maxRestarts" not in stage.state("blue-0"))

@@ -35,6 +35,8 @@ _PROGRAM: Final = Path(__file__).parent / "__main__.py"
 _PACKAGES: Final = str(Path(__file__).parents[3])
 _LINE_BYTES: Final = 1 << 22
 _LISTEN_SECONDS: Final = 0.05
+_ANSWER_SECONDS: Final = 2.0
+"""How long a supervisor may take to answer what it does not have to wait for."""
 
 State = dict[str, Any]
 """What is known of a process, as `status` shows it: `phase` is one of Starting, Running, Backoff, Stopped, Exited,
@@ -143,8 +145,12 @@ class Supervision:
             raise _not_running(name)
 
     async def lift_limit(self, namespace: str, name: str) -> None:
-        """Have it restarted however often it ends. Raises OperationFailed where it is not running."""
-        await _ask(self._existing(namespace, name), {"do": "lift limit"})
+        """Have it restarted however often it ends. Raises OperationFailed where nobody answers."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await _ask(self._existing(namespace, name), {"do": "lift limit"})
+        except TimeoutError:
+            raise OperationFailed("NotResponding", f"the supervisor of process {name} does not answer") from None
 
     async def usage(self, namespace: str, name: str) -> dict[str, Any]:
         """`now`, and `samples` of the last ten minutes, the oldest first."""

@@ -25,6 +25,7 @@ from remit.release.targets.failing import failed
 from remit.release.targets.reading import Reading
 from remit.release.targets.treedigest import tree_digest
 
+_EARLIER: Final = Path("/var/tmp")  # noqa: S108  # nothing is used there that another user could have written
 _CHUNK: Final = 1 << 20
 _MOST_DOWNLOADED: Final = 1 << 30
 _MOST_UNPACKED: Final = 8 << 30
@@ -40,6 +41,8 @@ class Copy:
     digest: str | None = None
     what: str = "the artifact"
     """Of which revision it is, for messages."""
+    publish: Callable[[Path, Path], object] = Path.rename
+    """Gives the folder that was filled its name."""
 
     @contextmanager
     def made(self) -> Iterator[Path]:
@@ -54,7 +57,7 @@ class Copy:
             if self.digest is not None and (found := tree_digest(made)) != self.digest:
                 message = f"{self.what} has changed since: its digest is {found}, and was {self.digest}"
                 raise DeploymentError(message, reason="ArtifactChanged")
-            made.rename(self.place)
+            self.publish(made, self.place)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -66,6 +69,22 @@ class Copy:
             if self.group is not None:
                 os.chown(folder, -1, self.group)
                 folder.chmod(0o710)
+
+
+def earlier_place(folder: Path) -> Path | None:
+    """Where version 0.1 kept the copies that belong in `folder`, if it kept them elsewhere.
+
+    It did so as root, for a state directory that is closed to other users. None also where another user may have
+    written to that place.
+    """
+    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
+    place = _EARLIER / f"remit-artifacts-{name}"
+    try:
+        found = place.lstat()
+    except OSError:
+        return None
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return place if own else None
 
 
 async def obtain(

@@ -48,16 +48,20 @@ class Copies:
         reading: Callable[[Revision, Material], Reading],
         download: Download,
         changed: Callable[[], None],
+        earlier: Path | None = None,
     ) -> None:
         """`group` may read the copies, besides the operator. `reading` gives leave to read an artifact on this host.
-        Raises RemitError."""
+        Raises RemitError. `earlier` is where version 0.1 kept them; instances that it started still run there."""
         self.folder = folder
+        self._folders = [folder, earlier] if earlier else [folder]
         self._digests, self._group = digests, group
         self._reading, self._download, self._changed = reading, download, changed
         self._fetching: dict[int, asyncio.Task[bool]] = {}
         self._verified: dict[int, bytes] = {}
         """The signature of each copy when it was found to be intact."""
         self._writing = threading.Lock()
+        self._publishing = threading.Lock()
+        self._cancelled = threading.Event()
         self._failed: dict[int, tuple[float, DeploymentError]] = {}
 
     def of(self, revision: int) -> Path:
@@ -114,11 +118,15 @@ class Copies:
 
     async def clear(self) -> None:
         await self.stop()
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        for folder in self._folders:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self._digests.unlink(missing_ok=True)
 
     async def stop(self) -> None:
-        """Fetch nothing more."""
+        """Fetch nothing more. A thread that copies goes on for a while, and then throws away what it has."""
+        with self._publishing:
+            self._cancelled.set()
+        self._cancelled = threading.Event()
         fetching, self._fetching = list(self._fetching.values()), {}
         for each in fetching:
             each.cancel()
@@ -126,11 +134,12 @@ class Copies:
 
     async def _bring(self, revision: Revision, material: Material) -> bool:
         number, artifact = revision.number, revision.snapshot.spec.artifact
+        publish = partial(self._publish, self._cancelled)
         try:
             if await asyncio.to_thread(self._is_intact, number):
                 return False
             what = f"{artifact.path or artifact.archive} of revision {number}"
-            copy = Copy(self.of(number), self._group, self.digests().get(number), what)
+            copy = Copy(self.of(number), self._group, self.digests().get(number), what, publish)
             if not await asyncio.to_thread(self._duplicated, copy):
                 permits = partial(self._reading, revision, material), partial(self._download, revision, material)
                 await obtain(artifact, copy, *permits)
@@ -164,7 +173,7 @@ class Copies:
 
     def _forget_others(self, revisions: Collection[int]) -> None:
         """Remove all that belongs to other revisions, what was never finished included."""
-        for path in self.folder.glob("*"):
+        for path in [path for folder in self._folders for path in folder.glob("*")]:
             if int(path.name.lstrip(".").partition("-")[0]) not in revisions:
                 shutil.rmtree(path, ignore_errors=True)
         with self._writing:
@@ -173,13 +182,28 @@ class Copies:
                 self._write(kept)
 
     def _duplicated(self, copy: Copy) -> bool:
-        """Whether another revision's copy had the same content, so that nothing has to be read from the source."""
+        """Whether there is another copy of the same content, so that nothing has to be read from the source."""
+        source = self._alike(copy)
+        if source is None:
+            return False
+        copy.make_room()
+        with copy.made() as made:
+            shutil.copytree(source, made, symlinks=True, dirs_exist_ok=True)
+        return True
+
+    def _alike(self, copy: Copy) -> Path | None:
+        if copy.digest is None:  # the source may have changed since an earlier version copied it
+            there = (folder / copy.place.name for folder in self._folders)
+            return next((each for each in there if each.is_dir()), None)
         alike = [number for number, digest in self.digests().items() if digest == copy.digest]
-        for other in (number for number in alike if self.of(number) != copy.place and self._is_intact(number)):
-            with copy.made() as made:
-                shutil.copytree(self.of(other), made, symlinks=True, dirs_exist_ok=True)
-            return True
-        return False
+        others = (number for number in alike if self.of(number) != copy.place and self._is_intact(number))
+        return next((self.of(number) for number in others), None)
+
+    def _publish(self, cancelled: threading.Event, made: Path, place: Path) -> None:
+        with self._publishing:
+            if cancelled.is_set():
+                raise DeploymentError(f"{place.name} is not wanted any more", reason="Cancelled", retryable=True)
+            made.rename(place)
 
     def _write(self, digests: Mapping[int, str]) -> None:
         private.write(self._digests, orjson.dumps({str(number): digest for number, digest in digests.items()}))

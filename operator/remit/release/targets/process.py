@@ -82,14 +82,15 @@ class ProcessTarget:
         load: Load,
         changed: Callable[[], None],
         readers: int | None = None,
+        earlier: Path | None = None,
     ) -> None:
-        """`folder` holds what it was told, `artifacts` the copies of its revisions, for the group `readers`;
-        `supervise` gives the supervision of processes that may read such a copy, `backend` what runs the checks of
-        their health; `changed` is called when an instance's health does."""
+        """`folder` holds what it was told, `artifacts` the copies of its revisions, for the group `readers`, and
+        `earlier` those that version 0.1 made; `supervise` gives the supervision of processes that may read such a copy,
+        `backend` what runs the checks of their health; `changed` is called when an instance's health does."""
         self._name = f"{namespace}/{name}"
         self._front = Front(self._name, folder / "told.json", traffic)
         digests = folder / "artifacts.json"
-        self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed)
+        self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed, earlier)
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
@@ -311,7 +312,10 @@ class ProcessTarget:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         for slot, side in told.sides.items():
             if side.revision not in self._specs:
-                self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
+                try:
+                    self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
+                except DeploymentError:  # nobody knows how to check it, see `_found`; it goes on all the same
+                    continue
             spec = self._specs[side.revision]
             if spec.health_check is not None:
                 for index, named in enumerate(side.ports[: side.wanted]):
@@ -337,6 +341,8 @@ class ProcessTarget:
     def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
         incarnation = _incarnation(state)
         health = self._watches.health((slot, index, incarnation))
+        if side.revision not in self._specs:
+            health = Health(message=f"revision {side.revision} cannot be read, so it is not checked")
         found = Found(
             health,
             exists=bool(state),
@@ -346,7 +352,7 @@ class ProcessTarget:
             restarts=int(state.get("restarts", 0)),
         )
         if not found.failed and not found.restarts:
-            return found
+            return replace(found, trouble=health.message)
         trouble = self._trouble(f"{slot}-{index}", state, health)
         if not found.alive and slot in self._refused:
             trouble = f"{trouble}; it is not started again: {self._refused[slot]}"

@@ -7,14 +7,15 @@ the revision had, whatever became of the ConfigMaps and Secrets that it was made
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
-from remit.api.deployment import DeploymentSpec
 from remit.errors import DeploymentError
 from remit.release.model import Revision, Snapshot, SourceVersion
+from remit.release.revisions import kept_spec
 from remit.release.target import Material
 from remit.release.targets.kubernetes.cluster import (
     MANAGER,
@@ -22,6 +23,7 @@ from remit.release.targets.kubernetes.cluster import (
     SECRETS,
     Cluster,
     Object,
+    Objects,
     answering,
     found,
     gone,
@@ -70,9 +72,11 @@ class ClusterRevisions:
     async def all(self) -> Mapping[int, Revision]:
         """By number."""
         if self._known is None:
-            with answering():
-                listed = await listing(self._cluster, REVISIONS, self._identity.place, self._identity.selector)
-            self._known = {each["revision"]: _read(each) for each in listed}
+            known = {}
+            for each in await self._listed():
+                with contextlib.suppress(DeploymentError):
+                    known[each["revision"]] = _read(each)
+            self._known = known
         return self._known
 
     async def forget(self, numbers: set[int]) -> None:
@@ -86,7 +90,11 @@ class ClusterRevisions:
             self._known = None
 
     async def clear(self) -> None:
-        await self.forget(set(await self.all()))
+        await self.forget({each["revision"] for each in await self._listed()})
+
+    async def _listed(self) -> Objects:
+        with answering():
+            return await listing(self._cluster, REVISIONS, self._identity.place, self._identity.selector)
 
 
 def name_taken(plural: str, namespace: str, name: str) -> DeploymentError:
@@ -154,7 +162,7 @@ def _read(history: Mapping[str, Any]) -> Revision:
     data = history["data"]
     snapshot = Snapshot(
         artifact=data["artifact"],
-        spec=DeploymentSpec.model_validate(data["spec"]),
+        spec=kept_spec(history["revision"], data["spec"]),
         spec_hash=data["specHash"],
         versions=tuple(SourceVersion(*each) for each in data["versions"]),
     )

@@ -1,0 +1,61 @@
+"""Releases that version 0.1 began, and this version takes over: its status knew of restarts, and of no incarnation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from releases import Sim, hook, spec
+from remit.api.deploymentstatus import DeploymentStatus
+from remit.release import Finish, RunHook, remembered
+
+
+def of_version_0_1(status: DeploymentStatus, restarts: int) -> DeploymentStatus:
+    written = json.loads(status.model_dump_json(by_alias=True, exclude_none=True))
+    release = written["pipeline"]["release"]
+    del release["incarnations"], release["hooks"]
+    for record in written["history"]:
+        del record["digest"]
+    return DeploymentStatus.model_validate(
+        {**written, "pipeline": {**written["pipeline"], "release": release | {"restarts": restarts}}}
+    )
+
+
+def baking(**stages: object) -> Sim:
+    """The second version is live and watched, and its first instance had been restarted three times before."""
+    sim = Sim(spec("v1"))
+    sim.finish()
+    sim.apply(version="v2", stages={"bakeSeconds": 60, **stages})
+    sim.waits_for("Baking")
+    for _ in range(3):
+        sim.crash("green")
+    sim.memory = remembered(of_version_0_1(sim.status, restarts=3))
+    return sim
+
+
+def test_restarts_before_the_upgrade_are_no_crashes() -> None:
+    sim = baking()
+    ended = sim.finish()
+    assert (ended.outcome, sim.world.live) == ("Promoted", "green")
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_crash_after_the_upgrade_is_one(back: bool) -> None:
+    sim = baking()
+    sim.step()
+    sim.crash("green", back=back)
+    ended = sim.finish()
+    assert (ended.outcome, sim.world.live) == ("RolledBack", "blue")
+
+
+def test_a_hook_that_the_version_before_had_begun_runs_again() -> None:
+    sim = Sim(spec("v1", stages={"prePromotion": [hook()]}))
+    sim.until(RunHook)
+    sim.memory = remembered(of_version_0_1(sim.status, restarts=0))
+    sim.world = replace(sim.world, hooks={})
+    assert isinstance(sim.until(RunHook), RunHook)
+    ended = sim.until(Finish)
+    assert isinstance(ended, Finish)
+    assert ended.outcome == "Promoted"
