@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,12 +38,12 @@ class Access:
 
     server: str
     ca_file: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     cert_file: str | None = None
     key_file: str | None = None
     verify: bool = True
     namespace: str = "default"
-    configuration: Any = None
+    configuration: Any = field(default=None, repr=False)
     """The official client's configuration, whose hook renews tokens that expire."""
 
     @classmethod
