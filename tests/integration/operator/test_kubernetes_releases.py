@@ -192,7 +192,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         policy = {
             "containers": {"operations": ["run"]},
             "images": {"allow": ["remit-test-shop:*"]},
-            "environment": {"allow": ["VERSION", "GREETING", "SICK"]},
+            "environment": {"allow": ["VERSION", "GREETING", "SICK", "CRASH"]},
         }
         await kube.create(
             POLICIES,
@@ -432,6 +432,6 @@ async def test_a_canarys_share_is_a_share_of_the_pods(shop: Shop) -> None:
             await shop.until(lambda status, told=told: told in str(status.get("conditions")))
             ports = await shop.endpoints()
             assert (ports["v1"], ports["v2"]) == (3, serving)
-            await shop.ask(json.dumps({"promote": {}, "id": f"from {percent}"}))
+            await shop.ask(json.dumps({"promote": {}, "id": f"from-{percent}"}))
         await shop.until(lambda status: status.get("activeRevision") == 2)
         await shop.eventually("v2")
