@@ -65,8 +65,8 @@ class _Tracked:
     """What was recorded of it last."""
     created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
-    cancelled: datetime.datetime | None = None
-    """The start of the last release whose hooks were all cancelled."""
+    cancelled: tuple[object, ...] | None = None
+    """The last release whose hooks were all cancelled. Times have whole seconds: its start alone does not identify it."""
     unreachable_since: datetime.datetime | None = None
     """Since when its deletion finds the target out of reach."""
 
@@ -290,14 +290,15 @@ class DeploymentReconciler:
 
     async def _cancel_hooks(self, obj: Object, tracked: _Tracked, over: Release) -> None:
         """Cancel what still runs of a release that is over: once for each, and once more after a restart."""
-        if tracked.cancelled == over.started_at:
+        release = over.revision, over.started_at, over.finished_at
+        if tracked.cancelled == release:
             return
         try:
             await hooks.cancel(self.kube, self.cache, obj)
         except ApiError as error:
             log.warning("a hook could not be cancelled; the next look tries again", error=str(error))
         else:
-            tracked.cancelled = over.started_at
+            tracked.cancelled = release
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""

@@ -194,8 +194,7 @@ def test_only_what_a_dead_operator_left_is_swept(tree, occupy, owner):
         else:
             assert occupant.wait(SECONDS) == -signal.SIGKILL
             wait_until(lambda: _base(parent) == own and not folder.exists(), "the sweep")
-        assert own.name.startswith(f"{os.getpid()}-{start_time(os.getpid())}-")
-        assert own.parent == parent / "remit"
+        assert own == parent / "remit" / f"{os.getpid()}-{start_time(os.getpid())}"
         assert own.is_dir()
     finally:
         operator.kill()
