@@ -66,7 +66,7 @@ class _Tracked:
     created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
     cancelled: tuple[object, ...] | None = None
-    """The last release whose hooks were all cancelled. Times have whole seconds: its start alone does not identify it."""
+    """The last release whose hooks were all cancelled. Its start alone, in whole seconds, does not identify it."""
     unreachable_since: datetime.datetime | None = None
     """Since when its deletion finds the target out of reach."""
 

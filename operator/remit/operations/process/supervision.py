@@ -150,7 +150,7 @@ class Supervision:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await _ask(self._existing(namespace, name), {"do": "lift limit"})
         except TimeoutError:
-            raise OperationFailed("NotResponding", f"the supervisor of process {name} does not answer") from None
+            raise OperationFailed("SupervisorFailed", f"the supervisor of process {name} does not answer") from None
 
     async def usage(self, namespace: str, name: str) -> dict[str, Any]:
         """`now`, and `samples` of the last ten minutes, the oldest first."""
