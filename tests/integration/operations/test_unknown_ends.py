@@ -198,7 +198,7 @@ async def test_a_host_that_says_nothing_opens_the_circuit(silent: int) -> None:
     assert desk.performer.breaker is not None
     for _ in range(breaker.FAILURES):
         assert desk.performer.breaker.open() == []
-        work = replace(desk.work(http=http), timeout_seconds=0.05)
+        work = replace(desk.work(http=http), timeout_seconds=0.5)
         assert (await perform(desk.performer, work, desk.output, asyncio.Event())).reason == "Timeout"
     assert desk.performer.breaker.open() == [f"127.0.0.1:{silent}"]
 

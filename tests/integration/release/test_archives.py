@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import require
 from policies import reading
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError
@@ -304,8 +305,8 @@ async def test_links_in_a_zip_stay_links(tmp_path: Path) -> None:
 )
 async def test_the_process_that_unpacks_reaches_nothing_else(tmp_path: Path, attempt: str) -> None:
     abilities = probe_host().abilities
-    if not (abilities[Layer.LANDLOCK].available and abilities[Layer.SECCOMP].available):
-        pytest.skip("needs Landlock and seccomp")
+    confined = abilities[Layer.LANDLOCK].available and abilities[Layer.SECCOMP].available
+    require("landlock", confined, "run it on a kernel with Landlock and seccomp")
     into, victim = tmp_path / "into", tmp_path / "victim"
     into.mkdir()
     victim.write_text("before")
