@@ -28,6 +28,8 @@ from remit.sandbox.fencing import now
 log = structlog.get_logger(__name__)
 
 LEASE_NAME = "remit-operator"
+RELEASED: Object = {"holderIdentity": "", "leaseDurationSeconds": 1}
+"""The fields of a Lease that nobody holds: the next operator takes it at once."""
 CANDIDATE = "remit.dev/candidate"
 """Annotation of the Lease: an operator that waits for it. A holder with `sole_replica` is not alone then."""
 _JITTER = 0.2
@@ -125,7 +127,7 @@ class LeaderElector:
             async with asyncio.timeout(self._request_seconds):
                 lease = await self.kube.get(LEASES, self.namespace, self.name)
                 if (lease.get("spec") or {}).get("holderIdentity") == self.identity:
-                    await self._replace(lease, {"holderIdentity": "", "leaseDurationSeconds": 1})
+                    await self._replace(lease, RELEASED)
         except (ApiError, TimeoutError) as error:
             log.warning("the lease could not be released", lease=self.name, error=str(error) or "no answer in time")
 

@@ -11,11 +11,10 @@ from remit.api.executiontaskstatus import Phase
 from remit.errors import ApiError, RemitError
 from remit.reconcilers.deployments import FINALIZER
 from remit.reconcilers.kube import DEPLOYMENTS, LEASES, TASKS, Kube, Object, Objects
-from remit.reconcilers.lease import LEASE_NAME
+from remit.reconcilers.lease import LEASE_NAME, RELEASED, LeaderElector
+from remit.release.targets.kubernetes.cluster import WORKLOADS
 
-WORKLOADS = Resource("apps", "v1", "deployments")
 _POLL_SECONDS = 0.5
-_DEFAULT_LEASE_SECONDS = 15
 _UNFINISHED = {phase for phase in Phase if not phase.final} - {Phase.SCHEDULED}
 
 
@@ -69,7 +68,7 @@ class Uninstall:
                 return
             if spec.get("renewTime") != renewed:
                 renewed, seen_at = spec.get("renewTime"), clock()
-            if clock() - seen_at > float(spec.get("leaseDurationSeconds") or _DEFAULT_LEASE_SECONDS):
+            if clock() - seen_at > float(spec.get("leaseDurationSeconds") or LeaderElector.lease_duration):
                 await self._release_lease(lease)
                 return
             if clock() > deadline:
@@ -89,7 +88,7 @@ class Uninstall:
 
     async def _release_lease(self, lease: Object) -> None:
         """Let the next installation start at once. The Lease stays: it holds the head of the audit trail."""
-        released = lease | {"spec": lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}}
+        released = lease | {"spec": lease["spec"] | RELEASED}
         await self.kube.replace(LEASES, self.operator_namespace, LEASE_NAME, released)
         self.report(f"the Lease of {lease['spec']['holderIdentity']}, which stopped without releasing it, is released")
 
