@@ -9,6 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from remit.agent import (
+        CommandRunner,
+        DeploymentManager,
+        ExecutionAgent,
+        ExecutionMonitor,
+        ResourceLimiter,
+        SandboxEnvironment,
+        SystemOperations,
+    )
     from remit.api.result import ExecutionResult, ResourceLimits
     from remit.errors import (
         DeploymentError,
@@ -22,15 +31,6 @@ if TYPE_CHECKING:
     )
     from remit.errors import (
         TimeoutError as TimeoutException,
-    )
-    from remit.execution.agent import (
-        CommandRunner,
-        DeploymentManager,
-        ExecutionAgent,
-        ExecutionMonitor,
-        ResourceLimiter,
-        SandboxEnvironment,
-        SystemOperations,
     )
 
 __version__ = "0.1.0"
@@ -66,7 +66,7 @@ def __getattr__(name: str) -> Any:
     elif actual in {"ExecutionResult", "ResourceLimits"}:
         room = "remit.api.result"
     else:
-        room = "remit.execution.agent"
+        room = "remit.agent"
     found = globals()[name] = getattr(import_module(room), actual)
     return found
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from remit.agent.folder import Folder
+from remit.agent.releases import _locked
 from remit.controlplane import ControlPlane
 from remit.errors import InvalidInput, ResourceError
-from remit.execution.agent.folder import Folder
-from remit.execution.agent.releases import _locked
 
 STRANGER = 54321
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import require
+from remit.agent.folder import Folder
 from remit.errors import AuditUnavailable, RemitError, ResourceError
-from remit.execution.agent.folder import Folder
 from remit.privatefiles import private_directory, untrusted_owner
 from remit.telemetry import AuditLog
 

@@ -97,7 +97,7 @@ def _state(directory: Path) -> Finding:
 
 def _docker(host: str) -> Finding:
     from remit.backends.docker import OFF, look
-    from remit.operations import OperationFailed
+    from remit.backends.failure import OperationFailed
 
     if host == OFF:
         return Finding("docker", False, "turned off by --docker-host")

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 
 from remit.backends import OutputSink
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied, RemitError
 from remit.execution.lifecycle import CANCELLED, COMPLETED, DENIED, TIMEOUT, Ended
 from remit.operations.base import OVERDUE, Performer, Work
-from remit.operations.failure import OperationFailed
 
 
 async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Ended:

@@ -11,12 +11,11 @@ from remit.lazily import lazily
 if TYPE_CHECKING:
     from remit.backends.docker import Engine
     from remit.operations.base import Performer, Work
-    from remit.operations.failure import OperationFailed
     from remit.sandbox import Host
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["OperationFailed", "Performer", "Work", "performers"]
+__all__ = ["Performer", "Work", "performers"]
 
 
 def performers(

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 from remit.api.operations import Subject
 from remit.api.quantity import parse_bytes
 from remit.backends import AttemptRequest, OutputSink
-from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
+from remit.backends.breaker import Breaker
+from remit.backends.failure import OperationFailed
 from remit.policy import Grant, Limits
 
 OVERDUE: Final = "its time is over"

@@ -6,7 +6,7 @@ import concurrent.futures
 
 import pytest
 
-from remit.execution.agent.background import Background
+from remit.agent.background import Background
 
 
 def test_what_comes_while_the_loop_ends_is_done_and_what_comes_later_is_refused(

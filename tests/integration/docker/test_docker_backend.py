@@ -14,8 +14,8 @@ import pytest
 from dockers import Heard, docker, make_image, needs_docker, remove_image
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
+from remit.backends.failure import OperationFailed
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.operations import OperationFailed
 from remit.sandbox import Confinement, Layer, Limits
 
 PATIENCE = 60

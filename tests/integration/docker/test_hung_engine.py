@@ -16,9 +16,10 @@ import pytest
 
 from dockers import LEAKING, Heard, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
 from remit.api import ExecutionTask
-from remit.backends import AttemptRequest, Command, ExitReason, Handle
+from remit.backends import AttemptRequest, Command, ExitReason, Handle, breaker
 from remit.backends.docker import DockerBackend, Engine, backend
-from remit.operations import OperationFailed, Work, breaker
+from remit.backends.failure import OperationFailed
+from remit.operations import Work
 from remit.operations.container import ContainerPerformer
 from remit.policy import Grant, request_for
 from remit.sandbox import Confinement, Limits, Network

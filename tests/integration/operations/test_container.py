@@ -14,9 +14,9 @@ import pytest
 
 from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from remit.backends.docker import Engine
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.execution.performing import perform
-from remit.operations import OperationFailed
 from remit.operations.container import ContainerPerformer
 from remit.policy import Limits
 

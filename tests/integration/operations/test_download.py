@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations import OperationFailed
 from remit.operations.file import FilePerformer
 from remit.operations.http import HttpPerformer
 from remit.policy import Limits

@@ -21,8 +21,8 @@ import orjson
 import pytest
 
 from remit.api.operations import FileOperation
+from remit.backends.failure import OperationFailed
 from remit.errors import InvalidInput, PolicyDenied
-from remit.operations import OperationFailed
 from remit.operations.base import Effect
 from remit.operations.file import FilePerformer, beneath
 from remit.operations.file.access import Access

@@ -14,11 +14,12 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from remit.backends import breaker
+from remit.backends.failure import OperationFailed
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
 from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
-from remit.operations import OperationFailed, breaker
 from remit.operations.http import HttpPerformer
 from remit.policy import Address
 

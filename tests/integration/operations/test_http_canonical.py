@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations import OperationFailed
 from remit.operations.file import FilePerformer
 from remit.operations.http import HttpPerformer
 from remit.policy import Address, Decision, describe

@@ -12,10 +12,10 @@ import orjson
 import psycopg
 import pytest
 
+from remit.backends.breaker import FAILURES
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.execution.lifecycle import Ended
-from remit.operations import OperationFailed
-from remit.operations.breaker import FAILURES
 from remit.operations.database import PostgresPerformer
 from remit.operations.database import postgres as postgres_module
 from remit.operations.database.pools import MOST_CONNECTIONS

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
+from remit.backends.breaker import FAILURES
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.execution.lifecycle import Ended
-from remit.operations import OperationFailed
-from remit.operations.breaker import FAILURES
 from remit.operations.database import RedisPerformer
 from remit.operations.database import redis as redis_module
 from remit.operations.database.metering import MOST_BYTES

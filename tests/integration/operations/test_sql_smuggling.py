@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations import OperationFailed
 from remit.operations.database import PostgresPerformer
 from servers import Server, postgres
 

@@ -14,9 +14,10 @@ import redis
 from aiohttp import web
 
 from middleman import keeping_back
+from remit.backends import breaker
 from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
-from remit.operations import Performer, breaker
+from remit.operations import Performer
 from remit.operations.database import PostgresPerformer, RedisPerformer
 from remit.operations.http import HttpPerformer
 from servers import Server, postgres, valkey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from remit.operations.breaker import FAILURES
+from remit.backends.breaker import FAILURES
 from remit.reconcilers.operator import Operator
 from webserver import answering
 

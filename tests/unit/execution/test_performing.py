@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from remit.api.operations import CommandOperation
+from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, PolicyDenied
 from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
-from remit.operations import OperationFailed, Work
+from remit.operations import Work
 from remit.operations.base import OVERDUE
 from remit.policy import Grant, Request
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from remit.agent.folder import default_root
 from remit.cli.kubeconfig import state_dir_of
 from remit.errors import RemitError, ResourceError
-from remit.execution.agent.folder import default_root
 from remit.reconcilers.access import Access
 from remit.reconcilers.settings import default_state_dir, fallback_kubeconfig
 

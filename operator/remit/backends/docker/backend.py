@@ -28,8 +28,8 @@ from remit.backends.docker.planning import (
 )
 from remit.backends.docker.stdin import feed
 from remit.backends.egress import Books, Doors, NetworkUse
+from remit.backends.failure import OperationFailed
 from remit.errors import BackendError
-from remit.operations.failure import OperationFailed
 
 Answer = TypeVar("Answer")
 _KILL_SECONDS = 60.0

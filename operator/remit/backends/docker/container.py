@@ -12,7 +12,7 @@ from typing import Any
 
 from remit.backends.base import OutputSink, Stream, Usage
 from remit.backends.docker.engine import Engine
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _STDERR_KEPT = 8192

@@ -17,8 +17,8 @@ import urllib3
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 
-from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
+from remit.backends.breaker import Breaker
+from remit.backends.failure import OperationFailed
 from remit.sandbox import fence
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"

@@ -21,8 +21,8 @@ from remit.backends.docker import pause
 from remit.backends.docker.engine import Engine, create
 from remit.backends.docker.holding import holding, is_process_of
 from remit.backends.egress import Books, Door, Doors, NetworkUse, proxy_environment
+from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, RemitError, SandboxUnavailable
-from remit.operations.failure import OperationFailed
 from remit.sandbox import ProcessHandle
 
 log = structlog.get_logger(__name__)

@@ -8,8 +8,8 @@ from typing import Any, Final
 from remit.api.containers import ContainerOptions
 from remit.api.operations import ContainerOperation
 from remit.backends.docker import labels
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Work
-from remit.operations.failure import OperationFailed
 from remit.policy import Limits
 
 STARTED_BY: Final = "remit.dev/started-by"

@@ -12,11 +12,11 @@ import orjson
 from remit.api.operations import ContainerOperation
 from remit.backends import OutputSink
 from remit.backends.docker import Engine, create, labels
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.base import Work
 from remit.operations.container.creating import STARTED_BY, container_name, creation
 from remit.operations.container.telling import inspected, listed, measured, name_of
-from remit.operations.failure import OperationFailed
 
 STOP_SECONDS = 10
 """What a container that is stopped or restarted has after SIGTERM."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from urllib.parse import parse_qsl, urlsplit
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 
 
 def checked(values: Mapping[str, bytes], schemes: Set[str], options: Set[str]) -> str:

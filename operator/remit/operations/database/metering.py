@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.asyncio import Connection, SSLConnection
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 
 MOST_BYTES: Final = 8 << 20
 """Of all replies to what is sent at once."""

@@ -17,12 +17,12 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from remit.api.operations import PostgresOperation, SqlStatement
 from remit.backends import OutputSink
+from remit.backends.breaker import Breaker
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, Work, held
-from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked, invalid
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
-from remit.operations.failure import OperationFailed
 from remit.policy.statements import gives_no_rows
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})

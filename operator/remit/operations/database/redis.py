@@ -22,12 +22,12 @@ from redis.exceptions import (
 
 from remit.api.operations import RedisOperation
 from remit.backends import OutputSink
+from remit.backends.breaker import Breaker
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, Work
-from remit.operations.breaker import Breaker
 from remit.operations.database.connection import checked
 from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
-from remit.operations.failure import OperationFailed
 
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 8 << 20

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 
 MOST_BYTES: Final = 8 << 20
 """Of a row."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 from remit.operations.file.beneath import Place
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from remit.api.operations import FileOperation
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 
 
 class Stopped(Exception):

@@ -11,9 +11,9 @@ from typing import Final
 
 from remit.api.operations import FileOperation
 from remit.backends import OutputSink
+from remit.backends.breaker import Breaker
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Work
-from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
 from remit.operations.file.access import Access
 from remit.operations.file.actions import ACTIONS
 from remit.operations.file.errors import Stopped, failure

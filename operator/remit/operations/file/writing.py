@@ -10,8 +10,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect
-from remit.operations.failure import OperationFailed
 from remit.operations.file.beneath import Place
 from remit.operations.file.errors import Stopped
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import httpx
 
 from remit.api.operations import HttpOperation
+from remit.backends.breaker import Breaker
 from remit.backends.egress import Resolver
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.base import OVERDUE, Effect
-from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
 from remit.operations.http.redirects import Exchange
 from remit.operations.http.transport import JudgedNetwork, JudgedTransport
 from remit.policy import Grant

@@ -9,8 +9,8 @@ from dataclasses import replace
 import httpx
 
 from remit.api.operations import HttpOperation
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect
-from remit.operations.failure import OperationFailed
 from remit.operations.http.client import SERVER_ERROR, JudgedClient
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
 from remit.policy import Grant, display_url

@@ -14,11 +14,11 @@ import orjson
 
 from remit.api.operations import HttpOperation
 from remit.backends import OutputSink
+from remit.backends.breaker import Breaker
 from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Work, held
-from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url

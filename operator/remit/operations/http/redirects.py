@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 from remit.policy import BadUrl, Url
 
 MOST = 10

@@ -12,8 +12,8 @@ import httpx
 
 from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import own_addresses
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.failure import OperationFailed
 from remit.policy import Address, Destination, Egress, Forbidden, permits
 
 RESOLVE_SECONDS = 5.0

@@ -10,9 +10,9 @@ import orjson
 
 from remit.api.operations import ProcessOperation
 from remit.backends import OutputSink
+from remit.backends.breaker import Breaker
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Work
-from remit.operations.breaker import Breaker
-from remit.operations.failure import OperationFailed
 from remit.operations.process.supervision import DEFAULT_OUTPUT_BYTES, Supervision, Wanted
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 import orjson
 
 from remit.backends import AttemptRequest
+from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect
-from remit.operations.failure import OperationFailed
 from remit.operations.process.logs import tail
 from remit.operations.process.record import SOCKET, Identity, read_state, supervised, try_lock
 from remit.operations.process.restarting import RestartPolicy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
-from remit.operations.failure import OperationFailed
 
 
 def failed(error: RemitError) -> DeploymentError:

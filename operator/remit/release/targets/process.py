@@ -16,8 +16,8 @@ import structlog
 from remit.api.deployment import DeploymentSpec, HealthCheck
 from remit.api.deploymentstatus import Slot
 from remit.backends import AttemptRequest, Backend
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
-from remit.operations import OperationFailed
 from remit.operations.process import State, Supervision, Wanted
 from remit.operations.process.record import Identity
 from remit.release.context import CRASH_LIMIT

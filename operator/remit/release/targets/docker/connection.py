@@ -13,8 +13,8 @@ from docker.tls import TLSConfig
 
 from remit.api.deployment import DeploymentSpec, DockerTarget
 from remit.backends.docker import Engine
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
-from remit.operations.failure import OperationFailed
 from remit.policy.engines import BadEngine, EngineAddress
 from remit.release import private
 from remit.release.targets.docker.planning import Reach

@@ -14,8 +14,8 @@ from docker.errors import NotFound
 from remit.api.deploymentstatus import Slot
 from remit.backends.docker import Engine, create, labels
 from remit.backends.docker.container import moment
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
-from remit.operations.failure import OperationFailed
 from remit.release.model import SLOTS
 from remit.release.targets.docker.files import sealed
 

@@ -11,8 +11,8 @@ import orjson
 
 from remit.api.deployment import Artifact
 from remit.backends.docker import Engine, inspect_image
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
-from remit.operations.failure import OperationFailed
 from remit.release import private
 from remit.release.model import Revision
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 from docker.types import IPAMConfig, IPAMPool
 
 from remit.backends.docker import Engine, labels
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
-from remit.operations.failure import OperationFailed
 from remit.release.targets.docker.planning import Owner
 
 _NOT_OURS: Final = 3

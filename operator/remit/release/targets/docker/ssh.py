@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 from remit.policy.engines import EngineAddress
 
 _CONNECT_SECONDS: Final = 10

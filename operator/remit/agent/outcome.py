@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from remit.agent.engine import Execution
 from remit.api import Phase
 from remit.api.executiontaskstatus import OutputStatus
 from remit.api.result import ExecutionResult
@@ -17,7 +18,6 @@ from remit.errors import (
     TimeoutError,
 )
 from remit.execution.admission import Refused
-from remit.execution.agent.engine import Execution
 
 _EXCEEDED = frozenset({"LimitExceeded", "CeilingExceeded", "InsufficientMemory"})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from remit.execution.agent.starter import STARTER
+from remit.agent.starter import STARTER
 
 MANIFEST = Path(__file__).parents[3] / "manifests" / "examples" / "00-starter-policy.yaml"
 

@@ -14,21 +14,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
+from remit.agent.background import Background, background
+from remit.agent.engine import Engine, Execution, new_uid
+from remit.agent.folder import default_root
+from remit.agent.inputs import compiled_policies, resolved_of, task_of, task_of_command
+from remit.agent.options import CommandOptions, RunOptions
+from remit.agent.outcome import concluded, result_of, without_output
+from remit.agent.releases import DeploymentState, Releases
+from remit.agent.streaming import Buffer, Chunk
+from remit.agent.targets import TargetManifest, release_targets
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.executiontask import Network, Retry
 from remit.api.manifest import TaskManifest
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.backends import Backend
 from remit.errors import AuditUnavailable, ExecutionError, NotSupported
-from remit.execution.agent.background import Background, background
-from remit.execution.agent.engine import Engine, Execution, new_uid
-from remit.execution.agent.folder import default_root
-from remit.execution.agent.inputs import compiled_policies, resolved_of, task_of, task_of_command
-from remit.execution.agent.options import CommandOptions, RunOptions
-from remit.execution.agent.outcome import concluded, result_of, without_output
-from remit.execution.agent.releases import DeploymentState, Releases
-from remit.execution.agent.streaming import Buffer, Chunk
-from remit.execution.agent.targets import TargetManifest, release_targets
 from remit.execution.output import Listener
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class ExecutionAgent:
 
     Args:
         policies: CommandPolicies, or paths of YAML files with some. Without any, the starter policy: see
-            `remit.execution.agent.starter`.
+            `remit.agent.starter`.
         state_dir: where each agent at work has a folder of its own; by default `$XDG_STATE_HOME/remit/agents`.
         backend: what runs commands, instead of this host's sandbox.
         labels: what policies select by.
@@ -79,7 +79,7 @@ class ExecutionAgent:
         resource_limits: of each attempt, where a call names none.
         output_cap: how many bytes of each stream are in a result.
         max_concurrent: how many attempts run at once; the others wait for their turn.
-        targets: the Deployments that `deploy` may release to, by name: see `remit.execution.agent.targets`. Where no
+        targets: the Deployments that `deploy` may release to, by name: see `remit.agent.targets`. Where no
             `policies` are given, each allows itself.
     """
 

@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from remit.agent.folder import Folder
 from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Backend, ProcessBackend, Stream
 from remit.errors import ExecutionError
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, PolicySet, Refused, default_limits, redacted
-from remit.execution.agent.folder import Folder
 from remit.execution.lifecycle import (
     Begin,
     Collect,

@@ -9,15 +9,15 @@ from typing import Any, Self, Unpack
 
 import psutil
 
+from remit.agent.agent import NAMESPACE, ExecutionAgent
+from remit.agent.inputs import compiled_policies, task_of_command
+from remit.agent.options import CommandOptions
+from remit.agent.outcome import refusal
+from remit.agent.releases import DeploymentState
 from remit.api import CommandPolicy
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.backends.sampling import look
 from remit.execution.admission import Admission, PolicySet, Refused, default_limits
-from remit.execution.agent.agent import NAMESPACE, ExecutionAgent
-from remit.execution.agent.inputs import compiled_policies, task_of_command
-from remit.execution.agent.options import CommandOptions
-from remit.execution.agent.outcome import refusal
-from remit.execution.agent.releases import DeploymentState
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, Plan, plan, probe_host
 
 

@@ -1,8 +1,8 @@
 """The Python API: the operator's engine for programs, without an API server."""
 
-from remit.execution.agent.agent import ExecutionAgent, Submission
-from remit.execution.agent.releases import DeploymentState
-from remit.execution.agent.rooms import (
+from remit.agent.agent import ExecutionAgent, Submission
+from remit.agent.releases import DeploymentState
+from remit.agent.rooms import (
     CommandRunner,
     DeploymentManager,
     ExecutionMonitor,
@@ -10,8 +10,8 @@ from remit.execution.agent.rooms import (
     SandboxEnvironment,
     SystemOperations,
 )
-from remit.execution.agent.streaming import Chunk
-from remit.execution.agent.targets import TargetManifest
+from remit.agent.streaming import Chunk
+from remit.agent.targets import TargetManifest
 
 __all__ = [
     "Chunk",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from remit.agent.targets import release_targets
 from remit.api import Deployment
 from remit.errors import InvalidInput
-from remit.execution.agent.targets import release_targets
 
 SERVE = {"target": {"process": {"command": ["python3", "app.py", "--port=8080"]}}}
 PLACE = {"artifact": {"path": "/srv/{name}/{version}"}}

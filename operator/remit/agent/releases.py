@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from remit.agent.engine import Engine
+from remit.agent.targets import ReleaseTarget
 from remit.api import Deployment, ExecutionTask
 from remit.api.deployment import Hook
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.result import ExecutionResult
 from remit.errors import DeploymentError, InvalidInput, MissingReference, ResourceError, SecurityError
 from remit.execution.admission import PolicySet
-from remit.execution.agent.engine import Engine
-from remit.execution.agent.targets import ReleaseTarget
 from remit.policy import compile_policy
 from remit.privatefiles import open_private, private_directory
 from remit.release import configuration

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from remit.operations.failure import OperationFailed
+from remit.backends.failure import OperationFailed
 
 FAILURES = 5
 OPEN_SECONDS = 30.0
