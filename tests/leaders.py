@@ -24,7 +24,7 @@ import yaml
 
 from middleman import Gate, gate
 from remit.cli import serve
-from remit.reconcilers.settings import Settings
+from remit.controllers.settings import Settings
 from remit.telemetry import configure
 
 SHORT = {"lease_duration": 6, "renew_deadline": 3, "retry_period": 0.5}

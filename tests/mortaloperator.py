@@ -19,10 +19,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from remit.reconcilers import deployments
-from remit.reconcilers.access import Access
-from remit.reconcilers.operator import running_operator
-from remit.reconcilers.settings import Settings
+from remit.controllers import deployments
+from remit.controllers.operator import running_operator
+from remit.controllers.settings import Settings
+from remit.kube.access import Access
 from remit.release import Decision, Wait
 from remit.sandbox import probe_host
 from remit.telemetry import Redactor

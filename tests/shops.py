@@ -19,7 +19,7 @@ import pytest
 import pythonimage
 import supervised
 from dockers import MARK, docker, engine_to_itself, needs_docker
-from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, Kube, Object
+from remit.kube.client import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets import sides
 from remit.release.traffic import Traffic
 from servers import free_port

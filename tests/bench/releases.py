@@ -28,8 +28,8 @@ from bench.proxies import HAProxy
 from bench.system import in_one_process
 from httpload import load
 from httpsides import side
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import DEPLOYMENTS, Kube
+from remit.kube.access import Access
+from remit.kube.client import DEPLOYMENTS, Kube
 from servers import free_port
 from shops import GROUNDS, PATIENCE, PROGRAM, Ground, Shop, open_shop
 

@@ -20,8 +20,8 @@ from bench.figures import Figures, milliseconds, percentile
 from bench.processes import running
 from bench.task import task
 from remit.api.crd import crds
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import CRDS, POLICIES, TASKS, Kube
+from remit.kube.access import Access
+from remit.kube.client import CRDS, POLICIES, TASKS, Kube
 
 COUNT = 500
 CLIENTS = 16

@@ -214,7 +214,7 @@ def _path(path: Path | None, state_dir: Path | None) -> Path:
     """The trail that is meant. Raises `RemitError` where none is named and the usual places have none."""
     from remit.cli.kubeconfig import state_dir_of
     from remit.errors import RemitError
-    from remit.reconcilers.settings import default_state_dir
+    from remit.userpaths import default_state_dir
 
     if path is not None:
         return path / "audit.jsonl" if path.is_dir() else path

@@ -35,7 +35,7 @@ async def _cancel(
     from remit.cli.connect import connected
     from remit.cli.observe import observing
     from remit.cli.tasks import request_cancel
-    from remit.reconcilers.kube import TASKS
+    from remit.kube.client import TASKS
 
     async with connected(kubeconfig, context, namespace) as connection:
         found = [await connection.find(TASKS, name) for name in names]

@@ -13,9 +13,9 @@ from typing import Any
 from remit.api.endpoint import Resource
 from remit.cli.kubeconfig import state_dir_of
 from remit.errors import ApiError, RemitError
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
-from remit.reconcilers.settings import default_state_dir, fallback_kubeconfig
+from remit.kube.access import Access, fallback_kubeconfig
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
+from remit.userpaths import default_state_dir
 
 _KINDS = {
     TASKS: ("ExecutionTask", "remit get -A"),

@@ -15,7 +15,7 @@ from remit.cli import options
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
     from remit.cli.connect import Connection
-    from remit.reconcilers.kube import Object
+    from remit.kube.client import Object
 
 _KINDS = {
     "tasks": "tasks", "task": "tasks", "executiontasks": "tasks", "executiontask": "tasks", "et": "tasks",
@@ -117,7 +117,7 @@ async def _get(
 ) -> None:
     from remit.cli import tables
     from remit.cli.connect import connected
-    from remit.reconcilers.kube import DEPLOYMENTS, POLICIES, TASKS
+    from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS
 
     resource = {"tasks": TASKS, "policies": POLICIES, "deployments": DEPLOYMENTS}[plural]
     async with connected(kubeconfig, context, namespace) as connection:

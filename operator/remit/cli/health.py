@@ -15,8 +15,8 @@ from rich.text import Text
 
 from remit.cli.tables import console, plain_table
 from remit.errors import SandboxUnavailable
-from remit.reconcilers.settings import default_state_dir, may_hold_state
 from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, plan, probe_host
+from remit.userpaths import default_state_dir, may_hold_state
 
 _LIMITS = {"cpu_cores": "cpu", "file_bytes": "file size"}
 

@@ -15,8 +15,8 @@ import yaml
 
 from remit.api.manifest import load_all
 from remit.errors import InvalidInput
-from remit.reconcilers.access import home
 from remit.regularfile import read_text
+from remit.userpaths import home
 
 EXTENSION = "remit.dev"
 

@@ -57,7 +57,7 @@ async def _logs(
     from remit.cli.follow import Follower, chosen_attempt, show_once
     from remit.cli.observe import observing
     from remit.cli.terminal import note
-    from remit.reconcilers.kube import TASKS
+    from remit.kube.client import TASKS
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         obj = await connection.find(TASKS, name)

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 from remit.api import ExecutionTask
 from remit.errors import RemitError
-from remit.reconcilers.informer import Informer
-from remit.reconcilers.kube import TASKS, Kube, Object
+from remit.kube.client import TASKS, Kube, Object
+from remit.kube.informer import Informer
 
 PATIENCE_SECONDS = 60
 """How long an API server that does not answer is waited for: long enough for a restart of `remit up`."""

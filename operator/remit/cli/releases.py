@@ -119,8 +119,8 @@ async def _answer(
 ) -> RequestAnswer:
     from remit.api import Deployment
     from remit.cli.connect import connected
-    from remit.reconcilers.asking import ask
-    from remit.reconcilers.kube import DEPLOYMENTS
+    from remit.kube.client import DEPLOYMENTS
+    from remit.release.asking import ask
 
     async with connected(kubeconfig, context, namespace) as connection:
 
@@ -136,7 +136,7 @@ async def _history(name: str, namespace: str | None, kubeconfig: Path | None, co
     from remit.cli.connect import connected
     from remit.cli.tables import console, plain_table
     from remit.execution.progress import human_duration
-    from remit.reconcilers.kube import DEPLOYMENTS
+    from remit.kube.client import DEPLOYMENTS
     from remit.telemetry import escape
 
     async with connected(kubeconfig, context, namespace) as connection:

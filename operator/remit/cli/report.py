@@ -49,7 +49,7 @@ async def _report(
     from remit.api import Deployment
     from remit.cli.connect import connected
     from remit.errors import RemitError
-    from remit.reconcilers.kube import DEPLOYMENTS
+    from remit.kube.client import DEPLOYMENTS
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         deployment = Deployment.parse(await connection.find(DEPLOYMENTS, name))

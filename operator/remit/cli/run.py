@@ -138,7 +138,7 @@ async def _run(
     from remit.cli.observe import observing
     from remit.cli.tasks import Scheduled
     from remit.cli.terminal import note
-    from remit.reconcilers.kube import TASKS
+    from remit.kube.client import TASKS
 
     if not isinstance(task, Scheduled):
         namespace = namespace or task["metadata"].get("namespace")

@@ -16,14 +16,15 @@ import typer
 from remit.api import crd
 from remit.cli.kubeconfig import annotate, merge
 from remit.cli.signals import stop_requested
+from remit.controllers.operator import Operator, running_operator
+from remit.controllers.settings import DEFAULT_DOCKER_HOST, Settings
 from remit.controlplane import ADMIN, ControlPlane
 from remit.errors import ApiError, InvalidInput, RemitError
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import CRDS, NAMESPACES, Kube
-from remit.reconcilers.operator import Operator, running_operator
-from remit.reconcilers.settings import DEFAULT_DOCKER_HOST, Settings, default_state_dir, may_hold_state
+from remit.kube.access import Access
+from remit.kube.client import CRDS, NAMESPACES, Kube
 from remit.telemetry import Redactor, configure
 from remit.telemetry.logs import Format
+from remit.userpaths import default_state_dir, may_hold_state
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from remit.cli import manifests
 from remit.cli.connect import Connection
 from remit.errors import InvalidInput
 from remit.execution import schedule
-from remit.reconcilers.kube import TASKS, Kube, Object
+from remit.kube.client import TASKS, Kube, Object
 
 MAX_STDIN = 262_144
 

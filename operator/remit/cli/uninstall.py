@@ -46,7 +46,7 @@ async def _uninstall(
     context: str | None,
 ) -> None:
     from remit.cli.connect import connected
-    from remit.reconcilers.uninstall import Uninstall
+    from remit.controllers.uninstall import Uninstall
 
     async with connected(kubeconfig, context) as connection:
         await Uninstall(connection.kube, operator_namespace, namespaces, typer.echo).run(workload, timeout_seconds)

@@ -13,9 +13,9 @@ from remit.cli.connect import Connection
 from remit.cli.releasedrawing import draw
 from remit.cli.releasetree import ReleaseTree, release_tree
 from remit.cli.tables import console
+from remit.controllers import hooks
 from remit.errors import ApiError
-from remit.reconcilers import hooks
-from remit.reconcilers.kube import DEPLOYMENTS, TASKS
+from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.release.conclusion import failure, over
 from remit.telemetry import escape
 

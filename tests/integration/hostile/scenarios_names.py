@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import POLICIES
+from remit.kube.client import POLICIES
 from remit.telemetry import configure
 
 from .case import Book

@@ -11,8 +11,8 @@ from remit.api import ExecutionTask
 from remit.errors import ApiError, InvalidInput
 from remit.execution.admission import MAX_OUTPUT_BYTES, Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved
+from remit.kube.client import POLICIES
 from remit.policy.testing import parse_policies
-from remit.reconcilers.kube import POLICIES
 
 from .case import Book
 from .conftest import World

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 import structlog
 
-from remit.reconcilers.kube import EVENTS, NAMESPACES, POLICIES, SECRETS, TASKS
+from remit.kube.client import EVENTS, NAMESPACES, POLICIES, SECRETS, TASKS
 from remit.telemetry import configure
 
 from .case import Book

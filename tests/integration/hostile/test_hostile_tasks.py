@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from remit.errors import ApiError
+from remit.kube.client import CONFIG_MAPS, POLICIES, TASKS, Object
 from remit.operations.command import look_up
 from remit.policy import Limits, Request, canonical, decide
 from remit.policy.testing import parse_policies
-from remit.reconcilers.kube import CONFIG_MAPS, POLICIES, TASKS, Object
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import escape
 

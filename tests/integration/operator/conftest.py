@@ -14,12 +14,12 @@ import pytest
 
 from conftest import require
 from remit.api.crd import crds
+from remit.controllers.operator import Operator, running_operator
+from remit.controllers.settings import Settings
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
-from remit.reconcilers.operator import Operator, running_operator
-from remit.reconcilers.settings import Settings
+from remit.kube.access import Access
+from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
 

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from remit.controllers.operator import running_operator
+from remit.controllers.settings import Settings
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import ApiError, RemitError
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import TASKS, Kube
-from remit.reconcilers.operator import running_operator
-from remit.reconcilers.settings import Settings
+from remit.kube.access import Access
+from remit.kube.client import TASKS, Kube
 from remit.telemetry import Redactor
 from webserver import answering
 

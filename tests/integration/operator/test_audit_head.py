@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from remit.reconcilers.kube import LEASES
+from remit.kube.client import LEASES
 from remit.telemetry import Anchor, verify
 
 

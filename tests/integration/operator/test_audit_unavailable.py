@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from conftest import require
+from remit.controllers.operator import Operator
 from remit.errors import AuditUnavailable
-from remit.reconcilers.kube import TASKS
-from remit.reconcilers.operator import Operator
+from remit.kube.client import TASKS
 from remit.telemetry import AuditEvent, verify
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from remit.backends.breaker import FAILURES
-from remit.reconcilers.operator import Operator
+from remit.controllers.operator import Operator
 from webserver import answering
 
 from .conftest import World

@@ -13,7 +13,7 @@ import pytest
 from remit.api import ExecutionTask
 from remit.client import RemitClient
 from remit.errors import ApiError, InvalidInput, RemitError, WaitTimeout
-from remit.reconcilers.kube import TASKS
+from remit.kube.client import TASKS
 
 from .conftest import World
 

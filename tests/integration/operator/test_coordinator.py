@@ -24,7 +24,7 @@ from aiohttp import web
 
 from remit.api import ExecutionTask, Phase
 from remit.client import Access, RemitClient
-from remit.reconcilers.kube import SECRETS
+from remit.kube.client import SECRETS
 from servers import postgres, valkey
 from webserver import answering
 

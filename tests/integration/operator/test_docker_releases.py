@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dockers import docker
-from remit.reconcilers.kube import DEPLOYMENTS, SECRETS
+from remit.kube.client import DEPLOYMENTS, SECRETS
 from shops import GROUNDS, Shop, open_shop
 
 from .conftest import World

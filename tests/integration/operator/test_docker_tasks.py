@@ -15,7 +15,7 @@ import pytest
 
 from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from outgoing import open_door, web_server
-from remit.reconcilers.kube import SECRETS, TASKS
+from remit.kube.client import SECRETS, TASKS
 
 from .conftest import World
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import SECRETS
+from remit.kube.client import SECRETS
 
 from .conftest import World
 

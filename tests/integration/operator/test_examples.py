@@ -14,8 +14,8 @@ import yaml
 
 from dockers import docker
 from remit.execution.schedule import PARENT_LABEL
+from remit.kube.client import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS, Object
 from remit.policy.testing import parse_policies, parse_suite, run_cases
-from remit.reconcilers.kube import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS, Object
 
 from . import stages
 from .conftest import World

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from remit.reconcilers.kube import SECRETS
+from remit.kube.client import SECRETS
 from webserver import answering
 
 from .conftest import PATIENCE, World

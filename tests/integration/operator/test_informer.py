@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from remit.errors import ApiError
-from remit.reconcilers.informer import Change, Informer
-from remit.reconcilers.kube import CONFIG_MAPS
+from remit.kube.client import CONFIG_MAPS
+from remit.kube.informer import Change, Informer
 
 from .conftest import PATIENCE, World
 

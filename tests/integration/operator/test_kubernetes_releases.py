@@ -22,11 +22,11 @@ from httpload import Answer, load
 from mortaloperator import HOOKS, killed_at_every_stage, mortals
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
+from remit.controllers.operator import Operator, running_operator
+from remit.controllers.settings import Settings
 from remit.errors import ApiError
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Kube, Object
-from remit.reconcilers.operator import Operator, running_operator
-from remit.reconcilers.settings import Settings
+from remit.kube.access import Access
+from remit.kube.client import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Kube, Object
 from remit.release.targets.kubernetes.cluster import ENDPOINTS, PODS, REVISIONS, SERVICES, WORKLOADS
 from remit.telemetry import Redactor
 

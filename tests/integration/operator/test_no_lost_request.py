@@ -13,7 +13,7 @@ import pytest
 
 from httpload import load
 from mortaloperator import HOOKS, killed_at_every_stage, mortals
-from remit.reconcilers.kube import POLICIES, TASKS
+from remit.kube.client import POLICIES, TASKS
 from shops import Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.reconcilers.kube import EVENTS, NAMESPACES, POLICIES
+from remit.kube.client import EVENTS, NAMESPACES, POLICIES
 
 from .conftest import World, truth
 

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import CONFIG_MAPS, SECRETS
+from remit.kube.client import CONFIG_MAPS, SECRETS
 
 from .conftest import World
 

@@ -14,7 +14,7 @@ import pytest
 
 import supervised
 from remit.errors import ApiError
-from remit.reconcilers.kube import NAMESPACES, SECRETS
+from remit.kube.client import NAMESPACES, SECRETS
 
 from .conftest import PATIENCE, World
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from remit.reconcilers import operator as operator_module
-from remit.reconcilers.kube import NAMESPACES, TASKS, Object
+from remit.controllers import operator as operator_module
+from remit.kube.client import NAMESPACES, TASKS, Object
 from remit.sandbox import MemoryBudget, probe_host
 
 from .conftest import PATIENCE, World

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.reconcilers.kube import POLICIES
+from remit.kube.client import POLICIES
 from remit.telemetry import verify
 
 from .conftest import World, truth

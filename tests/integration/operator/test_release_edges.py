@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import supervised
-from remit.reconcilers.kube import DEPLOYMENTS, SECRETS, TASKS
+from remit.kube.client import DEPLOYMENTS, SECRETS, TASKS
 from remit.release import clock
 from remit.release.traffic import Probe
 from shops import truth

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from remit.reconcilers.kube import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
+from remit.kube.client import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
 from remit.release import clock
 from remit.release.targets import copies
 from remit.telemetry import AuditEvent

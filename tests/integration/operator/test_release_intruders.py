@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import EVENTS, TASKS
+from remit.kube.client import EVENTS, TASKS
 from remit.release import clock
 from webserver import answering
 

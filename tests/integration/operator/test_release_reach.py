@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dockers import LEAKING, sdk_leaves_sockets  # noqa: F401
-from remit.reconcilers.kube import DEPLOYMENTS, EVENTS, POLICIES, Object
+from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, Object
 from remit.release import clock
 
 from .conftest import World

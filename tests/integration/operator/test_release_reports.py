@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from remit.reconcilers.kube import DEPLOYMENTS
+from remit.kube.client import DEPLOYMENTS
 from shops import GROUNDS, PATIENCE, Shop, open_shop
 
 from .conftest import World

@@ -15,7 +15,7 @@ import supervised
 from archives import archives
 from remit.client import RemitClient
 from remit.errors import DeploymentError
-from remit.reconcilers.kube import DEPLOYMENTS, EVENTS, SECRETS, TASKS, Object
+from remit.kube.client import DEPLOYMENTS, EVENTS, SECRETS, TASKS, Object
 from remit.release.traffic import Probe, Traffic
 
 from .conftest import PATIENCE, World, truth

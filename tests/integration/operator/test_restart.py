@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from remit.errors import RemitError
-from remit.reconcilers.kube import TASKS
+from remit.kube.client import TASKS
 
 from .conftest import World
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from remit.api.executiontask import Schedule
+from remit.controllers.operator import Operator
 from remit.execution import schedule
 from remit.execution.schedule import PARENT_LABEL
-from remit.reconcilers.kube import EVENTS, TASKS, Object
-from remit.reconcilers.operator import Operator
+from remit.kube.client import EVENTS, TASKS, Object
 
 from .conftest import PATIENCE, World, truth
 

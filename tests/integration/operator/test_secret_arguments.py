@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.reconcilers.kube import EVENTS, POLICIES, SECRETS, TASKS
+from remit.kube.client import EVENTS, POLICIES, SECRETS, TASKS
 
 from .conftest import World
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from remit.errors import ApiError
-from remit.reconcilers.kube import POLICIES, TASKS
+from remit.kube.client import POLICIES, TASKS
 from remit.sandbox import Ability, Layer, probe_host
 from remit.telemetry import verify
 
@@ -235,7 +235,7 @@ async def test_a_required_layer_that_is_missing_refuses_the_run(world: World, mo
     host = probe_host()
     lacking = Ability(Layer.LANDLOCK, False, "the kernel does not offer it", "Use a newer one")
     without = replace(host, abilities={**host.abilities, Layer.LANDLOCK: lacking})
-    monkeypatch.setattr("remit.reconcilers.operator.probe_host", lambda: without)
+    monkeypatch.setattr("remit.controllers.operator.probe_host", lambda: without)
     async with world.operator():
         await world.policy("echo", sandbox={"require": ["landlock"]})
         status = await world.finished(await world.task("echo", "hello"))

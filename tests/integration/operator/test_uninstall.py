@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from remit.controllers.deployments import FINALIZER
+from remit.controllers.uninstall import Uninstall
 from remit.errors import ApiError, RemitError
-from remit.reconcilers.deployments import FINALIZER
-from remit.reconcilers.kube import CRDS, DEPLOYMENTS, LEASES, TASKS
-from remit.reconcilers.lease import LEASE_NAME
-from remit.reconcilers.uninstall import Uninstall
+from remit.kube.client import CRDS, DEPLOYMENTS, LEASES, TASKS
+from remit.kube.lease import LEASE_NAME
 
 from .conftest import World
 

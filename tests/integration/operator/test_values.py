@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from remit.reconcilers.kube import CONFIG_MAPS, SECRETS
+from remit.kube.client import CONFIG_MAPS, SECRETS
 
 from .conftest import World
 

@@ -8,9 +8,9 @@ from typing import Any
 import kopf
 import pytest
 
+from remit.controllers import operator
 from remit.errors import ApiError
-from remit.reconcilers import operator
-from remit.reconcilers.kube import Kube
+from remit.kube.client import Kube
 
 from .conftest import World
 

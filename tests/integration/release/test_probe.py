@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from remit.reconcilers.probing import Burst
+from remit.controllers.probing import Burst
 from remit.release.traffic import Probe
 from servers import free_port
 
@@ -49,7 +49,7 @@ async def test_a_side_that_does_not_answer_holds_no_step_up() -> None:
 
 
 async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remit.reconcilers.probing._AFTER_SECONDS", 0.2)
+    monkeypatch.setattr("remit.controllers.probing._AFTER_SECONDS", 0.2)
     ended = asyncio.Event()
     server = await asyncio.start_server(_accept, "127.0.0.1", 0)
     async with server, asyncio.timeout(30):

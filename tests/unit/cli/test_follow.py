@@ -15,8 +15,8 @@ from remit.cli.observe import Observed
 from remit.cli.terminal import Screen
 from remit.errors import RemitError
 from remit.execution.output import OutputWriter
-from remit.reconcilers.access import Access
-from remit.reconcilers.kube import Kube
+from remit.kube.access import Access
+from remit.kube.client import Kube
 from remit.telemetry import Redactor
 
 NOW = "2026-01-01T00:00:00.000000Z"

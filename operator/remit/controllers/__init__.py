@@ -1,0 +1,1 @@
+"""Watches the API, keeps the world as declared, and writes status. Thin: decisions live in lower packages."""

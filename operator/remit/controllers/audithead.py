@@ -1,0 +1,97 @@
+"""Tells the audit trail's head to where whoever may write the trail cannot take it back: the log, metrics, the Lease.
+
+With such a copy, `remit audit verify --head` finds a trail whose end was cut off or that was written anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from remit.errors import ApiError
+from remit.kube.client import LEASES, Kube
+from remit.kube.lease import LEASE_NAME
+from remit.telemetry import Anchor, AuditLog, Metrics
+
+log = structlog.get_logger(__name__)
+
+ANNOTATION: Final = "remit.dev/audit-head"
+"""Of the Lease: `SEQ:HASH` at its last renewal."""
+NOTE_SECONDS: Final = 5.0
+"""How often the Lease has the head, at most, where nobody renews it."""
+EVERY_SECONDS: Final = 300.0
+"""How often the log has the head, at most, while records are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """What happens to the trail as it is written."""
+
+    metrics: Metrics
+
+    def written(self, records: int) -> None:
+        self.metrics.audit_records.inc(records)
+
+    def closed(self, file: Path, head: Anchor) -> None:
+        log.info("an audit file is complete", file=file.name, seq=head.seq, hash=head.hash)
+
+
+def noted(audit: AuditLog) -> dict[str, str]:
+    """For the Lease."""
+    return {ANNOTATION: str(audit.head)}
+
+
+async def keep_noting(kube: Kube, namespace: str, audit: AuditLog, every: float = NOTE_SECONDS) -> None:
+    """Note the head on the Lease for ever, whenever it moved: for an operator that holds no lease."""
+    last: Anchor | None = None
+    failed = False
+    while True:
+        head = audit.head
+        if head != last:
+            problem = await note(kube, namespace, audit)
+            if problem is None:
+                last = head
+            elif not failed:  # once, not at each try
+                log.warning("the audit head could not be noted on the lease", lease=LEASE_NAME, error=str(problem))
+            failed = problem is not None
+        await asyncio.sleep(every)
+
+
+async def note(kube: Kube, namespace: str, audit: AuditLog) -> ApiError | None:
+    """Note the head on the Lease, and make one that nobody holds where there is none. Gives why it failed."""
+    try:
+        try:
+            lease = await kube.get(LEASES, namespace, LEASE_NAME)
+        except ApiError as error:
+            if error.status != 404:
+                return error
+            metadata = {"name": LEASE_NAME, "namespace": namespace, "annotations": noted(audit)}
+            body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
+            await kube.create(LEASES, namespace, body)
+        else:
+            annotations = (lease["metadata"].get("annotations") or {}) | noted(audit)
+            changed = lease | {"metadata": lease["metadata"] | {"annotations": annotations}}
+            await kube.replace(LEASES, namespace, LEASE_NAME, changed)
+    except ApiError as error:
+        return error
+    return None
+
+
+def tell(audit: AuditLog, when: str) -> Anchor:
+    """Log the head, and give it."""
+    head = audit.head
+    log.info("audit head", when=when, seq=head.seq, hash=head.hash)
+    return head
+
+
+async def keep_telling(audit: AuditLog, every: float = EVERY_SECONDS) -> None:
+    """Log the head for ever, whenever it moved meanwhile."""
+    told = audit.head
+    while True:
+        await asyncio.sleep(every)
+        if audit.head != told:
+            told = tell(audit, "running")

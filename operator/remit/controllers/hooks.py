@@ -1,0 +1,189 @@
+"""The hooks of a release, as the ExecutionTasks that they are.
+
+Whoever may create tasks can give one the name, labels and owner of a hook. So a hook's task is known by its uid, which
+the API server answers to the creation and the release remembers. Labels are for people and selectors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from remit.api import API_VERSION, Deployment, ExecutionTask
+from remit.api.controllerref import controller_of, is_controlled_by
+from remit.errors import ApiError, DeploymentError, InvalidInput
+from remit.kube.cache import Cache
+from remit.kube.client import TASKS, Kube, Object
+from remit.release import HookKey, HookView, RunHook, remembered
+from remit.release.memory import STAGES
+
+RELEASE_LABEL: Final = "remit.dev/deployment"
+_REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
+_LONGEST_NAME: Final = 180
+"""Of what is left of a Deployment's name in that of a task."""
+_ATTEMPTS: Final = 3
+
+
+class CreatedHook(NamedTuple):
+    """A hook's task, and how it came about."""
+
+    task: Object
+    created: bool
+    """It was created now."""
+    replaced: bool
+    """Another task of that name, which this release did not create, was deleted for it."""
+
+
+def selector(name: str) -> str:
+    """Finds the hooks of the Deployment of this name."""
+    return f"{RELEASE_LABEL}={_label(name)},{_HOOK}"
+
+
+def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, ExecutionTask]:
+    """Those of `tasks` that are hooks of the Deployment, to be shown to people. Of the last release, only what it
+    remembers; what earlier releases remembered is not kept, so theirs are known by what they say of themselves."""
+    found = {}
+    last = remembered(Deployment.parse(deployment).status).release
+    for obj in tasks:
+        key = _key_of_hook(obj)
+        if key is None or not is_controlled_by(obj, deployment):
+            continue
+        if last is None or last.revision != key.revision or last.hook_uids.get(key) == obj["metadata"]["uid"]:
+            with contextlib.suppress(InvalidInput):
+                found[key] = ExecutionTask.parse(obj)
+    return found
+
+
+def _key_of_hook(obj: Object) -> HookKey | None:
+    """Which hook's task `obj` says it is; None where its labels name no hook."""
+    labels = obj["metadata"].get("labels") or {}
+    revision, name = labels.get(_REVISION, ""), labels.get(_HOOK)
+    stage = next((each for each in STAGES if each == labels.get(_STAGE)), None)
+    if not name or stage is None or not (revision.isascii() and revision.isdecimal()):
+        return None
+    return HookKey(int(revision), stage, name)
+
+
+def release_key(obj: Object) -> str | None:
+    """The key of the Deployment that `obj` names as its controller, if it does."""
+    name = controller_of(obj, API_VERSION, "Deployment")
+    return None if name is None else f"{obj['metadata']['namespace']}/{name}"
+
+
+def observe(cache: Cache, deployment: Deployment, uids: Mapping[HookKey, str]) -> dict[HookKey, HookView]:
+    """What became of the hooks whose tasks have these uids. One whose task is gone is not in it."""
+    found = {}
+    for key, uid in uids.items():
+        obj = cache.get(TASKS.plural, f"{deployment.metadata.namespace}/{_task_name(deployment.metadata.name, key)}")
+        if obj is not None and obj["metadata"].get("uid") == uid:
+            found[key] = _view(obj)
+    return found
+
+
+def _view(obj: Object) -> HookView:
+    metadata = obj["metadata"]
+    try:
+        status = ExecutionTask.parse(obj).status
+    except InvalidInput as error:
+        return HookView("Failed", f"task {metadata['name']} cannot be read: {error}", metadata["uid"])
+    if status.phase is None or not status.phase.final:
+        return HookView("Running", status.message, metadata["uid"])
+    message = f"task {metadata['name']}: {status.message}"
+    return HookView("Succeeded" if status.phase == "Succeeded" else "Failed", message, metadata["uid"])
+
+
+async def run(kube: Kube, deployment: Object, step: RunHook, uid: str | None) -> CreatedHook:
+    """The hook's task. It is created, unless the one that is there has the `uid` that is known. Raises DeploymentError.
+
+    Another task of that name which names the Deployment as its controller is deleted first. It is left from an earlier
+    release of the revision, or from an operator that was killed before it could remember the uid, or it was made by
+    somebody else. None of these says that the hook ran, in this release and at this stage.
+    """
+    namespace, body = deployment["metadata"]["namespace"], _task(deployment, step)
+    name, replaced = body["metadata"]["name"], False
+    for _ in range(_ATTEMPTS):
+        try:
+            return CreatedHook(await kube.create(TASKS, namespace, body), created=True, replaced=replaced)
+        except ApiError as error:
+            if error.status != 409:
+                message = f"hook {step.key.name}: the API server refuses its task: {error}"
+                raise DeploymentError(message, reason="HookRefused", retryable=error.retryable) from None
+        with contextlib.suppress(ApiError):
+            existing = await kube.get(TASKS, namespace, name)
+            if existing["metadata"]["uid"] == uid:
+                return CreatedHook(existing, created=False, replaced=False)
+            if not is_controlled_by(existing, deployment):
+                message = f"hook {step.key.name}: there is a task {name} already; remove it, or rename the hook"
+                raise DeploymentError(message, reason="NameTaken")
+            await kube.delete(TASKS, namespace, name, uid=existing["metadata"]["uid"])
+            replaced = True
+    message = f"hook {step.key.name}: another task {name} is not gone yet"
+    raise DeploymentError(message, reason="HookNotGone", retryable=True)
+
+
+def _task(deployment: Object, step: RunHook) -> Object:
+    metadata, key, hook = deployment["metadata"], step.key, step.hook
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": "Deployment",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
+    labels = {
+        **hook.labels,
+        RELEASE_LABEL: _label(metadata["name"]),
+        _REVISION: str(key.revision),
+        _STAGE: key.stage,
+        _HOOK: key.name,
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ExecutionTask",
+        "metadata": {
+            "name": _task_name(metadata["name"], key),
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "spec": hook.task.model_dump(mode="json", by_alias=True, exclude_unset=True),
+    }
+
+
+async def cancel(kube: Kube, cache: Cache, deployment: Object) -> None:
+    """Cancel the hooks that still run: their release is over. Raises `ApiError` once all have been tried."""
+    failed: ApiError | None = None
+    for obj in list(cache.all(TASKS.plural, deployment["metadata"]["namespace"])):
+        if not is_controlled_by(obj, deployment) or _HOOK not in (obj["metadata"].get("labels") or {}):
+            continue
+        if _view(obj).state != "Running" or obj["spec"].get("cancel"):
+            continue
+        try:
+            await kube.patch(TASKS, obj["metadata"]["namespace"], obj["metadata"]["name"], {"spec": {"cancel": True}})
+        except ApiError as error:
+            if error.status != 404:
+                failed = error
+    if failed is not None:
+        raise failed
+
+
+def _task_name(deployment: str, key: HookKey) -> str:
+    return f"{_short_name(deployment)}-{key.revision}-{_short(key.stage)}-{key.name}"
+
+
+def _short(stage: str) -> str:
+    return {"PrePromotion": "pre", "PostPromotion": "post"}.get(stage, stage.lower())
+
+
+def _short_name(name: str) -> str:
+    """A name with room for what is added to it; one that was cut is still nobody else's."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _label(name: str) -> str:
+    """A name as the value of a label, which ends with a letter or digit."""
+    return name[:63].rstrip("-.")

@@ -1,0 +1,344 @@
+"""The operator: everything put together, started in order, and stopped without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from remit import __version__
+from remit.backends import Backend, ProcessBackend
+from remit.backends.docker import OFF, DockerBackend
+from remit.backends.docker import Engine as DockerEngine
+from remit.backends.egress import Books, Doors
+from remit.controllers import audithead
+from remit.controllers.deployments import DeploymentReconciler
+from remit.controllers.intake import WATCHED, Intake
+from remit.controllers.policies import Policies
+from remit.controllers.reporting import Reports
+from remit.controllers.requester import Requester
+from remit.controllers.settings import Settings
+from remit.controllers.statedir import holder_identity, locked, locked_in_time
+from remit.controllers.tasks import TaskReconciler
+from remit.controllers.values import Source
+from remit.controllers.watching import Watcher
+from remit.errors import ApiError, LeaseLost, RemitError
+from remit.execution.admission import Admission, default_limits
+from remit.execution.queue import Queue, WaitReason
+from remit.execution.runner import Runner
+from remit.execution.store import RunStore
+from remit.kube.access import Access
+from remit.kube.cache import Cache
+from remit.kube.client import Kube
+from remit.kube.events import Recorder
+from remit.kube.lease import LeaderElector
+from remit.kube.workqueue import WorkQueue
+from remit.operations import performers
+from remit.privatefiles import private_directory
+from remit.release.judging import Judge
+from remit.release.places import Places
+from remit.sandbox import end_work, extend_deadline, fence, probe_host
+from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+
+log = structlog.get_logger(__name__)
+
+_RELEASES_AT_ONCE = 4
+_LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
+_NOT_FOUND = 404
+
+
+def exit_at_once(error: LeaseLost) -> None:
+    """As programs that use client-go do: another operator may be at work, so nothing may go on here. The fork server,
+    which sees this process end, kills what it started."""
+    log.error("stopped leading; this process ends at once", reason=str(error))
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@contextlib.asynccontextmanager
+async def running_operator(
+    access: Access,
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    on_stopped_leading: Callable[[LeaseLost], None] = exit_at_once,
+) -> AsyncIterator[Operator]:
+    """An operator at work; leaving the block stops it. Raises `RemitError` when it cannot start."""
+    private_directory(settings.state_dir)
+    async with contextlib.AsyncExitStack() as stack:
+        if not settings.leader_election:
+            stack.enter_context(locked(settings.state_dir))
+        kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
+        metrics, checks = Metrics(__version__), Checks()
+        health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
+        await stack.enter_async_context(health)  # also of one that waits
+        checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
+        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
+        elector = None
+        if settings.leader_election:
+            elector = await _elector(stack, access, settings, on_stopped_leading)
+            checks.ready.clear()  # one that waits for the lease is ready to take over
+            await stack.enter_async_context(elector.leading())
+            # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
+            await locked_in_time(stack, settings.state_dir, settings.lease_duration)
+        checks.ready["startup"] = lambda: "starting"
+        operator = Operator.build(kube, settings, redactor, metrics, checks, health)
+        stack.callback(audithead.tell, operator.audit, "stop")
+        stack.callback(operator.audit.close)
+        if elector is not None:
+            elector.annotations = partial(audithead.noted, operator.audit)
+        else:
+            stack.push_async_callback(audithead.note, kube, settings.operator_namespace, operator.audit)
+        await operator.start()
+        del checks.ready["startup"]
+        metrics.leader.set(1)
+        try:
+            if elector is None:
+                noting = audithead.keep_noting(kube, settings.operator_namespace, operator.audit)
+                operator.spawn(noting, "audit head on the lease")
+            yield operator
+        finally:
+            await operator.stop()
+
+
+async def _elector(
+    stack: contextlib.AsyncExitStack,
+    access: Access,
+    settings: Settings,
+    on_stopped_leading: Callable[[LeaseLost], None],
+) -> LeaderElector:
+    return LeaderElector(
+        await stack.enter_async_context(Kube(access)),
+        settings.operator_namespace,
+        stack.enter_context(holder_identity(settings.state_dir)),
+        fence,
+        extend_deadline,
+        end_work,
+        lease_duration=settings.lease_duration,
+        renew_deadline=settings.renew_deadline,
+        retry_period=settings.retry_period,
+        sole_replica=settings.replicas == 1,
+        on_stopped_leading=on_stopped_leading,
+    )
+
+
+@dataclass
+class Operator:
+    """The parts. `failed` is done when one of them broke down for good."""
+
+    settings: Settings
+    kube: Kube
+    queue: WorkQueue
+    watcher: Watcher
+    intake: Intake
+    runner: Runner
+    tasks: TaskReconciler
+    policies: Policies
+    deployments: DeploymentReconciler
+    releases: WorkQueue
+    """Of Deployments; `queue` is of tasks."""
+    audit: AuditLog
+    events: Recorder
+    metrics: Metrics
+    health: HealthServer
+    checks: Checks
+    failed: asyncio.Future[None]
+    _background: list[asyncio.Task[Any]]
+
+    @classmethod
+    def build(
+        cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
+    ) -> Operator:
+        host = probe_host()
+        cache = Cache()
+        events = Recorder(kube, metrics)
+        audit = AuditLog(
+            settings.state_dir / "audit" / "audit.jsonl",
+            redactor=redactor,
+            observer=audithead.Publishing(metrics),
+        )
+        queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
+        engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
+        readable = [str(path) for path in settings.read_only_paths]
+        performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
+        doors = Doors()
+        backends: dict[str, Backend] = {"process": ProcessBackend(host, read_only_paths=readable, doors=doors)}
+        if engine:
+            backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
+        runner = Runner(
+            backends=backends,
+            store=RunStore(settings.state_dir / "runs"),
+            redactor=redactor,
+            on_ended=queue.add,
+            performers=performing,
+        )
+        turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
+        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        admission = Admission(
+            settings.search_path,
+            default_limits(host),
+            frozenset(performing),
+            frozenset(backends),
+            memory=host.memory,
+        )
+        releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
+        requester = Requester(settings.trust_requested_by, settings.only_user)
+        judge = Judge(admission, policies.current, settings.docker_host)
+        places = Places(
+            settings.state_dir,
+            host,
+            kube,
+            lambda namespace, name: Source(kube, namespace).data(True, name, optional=False),
+            readable,
+            judge,
+            releases.add,
+        )
+        reports = Reports(settings.state_dir, events, releases.add)
+        tasks = TaskReconciler(
+            kube=kube,
+            cache=cache,
+            runner=runner,
+            turns=turns,
+            policies=policies,
+            admission=admission,
+            audit=audit,
+            metrics=metrics,
+            events=events,
+            requester=requester,
+            on_finished=lambda task: operator.intake.task_finished(task),
+        )
+        operator: Operator
+        # Ceilings live in the operator's own namespace, whether or not its tasks are served.
+        namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
+        intake = Intake(kube, cache, queue, releases, tasks, policies, settings.namespaces, settings.resync_seconds)
+        watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
+        operator = cls(
+            settings=settings,
+            kube=kube,
+            queue=queue,
+            watcher=watcher,
+            intake=intake,
+            runner=runner,
+            tasks=tasks,
+            policies=policies,
+            deployments=DeploymentReconciler(
+                kube, cache, metrics, events, places, judge.problem, queue.add, audit, redactor, requester, reports
+            ),
+            releases=releases,
+            audit=audit,
+            events=events,
+            metrics=metrics,
+            health=health,
+            checks=checks,
+            failed=asyncio.get_running_loop().create_future(),
+            _background=[],
+        )
+        queue.on_error = operator.on_error
+        releases.on_error = operator.on_release_error
+        metrics.tasks_running.labels("process").set_function(lambda: len(runner))
+        for reason in WaitReason:
+            metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
+        for operation, performer in performing.items():
+            if performer.breaker is not None:
+                metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
+                metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
+        metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
+        metrics.workqueue_depth.labels("Deployment").set_function(lambda: len(releases))
+        metrics.audit_head.set_function(lambda: audit.head.seq)
+        checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
+        checks.ready["audit"] = audit.check
+        checks.live["audit"] = audit.check_writer
+        return operator
+
+    async def start(self) -> None:
+        """Know the world first, then watch it, then work."""
+        audithead.tell(self.audit, "start")
+        self.spawn(audithead.keep_telling(self.audit), "audit head")
+        await self.intake.resync()
+        self.tasks.restore()
+        self.watcher.start()
+        self.spawn(self.queue.run(), "work queue")
+        self.spawn(self.releases.run(), "releases")
+        self.spawn(self.policies.keep_status(), "policy status")
+        self.spawn(self.intake.keep_resyncing(), "resync")
+
+    async def stop(self) -> None:
+        """Take nothing new, end what runs, write what became of it."""
+        self.tasks.stopping = True
+        await self.watcher.stop()
+        await self.runner.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self.queue.drain()
+        for task in (going := list(self._background)):
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        await self.runner.close()
+        await self.deployments.reports.close()
+        await self.deployments.places.close()
+        await self.policies.write_status()
+        await self.events.drain()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._on_background_end)
+        self._background.append(task)
+
+    def _on_background_end(self, task: asyncio.Task[Any]) -> None:
+        self._background.remove(task)
+        error = None if task.cancelled() else task.exception()
+        if not self.tasks.stopping and not self.failed.done():
+            log.error("the operator cannot go on", part=task.get_name(), error=str(error or "it ended"))
+            self.failed.set_exception(error or RemitError(f"{task.get_name()} ended"))
+
+    async def reconcile(self, key: str) -> float | None:
+        """One look at a task, timed. Raises `LeaseLost` where another operator may be at work."""
+        fence.check()
+        with self.metrics.reconcile_duration.labels("ExecutionTask").time():
+            return await self.tasks.reconcile(key)
+
+    async def release(self, key: str) -> float | None:
+        """One look at a Deployment, timed. Raises `LeaseLost` where another operator may be at work."""
+        fence.check()
+        with self.metrics.reconcile_duration.labels("Deployment").time():
+            return await self.deployments.reconcile(key)
+
+    def on_error(self, key: str, error: Exception, kind: str = "ExecutionTask") -> None:
+        self.metrics.reconcile_errors.labels(kind).inc()
+        if isinstance(error, RemitError):
+            log.warning("reconciling failed and is tried again", kind=kind, key=key, error=str(error))
+        else:
+            log.error("reconciling failed and is tried again", kind=kind, key=key, exc_info=error)
+
+    def on_release_error(self, key: str, error: Exception) -> None:
+        self.on_error(key, error, "Deployment")
+
+
+async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
+    """Wait until the server answers, and serves our kinds: their CRDs may be applied at this very moment. An operator
+    that serves some namespaces may list only there."""
+    told, missing = "", 0
+    while missing < _LOOKS_FOR_KINDS:
+        try:
+            for resource in WATCHED:
+                await kube.request("GET", resource.path(namespace), params={"limit": "1"})
+        except ApiError as error:
+            absent = error.status == _NOT_FOUND
+            if not (absent or error.retryable) or error.reason == "CertificateNotTrusted":
+                raise
+            missing += absent
+            if told != (waits_for := "Remit's CRDs" if absent else "the API server"):
+                log.warning(f"waiting for {waits_for}", reason=str(error))
+                told = waits_for
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
+    raise RemitError("Remit's CRDs are not installed; apply them with 'remit crds | kubectl apply -f -'")

@@ -1,0 +1,321 @@
+"""Reports of releases: what is seen at each look is kept until the release is over, and then written down.
+
+A report holds nothing up: what cannot be measured or written is missing from it, and it says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from remit.api.deploymentstatus import ReleaseReport, Slot
+from remit.api.resource import Deployment
+from remit.controllers.probing import Burst
+from remit.errors import DeploymentError
+from remit.execution.recording import NODE
+from remit.kube.client import Object
+from remit.kube.events import Recorder
+from remit.release import Decision, Desired, Drain, Memory, Release, Retire, Scale, Step, Switch, Target, World
+from remit.release.model import SLOTS
+from remit.release.report import (
+    Evidence,
+    Measured,
+    Report,
+    Sample,
+    Subject,
+    Switching,
+    Usage,
+    brief,
+    compose,
+    folder,
+    is_another,
+    owed,
+    sentence,
+)
+from remit.release.report.probing import entry, summed
+from remit.release.report.wording import duration
+
+log = structlog.get_logger(__name__)
+
+_SAMPLE_SECONDS: Final = 1.0
+_MOST_SAMPLES: Final = 600
+"""A release that waits for days is sampled ever more seldom."""
+_MOST_SWITCHINGS: Final = 100
+_USAGE_SECONDS: Final = 5.0
+"""How long a report waits for what the instances use. An engine takes a second to tell, or half a minute, or for ever.
+"""
+
+_Id = tuple[int, datetime.datetime]
+
+
+@dataclass
+class _Recording:
+    """What was seen of one release so far."""
+
+    id: _Id
+    missing: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    every: float = _SAMPLE_SECONDS
+    switchings: list[Switching] = field(default_factory=list)
+    under_way: float | None = None
+    """The moment of the last command to switch, in seconds of `time.monotonic`, until it was seen to hold."""
+    restarts: int | None = None
+    bursts: list[Burst] = field(default_factory=list)
+    url: str = ""
+    out_of_reach: bool = False
+    """Where `url` leads, nothing answers the operator."""
+    sampled_at: datetime.datetime | None = None
+    asking: asyncio.Task[None] | None = None
+    """What the instances use."""
+    asked_at: datetime.datetime | None = None
+    over: bool = False
+
+    def note(self, missing: str) -> None:
+        if missing not in self.missing:
+            self.missing.append(missing)
+
+    def goes_on(self, now: datetime.datetime) -> bool:
+        """Whether more is about to be known of it."""
+        in_time = self.asked_at is not None and (now - self.asked_at).total_seconds() < _USAGE_SECONDS
+        asking = self.asking is not None and not self.asking.done() and in_time
+        return asking or any(not burst.over for burst in self.bursts)
+
+    def add(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        if len(self.samples) > _MOST_SAMPLES:
+            del self.samples[1::2]
+            self.every *= 2
+
+    def evidence(self, now: datetime.datetime) -> Evidence:
+        requests = [request for burst in self.bursts for request in burst.requests]
+        origin = now - datetime.timedelta(seconds=time.monotonic())
+        return Evidence(
+            samples=tuple(sorted(self.samples, key=lambda sample: sample.at)),
+            switchings=tuple(self.switchings),
+            probed=summed(self.url, requests, origin),
+            restarts=self.restarts,
+            missing=tuple(self.missing),
+        )
+
+
+@dataclass
+class Reports:
+    """All that are being recorded, by the key of their Deployment. `wake` is called when one can be written."""
+
+    state_dir: Path
+    events: Recorder
+    wake: Callable[[str], None]
+    now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    _recordings: dict[str, _Recording] = field(default_factory=dict)
+    _written: dict[str, tuple[_Id, ReleaseReport]] = field(default_factory=dict)
+    _ending: set[asyncio.Task[None]] = field(default_factory=set)
+    """What nobody waits for any more, but for the operator's own end."""
+
+    async def look(
+        self, deployment: Deployment, obj: Object, target: Target, world: World, before: Memory, after: Memory
+    ) -> ReleaseReport | None:
+        """Keep what is seen now. Gives the report that is due for status, once there is one."""
+        key = deployment.key
+        due = await self._due(deployment, obj, before, after)
+        if (release := after.release) is None:
+            return due
+        recording = self._recordings.get(key)
+        if recording is None or recording.id != _id(release):
+            if release.outcome is not None:
+                return due
+            recording = self._recordings[key] = _Recording(_id(release))
+            if not is_another(before.release, release):
+                late = duration((self.now() - release.started_at).total_seconds())
+                recording.note(
+                    f"The operator was started anew, {late} after the release began: what it had seen before of"
+                    " resources, switches and the probe is lost."
+                )
+        if recording.over:
+            return due
+        self._see(recording, release, world)
+        self._sample(recording, target, world)
+        return due
+
+    async def before(self, deployment: Deployment, desired: Desired, world: World, decision: Decision) -> None:
+        """A step is about to be taken: where it touches what is live, a probe begins."""
+        recording, release = self._recordings.get(deployment.key), decision.memory.releasing
+        if recording is None or release is None or desired.deleted or not _touches_live(decision.step, world):
+            return
+        if recording.out_of_reach:
+            return
+        if recording.bursts and not recording.bursts[-1].over:
+            recording.bursts[-1].go_on()
+            return
+        url = _entry(desired, world, release)
+        if not url:
+            recording.note(_unprobed(world))
+            return
+        recording.url = url
+        burst = Burst(url, lambda: self.wake(deployment.key))
+        await burst.began()
+        if deployment.spec.target.kubernetes is not None and not burst.answered:
+            recording.out_of_reach = True
+            recording.note(f"No probe ran: nothing answered the operator at {url.partition('?')[0]}.")
+            self._ending.add(ending := burst.stop())
+            ending.add_done_callback(self._ending.discard)
+            return
+        recording.bursts.append(burst)
+
+    def switching(self, key: str, step: Switch) -> None:
+        """The command to switch is given now. The same one again is still the first one."""
+        recording = self._recordings.get(key)
+        if recording is None or len(recording.switchings) >= _MOST_SWITCHINGS:
+            return
+        last = recording.switchings[-1] if recording.switchings else None
+        if recording.under_way is None or last is None or (last.to, last.share) != (step.live, step.share):
+            recording.switchings.append(Switching(self.now(), step.live, step.share))
+            recording.under_way = time.monotonic()
+
+    async def forget(self, key: str) -> None:
+        """Let go of what is not written yet."""
+        self._written.pop(key, None)
+        if recording := self._recordings.pop(key, None):
+            await _end(recording)
+
+    async def remove(self, deployment: Deployment) -> None:
+        """Leave no report of a Deployment that is gone."""
+        await self.forget(deployment.key)
+        await asyncio.to_thread(folder.clear, self._folder(deployment))
+
+    async def close(self) -> None:
+        for key in list(self._recordings):
+            await self.forget(key)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _due(self, deployment: Deployment, obj: Object, before: Memory, after: Memory) -> ReleaseReport | None:
+        key = deployment.key
+        release = owed(before, after, deployment.status.report)
+        if release is None:
+            if after.release is not None and after.release.outcome is not None:
+                await self.forget(key)
+            return None
+        if (written := self._written.get(key)) and written[0] == _id(release):
+            return written[1]  # that status could not be written yet is no reason to do it again
+        recording = self._recordings.get(key)
+        if recording is None or recording.id != _id(release):
+            missing = "The operator was started anew before it could write this report: all that it had seen is lost."
+            evidence = Evidence(missing=(missing,))
+        else:
+            if release is after.release and recording.goes_on(self.now()):
+                return None
+            await _end(recording)
+            evidence = recording.evidence(self.now())
+        report = compose(self._subject(deployment), release, evidence)
+        kept = {record.revision for record in after.history} | {release.revision}
+        ref = await asyncio.to_thread(self._write, self._folder(deployment), report, kept)
+        short = brief(report, ref)
+        self._written[key] = _id(release), short
+        self.events.record(obj, "Normal", "Reported", sentence(report, ref))
+        return short
+
+    def _write(self, where: Path, report: Report, kept: set[int]) -> str:
+        try:
+            path = folder.write(where, report)
+            folder.keep(where, kept)
+        except OSError as error:
+            log.warning("the report of a release could not be written", folder=str(where), error=str(error))
+            return ""
+        return str(path)
+
+    def _see(self, recording: _Recording, release: Release, world: World) -> None:
+        if world.unreachable:
+            return
+        new = world.slot(release.slot)
+        if new.revision == release.revision:
+            recording.restarts = max(recording.restarts or 0, new.restarts)
+        whole = world.live is not None and world.converged and world.slot(world.live).healthy > 0
+        if not whole and recording.bursts and not recording.bursts[-1].over:
+            recording.bursts[-1].go_on()
+        last = recording.switchings[-1] if recording.switchings else None
+        if recording.under_way is None or last is None:
+            return
+        if world.converged and (world.live, world.share) == (last.to, last.share):
+            took = (time.monotonic() - recording.under_way) * 1000
+            recording.switchings[-1] = replace(last, milliseconds=took)
+            recording.under_way = None
+
+    def _sample(self, recording: _Recording, target: Target, world: World) -> None:
+        now = self.now()
+        if world.unreachable or (
+            recording.sampled_at and (now - recording.sampled_at).total_seconds() < recording.every
+        ):
+            return
+        recording.sampled_at = now
+        healthy = {slot: view.healthy for slot in SLOTS if (view := world.slot(slot)).revision is not None}
+        if not isinstance(target, Measured):
+            recording.note("This target does not tell what its instances use.")
+        elif recording.asking is None or recording.asking.done():
+            recording.asked_at = now
+            recording.asking = asyncio.create_task(_measured(recording, target, healthy, now), name="release usage")
+            self._ending.add(recording.asking)
+            recording.asking.add_done_callback(self._ending.discard)
+            return
+        recording.add(Sample(now, healthy, {}))
+
+    def _subject(self, deployment: Deployment) -> Subject:
+        metadata, target = deployment.metadata, deployment.spec.target
+        kind = next(kind for kind in ("process", "docker", "kubernetes") if getattr(target, kind) is not None)
+        return Subject(metadata.namespace, metadata.name, metadata.uid, kind, NODE)
+
+    def _folder(self, deployment: Deployment) -> Path:
+        return folder.of(self.state_dir, deployment.metadata.namespace, deployment.metadata.name)
+
+
+def _id(release: Release) -> _Id:
+    return release.revision, release.started_at
+
+
+def _touches_live(step: Step, world: World) -> bool:
+    match step:
+        case Switch():
+            return True
+        case Scale(slot=slot) | Drain(slot=slot) | Retire(slot=slot):
+            return slot == world.live
+        case _:
+            return False
+
+
+def _entry(desired: Desired, world: World, release: Release) -> str | None:
+    """Where the probe of this release knocks; None where there is nothing that it could reach before and after."""
+    live = desired.revisions.get(world.slot(world.live).revision or 0) if world.live else None
+    if live is None:
+        return None
+    new = desired.revisions.get(release.revision)
+    return entry(new.snapshot.spec if new else desired.snapshot.spec, live.snapshot.spec, world.address)
+
+
+def _unprobed(world: World) -> str:
+    if world.live is None:
+        return "Nothing was live before, so no probe ran through the switch."
+    return "No probe ran: there is no published port that both sides have."
+
+
+async def _measured(
+    recording: _Recording, target: Measured, healthy: Mapping[Slot, int], now: datetime.datetime
+) -> None:
+    """Add a sample, as soon as it is known what the instances use."""
+    usage: Mapping[Slot, Usage] = {}
+    try:
+        usage = await target.usage()
+    except DeploymentError as error:
+        log.info("what a release uses cannot be told", error=str(error))
+    recording.add(Sample(now, healthy, usage))
+
+
+async def _end(recording: _Recording) -> None:
+    recording.over = True
+    if recording.asking is not None:
+        recording.asking.cancel()  # and is not waited for
+    await asyncio.gather(*(burst.end() for burst in recording.bursts if not burst.over))

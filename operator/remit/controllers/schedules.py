@@ -1,0 +1,121 @@
+"""Scheduled tasks: children created when they are due, and cleared away when they are old."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from remit.api import API_VERSION, ExecutionTask
+from remit.api.controllerref import controller_of, is_controlled_by
+from remit.errors import ApiError, InvalidInput
+from remit.execution import progress, schedule
+from remit.execution.schedule import Replace, Skip, Start, Wait
+from remit.kube.cache import Cache
+from remit.kube.client import TASKS, Kube, Object
+from remit.kube.events import Recorder
+from remit.kube.status import StatusWriter
+from remit.telemetry import Metrics
+
+
+def parent_key(obj: Object) -> str | None:
+    """The key of the scheduled task that `obj` names as its controller, if it does."""
+    name = controller_of(obj, API_VERSION, "ExecutionTask")
+    return None if name is None else f"{obj['metadata']['namespace']}/{name}"
+
+
+@dataclass
+class ScheduleReconciler:
+    """Takes one scheduled task one step on."""
+
+    kube: Kube
+    cache: Cache
+    metrics: Metrics
+    events: Recorder
+    now: Callable[[], datetime.datetime]
+    wake: Callable[[str], None]
+    _writer: StatusWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+
+    async def step(self, task: ExecutionTask, obj: Object) -> float | None:
+        """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
+        assert task.spec.schedule is not None  # noqa: S101  # by the caller's choice
+        schedule.check(task.spec.schedule)
+        now, children = self.now(), self._children(obj)
+        active = [child for child in children if child.status.phase is None or not child.status.phase.final]
+        if task.spec.cancel:
+            await self._end(task, obj, active)
+            return None
+        turn = schedule.turn(task, [child.metadata.name for child in active], now)
+        last, started = task.status.last_schedule_time, [child.metadata.name for child in active]
+        match turn.action:
+            case Start(tick=tick):
+                last = tick
+                if (name := await self._start(obj, tick)) is not None:
+                    started.append(name)
+            case Skip(tick=tick, why=why):
+                last = tick
+                self.events.record(obj, "Warning", "RunSkipped", why)
+            case Replace():
+                await self._cancel(active)
+            case Wait():
+                pass
+        status = progress.scheduled(task, now, last=last, upcoming=turn.next_tick, active=started)
+        await self._writer.write(obj, status)
+        for child in schedule.surplus(children, task.spec.schedule):
+            await self._delete(child)
+        return None if turn.next_tick is None else max(0.0, (turn.next_tick - now).total_seconds())
+
+    def _children(self, parent: Object) -> list[ExecutionTask]:
+        found = []
+        for obj in self.cache.all(TASKS.plural, parent["metadata"]["namespace"]):
+            if is_controlled_by(obj, parent):
+                try:
+                    found.append(ExecutionTask.parse(obj))
+                except InvalidInput:
+                    continue  # of another version; its own reconciliation says so
+        return sorted(found, key=lambda child: child.metadata.name)
+
+    async def _start(self, obj: Object, tick: datetime.datetime) -> str | None:
+        """Create the child for `tick`; it may be there already, from before the operator was killed."""
+        child = schedule.child(obj, tick)
+        name, namespace = child["metadata"]["name"], obj["metadata"]["namespace"]
+        try:
+            created = await self.kube.create(TASKS, namespace, child)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                if error.retryable:
+                    raise
+                self.events.record(obj, "Warning", "RunRefused", f"{name} cannot be created: {error}")
+                return None
+            there = await self.kube.get(TASKS, namespace, name)
+            if why := schedule.mismatch(there, obj, tick):
+                message = f"the run for {tick:%FT%TZ} was skipped: there is a task {name} already, and {why}; delete it"
+                self.events.record(obj, "Warning", "RunSkipped", message)
+                return None
+            return str(name)
+        self.metrics.api_writes.labels("create", "ExecutionTask").inc()
+        self.cache.store(TASKS.plural, created)
+        self.wake(f"{namespace}/{name}")  # the watch will bring nothing new
+        self.events.record(obj, "Normal", "RunStarted", f"created {name}")
+        return str(name)
+
+    async def _end(self, task: ExecutionTask, obj: Object, active: list[ExecutionTask]) -> None:
+        """Cancelled: no further runs, and the schedule ends when its last run has."""
+        await self._cancel(active)
+        if not active:
+            await self._writer.write(obj, progress.finished(task, schedule.CANCELLED, self.now()))
+
+    async def _cancel(self, children: list[ExecutionTask]) -> None:
+        for child in children:
+            if not child.spec.cancel:
+                metadata = child.metadata
+                await self.kube.patch(TASKS, metadata.namespace, metadata.name, {"spec": {"cancel": True}})
+                self.metrics.api_writes.labels("patch", "ExecutionTask").inc()
+
+    async def _delete(self, child: ExecutionTask) -> None:
+        metadata = child.metadata
+        await self.kube.discard(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
+        self.metrics.api_writes.labels("delete", "ExecutionTask").inc()

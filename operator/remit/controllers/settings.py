@@ -1,0 +1,51 @@
+"""How an operator is set up. Every field is a flag of `remit operator` and a value of the chart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remit.operations.command import SEARCH_PATH
+from remit.userpaths import default_state_dir
+
+DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to serve; empty: all."""
+    operator_namespace: str = "remit-system"
+    """Where the policies live that are the ceiling for every namespace, and the Lease."""
+    state_dir: Path = field(default_factory=default_state_dir)
+    """The run store and the audit trail. One operator at a time."""
+    max_concurrent: int = 32
+    """Attempts running at once."""
+    workers: int = 16
+    """Objects reconciled at once."""
+    resync_seconds: float = 300
+    """How often everything is listed and looked at again, whatever the watches said."""
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
+    """Where /metrics, /healthz and /readyz are served; port 0 picks one."""
+    search_path: tuple[str, ...] = SEARCH_PATH
+    """Where bare program names are looked up."""
+    read_only_paths: tuple[Path, ...] = ()
+    """Further directories of the host that sandboxes may read, for programs outside /usr."""
+    trust_requested_by: bool = False
+    """Believe the annotation that says who created a task. Only where admission policies guard it."""
+    only_user: str = ""
+    """The one user that the API server knows, where it knows but one."""
+    docker_host: str = DEFAULT_DOCKER_HOST
+    """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
+    leader_election: bool = True
+    """Hold a Lease, so that of several operators one works."""
+    replicas: int | None = None
+    """How many operators compete for the Lease. With 1, work does not end because the Lease cannot be renewed: only
+    because another holder is seen. None: unknown, and so possibly more than one."""
+    lease_duration: int = 15
+    """Seconds without a renewal after which another operator takes the Lease."""
+    renew_deadline: float = 10
+    """Seconds after which an operator that cannot renew the Lease has ended all its work. Less than the duration."""
+    retry_period: float = 2
+    """Seconds between two renewals, and between two looks of an operator that waits."""

@@ -1,0 +1,67 @@
+"""Tasks that wait: for their turn, for what they refer to, for the audit trail. Status says what for, not too often."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from remit.api import ExecutionTask, Phase
+from remit.execution import progress
+from remit.execution.lifecycle import waits_since
+from remit.execution.queue import Place
+from remit.kube.client import Object
+from remit.kube.events import Recorder
+from remit.kube.status import StatusWriter
+
+QUEUED_IS_WORTH_A_WRITE = 10.0
+"""Seconds that a task waits for its turn before status says so. The write would only make a burst's queue longer; past
+that, whoever waits wants to know what for."""
+PLACE_IS_FRESH = 30.0
+"""Seconds between writes of a waiting task's place."""
+AUDIT_RETRY = 5.0
+"""Seconds until a task that waits for the audit trail is looked at again."""
+
+
+@dataclass
+class Waiting:
+    """Each method tells that a task waits, where that is news. Gives the seconds until it is to be looked at again."""
+
+    writer: StatusWriter
+    events: Recorder
+    now: Callable[[], datetime.datetime]
+    _told: dict[str, datetime.datetime] = field(default_factory=dict)
+    """When a waiting task's status last told its place."""
+
+    def over(self, key: str) -> None:
+        """It waits no more, or is no more."""
+        self._told.pop(key, None)
+
+    async def for_turn(self, task: ExecutionTask, obj: Object, place: Place) -> float:
+        now = self.now()
+        told = self._told.get(task.key)
+        told_at = told + datetime.timedelta(seconds=PLACE_IS_FRESH) if told else None
+        due = told_at or waits_since(task, now) + datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
+        if now < due:
+            return (due - now).total_seconds()
+        status = progress.queued(task, place, now)
+        if task.status.phase is not Phase.QUEUED or task.status.queue != status.queue:
+            await self.writer.write(obj, status)
+        self._told[task.key] = now
+        return PLACE_IS_FRESH
+
+    async def for_reference(self, task: ExecutionTask, obj: Object, why: str) -> float:
+        if task.status.message != why:
+            await self.writer.write(obj, progress.waiting(task, Phase.PENDING, "WaitingForReference", why, self.now()))
+            self.events.record(obj, "Warning", "WaitingForReference", why)
+        since = task.status.queued_at or self.now()
+        # Soon at first, then ever more patiently.
+        return min(60.0, max(0.5, (self.now() - since).total_seconds()))
+
+    async def for_audit(self, task: ExecutionTask, obj: Object, why: str) -> float:
+        """What cannot be recorded must not happen: neither a run nor a denial."""
+        why = f"waits until its decision can be recorded: {why}"
+        if task.status.message != why:
+            await self.writer.write(obj, progress.waiting(task, Phase.PENDING, "AuditUnavailable", why, self.now()))
+            self.events.record(obj, "Warning", "AuditUnavailable", why)
+        return AUDIT_RETRY

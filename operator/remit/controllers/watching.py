@@ -1,0 +1,152 @@
+"""kopf watches; nothing more. Each event goes straight to the operator's own loop.
+
+kopf has a thread and an event loop of its own, because on its way out it cancels every task of the loop it ran in, and
+it is started again whenever it ends, because an expired watch or a server that is away for long ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import aiohttp
+import kopf
+import structlog
+
+from remit.api.endpoint import Resource
+from remit.kube.access import Access
+
+log = structlog.get_logger(__name__)
+
+OnEvent = Callable[[str, str | None, dict[str, Any]], None]
+"""(plural, event type or None for what was there already, object)"""
+
+_LONGEST_PAUSE = 30.0
+_IDENTITY: Any = "remit"
+"""Of kopf's peering, which is off. Without one, kopf looks up the name of a user who may have none."""
+_GOODBYE = 0.1
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps kopf from copying each body and from writing a second copy of the spec into an annotation."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+@dataclass
+class Watcher:
+    """Watches `resources` in `namespaces` (all, where empty) until stopped.
+
+    `on_event` is called in the thread of the loop that called `start`.
+    """
+
+    access: Access
+    resources: Iterable[Resource]
+    on_event: OnEvent
+    namespaces: tuple[str, ...] = ()
+    ready: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _cancel: Callable[[], object] | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._supervise, args=(loop,), name="kopf", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self._stop.set()
+        if (cancel := self._cancel) is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended just now
+                cancel()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 10)
+
+    def _supervise(self, home: asyncio.AbstractEventLoop) -> None:
+        pause = 0.2
+        while not self._stop.is_set():
+            self.ready.clear()
+            try:
+                asyncio.run(self._watch(home))
+            except BaseException as error:  # nobody else would see the end of this thread
+                if self._stop.is_set():
+                    return
+                log.warning("watching broke off", error=str(error) or type(error).__name__, retry_seconds=pause)
+            if self.ready.is_set():
+                pause = 0.2
+            self._stop.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _watch(self, home: asyncio.AbstractEventLoop) -> None:
+        """Until it breaks off, or is cancelled. (By its stop flag, kopf waits 5 s where it has only just begun.)"""
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101  # of `asyncio.run`
+        self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, me.cancel)
+        if self._stop.is_set():
+            return
+        async with contextlib.AsyncExitStack() as sessions:
+            # They are closed without waiting; TLS needs a few turns of the loop to say goodbye.
+            sessions.push_async_callback(asyncio.sleep, _GOODBYE)
+            await kopf.operator(
+                identity=_IDENTITY,
+                registry=self._registry(home, sessions),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self.namespaces,
+                namespaces=self.namespaces,
+                ready_flag=self.ready,
+            )
+
+    def _registry(self, home: asyncio.AbstractEventLoop, sessions: contextlib.AsyncExitStack) -> kopf.OperatorRegistry:
+        """The sessions are ours, because kopf leaves its own open where it is cancelled as it begins."""
+        registry = kopf.OperatorRegistry()
+        access = self.access
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            authorization = await access.authorization()
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0),
+                headers={"Authorization": authorization} if authorization else {},
+            )
+            sessions.push_async_callback(session.close)
+            return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
+
+        for resource in self.resources:
+            self._subscribe(registry, resource, home)
+        return registry
+
+    def _subscribe(self, registry: kopf.OperatorRegistry, resource: Resource, home: asyncio.AbstractEventLoop) -> None:
+        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
+        def changed(event: Any, **_: Any) -> None:
+            # RuntimeError: the loop is gone, and so is everyone who would care.
+            with contextlib.suppress(RuntimeError):
+                home.call_soon_threadsafe(self.on_event, resource.plural, event["type"], dict(event["object"]))
+
+
+def _settings() -> kopf.OperatorSettings:
+    """As measured best: small idle time-outs, long watches, no events or scanning of kopf's own."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.queueing.idle_timeout = 0.2
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.inactivity_timeout = 70
+    settings.networking.connect_timeout = 5
+    settings.networking.request_timeout = 30
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    return settings

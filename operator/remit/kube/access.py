@@ -1,0 +1,162 @@
+"""How to reach an API server, and as whom.
+
+That comes from the official client's loader: kubeconfigs with all their ways of logging in, or a pod's service account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from remit import safeyaml
+from remit.errors import RemitError
+from remit.userpaths import NO_HOME, default_state_dir, home
+
+
+def fallback_kubeconfig() -> Path | None:
+    """The one that `remit up` wrote, when the user has no other."""
+    usual = home() / ".kube" / "config"
+    if os.environ.get("KUBECONFIG") or "KUBERNETES_SERVICE_HOST" in os.environ or usual.exists():
+        return None
+    own = default_state_dir() / "kubeconfig"
+    with contextlib.suppress(OSError):
+        if own.is_file():
+            return own
+    return None
+
+
+def pod_namespace() -> str:
+    """The namespace of the pod that this process runs in."""
+    return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach an API server, and as whom."""
+
+    server: str
+    ca_file: str | None = None
+    token: str | None = field(default=None, repr=False)
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    namespace: str = "default"
+    configuration: Any = field(default=None, repr=False)
+    """The official client's configuration, whose hook renews tokens that expire."""
+
+    @classmethod
+    async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
+        """From `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account.
+
+        Raises `RemitError` that says which file was looked into, and what it lacks.
+        """
+        if home() == NO_HOME:  # the client looks for one when it is imported
+            os.environ["HOME"] = str(NO_HOME)
+        # Imported here: it takes a second, and `remit --help` needs none of it.
+        from kubernetes.aio import client, config
+
+        configuration = client.Configuration()
+        try:
+            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config(client_configuration=configuration)
+                namespace = pod_namespace()
+            else:
+                # Said, because the library looks at the environment when it is imported and never again.
+                file = _existing(str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"))
+                _check(file)
+                contexts, active = config.list_kube_config_contexts(file)
+                chosen = next((item for item in contexts if item["name"] == context), None) if context else active
+                if chosen is None:
+                    names = ", ".join(str(item["name"]) for item in contexts)
+                    raise RemitError(f"{file} has no context {context!r}; it has {names}")
+                await config.load_kube_config(file, context, client_configuration=configuration)
+                namespace = chosen["context"].get("namespace", "default")
+        except config.ConfigException as error:
+            raise RemitError(
+                f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
+            ) from None
+        except (
+            yaml.YAMLError,
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ):  # it checks little
+            raise RemitError(
+                f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is not a kubeconfig; "
+                "mend it, or name another one with --kubeconfig"
+            ) from None
+        return cls(
+            server=configuration.host,
+            ca_file=configuration.ssl_ca_cert,
+            token=configuration.api_key.get("authorization") or configuration.api_key.get("BearerToken"),
+            cert_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            verify=bool(configuration.verify_ssl),
+            namespace=namespace,
+            configuration=configuration,
+        )
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Trust what kubectl trusts. None for a server without TLS.
+
+        Raises `RemitError` for certificates that cannot be read.
+        """
+        if not self.server.startswith("https:"):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.ca_file:
+                # Python 3.13 became strict by default: it rejects an authority without keyUsage and a certificate
+                # without key identifiers, which some clusters have. Go accepts both. Go also accepts as an anchor
+                # whatever the file holds, self-signed or not, which Python did not before 3.13.
+                context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except OSError as error:  # ssl's own errors are among them
+            why = getattr(error, "reason", None) or error.strerror or error
+            raise RemitError(
+                f"the certificates for {self.server} in the kubeconfig cannot be used: {why}; take a new kubeconfig"
+            ) from None
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    async def authorization(self) -> str | None:
+        """The value of the Authorization header; renewed where the login says how."""
+        hook = getattr(self.configuration, "refresh_api_key_hook", None)
+        if hook is None:
+            return self.token
+        renewed = hook(self.configuration)
+        if renewed is not None:
+            await renewed
+        api_key = self.configuration.api_key
+        value: str | None = api_key.get("authorization") or api_key.get("BearerToken")
+        return value
+
+
+def _existing(files: str) -> str:
+    """Those of the kubeconfigs that are there: about the others the library would write on the user's terminal."""
+    existing = [path for path in files.split(os.pathsep) if path and Path(os.path.expanduser(path)).is_file()]  # noqa: PTH111  # never raises
+    if not existing:
+        raise RemitError(
+            f"no API server to talk to: there is no kubeconfig {files}. Start one with 'remit up', or name a "
+            "kubeconfig with --kubeconfig"
+        )
+    return os.pathsep.join(existing)
+
+
+def _check(files: str) -> None:
+    """Raises `yaml.YAMLError` for what the library's own loader should not be given: it sets itself no bounds."""
+    for path in files.split(os.pathsep):
+        safeyaml.load_all(Path(path).expanduser().read_bytes())

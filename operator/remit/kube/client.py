@@ -1,0 +1,237 @@
+"""The one client that Remit talks to an API server with.
+
+Requests are plain JSON over aiohttp: Remit's objects are validated by its own models, and generated classes for
+everything else would be a second copy of Kubernetes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import orjson
+
+from remit.api import GROUP, VERSION
+from remit.api.endpoint import Resource
+from remit.errors import ApiError
+from remit.kube.access import Access
+
+Object = dict[str, Any]
+Objects = list[Object]
+"""Named here, because `Kube` has a method `list`."""
+
+
+TASKS = Resource(GROUP, VERSION, "executiontasks")
+POLICIES = Resource(GROUP, VERSION, "commandpolicies")
+DEPLOYMENTS = Resource(GROUP, VERSION, "deployments")
+EVENTS = Resource("", "v1", "events")
+SECRETS = Resource("", "v1", "secrets")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
+
+WATCH_SECONDS = 290
+"""After which the server ends a watch, and the next one begins."""
+SILENCE_SECONDS = 75
+"""A watch that brings nothing for so long is dead: servers send a bookmark every minute."""
+
+
+class Kube:
+    """A connection to an API server. Use it as an async context manager, in one event loop.
+
+    Methods raise `ApiError` with the server's own message and code.
+    """
+
+    def __init__(self, access: Access, *, before_write: Callable[[], None] = lambda: None) -> None:
+        """`before_write` is called before each request that may change something, and refuses it by an exception."""
+        self.access = access
+        self._before_write = before_write
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(ssl=self.access.ssl_context() or True, limit=64, keepalive_timeout=60)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30, connect=5))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request; the answer's JSON object."""
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        headers = await self._headers(content_type)
+        if method != "GET":
+            self._before_write()
+        data = orjson.dumps(body) if body is not None else None
+        url = self.access.server.rstrip("/") + path
+        try:
+            async with self._session.request(method, url, data=data, params=params, headers=headers) as response:
+                answer = await response.read()
+                if response.status >= 400:
+                    raise api_error(response.status, answer)
+        except aiohttp.ClientSSLError as error:
+            why = getattr(error.__cause__, "verify_message", "") or error
+            text = f"the certificate of {self.access.server} is not trusted: {why}"
+            remedy = "use the kubeconfig that belongs to this server; 'remit up' writes one each time it starts"
+            raise ApiError(f"{text}; {remedy}", status=503, reason="CertificateNotTrusted") from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            text = f"{self.access.server} does not answer: {str(error) or type(error).__name__}"
+            raise ApiError(text, status=503, reason="ServiceUnavailable") from None
+        result: Object = orjson.loads(answer)
+        return result
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        return await self.request("GET", resource.path(namespace, name))
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> Objects:
+        """All objects, in pages behind the scenes."""
+        return (await self.snapshot(resource, namespace, label_selector=label_selector, field_selector=field_selector))[
+            0
+        ]
+
+    async def snapshot(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> tuple[Objects, str]:
+        """All objects as they were at one moment, and its resourceVersion, from which a watch goes on."""
+        items: Objects = []
+        params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
+        params = {name: value for name, value in params.items() if value}
+        while True:
+            page = await self.request("GET", resource.path(namespace), params=params)
+            items += page.get("items", [])
+            metadata = page.get("metadata", {})
+            if not (token := metadata.get("continue")):
+                return items, str(metadata.get("resourceVersion", ""))
+            params["continue"] = token
+
+    async def create(
+        self, resource: Resource, namespace: str | None, body: Object, *, manager: str | None = None
+    ) -> Object:
+        """`manager` is who the server notes as the author of the fields."""
+        params = {"fieldManager": manager} if manager else None
+        return await self.request("POST", resource.path(namespace), body=body, params=params)
+
+    async def replace(self, resource: Resource, namespace: str | None, name: str, body: Object) -> Object:
+        return await self.request("PUT", resource.path(namespace, name), body=body)
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str | None = None
+    ) -> Object:
+        """A JSON merge patch."""
+        return await self.request(
+            "PATCH",
+            resource.path(namespace, name, subresource),
+            body=body,
+            content_type="application/merge-patch+json",
+        )
+
+    async def apply(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, manager: str, force: bool = False
+    ) -> Object:
+        """Server-side apply, as `kubectl apply --server-side`."""
+        return await self.request(
+            "PATCH",
+            resource.path(namespace, name),
+            body=body,
+            params={"fieldManager": manager, "force": str(force).lower()},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str | None = None) -> None:
+        """Delete, only if it is still the object `uid` where that is given."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        await self.request("DELETE", resource.path(namespace, name), body=body)
+
+    async def discard(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the object `uid`; where it is gone, or another has its name by now, there is nothing to do."""
+        try:
+            await self.delete(resource, namespace, name, uid=uid)
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                raise
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        resource_version: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Changes as (type, object), until the server ends the stream; BOOKMARK tells of a newer version only."""
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        params = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+            "resourceVersion": resource_version,
+            "labelSelector": label_selector,
+            "fieldSelector": field_selector,
+        }
+        url = self.access.server.rstrip("/") + resource.path(namespace)
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=SILENCE_SECONDS)
+        async with self._session.get(
+            url,
+            params={name: value for name, value in params.items() if value},
+            headers=await self._headers(),
+            timeout=timeout,
+        ) as response:
+            if response.status >= 400:
+                raise api_error(response.status, await response.read())
+            try:
+                async for line in _lines(response):
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        raise api_error(event["object"].get("code", 500), orjson.dumps(event["object"]))
+                    yield event["type"], event["object"]
+            finally:
+                # Left in the middle of a stream, there is nobody to wait for with TLS's goodbye.
+                connection = response.connection
+                if connection is not None and connection.transport is not None:
+                    connection.transport.abort()
+
+    async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}
+        authorization = await self.access.authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        return headers
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """They may be longer than aiohttp's own line reader takes."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+
+
+def api_error(status: int, body: bytes) -> ApiError:
+    """The server's refusal in its own words."""
+    try:
+        answer = orjson.loads(body)
+        return ApiError(str(answer["message"]), status=status, reason=str(answer.get("reason", "")))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ApiError(body.decode(errors="replace")[:500] or f"HTTP {status}", status=status)

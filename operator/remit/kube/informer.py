@@ -1,0 +1,201 @@
+"""One watch for everybody who waits: the objects of a kind in a namespace, kept as client-go's informers keep them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+import aiohttp
+
+from remit.api.endpoint import Resource
+from remit.errors import ApiError, RemitError
+from remit.kube.client import Kube, Object
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_EXPIRED, _NOT_FOUND = 410, 404
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of an object: `type` as a watch says it, `object` in its newest state."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED"]
+    object: Object
+
+
+class Subscription:
+    """The news for one reader. Of an object that changed several times since it was read, only the newest state."""
+
+    def __init__(self) -> None:
+        self._news: dict[str, Change] = {}
+        self._missing = False
+        self._ready = asyncio.Event()
+        self._error: RemitError | None = None
+
+    async def next(self) -> Change | None:
+        """None when the object was not there as the watch began, or began anew: ask the server whether it is.
+
+        Raises the `RemitError` with which the watch ended for good.
+        """
+        while not self._news and not self._missing:
+            if self._error is not None:
+                raise self._error
+            self._ready.clear()
+            await self._ready.wait()
+        self._missing = False
+        return self._news.pop(next(iter(self._news))) if self._news else None
+
+    def put(self, change: Change) -> None:
+        uid = change.object["metadata"]["uid"]
+        before = self._news.get(uid)
+        unseen = before is not None and before.type == "ADDED" and change.type == "MODIFIED"
+        self._news[uid] = Change("ADDED", change.object) if unseen else change
+        self._ready.set()
+
+    def miss(self) -> None:
+        self._missing = True
+        self._ready.set()
+
+    def fail(self, error: RemitError) -> None:
+        self._error = error
+        self._ready.set()
+
+
+class Informer:
+    """Use it as an async context manager. It goes on over expired versions, lost connections and restarted servers.
+
+    When the server refuses, or gives no answer for `patience` seconds, everyone who reads gets the error.
+    """
+
+    def __init__(
+        self, kube: Kube, resource: Resource, namespace: str, *, field_selector: str = "", patience: float = 60
+    ) -> None:
+        self._kube, self._resource, self._namespace = kube, resource, namespace
+        self._field_selector, self._patience = field_selector, patience
+        self._objects: dict[str, Object] = {}
+        self._listed = False
+        self._subscriptions: defaultdict[str | None, set[Subscription]] = defaultdict(set)
+        self._running: asyncio.Task[None] | None = None
+        self._error: RemitError | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    @contextlib.contextmanager
+    def subscribe(self, name: str | None = None) -> Iterator[Subscription]:
+        """News of the object `name`, or of all; what is there already comes first, as ADDED."""
+        subscription = Subscription()
+        for obj in self._objects.values() if name is None else filter(None, [self._objects.get(name)]):
+            subscription.put(Change("ADDED", obj))
+        if name is not None and self._listed and name not in self._objects:
+            subscription.miss()
+        if self._error is not None:
+            subscription.fail(self._error)
+        self._subscriptions[name].add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions[name].discard(subscription)
+            if not self._subscriptions[name]:
+                del self._subscriptions[name]
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._keep(), name=f"watch {self._resource.plural} in {self._namespace}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        self._fail(RemitError("the watch was closed"))
+
+    async def _keep(self) -> None:
+        clock = asyncio.get_running_loop().time
+        version, pause, silent_since = "", _SHORTEST_PAUSE, None
+        while True:
+            began = clock()
+            try:
+                if not version:
+                    version = await self._list()
+                    silent_since = None
+                async for reached in self._watch(version):
+                    version = reached
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                version = ""
+                if isinstance(error, ApiError) and error.status != _EXPIRED:
+                    silent_since = silent_since if silent_since is not None else clock()
+                    if _final(error) or clock() - silent_since > self._patience:
+                        self._fail(error)
+                        return
+            except Exception as error:
+                self._fail(RemitError(f"the watch of {self._resource.plural} broke down: {error!r}"))
+                return
+            lasted = clock() - began
+            pause = _SHORTEST_PAUSE if lasted > _LONGEST_PAUSE else min(pause * 2, _LONGEST_PAUSE)
+            if lasted < pause:
+                await asyncio.sleep(pause)
+
+    async def _list(self) -> str:
+        objects, version = await self._kube.snapshot(
+            self._resource, self._namespace, field_selector=self._field_selector
+        )
+        there = {obj["metadata"]["name"]: obj for obj in objects}
+        for name in self._objects.keys() - there.keys():
+            self._take("DELETED", self._objects[name])
+        for obj in there.values():
+            self._take("MODIFIED", obj)
+        self._listed = True
+        for wanted in self._subscriptions.keys() - there.keys() - {None}:
+            for subscription in self._subscriptions[wanted]:
+                subscription.miss()
+        return version
+
+    async def _watch(self, version: str) -> AsyncIterator[str]:
+        """The versions that it has come to."""
+        changes = self._kube.watch(
+            self._resource, self._namespace, resource_version=version, field_selector=self._field_selector
+        )
+        async with contextlib.aclosing(changes):
+            async for type_, obj in changes:
+                if type_ in {"ADDED", "MODIFIED", "DELETED"}:
+                    self._take(type_, obj)
+                yield obj["metadata"]["resourceVersion"]
+
+    def _take(self, type_: str, obj: Object) -> None:
+        name = obj["metadata"]["name"]
+        known = self._objects.get(name)
+        if type_ == "DELETED":
+            self._objects.pop(name, None)
+            self._tell(Change("DELETED", obj))
+            return
+        same = known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]
+        if known is not None and not same:
+            self._tell(Change("DELETED", known))
+        elif known is not None and known["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
+            return
+        self._objects[name] = obj
+        self._tell(Change("MODIFIED" if same else "ADDED", obj))
+
+    def _tell(self, change: Change) -> None:
+        for readers in (None, change.object["metadata"]["name"]):
+            for subscription in self._subscriptions.get(readers, ()):
+                subscription.put(change)
+
+    def _fail(self, error: RemitError) -> None:
+        self._error = self._error or error
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.fail(self._error)
+
+
+def _final(error: ApiError) -> bool:
+    """Whether waiting helps nobody. A kind that is not served may be about to be: a server has just started."""
+    return not error.retryable and error.status != _NOT_FOUND

@@ -1,0 +1,83 @@
+"""Writing status: one merge patch for each real change, never over somebody else's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from remit.api.endpoint import Resource
+from remit.errors import ApiError
+from remit.kube.cache import Cache, key_of
+from remit.kube.client import Kube, Object
+from remit.telemetry import Metrics
+
+
+class Outdated(Exception):
+    """The object changed behind our back. The cache holds its newest form now: look again."""
+
+
+def as_wire(status: BaseModel) -> dict[str, Any]:
+    """A status as it is written: camelCase, without what is not known or empty."""
+    document: dict[str, Any] = _compact(status.model_dump(mode="json", by_alias=True))
+    return document
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The merge patch that turns `old` into `new`, by top-level field."""
+    changed = {name: _replacing(old.get(name), value) for name, value in new.items() if old.get(name) != value}
+    return changed | {name: None for name in old if name not in new}
+
+
+def _compact(value: Any) -> Any:
+    if isinstance(value, dict):
+        compact = {name: _compact(part) for name, part in value.items()}
+        return {name: part for name, part in compact.items() if part not in (None, "", [], {})}
+    return [_compact(item) for item in value] if isinstance(value, list) else value
+
+
+def _replacing(old: Any, new: Any) -> Any:
+    # A merge patch merges objects, however deep; fields that are to go must be named.
+    if isinstance(old, dict) and isinstance(new, dict):
+        gone = {name: None for name in old if name not in new}
+        return {name: _replacing(old.get(name), value) for name, value in new.items()} | gone
+    return new
+
+
+class StatusWriter:
+    """Writes status of one kind and keeps the cache in step, so that the next step sees what this one wrote."""
+
+    def __init__(self, kube: Kube, cache: Cache, metrics: Metrics, resource: Resource, kind: str) -> None:
+        self._kube, self._cache, self._metrics = kube, cache, metrics
+        self._resource, self._kind = resource, kind
+
+    async def write(self, obj: Object, status: BaseModel) -> Object:
+        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest."""
+        metadata = obj["metadata"]
+        patch = difference(obj.get("status") or {}, as_wire(status))
+        if not patch:
+            return obj
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
+        try:
+            written = await self._kube.patch(
+                self._resource, metadata["namespace"], metadata["name"], body, subresource="status"
+            )
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                raise
+            await self._look_again(obj)
+            raise Outdated from error
+        self._metrics.api_writes.labels("patch", self._kind).inc()
+        self._cache.store(self._resource.plural, written)
+        return written
+
+    async def _look_again(self, obj: Object) -> None:
+        metadata = obj["metadata"]
+        try:
+            fresh = await self._kube.get(self._resource, metadata["namespace"], metadata["name"])
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._cache.remove(self._resource.plural, key_of(obj), metadata["uid"])
+        else:
+            self._cache.store(self._resource.plural, fresh)

@@ -1,0 +1,287 @@
+"""The lease of a leader, against an API server in memory that refuses, hangs, or answers too late."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import itertools
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+
+from remit.errors import ApiError, LeaseLost
+from remit.kube.lease import CANDIDATE, LeaderElector
+from remit.sandbox.fencing import Fence
+
+PATIENCE = 30
+Object = dict[str, Any]
+
+
+class Server:
+    """One Lease. `before` is awaited before each request is served."""
+
+    access = SimpleNamespace(server="https://server.invalid")
+
+    def __init__(self) -> None:
+        self.lease: Object | None = None
+        self.before: Callable[[str], Awaitable[None]] | None = None
+        self.served = asyncio.Event()
+        self.fence = Fence()
+        self.deadlines: list[float] = []
+        """What the fork server was told; -inf for the end of all work."""
+        self._versions = itertools.count(1)
+
+    async def get(self, *_: object) -> Object:
+        await self._arrive("get")
+        if self.lease is None:
+            raise ApiError("not found", status=404)
+        return copy.deepcopy(self.lease)
+
+    async def create(self, _resource: object, _namespace: str, body: Object) -> Object:
+        await self._arrive("create")
+        if self.lease is not None:
+            raise ApiError("exists", status=409)
+        return self.store(body)
+
+    async def replace(self, _resource: object, _namespace: str, _name: str, body: Object) -> Object:
+        await self._arrive("replace")
+        if self.lease is None:
+            raise ApiError("not found", status=404)
+        if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            raise ApiError("conflict", status=409)
+        return self.store(body)
+
+    def store(self, body: Object) -> Object:
+        self.lease = copy.deepcopy(body)
+        self.lease["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.served.set()
+        return copy.deepcopy(self.lease)
+
+    def take(self, holder: str, **spec: Any) -> None:
+        """Somebody else writes the Lease."""
+        metadata = self.lease["metadata"] if self.lease else {"name": "remit-operator"}
+        renewed = f"2030-01-01T00:00:00.{next(self._versions):06}Z"
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": 1, "renewTime": renewed} | spec
+        self.store({"metadata": metadata, "spec": spec})
+
+    @property
+    def holder(self) -> str:
+        return str(self.lease["spec"]["holderIdentity"]) if self.lease else ""
+
+    async def renewals(self, count: int) -> None:
+        for _ in range(count):
+            self.served.clear()
+            await soon(self.served.wait())
+
+    async def _arrive(self, verb: str) -> None:
+        if self.before is not None:
+            await self.before(verb)
+
+
+async def soon(waiting: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(PATIENCE):
+        return await waiting
+
+
+SHORT: Any = {"lease_duration": 1, "renew_deadline": 0.5}
+"""Where its end is what is waited for."""
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+def elector(server: Server, identity: str = "me", **fields: Any) -> LeaderElector:
+    kube: Any = server
+    usual = {"lease_duration": 60, "renew_deadline": 30, "retry_period": 0.05}
+    extend, end = server.deadlines.append, partial(server.deadlines.append, -math.inf)
+    return LeaderElector(kube, "remit-system", identity, server.fence, extend, end, **usual | fields)
+
+
+@contextlib.asynccontextmanager
+async def leading(elector: LeaderElector) -> AsyncIterator[asyncio.Future[LeaseLost]]:
+    """At work; gives what it is told when it has to stop."""
+    lost: asyncio.Future[LeaseLost] = asyncio.get_running_loop().create_future()
+    elector.on_stopped_leading = lost.set_result
+    async with elector.leading():
+        yield lost
+
+
+async def hang(_verb: str) -> None:
+    await asyncio.Event().wait()
+
+
+def refuse(*statuses: int) -> Callable[[str], Awaitable[None]]:
+    """Answers with each of these, and then, forever, as usual."""
+    coming = iter(statuses)
+
+    async def before(_verb: str) -> None:
+        if (status := next(coming, None)) is not None:
+            raise ApiError("no", status=status)
+
+    return before
+
+
+async def test_a_request_that_hangs_does_not_prolong_the_lease(server: Server) -> None:
+    async with leading(elector(server, **SHORT)) as lost:
+        server.before = hang
+        await soon(lost)
+        assert server.fence.expired
+        server.before = None
+    assert server.holder == "me", "a lease that was lost is not released"
+
+
+async def test_the_deadline_counts_from_before_the_request(server: Server) -> None:
+    clock = itertools.count(100)  # each look at the clock is a second later
+    me = elector(server, clock=lambda: float(next(clock)))
+    await me.acquire()
+    assert server.deadlines == [130]
+
+
+async def test_an_answer_that_comes_too_late_does_not_count(server: Server) -> None:
+    """As to a process that was stopped while it waited: its timers have not run either."""
+    ahead = 0.0
+    me = elector(server, clock=lambda: asyncio.get_running_loop().time() + ahead)
+    async with leading(me) as lost:
+
+        async def jump(_verb: str) -> None:
+            nonlocal ahead
+            ahead = 31
+
+        told = len(server.deadlines)
+        server.before = jump
+        await soon(lost)
+        assert server.deadlines[told:] == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_one_that_waits_outlasts_what_the_server_answers(server: Server, status: int) -> None:
+    server.take("another")
+    server.before = refuse(*[status] * 3)
+    with structlog.testing.capture_logs() as logs:
+        await soon(elector(server).acquire())
+    assert server.holder == "me"
+    assert [line["log_level"] for line in logs if "cannot be had" in line["event"]] == ["warning"]
+
+
+async def test_one_that_may_not_read_the_lease_says_so(server: Server) -> None:
+    server.before = refuse(403)
+    with pytest.raises(ApiError):
+        await elector(server).acquire()
+
+
+async def test_one_that_waits_outlasts_a_refusal_too(server: Server) -> None:
+    """Such as a role that is replaced at this moment."""
+    server.take("another")
+    me = elector(server)
+    seen = asyncio.Event()
+    me.on_new_leader = lambda _: seen.set()
+    waiting = asyncio.create_task(me.acquire())
+    await soon(seen.wait())
+    server.before = refuse(403)
+    await soon(waiting)
+    assert server.holder == "me"
+
+
+async def test_a_write_by_somebody_else_is_not_a_loss(server: Server) -> None:
+    async with leading(elector(server)) as lost:
+        await server.renewals(1)
+        assert server.lease
+        server.lease["metadata"]["annotations"] = {"kubectl": "edit"}
+        server.store(server.lease)
+        await server.renewals(2)
+        assert not lost.done()
+    assert server.lease["metadata"]["annotations"] == {"kubectl": "edit"}
+
+
+@pytest.mark.parametrize("sole_replica", [False, True])
+@pytest.mark.parametrize("holder", ["another", ""])
+async def test_another_holder_ends_it_at_once(server: Server, sole_replica: bool, holder: str) -> None:
+    """Also one that is gone again: it may have worked."""
+    async with leading(elector(server, sole_replica=sole_replica)) as lost:
+        server.take(holder)
+        assert "has taken the lease" in str(await soon(lost))
+        assert server.fence.expired
+    assert server.holder == holder
+
+
+async def test_a_sole_replica_works_on_without_an_api_server(server: Server) -> None:
+    tries = asyncio.Semaphore(0)
+
+    async def away(_verb: str) -> None:
+        tries.release()
+        raise ApiError("away", status=503)
+
+    me = elector(server, sole_replica=True, renew_deadline=0.2)
+    async with leading(me) as lost:
+        server.before = away
+        for _ in range(8):  # far beyond what the deadline would be
+            await soon(tries.acquire())
+        server.before = None
+        await server.renewals(2)
+        assert not lost.done()
+        assert server.deadlines == []
+
+
+async def test_a_sole_replica_that_is_not_alone_has_a_deadline(server: Server) -> None:
+    async with leading(elector(server, sole_replica=True, **SHORT)) as lost:
+        waiting = asyncio.create_task(elector(server, "another", sole_replica=True, **SHORT).acquire())
+        async with asyncio.timeout(PATIENCE):
+            while not server.deadlines:
+                await asyncio.sleep(0.01)
+        server.before = hang
+        await soon(lost)
+        server.before = None
+        await soon(waiting)
+    assert server.lease
+    assert CANDIDATE not in server.lease["metadata"]["annotations"]
+
+
+async def test_a_lease_that_is_deleted_lets_nobody_in_before_its_time(server: Server) -> None:
+    """Its holder works until it sees that."""
+    server.take("another", leaseDurationSeconds=3600)
+    me = elector(server)
+    asked = asyncio.Semaphore(0)
+
+    async def count(_verb: str) -> None:
+        asked.release()
+
+    waiting = asyncio.create_task(me.acquire())
+    seen = asyncio.Event()
+    me.on_new_leader = lambda _: seen.set()
+    await soon(seen.wait())
+    server.lease, server.before = None, count
+    for _ in range(3):
+        await soon(asked.acquire())
+    assert server.lease is None
+    waiting.cancel()
+
+
+async def test_it_is_released_once_nothing_is_left(server: Server) -> None:
+    async with leading(elector(server)):
+        pass
+    assert server.deadlines[-1] == -math.inf
+    assert server.holder == ""
+    assert not server.fence.expired
+
+
+async def test_one_that_failed_keeps_it_for_its_restart(server: Server) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with leading(elector(server)):
+            raise ZeroDivisionError
+    assert server.holder == "me"
+    await soon(elector(server, lease_duration=3600).acquire())
+    assert server.lease
+    assert server.lease["spec"]["leaseTransitions"] == 0
+
+
+def test_the_deadline_comes_before_the_duration() -> None:
+    with pytest.raises(ValueError, match="must exceed"):
+        elector(Server(), lease_duration=10, renew_deadline=10)
