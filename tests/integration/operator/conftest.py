@@ -15,12 +15,14 @@ import pytest
 
 from conftest import require
 from remit.api.crd import crds
+from remit.controllers import policies, waiting
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError
 from remit.kube.access import Access
 from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
+from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
 
@@ -33,6 +35,14 @@ _names = itertools.count(1)
 def _sandbox() -> None:
     ability = probe_host().abilities[Layer.NAMESPACES]
     require("bwrap", ability.available, ability.remedy)
+
+
+@pytest.fixture(autouse=True)
+def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator does every few seconds, it does several times a second."""
+    monkeypatch.setattr(policies, "STATUS_EVERY", 0.2)
+    monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
 
 
 @dataclass
@@ -76,7 +86,8 @@ class World:
     ) -> str:
         """A task that runs `argv`."""
         name = f"t{next(_names)}"
-        command = {"command": {"argv": list(argv)}} if argv else {}
+        # A program is the first of its pid namespace, where SIGTERM does nothing unless it is handled.
+        command = {"command": {"argv": list(argv)}, "terminationGracePeriodSeconds": 1} if argv else {}
         body = {"metadata": {"name": name, "labels": labels or {}}, "spec": {**command, **spec}}
         await self.kube.create(TASKS, namespace, _typed("ExecutionTask", body))
         return name

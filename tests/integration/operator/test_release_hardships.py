@@ -11,7 +11,6 @@ import pytest
 import structlog
 
 from remit.kube.client import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
-from remit.release import clock
 from remit.release.targets import copies
 from remit.telemetry import AuditEvent
 from shops import truth
@@ -21,8 +20,7 @@ from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
 
 @pytest.fixture
-async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 
