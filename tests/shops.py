@@ -25,9 +25,10 @@ from remit.release.traffic import Traffic
 from servers import free_port
 
 PATIENCE = 120
-# It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it.
+# It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it. It
+# is the first process of its namespace, where SIGTERM does nothing without a handler.
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 VERSION = open("version").read().encode()
 class Connection(asyncio.Protocol):
     def connection_made(self, transport):
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
             if b"\\nconnection: close" in head.lower() or head.endswith(b"HTTP/1.0"):
                 self.transport.close()
 async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
     port = int(os.environ.get("PORT", "8080"))
     server = await asyncio.get_running_loop().create_server(Connection, "0.0.0.0", port, backlog=1024)
     await server.serve_forever()

@@ -21,7 +21,8 @@ from remit.release.traffic import Probe, Traffic
 from .conftest import PATIENCE, World, truth
 
 APP = """
-import http.server, os, sys
+import http.server, os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/healthz" and os.path.exists("sick"):
