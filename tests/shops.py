@@ -175,6 +175,7 @@ class Shop:
             "strategy": {"blueGreen": {"scaleDownDelaySeconds": 0}},
             "stages": {"bakeSeconds": 0},
             "resources": {"memory": "128Mi", "pids": 16},
+            "progressDeadlineSeconds": 600,
             **self.defaults,
             **changes,
         }
@@ -193,6 +194,17 @@ class Shop:
 
     async def ask(self, request: str) -> None:
         await self._patch({"metadata": {"annotations": {"remit.dev/request": request}}})
+
+    async def stuck(self, words: str) -> dict[str, Any]:
+        """Until it says these words of what holds a release up; then its deadline is over, and it ends."""
+        await self.until(lambda status: words in status.get("message", ""), f"as to say {words}")
+        revision = (await self.get())["status"]["history"][0]["revision"]
+        await self._patch({"spec": {"progressDeadlineSeconds": 1}})  # which releases nothing
+
+        def failed(status: dict[str, Any]) -> bool:
+            return (status["history"][0]["revision"], status["history"][0]["outcome"]) == (revision, "Failed")
+
+        return await self.until(failed, "as to fail")
 
     async def get(self) -> Object:
         return await self.kube.get(DEPLOYMENTS, "default", "shop")

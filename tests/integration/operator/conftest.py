@@ -15,7 +15,7 @@ import pytest
 
 from conftest import require
 from remit.api.crd import crds
-from remit.controllers import policies, waiting
+from remit.controllers import policies, probing, waiting
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.controlplane import ControlPlane
@@ -39,10 +39,11 @@ def _sandbox() -> None:
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an operator does every few seconds, it does several times a second."""
+    """What an operator does every few seconds, it does several times a second, and its probes end sooner."""
     monkeypatch.setattr(policies, "STATUS_EVERY", 0.2)
     monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
     monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(probing, "_AFTER_SECONDS", 2.0)
 
 
 @dataclass

@@ -237,8 +237,8 @@ async def test_a_step_that_goes_on_failing_is_told_once(shop: Edges) -> None:
         async with shop.world.operator():
             await shop.create("v1")
             await shop.live("v1")
-            await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")}, progressDeadlineSeconds=5)
-            status = await shop.ended("Failed")
+            await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")})
+            status = await shop.stuck("nowhere is not there")
             assert "nowhere is not there" in status["message"]
             events = await shop.kube.list(EVENTS, "default", field_selector="involvedObject.name=shop")
             told = [event for event in events if event["reason"] == "ArtifactNotFound"]
