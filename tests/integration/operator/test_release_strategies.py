@@ -40,11 +40,11 @@ async def test_rolling_and_canary_lose_no_request(world: World, shop: Shop) -> N
             await shop.change("v4", replicas=3, strategy=canary)
             await shop.until(lambda status: status.get("phase") == "AwaitingPromotion", "as to wait at 20 %")
             await shop.ask("promote")
-            await shop.live("v4")
+            status = await shop.live("v4")
         for each in (kept, new):
             assert each.failed == []
             assert {answer.body for answer in each.answers} == {"v1", "v2", "v4"}
-        outcomes = [each["outcome"] for each in (await shop.tidy())["history"]]
+        outcomes = [each["outcome"] for each in status["history"]]
         assert outcomes == ["Promoted", "Failed", "Promoted", "Promoted"]
 
 
