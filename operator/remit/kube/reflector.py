@@ -52,6 +52,14 @@ class _Moment(NamedTuple):
         return self.version > other.version
 
 
+class _Tombstone(NamedTuple):
+    """That an object is gone, and was so at a moment."""
+
+    scope: str | None
+    key: str
+    at: _Moment
+
+
 class ListBegun(NamedTuple):
     """A list that was asked for."""
 
@@ -94,8 +102,10 @@ class Reflector:
         self._handlers: list[ResourceEventHandler] = []
         self._moments: dict[str, _Moment] = {}
         """When each object of `objects` was changed last."""
-        self._tombstones: dict[str, tuple[str | None, _Moment]] = {}
-        """The scope of each deleted uid and when it was deleted, oldest first."""
+        self._tombstones: dict[str, _Tombstone] = {}
+        """By deleted uid, oldest first."""
+        self._last_holders: dict[str, str] = {}
+        """Which of the deleted uids had a name last, by `namespace/name`. Only of those deleted at a known version."""
         self._listed: dict[str | None, int] = {}
         """The version of the newest list of each scope: a namespace, or None for all of them."""
         self._untold: deque[tuple[Object | None, Object | None]] = deque()
@@ -125,6 +135,7 @@ class Reflector:
             now = self._now(obj)
             self._bury(obj, now)
             self._remove(obj["metadata"]["uid"], obj if self._is_news(obj, now) else None)
+            self._replace_namesake(obj, now)
 
     def observe_absence(self, obj: Object) -> None:
         """`obj` was there, and the server has answered since that there is no object of its name."""
@@ -192,14 +203,26 @@ class Reflector:
             return
         if gone:
             return
-        if (namesake := self.objects.get(key_of(obj))) is not None:
-            other = namesake["metadata"]["uid"]
-            if self._moments[other].after(seen):
-                self._bury_replaced(obj, self._moments[other])
-                return
-            self._bury_replaced(namesake, seen)
-            self._remove(other)
-        self._put(obj, changed)
+        if (newer := self._replace_namesake(obj, seen)) is None:
+            self._put(obj, changed)
+        elif newer.version is not None:
+            self._bury(obj, newer)
+
+    def _replace_namesake(self, obj: Object, seen: _Moment) -> _Moment | None:
+        """Delete another uid that had the name before `obj` had it at `seen`. Gives the moment of one that has had it
+        since."""
+        last = self._last_holders.get(key_of(obj))
+        if last is not None and seen.version is not None and self._tombstones[last].at.after(seen):
+            return self._tombstones[last].at
+        namesake = self.objects.get(key_of(obj))
+        if namesake is None or (uid := namesake["metadata"]["uid"]) == obj["metadata"]["uid"]:
+            return None
+        if self._moments[uid].after(seen):
+            return self._moments[uid]
+        if seen.version is not None:  # else it is not proven, and the next list must be able to bring it back
+            self._bury(namesake, seen)
+        self._remove(uid)
+        return None
 
     def _is_news(self, obj: Object, changed: _Moment) -> bool:
         """Whether it is a newer form of an object that is known."""
@@ -220,31 +243,37 @@ class Reflector:
         if known is not None:
             self._tell(last or known, None)
 
-    def _bury_replaced(self, obj: Object, at: _Moment) -> None:
-        """Another uid had the name of `obj` at `at`. That proves that `obj` is gone where versions can be compared."""
-        if at.version is not None:
-            self._bury(obj, at)
-
     def _bury(self, obj: Object, at: _Moment) -> None:
         """Remember that `obj` was gone by `at`, unless the newest list covers that."""
-        uid, scope = obj["metadata"]["uid"], self._scope(obj)
+        uid, key, scope = obj["metadata"]["uid"], key_of(obj), self._scope(obj)
         if at.version is not None and at.version <= self._listed.get(scope, -1):
             return
-        self._tombstones.setdefault(uid, (scope, at))
+        before = self._tombstones.get(uid)
+        if before is not None and before.at.version is not None and not at.after(before.at):
+            return
+        self._tombstones[uid] = _Tombstone(scope, key, at)
+        last = self._last_holders.get(key)
+        if at.version is not None and (last is None or at.after(self._tombstones[last].at)):
+            self._last_holders[key] = uid
         if len(self._tombstones) > self._max_tombstones:
-            oldest = next(iter(self._tombstones))
-            scope, at = self._tombstones.pop(oldest)
-            if at.version is not None:
-                self._listed[scope] = max(at.version, self._listed.get(scope, -1))
+            oldest = self._exhume(next(iter(self._tombstones)))
+            if oldest.at.version is not None:
+                self._listed[oldest.scope] = max(oldest.at.version, self._listed.get(oldest.scope, -1))
+
+    def _exhume(self, uid: str) -> _Tombstone:
+        tombstone = self._tombstones.pop(uid)
+        if self._last_holders.get(tombstone.key) == uid:
+            del self._last_holders[tombstone.key]
+        return tombstone
 
     def _cover(self, scope: str | None, at: _Moment) -> None:
         """A list as of `at` was taken over. It tells of every deletion before."""
         if at.version is None:
             return
         self._listed[scope] = max(at.version, self._listed.get(scope, -1))
-        over = [uid for uid, (where, when) in self._tombstones.items() if where == scope and not when.after(at)]
-        for uid in over:
-            del self._tombstones[uid]
+        for uid, tombstone in list(self._tombstones.items()):
+            if tombstone.scope == scope and not tombstone.at.after(at):
+                self._exhume(uid)
 
     def _tell(self, before: Object | None, after: Object | None) -> None:
         """Call the handlers, one change after the other: what a handler changes is told once all have heard of this."""
