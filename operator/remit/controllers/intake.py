@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 WATCHED = (POLICIES, TASKS, DEPLOYMENTS)
 """Policies first: a task is judged by what is known of them."""
+_RETRY_SECONDS = 1.0
 _KEYS_PER_TURN = 100
 """Keys that are added to a queue before others have a turn on the event loop."""
 
@@ -53,6 +54,10 @@ class Intake:
     tasks: TaskReconciler
     resync_seconds: float
 
+    _gaps: set[Reflector] = field(default_factory=set)
+    """Those whose watch began anew since they were listed."""
+    _gap: asyncio.Event = field(default_factory=asyncio.Event)
+
     def __post_init__(self) -> None:
         self._by_plural = {resource.plural: reflector for resource, reflector in self.reflectors.items()}
         self.reflectors[TASKS].add_handler(
@@ -70,6 +75,11 @@ class Intake:
             self._by_plural[plural].observe_deletion(obj)
         else:
             self._by_plural[plural].observe(obj)
+
+    def listed(self, plural: str) -> None:
+        """A watch began, or began anew. It does not tell what was deleted before."""
+        self._gaps.add(self._by_plural[plural])
+        self._gap.set()
 
     def task_finished(self, obj: Object) -> None:
         """A task's end was written by ourselves."""
@@ -95,6 +105,20 @@ class Intake:
                 await self.resync()
             except ApiError as error:
                 log.warning("a resync failed", error=str(error))
+
+    async def keep_closing_gaps(self) -> None:
+        """List each kind whose watch began anew, without end."""
+        while True:
+            await self._gap.wait()
+            self._gap.clear()
+            for reflector in list(self._gaps):
+                self._gaps.discard(reflector)
+                try:
+                    await reflector.list(self.kube)
+                except ApiError as error:
+                    log.warning("a list failed and is tried again", kind=reflector.resource.plural, error=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    self.listed(reflector.resource.plural)
 
     def _look_at_task(self, obj: Object) -> None:
         self.queue.add(key_of(obj))

@@ -219,7 +219,7 @@ class Operator:
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
         intake = Intake(kube, known, queue, releases, tasks, settings.resync_seconds)
-        watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
+        watcher = Watcher(kube.access, WATCHED, intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -280,6 +280,7 @@ class Operator:
         self.spawn(self.releases.run(), "releases")
         self.spawn(self.policies.keep_status(), "policy status")
         self.spawn(self.intake.keep_resyncing(), "resync")
+        self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""
