@@ -90,12 +90,7 @@ async def test_a_server_whose_history_went_back_is_believed() -> None:
     with capture_logs() as logs:
         await listed(reflector, "50", obj("b", "40"), obj("a", "45", "a2"), obj("c", "50"))
     assert names(reflector) == ["a2", "b", "c"]
-    assert told.news == ["+a", "+b", "-b@101", "-a@90", "+a2", "+b", "+c"] or told.news[3:] == [
-        "+b",
-        "-a@90",
-        "+a2",
-        "+c",
-    ]
+    assert told.news == ["+a", "+b", "-b@101", "+b", "-a@90", "+a2", "+c"]
     assert len(logs) == 1
     reflector.observe(obj("c", "51"))
     await listed(reflector, "52", obj("c", "51"))
