@@ -274,7 +274,7 @@ class Operator:
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.intake.resync()
-        self.tasks.restore()
+        await self.tasks.restore()
         self.watcher.start()
         self.spawn(self.queue.run(), "work queue")
         self.spawn(self.releases.run(), "releases")
