@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from remit.api.base import Conditions, StatusModel, Time, map_by
+from remit.api.base import Conditions, StatusModel, StatusRecord, Time, map_by
 
 Slot = Literal["blue", "green"]
 StageName = Literal[
     "Validate", "Prepare", "Provision", "Health", "PrePromotion", "Promote", "PostPromotion", "Bake", "Retire"
 ]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+StageState = Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
+StrategyType = Literal["BlueGreen", "Canary", "Rolling", "Recreate"]
+Outcome = Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+"""How a release ended."""
+RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
 
 
 class DeploymentPhase(StrEnum):
@@ -28,12 +35,13 @@ class DeploymentPhase(StrEnum):
     FAILED = "Failed"
 
 
-class StageStatus(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStatus(StatusRecord):
     """One stage of the current release."""
 
     name: StageName
     """Which stage."""
-    state: Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
+    state: StageState
     """How far it is."""
     started_at: Time | None = None
     """When it started."""
@@ -86,8 +94,9 @@ class ReleaseReport(StatusModel):
     """Where the whole report is, on the operator's host."""
 
 
-class LiveSide(StatusModel):
-    """The side to rely on: the last one whose release came to a good end."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSide(StatusRecord):
+    """The side to rely on: the last one whose release came to a good end. Every rollback returns to it."""
 
     slot: Slot
     """Which side."""
@@ -99,10 +108,11 @@ class LiveSide(StatusModel):
     """How many instances it should have."""
 
 
-class ReleaseFailure(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFailure(StatusRecord):
     """Why a release went back, or goes back."""
 
-    outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+    outcome: Outcome
     """How it ends, then."""
     reason: str
     """One stable CamelCase word."""
@@ -110,11 +120,12 @@ class ReleaseFailure(StatusModel):
     """What happened, in one sentence."""
     at: Time
     """When it turned back."""
-    asked: bool = False
+    asked: bool = False  # then it goes back even where `rollback.automatic` is false
     """Whether somebody, or a newer spec, wanted it."""
 
 
-class HookTask(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookTask(StatusRecord):
     """The task that was created for a hook."""
 
     stage: StageName
@@ -140,7 +151,7 @@ class ReleaseProgress(StatusModel):
     """What it puts live."""
     replicas: int = 0
     """How many instances the new side should have."""
-    strategy: Literal["BlueGreen", "Canary", "Rolling", "Recreate"] = "BlueGreen"
+    strategy: StrategyType = "BlueGreen"
     """How it takes over."""
     started_at: Time
     """When it began."""
@@ -166,11 +177,11 @@ class ReleaseProgress(StatusModel):
     """When it went live."""
     incarnations: dict[str, str] = {}
     """Which run of each new instance was healthy first: another one means that the instance crashed since."""
-    hooks: list[HookTask] = []
+    hooks: tuple[HookTask, ...] = ()
     """The tasks of the hooks that it has run so far."""
     failure: ReleaseFailure | None = None
     """Why it goes back, if it does."""
-    outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] | None = None
+    outcome: Outcome | None = None
     """How it ended."""
     reason: str = ""
     """Why it ended so, as one stable CamelCase word."""
@@ -180,12 +191,13 @@ class ReleaseProgress(StatusModel):
     """When it ended."""
 
 
-class RequestAnswer(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAnswer(StatusRecord):
     """What became of the last request by hand."""
 
     id: str
     """Which request."""
-    kind: Literal["promote", "abort", "rollback", "retry", "pause", "resume"] | None = None
+    kind: RequestKind | None = None
     """What was asked for; not set for a request that has a mistake in it."""
     accepted: bool
     """Whether it could be followed."""
@@ -278,7 +290,7 @@ class DeploymentStatus(StatusModel):
     """Available, Progressing, Healthy, Reconciling and Stalled."""
     slots: Annotated[list[SlotStatus], Field(json_schema_extra=map_by("name"))] = []
     """The sides that hold something, as they were last seen."""
-    stages: Annotated[list[StageStatus], Field(json_schema_extra=map_by("name"))] = []
+    stages: Annotated[tuple[StageStatus, ...], Field(json_schema_extra=map_by("name"))] = ()
     """The stages of the current release, in order."""
     history: Annotated[list[RevisionStatus], Field(json_schema_extra=map_by("revision"))] = []
     """The revisions, the newest first."""

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 
 from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.deploymentstatus import STAGES
 from remit.errors import ApiError, DeploymentError, InvalidInput
 from remit.kube.cache import Cache
 from remit.kube.client import TASKS, Kube, Object
 from remit.release import HookKey, HookView, RunHook, remembered
-from remit.release.memory import STAGES
 
 RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"

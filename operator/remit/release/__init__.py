@@ -1,6 +1,6 @@
 """Floor 4: how a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
 
-from remit.release.memory import Answer, Failure, Live, Memory, Record, Release, StageRecord
+from remit.release.memory import Memory, Record, Release
 from remit.release.model import (
     Desired,
     HookKey,
@@ -38,16 +38,13 @@ from remit.release.steps import (
 from remit.release.target import Material, Target
 
 __all__ = [
-    "Answer",
     "Decision",
     "Desired",
     "Drain",
-    "Failure",
     "Finish",
     "HookKey",
     "HookView",
     "InstanceView",
-    "Live",
     "MalformedRequest",
     "Material",
     "Memory",
@@ -65,7 +62,6 @@ __all__ = [
     "SlotView",
     "Snapshot",
     "SourceVersion",
-    "StageRecord",
     "Step",
     "StepError",
     "Switch",

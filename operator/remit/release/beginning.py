@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.release.memory import Live, Memory, Record, Release
+from remit.api.deploymentstatus import LiveSide
+from remit.release.memory import Memory, Record, Release
 from remit.release.model import Desired, Revision, World, other
 from remit.release.steps import Wait
 
@@ -38,12 +39,17 @@ def _adopt(desired: Desired, world: World, memory: Memory) -> Memory:
     kept = desired.revisions.get(view.revision)
     return replace(
         memory,
-        live=Live(world.live, view.revision, kept.snapshot.spec_hash if kept else "", view.wanted),
+        live=LiveSide(
+            slot=world.live,
+            revision=view.revision,
+            spec_hash=kept.snapshot.spec_hash if kept else "",
+            replicas=view.wanted,
+        ),
         latest=max(memory.latest, view.revision),
     )
 
 
-def _satisfied(desired: Desired, live: Live) -> bool:
+def _satisfied(desired: Desired, live: LiveSide) -> bool:
     """Whether what the spec declares is what is live."""
     back = desired.spec.rollback_to
     return live.spec_hash == desired.snapshot.spec_hash if back is None else live.revision == back.revision

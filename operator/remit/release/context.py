@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
-from remit.api.deploymentstatus import Slot
+from remit.api.deploymentstatus import LiveSide, Slot
 from remit.api.strategy import Strategy
-from remit.release.memory import Live, Memory, Release
+from remit.release.memory import Memory, Release
 from remit.release.model import Desired, Revision, SlotView, World, other
 
 CRASH_LIMIT = 5
@@ -54,7 +54,7 @@ class Context:
         return self.world.slot(other(self.slot))
 
     @property
-    def live(self) -> Live | None:
+    def live(self) -> LiveSide | None:
         """The side to return to."""
         return self.memory.live
 

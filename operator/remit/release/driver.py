@@ -13,13 +13,13 @@ from pathlib import Path
 import structlog
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import DeploymentStatus, Slot
+from remit.api.deploymentstatus import DeploymentStatus, RequestKind, Slot
 from remit.api.resource import Deployment
 from remit.errors import DeploymentError, RemitError
 from remit.release import private, recording
 from remit.release.clock import LOOK_SECONDS, next_look
 from remit.release.memory import Memory
-from remit.release.model import Desired, HookKey, HookView, Problem, Request, RequestKind, Revision, Snapshot, StepError
+from remit.release.model import Desired, HookKey, HookView, Problem, Request, Revision, Snapshot, StepError
 from remit.release.pipeline import next_step
 from remit.release.places import Place, carry_out, keep_only, look_ahead
 from remit.release.remembering import remembered

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
+from remit.api.deploymentstatus import LiveSide, Outcome, ReleaseFailure, StageStatus
 from remit.release.context import Context
-from remit.release.memory import Failure, Live, Memory, Outcome, Record, Release, StageRecord
+from remit.release.memory import Memory, Record, Release
 from remit.release.model import Desired, World
 from remit.release.steps import Decision, Finish
 
 
-def fail(ctx: Context, failure: Failure) -> Memory:
+def fail(ctx: Context, failure: ReleaseFailure) -> Memory:
     """From here on the release only goes back. What it ends as depends on whether the new side was live by now."""
     release = ctx.release
     if ctx.live is not None and (release.promoted_at is not None or ctx.switched):
@@ -43,7 +44,9 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
     )
     live = before
     if takes_over:
-        live = Live(release.slot, release.revision, release.spec_hash, release.replicas)
+        live = LiveSide(
+            slot=release.slot, revision=release.revision, spec_hash=release.spec_hash, replicas=release.replicas
+        )
     memory = replace(
         memory,
         release=ended,
@@ -58,7 +61,7 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
 
 
 def _history(
-    history: tuple[Record, ...], release: Release, before: Live | None, outcome: Outcome
+    history: tuple[Record, ...], release: Release, before: LiveSide | None, outcome: Outcome
 ) -> tuple[Record, ...]:
     """The history after the end of `release`; `before` was live when it began."""
 
@@ -116,7 +119,7 @@ def last_good(memory: Memory) -> int | None:
 
 
 def _close_stage(release: Release, name: str, message: str, now: datetime.datetime) -> Release:
-    def closed(record: StageRecord) -> StageRecord:
+    def closed(record: StageStatus) -> StageStatus:
         if record.name != name:
             return record
         return replace(record, state="Failed", started_at=record.started_at or now, finished_at=now, message=message)

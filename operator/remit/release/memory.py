@@ -8,60 +8,20 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
-from remit.api.deploymentstatus import Slot, StageName
-from remit.release.model import HookKey, HookView, Problem, RequestKind
-
-STAGES: tuple[StageName, ...] = get_args(StageName)
-
-Outcome = Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
-StrategyType = Literal["BlueGreen", "Canary", "Rolling", "Recreate"]
-StageState = Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The side to be relied on: the last one whose release came to a good end. Every rollback returns to it."""
-
-    slot: Slot
-    revision: int
-    spec_hash: str
-    replicas: int
-    """How many instances it should have."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageRecord:
-    """How far one stage is."""
-
-    name: StageName
-    state: StageState = "Waiting"
-    started_at: datetime.datetime | None = None
-    finished_at: datetime.datetime | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a release does not go on; from then on it only goes back."""
-
-    outcome: Outcome
-    reason: str
-    """A stable CamelCase word."""
-    message: str
-    at: datetime.datetime
-    asked: bool = False
-    """Somebody, or a newer spec, wants it: it goes back even where `rollback.automatic` is false."""
-
-
-@dataclass(frozen=True, slots=True)
-class HookRecord:
-    """The task that was created for a hook. No other task speaks for the hook."""
-
-    stage: StageName
-    name: str
-    uid: str
+from remit.api.deploymentstatus import (
+    STAGES,
+    HookTask,
+    LiveSide,
+    Outcome,
+    ReleaseFailure,
+    RequestAnswer,
+    Slot,
+    StageName,
+    StageStatus,
+    StrategyType,
+)
+from remit.release.model import HookKey, HookView, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +44,7 @@ class Release:
     """It returns to an earlier revision: no hooks, no gate, no bake, everything switched at once."""
     pins: bool = False
     """It was asked for by a request: its revision holds until the spec changes."""
-    stages: tuple[StageRecord, ...] = tuple(StageRecord(name) for name in STAGES)
+    stages: tuple[StageStatus, ...] = tuple(StageStatus(name=name, state="Waiting") for name in STAGES)
     best: int = 0
     """The most instances that were ever healthy at once: only more than that is progress, so flapping is none."""
     held: bool = False
@@ -102,9 +62,9 @@ class Release:
     incarnations: Mapping[str, str] = field(default_factory=dict)
     """Of each new instance that has been healthy, the incarnation that was healthy first: any other one means that the
     instance crashed since."""
-    hooks: tuple[HookRecord, ...] = ()
+    hooks: tuple[HookTask, ...] = ()
     """The tasks of the hooks that it has run so far."""
-    failure: Failure | None = None
+    failure: ReleaseFailure | None = None
     outcome: Outcome | None = None
     """None while it goes on."""
     reason: str = ""
@@ -131,10 +91,10 @@ class Release:
         """A copy that remembers the tasks of the hooks that were seen."""
         seen = {key: view.uid for key, view in views.items() if view.uid and key.revision == self.revision}
         uids = self.hook_uids | seen
-        hooks = tuple(HookRecord(key.stage, key.name, uid) for key, uid in uids.items())
+        hooks = tuple(HookTask(stage=key.stage, name=key.name, uid=uid) for key, uid in uids.items())
         return self if hooks == self.hooks else replace(self, hooks=hooks)
 
-    def stage_record(self, name: StageName) -> StageRecord:
+    def stage_record(self, name: StageName) -> StageStatus:
         return next(record for record in self.stages if record.name == name)
 
 
@@ -156,22 +116,10 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of the last request."""
-
-    id: str
-    kind: RequestKind | None
-    """None: it had a mistake in it."""
-    accepted: bool
-    message: str
-    at: datetime.datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Memory:
     """All that is remembered of a Deployment."""
 
-    live: Live | None = None
+    live: LiveSide | None = None
     release: Release | None = None
     """The release that goes on, or else the last one."""
     history: tuple[Record, ...] = ()
@@ -193,7 +141,7 @@ class Memory:
     idle_since: datetime.datetime | None = None
     """Since when the old side is kept for a fast way back."""
     drain_since: datetime.datetime | None = None
-    answer: Answer | None = None
+    answer: RequestAnswer | None = None
     """What became of the last request."""
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import Slot, StageName
+from remit.api.deploymentstatus import RequestKind, Slot, StageName
 
 SLOTS: tuple[Slot, Slot] = ("blue", "green")
 
@@ -52,9 +52,6 @@ class Revision:
 
     number: int
     snapshot: Snapshot
-
-
-RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
 
 
 @dataclass(frozen=True, slots=True)

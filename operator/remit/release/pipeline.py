@@ -14,13 +14,13 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import StageName
+from remit.api.deploymentstatus import STAGES, ReleaseFailure, StageName
 from remit.release.beginning import begin, heed, superseded
 from remit.release.clock import held_over, not_before, progressed
 from remit.release.context import Context, Fail
 from remit.release.ending import fail, finish, with_digests
 from remit.release.idle import clear, draining, retired, tidy
-from remit.release.memory import STAGES, Failure, Memory, Release
+from remit.release.memory import Memory, Release
 from remit.release.model import SLOTS, Desired, World
 from remit.release.requests import consume
 from remit.release.rollback import go_back
@@ -48,7 +48,8 @@ def next_step(desired: Desired, world: World, memory: Memory, now: datetime.date
     if release.failure is None:
         why = superseded(desired, memory, release, switched=ctx.switched)
         if why:
-            memory = fail(ctx, Failure("Superseded", "Superseded", why, now, asked=True))
+            failure = ReleaseFailure(outcome="Superseded", reason="Superseded", message=why, at=now, asked=True)
+            memory = fail(ctx, failure)
     return _go_on(desired, world, memory, now)
 
 
@@ -76,8 +77,8 @@ def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetim
         detail = f": {why}" if why else ""
         limit = desired.spec.progress_deadline_seconds
         decision = Fail("ProgressDeadlineExceeded", f"no progress for {limit} s{detail}")
-    failed = fail(ctx, Failure("Failed", decision.reason, decision.message, now))
-    return _go_on(desired, world, failed, now)
+    failure = ReleaseFailure(outcome="Failed", reason=decision.reason, message=decision.message, at=now)
+    return _go_on(desired, world, fail(ctx, failure), now)
 
 
 def _forward(ctx: Context) -> Decision | Fail:

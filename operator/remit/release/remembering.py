@@ -6,23 +6,19 @@ from dataclasses import asdict
 
 from remit.api.deploymentstatus import (
     DeploymentStatus,
-    HookTask,
-    LiveSide,
     PipelineState,
-    ReleaseFailure,
     ReleaseProgress,
-    RequestAnswer,
     RevisionStatus,
     StageStatus,
 )
-from remit.release.memory import Answer, Failure, HookRecord, Live, Memory, Record, Release, StageRecord
+from remit.release.memory import Memory, Record, Release
 
 
 def remembered(status: DeploymentStatus) -> Memory:
     """The memory that this status holds."""
-    state, answer = status.pipeline, status.request
+    state = status.pipeline
     return Memory(
-        live=Live(**dict(state.live)) if state.live else None,
+        live=state.live,
         release=_release(state.release, status.stages) if state.release else None,
         history=tuple(_record(revision) for revision in status.history),
         latest=state.latest,
@@ -34,7 +30,7 @@ def remembered(status: DeploymentStatus) -> Memory:
         paused=state.paused,
         idle_since=state.idle_since,
         drain_since=state.drain_since,
-        answer=Answer(**dict(answer)) if answer else None,
+        answer=status.request,
     )
 
 
@@ -43,12 +39,10 @@ def pipeline_state(memory: Memory) -> PipelineState:
     release = memory.release
     progress = None
     if release is not None:
-        fields = {name: value for name, value in _fields(release).items() if name not in {"stages", "hooks", "failure"}}
-        hooks = [HookTask(**_fields(record)) for record in release.hooks]
-        failure = ReleaseFailure(**_fields(release.failure)) if release.failure else None
-        progress = ReleaseProgress(**fields, hooks=hooks, failure=failure)
+        fields = {name: getattr(release, name) for name in ReleaseProgress.model_fields}
+        progress = ReleaseProgress(**fields)
     return PipelineState(
-        live=LiveSide(**_fields(memory.live)) if memory.live else None,
+        live=memory.live,
         release=progress,
         latest=memory.latest,
         key=memory.key,
@@ -61,8 +55,8 @@ def pipeline_state(memory: Memory) -> PipelineState:
     )
 
 
-def stages(memory: Memory) -> list[StageStatus]:
-    return [StageStatus(**_fields(record)) for record in memory.release.stages] if memory.release else []
+def stages(memory: Memory) -> tuple[StageStatus, ...]:
+    return memory.release.stages if memory.release else ()
 
 
 def history(memory: Memory, before: list[RevisionStatus]) -> list[RevisionStatus]:
@@ -70,25 +64,14 @@ def history(memory: Memory, before: list[RevisionStatus]) -> list[RevisionStatus
     reports = {revision.revision: revision.report for revision in before}
     return [
         RevisionStatus(
-            **{**_fields(record), "outcome": record.outcome or "InProgress"}, report=reports.get(record.revision)
+            **{**asdict(record), "outcome": record.outcome or "InProgress"}, report=reports.get(record.revision)
         )
         for record in memory.history
     ]
 
 
-def answer(memory: Memory) -> RequestAnswer | None:
-    return RequestAnswer(**_fields(memory.answer)) if memory.answer else None
-
-
-def _fields(record: Live | Release | Failure | Record | Answer | StageRecord | HookRecord) -> dict[str, object]:
-    return asdict(record)
-
-
-def _release(progress: ReleaseProgress, stages: list[StageStatus]) -> Release:
-    fields = dict(progress)
-    fields["hooks"] = tuple(HookRecord(**dict(hook)) for hook in progress.hooks)
-    fields["failure"] = Failure(**dict(progress.failure)) if progress.failure else None
-    return Release(**fields, stages=tuple(StageRecord(**dict(stage)) for stage in stages))
+def _release(progress: ReleaseProgress, stages: tuple[StageStatus, ...]) -> Release:
+    return Release(**dict(progress), stages=stages)
 
 
 def _record(revision: RevisionStatus) -> Record:

@@ -6,10 +6,11 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from remit.api.deploymentstatus import ReleaseFailure, RequestAnswer, RequestKind
 from remit.release.context import Context
 from remit.release.ending import fail, last_good
-from remit.release.memory import Answer, Failure, Memory, Release
-from remit.release.model import Desired, MalformedRequest, Request, RequestKind, World
+from remit.release.memory import Memory, Release
+from remit.release.model import Desired, MalformedRequest, Request, World
 
 
 class Refused(Exception):
@@ -22,13 +23,15 @@ def consume(desired: Desired, world: World, memory: Memory, now: datetime.dateti
     if request is None or (memory.answer is not None and memory.answer.id == request.id):
         return memory
     if isinstance(request, MalformedRequest):
-        return replace(memory, answer=Answer(request.id, None, False, request.message, now))
+        refused = RequestAnswer(id=request.id, accepted=False, message=request.message, at=now)
+        return replace(memory, answer=refused)
     try:
         memory, message = _FOLLOW[request.kind](_Asked(request, desired, world, memory, now))
         accepted = True
     except Refused as refusal:
         message, accepted = str(refusal), False
-    return replace(memory, answer=Answer(request.id, request.kind, accepted, message, now))
+    answer = RequestAnswer(id=request.id, kind=request.kind, accepted=accepted, message=message, at=now)
+    return replace(memory, answer=answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class _Asked:
         return release
 
     def give_up(self, release: Release, reason: str, message: str) -> Memory:
-        failure = Failure("Aborted", reason, message, self.now, asked=True)
+        failure = ReleaseFailure(outcome="Aborted", reason=reason, message=message, at=self.now, asked=True)
         return fail(Context(self.desired, self.world, self.memory, release, self.now), failure)
 
 

@@ -5,9 +5,9 @@ Nothing here looks at how the failed side is. It is asked before anything that w
 
 from __future__ import annotations
 
+from remit.api.deploymentstatus import LiveSide, ReleaseFailure
 from remit.release.context import Context, seconds
 from remit.release.ending import finish
-from remit.release.memory import Failure, Live
 from remit.release.steps import Decision, Provision, Retire, Scale, Step, Switch, Wait, due
 from remit.release.strategies import TAKEOVERS
 
@@ -15,7 +15,7 @@ EXCLUSIVE_SECONDS = 30
 """How long a program that must not run twice is given to stop before the old one is started all the same."""
 
 
-def go_back(ctx: Context, failure: Failure) -> Decision:
+def go_back(ctx: Context, failure: ReleaseFailure) -> Decision:
     """The next step of a release that failed, up to its end."""
     live, switched = ctx.live, ctx.world.live == ctx.slot
     if live is None:
@@ -33,7 +33,7 @@ def go_back(ctx: Context, failure: Failure) -> Decision:
     return _last_resort(ctx, live, step, failure)
 
 
-def restore(ctx: Context, live: Live) -> Step | None:
+def restore(ctx: Context, live: LiveSide) -> Step | None:
     """The next step until all requests are seen to go to the good side again, with all its instances; None: they do."""
     world, view = ctx.world, ctx.world.slot(live.slot)
     if world.live is None or (world.live == live.slot and world.share):
@@ -56,7 +56,7 @@ def restore(ctx: Context, live: Live) -> Step | None:
     return None if world.converged else Wait("Converging", "requests still reach the failed side")
 
 
-def _make_room(ctx: Context, failure: Failure) -> Step | None:
+def _make_room(ctx: Context, failure: ReleaseFailure) -> Step | None:
     """Stop the failed side first where both must never run; it is given only so long to obey."""
     gone = ctx.new.revision is None and not ctx.new.started
     if not TAKEOVERS[ctx.release.strategy].exclusive or gone or ctx.old.started:
@@ -69,7 +69,7 @@ def _make_room(ctx: Context, failure: Failure) -> Step | None:
     return Retire(ctx.slot)
 
 
-def _last_resort(ctx: Context, live: Live, step: Step, failure: Failure) -> Decision:
+def _last_resort(ctx: Context, live: LiveSide, step: Step, failure: ReleaseFailure) -> Decision:
     """The good side did not come back whole in time: some of it is better than none, and so is to go on trying."""
     too_late = ctx.now >= ctx.release.clock + 2 * seconds(ctx.desired.spec.progress_deadline_seconds)
     if not too_late and isinstance(step, Switch):
@@ -80,7 +80,7 @@ def _last_resort(ctx: Context, live: Live, step: Step, failure: Failure) -> Deci
     return _given_up(ctx, failure)
 
 
-def _given_up(ctx: Context, failure: Failure) -> Decision:
+def _given_up(ctx: Context, failure: ReleaseFailure) -> Decision:
     live = ctx.world.live
     where = "nowhere" if live is None else f"to {live}"
     message = f"{failure.message}; the old side did not come back in time, requests go {where}"

@@ -12,7 +12,7 @@ from remit.api.base import Condition
 from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot, SlotStatus
 from remit.release.memory import Memory, Release
 from remit.release.model import SLOTS, Desired, SlotView, World
-from remit.release.remembering import answer, history, pipeline_state, stages
+from remit.release.remembering import history, pipeline_state, stages
 from remit.release.steps import Decision, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]
@@ -55,7 +55,7 @@ def status_after(
         stages=stages(memory),
         history=history(memory, before.history),
         report=before.report,
-        request=answer(memory),
+        request=memory.answer,
         pipeline=pipeline_state(memory),
     )
 

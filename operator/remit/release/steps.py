@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import Slot, StageName
+from remit.api.deploymentstatus import Outcome, Slot, StageName
 from remit.errors import DeploymentError, RemitError
-from remit.release.memory import Memory, Outcome
+from remit.release.memory import Memory
 from remit.release.model import HookKey, Revision, StepError
 from remit.telemetry import escape
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from remit.api.deploymentstatus import LiveSide
 from remit.release.context import Context
-from remit.release.memory import Live, Memory
+from remit.release.memory import Memory
 from remit.release.model import Desired, Revision, World, other
 from remit.release.steps import Provision, Scale, Step, Switch
 from remit.release.strategies import TAKEOVERS
@@ -35,7 +36,7 @@ def tend_old(ctx: Context) -> Step | None:
     return _instances(ctx.desired, world, live, replicas)
 
 
-def _instances(desired: Desired, world: World, live: Live, replicas: int) -> Step | None:
+def _instances(desired: Desired, world: World, live: LiveSide, replicas: int) -> Step | None:
     view, revision = world.slot(live.slot), desired.revisions.get(live.revision)
     if view.revision is None or (view.draining and view.revision == live.revision):
         if revision is None and live.spec_hash == desired.snapshot.spec_hash:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
-from remit.release.memory import Memory, Release, StageRecord
+from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport, StageStatus
+from remit.release.memory import Memory, Release
 from remit.release.report.model import Evidence, Report, StageTime, Subject
 from remit.release.report.wording import duration, rough
 
@@ -86,7 +86,7 @@ def sentence(report: Report, ref: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _timed(record: StageRecord) -> StageTime:
+def _timed(record: StageStatus) -> StageTime:
     started, finished = record.started_at, record.finished_at
     took = max(0.0, (finished - started).total_seconds()) if started and finished else None
     return StageTime(record.name, record.state, started, took, record.message)
