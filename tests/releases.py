@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import DeploymentStatus
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState
 from remit.release import (
     Decision,
     Desired,
@@ -16,7 +16,6 @@ from remit.release import (
     HookKey,
     HookView,
     InstanceView,
-    Memory,
     Prepare,
     Preview,
     Problem,
@@ -35,7 +34,6 @@ from remit.release import (
     World,
     next_step,
     other,
-    remembered,
     status_after,
 )
 
@@ -71,7 +69,7 @@ class Sim:
     secret: str = ""
     now: datetime.datetime = EPOCH
     world: World = field(default_factory=World)
-    memory: Memory = field(default_factory=Memory)
+    memory: PipelineState = field(default_factory=PipelineState)
     revisions: dict[int, Revision] = field(default_factory=dict)
     behaviour: dict[str, str] = field(default_factory=dict)
     hooks_fail: set[str] = field(default_factory=set)
@@ -129,7 +127,7 @@ class Sim:
             return
         self.status = status_after(self.desired, self.world, decision, self.status, generation=1, now=self.now)
         self.status = DeploymentStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
-        self.memory = remembered(self.status)
+        self.memory = self.status.pipeline
         assert self.memory == decision.memory, "status forgets something"
 
     def perform(self, step: Step) -> None:

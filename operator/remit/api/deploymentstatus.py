@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from remit.api.base import Conditions, StatusModel, StatusRecord, Time, map_by
 
@@ -20,6 +22,10 @@ StrategyType = Literal["BlueGreen", "Canary", "Rolling", "Recreate"]
 Outcome = Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
 """How a release ended."""
 RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
+
+_Part = TypeVar("_Part")
+_Beside = Annotated[SkipJsonSchema[_Part], Field(exclude=True)]
+"""Part of the pipeline's state that has a place of its own in status, and is written only there."""
 
 
 class DeploymentPhase(StrEnum):
@@ -136,8 +142,9 @@ class HookTask(StatusRecord):
     """Of the task. No other task speaks for the hook, whatever its name and labels say."""
 
 
-class ReleaseProgress(StatusModel):
-    """The release that goes on, or the last one. Its stages are in `status.stages`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(StatusRecord):
+    """The release that goes on, or the last one."""
 
     revision: int
     """The revision on its way."""
@@ -175,7 +182,7 @@ class ReleaseProgress(StatusModel):
     """Since when it waits at a gate or a canary step."""
     promoted_at: Time | None = None
     """When it went live."""
-    incarnations: dict[str, str] = {}
+    incarnations: Mapping[str, str] = field(default_factory=dict)
     """Which run of each new instance was healthy first: another one means that the instance crashed since."""
     hooks: tuple[HookTask, ...] = ()
     """The tasks of the hooks that it has run so far."""
@@ -189,6 +196,21 @@ class ReleaseProgress(StatusModel):
     """Why it ended so, in one sentence."""
     finished_at: Time | None = None
     """When it ended."""
+    stages: _Beside[tuple[StageStatus, ...]] = tuple(StageStatus(name=name, state="Waiting") for name in STAGES)
+    """How far each stage is, in order: `status.stages`."""
+
+    @property
+    def stage(self) -> StageName | None:
+        """The stage that it is in, or would enter next; None once all are behind it."""
+        return next((stage.name for stage in self.stages if stage.state in {"Waiting", "Running"}), None)
+
+    def stage_record(self, name: StageName) -> StageStatus:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def with_stage(self, name: StageName, **changes: object) -> Release:
+        """A copy in which one stage's record is changed."""
+        stages = tuple(replace(s, **changes) if s.name == name else s for s in self.stages)  # type: ignore[arg-type]
+        return replace(self, stages=stages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +229,42 @@ class RequestAnswer(StatusRecord):
     """When it was taken."""
 
 
-class PipelineState(StatusModel):
-    """What the pipeline remembers between two looks. For the operator; nothing in here is API."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionStatus(StatusRecord):
+    """A revision that was released, or was tried."""
+
+    revision: int
+    """Its number, counted from 1."""
+    artifact: str
+    """What it put live, such as `shop:v2`."""
+    spec_hash: str = ""
+    """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
+    digest: str = ""
+    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
+    replicas: int = 0
+    """How many instances it last had; a rollback brings these back, too."""
+    deployed_at: Time | None = None
+    """When its release started."""
+    promoted_at: Time | None = None
+    """When it went live."""
+    outcome: Literal["InProgress", Outcome] = "InProgress"
+    """How its release ended."""
+    duration_seconds: float | None = None
+    """How long its release took, in seconds."""
+    report: ReleaseReport | None = None
+    """What its release took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineState(StatusRecord):
+    """All that the pipeline remembers between two steps. For the operator; nothing in here is API.
+
+    What can be observed is not remembered: when the operator was killed, the state may be one step behind the target.
+    """
 
     live: LiveSide | None = None
     """The side to return to."""
-    release: ReleaseProgress | None = None
+    release: Release | None = None
     """The release that goes on, or the last one."""
     latest: int = 0
     """The highest revision number ever given."""
@@ -230,31 +282,27 @@ class PipelineState(StatusModel):
     """Since when the old side is kept for a fast rollback."""
     drain_since: Time | None = None
     """Since when the idle side is drained."""
+    history: _Beside[tuple[RevisionStatus, ...]] = ()
+    """The revisions, the newest first: `status.history`."""
+    pin: _Beside[int | None] = None
+    """The revision that a request returned to, until the spec changes: `status.pinnedRevision`."""
+    answer: _Beside[RequestAnswer | None] = None
+    """What became of the last request: `status.request`."""
 
+    @property
+    def releasing(self) -> Release | None:
+        """The release that goes on."""
+        return self.release if self.release is not None and self.release.outcome is None else None
 
-class RevisionStatus(StatusModel):
-    """A revision that was released, or was tried."""
+    @property
+    def pinning(self) -> bool:
+        """A request returned to a revision that holds, or is about to."""
+        release = self.releasing
+        return self.pin is not None or self.rollback_to is not None or (release is not None and release.pins)
 
-    revision: int
-    """Its number, counted from 1."""
-    artifact: str
-    """What it put live, such as `shop:v2`."""
-    spec_hash: str = ""
-    """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
-    digest: str = ""
-    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
-    replicas: int = 0
-    """How many instances it last had; a rollback brings these back, too."""
-    deployed_at: Time | None = None
-    """When its release started."""
-    promoted_at: Time | None = None
-    """When it went live."""
-    outcome: Literal["InProgress", "Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] = "InProgress"
-    """How its release ended."""
-    duration_seconds: float | None = None
-    """How long its release took, in seconds."""
-    report: ReleaseReport | None = None
-    """What its release took."""
+    def record(self, revision: int) -> RevisionStatus | None:
+        """What the history says of this revision."""
+        return next((record for record in self.history if record.revision == revision), None)
 
 
 class DeploymentStatus(StatusModel):
@@ -292,11 +340,27 @@ class DeploymentStatus(StatusModel):
     """The sides that hold something, as they were last seen."""
     stages: Annotated[tuple[StageStatus, ...], Field(json_schema_extra=map_by("name"))] = ()
     """The stages of the current release, in order."""
-    history: Annotated[list[RevisionStatus], Field(json_schema_extra=map_by("revision"))] = []
+    history: Annotated[tuple[RevisionStatus, ...], Field(json_schema_extra=map_by("revision"))] = ()
     """The revisions, the newest first."""
     report: ReleaseReport | None = None
     """What the last release took."""
     request: RequestAnswer | None = None
     """What became of the last request by hand."""
-    pipeline: PipelineState = PipelineState()
+    pipeline: Annotated[PipelineState, Field(validate_default=True)] = PipelineState()
     """What the pipeline remembers. For the operator; nothing in here is API."""
+
+    @field_validator("pipeline")
+    @classmethod
+    def _with_what_is_beside(cls, pipeline: PipelineState, info: ValidationInfo) -> PipelineState:
+        """The whole state: what users read of it is written above, and only there."""
+        above = info.data
+        if not above.keys() >= {"stages", "history", "pinned_revision", "request"}:
+            return pipeline  # one of them is invalid, which is reported
+        release = replace(pipeline.release, stages=above["stages"]) if pipeline.release else None
+        return replace(
+            pipeline,
+            release=release,
+            history=above["history"],
+            pin=above["pinned_revision"],
+            answer=above["request"],
+        )

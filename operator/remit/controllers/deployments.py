@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from remit.api.base import Condition
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, PipelineState, Release
 from remit.api.resource import Deployment
 from remit.controllers import hooks
 from remit.controllers.reporting import Reports
@@ -25,9 +25,7 @@ from remit.release import (
     Finish,
     HookKey,
     Material,
-    Memory,
     Problem,
-    Release,
     Request,
     Retire,
     Revision,
@@ -37,9 +35,10 @@ from remit.release import (
     Wait,
     World,
     configuration,
+    hook_uids,
+    may_contact,
     next_step,
     recording,
-    remembered,
     status_after,
     step_error,
 )
@@ -132,12 +131,12 @@ class DeploymentReconciler:
                 await self._finalize(obj, [*metadata.finalizers, FINALIZER])
                 return 0.0
             return None
-        now, before, tracked = self.now(), remembered(deployment.status), self._track(deployment)
+        now, before, tracked = self.now(), deployment.status.pipeline, self._track(deployment)
         desired, material, unreadable = await self._desired(deployment, obj, place, before)
         world = replace(await self._observe(place, desired, before, unreadable), error=tracked.error)
         desired = self._with_deadline(deployment, obj, desired, world)
         if before.releasing is not None:
-            uids = before.releasing.hook_uids | tracked.created
+            uids = hook_uids(before.releasing) | tracked.created
             world = replace(world, hooks=hooks.observe(self.cache, deployment, uids))
         else:
             tracked.created.clear()
@@ -159,7 +158,7 @@ class DeploymentReconciler:
         return await self._perform(deployment, written, place, decision, material)
 
     async def _desired(
-        self, deployment: Deployment, obj: Object, place: Place, before: Memory
+        self, deployment: Deployment, obj: Object, place: Place, before: PipelineState
     ) -> tuple[Desired, Material, str]:
         """What the spec asks for, with its configuration, and why its revisions cannot be read, if so.
 
@@ -174,7 +173,7 @@ class DeploymentReconciler:
             problem = Problem("WaitingForReference", str(error))
         revisions: Mapping[int, Revision] = {}
         unreachable = ""
-        if before.may_contact(problem):
+        if may_contact(before, problem):
             try:
                 revisions = await place.revisions.all()
             except DeploymentError as error:
@@ -193,9 +192,9 @@ class DeploymentReconciler:
         )
         return desired, material, unreachable
 
-    async def _observe(self, place: Place, desired: Desired, before: Memory, unreadable: str) -> World:
+    async def _observe(self, place: Place, desired: Desired, before: PipelineState, unreadable: str) -> World:
         """What is on the target; nothing where it must not be contacted."""
-        if not before.may_contact(desired.problem):
+        if not may_contact(before, desired.problem):
             return World()
         world = await place.target.observe()
         return world if world.unreachable or not unreadable else World(unreachable=unreadable)
@@ -259,7 +258,7 @@ class DeploymentReconciler:
             case Switch(live=live):
                 self.events.record(obj, "Normal", "Switched", f"requests go to {live}")
             case RunHook(key=hook) if release is not None:
-                await self._run_hook(deployment, obj, step, release.hook_uids.get(hook))
+                await self._run_hook(deployment, obj, step, hook_uids(release).get(hook))
             case Finish(outcome="Deleted", reason=reason, message=message):
                 if reason == "Abandoned":
                     self._tell(obj, False, reason, f"{message}: {place.target.leftovers}")

@@ -15,14 +15,14 @@ from typing import Final
 
 import structlog
 
-from remit.api.deploymentstatus import ReleaseReport, Slot
+from remit.api.deploymentstatus import PipelineState, Release, ReleaseReport, Slot
 from remit.api.resource import Deployment
 from remit.controllers.probing import Burst
 from remit.errors import DeploymentError
 from remit.execution.recording import NODE
 from remit.kube.client import Object
 from remit.kube.events import Recorder
-from remit.release import Decision, Desired, Drain, Memory, Release, Retire, Scale, Step, Switch, Target, World
+from remit.release import Decision, Desired, Drain, Retire, Scale, Step, Switch, Target, World
 from remit.release.model import SLOTS
 from remit.release.report import (
     Evidence,
@@ -119,7 +119,13 @@ class Reports:
     """What nobody waits for any more, but for the operator's own end."""
 
     async def look(
-        self, deployment: Deployment, obj: Object, target: Target, world: World, before: Memory, after: Memory
+        self,
+        deployment: Deployment,
+        obj: Object,
+        target: Target,
+        world: World,
+        before: PipelineState,
+        after: PipelineState,
     ) -> ReleaseReport | None:
         """Keep what is seen now. Gives the report that is due for status, once there is one."""
         key = deployment.key
@@ -194,7 +200,9 @@ class Reports:
             await self.forget(key)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _due(self, deployment: Deployment, obj: Object, before: Memory, after: Memory) -> ReleaseReport | None:
+    async def _due(
+        self, deployment: Deployment, obj: Object, before: PipelineState, after: PipelineState
+    ) -> ReleaseReport | None:
         key = deployment.key
         release = owed(before, after, deployment.status.report)
         if release is None:

@@ -1,6 +1,5 @@
 """Floor 4: how a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
 
-from remit.release.memory import Memory, Record, Release
 from remit.release.model import (
     Desired,
     HookKey,
@@ -15,10 +14,11 @@ from remit.release.model import (
     SourceVersion,
     StepError,
     World,
+    hook_uids,
+    may_contact,
     other,
 )
 from remit.release.pipeline import next_step
-from remit.release.remembering import remembered
 from remit.release.status import status_after
 from remit.release.steps import (
     Decision,
@@ -47,13 +47,10 @@ __all__ = [
     "InstanceView",
     "MalformedRequest",
     "Material",
-    "Memory",
     "Prepare",
     "Preview",
     "Problem",
     "Provision",
-    "Record",
-    "Release",
     "Request",
     "Retire",
     "Revision",
@@ -68,9 +65,10 @@ __all__ = [
     "Target",
     "Wait",
     "World",
+    "hook_uids",
+    "may_contact",
     "next_step",
     "other",
-    "remembered",
     "status_after",
     "step_error",
 ]

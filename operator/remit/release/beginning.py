@@ -5,13 +5,12 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import LiveSide
-from remit.release.memory import Memory, Record, Release
+from remit.api.deploymentstatus import LiveSide, PipelineState, Release, RevisionStatus
 from remit.release.model import Desired, Revision, World, other
 from remit.release.steps import Wait
 
 
-def heed(desired: Desired, world: World, memory: Memory) -> Memory:
+def heed(desired: Desired, world: World, memory: PipelineState) -> PipelineState:
     """The memory after a look at the wish: a new spec releases a pin, and new replicas reach the live side.
 
     Replicas that come together with a new revision come with that revision's side: what is live was not made for them.
@@ -29,7 +28,7 @@ def heed(desired: Desired, world: World, memory: Memory) -> Memory:
     return replace(memory, replicas=desired.replicas)
 
 
-def _adopt(desired: Desired, world: World, memory: Memory) -> Memory:
+def _adopt(desired: Desired, world: World, memory: PipelineState) -> PipelineState:
     """Take up what is live already, where the memory of it was lost."""
     if memory.live is not None or memory.releasing is not None or world.live is None:
         return memory
@@ -55,7 +54,7 @@ def _satisfied(desired: Desired, live: LiveSide) -> bool:
     return live.spec_hash == desired.snapshot.spec_hash if back is None else live.revision == back.revision
 
 
-def superseded(desired: Desired, memory: Memory, release: Release, *, switched: bool) -> str:
+def superseded(desired: Desired, memory: PipelineState, release: Release, *, switched: bool) -> str:
     """Why the release that goes on should make way for what the spec declares now; empty: it should not.
 
     Once it is live it is finished first: the side to return to is not given up for one that nobody has proven.
@@ -67,7 +66,7 @@ def superseded(desired: Desired, memory: Memory, release: Release, *, switched: 
     return "" if switched or release.promoted_at is not None else "a newer spec took its place"
 
 
-def begin(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Memory | Wait:
+def begin(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> PipelineState | Wait:
     """The memory with a new release in it, the same memory when none is due, or why one that is due cannot begin."""
     if memory.rollback_to is not None:
         return _begin_requested(desired, world, replace(memory, rollback_to=None), memory.rollback_to, now)
@@ -94,7 +93,9 @@ def begin(desired: Desired, world: World, memory: Memory, now: datetime.datetime
     return _start(desired, world, memory, desired.revisions[back.revision], now, rollback=proven)
 
 
-def _begin_requested(desired: Desired, world: World, memory: Memory, number: int, now: datetime.datetime) -> Memory:
+def _begin_requested(
+    desired: Desired, world: World, memory: PipelineState, number: int, now: datetime.datetime
+) -> PipelineState:
     if memory.live is not None and memory.live.revision == number:
         return replace(memory, pin=number, settled=True)
     if number in desired.revisions:
@@ -107,7 +108,7 @@ def _begin_requested(desired: Desired, world: World, memory: Memory, number: int
     )
 
 
-def _moment(memory: Memory, number: int, now: datetime.datetime) -> datetime.datetime:
+def _moment(memory: PipelineState, number: int, now: datetime.datetime) -> datetime.datetime:
     """When it begins. By this moment, in whole seconds, it is told from an earlier release of the same revision."""
     last = memory.release
     if last is None or last.revision != number:
@@ -118,12 +119,12 @@ def _moment(memory: Memory, number: int, now: datetime.datetime) -> datetime.dat
 def _start(
     desired: Desired,
     world: World,
-    memory: Memory,
+    memory: PipelineState,
     revision: Revision,
     now: datetime.datetime,
     *,
     rollback: bool = False,
-) -> Memory:
+) -> PipelineState:
     number, snapshot, record = revision.number, revision.snapshot, memory.record(revision.number)
     live = world.live or (memory.live.slot if memory.live else None)
     replicas = snapshot.spec.replicas
@@ -143,5 +144,12 @@ def _start(
     )
     history = memory.history
     if record is None:
-        history = (Record(number, snapshot.artifact, snapshot.spec_hash, replicas, now), *history)
+        begun = RevisionStatus(
+            revision=number,
+            artifact=snapshot.artifact,
+            spec_hash=snapshot.spec_hash,
+            replicas=replicas,
+            deployed_at=now,
+        )
+        history = (begun, *history)
     return replace(memory, release=release, history=history, latest=max(memory.latest, number), drain_since=None)

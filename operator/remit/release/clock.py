@@ -6,7 +6,7 @@ import datetime
 from dataclasses import replace
 from typing import Final
 
-from remit.release.memory import Memory, Release
+from remit.api.deploymentstatus import PipelineState, Release
 from remit.release.model import World
 from remit.release.steps import Wait
 
@@ -22,7 +22,7 @@ def next_look(wait: Wait, world: World, now: datetime.datetime) -> float:
     return longest if wait.until is None else max(0.05, min(longest, (wait.until - now).total_seconds()))
 
 
-def not_before(memory: Memory, now: datetime.datetime) -> Memory:
+def not_before(memory: PipelineState, now: datetime.datetime) -> PipelineState:
     """Moments that lie in the future are brought to now: the clock was set back, and nothing should wait that out."""
 
     def clamp(moment: datetime.datetime | None) -> datetime.datetime | None:
@@ -41,7 +41,7 @@ def not_before(memory: Memory, now: datetime.datetime) -> Memory:
     return replace(memory, release=release, idle_since=clamp(memory.idle_since), drain_since=clamp(memory.drain_since))
 
 
-def progressed(memory: Memory, release: Release, world: World, now: datetime.datetime) -> Memory:
+def progressed(memory: PipelineState, release: Release, world: World, now: datetime.datetime) -> PipelineState:
     """Updates the memory from the new side: which of its instances have been healthy, and how many at once.
 
     More healthy instances than ever before are progress; fewer, and then the same again, are none.
@@ -59,7 +59,7 @@ def progressed(memory: Memory, release: Release, world: World, now: datetime.dat
     return replace(memory, release=release)
 
 
-def held_over(memory: Memory, step: Wait | None, now: datetime.datetime) -> Memory:
+def held_over(memory: PipelineState, step: Wait | None, now: datetime.datetime) -> PipelineState:
     """Time that is spent waiting on purpose does not count: when such a wait is over, counting begins anew."""
     release, held = memory.releasing, step is not None and step.held
     if release is None or release.held == held:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
-from remit.api.deploymentstatus import LiveSide, Slot
+from remit.api.deploymentstatus import LiveSide, PipelineState, Release, Slot
 from remit.api.strategy import Strategy
-from remit.release.memory import Memory, Release
 from remit.release.model import Desired, Revision, SlotView, World, other
 
 CRASH_LIMIT = 5
@@ -32,11 +31,11 @@ class Context:
 
     desired: Desired
     world: World
-    memory: Memory
+    memory: PipelineState
     release: Release
     now: datetime.datetime
 
-    def remember(self, release: Release) -> Memory:
+    def remember(self, release: Release) -> PipelineState:
         """The memory with this release in it."""
         return replace(self.memory, release=release)
 

@@ -13,16 +13,14 @@ from pathlib import Path
 import structlog
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import DeploymentStatus, RequestKind, Slot
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState, RequestKind, Slot
 from remit.api.resource import Deployment
 from remit.errors import DeploymentError, RemitError
 from remit.release import private, recording
 from remit.release.clock import LOOK_SECONDS, next_look
-from remit.release.memory import Memory
 from remit.release.model import Desired, HookKey, HookView, Problem, Request, Revision, Snapshot, StepError
 from remit.release.pipeline import next_step
 from remit.release.places import Place, carry_out, keep_only, look_ahead
-from remit.release.remembering import remembered
 from remit.release.revisions import LocalRevisions
 from remit.release.status import status_after
 from remit.release.steps import Decision, Finish, Retire, RunHook, Wait, step_error
@@ -120,8 +118,8 @@ class Driver:
         await self._until(lambda _: self._looks > before + 1)  # the one under way may have begun before
 
     @property
-    def memory(self) -> Memory:
-        return remembered(self.status)
+    def memory(self) -> PipelineState:
+        return self.status.pipeline
 
     @property
     def latest(self) -> Wish | None:
@@ -173,7 +171,7 @@ class Driver:
         self._requests.append(Request(secrets.token_hex(6), kind))
         return self._requests[-1].id
 
-    def _at_rest(self, memory: Memory, number: int) -> bool:
+    def _at_rest(self, memory: PipelineState, number: int) -> bool:
         seen = self.status.observed_generation == number and not self._requests
         return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
 
@@ -204,7 +202,7 @@ class Driver:
             message = last.message if last and last.message else self.status.message
             raise DeploymentError(message, reason=last.reason if last and last.reason else "DeploymentFailed")
 
-    async def _until(self, reached: Callable[[Memory], bool]) -> None:
+    async def _until(self, reached: Callable[[PipelineState], bool]) -> None:
         async with self._looked:
             await self._looked.wait_for(lambda: self._broken is not None or reached(self.memory))
         if self._broken is not None:

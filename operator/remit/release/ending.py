@@ -5,14 +5,21 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import LiveSide, Outcome, ReleaseFailure, StageStatus
+from remit.api.deploymentstatus import (
+    LiveSide,
+    Outcome,
+    PipelineState,
+    Release,
+    ReleaseFailure,
+    RevisionStatus,
+    StageStatus,
+)
 from remit.release.context import Context
-from remit.release.memory import Memory, Record, Release
 from remit.release.model import Desired, World
 from remit.release.steps import Decision, Finish
 
 
-def fail(ctx: Context, failure: ReleaseFailure) -> Memory:
+def fail(ctx: Context, failure: ReleaseFailure) -> PipelineState:
     """From here on the release only goes back. What it ends as depends on whether the new side was live by now."""
     release = ctx.release
     if ctx.live is not None and (release.promoted_at is not None or ctx.switched):
@@ -61,11 +68,11 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
 
 
 def _history(
-    history: tuple[Record, ...], release: Release, before: LiveSide | None, outcome: Outcome
-) -> tuple[Record, ...]:
+    history: tuple[RevisionStatus, ...], release: Release, before: LiveSide | None, outcome: Outcome
+) -> tuple[RevisionStatus, ...]:
     """The history after the end of `release`; `before` was live when it began."""
 
-    def after(record: Record) -> Record:
+    def after(record: RevisionStatus) -> RevisionStatus:
         if record.revision == release.revision:
             if release.rollback and outcome != "Promoted":
                 return record  # that it could not be returned to does not undo that it was good
@@ -84,7 +91,7 @@ def _history(
     return tuple(after(record) for record in history)
 
 
-def with_digests(memory: Memory, world: World) -> Memory:
+def with_digests(memory: PipelineState, world: World) -> PipelineState:
     """The memory, with the digest of each revision that has become known. It never changes again."""
     known = world.digests
     return replace(
@@ -92,7 +99,7 @@ def with_digests(memory: Memory, world: World) -> Memory:
     )
 
 
-def trim(desired: Desired, world: World, memory: Memory) -> Memory:
+def trim(desired: Desired, world: World, memory: PipelineState) -> PipelineState:
     """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted, and
     none that a side still holds: it reads its files until it has drained.
 
@@ -111,7 +118,7 @@ def trim(desired: Desired, world: World, memory: Memory) -> Memory:
     return replace(memory, history=tuple(r for r in memory.history if r.revision not in forgotten))
 
 
-def last_good(memory: Memory) -> int | None:
+def last_good(memory: PipelineState) -> int | None:
     """What was live before what is."""
     live = memory.live.revision if memory.live else None
     promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import Slot
+from remit.api.deploymentstatus import PipelineState, Slot
 from remit.api.strategy import BlueGreen
 from remit.release.context import seconds
 from remit.release.ending import trim
-from remit.release.memory import Memory
 from remit.release.model import SLOTS, Desired, World, other
 from remit.release.steps import Decision, Drain, Preview, Retire, Step, Wait
 
@@ -17,7 +16,7 @@ DRAIN_SECONDS = 30
 """How long requests in flight may take to end. After that they are cut."""
 
 
-def clear(world: World, memory: Memory, slot: Slot, now: datetime.datetime) -> Step:
+def clear(world: World, memory: PipelineState, slot: Slot, now: datetime.datetime) -> Step:
     """The next step to an empty slot. `drain_since` is when the drain was first asked for."""
     view, since = world.slot(slot), memory.drain_since
     until = since + seconds(DRAIN_SECONDS) if since is not None else None
@@ -28,7 +27,7 @@ def clear(world: World, memory: Memory, slot: Slot, now: datetime.datetime) -> S
     return Retire(slot)
 
 
-def tidy(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision | None:
+def tidy(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> Decision | None:
     """The next step for whatever is not live, while no release goes on; None: there is nothing to do."""
     live = memory.live.slot if memory.live else None
     if world.preview is not None:
@@ -46,12 +45,12 @@ def tidy(desired: Desired, world: World, memory: Memory, now: datetime.datetime)
     return None
 
 
-def draining(memory: Memory, step: object, now: datetime.datetime) -> Memory:
+def draining(memory: PipelineState, step: object, now: datetime.datetime) -> PipelineState:
     """Remember when the drain began."""
     return replace(memory, drain_since=now) if isinstance(step, Drain) and memory.drain_since is None else memory
 
 
-def retiring(memory: Memory, now: datetime.datetime) -> Memory:
+def retiring(memory: PipelineState, now: datetime.datetime) -> PipelineState:
     """Show the stage Retire as begun."""
     release = memory.release
     if release is None or release.stage_record("Retire").state != "Waiting":
@@ -59,7 +58,7 @@ def retiring(memory: Memory, now: datetime.datetime) -> Memory:
     return replace(memory, release=release.with_stage("Retire", state="Running", started_at=now))
 
 
-def retired(memory: Memory, now: datetime.datetime) -> Memory:
+def retired(memory: PipelineState, now: datetime.datetime) -> PipelineState:
     """Show the stage Retire as done: nothing is left to retire."""
     release = memory.release
     if release is not None and release.stage_record("Retire").state in {"Waiting", "Running"}:
@@ -68,7 +67,7 @@ def retired(memory: Memory, now: datetime.datetime) -> Memory:
     return replace(memory, release=release, drain_since=None, idle_since=None)
 
 
-def _kept_until(desired: Desired, memory: Memory) -> datetime.datetime | None:
+def _kept_until(desired: Desired, memory: PipelineState) -> datetime.datetime | None:
     strategy = desired.spec.strategy
     if memory.idle_since is None or strategy.type in {"Recreate", "Rolling"}:
         return None

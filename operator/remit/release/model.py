@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import RequestKind, Slot, StageName
+from remit.api.deploymentstatus import HookTask, PipelineState, Release, RequestKind, Slot, StageName
 
 SLOTS: tuple[Slot, Slot] = ("blue", "green")
 
@@ -187,6 +187,27 @@ class HookView:
     message: str = ""
     uid: str = ""
     """Of the task; the release remembers it. Empty where hooks are not objects of an API server."""
+
+
+def hook_uids(release: Release) -> dict[HookKey, str]:
+    """The uids of the tasks of its hooks."""
+    return {HookKey(release.revision, task.stage, task.name): task.uid for task in release.hooks}
+
+
+def with_hooks(release: Release, views: Mapping[HookKey, HookView]) -> Release:
+    """A copy that remembers the tasks of the hooks that were seen."""
+    seen = {key: view.uid for key, view in views.items() if view.uid and key.revision == release.revision}
+    uids = hook_uids(release) | seen
+    hooks = tuple(HookTask(stage=key.stage, name=key.name, uid=uid) for key, uid in uids.items())
+    return release if hooks == release.hooks else replace(release, hooks=hooks)
+
+
+def may_contact(state: PipelineState, problem: Problem | None) -> bool:
+    """Whether the target may be contacted: policy allows what the spec declares, or has allowed a release before.
+
+    The kind of a target, its engine and its namespace never change, so what was allowed then is there still.
+    """
+    return state.latest > 0 or problem is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,13 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import STAGES, ReleaseFailure, StageName
+from remit.api.deploymentstatus import STAGES, PipelineState, Release, ReleaseFailure, StageName
 from remit.release.beginning import begin, heed, superseded
 from remit.release.clock import held_over, not_before, progressed
 from remit.release.context import Context, Fail
 from remit.release.ending import fail, finish, with_digests
 from remit.release.idle import clear, draining, retired, tidy
-from remit.release.memory import Memory, Release
-from remit.release.model import SLOTS, Desired, World
+from remit.release.model import SLOTS, Desired, World, may_contact, with_hooks
 from remit.release.requests import consume
 from remit.release.rollback import go_back
 from remit.release.stages import STAGE_RULES, ensure_provisioned, skipped
@@ -29,7 +28,7 @@ from remit.release.steps import Decision, Drain, Finish, Retire, Step, Switch, W
 from remit.release.tending import tend, tend_old
 
 
-def next_step(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def next_step(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> Decision:
     """The next step, and what to remember before it is taken."""
     now = now.replace(microsecond=0)  # as status keeps it, so that a restarted operator remembers just the same
     memory = not_before(memory, now)
@@ -53,12 +52,12 @@ def next_step(desired: Desired, world: World, memory: Memory, now: datetime.date
     return _go_on(desired, world, memory, now)
 
 
-def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def _go_on(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> Decision:
     """A release goes on, or back. The way back is asked first: it waits for nothing that the new side does."""
     release = memory.releasing
     if release is None:
         raise AssertionError("there is no release")
-    release = release.with_hooks(world.hooks)
+    release = with_hooks(release, world.hooks)
     memory = replace(memory, release=release)
     ctx = Context(desired, world, progressed(memory, release, world, now), release, now)
     ctx = replace(ctx, release=ctx.memory.releasing or release)
@@ -129,14 +128,14 @@ def _passed(ctx: Context, name: StageName) -> Release:
     return replace(release, promoted_at=ctx.now) if name == "Promote" else release
 
 
-def _between_releases(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def _between_releases(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> Decision:
     """Begin what is due; otherwise keep the live side as it should be, and tidy up the other one."""
     live = memory.live
     if live is not None and (world.share or world.live not in {None, live.slot}):
         # Whoever moved the requests, it was no release: nothing begins from there.
         return Decision(Switch(live.slot), memory)
     begun = begin(desired, world, memory, now)
-    if isinstance(begun, Memory):
+    if isinstance(begun, PipelineState):
         if begun.releasing is not None:
             return _go_on(desired, world, begun, now)
         memory = begun
@@ -150,10 +149,10 @@ def _between_releases(desired: Desired, world: World, memory: Memory, now: datet
     return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), memory)
 
 
-def _let_go(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision | None:
+def _let_go(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> Decision | None:
     """The end of a deletion that leaves the target as it is: nothing was ever released there, or it is out of reach for
     too long."""
-    if memory.latest == 0 and (world.unreachable or not memory.may_contact(desired.problem)):
+    if memory.latest == 0 and (world.unreachable or not may_contact(memory, desired.problem)):
         return Decision(Finish("Deleted", "NeverReleased", "nothing of it was ever released"), memory)
     if world.unreachable and desired.abandon_at is not None and now >= desired.abandon_at:
         message = f"the target stayed out of reach ({world.unreachable}); what is on it is left there"
@@ -161,7 +160,7 @@ def _let_go(desired: Desired, world: World, memory: Memory, now: datetime.dateti
     return None
 
 
-def _tear_down(world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def _tear_down(world: World, memory: PipelineState, now: datetime.datetime) -> Decision:
     """The Deployment is deleted: drain and retire both sides, the idle one first."""
     live = world.live or "blue"
     for slot in sorted(SLOTS, key=lambda slot: slot == live):

@@ -6,10 +6,9 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from remit.api.deploymentstatus import ReleaseFailure, RequestAnswer, RequestKind
+from remit.api.deploymentstatus import PipelineState, Release, ReleaseFailure, RequestAnswer, RequestKind
 from remit.release.context import Context
 from remit.release.ending import fail, last_good
-from remit.release.memory import Memory, Release
 from remit.release.model import Desired, MalformedRequest, Request, World
 
 
@@ -17,7 +16,7 @@ class Refused(Exception):
     """The request cannot be followed; the message says why."""
 
 
-def consume(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Memory:
+def consume(desired: Desired, world: World, memory: PipelineState, now: datetime.datetime) -> PipelineState:
     """The memory after the request, if there is one that was not answered yet."""
     request = desired.request
     if request is None or (memory.answer is not None and memory.answer.id == request.id):
@@ -39,7 +38,7 @@ class _Asked:
     request: Request
     desired: Desired
     world: World
-    memory: Memory
+    memory: PipelineState
     now: datetime.datetime
 
     def ongoing(self) -> Release:
@@ -52,12 +51,12 @@ class _Asked:
             raise Refused(f"revision {release.revision} is on its way by now, not revision {self.request.revision}")
         return release
 
-    def give_up(self, release: Release, reason: str, message: str) -> Memory:
+    def give_up(self, release: Release, reason: str, message: str) -> PipelineState:
         failure = ReleaseFailure(outcome="Aborted", reason=reason, message=message, at=self.now, asked=True)
         return fail(Context(self.desired, self.world, self.memory, release, self.now), failure)
 
 
-def _promote(ask: _Asked) -> tuple[Memory, str]:
+def _promote(ask: _Asked) -> tuple[PipelineState, str]:
     release = ask.ongoing()
     # On a side that is live already, what is left to skip is the bake.
     full = release.full or ask.request.full or release.promoted_at is not None
@@ -65,12 +64,12 @@ def _promote(ask: _Asked) -> tuple[Memory, str]:
     return replace(ask.memory, release=release), f"revision {release.revision} goes on"
 
 
-def _abort(ask: _Asked) -> tuple[Memory, str]:
+def _abort(ask: _Asked) -> tuple[PipelineState, str]:
     release = ask.ongoing()
     return ask.give_up(release, "Aborted", "aborted by request"), f"revision {release.revision} is aborted"
 
 
-def _rollback(ask: _Asked) -> tuple[Memory, str]:
+def _rollback(ask: _Asked) -> tuple[PipelineState, str]:
     desired, memory, release = ask.desired, ask.memory, ask.memory.releasing
     if release is not None and release.failure is None and release.rollback and ask.request.revision is None:
         # Asked for twice in a hurry, it must not lead back to what one wants to get away from.
@@ -92,7 +91,7 @@ def _rollback(ask: _Asked) -> tuple[Memory, str]:
     return replace(memory, rollback_to=number), f"returns to revision {number}"
 
 
-def _retry(ask: _Asked) -> tuple[Memory, str]:
+def _retry(ask: _Asked) -> tuple[PipelineState, str]:
     memory, last, live = ask.memory, ask.memory.release, ask.memory.live
     if memory.releasing is not None:
         raise Refused("a release goes on; abort it first")
@@ -102,17 +101,17 @@ def _retry(ask: _Asked) -> tuple[Memory, str]:
     return replace(memory, live=live, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
 
 
-def _pause(ask: _Asked) -> tuple[Memory, str]:
+def _pause(ask: _Asked) -> tuple[PipelineState, str]:
     return replace(ask.memory, paused=True), "paused; what is live stays live"
 
 
-def _resume(ask: _Asked) -> tuple[Memory, str]:
+def _resume(ask: _Asked) -> tuple[PipelineState, str]:
     if ask.desired.spec.paused:
         raise Refused("spec.paused is true; set it to false to go on")
     return replace(ask.memory, paused=False), "goes on"
 
 
-_FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
+_FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[PipelineState, str]]] = {
     "promote": _promote,
     "abort": _abort,
     "rollback": _rollback,
@@ -122,7 +121,7 @@ _FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
 }
 
 
-def rollback_target(desired: Desired, memory: Memory) -> int | None:
+def rollback_target(desired: Desired, memory: PipelineState) -> int | None:
     """The revision that is about to be returned to, where it has to be brought to the target again for that."""
     request, back = desired.request, desired.spec.rollback_to
     number = None
@@ -134,7 +133,7 @@ def rollback_target(desired: Desired, memory: Memory) -> int | None:
     return None if number == live else number
 
 
-def _last_good(memory: Memory) -> int | None:
+def _last_good(memory: PipelineState) -> int | None:
     """While a release goes on, that is the side to return to."""
     if memory.releasing is not None:
         return memory.live.revision if memory.live else None

@@ -9,10 +9,8 @@ import datetime
 from typing import Literal
 
 from remit.api.base import Condition
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot, SlotStatus
-from remit.release.memory import Memory, Release
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, PipelineState, Release, Slot, SlotStatus
 from remit.release.model import SLOTS, Desired, SlotView, World
-from remit.release.remembering import history, pipeline_state, stages
 from remit.release.steps import Decision, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]
@@ -52,15 +50,17 @@ def status_after(
             _condition(type_, status, reason, message, before, generation, now) for type_, status in truths.items()
         ],
         slots=before.slots if world.unreachable else _slots(world),
-        stages=stages(memory),
-        history=history(memory, before.history),
+        stages=memory.release.stages if memory.release else (),
+        history=memory.history,
         report=before.report,
         request=memory.answer,
-        pipeline=pipeline_state(memory),
+        pipeline=memory,
     )
 
 
-def _active(world: World, memory: Memory, before: DeploymentStatus) -> tuple[SlotView, tuple[Slot | None, int | None]]:
+def _active(
+    world: World, memory: PipelineState, before: DeploymentStatus
+) -> tuple[SlotView, tuple[Slot | None, int | None]]:
     """The side that requests go to. While the target is out of sight, what was last seen of it holds."""
     if world.unreachable:
         seen = SlotView(before.active_revision, before.replicas, before.replicas, before.ready_replicas)
@@ -97,12 +97,12 @@ def _hopeless(desired: Desired, decision: Decision) -> bool:
     return unknown or broken
 
 
-def _at_rest(memory: Memory) -> bool:
+def _at_rest(memory: PipelineState) -> bool:
     """Nothing is being brought about: what is left to do is to wait, or to tidy up the old side."""
     return memory.releasing is None and memory.settled and memory.rollback_to is None
 
 
-def _failed(memory: Memory) -> Release | None:
+def _failed(memory: PipelineState) -> Release | None:
     """The release that failed what the spec declares, while nothing newer came of it."""
     release = memory.release
     if release is None or release.outcome in {None, "Promoted", "Superseded"} or memory.pin is not None:
@@ -149,7 +149,7 @@ def _summary(desired: Desired, world: World, decision: Decision, view: SlotView)
 
 
 def _truths(
-    memory: Memory, phase: DeploymentPhase, view: SlotView, *, settled: bool, hopeless: bool
+    memory: PipelineState, phase: DeploymentPhase, view: SlotView, *, settled: bool, hopeless: bool
 ) -> dict[str, Truth]:
     whole = memory.live is not None and view.healthy >= memory.live.replicas and not view.failed
     empty_by_wish = memory.live is not None and memory.live.replicas == 0
@@ -167,7 +167,7 @@ def _truth(holds: bool) -> Truth:
     return "True" if holds else "False"
 
 
-def _stage(memory: Memory) -> str:
+def _stage(memory: PipelineState) -> str:
     release = memory.release
     if release is None:
         return ""
@@ -175,7 +175,7 @@ def _stage(memory: Memory) -> str:
     return running or (release.stage or "" if release.outcome is None else "")
 
 
-def _named(memory: Memory, revision: int | None) -> str:
+def _named(memory: PipelineState, revision: int | None) -> str:
     record = memory.record(revision) if revision is not None else None
     return "" if revision is None else f"{record.artifact} ({revision})" if record else f"({revision})"
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import Outcome, Slot, StageName
+from remit.api.deploymentstatus import Outcome, PipelineState, Slot, StageName
 from remit.errors import DeploymentError, RemitError
-from remit.release.memory import Memory
 from remit.release.model import HookKey, Revision, StepError
 from remit.telemetry import escape
 
@@ -164,4 +163,4 @@ class Decision:
     """The next step, and what to remember before it is taken."""
 
     step: Step
-    memory: Memory
+    memory: PipelineState

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from remit.api.deploymentstatus import LiveSide
+from remit.api.deploymentstatus import LiveSide, PipelineState
 from remit.release.context import Context
-from remit.release.memory import Memory
 from remit.release.model import Desired, Revision, World, other
 from remit.release.steps import Provision, Scale, Step, Switch
 from remit.release.strategies import TAKEOVERS
 
 
-def tend(desired: Desired, world: World, memory: Memory) -> Step | None:
+def tend(desired: Desired, world: World, memory: PipelineState) -> Step | None:
     """What the live side lacks while no release goes on."""
     live = memory.live
     if live is None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from releases import EPOCH, Sim, live
-from remit.api.deploymentstatus import Slot
+from remit.api.deploymentstatus import PipelineState, Slot
 from remit.api.resource import Deployment
 from remit.controllers.reporting import Reports
 from remit.errors import DeploymentError
 from remit.kube.events import Recorder
-from remit.release import Decision, Memory, Switch
+from remit.release import Decision, Switch
 from remit.release.report import Evidence, Subject, Usage, brief, compose
 from servers import free_port
 
@@ -88,7 +88,7 @@ class Watched:
             }
         )
 
-    async def look(self, before: Memory, after: Memory) -> Any:
+    async def look(self, before: PipelineState, after: PipelineState) -> Any:
         found = await self.reports.look(self.deployment, {}, self.target, self.sim.world, before, after)
         self.due = found or self.due
         return found

@@ -537,9 +537,6 @@ def test_a_request_with_a_mistake_in_it_is_refused_once_and_changes_nothing() ->
 def test_a_release_remembers_the_tasks_of_its_hooks_and_the_next_one_does_not() -> None:
     sim = live("v1", stages={"bakeSeconds": 0, "prePromotion": [hook("smoke")], "postPromotion": [hook("check")]})
     assert sim.memory.release is not None
-    assert {key.name: uid for key, uid in sim.memory.release.hook_uids.items()} == {
-        "smoke": "task-smoke",
-        "check": "task-check",
-    }
+    assert {task.name: task.uid for task in sim.memory.release.hooks} == {"smoke": "task-smoke", "check": "task-check"}
     sim.apply(version="v2").until(Provision)
-    assert sim.memory.release.hook_uids == {}
+    assert sim.memory.release.hooks == ()

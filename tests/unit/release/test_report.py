@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from releases import EPOCH, Sim, hook, live, spec
-from remit.api.deploymentstatus import DeploymentStatus
-from remit.release import Finish, Release
+from remit.api.deploymentstatus import DeploymentStatus, Release
+from remit.release import Finish
 from remit.release.report import (
     Evidence,
     Probed,
@@ -205,7 +205,15 @@ def test_nothing_that_others_wrote_is_mark_up(text: str) -> None:
 
 GOOD = compose(
     SUBJECT,
-    Release(1, "blue", "k", "h", "shop:v1", 2, "BlueGreen", EPOCH, EPOCH, outcome="Promoted", finished_at=at(9)),
+    Release(
+        revision=1,
+        slot="blue",
+        artifact="shop:v1",
+        started_at=EPOCH,
+        clock=EPOCH,
+        outcome="Promoted",
+        finished_at=at(9),
+    ),
     Evidence(probed=Probed("GET", 1, 0, 1.0, 1.0), samples=(sample(0, blue=0), sample(1, blue=1))),
 )
 

@@ -11,7 +11,7 @@ import pytest
 
 from releases import Sim, hook, live, spec
 from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
-from remit.release import Finish, Provision, Request, RunHook, remembered
+from remit.release import Finish, Provision, Request, RunHook
 from remit.release.report import reported
 
 STATUSES: dict[str, Any] = json.loads(Path(__file__).with_name("statuses.json").read_bytes())
@@ -55,7 +55,7 @@ def with_report() -> Sim:
     sim = live("v1")
     report = ReleaseReport(revision=1, stage_seconds={"Health": 1.5}, missing=["The probe."], ref="report.html")
     sim.status = reported(sim.status, report)
-    sim.memory = remembered(sim.status)
+    sim.memory = sim.status.pipeline
     sim.apply(version="v2").until(Provision)
     return sim
 

@@ -9,7 +9,7 @@ import pytest
 
 from releases import Sim, hook, spec
 from remit.api.deploymentstatus import DeploymentStatus
-from remit.release import Finish, RunHook, remembered
+from remit.release import Finish, RunHook
 
 
 def of_version_0_1(status: DeploymentStatus, restarts: int) -> DeploymentStatus:
@@ -31,7 +31,7 @@ def baking(**stages: object) -> Sim:
     sim.waits_for("Baking")
     for _ in range(3):
         sim.crash("green")
-    sim.memory = remembered(of_version_0_1(sim.status, restarts=3))
+    sim.memory = of_version_0_1(sim.status, restarts=3).pipeline
     return sim
 
 
@@ -53,7 +53,7 @@ def test_a_crash_after_the_upgrade_is_one(back: bool) -> None:
 def test_a_hook_that_the_version_before_had_begun_runs_again() -> None:
     sim = Sim(spec("v1", stages={"prePromotion": [hook()]}))
     sim.until(RunHook)
-    sim.memory = remembered(of_version_0_1(sim.status, restarts=0))
+    sim.memory = of_version_0_1(sim.status, restarts=0).pipeline
     sim.world = replace(sim.world, hooks={})
     assert isinstance(sim.until(RunHook), RunHook)
     ended = sim.until(Finish)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from remit.api.deploymentstatus import Release
 from remit.release.context import Context, Fail
-from remit.release.memory import Release
 from remit.release.steps import Step, Switch, Wait
 
 Verdict = Step | Fail | Release | None
