@@ -95,8 +95,8 @@ class Releases:
     async def state(self, name: str) -> DeploymentState:
         """See `ExecutionAgent.get_deployment_status`."""
         driver = await self._driver(self._target(name))
-        status, memory, wish = driver.status, driver.memory, driver.latest
-        record = memory.record(status.active_revision) if status.active_revision is not None else None
+        status, state, wish = driver.status, driver.state, driver.latest
+        record = state.record(status.active_revision) if status.active_revision is not None else None
         return DeploymentState(
             target=name,
             version=record.artifact if record else "",
@@ -105,7 +105,7 @@ class Releases:
             phase=str(status.phase or DeploymentPhase.PENDING),
             message=status.message or "nothing was deployed here yet",
             ready=status.ready_replicas,
-            wanted=memory.live.replicas if memory.live else status.replicas,
+            wanted=state.live.replicas if state.live else status.replicas,
         )
 
     async def look(self, name: str) -> DeploymentState:

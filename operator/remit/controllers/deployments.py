@@ -25,6 +25,7 @@ from remit.release import (
     Finish,
     HookKey,
     Material,
+    ObservedState,
     Problem,
     Request,
     Retire,
@@ -33,7 +34,6 @@ from remit.release import (
     StepError,
     Switch,
     Wait,
-    World,
     configuration,
     hook_uids,
     may_contact,
@@ -133,19 +133,19 @@ class DeploymentReconciler:
             return None
         now, before, tracked = self.now(), deployment.status.pipeline, self._track(deployment)
         desired, material, unreadable = await self._desired(deployment, obj, place, before)
-        world = replace(await self._observe(place, desired, before, unreadable), error=tracked.error)
-        desired = self._with_deadline(deployment, obj, desired, world)
+        observed = replace(await self._observe(place, desired, before, unreadable), error=tracked.error)
+        desired = self._with_deadline(deployment, obj, desired, observed)
         if before.releasing is not None:
             uids = hook_uids(before.releasing) | tracked.created
-            world = replace(world, hooks=hooks.observe(self.cache, deployment, uids))
+            observed = replace(observed, hooks=hooks.observe(self.cache, deployment, uids))
         else:
             tracked.created.clear()
             if before.release is not None:
                 await self._cancel_hooks(obj, tracked, before.release)
-        desired = await look_ahead(place, desired, before, world)
-        decision = next_step(desired, world, before, now)
-        status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
-        report = await self.reports.look(deployment, obj, place.target, world, before, decision.memory)
+        desired = await look_ahead(place, desired, before, observed)
+        decision = next_step(desired, observed, before, now)
+        status = status_after(desired, observed, decision, deployment.status, generation=metadata.generation, now=now)
+        report = await self.reports.look(deployment, obj, place.target, observed, before, decision.state)
         if report is not None:
             status = reported(status, report)
         if isinstance(decision.step, Finish):
@@ -153,8 +153,8 @@ class DeploymentReconciler:
         written = await self._writer.write(obj, status)
         await self._consumed(deployment, written, desired, decision)
         if isinstance(decision.step, Wait):
-            return next_look(decision.step, world, now)
-        await self.reports.before(deployment, desired, world, decision)
+            return next_look(decision.step, observed, now)
+        await self.reports.before(deployment, desired, observed, decision)
         return await self._perform(deployment, written, place, decision, material)
 
     async def _desired(
@@ -192,25 +192,25 @@ class DeploymentReconciler:
         )
         return desired, material, unreachable
 
-    async def _observe(self, place: Place, desired: Desired, before: PipelineState, unreadable: str) -> World:
+    async def _observe(self, place: Place, desired: Desired, before: PipelineState, unreadable: str) -> ObservedState:
         """What is on the target; nothing where it must not be contacted."""
         if not may_contact(before, desired.problem):
-            return World()
-        world = await place.target.observe()
-        return world if world.unreachable or not unreadable else World(unreachable=unreadable)
+            return ObservedState()
+        observed = await place.target.observe()
+        return observed if observed.unreachable or not unreadable else ObservedState(unreachable=unreadable)
 
-    def _with_deadline(self, deployment: Deployment, obj: Object, desired: Desired, world: World) -> Desired:
+    def _with_deadline(self, deployment: Deployment, obj: Object, desired: Desired, observed: ObservedState) -> Desired:
         """A deletion waits for a target that is out of reach as long as a release may go without progress. The time
         counts from when this process first found it so: an operator that was away has not tried."""
         tracked, now = self._track(deployment), self.now().replace(microsecond=0)
-        if not (desired.deleted and world.unreachable):
+        if not (desired.deleted and observed.unreachable):
             tracked.unreachable_since = None
             return desired
         limit = datetime.timedelta(seconds=deployment.spec.progress_deadline_seconds)
         if tracked.unreachable_since is None:
             tracked.unreachable_since = now
             message = (
-                f"is being deleted, and the target cannot be reached: {world.unreachable}; it is tried for {limit}"
+                f"is being deleted, and the target cannot be reached: {observed.unreachable}; it is tried for {limit}"
             )
             self.events.record(obj, "Warning", "TargetUnreachable", message)
         return replace(desired, abandon_at=tracked.unreachable_since + limit)
@@ -239,7 +239,7 @@ class DeploymentReconciler:
 
     async def _record(self, deployment: Deployment, obj: Object, decision: Decision, material: Material) -> None:
         """What cannot be recorded must not happen. A step that is tried again is on record already."""
-        tracked, release = self._track(deployment), decision.memory.release
+        tracked, release = self._track(deployment), decision.state.release
         event = recording.step(deployment, self.requester(obj), decision.step, release.revision if release else None)
         tried_again = tracked.error is not None and tracked.recorded == event
         if event is not None and not tried_again:
@@ -250,7 +250,7 @@ class DeploymentReconciler:
     async def _do(
         self, deployment: Deployment, obj: Object, place: Place, decision: Decision, material: Material
     ) -> None:
-        step, release = decision.step, decision.memory.release
+        step, release = decision.step, decision.state.release
         if isinstance(step, Switch):
             self.reports.switching(deployment.key, step)
         await carry_out(place, step, material)
@@ -271,9 +271,9 @@ class DeploymentReconciler:
                 await self._finalize(obj, rest)
             case Finish(outcome=outcome, reason=reason, message=message):
                 self._tell(obj, outcome == "Promoted", str(outcome), f"{reason}: {message}")
-                await keep_only(place, decision.memory)
-            case Retire() if decision.memory.releasing is None:
-                await keep_only(place, decision.memory)
+                await keep_only(place, decision.state)
+            case Retire() if decision.state.releasing is None:
+                await keep_only(place, decision.state)
 
     async def _run_hook(self, deployment: Deployment, obj: Object, step: RunHook, uid: str | None) -> None:
         tracked = self._track(deployment)
@@ -302,7 +302,7 @@ class DeploymentReconciler:
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""
-        answer, request = decision.memory.answer, desired.request
+        answer, request = decision.state.answer, desired.request
         if answer is not None and request is not None and answer.id == request.id:
             await self.audit.append_async(recording.answer(deployment, answer, requests.requester(obj)))
             refused = "RequestRefused" if answer.kind else "InvalidRequest"

@@ -118,7 +118,7 @@ class Driver:
         await self._until(lambda _: self._looks > before + 1)  # the one under way may have begun before
 
     @property
-    def memory(self) -> PipelineState:
+    def state(self) -> PipelineState:
         return self.status.pipeline
 
     @property
@@ -131,16 +131,16 @@ class Driver:
 
         Raises DeploymentError where it did not come to that: what is live then, `status` says.
         """
-        await self._until(lambda memory: memory.releasing is None or memory.releasing.failure is None)
+        await self._until(lambda state: state.releasing is None or state.releasing.failure is None)
         number = 1 + (self._wish.number if self._wish else 0)
         await self._wishes.keep(Revision(number, snapshot), material)
         await self._wishes.forget({each for each in await self._wishes.all() if each <= number - _KEPT_WISHES})
-        memory, self._wish = self.memory, Wish(number, snapshot, material)
-        live = memory.live.spec_hash if memory.live else None
-        if memory.releasing is None and memory.key == snapshot.spec_hash != live:
+        state, self._wish = self.state, Wish(number, snapshot, material)
+        live = state.live.spec_hash if state.live else None
+        if state.releasing is None and state.key == snapshot.spec_hash != live:
             self._ask("retry")  # the same was declared before, and went back: it is wanted all the same
         self.wake()
-        await self._until(lambda memory: self._at_rest(memory, number) or self._newer(number))
+        await self._until(lambda state: self._at_rest(state, number) or self._newer(number))
         self._check_newer(number)
         await self._torn_down()
         self._check_live(lambda live: live == snapshot.spec_hash)
@@ -149,20 +149,20 @@ class Driver:
     async def rollback(self, number: int) -> None:
         """Return from wish `number` to what was live before it. Raises DeploymentError."""
         wish, _ = await self._wishes.load(number)
-        memory, left = self.memory, wish.snapshot.spec_hash
-        current = memory.releasing.spec_hash if memory.releasing else memory.live.spec_hash if memory.live else ""
+        state, left = self.state, wish.snapshot.spec_hash
+        current = state.releasing.spec_hash if state.releasing else state.live.spec_hash if state.live else ""
         if current != left:
             serving = self.status.active or "nothing"
             message = f"{wish.snapshot.artifact} is not live, so there is no way back from it; live is {serving}"
             raise DeploymentError(message, reason="NotLive")
         asked = self._ask("rollback")
         self.wake()
-        await self._until(lambda memory: memory.answer is not None and memory.answer.id == asked)
-        answer = self.memory.answer
+        await self._until(lambda state: state.answer is not None and state.answer.id == asked)
+        answer = self.state.answer
         if answer is not None and not answer.accepted:
             raise DeploymentError(answer.message, reason="RollbackRefused")
         now = self._wish.number if self._wish else number
-        await self._until(lambda memory: self._at_rest(memory, now) or self._newer(now))
+        await self._until(lambda state: self._at_rest(state, now) or self._newer(now))
         self._check_newer(now)
         await self._torn_down()
         self._check_live(lambda live: live != left)
@@ -171,18 +171,18 @@ class Driver:
         self._requests.append(Request(secrets.token_hex(6), kind))
         return self._requests[-1].id
 
-    def _at_rest(self, memory: PipelineState, number: int) -> bool:
+    def _at_rest(self, state: PipelineState, number: int) -> bool:
         seen = self.status.observed_generation == number and not self._requests
-        return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
+        return seen and state.releasing is None and state.settled and state.rollback_to is None
 
     async def _torn_down(self) -> None:
         """Until the side of a release that failed is empty: the program may end as soon as it hears of the failure."""
-        release, live = self.memory.release, self.memory.live
+        release, live = self.state.release, self.state.live
         if release is None or (live is not None and live.slot == release.slot):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TEAR_DOWN_SECONDS):
-                await self._until(lambda memory: memory.releasing is not None or self._is_empty(release.slot))
+                await self._until(lambda state: state.releasing is not None or self._is_empty(release.slot))
 
     def _is_empty(self, slot: Slot) -> bool:
         return all(each.name != slot for each in self.status.slots)
@@ -196,15 +196,15 @@ class Driver:
             raise DeploymentError(message, reason="Superseded")
 
     def _check_live(self, right: Callable[[str], bool]) -> None:
-        memory = self.memory
-        if memory.live is None or not right(memory.live.spec_hash):
-            last = memory.release
+        state = self.state
+        if state.live is None or not right(state.live.spec_hash):
+            last = state.release
             message = last.message if last and last.message else self.status.message
             raise DeploymentError(message, reason=last.reason if last and last.reason else "DeploymentFailed")
 
     async def _until(self, reached: Callable[[PipelineState], bool]) -> None:
         async with self._looked:
-            await self._looked.wait_for(lambda: self._broken is not None or reached(self.memory))
+            await self._looked.wait_for(lambda: self._broken is not None or reached(self.state))
         if self._broken is not None:
             raise self._broken
 
@@ -238,19 +238,19 @@ class Driver:
             problem=self.problem(deployment, wish.material),
             deleted=self._removing,
         )
-        world = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
-        desired = await look_ahead(self.place, desired, self.memory, world)
-        decision = next_step(desired, world, self.memory, now)
-        status = status_after(desired, world, decision, self.status, generation=wish.number, now=now)
+        observed = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
+        desired = await look_ahead(self.place, desired, self.state, observed)
+        decision = next_step(desired, observed, self.state, now)
+        status = status_after(desired, observed, decision, self.status, generation=wish.number, now=now)
         if isinstance(decision.step, Finish):
             await self._record(deployment, decision)
         await self._write(status)
-        answer = decision.memory.answer
+        answer = decision.state.answer
         if request is not None and answer is not None and answer.id == request.id:
             self._requests.remove(request)
             await self.audit.append_async(recording.answer(deployment, answer, self.who))
         if isinstance(decision.step, Wait):
-            return next_look(decision.step, world, now)
+            return next_look(decision.step, observed, now)
         return await self._perform(deployment, decision, wish.material)
 
     async def _perform(self, deployment: Deployment, decision: Decision, material: Material) -> float:
@@ -275,9 +275,9 @@ class Driver:
                     for task in self._running:
                         task.cancel()
                     self._hooks.clear()
-                    await keep_only(self.place, decision.memory)
-                case Retire() if decision.memory.releasing is None:
-                    await keep_only(self.place, decision.memory)
+                    await keep_only(self.place, decision.state)
+                case Retire() if decision.state.releasing is None:
+                    await keep_only(self.place, decision.state)
         except DeploymentError as error:
             self._error = step_error(step, error)
             return _RETRY_SECONDS
@@ -293,7 +293,7 @@ class Driver:
 
     async def _record(self, deployment: Deployment, decision: Decision) -> None:
         """What cannot be recorded must not happen."""
-        release = decision.memory.release
+        release = decision.state.release
         event = recording.step(deployment, self.who, decision.step, release.revision if release else None)
         if event is not None:
             await self.audit.append_async(event)

@@ -15,7 +15,7 @@ from remit.api.deploymentstatus import (
     StageStatus,
 )
 from remit.release.context import Context
-from remit.release.model import Desired, World
+from remit.release.model import Desired, ObservedState
 from remit.release.steps import Decision, Finish
 
 
@@ -31,8 +31,8 @@ def fail(ctx: Context, failure: ReleaseFailure) -> PipelineState:
 
 def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_over: bool) -> Decision:
     """End the release. `takes_over`: from now on the new side is the one to rely on."""
-    release, memory, now = ctx.release, ctx.memory, ctx.now
-    before = memory.live
+    release, state, now = ctx.release, ctx.state, ctx.now
+    before = state.live
     records = tuple(
         replace(record, state="Skipped")
         if record.state in {"Waiting", "Running"} and record.name != "Retire"
@@ -54,17 +54,17 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         live = LiveSide(
             slot=release.slot, revision=release.revision, spec_hash=release.spec_hash, replicas=release.replicas
         )
-    memory = replace(
-        memory,
+    state = replace(
+        state,
         release=ended,
         live=live,
-        settled=memory.settled or release.key == memory.key,
-        history=_history(memory.history, ended, before, outcome),
-        pin=release.revision if outcome == "Promoted" and release.pins else memory.pin,
+        settled=state.settled or release.key == state.key,
+        history=_history(state.history, ended, before, outcome),
+        pin=release.revision if outcome == "Promoted" and release.pins else state.pin,
         idle_since=now if takes_over and before is not None else None,
         drain_since=None,
     )
-    return Decision(Finish(outcome, reason, message), trim(ctx.desired, ctx.world, memory))
+    return Decision(Finish(outcome, reason, message), trim(ctx.desired, ctx.observed, state))
 
 
 def _history(
@@ -91,37 +91,37 @@ def _history(
     return tuple(after(record) for record in history)
 
 
-def with_digests(memory: PipelineState, world: World) -> PipelineState:
-    """The memory, with the digest of each revision that has become known. It never changes again."""
-    known = world.digests
+def with_digests(state: PipelineState, observed: ObservedState) -> PipelineState:
+    """The state, with the digest of each revision that has become known. It never changes again."""
+    known = observed.digests
     return replace(
-        memory, history=tuple(replace(r, digest=r.digest or known.get(r.revision, "")) for r in memory.history)
+        state, history=tuple(replace(r, digest=r.digest or known.get(r.revision, "")) for r in state.history)
     )
 
 
-def trim(desired: Desired, world: World, memory: PipelineState) -> PipelineState:
+def trim(desired: Desired, observed: ObservedState, state: PipelineState) -> PipelineState:
     """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted, and
     none that a side still holds: it reads its files until it has drained.
 
     The last good one is kept first, so that failed ones never push out what a rollback returns to.
     """
-    release, live = memory.release, memory.live
-    declared = next((record.revision for record in memory.history if record.spec_hash == memory.key), None)
-    needed = {memory.pin, memory.rollback_to, declared}
+    release, live = state.release, state.live
+    declared = next((record.revision for record in state.history if record.spec_hash == state.key), None)
+    needed = {state.pin, state.rollback_to, declared}
     needed |= {live.revision if live else None, release.revision if release else None}
-    held = {world.blue.revision, world.green.revision}
-    good = last_good(memory)
-    old = [record for record in memory.history if record.revision not in needed]
+    held = {observed.blue.revision, observed.green.revision}
+    good = last_good(state)
+    old = [record for record in state.history if record.revision not in needed]
     old.sort(key=lambda record: (record.revision not in held, record.revision != good))
     beyond = old[desired.spec.revision_history_limit :]
     forgotten = {record.revision for record in beyond if record.revision not in held}
-    return replace(memory, history=tuple(r for r in memory.history if r.revision not in forgotten))
+    return replace(state, history=tuple(r for r in state.history if r.revision not in forgotten))
 
 
-def last_good(memory: PipelineState) -> int | None:
+def last_good(state: PipelineState) -> int | None:
     """What was live before what is."""
-    live = memory.live.revision if memory.live else None
-    promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
+    live = state.live.revision if state.live else None
+    promoted = [r for r in state.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
     return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None
 
 

@@ -1,4 +1,4 @@
-"""What a release looks at: the wish, and the world as it was observed. Data only; nothing here does anything.
+"""What the pipeline decides on: the desired state, and the state that was observed. Data only.
 
 A Deployment has two sides, the slots blue and green. One of them is live: requests go there. The other one is idle:
 empty, a preview of what comes next, or what was live before and is kept for a fast way back.
@@ -77,7 +77,7 @@ class MalformedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the wish cannot be released as it is, such as a Secret that is missing."""
+    """Why what is desired cannot be released as it is, such as a Secret that is missing."""
 
     reason: str
     """A stable CamelCase word."""
@@ -88,7 +88,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The wish."""
+    """What the user wants."""
 
     snapshot: Snapshot
     """What the spec asks for now."""
@@ -211,7 +211,7 @@ def may_contact(state: PipelineState, problem: Problem | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ObservedState:
     """What was observed. A target fills in all but `hooks` and `error`."""
 
     blue: SlotView = SlotView()
@@ -240,7 +240,7 @@ class World:
     def slot(self, slot: Slot) -> SlotView:
         return self.blue if slot == "blue" else self.green
 
-    def without(self, slot: Slot) -> World:
+    def without(self, slot: Slot) -> ObservedState:
         """As it is once nothing is on `slot` any more."""
         return replace(self, blue=SlotView()) if slot == "blue" else replace(self, green=SlotView())
 

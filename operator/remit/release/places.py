@@ -20,7 +20,7 @@ from remit.errors import DeploymentError
 from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
 from remit.release.judging import Judge
-from remit.release.model import SLOTS, Desired, Problem, Revision, World, may_contact
+from remit.release.model import SLOTS, Desired, ObservedState, Problem, Revision, may_contact
 from remit.release.requests import rollback_target
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
@@ -53,16 +53,16 @@ _OBSTACLE_SECONDS: Final = 10.0
 """How long an obstacle is believed. To look for it again may read a whole artifact, or ask a registry."""
 
 
-async def look_ahead(place: Place, desired: Desired, memory: PipelineState, world: World) -> Desired:
-    """The wish, with what keeps the revision that it wants to return to from being brought to the target.
+async def look_ahead(place: Place, desired: Desired, state: PipelineState, observed: ObservedState) -> Desired:
+    """`desired`, with what keeps the revision that it wants to return to from being brought to the target.
 
     It is brought there for that, beside what is live. Where it runs already, nothing has to be brought.
     """
-    number = rollback_target(desired, memory)
-    held = {world.slot(slot).revision for slot in SLOTS}
-    if number is None or number in held or number not in desired.revisions or world.unreachable:
+    number = rollback_target(desired, state)
+    held = {observed.slot(slot).revision for slot in SLOTS}
+    if number is None or number in held or number not in desired.revisions or observed.unreachable:
         return desired
-    if not may_contact(memory, desired.problem):
+    if not may_contact(state, desired.problem):
         return desired
     about = number, desired.request.id if desired.request else None
     if place.looked_ahead.get(about, -math.inf) < time.monotonic() - _OBSTACLE_SECONDS:
@@ -113,9 +113,9 @@ async def _carry_out(place: Place, step: Step, material: Material) -> None:
             await target.retire(slot)
 
 
-async def keep_only(place: Place, memory: PipelineState) -> None:
+async def keep_only(place: Place, state: PipelineState) -> None:
     """Let go of what belongs to revisions that are not remembered any more. Raises DeploymentError."""
-    revisions = {record.revision for record in memory.history}
+    revisions = {record.revision for record in state.history}
     await place.revisions.forget((await place.revisions.all()).keys() - revisions)
     await place.target.keep(revisions)
 

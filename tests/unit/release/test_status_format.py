@@ -55,7 +55,7 @@ def with_report() -> Sim:
     sim = live("v1")
     report = ReleaseReport(revision=1, stage_seconds={"Health": 1.5}, missing=["The probe."], ref="report.html")
     sim.status = reported(sim.status, report)
-    sim.memory = sim.status.pipeline
+    sim.state = sim.status.pipeline
     sim.apply(version="v2").until(Provision)
     return sim
 
