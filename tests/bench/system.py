@@ -105,8 +105,8 @@ async def measure() -> Figures:
     parts = "; ".join(f"{name}: {' + '.join(result.cpu)}" for name, result in results.items())
     client = max(result.client_cpu for result in results.values())
     note = (
-        f"{CLIENTS} clients create; latency is from create to Finished, with all {COUNT} there at once, or at rest one at a"
-        f" time. Apart: a control plane and an operator as on a cluster. CPU is of {parts}. The client took"
+        f"{CLIENTS} clients create; latency is from create to Finished, with all {COUNT} there at once, or at rest one"
+        f" at a time. Apart: a control plane and an operator as on a cluster. CPU is of {parts}. The client took"
         f" {client / COUNT * 1000:.1f} ms a task. Writes: "
         + ", ".join(f"{kind} {count / COUNT:.2f}" for kind, count in kinds.items())
         + "."
