@@ -7,7 +7,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -82,16 +82,18 @@ async def _obstacle(place: Place, number: int) -> Problem | None:
     return None
 
 
-async def carry_out(place: Place, step: Step, material: Material) -> None:
-    """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
+@contextlib.contextmanager
+def keeping_state() -> Iterator[None]:
+    """Raises a DeploymentError with the reason `StateNotKept` for an OSError, such as that of a full disk."""
     try:
-        await _carry_out(place, step, material)
+        yield
     except OSError as error:
         message = f"the operator's state cannot be kept: {error.strerror or error}"
         raise DeploymentError(message, reason="StateNotKept", retryable=True) from error
 
 
-async def _carry_out(place: Place, step: Step, material: Material) -> None:
+async def carry_out(place: Place, step: Step, material: Material) -> None:
+    """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
     target = place.target
     match step:
         case Prepare(revision=revision):
