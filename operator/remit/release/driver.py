@@ -160,9 +160,9 @@ class ReleaseDriver:
         if may_contact(before, problem):
             revisions, observed = await _observe(place)
         if snapshot is None:
-            snapshot = configuration.unread(deployment.spec, before.key, revisions.values())
+            snapshot = configuration.snapshot_with_missing_references(deployment.spec, before.key, revisions.values())
         elif before.pinning and not (isinstance(request, Request) and request.kind == "retry"):
-            snapshot = configuration.pinned(snapshot, before.key, revisions.values())
+            snapshot = configuration.keep_pin(snapshot, before.key, revisions.values())
         deleted = deployment.metadata.deletion_timestamp is not None
         desired = Desired(
             snapshot=snapshot,

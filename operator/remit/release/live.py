@@ -1,4 +1,4 @@
-"""The side that is live is kept as it should be: with its instances, and with the requests."""
+"""The live side, and the one that was live before: kept as they should be, with their instances and requests."""
 
 from __future__ import annotations
 
