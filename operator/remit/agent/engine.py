@@ -268,12 +268,12 @@ class Engine:
         task = execution.task
         self._turns.leave(task.key, _now().timestamp())
         attempt = task.status.attempts[-1]
-        result = await self._runner.collect(task.metadata.namespace, execution.uid, attempt, self.output_cap)
-        ended = task.model_copy(update={"status": progress.attempt_ended(task, result)})
+        outcome = await self._runner.collect(task.metadata.namespace, execution.uid, attempt, self.output_cap)
+        ended = task.model_copy(update={"status": progress.attempt_ended(task, outcome)})
         execution.task = ended.model_copy(update={"spec": execution.task.spec})
-        await self._audit.append_async(recording.execution(task, self.who, attempt.id, result))
+        await self._audit.append_async(recording.execution(task, self.who, attempt.id, outcome))
         task = task.model_copy(update={"spec": execution.task.spec})  # a cancel that was asked for meanwhile
-        what_follows = after_attempt(task, result.ended, now=_now(), draw=random.random())  # noqa: S311 (jitter)
+        what_follows = after_attempt(task, outcome, now=_now(), draw=random.random())  # noqa: S311 (jitter)
         self._runner.forget(attempt.id)
         if isinstance(what_follows, Finish):
             self._finish(execution, what_follows)

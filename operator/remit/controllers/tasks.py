@@ -11,6 +11,7 @@ import structlog
 
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
+from remit.backends import Outcome
 from remit.controllers.policies import Policies
 from remit.controllers.requester import Requester
 from remit.controllers.schedules import ScheduleReconciler, parent_key
@@ -19,7 +20,6 @@ from remit.controllers.waiting import Waiting
 from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused, redacted
-from remit.execution.attemptresult import AttemptResult
 from remit.execution.lifecycle import (
     Adopt,
     Begin,
@@ -159,10 +159,10 @@ class TaskReconciler:
         return None
 
     async def _collect(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus, cause: str = "") -> float | None:
-        result = await self.runner.collect(
+        outcome = await self.runner.collect(
             task.metadata.namespace, task.metadata.uid, attempt, task.spec.output.tail_bytes, cause
         )
-        return await self._settle(task, obj, result)
+        return await self._settle(task, obj, outcome)
 
     async def _by_the_clock(self, task: ExecutionTask, obj: Object) -> float | None:
         if self.stopping:
@@ -268,19 +268,19 @@ class TaskReconciler:
         limit = deadline(task)
         return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
 
-    async def _settle(self, task: ExecutionTask, obj: Object, result: AttemptResult) -> float | None:
+    async def _settle(self, task: ExecutionTask, obj: Object, outcome: Outcome) -> float | None:
         """An attempt has ended: the end of the task, or a retry. One write says both."""
         self._leave(task.key)
         now = self.now()
-        what_follows = after_attempt(task, result.ended, now=now, draw=random.random())  # noqa: S311 (jitter)
+        what_follows = after_attempt(task, outcome, now=now, draw=random.random())  # noqa: S311 (jitter)
         attempt = task.status.attempts[-1]
-        closed = progress.attempt_ended(task, result)
+        closed = progress.attempt_ended(task, outcome)
         run = self.runner.store.open(task.metadata.namespace, task.metadata.uid, attempt.id)
         if not run.audited:
-            await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, result))
+            await self.audit.append_async(recording.execution(task, self.requester(obj), attempt.id, outcome))
             run.mark_audited()
-        if result.output is not None and result.output.altered:
-            self.events.record(obj, "Warning", "OutputRedacted", result.output.changed(attempt.number))
+        if outcome.output is not None and outcome.output.altered:
+            self.events.record(obj, "Warning", "OutputRedacted", outcome.output.changed(attempt.number))
         task = task.model_copy(update={"status": closed})
         if isinstance(what_follows, Finish):
             look_again = await self._finish(task, obj, what_follows)
