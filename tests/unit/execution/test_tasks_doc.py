@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "operations.md", "releases.md", "policy.md"))
 WRITERS = [
     *sorted((ROOT / "operator/remit/execution").glob("*.py")),
-    *(ROOT / "operator/remit/controllers" / f"{name}.py" for name in ("deployments", "policies", "tasks", "waiting")),
+    *(ROOT / "operator/remit/controllers" / f"{name}.py" for name in ("deployments", "policies", "tasks", "taskstore")),
 ]
 OF_OTHER_FIELDS = {"Allowed", "Audited", "CommandPolicy", "ExecutionTask", "False", "Normal", "True", "Warning"}
 """Policy decisions and their metrics, kinds, truth values, and types of Events."""
