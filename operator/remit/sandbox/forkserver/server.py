@@ -32,8 +32,6 @@ import time
 from remit.sandbox.forkserver.jobs import (
     JOBS,
     become_subreaper,
-    call,
-    die_with,
     keep_only,
     place,
     reset_signals,
@@ -42,6 +40,7 @@ from remit.sandbox.forkserver.jobs import (
 from remit.sandbox.forkserver.supervise import supervise
 from remit.sandbox.forkserver.wire import DEADLINE, readable, receive, send
 from remit.sandbox.joining import enter_cgroups
+from remit.sandbox.libc import call, die_with
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
