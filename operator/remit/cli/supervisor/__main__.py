@@ -13,7 +13,7 @@ def main() -> int:
     role, channel, supervisor, packages = sys.argv[1:]
     if packages not in sys.path:
         sys.path.append(packages)
-    from remit.sandbox.libc import die_with
+    from remit.libc import die_with
 
     die_with(int(supervisor))
     from remit.cli.supervisor.service import run

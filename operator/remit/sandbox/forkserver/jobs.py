@@ -24,11 +24,11 @@ import signal
 import socket
 import struct
 
+from remit.libc import call, die_with
 from remit.sandbox.exposing import expose
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.joining import enter_cgroups, join_cgroups, write_files
 from remit.sandbox.landlock import enclose, restrict
-from remit.sandbox.libc import call, die_with
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ import socket
 import struct
 import time
 
+from remit.libc import call, die_with
 from remit.sandbox.forkserver.jobs import (
     JOBS,
     become_subreaper,
@@ -40,7 +41,6 @@ from remit.sandbox.forkserver.jobs import (
 from remit.sandbox.forkserver.supervise import supervise
 from remit.sandbox.forkserver.wire import DEADLINE, readable, receive, send
 from remit.sandbox.joining import enter_cgroups
-from remit.sandbox.libc import call, die_with
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import resource
 import signal
 import socket
 
+from remit.libc import die_with
 from remit.sandbox.forkserver.jobs import become_subreaper, reset_signals, take
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.landlock import restrict
-from remit.sandbox.libc import die_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
