@@ -105,9 +105,12 @@ def make_room() -> None:
     for mount in parse_mounts(Path("/proc/self/mountinfo").read_text()):
         if mount.version == 2:
             with contextlib.suppress(OSError):  # the operator says why it has no cgroups
-                top = _own_v2(mount, membership)
-                if {"memory", "pids"} <= (offered := _controllers(top)) and not _enabled(top, offered):
-                    _step_aside(top)
+                _make_room_in(_own_v2(mount, membership))
+
+
+def _make_room_in(top: Path) -> None:
+    if {"memory", "pids"} <= (offered := _controllers(top)) and not _enabled(top, offered):
+        _step_aside(top)
 
 
 def _own_v2(mount: Mount, membership: Mapping[str, str]) -> Path:

@@ -141,29 +141,38 @@ class Service:
             self._ended.set()
 
     async def _keep(self, settings: Callable[[], Message]) -> None:
-        clock = asyncio.get_running_loop().time
         history = Restarts()
         while not self._stopping.is_set():
-            worker = self.worker = Worker(self._role, self._descriptors, _write_log)
-            since = None
-            if await self._begin(worker, settings):
-                since = clock()
-                if history.in_row:
-                    log.info("ready again", part=self.name, pid=worker.pid)
-            reason = await worker.ended
-            self.worker = None
-            self.ready.clear()
+            ready_seconds, reason = await self._run_once(settings, again=history.in_row > 0)
             if self._stopping.is_set():
                 return
-            history = history.after_end(None if since is None else clock() - since)
-            if worker.failure and not self.facts:
-                raise RemitError(worker.failure)  # what is wrong was wrong from the start
+            history = history.after_end(ready_seconds)
             if history.delay is None:
                 raise RemitError(f"the {self.name} does not come up, after {history.failed_starts} tries: {reason}")
             log.warning("a part ended and is started again", part=self.name, reason=reason, seconds=history.delay)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(history.delay):
-                    await self._stopping.wait()
+            await _first(asyncio.sleep(history.delay), self._stopping.wait())
+
+    async def _run_once(self, settings: Callable[[], Message], *, again: bool) -> tuple[float | None, str]:
+        """For how many seconds it was ready, None for never, and why it ended.
+
+        Raises `RemitError` where it says that it cannot start, and never has: what is wrong was wrong from the start.
+        """
+        clock = asyncio.get_running_loop().time
+        try:
+            worker = self.worker = Worker(self._role, self._descriptors, _write_log)
+        except OSError as error:
+            return None, f"it cannot be started: {error}"
+        since = None
+        if await self._begin(worker, settings):
+            since = clock()
+            if again:
+                log.info("ready again", part=self.name, pid=worker.pid)
+        reason = await worker.ended
+        self.worker = None
+        self.ready.clear()
+        if worker.failure and not self.facts:
+            raise RemitError(worker.failure)
+        return (None if since is None else clock() - since), reason
 
     async def _begin(self, worker: Worker, settings: Callable[[], Message]) -> bool:
         """Whether it became ready."""
