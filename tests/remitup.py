@@ -63,6 +63,16 @@ class RemitUp:
         )
 
     def start(self) -> None:
+        self.begin()
+        until(
+            lambda: "Ctrl-C stops it." in self.log.read_text() or self.process.poll() is not None,
+            "remit up",
+            START_SECONDS,
+        )
+        assert self.process.poll() is None, self.log.read_text()
+
+    def begin(self) -> None:
+        """Start it without waiting until it is ready."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*REMIT, "up", "--state-dir", str(self.state_dir), "--port", "0", *self.options],
@@ -71,12 +81,6 @@ class RemitUp:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until(
-            lambda: "Ctrl-C stops it." in self.log.read_text() or self.process.poll() is not None,
-            "remit up",
-            START_SECONDS,
-        )
-        assert self.process.poll() is None, self.log.read_text()
 
     def worker(self, role: str) -> psutil.Process | None:
         """The process that is the `control-plane` or the `operator` now."""

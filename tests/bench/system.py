@@ -182,9 +182,7 @@ async def remit_up(folder: Path) -> AsyncIterator[Remit]:
             name: next(child for child in supervisor.children() if role in child.cmdline())
             for name, role in roles.items()
         }
-        yield Remit(
-            state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", {"supervisor": supervisor, **processes}
-        )
+        yield Remit(state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", {"supervisor": supervisor, **processes})
 
 
 @asynccontextmanager
