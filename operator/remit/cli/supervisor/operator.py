@@ -67,7 +67,7 @@ async def _install(access: Access, operator_namespace: str) -> None:
             async with Kube(access) as kube:
                 await _apply(kube, operator_namespace)
         except ApiError as error:
-            if not error.retryable:
+            if not error.retryable or error.reason == "CertificateNotTrusted":
                 raise
             if not told:
                 log.warning("waiting for the control plane", reason=str(error))
