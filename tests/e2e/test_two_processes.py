@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import urllib.request
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -141,6 +142,30 @@ def test_nothing_outlives_a_supervisor_that_was_killed(own_up: RemitUp, before: 
     until(lambda: dead(everything), "everything to be dead")
     up.start()
     assert ended(up, "long") == ("Failed", ["Interrupted"])
+
+
+@pytest.mark.slow
+def test_a_new_operator_waits_for_a_control_plane_that_does_not_answer(own_up: RemitUp) -> None:
+    up = own_up
+    control_plane, first = worker(up, "control-plane"), worker(up, "operator")
+    control_plane.suspend()
+    try:
+        first.kill()
+        until(lambda: "waiting for the control plane" in up.log.read_text(), "the new operator to wait", 60)
+    finally:
+        control_plane.resume()
+    submit(up, "next", "echo next")
+    assert ended(up, "next") == ("Succeeded", ["Completed"])
+    assert worker(up, "control-plane") == control_plane
+
+
+def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, kubectl: str) -> None:
+    up = RemitUp(tmp_path / "state", kubectl)
+    up.begin()
+    everything = [worker(up, "operator"), worker(up, "control-plane")]
+    assert up.stop() == 0
+    assert dead(everything)
+    assert "Ctrl-C stops it." not in up.log.read_text()
 
 
 @pytest.mark.slow
