@@ -24,6 +24,7 @@ import yaml
 
 from middleman import Gate, gate
 from remit.cli import serve
+from remit.cli.logsetup import QUIET
 from remit.controllers.settings import Settings
 from remit.telemetry import configure
 
@@ -134,7 +135,7 @@ async def leader(
 
 
 def main(kubeconfig: str, state_dir: str, settings: str) -> None:
-    redactor = configure(format="json", level="info", levels=serve.QUIET)
+    redactor = configure(format="json", level="info", levels=QUIET)
     chosen = Settings(state_dir=Path(state_dir), **json.loads(settings))
     asyncio.run(serve.operator(chosen, redactor, Path(kubeconfig), None))
 

@@ -25,7 +25,7 @@ from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
 from remit.controllers.settings import Settings
-from remit.controllers.statedir import holder_identity, locked, locked_in_time
+from remit.controllers.statedir import holder_identity, locked_in_time
 from remit.controllers.tasks import TaskReconciler
 from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
@@ -51,6 +51,8 @@ log = structlog.get_logger(__name__)
 _RELEASES_AT_ONCE = 4
 _LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
 _NOT_FOUND = 404
+_DEAD_SECONDS = 3.0
+"""For an operator that was killed to be dead."""
 
 
 def exit_at_once(error: LeaseLost) -> None:
@@ -73,7 +75,7 @@ async def running_operator(
     private_directory(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.leader_election:
-            stack.enter_context(locked(settings.state_dir))
+            await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
         kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
         metrics, checks = Metrics(__version__), Checks()
         health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
@@ -296,8 +298,10 @@ class Operator:
         await self.runner.close()
         await self.deployments.reports.close()
         await self.deployments.places.close()
-        await self.policies.write_status()
-        await self.events.drain()
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(10):
+                await self.policies.write_status()
+                await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""

@@ -29,11 +29,10 @@ import socket
 import struct
 import time
 
+from remit.libc import call, die_with
 from remit.sandbox.forkserver.jobs import (
     JOBS,
     become_subreaper,
-    call,
-    die_with,
     keep_only,
     place,
     reset_signals,
