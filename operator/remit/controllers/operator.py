@@ -38,6 +38,7 @@ from remit.kube.access import Access
 from remit.kube.cache import Cache
 from remit.kube.client import Kube
 from remit.kube.events import Recorder
+from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.workqueue import WorkQueue
 from remit.operations import performers
@@ -62,6 +63,10 @@ def exit_at_once(error: LeaseLost) -> None:
     os._exit(1)
 
 
+def log_started_leading(leadership: Leadership) -> None:
+    log.info("started leading", lease_transitions=leadership.transitions, resumed=leadership.resumed)
+
+
 @contextlib.asynccontextmanager
 async def running_operator(
     access: Access,
@@ -81,15 +86,16 @@ async def running_operator(
         await stack.enter_async_context(health)  # also of one that waits
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
-        elector = None
+        elector = leadership = None
         if settings.leader_election:
-            elector = await _elector(stack, access, settings, on_stopped_leading)
+            elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
             checks.ready.clear()  # one that waits for the lease is ready to take over
-            await stack.enter_async_context(elector.leading())
+            leadership = await stack.enter_async_context(elector.leading())
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
         operator = Operator.build(kube, settings, redactor, metrics, checks, health)
+        operator.tasks.leadership = leadership
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -112,6 +118,7 @@ async def _elector(
     stack: contextlib.AsyncExitStack,
     access: Access,
     settings: Settings,
+    metrics: Metrics,
     on_stopped_leading: Callable[[LeaseLost], None],
 ) -> LeaderElector:
     return LeaderElector(
@@ -121,11 +128,14 @@ async def _elector(
         fence,
         extend_deadline,
         end_work,
+        settings.kill_grace,
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
         sole_replica=settings.replicas == 1,
+        on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,
+        metrics=metrics,
     )
 
 

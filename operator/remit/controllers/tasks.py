@@ -22,6 +22,7 @@ from remit.execution.admission import Admission, Refused, redacted
 from remit.execution.attemptresult import AttemptResult
 from remit.execution.lifecycle import (
     Adopt,
+    AwaitEarlierLeader,
     Begin,
     Collect,
     Expire,
@@ -40,6 +41,8 @@ from remit.execution.runner import Runner
 from remit.kube.cache import Cache, key_of
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.leadership import Leadership
+from remit.kube.lease import boot_time
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
@@ -65,6 +68,8 @@ class TaskReconciler:
     requester: Callable[[Object], str] = field(default_factory=Requester)
     on_finished: Callable[[Object], None] = lambda task: None
     """Called with each task whose end was written."""
+    leadership: Leadership | None = None
+    """None without leader election."""
     stopping: bool = False
     """Set once the operator goes: what ends is still written, and nothing more is started."""
     _writer: StatusWriter = field(init=False)
@@ -111,7 +116,8 @@ class TaskReconciler:
         if task.spec.schedule is not None and not (phase and phase.final) and not task.metadata.deletion_timestamp:
             return await self._by_the_clock(task, obj)
         running = self.runner.running(task.metadata.uid)
-        match next_step(task, running=running, now=now, adoptable=not running and self._adoptable(task)):
+        adoptable, seconds = not running and self._adoptable(task), self._seconds_until_over(task)
+        match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):
                 if not running:
                     self._leave(task.key)
@@ -122,6 +128,9 @@ class TaskReconciler:
                 await self._expire(task)
             case Collect(attempt=attempt):
                 return await self._collect(task, obj, attempt)
+            case AwaitEarlierLeader(seconds=seconds):
+                log.info("waits until an attempt of an earlier leader is over for sure", seconds=round(seconds, 1))
+                return seconds
             case Adopt(attempt=attempt) if not self.stopping:
                 return await self._adopt(task, obj, attempt)
             case Finish() as finish:
@@ -136,6 +145,14 @@ class TaskReconciler:
     def _adoptable(self, task: ExecutionTask) -> bool:
         attempts, metadata = task.status.attempts, task.metadata
         return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
+
+    def _seconds_until_over(self, task: ExecutionTask) -> float:
+        """How long an earlier leader may still be at work on the open attempt."""
+        attempts, metadata = task.status.attempts, task.metadata
+        if self.leadership is None or not attempts:
+            return 0.0
+        seconds = self.leadership.seconds_until_over(attempts[-1].lease_transitions, boot_time())
+        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempts[-1]) else seconds
 
     async def _adopt(self, task: ExecutionTask, obj: Object, attempt: AttemptStatus) -> float | None:
         """Take up what an operator before us started, under the terms of now. What would not be allowed any more, or
@@ -223,7 +240,9 @@ class TaskReconciler:
         with self.runner.redactor.holding(resolved.secrets, task.metadata.namespace) as redactor:
             verdict = redacted(verdict, redactor)
             await self.audit.append_async(recording.decision(task, self.requester(obj), verdict, attempt.request.id))
-            await self._writer.write(obj, progress.begun(task, attempt.request.id, verdict.status, self.now()))
+            transitions = self.leadership.transitions if self.leadership else None
+            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions)
+            await self._writer.write(obj, begun)
         self.turns.started(task.key)
         self.runner.start(attempt)
         self._waiting.over(task.key)

@@ -8,7 +8,6 @@ import copy
 import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,8 +99,13 @@ async def server() -> Server:
 
 def elector(server: Server, identity: str = "me", **fields: Any) -> LeaderElector:
     kube: Any = server
-    usual = {"lease_duration": 60, "renew_deadline": 30, "retry_period": 0.05}
-    extend, end = server.deadlines.append, partial(server.deadlines.append, -math.inf)
+    usual = {"lease_duration": 60, "renew_deadline": 30, "retry_period": 0.05, "kill_grace": 7}
+    extend = server.deadlines.append
+
+    def end() -> bool:
+        server.deadlines.append(-math.inf)
+        return True
+
     return LeaderElector(kube, "remit-system", identity, server.fence, extend, end, **usual | fields)
 
 
