@@ -41,7 +41,7 @@ from remit.kube.events import Recorder
 from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.workqueue import WorkQueue
-from remit.operations import performers
+from remit.operations import load_drivers, performers
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -89,6 +89,8 @@ async def running_operator(
         elector = leadership = None
         if settings.leader_election:
             elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
+            probe_host()
+            load_drivers()
             checks.ready.clear()  # one that waits for the lease is ready to take over
             leadership = await stack.enter_async_context(elector.leading())
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
