@@ -1,4 +1,4 @@
-"""An operator that is alone with its lease, and two that share a volume."""
+"""An operator alone with its lease, two that share a volume, and what one does about the work of a leader before."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import aiohttp
 import pytest
 
 from leaders import SHORT, Leader, Witness, leader, uptime, witness
+from remit.kube.client import LEASES, TASKS
+from remit.kube.lease import LEASE_NAME
 
 from .conftest import World
 
@@ -66,3 +68,46 @@ async def test_two_on_one_volume(world: World, tmp_path: Path) -> None:
             await first.stop()
             await second.works()
             assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"
+
+
+async def lost(world: World, holder: str, transitions: int) -> str:
+    """A task that was started when the Lease had had 4 transitions; now it has more, and nobody renews it."""
+    name = await world.task("sh", "-c", "test $REMIT_ATTEMPT = 2", retry={"onInterruption": "Retry"})
+    started = {"id": "another-1", "startedAt": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 4}
+    status = {"phase": "Running", "attemptCount": 1, "attempts": [{"number": 1, **started}]}
+    await world.kube.patch(TASKS, "default", name, {"status": status}, subresource="status")
+    renewed = {"leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    spec = {"holderIdentity": holder, "leaseTransitions": transitions, **renewed}
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE_NAME}, "spec": spec}
+    await world.kube.create(LEASES, world.settings.operator_namespace, body)
+    return name
+
+
+@pytest.mark.parametrize(("holder", "transitions"), [("another", 4), ("", 5)])
+async def test_what_an_earlier_leader_may_have_running_is_waited_for(
+    world: World, holder: str, transitions: int
+) -> None:
+    """Also if a leader in between has released the lease. Meanwhile other tasks run."""
+    await world.policy("sh", "true")
+    name = await lost(world, holder, transitions)
+    async with world.operator(leader_election=True, retry_period=0.1, kill_grace=3600) as operator:
+        other = await world.finished(await world.task("true"))
+        assert [each["leaseTransitions"] for each in other["attempts"]] == [transitions + 1]
+        key = f"default/{name}"
+        assert 3500 < (await operator.reconcile(key) or 0) <= 3600
+        status = (await world.get(name))["status"]
+        assert (status["phase"], status["attemptCount"]) == ("Running", 1)
+        assert "finishedAt" not in status["attempts"][0]
+    async with world.operator() as operator:  # without leader election, nobody else is asked about
+        status = await world.finished(name)
+    assert [each["reason"] for each in status["attempts"]] == ["Interrupted", "Completed"]
+    assert "leaseTransitions" not in status["attempts"][1]
+
+
+async def test_what_a_leader_that_released_the_lease_had_running_is_over(world: World) -> None:
+    await world.policy("sh")
+    name = await lost(world, "", 4)
+    async with world.operator(leader_election=True, kill_grace=3600):
+        status = await world.finished(name)
+    assert [each["reason"] for each in status["attempts"]] == ["Interrupted", "Completed"]
+    assert [each["leaseTransitions"] for each in status["attempts"]] == [4, 5]
