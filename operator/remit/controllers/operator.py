@@ -96,8 +96,7 @@ async def running_operator(
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, settings, redactor, metrics, checks, health)
-        operator.tasks.leadership = leadership
+        operator = Operator.build(kube, settings, redactor, metrics, checks, health, leadership)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -166,7 +165,14 @@ class Operator:
 
     @classmethod
     def build(
-        cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
+        cls,
+        kube: Kube,
+        settings: Settings,
+        redactor: Redactor,
+        metrics: Metrics,
+        checks: Checks,
+        health: HealthServer,
+        leadership: Leadership | None = None,
     ) -> Operator:
         host = probe_host()
         cache = Cache()
@@ -225,6 +231,7 @@ class Operator:
             events=events,
             requester=requester,
             on_finished=lambda task: operator.intake.task_finished(task),
+            leadership=leadership,
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.

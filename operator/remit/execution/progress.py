@@ -11,9 +11,10 @@ from remit.api.executiontaskstatus import (
     PolicyStatus,
     QueueStatus,
 )
-from remit.execution.attemptresult import AttemptResult
+from remit.backends import ExitReason, Outcome
+from remit.execution.attemptstatus import closed, sandbox_status
 from remit.execution.conditions import conditions_for
-from remit.execution.lifecycle import INTERRUPTED, Finish, RetryAt
+from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
 from remit.telemetry import escape
 
@@ -112,27 +113,17 @@ def begun(
     )
 
 
-def attempt_ended(task: ExecutionTask, result: AttemptResult) -> ExecutionTaskStatus:
+def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
     """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
     status = task.status
     *earlier, attempt = status.attempts
-    closed = attempt.model_copy(
-        update={
-            "finished_at": result.finished_at,
-            "exit_code": result.exit_code,
-            "reason": result.reason,
-            "exceeded": result.exceeded,
-            "usage": result.usage,
-            "network": result.network,
-        }
-    )
     return status.model_copy(
         update={
-            "attempts": [*earlier, closed],
-            "exit_code": result.exit_code,
-            "interruptions": status.interruptions + (result.reason == INTERRUPTED),
-            "output": result.output or status.output,
-            "sandbox": result.sandbox or status.sandbox,
+            "attempts": [*earlier, closed(attempt, outcome)],
+            "exit_code": outcome.exit_code,
+            "interruptions": status.interruptions + (outcome.reason == ExitReason.INTERRUPTED),
+            "output": outcome.output or status.output,
+            "sandbox": sandbox_status(outcome) or status.sandbox,
         }
     )
 

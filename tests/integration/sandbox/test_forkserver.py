@@ -312,7 +312,7 @@ async def test_an_attempt_whose_fork_server_dies_is_an_infrastructure_failure(ru
     assert swept == [(handles[0].pid, handles[0].start_time, "bwrap")]
     wait_until(lambda: not doomed.alive, "the end of the fork server")
     outcome, _ = await run("/usr/bin/true")
-    assert outcome.reason is ExitReason.EXITED
+    assert outcome.reason is ExitReason.COMPLETED
     doomed.close()
     fork_server().close()
 
