@@ -237,9 +237,10 @@ class Leader:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """To the operator itself."""
-        (pid,) = psutil.Process(self.process.pid).children() if self.contained else (self.process,)
-        os.kill(pid.pid, number)
+        """To the operator itself, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            for each in psutil.Process(self.process.pid).children() if self.contained else (self.process,):
+                os.kill(each.pid, number)
 
     @property
     def log(self) -> Path:
