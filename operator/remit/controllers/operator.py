@@ -37,9 +37,10 @@ from remit.execution.store import RunStore
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
+from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.workqueue import WorkQueue
-from remit.operations import performers
+from remit.operations import load_drivers, performers
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -63,6 +64,10 @@ def exit_at_once(error: LeaseLost) -> None:
     os._exit(1)
 
 
+def log_started_leading(leadership: Leadership) -> None:
+    log.info("started leading", lease_transitions=leadership.transitions, resumed=leadership.resumed)
+
+
 @contextlib.asynccontextmanager
 async def running_operator(
     access: Access,
@@ -82,15 +87,17 @@ async def running_operator(
         await stack.enter_async_context(health)  # also of one that waits
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
-        elector = None
+        elector = leadership = None
         if settings.leader_election:
-            elector = await _elector(stack, access, settings, on_stopped_leading)
+            elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
+            probe_host()
+            load_drivers()
             checks.ready.clear()  # one that waits for the lease is ready to take over
-            await stack.enter_async_context(elector.leading())
+            leadership = await stack.enter_async_context(elector.leading())
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, settings, redactor, metrics, checks, health)
+        operator = Operator.build(kube, settings, redactor, metrics, checks, health, leadership)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -113,6 +120,7 @@ async def _elector(
     stack: contextlib.AsyncExitStack,
     access: Access,
     settings: Settings,
+    metrics: Metrics,
     on_stopped_leading: Callable[[LeaseLost], None],
 ) -> LeaderElector:
     return LeaderElector(
@@ -122,11 +130,14 @@ async def _elector(
         fence,
         extend_deadline,
         end_work,
+        settings.kill_grace,
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
         sole_replica=settings.replicas == 1,
+        on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,
+        metrics=metrics,
     )
 
 
@@ -155,7 +166,14 @@ class Operator:
 
     @classmethod
     def build(
-        cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
+        cls,
+        kube: Kube,
+        settings: Settings,
+        redactor: Redactor,
+        metrics: Metrics,
+        checks: Checks,
+        health: HealthServer,
+        leadership: Leadership | None = None,
     ) -> Operator:
         host = probe_host()
         known = reflectors(settings.namespaces, settings.operator_namespace)
@@ -216,6 +234,7 @@ class Operator:
             events=events,
             requester=requester,
             on_finished=lambda task: operator.intake.task_finished(task),
+            leadership=leadership,
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.

@@ -25,6 +25,7 @@ from remit.execution.taskstore import StatusConflict, StoredTask
 from remit.kube.client import Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.indexer import key_of
+from remit.kube.leadership import Leadership
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import AuditLog, Metrics
@@ -50,6 +51,8 @@ class TaskReconciler:
     requester: Callable[[Object], str] = field(default_factory=Requester)
     on_finished: Callable[[Object], None] = lambda task: None
     """Called with each task whose end was written."""
+    leadership: Leadership | None = None
+    """None without leader election."""
     _writer: StatusWriter = field(init=False)
     _driver: TaskDriver = field(init=False)
     _schedules: ScheduleReconciler = field(init=False)
@@ -68,7 +71,14 @@ class TaskReconciler:
             now=lambda: self.now(),
         )
         self._driver = TaskDriver(
-            store, self.runner, self.turns, self.policies, self.admission, self.audit, now=lambda: self.now()
+            store,
+            self.runner,
+            self.turns,
+            self.policies,
+            self.admission,
+            self.audit,
+            now=lambda: self.now(),
+            leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
             self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake

@@ -52,6 +52,13 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitEarlierLeader:
+    """Leave the open attempt as it is for so many seconds: an earlier leader may have it running still."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Begin:
     """Ask policy and queue, and start attempt `number`."""
 
@@ -77,7 +84,7 @@ class RetryAt:
     message: str
 
 
-Step = Idle | Expire | Stop | Collect | Adopt | Begin | Finish
+Step = Idle | Expire | Stop | Collect | Adopt | AwaitEarlierLeader | Begin | Finish
 
 
 def deadline(task: ExecutionTask) -> datetime.datetime | None:
@@ -96,9 +103,17 @@ def waits_since(task: ExecutionTask, now: datetime.datetime) -> datetime.datetim
     return task.status.next_retry_time or task.metadata.creation_timestamp or now
 
 
-def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime, adoptable: bool = False) -> Step:
+def next_step(
+    task: ExecutionTask,
+    *,
+    running: bool,
+    now: datetime.datetime,
+    adoptable: bool = False,
+    seconds_until_over: float = 0.0,
+) -> Step:
     """The next step for `task`; `running` tells whether this process has an attempt of it going, `adoptable` whether
-    its open attempt may be going all the same."""
+    its open attempt may be going all the same, and `seconds_until_over` when an earlier leader's work on that is over
+    for sure (see `remit.kube.leadership`)."""
     status, spec = task.status, task.spec
     if task.metadata.deletion_timestamp is not None:
         return Stop() if running else Idle()
@@ -107,6 +122,8 @@ def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime, ado
     if running:
         return Stop() if spec.cancel else Idle()
     if status.attempts and status.attempts[-1].finished_at is None:
+        if seconds_until_over > 0:
+            return AwaitEarlierLeader(seconds_until_over)
         return Adopt(status.attempts[-1]) if adoptable else Collect(status.attempts[-1])
     if spec.cancel:
         return cancelled()

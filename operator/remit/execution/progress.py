@@ -82,11 +82,23 @@ def scheduled(
     )
 
 
-def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datetime.datetime) -> ExecutionTaskStatus:
+def begun(
+    task: ExecutionTask,
+    attempt_id: str,
+    policy: PolicyStatus,
+    now: datetime.datetime,
+    lease_transitions: int | None = None,
+) -> ExecutionTaskStatus:
     """Attempt `attempt_id` is about to start. Written before it does."""
     status = task.status
     number = status.attempt_count + 1
-    attempt = AttemptStatus(number=number, id=attempt_id, backend=task.spec.backend, started_at=now)
+    attempt = AttemptStatus(
+        number=number,
+        id=attempt_id,
+        backend=task.spec.backend,
+        lease_transitions=lease_transitions,
+        started_at=now,
+    )
     return _moved(
         task,
         Phase.RUNNING,

@@ -101,12 +101,17 @@ class Runner:
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
         self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
 
+    def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
+        """Whether it is known how an attempt ended."""
+        if attempt.id in self._results:
+            return True
+        run = self.store.find(namespace, uid, attempt.id)
+        return run is not None and run.outcome is not None
+
     def adoptable(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
-        if attempt.id in self._results or not isinstance(self.backends.get(attempt.backend), AdoptingBackend):
-            return False
-        run = self.store.find(namespace, uid, attempt.id)
-        return run is None or run.outcome is None
+        adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        return adopting and not self.has_ended(namespace, uid, attempt)
 
     def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
         """Whether an attempt that an earlier process started was given these versions of its Secrets, and no others."""

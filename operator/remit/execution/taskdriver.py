@@ -23,6 +23,7 @@ from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused, redacted
 from remit.execution.lifecycle import (
     Adopt,
+    AwaitEarlierLeader,
     Begin,
     Collect,
     Expire,
@@ -42,6 +43,8 @@ from remit.execution.runner import Runner
 from remit.execution.store import Run
 from remit.execution.taskstore import PolicySource, StatusConflict, StoredTask, TaskStore
 from remit.execution.waiting import Waiting
+from remit.kube.leadership import Leadership
+from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, escape
 from remit.telemetry.spellings import MIN_LENGTH
 
@@ -67,6 +70,8 @@ class TaskDriver:
     waits_for_audit: bool = True
     """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
     somebody who waits for the task and can decide."""
+    leadership: Leadership | None = None
+    """None without leader election."""
     stopping: bool = False
     """Set once the process goes: what ends is still written, and nothing more is started."""
     _waiting: Waiting = field(init=False)
@@ -127,7 +132,8 @@ class TaskDriver:
     async def _step(self, stored: StoredTask) -> float | None:
         task, now = stored.task, self.now()
         running = self.runner.running(task.metadata.uid)
-        match next_step(task, running=running, now=now, adoptable=not running and self._adoptable(task)):
+        adoptable, seconds = not running and self._adoptable(task), self._seconds_until_over(task)
+        match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):
                 if not running:
                     self.leave(task.key)
@@ -138,6 +144,9 @@ class TaskDriver:
                 await self.store.delete(stored)
             case Collect(attempt=attempt):
                 return await self._collect(stored, attempt)
+            case AwaitEarlierLeader(seconds=seconds):
+                log.info("waits until an attempt of an earlier leader is over for sure", seconds=round(seconds, 1))
+                return seconds
             case Adopt(attempt=attempt) if not self.stopping:
                 return await self._adopt(stored, attempt)
             case Finish() as finish:
@@ -208,7 +217,9 @@ class TaskDriver:
             verdict = redacted(verdict, redactor)
             who = self.store.requester(stored)
             await self.audit.append_async(recording.decision(task, who, verdict, attempt.request.id))
-            await self.store.write_status(stored, progress.begun(task, attempt.request.id, verdict.status, self.now()))
+            transitions = self.leadership.transitions if self.leadership else None
+            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions)
+            await self.store.write_status(stored, begun)
         self.turns.started(task.key)
         self.runner.start(attempt)
         self._waiting.over(task.key)
@@ -241,6 +252,14 @@ class TaskDriver:
     def _adoptable(self, task: ExecutionTask) -> bool:
         attempts, metadata = task.status.attempts, task.metadata
         return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
+
+    def _seconds_until_over(self, task: ExecutionTask) -> float:
+        """How long an earlier leader may still be at work on the open attempt."""
+        attempts, metadata = task.status.attempts, task.metadata
+        if self.leadership is None or not attempts:
+            return 0.0
+        seconds = self.leadership.seconds_until_over(attempts[-1].lease_transitions, boot_time())
+        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempts[-1]) else seconds
 
     async def _adopt(self, stored: StoredTask, attempt: AttemptStatus) -> float | None:
         """Take up what a process before us started, under the terms of now. What would not be allowed any more ends,

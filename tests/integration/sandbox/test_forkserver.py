@@ -388,6 +388,15 @@ def test_at_the_deadline_everything_dies_also_of_a_stopped_process() -> None:
         assert not [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_one_that_hangs_cannot_say_that_everything_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LAST_SECONDS", 0.1)
+    hangs, answers = ForkServer(), ForkServer()
+    os.kill(hangs.pid, signal.SIGSTOP)
+    assert not hangs.close()
+    monkeypatch.setattr(client, "_LAST_SECONDS", SECONDS)
+    assert answers.close()
+
+
 def test_a_later_deadline_replaces_the_one_before(server: ForkServer, null: int) -> None:
     first = fencing.now() + 0.2
     server.set_deadline(first)

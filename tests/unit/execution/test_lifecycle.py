@@ -13,6 +13,7 @@ from remit.api import ExecutionTask, Phase
 from remit.backends import Outcome
 from remit.execution.lifecycle import (
     MAX_INTERRUPTIONS,
+    AwaitEarlierLeader,
     Begin,
     Collect,
     Expire,
@@ -66,6 +67,15 @@ def test_an_attempt_that_nobody_runs_is_collected() -> None:
     found = step(task(status={"phase": "Running", "attemptCount": 1, "attempts": [attempt()]}))
     assert isinstance(found, Collect)
     assert found.attempt.id == "u-1"
+
+
+def test_an_attempt_that_an_earlier_leader_may_have_running_is_waited_for() -> None:
+    lost = task(status={"phase": "Running", "attemptCount": 1, "attempts": [attempt(leaseTransitions=3)]})
+    for adoptable in (False, True):
+        waits = next_step(lost, running=False, now=NOW, adoptable=adoptable, seconds_until_over=4.5)
+        assert waits == AwaitEarlierLeader(4.5)
+    assert next_step(lost, running=True, now=NOW, seconds_until_over=4.5) == Idle()
+    assert next_step(task(), running=False, now=NOW, seconds_until_over=4.5) == Begin(1)
 
 
 def test_cancel_stops_a_run_and_ends_one_that_waits() -> None:
