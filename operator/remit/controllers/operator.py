@@ -20,12 +20,12 @@ from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
 from remit.controllers.deployments import DeploymentReconciler
-from remit.controllers.intake import WATCHED, Intake
+from remit.controllers.intake import WATCHED, Intake, reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
 from remit.controllers.settings import Settings
-from remit.controllers.statedir import holder_identity, locked, locked_in_time
+from remit.controllers.statedir import holder_identity, locked_in_time
 from remit.controllers.tasks import TaskReconciler
 from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
@@ -35,12 +35,12 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.kube.access import Access
-from remit.kube.cache import Cache
-from remit.kube.client import Kube
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
+from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.workqueue import WorkQueue
-from remit.operations import performers
+from remit.operations import load_drivers, performers
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -52,6 +52,8 @@ log = structlog.get_logger(__name__)
 _RELEASES_AT_ONCE = 4
 _LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
 _NOT_FOUND = 404
+_DEAD_SECONDS = 3.0
+"""For an operator that was killed to be dead."""
 
 
 def exit_at_once(error: LeaseLost) -> None:
@@ -60,6 +62,10 @@ def exit_at_once(error: LeaseLost) -> None:
     log.error("stopped leading; this process ends at once", reason=str(error))
     sys.stderr.flush()
     os._exit(1)
+
+
+def log_started_leading(leadership: Leadership) -> None:
+    log.info("started leading", lease_transitions=leadership.transitions, resumed=leadership.resumed)
 
 
 @contextlib.asynccontextmanager
@@ -74,22 +80,24 @@ async def running_operator(
     private_directory(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.leader_election:
-            stack.enter_context(locked(settings.state_dir))
+            await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
         kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
         metrics, checks = Metrics(__version__), Checks()
         health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
         await stack.enter_async_context(health)  # also of one that waits
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
-        elector = None
+        elector = leadership = None
         if settings.leader_election:
-            elector = await _elector(stack, access, settings, on_stopped_leading)
+            elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
+            probe_host()
+            load_drivers()
             checks.ready.clear()  # one that waits for the lease is ready to take over
-            await stack.enter_async_context(elector.leading())
+            leadership = await stack.enter_async_context(elector.leading())
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, settings, redactor, metrics, checks, health)
+        operator = Operator.build(kube, settings, redactor, metrics, checks, health, leadership)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -112,6 +120,7 @@ async def _elector(
     stack: contextlib.AsyncExitStack,
     access: Access,
     settings: Settings,
+    metrics: Metrics,
     on_stopped_leading: Callable[[LeaseLost], None],
 ) -> LeaderElector:
     return LeaderElector(
@@ -121,11 +130,14 @@ async def _elector(
         fence,
         extend_deadline,
         end_work,
+        settings.kill_grace,
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
         sole_replica=settings.replicas == 1,
+        on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,
+        metrics=metrics,
     )
 
 
@@ -154,10 +166,17 @@ class Operator:
 
     @classmethod
     def build(
-        cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
+        cls,
+        kube: Kube,
+        settings: Settings,
+        redactor: Redactor,
+        metrics: Metrics,
+        checks: Checks,
+        health: HealthServer,
+        leadership: Leadership | None = None,
     ) -> Operator:
         host = probe_host()
-        cache = Cache()
+        known = reflectors(settings.namespaces, settings.operator_namespace)
         events = Recorder(kube, metrics)
         audit = AuditLog(
             settings.state_dir / "audit" / "audit.jsonl",
@@ -180,7 +199,9 @@ class Operator:
             performers=performing,
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
-        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        policies = Policies(
+            kube, known[POLICIES], known[TASKS], metrics, events, settings.operator_namespace, settings.namespaces
+        )
         admission = Admission(
             settings.search_path,
             default_limits(host),
@@ -203,7 +224,7 @@ class Operator:
         reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
             kube=kube,
-            cache=cache,
+            reflector=known[TASKS],
             runner=runner,
             turns=turns,
             policies=policies,
@@ -213,12 +234,13 @@ class Operator:
             events=events,
             requester=requester,
             on_finished=lambda task: operator.intake.task_finished(task),
+            leadership=leadership,
         )
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        intake = Intake(kube, cache, queue, releases, tasks, policies, settings.namespaces, settings.resync_seconds)
-        watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
+        intake = Intake(kube, known, queue, releases, tasks, settings.resync_seconds)
+        watcher = Watcher(kube.access, WATCHED, intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -229,7 +251,18 @@ class Operator:
             tasks=tasks,
             policies=policies,
             deployments=DeploymentReconciler(
-                kube, cache, metrics, events, places, judge.problem, queue.add, audit, redactor, requester, reports
+                kube,
+                known[DEPLOYMENTS],
+                known[TASKS],
+                metrics,
+                events,
+                places,
+                judge.problem,
+                queue.add,
+                audit,
+                redactor,
+                requester,
+                reports,
             ),
             releases=releases,
             audit=audit,
@@ -262,12 +295,13 @@ class Operator:
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.intake.resync()
-        self.tasks.restore()
+        await self.tasks.restore()
         self.watcher.start()
         self.spawn(self.queue.run(), "work queue")
         self.spawn(self.releases.run(), "releases")
         self.spawn(self.policies.keep_status(), "policy status")
         self.spawn(self.intake.keep_resyncing(), "resync")
+        self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""
@@ -283,8 +317,10 @@ class Operator:
         await self.runner.close()
         await self.deployments.reports.close()
         await self.deployments.places.close()
-        await self.policies.write_status()
-        await self.events.drain()
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(10):
+                await self.policies.write_status()
+                await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""

@@ -52,7 +52,7 @@ class World:
 
     kube: Kube
     settings: Settings
-    control_plane: ControlPlane
+    control_plane: ControlPlane | Any
     redactor: Redactor = field(default_factory=Redactor)
 
     @contextlib.asynccontextmanager
@@ -182,10 +182,10 @@ async def _install(state: Path) -> None:
     async with ControlPlane(state) as control_plane, Kube(await Access.load(control_plane.kubeconfig)) as kube:
         for crd in crds():
             await kube.create(CRDS, None, crd)
-        await _served(kube)
+        await served(kube)
 
 
-async def _served(kube: Kube) -> None:
+async def served(kube: Kube) -> None:
     async with asyncio.timeout(PATIENCE):
         for resource in (TASKS, POLICIES):
             while True:
