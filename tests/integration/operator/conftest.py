@@ -15,11 +15,12 @@ import pytest
 
 from conftest import require
 from remit.api.crd import crds
-from remit.controllers import policies, probing, waiting
+from remit.controllers import policies, probing
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError
+from remit.execution import waiting
 from remit.kube.access import Access
 from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
 from remit.release import clock

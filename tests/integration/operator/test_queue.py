@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from remit.controllers import operator as operator_module
-from remit.controllers import waiting
+from remit.execution import waiting
 from remit.kube.client import NAMESPACES, TASKS, Object
 from remit.sandbox import MemoryBudget, probe_host
 
