@@ -8,6 +8,7 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,14 +65,14 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
         with urllib.request.urlopen(f"http://127.0.0.1:{site}/", timeout=5) as answer:
             return str(answer.read().decode())
 
-    def shown(path: str) -> str:
-        return up.kubectl("get", "deployments.remit.dev", "site", "-o", f"jsonpath={{{path}}}")
+    def status() -> dict[str, Any]:
+        return up.read("deployments", "site").get("status", {})
 
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", site))
-    wait_until(lambda: shown(".status.phase") == "Healthy", "revision 1")
+    wait_until(lambda: status().get("phase") == "Healthy", "revision 1")
     assert served() == "one"
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
-    wait_until(lambda: shown(".status.phase") == "AwaitingPromotion", "the gate")
+    wait_until(lambda: status().get("phase") == "AwaitingPromotion", "the gate")
     table = up.kubectl("get", "deployments.remit.dev", "site").splitlines()
     assert table[0].split() == ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE"]
     assert served() == "one"
@@ -97,7 +98,7 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     refused = up.remit("promote", "site")
     assert (refused.returncode, refused.stderr) == (1, "deployment site: there is no release to promote\n")
     assert up.remit("rollback", "site").returncode == 0
-    wait_until(lambda: shown(".status.pinnedRevision") == "1" and shown(".status.phase") == "Healthy", "revision 1")
+    wait_until(lambda: status().get("pinnedRevision") == 1 and status().get("phase") == "Healthy", "revision 1")
     assert served() == "one"
     lines = [line.split() for line in up.remit("history", "site").stdout.splitlines() if line.strip()]
     rows = {line[0]: line for line in lines if line[0] in {"1", "2"}}
@@ -107,7 +108,7 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     nobody = up.remit("promote", "nobody")
     assert nobody.returncode != 0
     assert "there is no Deployment nobody" in nobody.stderr
-    wait_until(lambda: shown(".status.report.revision") == "1", "the report of the rollback")
+    wait_until(lambda: status().get("report", {}).get("revision") == 1, "the report of the rollback")
     reports_are_printed(up, "site")
 
 

@@ -20,8 +20,10 @@ import pytest
 
 from remit.telemetry import verify
 from remitup import RemitUp, until
+from support import repetitions
 
 TASKS = 20
+ROUNDS = repetitions(2, soak=20)
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def submit(up: RemitUp, tasks: list[dict[str, Any]]) -> None:
 
 
 def statuses(up: RemitUp) -> dict[str, dict[str, Any]]:
-    items = json.loads(up.kubectl("get", "executiontasks", "-o", "json"))["items"]
+    items = up.read("executiontasks")["items"]
     return {item["metadata"]["name"]: item.get("status", {}) for item in items}
 
 
@@ -115,10 +117,11 @@ def test_twenty_running_tasks_reach_one_honest_end(own_up: RemitUp, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 30 * ROUNDS)
 def test_killed_again_and_again_while_tasks_come_and_go(own_up: RemitUp) -> None:
     up = own_up
     with witness() as (port, reports):
-        for number in range(3):
+        for number in range(ROUNDS):
             tasks = [task(f"r{number}-{n}", port, "sleep 0.2", "Retry" if n % 2 else "Fail") for n in range(TASKS)]
             submit(up, tasks)
             seen = len(reports) + 5 * (number + 1)
@@ -127,7 +130,7 @@ def test_killed_again_and_again_while_tasks_come_and_go(own_up: RemitUp) -> None
             up.start()
         until(lambda: all(map(finished, statuses(up).values())), "all tasks to end", 60)
         ends = statuses(up)
-        assert len(ends) == 3 * TASKS
+        assert len(ends) == ROUNDS * TASKS
         for name, status in ends.items():
             retried = int(name.rsplit("-", 1)[1]) % 2
             last = status["attempts"][-1]["reason"]
