@@ -23,9 +23,10 @@ from remit.controllers import hooks
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source
 from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
-from remit.kube.cache import Cache, key_of
-from remit.kube.client import DEPLOYMENTS, TASKS, Kube, Object
+from remit.kube.client import DEPLOYMENTS, Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import key_of
+from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.release import (
     Decision,
@@ -64,8 +65,6 @@ class ApiStore:
     deployment: Deployment
     _created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
-    _cancelled: tuple[object, ...] | None = None
-    """The last release whose hooks were all cancelled. Its start alone, in whole seconds, does not identify it."""
 
     @property
     def declared_by(self) -> str:
@@ -109,13 +108,13 @@ class ApiStore:
                 raise Outdated from error
             raise
         reconciler.metrics.api_writes.labels("patch", "Deployment").inc()
-        reconciler.cache.store(DEPLOYMENTS.plural, written)
+        reconciler.reflector.observe(written)
 
     def record_event(self, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self.reconciler.events.record(self.obj, type_, reason, message)
 
     def observe_hooks(self, release: Release) -> Mapping[HookKey, HookView]:
-        return hooks.observe(self.reconciler.cache, self.deployment, hook_uids(release) | self._created)
+        return hooks.observe(self.reconciler.tasks, hook_uids(release) | self._created)
 
     async def run_hook(self, release: Release, step: RunHook) -> None:
         """Creates the hook's task. Raises DeploymentError."""
@@ -123,7 +122,7 @@ class ApiStore:
         hook = await hooks.run(reconciler.kube, self.obj, step, uid)
         metadata = hook.task["metadata"]
         self._created[step.key] = metadata["uid"]
-        reconciler.cache.store(TASKS.plural, hook.task)
+        reconciler.tasks.observe(hook.task)
         if hook.replaced:
             message = f"deleted the task {metadata['name']} that was there, because this release did not create it"
             self.record_event("Warning", "HookReplaced", message)
@@ -132,17 +131,13 @@ class ApiStore:
             self.record_event("Normal", "HookStarted", f"created task {metadata['name']}")
 
     async def cancel_hooks(self, over: Release | None) -> None:
-        """Once for each release, and once more after a restart."""
         self._created.clear()
-        release = (over.revision, over.started_at, over.finished_at) if over is not None else None
-        if self._cancelled == release:
+        if over is None:
             return
         try:
-            await hooks.cancel(self.reconciler.kube, self.reconciler.cache, self.obj)
+            await hooks.cancel(self.reconciler.kube, self.reconciler.tasks, self.obj)
         except ApiError as error:
             log.warning("a hook could not be cancelled; the next look tries again", error=str(error))
-        else:
-            self._cancelled = release
 
     async def report(
         self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState
@@ -165,7 +160,8 @@ class DeploymentReconciler:
     """Has a driver for each Deployment that it was told of."""
 
     kube: Kube
-    cache: Cache
+    reflector: Reflector
+    tasks: Reflector
     metrics: Metrics
     events: Recorder
     places: Places
@@ -183,11 +179,11 @@ class DeploymentReconciler:
     """By the key of the Deployment."""
 
     def __post_init__(self) -> None:
-        self.writer = StatusWriter(self.kube, self.cache, self.metrics, DEPLOYMENTS, "Deployment")
+        self.writer = StatusWriter(self.kube, self.reflector, self.metrics, "Deployment")
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the Deployment `key`. Gives seconds until it wants to be looked at again, or None."""
-        obj = self.cache.get(DEPLOYMENTS.plural, key)
+        obj = self.reflector.objects.get(key)
         if obj is None:
             self._driven.pop(key, None)
             await self.reports.forget(key)

@@ -20,7 +20,7 @@ from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
 from remit.controllers.deployments import DeploymentReconciler
-from remit.controllers.intake import WATCHED, Intake
+from remit.controllers.intake import WATCHED, Intake, reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
@@ -35,8 +35,7 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.kube.access import Access
-from remit.kube.cache import Cache
-from remit.kube.client import Kube
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.kube.lease import LeaderElector
 from remit.kube.workqueue import WorkQueue
@@ -159,7 +158,7 @@ class Operator:
         cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
     ) -> Operator:
         host = probe_host()
-        cache = Cache()
+        known = reflectors(settings.namespaces, settings.operator_namespace)
         events = Recorder(kube, metrics)
         audit = AuditLog(
             settings.state_dir / "audit" / "audit.jsonl",
@@ -182,7 +181,9 @@ class Operator:
             performers=performing,
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
-        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        policies = Policies(
+            kube, known[POLICIES], known[TASKS], metrics, events, settings.operator_namespace, settings.namespaces
+        )
         admission = Admission(
             settings.search_path,
             default_limits(host),
@@ -205,7 +206,7 @@ class Operator:
         reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
             kube=kube,
-            cache=cache,
+            reflector=known[TASKS],
             runner=runner,
             turns=turns,
             policies=policies,
@@ -219,8 +220,8 @@ class Operator:
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        intake = Intake(kube, cache, queue, releases, tasks, policies, settings.namespaces, settings.resync_seconds)
-        watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
+        intake = Intake(kube, known, queue, releases, tasks, settings.resync_seconds)
+        watcher = Watcher(kube.access, WATCHED, intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -231,7 +232,18 @@ class Operator:
             tasks=tasks,
             policies=policies,
             deployments=DeploymentReconciler(
-                kube, cache, metrics, events, places, judge.problem, queue.add, audit, redactor, requester, reports
+                kube,
+                known[DEPLOYMENTS],
+                known[TASKS],
+                metrics,
+                events,
+                places,
+                judge.problem,
+                queue.add,
+                audit,
+                redactor,
+                requester,
+                reports,
             ),
             releases=releases,
             audit=audit,
@@ -264,12 +276,13 @@ class Operator:
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.intake.resync()
-        self.tasks.restore()
+        await self.tasks.restore()
         self.watcher.start()
         self.spawn(self.queue.run(), "work queue")
         self.spawn(self.releases.run(), "releases")
         self.spawn(self.policies.keep_status(), "policy status")
         self.spawn(self.intake.keep_resyncing(), "resync")
+        self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

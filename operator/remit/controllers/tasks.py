@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,11 +22,15 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StatusConflict, StoredTask
-from remit.kube.cache import Cache, key_of
-from remit.kube.client import TASKS, Kube, Object
+from remit.kube.client import Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import key_of
+from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import AuditLog, Metrics
+
+_TASKS_PER_TURN = 100
+"""Tasks that are read as the operator starts before others have a turn on the event loop."""
 
 
 @dataclass
@@ -33,7 +38,7 @@ class TaskReconciler:
     """Takes tasks from their creation to their one honest end."""
 
     kube: Kube
-    cache: Cache
+    reflector: Reflector
     runner: Runner
     turns: Queue
     policies: Policies
@@ -50,7 +55,7 @@ class TaskReconciler:
     _schedules: ScheduleReconciler = field(init=False)
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
         store = ApiTaskStore(
             self.kube,
             self._writer,
@@ -66,7 +71,7 @@ class TaskReconciler:
             store, self.runner, self.turns, self.policies, self.admission, self.audit, now=lambda: self.now()
         )
         self._schedules = ScheduleReconciler(
-            self.kube, self.cache, self.metrics, self.events, lambda: self.now(), self._wake
+            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake
         )
 
     @property
@@ -80,7 +85,7 @@ class TaskReconciler:
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
-        obj = self.cache.get(TASKS.plural, key)
+        obj = self.reflector.objects.get(key)
         if obj is None:
             self._driver.leave(key)
             return None
@@ -107,12 +112,14 @@ class TaskReconciler:
         """How many tasks wait for `reason`."""
         return self.turns.waiting(reason, self.now().timestamp())
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Take over from the operator before what the API server tells of it."""
-        self._driver.restore(self._readable())
+        await self._driver.restore(self._readable())
 
-    def _readable(self) -> Iterator[ExecutionTask]:
-        for obj in self.cache.all(TASKS.plural):
+    async def _readable(self) -> AsyncIterator[ExecutionTask]:
+        for count, obj in enumerate(self.reflector.objects.list(), 1):
+            if count % _TASKS_PER_TURN == 0:
+                await asyncio.sleep(0)
             try:
                 yield ExecutionTask.parse(obj)
             except InvalidInput:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import AsyncIterable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -111,12 +111,12 @@ class TaskDriver:
         self._denied.pop(uid, None)
         self.runner.abandon(namespace, uid)
 
-    def restore(self, tasks: Iterable[ExecutionTask]) -> None:
+    async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
         """Take over from the process before: what is on record as running, and the starts that rates look back on."""
         running: dict[str, tuple[str, Claims]] = {}
         starts: list[tuple[str, Claims, float]] = []
         policies = self.policies.current()
-        for task in tasks:
+        async for task in tasks:
             namespace, attempts = task.metadata.namespace, task.status.attempts
             claims = policies.charged(task) if attempts else ()
             starts += [(namespace, claims, attempt.started_at.timestamp()) for attempt in attempts]

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from remit.kube.cache import Cache
 
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.agent.inputs import resolved_of
@@ -26,7 +27,6 @@ from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
 from remit.execution.waiting import QUEUED_IS_WORTH_A_WRITE
-from remit.kube.cache import Cache
 from remit.kube.client import POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.kube.status import as_wire

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from remit.kube.cache import Cache
 
 from releases import Sim, hook, spec
 from remit.api.crd import crds
@@ -21,7 +22,6 @@ from remit.controllers.reporting import Reports
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError, AuditUnavailable, DeploymentError
 from remit.kube.access import Access
-from remit.kube.cache import Cache
 from remit.kube.client import CRDS, DEPLOYMENTS, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.release import (
