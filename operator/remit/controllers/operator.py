@@ -39,7 +39,7 @@ from remit.kube.cache import Cache
 from remit.kube.client import Kube
 from remit.kube.events import Recorder
 from remit.kube.lease import LeaderElector
-from remit.kube.workqueue import WorkQueue
+from remit.kube.workqueue import WorkQueue, process
 from remit.operations import performers
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
@@ -164,7 +164,7 @@ class Operator:
             redactor=redactor,
             observer=audithead.Publishing(metrics),
         )
-        queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
+        queue = WorkQueue("executiontask", metrics)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
@@ -188,7 +188,7 @@ class Operator:
             frozenset(backends),
             memory=host.memory,
         )
-        releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
+        releases = WorkQueue("deployment", metrics)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)
         places = Places(
@@ -240,8 +240,6 @@ class Operator:
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )
-        queue.on_error = operator.on_error
-        releases.on_error = operator.on_release_error
         metrics.tasks_running.labels("process").set_function(lambda: len(runner))
         for reason in WaitReason:
             metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
@@ -249,8 +247,6 @@ class Operator:
             if performer.breaker is not None:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
-        metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
-        metrics.workqueue_depth.labels("Deployment").set_function(lambda: len(releases))
         metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
@@ -264,8 +260,10 @@ class Operator:
         await self.intake.resync()
         self.tasks.restore()
         self.watcher.start()
-        self.spawn(self.queue.run(), "work queue")
-        self.spawn(self.releases.run(), "releases")
+        tasks = process(self.queue, self.reconcile, workers=self.settings.workers, on_error=self.on_error)
+        self.spawn(tasks, "work queue")
+        releases = process(self.releases, self.release, workers=_RELEASES_AT_ONCE, on_error=self.on_release_error)
+        self.spawn(releases, "releases")
         self.spawn(self.policies.keep_status(), "policy status")
         self.spawn(self.intake.keep_resyncing(), "resync")
 
