@@ -15,9 +15,10 @@ from remit.controllers import hooks
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source
 from remit.errors import ApiError, DeploymentError, InvalidInput, MissingReference, RemitError
-from remit.kube.cache import Cache, key_of
-from remit.kube.client import DEPLOYMENTS, TASKS, Kube, Object
+from remit.kube.client import DEPLOYMENTS, Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import key_of
+from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.release import (
     Decision,
@@ -27,7 +28,6 @@ from remit.release import (
     Material,
     Memory,
     Problem,
-    Release,
     Request,
     Retire,
     Revision,
@@ -66,8 +66,6 @@ class _Tracked:
     """What was recorded of it last."""
     created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
-    cancelled: tuple[object, ...] | None = None
-    """The last release whose hooks were all cancelled. Its start alone, in whole seconds, does not identify it."""
     unreachable_since: datetime.datetime | None = None
     """Since when its deletion finds the target out of reach."""
 
@@ -77,7 +75,8 @@ class DeploymentReconciler:
     """Takes Deployments where they are wanted."""
 
     kube: Kube
-    cache: Cache
+    reflector: Reflector
+    tasks: Reflector
     metrics: Metrics
     events: Recorder
     places: Places
@@ -95,11 +94,11 @@ class DeploymentReconciler:
     """By the key of the Deployment."""
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.cache, self.metrics, DEPLOYMENTS, "Deployment")
+        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "Deployment")
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the Deployment `key`. Gives seconds until it wants to be looked at again, or None."""
-        obj = self.cache.get(DEPLOYMENTS.plural, key)
+        obj = self.reflector.objects.get(key)
         if obj is None:
             self._tracked.pop(key, None)
             await self.reports.forget(key)
@@ -138,11 +137,11 @@ class DeploymentReconciler:
         desired = self._with_deadline(deployment, obj, desired, world)
         if before.releasing is not None:
             uids = before.releasing.hook_uids | tracked.created
-            world = replace(world, hooks=hooks.observe(self.cache, deployment, uids))
+            world = replace(world, hooks=hooks.observe(self.tasks, uids))
         else:
             tracked.created.clear()
             if before.release is not None:
-                await self._cancel_hooks(obj, tracked, before.release)
+                await self._cancel_hooks(obj)
         desired = await look_ahead(place, desired, before, world)
         decision = next_step(desired, world, before, now)
         status = status_after(desired, world, decision, deployment.status, generation=metadata.generation, now=now)
@@ -281,7 +280,7 @@ class DeploymentReconciler:
         hook = await hooks.run(self.kube, obj, step, tracked.created.get(step.key, uid))
         metadata = hook.task["metadata"]
         tracked.created[step.key] = metadata["uid"]
-        self.cache.store(TASKS.plural, hook.task)
+        self.tasks.observe(hook.task)
         if hook.replaced:
             message = f"deleted the task {metadata['name']} that was there, because this release did not create it"
             self.events.record(obj, "Warning", "HookReplaced", message)
@@ -289,17 +288,12 @@ class DeploymentReconciler:
             self.wake_task(key_of(hook.task))  # the watch will bring nothing new
             self.events.record(obj, "Normal", "HookStarted", f"created task {metadata['name']}")
 
-    async def _cancel_hooks(self, obj: Object, tracked: _Tracked, over: Release) -> None:
-        """Cancel what still runs of a release that is over: once for each, and once more after a restart."""
-        release = over.revision, over.started_at, over.finished_at
-        if tracked.cancelled == release:
-            return
+    async def _cancel_hooks(self, obj: Object) -> None:
+        """Cancel what still runs of a release that is over."""
         try:
-            await hooks.cancel(self.kube, self.cache, obj)
+            await hooks.cancel(self.kube, self.tasks, obj)
         except ApiError as error:
             log.warning("a hook could not be cancelled; the next look tries again", error=str(error))
-        else:
-            tracked.cancelled = release
 
     async def _consumed(self, deployment: Deployment, obj: Object, desired: Desired, decision: Decision) -> None:
         """Remove the request once status has its answer."""
@@ -332,7 +326,7 @@ class DeploymentReconciler:
                 raise Outdated from error
             raise
         self.metrics.api_writes.labels("patch", "Deployment").inc()
-        self.cache.store(DEPLOYMENTS.plural, written)
+        self.reflector.observe(written)
 
     async def _refuse(self, obj: Object, error: InvalidInput | DeploymentError) -> None:
         """Say once that nothing will be done about it, which ends the wait of kubectl, Helm and GitOps tools."""

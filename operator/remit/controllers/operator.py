@@ -20,7 +20,7 @@ from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
 from remit.controllers.deployments import DeploymentReconciler
-from remit.controllers.intake import WATCHED, Intake
+from remit.controllers.intake import WATCHED, Intake, reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
@@ -35,8 +35,7 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.kube.access import Access
-from remit.kube.cache import Cache
-from remit.kube.client import Kube
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.kube.lease import LeaderElector
 from remit.kube.workqueue import WorkQueue, process
@@ -157,7 +156,7 @@ class Operator:
         cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
     ) -> Operator:
         host = probe_host()
-        cache = Cache()
+        known = reflectors(settings.namespaces, settings.operator_namespace)
         events = Recorder(kube, metrics)
         audit = AuditLog(
             settings.state_dir / "audit" / "audit.jsonl",
@@ -180,7 +179,9 @@ class Operator:
             performers=performing,
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
-        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        policies = Policies(
+            kube, known[POLICIES], known[TASKS], metrics, events, settings.operator_namespace, settings.namespaces
+        )
         admission = Admission(
             settings.search_path,
             default_limits(host),
@@ -203,7 +204,7 @@ class Operator:
         reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
             kube=kube,
-            cache=cache,
+            reflector=known[TASKS],
             runner=runner,
             turns=turns,
             policies=policies,
@@ -217,7 +218,7 @@ class Operator:
         operator: Operator
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        intake = Intake(kube, cache, queue, releases, tasks, policies, settings.namespaces, settings.resync_seconds)
+        intake = Intake(kube, known, queue, releases, tasks, settings.resync_seconds)
         watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
         operator = cls(
             settings=settings,
@@ -229,7 +230,18 @@ class Operator:
             tasks=tasks,
             policies=policies,
             deployments=DeploymentReconciler(
-                kube, cache, metrics, events, places, judge.problem, queue.add, audit, redactor, requester, reports
+                kube,
+                known[DEPLOYMENTS],
+                known[TASKS],
+                metrics,
+                events,
+                places,
+                judge.problem,
+                queue.add,
+                audit,
+                redactor,
+                requester,
+                reports,
             ),
             releases=releases,
             audit=audit,

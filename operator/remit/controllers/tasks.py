@@ -37,9 +37,10 @@ from remit.execution.lifecycle import (
 )
 from remit.execution.queue import Claims, Queue, WaitReason
 from remit.execution.runner import Runner
-from remit.kube.cache import Cache, key_of
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import key_of
+from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
@@ -53,7 +54,7 @@ class TaskReconciler:
     """Takes tasks from their creation to their one honest end."""
 
     kube: Kube
-    cache: Cache
+    reflector: Reflector
     runner: Runner
     turns: Queue
     policies: Policies
@@ -75,15 +76,15 @@ class TaskReconciler:
     changes the denial is another one, and recorded."""
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
         self._waiting = Waiting(self._writer, self.events, lambda: self.now())
         self._schedules = ScheduleReconciler(
-            self.kube, self.cache, self.metrics, self.events, lambda: self.now(), self._wake
+            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake
         )
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
-        obj = self.cache.get(TASKS.plural, key)
+        obj = self.reflector.objects.get(key)
         if obj is None:
             self._leave(key)
             return None
@@ -244,7 +245,7 @@ class TaskReconciler:
         running: dict[str, tuple[str, Claims]] = {}
         starts: list[tuple[str, Claims, float]] = []
         policies = self.policies.current()
-        for obj in self.cache.all(TASKS.plural):
+        for obj in self.reflector.objects.list():
             try:
                 task = ExecutionTask.parse(obj)
             except InvalidInput:
