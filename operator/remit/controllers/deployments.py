@@ -117,6 +117,11 @@ class DeploymentReconciler:
             except Outdated:
                 return 0.0
 
+    async def close(self) -> None:
+        """Let go of what is open: the probes of reports, and connections to targets."""
+        await self.reports.close()
+        await self.places.close()
+
     def _track(self, deployment: Deployment) -> _Tracked:
         """Of this very object: one of the same name that was there before left nothing."""
         tracked = self._tracked.get(deployment.key)

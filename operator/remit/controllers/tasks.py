@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import random
 from collections.abc import Callable, Collection
@@ -106,6 +107,14 @@ class TaskReconciler:
         self._leave(key_of(obj))
         self._refused.pop(metadata["uid"], None)
         self.runner.abandon(metadata["namespace"], metadata["uid"])
+
+    async def sweep(self) -> None:
+        """Remove what is kept of tasks that are gone."""
+        store, tasks = self.runner.store, self.reflector
+        for namespace, uid in await asyncio.to_thread(lambda: list(store.tasks())):
+            served = not tasks.namespaces or namespace in tasks.namespaces
+            if served and uid not in tasks.objects and not self.runner.running(uid):
+                self.runner.abandon(namespace, uid)
 
     async def _step(self, task: ExecutionTask, obj: Object) -> float | None:
         now, phase = self.now(), task.status.phase

@@ -6,7 +6,6 @@ way, from all of them.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -304,7 +303,9 @@ class Machine(RuleBasedStateMachine):
             final = self.ask_for_list(namespace)
             self.read_list(final)
             self.take_list(final, 1000)
-        served = [obj for obj in self.server.list(None) if not self.scoped or obj["metadata"]["namespace"] in NAMESPACES]
+        served = [
+            obj for obj in self.server.list(None) if not self.scoped or obj["metadata"]["namespace"] in NAMESPACES
+        ]
         assert same(self.reflector.objects.list(), served)
         self.handlers_were_told_what_is_known()
         self.every_index_holds_what_it_should()
