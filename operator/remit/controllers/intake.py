@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -18,6 +18,7 @@ from remit.kube.workqueue import Priority
 
 log = structlog.get_logger(__name__)
 
+_RETRY_SECONDS = 1.0
 _KEYS_PER_TURN = 100
 """Keys that are added to a queue before others have a turn on the event loop."""
 
@@ -47,6 +48,9 @@ class Intake:
     resync_seconds: float
     _priority: Priority = Priority.LOW
     """Of changes. Of the first list, most is not new: whatever comes after it should not wait behind it."""
+    _gaps: set[Reflector] = field(default_factory=set)
+    """Those whose watch began anew since they were listed."""
+    _gap: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._by_plural = {resource.plural: reflector for resource, reflector in self.reflectors.items()}
@@ -63,6 +67,11 @@ class Intake:
             self._by_plural[plural].observe_deletion(obj)
         else:
             self._by_plural[plural].observe(obj)
+
+    def listed(self, plural: str) -> None:
+        """A watch began, or began anew. It does not tell what was deleted before."""
+        self._gaps.add(self._by_plural[plural])
+        self._gap.set()
 
     async def resync(self) -> None:
         """List everything and look at everything. An expired watch reports no deletions, and a list does."""
@@ -84,6 +93,20 @@ class Intake:
                 await self.resync()
             except ApiError as error:
                 log.warning("a resync failed", error=str(error))
+
+    async def keep_closing_gaps(self) -> None:
+        """List each kind whose watch began anew, without end."""
+        while True:
+            await self._gap.wait()
+            self._gap.clear()
+            for reflector in list(self._gaps):
+                self._gaps.discard(reflector)
+                try:
+                    await reflector.list(self.kube)
+                except ApiError as error:
+                    log.warning("a list failed and is tried again", kind=reflector.resource.plural, error=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    self.listed(reflector.resource.plural)
 
     def _handler(self, controller: Controller, watch: Watch) -> ResourceEventHandler:
         def add(obj: Object) -> None:

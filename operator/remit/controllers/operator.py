@@ -246,7 +246,7 @@ class Operator:
         intake = Intake(kube, known, table, settings.resync_seconds)
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        watcher = Watcher(kube.access, tuple(known), intake.event, namespaces=namespaces)
+        watcher = Watcher(kube.access, tuple(known), intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -264,18 +264,23 @@ class Operator:
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )
-        metrics.tasks_running.labels("process").set_function(lambda: len(runner))
+        operator._expose()
+        return operator
+
+    def _expose(self) -> None:
+        """Have metrics and health checks read what they tell of."""
+        metrics, checks, audit = self.metrics, self.checks, self.audit
+        metrics.tasks_running.labels("process").set_function(lambda: len(self.runner))
         for reason in WaitReason:
-            metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
-        for operation, performer in performing.items():
+            metrics.tasks_queued.labels(reason).set_function(partial(self.tasks.queued, reason))
+        for operation, performer in self.runner.performers.items():
             if performer.breaker is not None:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
         metrics.audit_head.set_function(lambda: audit.head.seq)
-        checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
+        checks.ready["watching"] = lambda: None if self.watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         checks.live["audit"] = audit.check_writer
-        return operator
 
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
@@ -287,6 +292,7 @@ class Operator:
         for controller in self.controllers:
             self.spawn(controller.run(self.metrics), controller.kind)
         self.spawn(self.intake.keep_resyncing(), "resync")
+        self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

@@ -131,7 +131,6 @@ class Machine(RuleBasedStateMachine):
     """`max_tombstones`: with few of them what is expected is known in the end only."""
 
     max_tombstones = module.MAX_TOMBSTONES
-    lists = Bundle("lists")
     answers = Bundle("answers")
 
     @initialize(scoped=st.booleans())
@@ -226,21 +225,25 @@ class Machine(RuleBasedStateMachine):
             self.reflector.observe_absence(known)
             self.evidence.deleted[uid_of(known)] = key, -1
 
-    @rule(target=lists, namespace=st.sampled_from(NAMESPACES))
-    def ask_for_list(self, namespace: str) -> Listing:
+    @rule(namespace=st.sampled_from(NAMESPACES), read=st.booleans())
+    def ask_for_list(self, namespace: str, read: bool) -> None:
         listing = Listing(namespace if self.scoped else None, self.reflector.begin_list())
         self.on_their_way.append(listing)
-        return listing
+        if read:
+            self.read_list(listing)
 
-    @rule(listing=lists)
     def read_list(self, listing: Listing) -> None:
         if listing.version < 0:
             listing.version, listing.objects = self.server.version, self.server.list(listing.namespace)
 
-    @rule(listing=lists, turns=st.integers(1, 5))
+    @precondition(lambda self: self.on_their_way)
+    @rule(data=st.data(), turns=st.integers(1, 5))
+    def take_some_of_a_list(self, data: st.DataObject, turns: int) -> None:
+        listing = data.draw(st.sampled_from(self.on_their_way))
+        self.read_list(listing)
+        self.take_list(listing, turns)
+
     def take_list(self, listing: Listing, turns: int) -> None:
-        if listing not in self.on_their_way or listing.version < 0:
-            return
         if listing.taking is None:
             version = str(listing.version)
             listing.taking = self.reflector.replace(listing.objects, version, listing.begun, listing.namespace)
@@ -300,9 +303,8 @@ class Machine(RuleBasedStateMachine):
         while self.cursor < len(self.server.log):
             self.next_event()
         for namespace in NAMESPACES if self.scoped else NAMESPACES[:1]:
-            final = self.ask_for_list(namespace)
-            self.read_list(final)
-            self.take_list(final, 1000)
+            self.ask_for_list(namespace, read=True)
+            self.take_list(self.on_their_way[-1], 1000)
         served = [
             obj for obj in self.server.list(None) if not self.scoped or obj["metadata"]["namespace"] in NAMESPACES
         ]
@@ -329,6 +331,6 @@ def test_what_is_known_is_what_is_so(machine: type[Machine], monkeypatch: pytest
     run_state_machine_as_test(
         cast(Any, machine),
         settings=settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
