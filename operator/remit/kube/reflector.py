@@ -190,6 +190,7 @@ class Reflector:
         self._newest = 0
         self._listed.clear()
         self._tombstones.clear()
+        self._last_holders.clear()
         self._moments = dict.fromkeys(self._moments, _Moment(-1, 0))
 
     def _take(self, obj: Object, *, changed: _Moment, seen: _Moment, gone: bool) -> None:
