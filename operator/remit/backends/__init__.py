@@ -1,4 +1,4 @@
-"""Floor 3: where it runs."""
+"""Where it runs."""
 
 from typing import TYPE_CHECKING
 

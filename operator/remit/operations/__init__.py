@@ -1,4 +1,4 @@
-"""Floor 3: what can be run."""
+"""What can be run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 2: may it run? Pure: data in, an explained decision out."""
+"""May it run? Pure: data in, an explained decision out."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Floor 4: how a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
+"""How a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
 
 from remit.release.memory import Answer, Failure, Live, Memory, Record, Release, StageRecord
 from remit.release.model import (

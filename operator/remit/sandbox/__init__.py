@@ -1,4 +1,4 @@
-"""Floor 2: the walls, and what this host can give."""
+"""The walls, and what this host can give."""
 
 from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec, CgroupUsage, kill_cgroups, remove_cgroups
