@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -122,6 +123,9 @@ async def _operator(access: Access, settings: Settings, redactor: Redactor) -> A
             raise RemitError(
                 f"cannot serve metrics on {address}: {error.strerror or error}; choose another --metrics-address"
             ) from None
+        # What is alive now lives as long as the operator. A garbage collection of it all would hold up the event loop.
+        gc.collect()
+        gc.freeze()
         yield running
 
 
