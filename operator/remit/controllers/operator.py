@@ -287,7 +287,7 @@ class Operator:
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.intake.resync()
-        self.tasks.restore()
+        await self.tasks.restore()
         self.watcher.start()
         for controller in self.controllers:
             self.spawn(controller.run(self.metrics), controller.kind)

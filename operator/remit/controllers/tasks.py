@@ -47,6 +47,8 @@ from remit.telemetry import AuditEvent, AuditLog, Metrics, escape
 from remit.telemetry.spellings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
+_TASKS_PER_TURN = 100
+"""Tasks that are read as the operator starts before others have a turn on the event loop."""
 _GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"
 
 
@@ -249,12 +251,14 @@ class TaskReconciler:
         """How many tasks wait for `reason`."""
         return self.turns.waiting(reason, self.now().timestamp())
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Take over from the operator before: what is on record as running, and the starts that rates look back on."""
         running: dict[str, tuple[str, Claims]] = {}
         starts: list[tuple[str, Claims, float]] = []
         policies = self.policies.current()
-        for obj in self.reflector.objects.list():
+        for count, obj in enumerate(self.reflector.objects.list(), 1):
+            if count % _TASKS_PER_TURN == 0:
+                await asyncio.sleep(0)
             try:
                 task = ExecutionTask.parse(obj)
             except InvalidInput:
