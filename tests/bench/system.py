@@ -176,7 +176,13 @@ async def remit_up(folder: Path) -> AsyncIterator[Remit]:
     arguments = ("remit.cli", "up", "--state-dir", str(state), "--port", "0", "--log-level", "warning")
     with running(*arguments, log=log, ready=lambda said: "Ctrl-C stops it." in said) as process:
         port = int(_match(r"metrics on port (\d+)", log.read_text()))
-        yield Remit(state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", {"both": psutil.Process(process.pid)})
+        supervisor = psutil.Process(process.pid)
+        roles = {"control plane": "control-plane", "operator": "operator"}
+        processes = {
+            name: next(child for child in supervisor.children() if role in child.cmdline())
+            for name, role in roles.items()
+        }
+        yield Remit(state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", {"supervisor": supervisor, **processes})
 
 
 @asynccontextmanager

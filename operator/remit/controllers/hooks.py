@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 
 from remit.api import API_VERSION, Deployment, ExecutionTask, Phase
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.deploymentstatus import STAGES
 from remit.errors import ApiError, DeploymentError, InvalidInput
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.indexer import CONTROLLER
 from remit.kube.reflector import Reflector
-from remit.release import HookKey, HookView, RunHook, remembered
-from remit.release.memory import STAGES
+from remit.release import HookKey, HookView, RunHook, hook_uids
 
 RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
@@ -47,12 +47,12 @@ def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, Exe
     """Those of `tasks` that are hooks of the Deployment, to be shown to people. Of the last release, only what it
     remembers; what earlier releases remembered is not kept, so theirs are known by what they say of themselves."""
     found = {}
-    last = remembered(Deployment.parse(deployment).status).release
+    last = Deployment.parse(deployment).status.pipeline.release
     for obj in tasks:
         key = _key_of_hook(obj)
         if key is None or not is_controlled_by(obj, deployment):
             continue
-        if last is None or last.revision != key.revision or last.hook_uids.get(key) == obj["metadata"]["uid"]:
+        if last is None or last.revision != key.revision or hook_uids(last).get(key) == obj["metadata"]["uid"]:
             with contextlib.suppress(InvalidInput):
                 found[key] = ExecutionTask.parse(obj)
     return found

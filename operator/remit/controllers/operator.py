@@ -27,7 +27,7 @@ from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
 from remit.controllers.settings import Settings
-from remit.controllers.statedir import holder_identity, locked, locked_in_time
+from remit.controllers.statedir import holder_identity, locked_in_time
 from remit.controllers.table import controllers
 from remit.controllers.tasks import TaskReconciler
 from remit.controllers.values import Source
@@ -40,10 +40,11 @@ from remit.execution.store import RunStore
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
+from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
-from remit.operations import performers
+from remit.operations import load_drivers, performers
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -54,7 +55,9 @@ log = structlog.get_logger(__name__)
 
 _LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
 _NOT_FOUND = 404
-_DRAIN_SECONDS = 10
+_DRAIN_SECONDS, _LAST_WRITES_SECONDS = 10, 5
+_DEAD_SECONDS = 3.0
+"""For an operator that was killed to be dead."""
 
 
 def exit_at_once(error: LeaseLost) -> None:
@@ -63,6 +66,10 @@ def exit_at_once(error: LeaseLost) -> None:
     log.error("stopped leading; this process ends at once", reason=str(error))
     sys.stderr.flush()
     os._exit(1)
+
+
+def log_started_leading(leadership: Leadership) -> None:
+    log.info("started leading", lease_transitions=leadership.transitions, resumed=leadership.resumed)
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +84,7 @@ async def running_operator(
     private_directory(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.leader_election:
-            stack.enter_context(locked(settings.state_dir))
+            await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
         kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
         metrics, checks = Metrics(__version__), Checks()
         health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
@@ -85,15 +92,17 @@ async def running_operator(
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         known = reflectors(settings.namespaces, settings.operator_namespace)
         await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
-        elector = None
+        elector = leadership = None
         if settings.leader_election:
-            elector = await _elector(stack, access, settings, on_stopped_leading)
+            elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
+            probe_host()
+            load_drivers()
             checks.ready.clear()  # one that waits for the lease is ready to take over
-            await stack.enter_async_context(elector.leading())
+            leadership = await stack.enter_async_context(elector.leading())
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health)
+        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -116,6 +125,7 @@ async def _elector(
     stack: contextlib.AsyncExitStack,
     access: Access,
     settings: Settings,
+    metrics: Metrics,
     on_stopped_leading: Callable[[LeaseLost], None],
 ) -> LeaderElector:
     return LeaderElector(
@@ -125,11 +135,14 @@ async def _elector(
         fence,
         extend_deadline,
         end_work,
+        settings.kill_grace,
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
         sole_replica=settings.replicas == 1,
+        on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,
+        metrics=metrics,
     )
 
 
@@ -163,6 +176,7 @@ class Operator:
         metrics: Metrics,
         checks: Checks,
         health: HealthServer,
+        leadership: Leadership | None = None,
     ) -> Operator:
         host = probe_host()
         events = Recorder(kube, metrics)
@@ -227,6 +241,7 @@ class Operator:
             metrics=metrics,
             events=events,
             requester=requester,
+            leadership=leadership,
         )
         deployments = DeploymentReconciler(
             kube,
@@ -309,9 +324,11 @@ class Operator:
         for task in (going := list(self._background)):
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
-        for controller in self.controllers:
+        for controller in reversed(self.controllers):
             await controller.close()
-        await self.events.drain()
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(_LAST_WRITES_SECONDS):
+                await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import datetime
 from collections import defaultdict
@@ -30,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 STATUS_DELAY = 5.0
 """Seconds until a change of the counts is written to status, together with those that have come since."""
+_LAST_WRITES_SECONDS = 5
 
 
 @dataclass
@@ -101,13 +104,15 @@ class Policies:
 
     async def write_counts(self) -> None:
         """Write what the status of policies does not say yet, once, before the operator ends."""
-        for uid in list(self._counted):
-            obj = self.reflector.objects.get_by_uid(uid)
-            try:
-                if obj is not None:
-                    await self._write(obj)
-            except (Outdated, ApiError) as error:
-                log.warning("a policy's status could not be written", uid=uid, error=str(error))
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(_LAST_WRITES_SECONDS):
+                for uid in list(self._counted):
+                    obj = self.reflector.objects.get_by_uid(uid)
+                    try:
+                        if obj is not None:
+                            await self._write(obj)
+                    except (Outdated, ApiError) as error:
+                        log.warning("the counts of a policy could not be written", uid=uid, error=str(error))
 
     def _put(self, obj: Object) -> None:
         """A policy was created, or what it says has changed."""

@@ -1,4 +1,5 @@
-"""The operator's controllers, one row each. They are connected, listed, started, measured and stopped in this order."""
+"""The operator's controllers, one row each. They are connected, listed, started and measured in this order, and closed
+in the opposite one."""
 
 from __future__ import annotations
 

@@ -71,6 +71,12 @@ class Metrics:
             "remit_reconcile_errors_total", "Reconciliations that failed and are tried again.", "kind"
         )
         self.leader: Final = self._gauge("remit_leader", "1 while this operator works, 0 while it waits for the Lease.")
+        self.leader_election_master_status: Final = self._gauge(
+            "leader_election_master_status", "1 while this operator holds the Lease, 0 while it does not.", "name"
+        )
+        self.leader_election_slowpath: Final = self._counter(
+            "leader_election_slowpath_total", "Renewals for which the Lease had to be read first.", "name"
+        )
         self._gauge("remit_build_info", "Always 1; the labels say what runs.", "version", "python").labels(
             version, platform.python_version()
         ).set(1)

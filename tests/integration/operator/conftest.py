@@ -40,7 +40,7 @@ class World:
 
     kube: Kube
     settings: Settings
-    control_plane: ControlPlane
+    control_plane: ControlPlane | Any
     redactor: Redactor = field(default_factory=Redactor)
 
     @contextlib.asynccontextmanager
@@ -155,11 +155,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     ):
         for crd in crds():
             await kube.create(CRDS, None, crd)
-        await _served(kube)
+        await served(kube)
         yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
 
 
-async def _served(kube: Kube) -> None:
+async def served(kube: Kube) -> None:
     async with asyncio.timeout(PATIENCE):
         for resource in (TASKS, POLICIES):
             while True:

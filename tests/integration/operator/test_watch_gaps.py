@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remit.controllers import intake
 from remit.controllers.operator import Operator
+from remit.errors import ApiError
 from remit.kube.client import POLICIES, TASKS, Kube, Object
+from remit.kube.reflector import Reflector
 
 from .conftest import PATIENCE, World
 
@@ -37,7 +39,7 @@ async def until(condition: Any, what: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def recreated(world: World, operator: Operator, tmp_path: Path) -> AsyncIterator[tuple[str, str, list[Any]]]:
+async def recreated(world: World, operator: Operator) -> AsyncIterator[tuple[str, str, list[Any]]]:
     """A task that runs is deleted, and another one of its name created, and no watch tells. Gives its name, the uid of
     the old one and the lost events; at the end the old run must be over, and the new one come to its own."""
     await world.policy("sleep", "echo")
@@ -57,8 +59,8 @@ async def recreated(world: World, operator: Operator, tmp_path: Path) -> AsyncIt
 
 
 @pytest.mark.parametrize("reporter", ["list", "event", "late deletion", "own write"])
-async def test_a_task_that_was_recreated_unseen_is_abandoned(world: World, tmp_path: Path, reporter: str) -> None:
-    async with world.operator() as operator, recreated(world, operator, tmp_path) as (name, uid, lost):
+async def test_a_task_that_was_recreated_unseen_is_abandoned(world: World, reporter: str) -> None:
+    async with world.operator() as operator, recreated(world, operator) as (name, uid, lost):
         assert operator.runner.running(uid)
         match reporter:
             case "list":
@@ -151,3 +153,22 @@ async def test_what_was_deleted_while_no_watch_was_open_is_noticed_as_it_begins_
         assert operator.watcher._cancel is not None
         operator.watcher._cancel()
         await until(lambda: not operator.runner.running(uid), "the end of what nobody wants any more")
+
+
+async def test_a_list_after_a_gap_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_RETRY_SECONDS", 0.0)
+    listing, lists = Reflector.list, 0
+
+    async def failing(self: Reflector, kube: Kube) -> None:
+        nonlocal lists
+        if self.resource is TASKS:
+            lists += 1
+            if lists == 1:
+                raise ApiError("not now", status=503)
+        await listing(self, kube)
+
+    async with world.operator(resync_seconds=3600) as operator:
+        await until(operator.watcher.ready.is_set, "the watches")
+        monkeypatch.setattr(Reflector, "list", failing)
+        operator.intake.listed(TASKS.plural)
+        await until(lambda: lists >= 2, "another try")
