@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +15,15 @@ import pytest
 
 from conftest import require
 from remit.api.crd import crds
+from remit.controllers import policies, probing
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError
+from remit.execution import waiting
 from remit.kube.access import Access
 from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
+from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
 
@@ -32,6 +36,15 @@ _names = itertools.count(1)
 def _sandbox() -> None:
     ability = probe_host().abilities[Layer.NAMESPACES]
     require("bwrap", ability.available, ability.remedy)
+
+
+@pytest.fixture(autouse=True)
+def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator does every few seconds, it does several times a second, and its probes end sooner."""
+    monkeypatch.setattr(policies, "STATUS_EVERY", 0.2)
+    monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(probing, "_AFTER_SECONDS", 2.0)
 
 
 @dataclass
@@ -75,7 +88,8 @@ class World:
     ) -> str:
         """A task that runs `argv`."""
         name = f"t{next(_names)}"
-        command = {"command": {"argv": list(argv)}} if argv else {}
+        # A program is the first of its pid namespace, where SIGTERM does nothing unless it is handled.
+        command = {"command": {"argv": list(argv)}, "terminationGracePeriodSeconds": 1} if argv else {}
         body = {"metadata": {"name": name, "labels": labels or {}}, "spec": {**command, **spec}}
         await self.kube.create(TASKS, namespace, _typed("ExecutionTask", body))
         return name
@@ -147,16 +161,29 @@ def _typed(kind: str, body: Object) -> Object:
     return {"apiVersion": "remit.dev/v1alpha1", "kind": kind, **body}
 
 
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of a control plane that has Remit's kinds. Creating them takes longer than most tests."""
+    state = tmp_path_factory.mktemp("installed") / "controlplane"
+    asyncio.run(_install(state))
+    return state
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(installed: Path, tmp_path: Path) -> AsyncIterator[World]:
+    shutil.copytree(installed, tmp_path / "controlplane")
     async with (
         ControlPlane(tmp_path / "controlplane") as control_plane,
         Kube(await Access.load(control_plane.kubeconfig)) as kube,
     ):
+        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
+
+
+async def _install(state: Path) -> None:
+    async with ControlPlane(state) as control_plane, Kube(await Access.load(control_plane.kubeconfig)) as kube:
         for crd in crds():
             await kube.create(CRDS, None, crd)
         await served(kube)
-        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
 
 
 async def served(kube: Kube) -> None:

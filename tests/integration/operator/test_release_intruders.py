@@ -13,7 +13,6 @@ from aiohttp import web
 
 from remit.errors import ApiError
 from remit.kube.client import EVENTS, TASKS
-from remit.release import clock
 from webserver import answering
 
 from .conftest import World
@@ -21,8 +20,7 @@ from .edges import MANUAL, Edges, eventually, open_edges
 
 
 @pytest.fixture
-async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 
