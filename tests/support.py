@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -45,3 +46,8 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) 
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
         time.sleep(0.1)
+
+
+def repetitions(usual: int, soak: int) -> int:
+    """How often a test repeats what it does: `usual` times, or `soak` times where REMIT_SOAK=1 (`make soak`)."""
+    return soak if os.environ.get("REMIT_SOAK") == "1" else usual

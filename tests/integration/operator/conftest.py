@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,16 +148,29 @@ def _typed(kind: str, body: Object) -> Object:
     return {"apiVersion": "remit.dev/v1alpha1", "kind": kind, **body}
 
 
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of a control plane that has Remit's kinds. Creating them takes longer than most tests."""
+    state = tmp_path_factory.mktemp("installed") / "controlplane"
+    asyncio.run(_install(state))
+    return state
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(installed: Path, tmp_path: Path) -> AsyncIterator[World]:
+    shutil.copytree(installed, tmp_path / "controlplane")
     async with (
         ControlPlane(tmp_path / "controlplane") as control_plane,
         Kube(await Access.load(control_plane.kubeconfig)) as kube,
     ):
+        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
+
+
+async def _install(state: Path) -> None:
+    async with ControlPlane(state) as control_plane, Kube(await Access.load(control_plane.kubeconfig)) as kube:
         for crd in crds():
             await kube.create(CRDS, None, crd)
         await _served(kube)
-        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
 
 
 async def _served(kube: Kube) -> None:
