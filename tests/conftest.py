@@ -10,10 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("remit", deadline=None)  # a busy machine is no bug
+from support import soaking
+
+SOAK_SECONDS = 6 * 3600
+"""For one test of `make soak`, whatever time it has otherwise."""
+
+# A busy machine is no bug: neither an example nor its making has a deadline.
+settings.register_profile("remit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("remit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make soak` runs, which is no skipping: that would be a failure in CI."""
+    if soaking():
+        for item in items:
+            item.add_marker(pytest.mark.timeout(SOAK_SECONDS), append=False)
+        return
+    left_out = [item for item in items if item.get_closest_marker("soak")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
 
 
 def pytest_collection_finish() -> None:

@@ -48,6 +48,11 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) 
         time.sleep(0.1)
 
 
+def soaking() -> bool:
+    """Whether everything is repeated for as long as it takes (`make soak`)."""
+    return os.environ.get("REMIT_SOAK") == "1"
+
+
 def repetitions(usual: int, soak: int) -> int:
     """How often a test repeats what it does: `usual` times, or `soak` times where REMIT_SOAK=1 (`make soak`)."""
-    return soak if os.environ.get("REMIT_SOAK") == "1" else usual
+    return soak if soaking() else usual
