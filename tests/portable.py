@@ -22,7 +22,7 @@ from support import soaking
 REPOSITORY = Path(__file__).parents[1]
 SUITE = ("test_hostile_programs.py", "test_hostile_tasks.py")
 _ALIKE_EVERYWHERE = ("test_hostile_scenarios.py",)
-"""What neither the user nor the engine matters to: it is run as whoever runs the tests, and by `make soak` everywhere."""
+"""What neither the user nor the engine matters to: only `make soak` repeats it."""
 _UNUSED = {"test", "idlelib", "site-packages", "ensurepip", "tkinter", "mypy", "ruff", "uv", "virtualenv", "pip"}
 _READABLE = stat.S_IROTH
 

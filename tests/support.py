@@ -13,15 +13,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl as one user of one cluster. `given` goes to its standard input, as JSON."""
+    """kubectl as one user of one cluster. `given` goes to its standard input: a text as it is, anything else as JSON.
+
+    What it remembers of a server's kinds stays beside the kubeconfig: another server may have had the same port.
+    """
 
     binary: str
     kubeconfig: Path
 
     def __call__(self, *arguments: str, given: object = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=None if given is None else json.dumps(given),
+            [
+                *(self.binary, "--kubeconfig", str(self.kubeconfig)),
+                *("--cache-dir", f"{self.kubeconfig}.cache", *arguments),
+            ],
+            input=given if given is None or isinstance(given, str) else json.dumps(given),
             capture_output=True,
             text=True,
             timeout=90,
