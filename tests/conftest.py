@@ -5,13 +5,18 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 import parts
+from distribution import Distribution, longest_first
 from progress import Progress
 from support import soaking
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 SOAK_SECONDS = 6 * 3600
 """For one test of `make soak`, whatever time it has otherwise."""
@@ -32,16 +37,29 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Progress(reporter))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Distribution | None:
+    return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make soak` runs, which is no skipping: that would be a failure in CI."""
+    items[:] = longest_first(items)
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            # It goes the same ways a hundred times, and tracing them takes most of its time.
+            item.add_marker("no_cover")
     if soaking():
         for item in items:
             item.add_marker(pytest.mark.timeout(SOAK_SECONDS), append=False)
-        return
-    left_out = [item for item in items if item.get_closest_marker("soak")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+    else:
+        _leave_out([item for item in items if item.get_closest_marker("soak")], items, config)
+
+
+def _leave_out(soak: list[pytest.Item], items: list[pytest.Item], config: pytest.Config) -> None:
+    """What only `make soak` runs is deselected and not skipped: that would be a failure in CI."""
+    if soak:
+        config.hook.pytest_deselected(items=soak)
+        items[:] = [item for item in items if item not in soak]
 
 
 def pytest_collection_finish() -> None:

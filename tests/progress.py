@@ -56,6 +56,7 @@ class Progress:
             self._reporter.write_line(text)
         self._reporter.write_line("All tests take about ten minutes on two cores.")
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         self._begin(ids)
 
