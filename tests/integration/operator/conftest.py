@@ -171,12 +171,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def world(installed: Path, tmp_path: Path) -> AsyncIterator[World]:
-    shutil.copytree(installed, tmp_path / "controlplane")
+    async with new_world(installed, tmp_path) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def new_world(installed: Path, folder: Path) -> AsyncIterator[World]:
+    shutil.copytree(installed, folder / "controlplane")
     async with (
-        ControlPlane(tmp_path / "controlplane") as control_plane,
+        ControlPlane(folder / "controlplane") as control_plane,
         Kube(await Access.load(control_plane.kubeconfig)) as kube,
     ):
-        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
+        yield World(kube, Settings(state_dir=folder / "state", leader_election=False), control_plane)
 
 
 async def _install(state: Path) -> None:
