@@ -8,9 +8,13 @@ PYTHON ?= $(firstword $(foreach candidate,python3 python3.13 python3.12 python3.
   $(shell $(candidate) -c '$(SUITABLE)' 2>/dev/null && echo $(candidate))))
 PYTEST := $(BIN)/python -m pytest
 MINIMUM_COVERAGE := 85
+# More workers than cores: half of the time tests wait for processes, timers and disks.
+WORKERS := 4
+DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench \
+  --progress -o console_output_style=classic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check crds docs transcript bench fuzz clean
+.PHONY: help demo up test soak check crds docs transcript bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +26,10 @@ up: $(VENV)/.runs ## Serve the embedded control plane with the operator, until i
 	@$(BIN)/remit up
 
 test: $(VENV)/.runs ## Run all tests and print the coverage
-	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
+	$(PYTEST) $(DISTRIBUTE) --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
+
+soak: $(VENV)/.runs ## Run all tests with their long repetitions, which takes hours
+	REMIT_SOAK=1 $(PYTEST) $(DISTRIBUTE)
 
 check: $(VENV)/.develops ## Run the static checks, and compare generated files with the models
 	$(BIN)/ruff check .
@@ -43,9 +50,6 @@ transcript: $(VENV)/.runs ## Write what the demo prints into the README
 
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
 	@PYTHONPATH=tests $(BIN)/python -m bench $(SECTIONS)
-
-fuzz: $(VENV)/.runs ## Send 100,000 malformed requests to the embedded control plane
-	REMIT_FUZZ_REQUESTS=100000 $(PYTEST) -q --timeout 7200 tests/integration/test_controlplane_fuzz.py
 
 clean: ## Remove what was built, .venv included
 	rm -rf $(VENV) .coverage* htmlcov dist build .*_cache .hypothesis .benchmarks

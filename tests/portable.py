@@ -17,8 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import soaking
+
 REPOSITORY = Path(__file__).parents[1]
-SUITE = ("test_hostile_programs.py", "test_hostile_tasks.py", "test_hostile_scenarios.py")
+SUITE = ("test_hostile_programs.py", "test_hostile_tasks.py")
+_ALIKE_EVERYWHERE = ("test_hostile_scenarios.py",)
+"""What neither the user nor the engine matters to: only `make soak` repeats it."""
 _UNUSED = {"test", "idlelib", "site-packages", "ensurepip", "tkinter", "mypy", "ruff", "uv", "virtualenv", "pip"}
 _READABLE = stat.S_IROTH
 
@@ -45,7 +49,8 @@ class Portable:
         }
 
     def pytest(self, junit: Path, *more: str) -> list[str]:
-        suite = [str(self.folder / "repository" / "tests" / "integration" / "hostile" / name) for name in SUITE]
+        hostile = self.folder / "repository" / "tests" / "integration" / "hostile"
+        suite = [str(hostile / name) for name in SUITE + (_ALIKE_EVERYWHERE if soaking() else ())]
         options = (
             "-q",
             "-o",

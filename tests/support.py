@@ -13,15 +13,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl as one user of one cluster. `given` goes to its standard input, as JSON."""
+    """kubectl as one user of one cluster. `given` goes to its standard input: a text as it is, anything else as JSON.
+
+    What it remembers of a server's kinds stays beside the kubeconfig: another server may have had the same port.
+    """
 
     binary: str
     kubeconfig: Path
 
     def __call__(self, *arguments: str, given: object = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=None if given is None else json.dumps(given),
+            [
+                *(self.binary, "--kubeconfig", str(self.kubeconfig)),
+                *("--cache-dir", f"{self.kubeconfig}.cache", *arguments),
+            ],
+            input=given if given is None or isinstance(given, str) else json.dumps(given),
             capture_output=True,
             text=True,
             timeout=90,
@@ -48,6 +54,11 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) 
         time.sleep(0.1)
 
 
+def soaking() -> bool:
+    """Whether everything is repeated for as long as it takes (`make soak`)."""
+    return os.environ.get("REMIT_SOAK") == "1"
+
+
 def repetitions(usual: int, soak: int) -> int:
     """How often a test repeats what it does: `usual` times, or `soak` times where REMIT_SOAK=1 (`make soak`)."""
-    return soak if os.environ.get("REMIT_SOAK") == "1" else usual
+    return soak if soaking() else usual

@@ -56,16 +56,21 @@ MAY_SLEEP = {
 }
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("permissions")
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Server]:
     require("kube-apiserver", real_server_available(), "put kube-apiserver and etcd where KUBEBUILDER_ASSETS says")
-    policy = tmp_path / "audit-policy.yaml"
+    policy = home / "audit-policy.yaml"
     policy.write_text(yaml.safe_dump(AUDIT_POLICY))
     with kube_apiserver(
-        tmp_path / "server",
+        home / "server",
         authorization_mode="RBAC",
         audit_policy_file=policy,
-        audit_log_path=tmp_path / "requests.jsonl",
+        audit_log_path=home / "requests.jsonl",
     ) as server:
         yield server
 
@@ -122,16 +127,16 @@ def asked(requests: Path) -> set[tuple[str, str, bool]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubectl: str, tmp_path: Path) -> None:
-    run = Kubectl(kubectl, server.kubeconfig(tmp_path / "admin")).ok
+def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubectl: str, home: Path) -> None:
+    run = Kubectl(kubectl, server.kubeconfig(home / "admin")).ok
     run("apply", "--server-side", "-f", str(ROOT / "crds"))
     run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     run("apply", "-f", str(ROOT / "manifests/install/namespace.yaml"))
     run("apply", "-k", str(ROOT / "manifests/cluster-install"))
     token = run("create", "token", "remit", "--namespace", "remit-system").strip()
-    account = replace(server, token=token).kubeconfig(tmp_path / "account")
+    account = replace(server, token=token).kubeconfig(home / "account")
 
-    with operator(account, tmp_path) as log:
+    with operator(account, home) as log:
         for example in ("01-hello.yaml", "04-env-and-secrets.yaml"):
             run("apply", "-f", str(ROOT / "manifests/examples" / example))
         for name in ("hello", "greeter"):
@@ -150,11 +155,9 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubec
         run("patch", "executiontask", "minutely", "--type=merge", "-p", '{"spec": {"cancel": true}}')
         run("wait", "--for=condition=Finished", "executiontask/minutely", "--timeout=60s")
         wait_until(lambda: run("get", "events", "-o", "name"), "an Event")
-        wait_until(
-            lambda: ("leases.coordination.k8s.io", "update", True) in asked(tmp_path / "requests.jsonl"), "renewal"
-        )
+        wait_until(lambda: ("leases.coordination.k8s.io", "update", True) in asked(home / "requests.jsonl"), "renewal")
 
-    requests = asked(tmp_path / "requests.jsonl")
+    requests = asked(home / "requests.jsonl")
     assert {request for request in requests if not request[2]} == set(), "refused"
     used = {(resource, verb) for resource, verb, _ in requests if not resource.startswith("self")}
     assert used - granted(run) == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -65,4 +66,7 @@ async def _operator(access: Access, settings: Settings, redactor: Redactor) -> A
             raise RemitError(
                 f"cannot serve metrics on {address}: {error.strerror or error}; choose another --metrics-address"
             ) from None
+        # What is alive now lives as long as the operator. A garbage collection of it all would hold up the event loop.
+        gc.collect()
+        gc.freeze()
         yield running

@@ -202,6 +202,11 @@ class DeploymentReconciler:
             except Outdated:
                 return 0.0
 
+    async def close(self) -> None:
+        """Let go of what is open: the probes of reports, and connections to targets."""
+        await self.reports.close()
+        await self.places.close()
+
     async def _step(self, deployment: Deployment, obj: Object) -> float | None:
         metadata = deployment.metadata
         store, driver = self._driver(deployment, obj)

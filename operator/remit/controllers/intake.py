@@ -1,34 +1,31 @@
-"""What is seen of the API server, and who has to look again because of it."""
+"""What is seen of the API server, and which keys have to be reconciled because of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from remit.api.endpoint import Resource
-from remit.controllers.hooks import release_key
-from remit.controllers.schedules import parent_key
-from remit.controllers.tasks import TaskReconciler
+from remit.controllers.controller import Controller, Watch
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
 from remit.kube.indexer import CONTROLLER, by_controller, key_of
 from remit.kube.reflector import Reflector, ResourceEventHandler
-from remit.kube.workqueue import WorkQueue
+from remit.kube.workqueue import Priority
 
 log = structlog.get_logger(__name__)
 
-WATCHED = (POLICIES, TASKS, DEPLOYMENTS)
-"""Policies first: a task is judged by what is known of them."""
 _RETRY_SECONDS = 1.0
 _KEYS_PER_TURN = 100
 """Keys that are added to a queue before others have a turn on the event loop."""
 
 
 def reflectors(namespaces: tuple[str, ...], operator_namespace: str) -> dict[Resource, Reflector]:
-    """One for each watched kind. `namespaces` are those that are served; empty: all.
+    """One for each watched kind, in the order in which they are listed: policies first, because a task is judged by
+    what is known of them. `namespaces` are those that are served; empty: all.
 
     Policies are those of the served namespaces and the ceilings, which live in the operator's own namespace.
     """
@@ -42,32 +39,27 @@ def reflectors(namespaces: tuple[str, ...], operator_namespace: str) -> dict[Res
 
 @dataclass
 class Intake:
-    """Hands what the watches report to the reflectors, lists everything now and then besides, and maps each change to
-    the keys that have to be looked at."""
+    """Hands what the watches report to the reflectors, lists everything now and then besides, and adds the keys that
+    the controllers' watches give for each change to their queues."""
 
     kube: Kube
     reflectors: Mapping[Resource, Reflector]
-    queue: WorkQueue
-    """Of tasks."""
-    releases: WorkQueue
-    """Of Deployments."""
-    tasks: TaskReconciler
+    controllers: Sequence[Controller]
     resync_seconds: float
-
+    _priority: Priority = Priority.LOW
+    """Of changes. Of the first list, most is not new: whatever comes after it should not wait behind it."""
     _gaps: set[Reflector] = field(default_factory=set)
     """Those whose watch began anew since they were listed."""
     _gap: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._by_plural = {resource.plural: reflector for resource, reflector in self.reflectors.items()}
-        self.reflectors[TASKS].add_handler(
-            ResourceEventHandler(self._look_at_task, lambda before, after: self._look_at_task(after), self._end_task)
-        )
-        self.reflectors[DEPLOYMENTS].add_handler(
-            ResourceEventHandler(
-                self._look_at_release, lambda _, after: self._look_at_release(after), self._look_at_release
-            )
-        )
+        for controller in self.controllers:
+            if controller.on_delete is not None:
+                handler = ResourceEventHandler(on_delete=controller.on_delete)
+                self.reflectors[controller.resource].add_handler(handler)
+            for watch in controller.watches:
+                self.reflectors[watch.resource].add_handler(self._handler(controller, watch))
 
     def event(self, plural: str, type_: str | None, obj: Object) -> None:
         """What a watch saw, or what was there when it began."""
@@ -81,21 +73,17 @@ class Intake:
         self._gaps.add(self._by_plural[plural])
         self._gap.set()
 
-    def task_finished(self, obj: Object) -> None:
-        """A task's end was written by ourselves."""
-        if (release := release_key(obj)) is not None:
-            self.releases.add(release)
-
     async def resync(self) -> None:
         """List everything and look at everything. An expired watch reports no deletions, and a list does."""
-        for resource in WATCHED:
-            await self.reflectors[resource].list(self.kube)
-        for resource, queue in ((TASKS, self.queue), (DEPLOYMENTS, self.releases)):
-            for count, obj in enumerate(self.reflectors[resource].objects.list(), 1):
-                queue.add(key_of(obj))
+        for reflector in self.reflectors.values():
+            await reflector.list(self.kube)
+        self._priority = Priority.NORMAL
+        for controller in self.controllers:
+            for count, obj in enumerate(self.reflectors[controller.resource].objects.list(), 1):
+                controller.queue.add(key_of(obj), Priority.LOW)
                 if count % _KEYS_PER_TURN == 0:
                     await asyncio.sleep(0)
-        self._sweep_runs()
+            await controller.sweep()
 
     async def keep_resyncing(self) -> None:
         """Every `resync_seconds`, without end."""
@@ -120,24 +108,14 @@ class Intake:
                     await asyncio.sleep(_RETRY_SECONDS)
                     self.listed(reflector.resource.plural)
 
-    def _look_at_task(self, obj: Object) -> None:
-        self.queue.add(key_of(obj))
-        if (parent := parent_key(obj)) is not None:
-            self.queue.add(parent)
-        if (release := release_key(obj)) is not None:
-            self.releases.add(release)
+    def _handler(self, controller: Controller, watch: Watch) -> ResourceEventHandler:
+        def add(obj: Object) -> None:
+            for key in watch.keys(obj):
+                controller.queue.add(key, self._priority)
 
-    def _end_task(self, obj: Object) -> None:
-        self.tasks.deleted(obj)
-        self._look_at_task(obj)
+        def update(before: Object, after: Object) -> None:
+            if watch.update(before, after):
+                add(before)
+                add(after)
 
-    def _look_at_release(self, obj: Object) -> None:
-        self.releases.add(key_of(obj))
-
-    def _sweep_runs(self) -> None:
-        """Remove what is kept of tasks that are no more."""
-        tasks = self.reflectors[TASKS]
-        for namespace, uid in list(self.tasks.runner.store.tasks()):
-            served = not tasks.namespaces or namespace in tasks.namespaces
-            if served and uid not in tasks.objects and not self.tasks.runner.running(uid):
-                self.tasks.runner.abandon(namespace, uid)
+        return ResourceEventHandler(on_add=add, on_update=update, on_delete=add)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,18 +14,21 @@ from typing import Any
 import structlog
 
 from remit import __version__
+from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
+from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
-from remit.controllers.intake import WATCHED, Intake, reflectors
+from remit.controllers.intake import Intake, reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
 from remit.controllers.settings import Settings
 from remit.controllers.statedir import holder_identity, locked_in_time
+from remit.controllers.table import controllers
 from remit.controllers.tasks import TaskReconciler
 from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
@@ -39,6 +42,7 @@ from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
+from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
 from remit.operations import load_drivers, performers
 from remit.privatefiles import private_directory
@@ -49,9 +53,9 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
-_RELEASES_AT_ONCE = 4
 _LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
 _NOT_FOUND = 404
+_DRAIN_SECONDS, _LAST_WRITES_SECONDS = 10, 5
 _DEAD_SECONDS = 3.0
 """For an operator that was killed to be dead."""
 
@@ -86,7 +90,8 @@ async def running_operator(
         health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
         await stack.enter_async_context(health)  # also of one that waits
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
-        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
+        known = reflectors(settings.namespaces, settings.operator_namespace)
+        await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
         elector = leadership = None
         if settings.leader_election:
             elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
@@ -97,7 +102,7 @@ async def running_operator(
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, settings, redactor, metrics, checks, health, leadership)
+        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -147,15 +152,12 @@ class Operator:
 
     settings: Settings
     kube: Kube
-    queue: WorkQueue
+    controllers: tuple[Controller, ...]
     watcher: Watcher
     intake: Intake
     runner: Runner
     tasks: TaskReconciler
-    policies: Policies
     deployments: DeploymentReconciler
-    releases: WorkQueue
-    """Of Deployments; `queue` is of tasks."""
     audit: AuditLog
     events: Recorder
     metrics: Metrics
@@ -168,6 +170,7 @@ class Operator:
     def build(
         cls,
         kube: Kube,
+        known: Mapping[Resource, Reflector],
         settings: Settings,
         redactor: Redactor,
         metrics: Metrics,
@@ -176,14 +179,13 @@ class Operator:
         leadership: Leadership | None = None,
     ) -> Operator:
         host = probe_host()
-        known = reflectors(settings.namespaces, settings.operator_namespace)
         events = Recorder(kube, metrics)
         audit = AuditLog(
             settings.state_dir / "audit" / "audit.jsonl",
             redactor=redactor,
             observer=audithead.Publishing(metrics),
         )
-        queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
+        queue, releases = WorkQueue("executiontask", metrics), WorkQueue("deployment", metrics)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
@@ -200,7 +202,14 @@ class Operator:
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
         policies = Policies(
-            kube, known[POLICIES], known[TASKS], metrics, events, settings.operator_namespace, settings.namespaces
+            kube,
+            known[POLICIES],
+            known[TASKS],
+            WorkQueue("commandpolicy", metrics),
+            metrics,
+            events,
+            settings.operator_namespace,
+            settings.namespaces,
         )
         admission = Admission(
             settings.search_path,
@@ -209,7 +218,6 @@ class Operator:
             frozenset(backends),
             memory=host.memory,
         )
-        releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)
         places = Places(
@@ -233,38 +241,36 @@ class Operator:
             metrics=metrics,
             events=events,
             requester=requester,
-            on_finished=lambda task: operator.intake.task_finished(task),
             leadership=leadership,
         )
-        operator: Operator
+        deployments = DeploymentReconciler(
+            kube,
+            known[DEPLOYMENTS],
+            known[TASKS],
+            metrics,
+            events,
+            places,
+            judge.problem,
+            queue.add,
+            audit,
+            redactor,
+            requester,
+            reports,
+        )
+        table = controllers(policies, tasks, queue, deployments, releases, workers=settings.workers)
+        intake = Intake(kube, known, table, settings.resync_seconds)
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        intake = Intake(kube, known, queue, releases, tasks, settings.resync_seconds)
-        watcher = Watcher(kube.access, WATCHED, intake.event, intake.listed, namespaces=namespaces)
+        watcher = Watcher(kube.access, tuple(known), intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
-            queue=queue,
+            controllers=table,
             watcher=watcher,
             intake=intake,
             runner=runner,
             tasks=tasks,
-            policies=policies,
-            deployments=DeploymentReconciler(
-                kube,
-                known[DEPLOYMENTS],
-                known[TASKS],
-                metrics,
-                events,
-                places,
-                judge.problem,
-                queue.add,
-                audit,
-                redactor,
-                requester,
-                reports,
-            ),
-            releases=releases,
+            deployments=deployments,
             audit=audit,
             events=events,
             metrics=metrics,
@@ -273,22 +279,23 @@ class Operator:
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )
-        queue.on_error = operator.on_error
-        releases.on_error = operator.on_release_error
-        metrics.tasks_running.labels("process").set_function(lambda: len(runner))
+        operator._expose()
+        return operator
+
+    def _expose(self) -> None:
+        """Have metrics and health checks read what they tell of."""
+        metrics, checks, audit = self.metrics, self.checks, self.audit
+        metrics.tasks_running.labels("process").set_function(lambda: len(self.runner))
         for reason in WaitReason:
-            metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
-        for operation, performer in performing.items():
+            metrics.tasks_queued.labels(reason).set_function(partial(self.tasks.queued, reason))
+        for operation, performer in self.runner.performers.items():
             if performer.breaker is not None:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
-        metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
-        metrics.workqueue_depth.labels("Deployment").set_function(lambda: len(releases))
         metrics.audit_head.set_function(lambda: audit.head.seq)
-        checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
+        checks.ready["watching"] = lambda: None if self.watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         checks.live["audit"] = audit.check_writer
-        return operator
 
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
@@ -297,9 +304,8 @@ class Operator:
         await self.intake.resync()
         await self.tasks.restore()
         self.watcher.start()
-        self.spawn(self.queue.run(), "work queue")
-        self.spawn(self.releases.run(), "releases")
-        self.spawn(self.policies.keep_status(), "policy status")
+        for controller in self.controllers:
+            self.spawn(controller.run(self.metrics), controller.kind)
         self.spawn(self.intake.keep_resyncing(), "resync")
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
 
@@ -307,19 +313,21 @@ class Operator:
         """Take nothing new, end what runs, write what became of it."""
         self.tasks.stopping = True
         await self.watcher.stop()
-        await self.runner.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):
-                await self.queue.drain()
+        for controller in self.controllers:
+            if controller.shut_down is not None:
+                await controller.shut_down()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        await controller.queue.drain()
+        for controller in self.controllers:
+            controller.queue.shut_down()
         for task in (going := list(self._background)):
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
-        await self.runner.close()
-        await self.deployments.reports.close()
-        await self.deployments.places.close()
+        for controller in reversed(self.controllers):
+            await controller.close()
         with contextlib.suppress(TimeoutError):  # where the API server hangs
-            async with asyncio.timeout(10):
-                await self.policies.write_status()
+            async with asyncio.timeout(_LAST_WRITES_SECONDS):
                 await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -335,36 +343,14 @@ class Operator:
             log.error("the operator cannot go on", part=task.get_name(), error=str(error or "it ended"))
             self.failed.set_exception(error or RemitError(f"{task.get_name()} ended"))
 
-    async def reconcile(self, key: str) -> float | None:
-        """One look at a task, timed. Raises `LeaseLost` where another operator may be at work."""
-        fence.check()
-        with self.metrics.reconcile_duration.labels("ExecutionTask").time():
-            return await self.tasks.reconcile(key)
 
-    async def release(self, key: str) -> float | None:
-        """One look at a Deployment, timed. Raises `LeaseLost` where another operator may be at work."""
-        fence.check()
-        with self.metrics.reconcile_duration.labels("Deployment").time():
-            return await self.deployments.reconcile(key)
-
-    def on_error(self, key: str, error: Exception, kind: str = "ExecutionTask") -> None:
-        self.metrics.reconcile_errors.labels(kind).inc()
-        if isinstance(error, RemitError):
-            log.warning("reconciling failed and is tried again", kind=kind, key=key, error=str(error))
-        else:
-            log.error("reconciling failed and is tried again", kind=kind, key=key, exc_info=error)
-
-    def on_release_error(self, key: str, error: Exception) -> None:
-        self.on_error(key, error, "Deployment")
-
-
-async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
+async def _wait_for_kinds(kube: Kube, kinds: Iterable[Resource], namespace: str | None) -> None:
     """Wait until the server answers, and serves our kinds: their CRDs may be applied at this very moment. An operator
     that serves some namespaces may list only there."""
     told, missing = "", 0
     while missing < _LOOKS_FOR_KINDS:
         try:
-            for resource in WATCHED:
+            for resource in kinds:
                 await kube.request("GET", resource.path(namespace), params={"limit": "1"})
         except ApiError as error:
             absent = error.status == _NOT_FOUND

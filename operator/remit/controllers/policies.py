@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 from collections import defaultdict
@@ -20,15 +21,18 @@ from remit.errors import ApiError, InvalidInput
 from remit.execution.admission import PolicySet
 from remit.kube.client import Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import key_of
 from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.status import Outdated, StatusWriter
+from remit.kube.workqueue import WorkQueue
 from remit.policy import CompiledPolicy, Problem, compile_policy
 from remit.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-STATUS_EVERY = 5.0
-"""Seconds between writes of status. Decisions are counted in memory and written together."""
+STATUS_DELAY = 5.0
+"""Seconds until a change of the counts is written to status, together with those that have come since."""
+_LAST_WRITES_SECONDS = 5
 
 
 @dataclass
@@ -40,11 +44,13 @@ class _Counted:
 
 @dataclass
 class Policies:
-    """The policies of all namespaces, and what they said."""
+    """The policies of all namespaces, and what they said. Reconciles their status."""
 
     kube: Kube
     reflector: Reflector
     tasks: Reflector
+    queue: WorkQueue
+    """Of policies whose status may have to be written."""
     metrics: Metrics
     events: Recorder
     operator_namespace: str
@@ -54,9 +60,6 @@ class Policies:
     _current: PolicySet | None = None
     _counted: dict[str, _Counted] = field(default_factory=dict)
     """What is not in status yet, by the uids of policies that exist."""
-    _unwritten: dict[str, None] = field(default_factory=dict)
-    """The uids of policies whose status may have to be written."""
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _matched: MatchedTasks = field(init=False)
     _writer: StatusWriter = field(init=False)
 
@@ -89,38 +92,31 @@ class Policies:
             counted.denied += 1
             counted.last = DenialStatus(task=task, reason=why[:1024], time=self.now())
 
-    async def keep_status(self) -> None:
-        """Write status when a policy changes, and every few seconds when counts do. For ever."""
-        while True:
-            self._changed.clear()
-            await self.write_status()
-            try:
-                async with asyncio.timeout(STATUS_EVERY):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-
-    async def write_status(self) -> None:
-        """Write the status of every policy about which there is something new to say."""
-        unwritten, self._unwritten = self._unwritten, {}
-        for uid in unwritten:
-            if (obj := self.reflector.objects.get_by_uid(uid)) is None:
-                continue
-            try:
+    async def reconcile(self, key: str) -> float | None:
+        """Write the status of the policy `key` if there is something new to say. Raises `ApiError`."""
+        obj = self.reflector.objects.get(key)
+        try:
+            if obj is not None:
                 await self._write(obj)
-            except Outdated:
-                self._look_at_status(uid)
-                self._changed.set()
-            except ApiError as error:
-                self._look_at_status(uid)
-                log.warning("a policy's status could not be written", policy=obj["metadata"]["name"], error=str(error))
-            await asyncio.sleep(0)  # a status that says it all already is not written
+        except Outdated:
+            return 0.0
+        return None
+
+    async def write_counts(self) -> None:
+        """Write what the status of policies does not say yet, once, before the operator ends."""
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(_LAST_WRITES_SECONDS):
+                for uid in list(self._counted):
+                    obj = self.reflector.objects.get_by_uid(uid)
+                    try:
+                        if obj is not None:
+                            await self._write(obj)
+                    except (Outdated, ApiError) as error:
+                        log.warning("the counts of a policy could not be written", uid=uid, error=str(error))
 
     def _put(self, obj: Object) -> None:
         """A policy was created, or what it says has changed."""
         self._current = None
-        self._look_at_status(obj["metadata"]["uid"])
-        self._changed.set()
 
     def _update(self, before: Object, after: Object) -> None:
         if before["metadata"]["generation"] != after["metadata"]["generation"]:
@@ -131,10 +127,11 @@ class Policies:
     def _delete(self, obj: Object) -> None:
         self._current = None
         self._counted.pop(obj["metadata"]["uid"], None)
-        self._unwritten.pop(obj["metadata"]["uid"], None)
 
     def _look_at_status(self, uid: str) -> None:
-        self._unwritten[uid] = None
+        """Of several calls, the first one counts: changes that follow each other are written together."""
+        if (obj := self.reflector.objects.get_by_uid(uid)) is not None:
+            self.queue.add_after(key_of(obj), STATUS_DELAY)
 
     def _set_of(self, objects: Iterable[Object]) -> PolicySet:
         by_namespace: dict[str, list[CompiledPolicy]] = defaultdict(list)

@@ -118,6 +118,14 @@ class TaskReconciler:
         metadata = obj["metadata"]
         self._driver.deleted(key_of(obj), metadata["namespace"], metadata["uid"])
 
+    async def sweep(self) -> None:
+        """Remove what is kept of tasks that are gone."""
+        store, tasks = self.runner.store, self.reflector
+        for namespace, uid in await asyncio.to_thread(lambda: list(store.tasks())):
+            served = not tasks.namespaces or namespace in tasks.namespaces
+            if served and uid not in tasks.objects and not self.runner.running(uid):
+                self.runner.abandon(namespace, uid)
+
     def queued(self, reason: WaitReason) -> int:
         """How many tasks wait for `reason`."""
         return self.turns.waiting(reason, self.now().timestamp())

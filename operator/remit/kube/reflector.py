@@ -70,8 +70,8 @@ class ListBegun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResourceEventHandler:
-    """Is told of each uid: one `on_add`, any number of `on_update(before, after)`, and one `on_delete` with its last
-    known form. They are called on the event loop, in the order of the changes, after the store has changed."""
+    """Is told of each uid: one `on_add`, any number of `on_update(before, after)`, and one `on_delete` with the form
+    that was told last. They are called on the event loop, in the order of the changes, after the store has changed."""
 
     on_add: Callable[[Object], None] = lambda obj: None
     on_update: Callable[[Object, Object], None] = lambda before, after: None
@@ -241,8 +241,11 @@ class Reflector:
         """Delete the object `uid` if it is known. `last` is its last form, where that is newer than what is known."""
         self._moments.pop(uid, None)
         known = self.objects.remove(uid)
-        if known is not None:
-            self._tell(last or known, None)
+        if known is None:
+            return
+        if last is not None:
+            self._tell(known, last)
+        self._tell(last or known, None)
 
     def _bury(self, obj: Object, at: _Moment) -> None:
         """Remember that `obj` was gone by `at`, unless the newest list covers that."""

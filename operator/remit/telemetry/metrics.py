@@ -44,7 +44,26 @@ class Metrics:
         self.circuit_trips: Final = self._gauge(
             "remit_circuit_trips", "How often a circuit was opened since the start.", "operation"
         )
-        self.workqueue_depth: Final = self._gauge("remit_workqueue_depth", "Objects waiting to be reconciled.", "kind")
+        # The names are those of client-go, which dashboards and alerts for controllers know.
+        self.workqueue_depth: Final = self._gauge("workqueue_depth", "Keys that wait for a worker.", "name")
+        self.workqueue_adds: Final = self._counter(
+            "workqueue_adds_total", "Keys added; a key that waits already is not counted.", "name"
+        )
+        self.workqueue_queue_duration: Final = self._histogram(
+            "workqueue_queue_duration_seconds", "From a key's add until a worker takes it.", _DELAYS, "name"
+        )
+        self.workqueue_work_duration: Final = self._histogram(
+            "workqueue_work_duration_seconds", "From when a worker takes a key until it is done.", _DELAYS, "name"
+        )
+        self.workqueue_unfinished_work: Final = self._gauge(
+            "workqueue_unfinished_work_seconds", "How long the keys that workers have now took, together.", "name"
+        )
+        self.workqueue_longest_running: Final = self._gauge(
+            "workqueue_longest_running_processor_seconds", "How long the longest of them took.", "name"
+        )
+        self.workqueue_retries: Final = self._counter(
+            "workqueue_retries_total", "Keys added with a delay: after a failure, or when due again.", "name"
+        )
         self.reconcile_duration: Final = self._histogram(
             "remit_reconcile_duration_seconds", "One reconciliation.", _DELAYS, "kind"
         )

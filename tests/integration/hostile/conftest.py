@@ -21,9 +21,9 @@ from conftest import require
 from remit.backends import ProcessBackend
 from remit.sandbox import Ability, Host, Layer, probe_host
 
-from ..operator.conftest import World, world
+from ..operator.conftest import World, installed, new_world, world
 
-__all__ = ["World", "world"]
+__all__ = ["World", "installed", "new_world", "world"]
 
 PYTHON = "/usr/bin/python3"
 

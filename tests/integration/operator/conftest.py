@@ -41,7 +41,7 @@ def _sandbox() -> None:
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an operator does every few seconds, it does several times a second, and its probes end sooner."""
-    monkeypatch.setattr(policies, "STATUS_EVERY", 0.2)
+    monkeypatch.setattr(policies, "STATUS_DELAY", 0.2)
     monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
     monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(probing, "_AFTER_SECONDS", 2.0)
@@ -171,12 +171,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def world(installed: Path, tmp_path: Path) -> AsyncIterator[World]:
-    shutil.copytree(installed, tmp_path / "controlplane")
+    async with new_world(installed, tmp_path) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def new_world(installed: Path, folder: Path) -> AsyncIterator[World]:
+    shutil.copytree(installed, folder / "controlplane")
     async with (
-        ControlPlane(tmp_path / "controlplane") as control_plane,
+        ControlPlane(folder / "controlplane") as control_plane,
         Kube(await Access.load(control_plane.kubeconfig)) as kube,
     ):
-        yield World(kube, Settings(state_dir=tmp_path / "state", leader_election=False), control_plane)
+        yield World(kube, Settings(state_dir=folder / "state", leader_election=False), control_plane)
 
 
 async def _install(state: Path) -> None:

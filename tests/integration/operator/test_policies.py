@@ -140,7 +140,7 @@ async def test_matched_tasks_follow_their_labels(world: World) -> None:
 
 async def test_nothing_is_kept_of_a_policy_that_is_gone(world: World) -> None:
     async with world.operator() as operator:
-        name, policies = await world.policy("echo"), operator.policies
+        name, policies = await world.policy("echo"), operator.tasks.policies
         await world.finished(await world.task("echo"))
         await world.until(name, lambda status: status.get("allowed") == 1, POLICIES)
         policies.count("default", "t", PolicyStatus(name=name, decision="Allowed"))
@@ -150,5 +150,6 @@ async def test_nothing_is_kept_of_a_policy_that_is_gone(world: World) -> None:
             while policies.current().by_namespace:
                 await asyncio.sleep(0.02)
         policies.count("default", "t", PolicyStatus(name=name, decision="Allowed"))
-        await policies.write_status()
-        assert not policies._counted and not policies._unwritten and not policies._compiled
+        async with asyncio.timeout(PATIENCE):
+            await policies.queue.drain()
+        assert not policies._counted and not policies._compiled and name not in repr(policies.queue)

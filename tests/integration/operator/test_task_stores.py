@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 import pytest
-from remit.kube.cache import Cache
 
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.agent.inputs import resolved_of
 from remit.api import CommandPolicy, ExecutionTask, ExecutionTaskStatus
 from remit.backends import ProcessBackend
+from remit.controllers.intake import reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.tasks import TaskReconciler
 from remit.errors import AuditUnavailable, InvalidInput
@@ -30,6 +30,7 @@ from remit.execution.waiting import QUEUED_IS_WORTH_A_WRITE
 from remit.kube.client import POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.kube.status import as_wire
+from remit.kube.workqueue import WorkQueue
 from remit.policy import compile_policy
 from remit.sandbox import probe_host
 from remit.telemetry import AuditEvent, AuditLog, Metrics, Redactor
@@ -133,12 +134,21 @@ class ApiServer(Stage):
 
     async def open(self) -> None:
         assert self.kube is not None
-        self.cache, metrics = Cache(), Metrics()
+        metrics, known = Metrics(), reflectors((), "remit-system")
+        self.tasks = known[TASKS]
         self.events = Recorder(self.kube, metrics)
-        policies = Policies(self.kube, self.cache, metrics, self.events, "remit-system")
+        policies = Policies(
+            self.kube,
+            known[POLICIES],
+            self.tasks,
+            WorkQueue("commandpolicy", metrics),
+            metrics,
+            self.events,
+            "remit-system",
+        )
         self.reconciler = TaskReconciler(
             self.kube,
-            self.cache,
+            self.tasks,
             self.runner,
             self.turns,
             policies,
@@ -157,7 +167,7 @@ class ApiServer(Stage):
 
     async def look(self) -> float | None:
         assert self.kube is not None
-        self.cache.store(TASKS.plural, await self.kube.get(TASKS, "default", "t"))  # as the watch does
+        self.tasks.observe(await self.kube.get(TASKS, "default", "t"))  # as the watch does
         return await self.reconciler.reconcile("default/t")
 
     async def status(self) -> ExecutionTaskStatus:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remit.kube.cache import Cache
 
 from releases import Sim, hook, spec
 from remit.api.crd import crds
 from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.resource import Deployment
 from remit.controllers.deployments import DeploymentReconciler
+from remit.controllers.intake import reflectors
 from remit.controllers.reporting import Reports
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError, AuditUnavailable, DeploymentError
@@ -229,12 +229,15 @@ class FolderStage(Stage):
 class ApiStage(Stage):
     def __init__(self, folder: Path, kube: Kube) -> None:
         super().__init__(folder)
-        self.kube, self.cache, metrics = kube, Cache(), Metrics()
+        self.kube, metrics = kube, Metrics()
+        known = reflectors((), "remit-system")
+        self.deployments, self.tasks = known[DEPLOYMENTS], known[TASKS]
         events = Recorder(kube, metrics)
         self.events = events
         self.reconciler = DeploymentReconciler(
             kube,
-            self.cache,
+            self.deployments,
+            self.tasks,
             metrics,
             events,
             self.places,
@@ -263,8 +266,7 @@ class ApiStage(Stage):
 
     async def step(self) -> None:
         await self._read()
-        for task in await self.kube.list(TASKS, "default"):
-            self.cache.store(TASKS.plural, task)
+        await self.tasks.list(self.kube)
         await self.reconciler.reconcile("default/shop")
         for task in await self.kube.list(TASKS, "default"):  # a hook ends
             if (task.get("status") or {}).get("phase") in {None, "Pending"}:
@@ -277,14 +279,8 @@ class ApiStage(Stage):
         return None if obj is None else Deployment.parse(obj).status
 
     async def _read(self) -> dict[str, Any] | None:
-        try:
-            obj = await self.kube.get(DEPLOYMENTS, "default", "shop")
-        except ApiError as error:
-            assert error.status == 404
-            self.cache.remove(DEPLOYMENTS.plural, "default/shop")
-            return None
-        self.cache.store(DEPLOYMENTS.plural, obj)
-        return obj
+        await self.deployments.list(self.kube)
+        return self.deployments.objects.get("default/shop")
 
 
 def written(version: str, **changes: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Operators of an ordinary user, killed with SIGKILL while they start tasks: nothing of the tasks goes on.
 
-`python tests/killloop.py` does the same for as many rounds as one likes.
+`make soak` kills a thousand of them, and `python tests/killloop.py` as many as one likes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from killloop import Operators, operators
+from killloop import Operators, delay, operators
 from portable import carry
 from remit.sandbox import ForkedProcess, Host, Launch, ProcessHandle, fork_server, kill_session, start_time
-from support import wait_until
+from support import repetitions, wait_until
 
 _SECONDS = 30
-_MOMENTS = (0.04, 0.08, 0.12, 0.16, 0.2)
+_MOMENTS = (0.04, 0.08, 0.12, 0.16, 0.2, *(delay() for _ in range(repetitions(0, 495))))
 
 
 @pytest.fixture(scope="module")

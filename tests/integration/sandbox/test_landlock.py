@@ -106,7 +106,7 @@ def test_what_the_kernel_refuses_starts_nothing(tmp_path):
             )
             process = server.begin(job)
             with pytest.raises(OSError, match="landlock"):
-                process.wait(10)
+                process.wait(60)
             process.close()
     finally:
         server.close()

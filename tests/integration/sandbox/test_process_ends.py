@@ -72,16 +72,29 @@ def mark() -> str:
     return f"mark-{uuid4()}"
 
 
+async def overdue(run, *argv, grace):
+    """How an attempt ends that is ready before its time is over. On a busy machine it is given more."""
+    for seconds in (1, 5, 25):
+        outcome, out = await run("/usr/bin/python3", "-c", *argv, timeout=seconds, grace=grace)
+        assert outcome.reason is ExitReason.TIMED_OUT
+        if out.stdout:
+            break
+    return outcome, out
+
+
 @pytest.mark.parametrize("body", SURVIVORS.values(), ids=SURVIVORS.keys())
-@pytest.mark.parametrize("then", ["linger()", "sys.exit(0)"], ids=["timeout", "exit"])
-async def test_nothing_outlives_the_attempt(run, mark, body, then):
-    outcome, out = await run("/usr/bin/python3", "-c", program(body, then), mark, timeout=1, grace=0.1)
+async def test_nothing_outlives_an_attempt_that_takes_too_long(run, mark, body):
+    _, out = await overdue(run, program(body, "linger()"), mark, grace=0.1)
     assert alive(mark) == []
     assert out.stdout == b"ready\n"
-    if then == "linger()":
-        assert outcome.reason is ExitReason.TIMED_OUT
-    else:
-        assert (outcome.reason, outcome.exit_code) == (ExitReason.COMPLETED, 0)
+
+
+@pytest.mark.parametrize("body", SURVIVORS.values(), ids=SURVIVORS.keys())
+async def test_nothing_outlives_an_attempt_that_exits(run, mark, body):
+    outcome, out = await run("/usr/bin/python3", "-c", program(body, "sys.exit(0)"), mark, grace=0.1)
+    assert alive(mark) == []
+    assert out.stdout == b"ready\n"
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.COMPLETED, 0)
 
 
 async def test_a_background_child_that_holds_stdout_does_not_hang_completion(run, mark):
@@ -94,17 +107,15 @@ async def test_a_background_child_that_holds_stdout_does_not_hang_completion(run
 
 async def test_the_command_hears_term_and_may_end_well(run):
     source = "signal.signal(15, lambda *_: (print('saved', flush=True), sys.exit(3)))"
-    outcome, out = await run.python(program(source, "linger()"), timeout=1, grace=10)
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.TIMED_OUT, 3)
+    outcome, out = await overdue(run, program(source, "linger()"), grace=60)
+    assert outcome.exit_code == 3
     assert out.stdout == b"ready\nsaved\n"
 
 
 async def test_a_stopped_command_hears_term(run):
     source = "signal.signal(15, lambda *_: sys.exit(3))"
-    outcome, _ = await run.python(
-        program(source, "os.kill(os.getpid(), signal.SIGSTOP); linger()"), timeout=1, grace=10
-    )
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.TIMED_OUT, 3)
+    outcome, _ = await overdue(run, program(source, "os.kill(os.getpid(), signal.SIGSTOP); linger()"), grace=60)
+    assert outcome.exit_code == 3
 
 
 async def test_one_that_ignores_term_is_killed_after_the_grace(run):

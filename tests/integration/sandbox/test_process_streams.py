@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import psutil
@@ -49,9 +50,15 @@ async def test_both_streams_flow_together(run):
 
 
 async def test_output_of_a_killed_attempt_is_kept(run):
-    outcome, out = await run.python("import time; print('early', flush=True); time.sleep(60)", timeout=1, grace=0)
+    sink, cancel = run.sink(), asyncio.Event()
+    source = "import time; print('early', flush=True); time.sleep(600)"
+    running = asyncio.create_task(run.python(source, sink=sink, cancel=cancel, timeout=600, grace=0))
+    async with asyncio.timeout(60):
+        await sink.seen.wait()
+    cancel.set()
+    outcome, _ = await running
     assert outcome.exit_code is None or outcome.exit_code == 137
-    assert out.stdout == b"early\n"
+    assert sink.stdout == b"early\n"
 
 
 async def test_output_of_any_bytes(run):

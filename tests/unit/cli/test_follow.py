@@ -36,7 +36,7 @@ def task(*attempts: dict[str, Any], phase: str = "Running", **status: Any) -> di
 
 async def seen(capsys: pytest.CaptureFixture[bytes], expected: bytes) -> None:
     out = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while out != expected:
             await asyncio.sleep(0.01)
             out += capsys.readouterr().out

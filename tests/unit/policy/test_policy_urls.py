@@ -8,7 +8,7 @@ import httpx
 import pytest
 import urllib3
 import yarl
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from policies import policy, request
@@ -76,6 +76,7 @@ def test_refused(text: str) -> None:
         Url.parse(text)
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # most of such texts are refused
 @given(HOSTS, TEXT)
 def test_canonical_is_final_and_everybody_reads_it_alike(host: str, rest: str) -> None:
     text = f"http://{host}/{rest}"

@@ -1,0 +1,70 @@
+"""The outside parts that tests need: which of them are here, and what is skipped where one is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """`name` is what REMIT_REQUIRE calls it, and `uses` the tests that need it."""
+
+    name: str
+    uses: str
+    found: Callable[[], object]
+
+
+def report() -> Iterator[str]:
+    """One line of at most 80 columns for each part."""
+    required = os.environ.get("REMIT_REQUIRE", "").split(",") if os.environ.get("CI") == "true" else []
+    for part in PARTS:
+        lacking = "which must not be" if part.name in required else f"skipping {part.uses}"
+        yield f"  {part.name:<15} {'here' if part.found() else f'missing, {lacking}'}"
+
+
+def kubectl() -> str | None:
+    """The newest kubectl: the wheel's, or else the first on PATH."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which("kubectl", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+
+
+def _layer(name: str) -> bool:
+    from remit.sandbox import Layer, probe_host
+
+    return probe_host().abilities[Layer(name)].available
+
+
+def _kube_apiserver() -> bool:
+    from conformance.harness.servers import real_server_available
+
+    return real_server_available()
+
+
+def _docker() -> bool:
+    return bool(shutil.which("docker")) and _succeeds("docker", "version")
+
+
+def _succeeds(*argv: str) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=20).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+PARTS = (
+    Part("bwrap", "what runs tasks: most tests", lambda: _layer("namespaces")),
+    Part("cgroup", "limits that cgroups hold", lambda: _layer("cgroup")),
+    Part("landlock", "tasks without namespaces", lambda: _layer("landlock")),
+    Part("kubectl", "what users do with kubectl", kubectl),
+    Part("kube-apiserver", "comparisons with a real API server", _kube_apiserver),
+    Part("docker", "tasks and releases in containers", _docker),
+    Part("cluster", "releases to Kubernetes", lambda: os.environ.get("REMIT_TEST_KUBECONFIG")),
+    Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
+)

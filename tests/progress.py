@@ -1,0 +1,94 @@
+"""What `make test` shows: which parts are here at the start, then how far the tests are, in lines of 80 columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+
+import pytest
+
+import parts
+
+LINE_SECONDS = 15.0
+"""Between two lines of a log. A terminal has one, which is written anew each second."""
+SECONDS_PER_TEST = {
+    "tests/conformance": 0.6,
+    "tests/e2e": 4.0,
+    "tests/integration/agent": 1.5,
+    "tests/integration/docker": 2.5,
+    "tests/integration/hostile": 0.5,
+    "tests/integration/operations": 0.15,
+    "tests/integration/operator": 2.5,
+    "tests/integration/release": 0.5,
+    "tests/integration/sandbox": 0.2,
+}
+"""About, to weigh tests by. Others, those of tests/unit before all, take OTHER_SECONDS."""
+OTHER_SECONDS = 0.05
+
+
+def weight(nodeid: str) -> float:
+    found = (seconds for folder, seconds in SECONDS_PER_TEST.items() if nodeid.startswith(f"{folder}/"))
+    return next(found, OTHER_SECONDS)
+
+
+def line(done: int, total: int, share: float, elapsed: float) -> str:
+    """`share`: how much of the work is done, from 0 to 1."""
+    left = f", about {_clock(elapsed / share - elapsed)} left" if 0.02 < share < 1 else ""
+    return f"{share:4.0%}  {_clock(elapsed)} elapsed{left}  ({done:,} of {total:,} tests)"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+class Progress:
+    """A plugin for the process that reports. It takes the place of pytest's dots."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+        self._start = self._shown = time.monotonic()
+        self._weights: dict[str, float] = {}
+        self._done: set[str] = set()
+
+    def pytest_sessionstart(self) -> None:
+        self._reporter.write_line("What tests need besides Python, as found on this machine:")
+        for text in parts.report():
+            self._reporter.write_line(text)
+        self._reporter.write_line("All tests take about ten minutes on two cores.")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self._begin(ids)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._begin([item.nodeid for item in session.items])
+
+    def _begin(self, ids: Sequence[str]) -> None:
+        self._weights = {nodeid: weight(nodeid) for nodeid in ids}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_report_teststatus(self) -> Generator[None, tuple[str, str, object], tuple[str, str, object]]:
+        category, _, word = yield
+        return category, "", word
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"FAILED {report.nodeid}", red=True)
+        if report.when != "teardown":
+            return
+        self._done.add(report.nodeid)
+        now, finished = time.monotonic(), len(self._done) == len(self._weights)
+        if now - self._shown >= (1 if self._reporter.isatty else LINE_SECONDS) or finished:
+            self._shown = now
+            self._show(now - self._start)
+
+    def _show(self, elapsed: float) -> None:
+        everything = sum(self._weights.values())
+        share = sum(self._weights.get(nodeid, 0) for nodeid in self._done) / everything if everything else 0
+        text = line(len(self._done), len(self._weights), min(share, 1), elapsed)
+        if self._reporter.isatty:
+            self._reporter.rewrite(text, erase=True)
+        else:
+            self._reporter.write_line(text)
