@@ -47,8 +47,9 @@ def image(own: OwnEngine) -> str:
 
 @pytest.fixture
 async def engine(own: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    """One that is given up after a second and left alone for three, not half a minute each."""
-    monkeypatch.setattr(breaker, "OPEN_SECONDS", 3.0)
+    """One that is given up after two silences of a second, and left alone for one; not half a minute each."""
+    monkeypatch.setattr(breaker, "FAILURES", 2)
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
     engine = Engine(own.host, answer_seconds=1)
     yield engine
     own.go_on()
@@ -89,6 +90,7 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine,
 async def test_what_cannot_be_ended_has_not_ended(
     own: OwnEngine, engine: Engine, image: str, network: Network, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    patient = backend._KILL_SECONDS
     monkeypatch.setattr(backend, "_KILL_SECONDS", 0.1)
     heard, cancel = Heard(), asyncio.Event()
     request = asking(image, "echo begun; while true; do sleep 1; done", 3 if how == "time is over" else 60, network)
@@ -99,7 +101,7 @@ async def test_what_cannot_be_ended_has_not_ended(
         cancel.set()
     await until_given_up(engine)
     assert not doing.done()
-    monkeypatch.undo()
+    monkeypatch.setattr(backend, "_KILL_SECONDS", patient)
     own.go_on()
     outcome = await asyncio.wait_for(doing, PATIENCE)
     assert outcome.reason is (ExitReason.CANCELLED if how == "cancelled" else ExitReason.TIMED_OUT)
