@@ -48,7 +48,7 @@ class Stage:
         self.owner = Owner(f"t{uuid.uuid4().hex[:8]}", "shop", str(uuid.uuid4()))
         self.kept: dict[int, tuple[Revision, Material]] = {}
         self.secrets: dict[str, Mapping[str, bytes]] = {}
-        self.limits = Limits(memory=64 << 20, cpu=0.5, pids=32, open_files=256, termination_grace_period_seconds=2)
+        self.limits = Limits(memory=64 << 20, cpu=0.5, pids=32, open_files=256, termination_grace_period_seconds=1)
         self.spec: dict[str, Any] = {}
         self.ended = False
         self.target = self.another()

@@ -202,9 +202,10 @@ async def test_a_side_that_was_never_live_is_gone_once_the_program_hears_of_the_
     production: Production, mark: str
 ) -> None:
     production.version("bad", mark)
-    target = {"targets": {"production": production.target(replicas=2, progressDeadlineSeconds=3)}}
-    async with production.agent(**target) as agent:
+    async with production.agent(targets={"production": production.target(replicas=2)}) as agent:
         await agent.deploy("app:v1", "production")
+    hasty = production.target(replicas=2, progressDeadlineSeconds=1)
+    async with production.agent(targets={"production": hasty}) as agent:
         with pytest.raises(DeploymentError) as failed:
             await agent.deploy("app:bad", "production")
         assert failed.value.reason == "ProgressDeadlineExceeded"
@@ -217,9 +218,9 @@ async def test_a_side_that_was_never_live_is_taken_down_by_the_next_agent_where_
     production: Production,
 ) -> None:
     production.version("bad", "crash")
-    target = production.target(progressDeadlineSeconds=3)
-    async with production.agent(targets={"production": target}) as agent:
+    async with production.agent() as agent:
         await agent.deploy("app:v1", "production")
+    target = production.target(progressDeadlineSeconds=3)
     program = (
         "from remit import ExecutionAgent\n"
         f"agent = ExecutionAgent(state_dir={str(production.state)!r}, targets={{'production': {target!r}}})\n"

@@ -26,9 +26,10 @@ from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
 from remit.release.traffic import Entry, Probe, Route, Traffic
 from servers import free_port
+from support import repetitions
 
 NAME = "default/shop"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -60,12 +61,12 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_no_request_is_lost_in_twenty_switches_under_load(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+async def test_no_request_is_lost_in_switches_under_load(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     port = free_port()
     await traffic.apply(route_to(sides, port))
     async with AsyncExitStack() as stack:
         loads = [await stack.enter_async_context(load(port, kind, 500)) for kind in ("keep", "new")]
-        for number in range(20):
+        for number in range(repetitions(6, soak=20)):
             slot: Slot = ("green", "blue")[number % 2]  # type: ignore[assignment]
             async with Probe(f"http://127.0.0.1:{port}/") as probe:
                 probe.switching(to=slot)
@@ -77,7 +78,7 @@ async def test_no_request_is_lost_in_twenty_switches_under_load(traffic: Traffic
             assert report.switch_milliseconds is not None
     for each in loads:
         assert each.failed == []
-        assert len(each.answers) > 1000
+        assert len(each.answers) > 100
         assert set(Counter(answer.body for answer in each.answers)) == {"blue", "green"}
 
 
