@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
+from dockers import (  # noqa: F401
+    LEAKING,
+    SHARED,
+    OwnEngine,
+    docker,
+    make_image,
+    needs_docker,
+    remove_image,
+    sdk_leaves_sockets,
+)
 from outgoing import open_door, web_server
 from remit.kube.client import SECRETS, TASKS
 
@@ -38,10 +47,11 @@ async def in_container(world: World, image: str, script: str, **spec: Any) -> st
     return await world.sh(script, backend="docker", image=image, **spec)
 
 
-def containers(host: str = "unix:///var/run/docker.sock") -> list[str]:
-    """Names of those in which attempts run."""
+async def containers(world: World, *uids: str, host: str = SHARED) -> list[str]:
+    """Names of those in which attempts of this test's tasks run, or of these. Other tests use the engine too."""
+    uids = uids or tuple(task["metadata"]["uid"] for task in await world.kube.list(TASKS, "default"))
     found = docker("ps", "-a", "--filter", "label=remit.dev/attempt", "--format", "{{.Names}}", host=host)
-    return found.stdout.decode().split()
+    return [name for name in found.stdout.decode().split() if any(uid in name for uid in uids)]
 
 
 def trail(world: World) -> list[dict[str, Any]]:
@@ -58,7 +68,7 @@ async def test_a_task_in_a_container(docked: World, image: str) -> None:
     assert {"namespaces", "seccomp", "cgroup", "rlimits"} == set(status["sandbox"]["layers"])
     (execution,) = (record for record in trail(docked) if record["kind"] == "execution")
     assert (execution["backend"], execution["exit_code"]) == ("docker", 3)
-    assert containers() == []
+    assert await containers(docked) == []
 
 
 async def test_a_script_and_a_secret(docked: World, image: str) -> None:
@@ -94,7 +104,7 @@ async def test_what_is_refused(docked: World, image: str, spec: dict[str, Any], 
         status = await docked.finished(await docked.sh("echo x", **{"backend": "docker", "image": image, **spec}))
     (finished,) = (found for found in status["conditions"] if found["type"] == "Finished")
     assert (finished["reason"], says in finished["message"]) == (reason, True), finished
-    assert containers() == []
+    assert await containers(docked) == []
 
 
 async def test_memory_and_time_are_told_apart(docked: World, image: str) -> None:
@@ -106,7 +116,7 @@ async def test_memory_and_time_are_told_apart(docked: World, image: str) -> None
         late = await docked.finished(slow)
     assert killed == "OOMKilled"
     assert (late["phase"], late["output"]["stdoutTail"]) == ("TimedOut", "begun\n")
-    assert containers() == []
+    assert await containers(docked) == []
 
 
 async def test_cancelled(docked: World, image: str) -> None:
@@ -115,7 +125,7 @@ async def test_cancelled(docked: World, image: str) -> None:
         await docked.phase(name, "Running")
         await docked.edit(name, {"cancel": True})
         assert (await docked.finished(name))["phase"] == "Cancelled"
-    assert containers() == []
+    assert await containers(docked) == []
 
 
 async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_path: Path) -> None:
@@ -127,7 +137,7 @@ async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_
         uid = (await docked.get(name))["metadata"]["uid"]
         await docked.phase(name, "Running")
         await _until_it_says(operator, uid, b"begun")
-    (container,) = containers()
+    (container,) = await containers(docked)
     assert (await docked.get(name))["status"]["phase"] == "Running"
     async with docked.operator():
         assert docker("exec", "-u", "65534", container, "touch", "/workspace/go").returncode == 0
@@ -135,7 +145,7 @@ async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_
     (attempt,) = status["attempts"]
     assert (attempt["exitCode"], status["output"]["stdoutTail"]) == (5, "begun\n")
     assert [record["kind"] for record in trail(docked)] == ["decision", "execution"]
-    assert containers() == []
+    assert await containers(docked) == []
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -162,7 +172,7 @@ async def test_what_has_an_earlier_value_of_a_secret_is_not_taken_up(docked: Wor
     assert "canary" not in json.dumps([status, trail(docked), events])
     assert status["attempts"][0]["reason"] == "Interrupted"
     assert "Secret" in status["message"]
-    assert containers() == []
+    assert await containers(docked) == []
 
 
 async def test_a_restricted_network_outlives_an_operator(docked: World, image: str) -> None:
@@ -187,7 +197,7 @@ async def test_a_restricted_network_outlives_an_operator(docked: World, image: s
             uid = (await docked.get(name))["metadata"]["uid"]
             await _until_it_says(operator, uid, b"begun")
         container = f"remit-{uid}-1"
-        assert {container, f"{container}-network"} <= set(containers())
+        assert {container, f"{container}-network"} <= set(await containers(docked))
         async with docked.operator():
             await open_door(f"{container}-network")
             assert docker("exec", "-u", "65534", container, "touch", "/workspace/go").returncode == 0
@@ -198,7 +208,7 @@ async def test_a_restricted_network_outlives_an_operator(docked: World, image: s
     assert "elsewhere.test" in attempt["network"]["lastDenied"]
     (execution,) = (record for record in trail(docked) if record["kind"] == "execution")
     assert [each["destination"] for each in execution["network"]] == [f"localhost:{port}", f"elsewhere.test:{port}"]
-    assert not {container, f"{container}-network"} & set(containers())
+    assert not {container, f"{container}-network"} & set(await containers(docked))
 
 
 async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(docked: World, image: str) -> None:
@@ -207,11 +217,11 @@ async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(do
         uid = (await docked.get(name))["metadata"]["uid"]
         await docked.phase(name, "Running")
         await _until_it_says(operator, uid, b"begun")
-    assert len(containers()) == 1
+    assert len(await containers(docked, uid)) == 1
     await docked.kube.delete(TASKS, "default", name)
     async with docked.operator():
         await docked.finished(await docked.sh("true"))
-    assert containers() == []
+    assert await containers(docked, uid) == []
 
 
 @LEAKING
@@ -239,7 +249,7 @@ async def test_an_engine_that_is_restarted_in_mid_run(docked: World, network: st
             assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "begun\ndone\n")
             first, *_ = status["attempts"]
             assert first["reason"] == "BackendError"
-            assert containers(engine.host) == []
+            assert await containers(docked, host=engine.host) == []
         finally:
             engine.stop()
 
@@ -249,7 +259,7 @@ async def test_killed_by_somebody_else(docked: World, image: str) -> None:
         name = await in_container(docked, image, "echo begun; sleep 600")
         uid = (await docked.get(name))["metadata"]["uid"]
         await _until_it_says(operator, uid, b"begun")
-        docker("kill", *containers())
+        docker("kill", *await containers(docked, uid))
         status = await docked.finished(name)
     assert status["attempts"][0]["reason"] == "BackendError"
     assert "from outside" in status["message"]
