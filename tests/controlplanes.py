@@ -19,7 +19,7 @@ import orjson
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 30.0
+PATIENCE = 60.0
 Object = dict[str, Any]
 
 WIDGETS_CRD: Object = {

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WORKERS = 16
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Load:
 
 
 @asynccontextmanager
-async def load(port: int, connections: str, rate: int = 500, host: str = "127.0.0.1") -> AsyncIterator[Load]:
+async def load(port: int, connections: str, rate: int = 200, host: str = "127.0.0.1") -> AsyncIterator[Load]:
     """Load from a process of its own for as long as the block takes; it has begun when the block is entered."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, host, str(port), connections, str(rate)),

@@ -27,7 +27,7 @@ from remit.sandbox import probe_host
 from remit.telemetry import Redactor
 
 _AMID_SECONDS = 0.1
-_PATIENCE = 30
+_PATIENCE = 120
 
 _FORWARD = (
     *("Begin before", "Prepare before", "Prepare after", "Provision before", "Provision amid", "Preview after"),

@@ -29,7 +29,7 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1", **extra}
 
 
-def until(reached: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def until(reached: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Wait until `reached` gives something true, and give that."""
     end = time.monotonic() + seconds
     while not (found := reached()):
@@ -101,7 +101,7 @@ class RemitUp:
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def __enter__(self) -> RemitUp:
         self.start()

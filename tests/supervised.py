@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-_PATIENCE = 30
+_PATIENCE = 60
 
 
 def supervisors(root: Path) -> list[psutil.Process]:

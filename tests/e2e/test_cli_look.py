@@ -27,7 +27,7 @@ def submit(up: RemitUp, name: str, script: str, **spec: object) -> None:
 
 def finish(up: RemitUp, name: str, script: str, **spec: object) -> None:
     submit(up, name, script, **spec)
-    up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=30s")
+    up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
 
 
 def test_logs_are_followed_while_the_program_runs(up: RemitUp) -> None:
@@ -36,7 +36,7 @@ def test_logs_are_followed_while_the_program_runs(up: RemitUp) -> None:
         assert following.stdout.readline() == "first\n"
         assert up.phase("talker") == "Running"
         up.kubectl("patch", "executiontask", "talker", "--type=merge", "-p", '{"spec": {"cancel": true}}')
-        rest, stderr = following.process.communicate(timeout=30)
+        rest, stderr = following.process.communicate(timeout=60)
         assert (rest, following.process.returncode) == ("second\n", 0), stderr
     assert up.phase("talker") == "Cancelled"
 

@@ -62,7 +62,7 @@ def site(up: RemitUp, tmp_path: Path) -> Iterator[int]:
 @pytest.mark.timeout(180)
 def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) -> None:
     def served() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{site}/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{site}/", timeout=60) as answer:
             return str(answer.read().decode())
 
     def status() -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     with up.spawn("get", "deploy", "site", "--watch") as watching:
         assert "AwaitingPromotion (Promote): healthy; waits" in watching.stdout.readline()
         watching.process.send_signal(signal.SIGINT)
-        assert (watching.process.wait(30), watching.stderr.read()) == (0, "")
+        assert (watching.process.wait(60), watching.stderr.read()) == (0, "")
     asked = up.remit("promote", "site")
     assert (asked.returncode, asked.stdout) == (0, "deployment site: revision 2 goes on\n")
     followed = up.remit("get", "deploy", "site", "-w", "--until-done")

@@ -83,7 +83,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end(up: RemitUp) -> None:
     with up.spawn("run", "--name", "interrupted", "--", "sh", "-c", "echo started; sleep 600") as running:
         assert running.stdout.readline() == "started\n"
         running.process.send_signal(signal.SIGINT)
-        _, stderr = running.process.communicate(timeout=30)
+        _, stderr = running.process.communicate(timeout=60)
         assert running.process.returncode == 130, stderr
     assert up.phase("interrupted") == "Cancelled"
     assert "Traceback" not in stderr
@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_leaves_at_once(up: RemitUp) -> None:
         running.process.send_signal(signal.SIGINT)
         until(lambda: "Ctrl-C again" in running.stderr.readline(), "the first to be taken")
         running.process.send_signal(signal.SIGINT)
-        running.process.communicate(timeout=30)
+        running.process.communicate(timeout=60)
         assert running.process.returncode == 130
     assert up.phase("stubborn") == "Running"  # its grace period is not over
     up.kubectl("delete", "executiontask", "stubborn")

@@ -64,7 +64,7 @@ def test_a_second_signal_stops_at_once(own_up: RemitUp) -> None:
     own_up.process.terminate()
     until(lambda: "once more" in own_up.log.read_text(), "the first signal to be taken")
     own_up.process.send_signal(signal.SIGINT)
-    assert own_up.process.wait(30) == 128 + signal.SIGINT
+    assert own_up.process.wait(60) == 128 + signal.SIGINT
 
 
 def test_what_cannot_start_says_why(up: RemitUp, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_usual_port_or_the_next_that_is_free(tmp_path: Path) -> None:
         found = until(lambda: re.search(r"serves https://127\.0\.0\.1:(\d+)", log.read_text()), "the start")
         assert 6443 <= int(found[1]) < 6463
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_the_operator_alone_waits_for_the_kinds_and_then_works(
         run(kubectl, "apply", "-f", "-", stdin=f"apiVersion: remit.dev/v1alpha1\n{policy}")
         assert run(*REMIT, "run", "-q", "--state-dir", str(tmp_path / "state"), "--", "echo", "hi") == "hi\n"
         process.terminate()
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(60) == 0, log.read_text()
 
 
 def test_an_operator_that_still_waits_is_well_and_stops_when_told(server: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_operator_that_still_waits_is_well_and_stops_when_told(server: Path, 
         with pytest.raises(urllib.error.HTTPError, match="503"), urllib.request.urlopen(f"http://{health}/readyz"):
             pass
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_table_is_drawn_anew_until_interrupted(up: RemitUp) -> None:
@@ -169,6 +169,6 @@ def test_a_table_is_drawn_anew_until_interrupted(up: RemitUp) -> None:
     with up.spawn("get", "-w") as watching:
         until(lambda: "watched" in watching.stdout.readline(), "the table")
         watching.process.send_signal(signal.SIGINT)
-        _, stderr = watching.process.communicate(timeout=30)
+        _, stderr = watching.process.communicate(timeout=60)
         assert (watching.process.returncode, stderr) == (130, "")
     up.kubectl("delete", "executiontask", "watched")

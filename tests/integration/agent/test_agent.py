@@ -162,7 +162,7 @@ async def test_streaming_labels_its_chunks(agent: ExecutionAgent) -> None:
 
 
 async def _begun(agent: ExecutionAgent) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not any(result.attempts for result in agent.running()):
             await asyncio.sleep(0.01)
 
@@ -173,7 +173,7 @@ def _alive(marker: str) -> list[int]:
 
 
 async def _seen(marker: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not _alive(marker):
             await asyncio.sleep(0.05)
 
@@ -350,7 +350,7 @@ async def test_a_monitor_shows_what_runs_and_what_it_uses(agent: ExecutionAgent)
     marker = f"86398.{os.getpid()}"
     code = f"import time; held = bytearray(64 * 1024 * 1024); time.sleep({marker})"
     submitted = agent.submit(["python3", "-c", code])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while monitor.usage().get(submitted.id, {}).get("memory_bytes", 0) < 64 * 1024 * 1024:
             await asyncio.sleep(0.05)
     used = monitor.usage()[submitted.id]

@@ -277,7 +277,7 @@ async def test_state_that_cannot_be_kept_is_told_to_whoever_waits(production: Pr
         await agent.get_deployment_status("production")
         in_the_way = production.state / "releases" / f"{Path(kept).parent}/.{Path(kept).name}.new"
         in_the_way.mkdir(parents=True)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             with pytest.raises(DeploymentError, match="cannot be kept") as failed:
                 await agent.deploy("app:v1", "production")
         assert (failed.value.reason, failed.value.retryable) == ("StateNotKept", True)

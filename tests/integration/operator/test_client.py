@@ -36,7 +36,7 @@ async def test_a_task_from_submission_to_its_output(world: World, client: RemitC
     await world.policy("echo")
     async with world.operator():
         task = await client.submit(echo("first", "hello"))
-        done = await client.wait(task, timeout=30)
+        done = await client.wait(task, timeout=60)
         assert (done.status.phase, done.status.exit_code) == ("Succeeded", 0)
         assert (await client.output(done)).stdout_tail == "hello\n"
         assert (await client.get("first")).metadata.uid == task.metadata.uid
@@ -142,13 +142,13 @@ async def test_a_cancelled_task_is_waited_for(world: World, client: RemitClient)
         task = await client.submit({"metadata": {"name": "long"}, "spec": SLEEPS})
         await world.phase("long", "Running")
         await client.cancel(task)
-        assert (await client.wait(task, timeout=30)).status.phase == "Cancelled"
+        assert (await client.wait(task, timeout=60)).status.phase == "Cancelled"
         again = await client.cancel(task)
         assert again.status.phase == "Cancelled"
 
 
 async def test_what_is_not_there_is_said(client: RemitClient) -> None:
-    for asking in (client.get("no"), client.wait("no", timeout=5), client.cancel("no"), client.output("no")):
+    for asking in (client.get("no"), client.wait("no", timeout=60), client.cancel("no"), client.output("no")):
         with pytest.raises(ApiError) as refusal:
             await asking
         assert refusal.value.status == 404
@@ -157,8 +157,8 @@ async def test_what_is_not_there_is_said(client: RemitClient) -> None:
 
 async def test_a_task_that_is_deleted_while_it_is_waited_for(client: RemitClient) -> None:
     first = await client.submit(echo("gone"))
-    waiting = asyncio.ensure_future(client.wait("gone", timeout=30))
-    other = asyncio.ensure_future(client.wait(first, timeout=30))
+    waiting = asyncio.ensure_future(client.wait("gone", timeout=60))
+    other = asyncio.ensure_future(client.wait(first, timeout=60))
     async for _ in client.watch(first):
         break
     assert await client.delete(first)
@@ -167,7 +167,7 @@ async def test_a_task_that_is_deleted_while_it_is_waited_for(client: RemitClient
             await wait
         assert refusal.value.status == 404
     second = await client.submit(echo("gone"))
-    for asking in (client.get(first), client.wait(first, timeout=5), client.cancel(first)):
+    for asking in (client.get(first), client.wait(first, timeout=60), client.cancel(first)):
         with pytest.raises(ApiError, match="default/gone was deleted"):
             await asking
     assert not await client.delete(first)
@@ -178,7 +178,7 @@ async def test_watching_a_task_ends_with_it(world: World, client: RemitClient) -
     await world.policy("echo")
     await client.submit(echo("seen"))
     phases = []
-    async with asyncio.timeout(30), world.operator():
+    async with asyncio.timeout(60), world.operator():
         async for change in client.watch("seen"):
             phases.append(change.task.status.phase)
     assert phases[-1] == "Succeeded"
@@ -243,7 +243,7 @@ async def test_whoever_waits_is_told_when_the_client_is_closed(world: World) -> 
 async def test_a_refusal_is_final(world: World, client: RemitClient) -> None:
     async with RemitClient(replace(world.kube.access, token="wrong", configuration=None)) as stranger:
         with pytest.raises(ApiError) as refusal:
-            await asyncio.wait_for(stranger.wait("any"), 5)
+            await asyncio.wait_for(stranger.wait("any"), 60)
     assert refusal.value.status == 401
 
 

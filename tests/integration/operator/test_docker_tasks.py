@@ -274,7 +274,7 @@ async def test_no_engine(docked: World, tmp_path: Path) -> None:
 
 
 async def _until_it_says(operator: Any, uid: str, word: bytes) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             kept = (path.read_bytes() for path in (operator.runner.store.root / "default" / uid).rglob("stdout.*"))
             if any(word in text for text in kept):

@@ -263,7 +263,7 @@ async def test_no_request_on_a_new_connection_is_lost_in_switches_and_rollbacks(
         await shop.promoted(1)
         await shop.eventually("v1")
         host = (await shop.kube.get(SERVICES, shop.namespace, "shop"))["spec"]["clusterIP"]
-        async with load(80, "new", 500, host) as new, load(80, "keep", 50, host) as kept:
+        async with load(80, "new", repetitions(150, soak=500), host) as new, load(80, "keep", 50, host) as kept:
             for number in range(2, SWITCHES + 2):
                 await shop.change(f"v{number}", replicas=1, strategy=strategy)
                 await shop.promoted(number)

@@ -51,7 +51,7 @@ async def test_in_switches_and_rollbacks(world: World, shop: Shop) -> None:
         await shop.create("v1")
         await shop.live("v1")
         versions = [f"v{number}" for number in range(1, SWITCHES + 2)]
-        async with nobody_loses_a_request(shop, 600, *versions):
+        async with nobody_loses_a_request(shop, repetitions(200, soak=600), *versions):
             for version in versions[1:]:
                 await shop.change(version)
                 await shop.live(version)

@@ -35,7 +35,7 @@ async def test_superseded_wherever_it_waits_and_the_old_one_serves_until_the_las
     async with shop.world.operator():
         await shop.create("v1")
         await shop.live("v1")
-        async with Probe(f"http://127.0.0.1:{shop.port}/", rate=50) as probe:
+        async with Probe(f"http://127.0.0.1:{shop.port}/", rate=50, timeout_seconds=60) as probe:
             await shop.change("v2", "sick")
             await shop.until(lambda status: status.get("stage") == "Health")
             await shop.change("v3", stages=hook("sleep", "600"))

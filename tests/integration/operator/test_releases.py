@@ -143,7 +143,7 @@ async def test_the_first_release_and_the_next_one_lose_no_request(shop: Shop) ->
         await shop.create("v1")
         status = await shop.live("v1")
         assert (status["phase"], status["activeRevision"], await shop.answer()) == ("Healthy", 1, "v1")
-        async with Probe(shop.url, rate=100) as probe:
+        async with Probe(shop.url, rate=100, timeout_seconds=PATIENCE) as probe:
             probe.switching(to="green")
             await shop.change("v2")
             status = await shop.live("v2")
@@ -161,7 +161,7 @@ async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) 
     async with shop.world.operator():
         await shop.create("v1")
         await shop.live("v1")
-        async with Probe(shop.url, rate=50) as probe:
+        async with Probe(shop.url, rate=50, timeout_seconds=PATIENCE) as probe:
             await shop.change("v2", "sick")
             status = await shop.stuck("answered 500")
         report = probe.report()

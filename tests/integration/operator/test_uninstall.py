@@ -87,7 +87,7 @@ async def test_an_installation_whose_crds_are_gone_can_be_removed(world: World) 
     for resource in (DEPLOYMENTS, TASKS):
         await world.kube.delete(CRDS, None, f"{resource.plural}.{resource.group}")
         with pytest.raises(ApiError, match="404 page not found"):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while True:
                     await world.kube.list(resource)
                     await asyncio.sleep(0.05)

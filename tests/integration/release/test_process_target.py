@@ -229,7 +229,7 @@ async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(
     await stage.provision("blue", one)
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
-    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100) as probe:
+    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100, timeout_seconds=PATIENCE) as probe:
         for slot, other, revision in (("green", "blue", two), ("blue", "green", three)):
             await stage.provision(slot, revision)
             await stage.until(lambda observed, slot=slot, number=revision.number: observed.ready(number, slot, 1))

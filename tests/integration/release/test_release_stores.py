@@ -296,7 +296,7 @@ async def api_stage(folder: Path) -> AsyncIterator[Stage]:
     ):
         for crd in crds():
             await kube.create(CRDS, None, crd)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(ApiError):
                     for resource in (DEPLOYMENTS, TASKS):

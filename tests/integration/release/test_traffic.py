@@ -65,7 +65,9 @@ async def test_no_request_is_lost_in_switches_under_load(traffic: Traffic, sides
     port = free_port()
     await traffic.apply(route_to(sides, port))
     async with AsyncExitStack() as stack:
-        loads = [await stack.enter_async_context(load(port, kind, 500)) for kind in ("keep", "new")]
+        loads = [
+            await stack.enter_async_context(load(port, kind, repetitions(200, soak=500))) for kind in ("keep", "new")
+        ]
         for number in range(repetitions(6, soak=20)):
             slot: Slot = ("green", "blue")[number % 2]  # type: ignore[assignment]
             async with Probe(f"http://127.0.0.1:{port}/") as probe:
