@@ -78,6 +78,9 @@ class TaskDriver:
     _denied: dict[str, AuditEvent] = field(default_factory=dict)
     """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
     changes the denial is another one, and recorded."""
+    _recorded: dict[str, str] = field(default_factory=dict)
+    """Attempts whose end is on record but not yet in status, by task uid. The run store notes that for the next
+    process, where it can be written."""
 
     def __post_init__(self) -> None:
         self._waiting = Waiting(self.store, lambda: self.now())
@@ -100,6 +103,7 @@ class TaskDriver:
         self.leave(stored.task.key)
         status = progress.finished(stored.task, finish, self.now(), policy)
         await self.store.write_status(stored, status)
+        self._denied.pop(stored.task.metadata.uid, None)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
         self.store.on_finished(stored, finish, status)
@@ -114,6 +118,7 @@ class TaskDriver:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
         self.leave(key)
         self._denied.pop(uid, None)
+        self._recorded.pop(uid, None)
         self.runner.abandon(namespace, uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
@@ -245,9 +250,7 @@ class TaskDriver:
                 await self.audit.append_async(event)
                 self._denied[task.metadata.uid] = event
                 self.store.on_denied(stored, refused)
-            look_again = await self.finish(stored, refused.finish, refused.status)
-        self._denied.pop(task.metadata.uid, None)
-        return look_again
+            return await self.finish(stored, refused.finish, refused.status)
 
     def _adoptable(self, task: ExecutionTask) -> bool:
         attempts, metadata = task.status.attempts, task.metadata
@@ -299,17 +302,19 @@ class TaskDriver:
         match after_attempt(task, outcome, now=now, draw=random.random()):  # noqa: S311 (jitter)
             case Finish() as finish:
                 look_again = await self.finish(replace(stored, task=ended), finish)
-                self.runner.forget(attempt.id)
+                self._forget(task, attempt)
                 return look_again
             case RetryAt() as retry:
                 await self.store.write_status(stored, progress.backing_off(ended, retry, now))
-                self.runner.forget(attempt.id)
+                self._forget(task, attempt)
                 self.store.record_event(stored, "Warning", "BackOff", f"attempt {attempt.number} {retry.message}")
                 return (retry.when - now).total_seconds()
 
     async def _record_end(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome) -> None:
         """On the audit trail, once: a restart or a conflict before status is written records it no second time."""
         metadata = stored.task.metadata
+        if self._recorded.get(metadata.uid) == attempt.id:
+            return
         run: Run | None = None
         with contextlib.suppress(OSError):  # the run store cannot be written, which may be what ended the attempt
             run = self.runner.store.open(metadata.namespace, metadata.uid, attempt.id)
@@ -317,9 +322,15 @@ class TaskDriver:
             return
         who = self.store.requester(stored)
         await self.audit.append_async(recording.execution(stored.task, who, attempt.id, outcome))
+        self._recorded[metadata.uid] = attempt.id
         if run is not None:
             with contextlib.suppress(OSError):
                 run.mark_audited()
+
+    def _forget(self, task: ExecutionTask, attempt: AttemptStatus) -> None:
+        """How the attempt ended is in status."""
+        self._recorded.pop(task.metadata.uid, None)
+        self.runner.forget(attempt.id)
 
     def _in_time(self, task: ExecutionTask, seconds: float) -> float:
         """`seconds`, or less where the task's deadline comes first."""
