@@ -137,7 +137,11 @@ class TaskDriver:
     async def _step(self, stored: StoredTask) -> float | None:
         task, now = stored.task, self.now()
         running = self.runner.running(task.metadata.uid)
-        adoptable, seconds = not running and self._adoptable(task), self._seconds_until_over(task)
+        adoptable, seconds = False, 0.0
+        if not running and (attempt := _open_attempt(task)) is not None:
+            metadata = task.metadata
+            adoptable = self.runner.adoptable(metadata.namespace, metadata.uid, attempt)
+            seconds = self._seconds_until_over(task, attempt)
         match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):
                 if not running:
@@ -252,17 +256,12 @@ class TaskDriver:
                 self.store.on_denied(stored, refused)
             return await self.finish(stored, refused.finish, refused.status)
 
-    def _adoptable(self, task: ExecutionTask) -> bool:
-        attempts, metadata = task.status.attempts, task.metadata
-        return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
-
-    def _seconds_until_over(self, task: ExecutionTask) -> float:
+    def _seconds_until_over(self, task: ExecutionTask, attempt: AttemptStatus) -> float:
         """How long an earlier leader may still be at work on the open attempt."""
-        attempts, metadata = task.status.attempts, task.metadata
-        if self.leadership is None or not attempts:
+        if self.leadership is None:
             return 0.0
-        seconds = self.leadership.seconds_until_over(attempts[-1].lease_transitions, boot_time())
-        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempts[-1]) else seconds
+        seconds = self.leadership.seconds_until_over(attempt.lease_transitions, boot_time())
+        return 0.0 if seconds and self.runner.has_ended(task.metadata.namespace, task.metadata.uid, attempt) else seconds
 
     async def _adopt(self, stored: StoredTask, attempt: AttemptStatus) -> float | None:
         """Take up what a process before us started, under the terms of now. What would not be allowed any more ends,
@@ -336,6 +335,12 @@ class TaskDriver:
         """`seconds`, or less where the task's deadline comes first."""
         limit = deadline(task)
         return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
+
+
+def _open_attempt(task: ExecutionTask) -> AttemptStatus | None:
+    """The attempt whose end status does not tell yet."""
+    attempts = task.status.attempts
+    return attempts[-1] if attempts and attempts[-1].finished_at is None else None
 
 
 def _exposed(names: list[str]) -> str:
