@@ -51,7 +51,8 @@ class StatusWriter:
         self._kind = kind
 
     async def write(self, obj: Object, status: BaseModel) -> Object:
-        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest."""
+        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest, or is
+        gone by now: whatever was to follow from the status would be the work of nobody."""
         metadata = obj["metadata"]
         patch = difference(obj.get("status") or {}, as_wire(status))
         if not patch:
@@ -68,6 +69,8 @@ class StatusWriter:
             raise Outdated from error
         self._metrics.api_writes.labels("patch", self._kind).inc()
         self._reflector.observe(written)
+        if metadata["uid"] not in self._reflector.objects:  # the watch told of its deletion before the answer came
+            raise Outdated
         return written
 
     async def _look_again(self, obj: Object) -> None:
