@@ -260,8 +260,8 @@ class TaskDriver:
         """How long an earlier leader may still be at work on the open attempt."""
         if self.leadership is None:
             return 0.0
-        seconds = self.leadership.seconds_until_over(attempt.lease_transitions, boot_time())
-        return 0.0 if seconds and self.runner.has_ended(task.metadata.namespace, task.metadata.uid, attempt) else seconds
+        metadata, seconds = task.metadata, self.leadership.seconds_until_over(attempt.lease_transitions, boot_time())
+        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempt) else seconds
 
     async def _adopt(self, stored: StoredTask, attempt: AttemptStatus) -> float | None:
         """Take up what a process before us started, under the terms of now. What would not be allowed any more ends,
