@@ -179,3 +179,24 @@ def test_a_process_believes_the_environment_only_if_its_supervisor_does(tmp_path
         [sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == ("" if isolated else "elsewhere\n")
+
+
+def test_what_a_part_leaves_behind_is_reaped_and_the_parts_are_not() -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "from remit.cli.supervisor.supervisor import reap_orphans\n"
+        "def ended():\n"
+        "    process = subprocess.Popen(['/bin/sh', '-c', 'exit 7'])\n"
+        "    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)\n"
+        "    return process\n"
+        "reap_orphans([])\n"
+        "orphan = ended()\n"
+        "reap_orphans([])\n"
+        "try: os.waitpid(orphan.pid, 0)\n"
+        "except ChildProcessError: print('reaped')\n"
+        "part = ended()\n"
+        "reap_orphans([part.pid])\n"
+        "print(part.wait())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "reaped\n7\n"
