@@ -94,10 +94,10 @@ async def test_a_policy_deleted_while_a_list_is_on_its_way_allows_nothing(
         resync = asyncio.create_task(operator.intake.resync())
         await answered.wait()
         await world.kube.delete(POLICIES, "default", policy)
-        await until(lambda: not operator.policies.current().by_namespace, "the deletion")
+        await until(lambda: not operator.tasks.policies.current().by_namespace, "the deletion")
         go_on.set()
         await resync
-        assert not operator.policies.current().by_namespace
+        assert not operator.tasks.policies.current().by_namespace
         monkeypatch.undo()
         assert (await world.finished(await world.task("echo")))["phase"] == "Denied"
 
@@ -172,3 +172,28 @@ async def test_a_list_after_a_gap_that_fails_is_tried_again(world: World, monkey
         monkeypatch.setattr(Reflector, "list", failing)
         operator.intake.listed(TASKS.plural)
         await until(lambda: lists >= 2, "another try")
+
+
+async def test_a_task_that_is_deleted_before_the_answer_to_its_start_comes_is_not_started(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch = Kube.patch
+
+    async def slow(self: Kube, resource: Any, namespace: str, name: str, body: Object, **more: Any) -> Object:
+        written = await patch(self, resource, namespace, name, body, **more)
+        if resource is TASKS and body["status"].get("phase") == "Running":
+            await world.kube.delete(TASKS, namespace, name)
+            known = operator.tasks.reflector.objects
+            await until(lambda: written["metadata"]["uid"] not in known, "the deletion")
+            answered.set_result(written["metadata"]["uid"])
+        return written
+
+    async with world.operator() as operator:
+        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await world.policy("sleep")
+        monkeypatch.setattr(Kube, "patch", slow)
+        await world.task("sleep", "1000")
+        uid = await answered
+        queue = next(each.queue for each in operator.controllers if each.kind == "ExecutionTask")
+        await queue.drain()
+        assert not operator.runner.running(uid)
