@@ -197,3 +197,22 @@ async def test_a_task_that_is_deleted_before_the_answer_to_its_start_comes_is_no
         queue = next(each.queue for each in operator.controllers if each.kind == "ExecutionTask")
         await queue.drain()
         assert not operator.runner.running(uid)
+
+
+async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_turns_for_others(world: World) -> None:
+    async with world.operator() as operator:
+        store, turns = operator.runner.store, 0
+        for number in range(1000):
+            store.open("default", f"gone-{number}", "gone").mark_audited()
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        await operator.tasks.sweep()
+        turning.cancel()
+        assert not list(store.tasks())
+        assert turns >= 1000
