@@ -58,8 +58,8 @@ class StatusWriter:
         return after is not self._written
 
     async def write(self, obj: Object, status: BaseModel) -> Object:
-        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest, or was
-        deleted before the answer came."""
+        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest, or is
+        gone by now: whatever was to follow from the status would be the work of nobody."""
         metadata = obj["metadata"]
         patch = difference(obj.get("status") or {}, as_wire(status))
         if not patch:
@@ -74,10 +74,10 @@ class StatusWriter:
                 raise
             await self._look_again(obj)
             raise Outdated from error
-        self._metrics.api_writes.labels("patch", self._kind).inc()
         self._written = written
+        self._metrics.api_writes.labels("patch", self._kind).inc()
         self._reflector.observe(written)
-        if metadata["uid"] not in self._reflector.objects:
+        if metadata["uid"] not in self._reflector.objects:  # the watch told of its deletion before the answer came
             raise Outdated
         return written
 

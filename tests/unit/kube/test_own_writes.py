@@ -1,17 +1,15 @@
-"""What writing a status tells to whom, with a server that answers at once."""
+"""Updates that are our own writes of status, told from those of others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
 
-import pytest
-
 from remit.api import CommandPolicyStatus
 from remit.api.endpoint import Resource
 from remit.kube.client import Kube, Object
 from remit.kube.reflector import Reflector, ResourceEventHandler
-from remit.kube.status import Outdated, StatusWriter
+from remit.kube.status import StatusWriter
 from remit.telemetry import Metrics
 
 THINGS = Resource("example.com", "v1", "things")
@@ -61,13 +59,3 @@ async def test_a_write_that_the_watch_brings_first_is_taken_for_that_of_another(
     reflector.observe(thing("1"))
     await writer.write(thing("1"), CommandPolicyStatus(allowed=1))
     assert told == [True]
-
-
-async def test_what_is_deleted_before_the_answer_to_a_write_comes_is_outdated() -> None:
-    """Else a task would be started of whose deletion everybody has heard already."""
-    reflector = Reflector(THINGS)
-    server = Server(lambda: reflector.observe_deletion(thing("3", allowed=1)))
-    writer = StatusWriter(cast(Kube, server), reflector, Metrics(), "Thing")
-    reflector.observe(thing("1"))
-    with pytest.raises(Outdated):
-        await writer.write(thing("1"), CommandPolicyStatus(allowed=1))
