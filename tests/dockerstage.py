@@ -18,7 +18,7 @@ from remit.api.deployment import DeploymentSpec
 from remit.api.deployment import DockerTarget as DockerSpec
 from remit.errors import MissingReference
 from remit.policy import Limits
-from remit.release import Material, Revision, Snapshot, World
+from remit.release import Material, ObservedState, Revision, Snapshot
 from remit.release.targets.docker import DockerTarget, Owner
 from remit.release.traffic import Traffic
 
@@ -90,20 +90,20 @@ class Stage:
         await self.target.prepare(revision)
         await self.target.provision(slot, revision, replicas, self.kept[revision.number][1])
 
-    async def until(self, condition: Any) -> World:
-        world = World()
+    async def until(self, condition: Any) -> ObservedState:
+        observed = ObservedState()
         try:
             async with asyncio.timeout(PATIENCE):
-                while not condition(world := await self.target.observe()):
+                while not condition(observed := await self.target.observe()):
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            pytest.fail(f"it never came so far: {world}")
-        return world
+            pytest.fail(f"it never came so far: {observed}")
+        return observed
 
-    async def live(self, number: int = 1, replicas: int = 1, **spec: Any) -> World:
+    async def live(self, number: int = 1, replicas: int = 1, **spec: Any) -> ObservedState:
         """This revision on blue, healthy, with the requests."""
         await self.provision("blue", self.revision(number, **spec), replicas)
-        await self.until(lambda world: world.ready(number, "blue", replicas))
+        await self.until(lambda observed: observed.ready(number, "blue", replicas))
         await self.target.switch("blue")
         return await self.target.observe()
 

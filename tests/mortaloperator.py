@@ -19,11 +19,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from remit.controllers import deployments
 from remit.controllers.operator import running_operator
 from remit.controllers.settings import Settings
 from remit.kube.access import Access
-from remit.release import Decision, Wait
+from remit.release import Decision, Wait, driver
 from remit.sandbox import probe_host
 from remit.telemetry import Redactor
 
@@ -135,27 +134,27 @@ def main(kubeconfig: Path, settings: Settings) -> None:
 
 
 async def live(kubeconfig: Path, settings: Settings, what: str, when: str) -> None:
-    decide, do = deployments.next_step, deployments.DeploymentReconciler._do
+    decide, take = driver.next_step, driver.ReleaseDriver._take
 
-    def decided(desired: Any, world: Any, memory: Any, now: Any) -> Decision:
-        decision = decide(desired, world, memory, now)
-        begins = memory.releasing is None and decision.memory.releasing is not None
+    def decided(desired: Any, observed: Any, state: Any, now: Any) -> Decision:
+        decision = decide(desired, observed, state, now)
+        begins = state.releasing is None and decision.state.releasing is not None
         if (what == "Begin" and begins) or (isinstance(decision.step, Wait) and decision.step.reason == what):
             die()
         return decision
 
-    async def done(self: Any, deployment: Any, obj: Any, place: Any, decision: Any, material: Any) -> None:
+    async def taken(self: Any, place: Any, decision: Any, material: Any) -> None:
         here = type(decision.step).__name__ == what
         if here and when == "before":
             die()
         if here and when == "amid":
             threading.Timer(_AMID_SECONDS, die).start()
-        await do(self, deployment, obj, place, decision, material)
+        await take(self, place, decision, material)
         if here:
             die()
 
-    deployments.next_step = decided
-    deployments.DeploymentReconciler._do = done  # type: ignore[method-assign]
+    driver.next_step = decided
+    driver.ReleaseDriver._take = taken  # type: ignore[method-assign]
     async with running_operator(await Access.load(kubeconfig), settings, Redactor()):
         await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""A world for releases: a target that obeys steps, loses instances, and can be made to do worse."""
+"""A simulated target for releases: one that obeys steps, loses instances, and can be made to do worse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import DeploymentStatus
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState
 from remit.release import (
     Decision,
     Desired,
@@ -16,7 +16,7 @@ from remit.release import (
     HookKey,
     HookView,
     InstanceView,
-    Memory,
+    ObservedState,
     Prepare,
     Preview,
     Problem,
@@ -32,10 +32,8 @@ from remit.release import (
     StepError,
     Switch,
     Wait,
-    World,
     next_step,
     other,
-    remembered,
     status_after,
 )
 
@@ -70,8 +68,8 @@ class Sim:
     wish: DeploymentSpec = field(default_factory=spec)
     secret: str = ""
     now: datetime.datetime = EPOCH
-    world: World = field(default_factory=World)
-    memory: Memory = field(default_factory=Memory)
+    observed: ObservedState = field(default_factory=ObservedState)
+    state: PipelineState = field(default_factory=PipelineState)
     revisions: dict[int, Revision] = field(default_factory=dict)
     behaviour: dict[str, str] = field(default_factory=dict)
     hooks_fail: set[str] = field(default_factory=set)
@@ -110,7 +108,7 @@ class Sim:
         return self
 
     def decide(self) -> Decision:
-        return next_step(self.desired, self.world, self.memory, self.now)
+        return next_step(self.desired, self.observed, self.state, self.now)
 
     def step(self, *, kill: str = "") -> Step:
         """Decide and do. kill: `before` anything is written, `between` writing and doing, or "" for neither."""
@@ -124,32 +122,32 @@ class Sim:
         return decision.step
 
     def write(self, decision: Decision) -> None:
-        """Keep the memory as the API server keeps it: as JSON in status."""
-        if self.terse and decision.memory == self.memory:
+        """Keep the state as the API server keeps it: as JSON in status."""
+        if self.terse and decision.state == self.state:
             return
-        self.status = status_after(self.desired, self.world, decision, self.status, generation=1, now=self.now)
+        self.status = status_after(self.desired, self.observed, decision, self.status, generation=1, now=self.now)
         self.status = DeploymentStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
-        self.memory = remembered(self.status)
-        assert self.memory == decision.memory, "status forgets something"
+        self.state = self.status.pipeline
+        assert self.state == decision.state, "status forgets something"
 
     def perform(self, step: Step) -> None:
         error = self.errors.get(type(step))
-        self.world = replace(self.world, error=None)
+        self.observed = replace(self.observed, error=None)
         if error is not None:
             number = step.revision.number if isinstance(step, Prepare | Provision) else error.revision
-            self.world = replace(self.world, error=replace(error, revision=number))
+            self.observed = replace(self.observed, error=replace(error, revision=number))
             return
         match step:
             case Prepare(revision):
                 self.revisions[revision.number] = revision
-                self.world = replace(self.world, prepared=self.world.prepared | {revision.number})
+                self.observed = replace(self.observed, prepared=self.observed.prepared | {revision.number})
             case Provision(slot, revision, replicas):
-                view = self.world.slot(slot)
+                view = self.observed.slot(slot)
                 assert view.revision in {None, revision.number}, "provisioned over another revision"
                 self.revisions.setdefault(revision.number, revision)
                 self.put(slot, replace(view, revision=revision.number, wanted=replicas, draining=False))
             case Scale(slot, replicas):
-                view = self.world.slot(slot)
+                view = self.observed.slot(slot)
                 assert view.revision is not None
                 started = min(view.started, replicas)
                 healthy, failed = min(view.healthy, replicas), min(view.failed, replicas)
@@ -157,18 +155,18 @@ class Sim:
                 changed = replace(view, wanted=replicas, started=started, healthy=healthy, failed=failed)
                 self.put(slot, replace(changed, instances=left))
             case Switch(live, share):
-                self.world = replace(self.world, live=live, share=share, converged=False)
+                self.observed = replace(self.observed, live=live, share=share, converged=False)
             case Preview(slot):
-                self.world = replace(self.world, preview=slot)
+                self.observed = replace(self.observed, preview=slot)
             case RunHook(key):
-                self.world = replace(
-                    self.world, hooks={key: HookView("Running", uid=f"task-{key.name}"), **self.world.hooks}
+                self.observed = replace(
+                    self.observed, hooks={key: HookView("Running", uid=f"task-{key.name}"), **self.observed.hooks}
                 )
             case Drain(slot):
-                self.put(slot, replace(self.world.slot(slot), draining=True))
+                self.put(slot, replace(self.observed.slot(slot), draining=True))
             case Retire(slot):
                 self.put(slot, SlotView())
-                if self.memory.releasing is None:
+                if self.state.releasing is None:
                     self.keep()
             case Finish():
                 self.keep()
@@ -176,23 +174,23 @@ class Sim:
                 pass
 
     def keep(self) -> None:
-        kept = {record.revision for record in self.memory.history}
+        kept = {record.revision for record in self.state.history}
         self.revisions = {number: each for number, each in self.revisions.items() if number in kept}
 
     def put(self, slot: str, view: SlotView) -> None:
-        self.world = replace(self.world, **{slot: view})
+        self.observed = replace(self.observed, **{slot: view})
 
     def version(self, slot: str) -> str:
         """The version on a slot, such as `v1`; empty for none."""
-        number = getattr(self.world, slot).revision
+        number = getattr(self.observed, slot).revision
         return "" if number is None else str(self.revisions[number].snapshot.artifact).partition(":")[2]
 
     def breathe(self, seconds: float = 1) -> None:
         """Time goes by: instances start and become what their version makes of them, hooks end, requests drain."""
         self.now += datetime.timedelta(seconds=seconds)
-        self.world = replace(self.world, converged=True)
+        self.observed = replace(self.observed, converged=True)
         for slot in ("blue", "green"):
-            view: SlotView = getattr(self.world, slot)
+            view: SlotView = getattr(self.observed, slot)
             if view.revision is None:
                 continue
             fate, n = self.behaviour.get(self.version(slot), "well"), view.wanted
@@ -201,8 +199,8 @@ class Sim:
             restarts = sum(each.restarts for each in found.values())
             view = replace(view, started=n, connections=0, healthy=up, failed=n - up)
             self.put(slot, replace(view, instances=found, restarts=restarts))
-        hooks = {key: self.ended(key, view) for key, view in self.world.hooks.items()}
-        self.world = replace(self.world, hooks=hooks)
+        hooks = {key: self.ended(key, view) for key, view in self.observed.hooks.items()}
+        self.observed = replace(self.observed, hooks=hooks)
 
     def aged(self, instance: InstanceView | None, fate: str, *, healthy: bool) -> InstanceView:
         """An instance a moment later: started, or started again."""
@@ -217,7 +215,7 @@ class Sim:
 
     def crash(self, slot: str, name: str = "0", *, back: bool = True) -> None:
         """An instance ends; if it is `back`, it runs again and is healthy before anybody looks."""
-        view = self.world.slot(slot)
+        view = self.observed.slot(slot)
         again = InstanceView(self.run() if back else "", back, view.instances[name].restarts + 1)
         lost = 0 if back else 1
         self.put(
@@ -267,20 +265,20 @@ class Sim:
     @property
     def serving(self) -> str:
         """The version that requests go to."""
-        return self.version(self.world.live) if self.world.live else ""
+        return self.version(self.observed.live) if self.observed.live else ""
 
     @property
     def idle(self) -> SlotView:
-        return self.world.slot(other(self.world.live)) if self.world.live else SlotView()
+        return self.observed.slot(other(self.observed.live)) if self.observed.live else SlotView()
 
     @property
     def active(self) -> SlotView:
-        assert self.world.live is not None
-        return self.world.slot(self.world.live)
+        assert self.observed.live is not None
+        return self.observed.slot(self.observed.live)
 
 
 def live(version: str = "v1", **changes: Any) -> Sim:
-    """A world in which this version is live, and nothing else is there."""
+    """A target on which this version is live, and nothing else is there."""
     sim = Sim(wish=spec(version, **changes))
     assert sim.finish().outcome == "Promoted"
     sim.settle().steps.clear()

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 SOURCE = Path(__file__).parents[1] / "operator"
 START_SECONDS = 60
@@ -61,6 +63,16 @@ class RemitUp:
         )
 
     def start(self) -> None:
+        self.begin()
+        until(
+            lambda: "Ctrl-C stops it." in self.log.read_text() or self.process.poll() is not None,
+            "remit up",
+            START_SECONDS,
+        )
+        assert self.process.poll() is None, self.log.read_text()
+
+    def begin(self) -> None:
+        """Start it without waiting until it is ready."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*REMIT, "up", "--state-dir", str(self.state_dir), "--port", "0", *self.options],
@@ -69,12 +81,14 @@ class RemitUp:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until(
-            lambda: "Ctrl-C stops it." in self.log.read_text() or self.process.poll() is not None,
-            "remit up",
-            START_SECONDS,
-        )
-        assert self.process.poll() is None, self.log.read_text()
+
+    def worker(self, role: str) -> psutil.Process | None:
+        """The process that is the `control-plane` or the `operator` now."""
+        for process in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):
+                if role in process.cmdline():
+                    return process
+        return None
 
     def kill(self) -> None:
         self.process.kill()

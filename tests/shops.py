@@ -25,9 +25,10 @@ from remit.release.traffic import Traffic
 from servers import free_port
 
 PATIENCE = 120
-# It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it.
+# It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it. It
+# is the first process of its namespace, where SIGTERM does nothing without a handler.
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 VERSION = open("version").read().encode()
 class Connection(asyncio.Protocol):
     def connection_made(self, transport):
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
             if b"\\nconnection: close" in head.lower() or head.endswith(b"HTTP/1.0"):
                 self.transport.close()
 async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
     port = int(os.environ.get("PORT", "8080"))
     server = await asyncio.get_running_loop().create_server(Connection, "0.0.0.0", port, backlog=1024)
     await server.serve_forever()
@@ -173,6 +175,7 @@ class Shop:
             "strategy": {"blueGreen": {"scaleDownDelaySeconds": 0}},
             "stages": {"bakeSeconds": 0},
             "resources": {"memory": "128Mi", "pids": 16},
+            "progressDeadlineSeconds": 600,
             **self.defaults,
             **changes,
         }
@@ -191,6 +194,17 @@ class Shop:
 
     async def ask(self, request: str) -> None:
         await self._patch({"metadata": {"annotations": {"remit.dev/request": request}}})
+
+    async def stuck(self, words: str) -> dict[str, Any]:
+        """Until it says these words of what holds a release up; then its deadline is over, and it ends."""
+        await self.until(lambda status: words in status.get("message", ""), f"as to say {words}")
+        revision = (await self.get())["status"]["history"][0]["revision"]
+        await self._patch({"spec": {"progressDeadlineSeconds": 1}})  # which releases nothing
+
+        def failed(status: dict[str, Any]) -> bool:
+            return (status["history"][0]["revision"], status["history"][0]["outcome"]) == (revision, "Failed")
+
+        return await self.until(failed, "as to fail")
 
     async def get(self) -> Object:
         return await self.kube.get(DEPLOYMENTS, "default", "shop")

@@ -62,12 +62,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'remit' has no attribute {name!r}")
     actual = _ALIASES.get(name, name)
     if actual.endswith("Error"):
-        room = "remit.errors"
+        module = "remit.errors"
     elif actual in {"ExecutionResult", "ResourceLimits"}:
-        room = "remit.api.result"
+        module = "remit.api.result"
     else:
-        room = "remit.agent"
-    found = globals()[name] = getattr(import_module(room), actual)
+        module = "remit.agent"
+    found = globals()[name] = getattr(import_module(module), actual)
     return found
 
 

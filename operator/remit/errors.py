@@ -45,7 +45,7 @@ class ExecutionError(RemitError):
     """An execution was refused, or came to no result of its own.
 
     `result` is how far it came, as an `ExecutionResult` with its output so far; None where it never was one. (It is not
-    typed so, because errors are for rooms that know nothing of tasks, too.)
+    typed so, because errors are for packages that know nothing of tasks, too.)
     """
 
     def __init__(self, message: str, *, result: Any = None) -> None:

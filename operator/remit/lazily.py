@@ -1,7 +1,7 @@
-"""Rooms whose names are imported when they are first asked for.
+"""Packages whose names are imported on first use.
 
-There is a supervisor beside each supervised process, and it needs a few modules out of many rooms: importing all that
-those rooms offer took most of the time until a program was started, and half of the supervisor's memory.
+A supervisor runs beside each supervised process and needs a few modules of many packages. Importing everything that
+those packages offer took most of the time until a program was started, and half of the supervisor's memory.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def lazily(room: str, file: str) -> Callable[[str], object]:
-    """A `__getattr__` (PEP 562) for the package `room`, whose `__init__.py` is `file`.
+def lazily(package: str, file: str) -> Callable[[str], object]:
+    """A `__getattr__` (PEP 562) for the package `package`, whose `__init__.py` is `file`.
 
-    Which module has a name, its imports for the type checker say: they are written once, for both. No name may be that
-    of its module, which would stand for it as soon as somebody imports the module.
+    The imports for the type checker say which module defines a name, so they are written once for both. A name must
+    differ from that of its module: the import of the module would replace it.
     """
     imports = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if isinstance(node, ast.ImportFrom)]
     where = {
         name.asname or name.name: node.module
         for node in imports
         for name in node.names
-        if node.module is not None and node.module.startswith(f"{room}.")
+        if node.module is not None and node.module.startswith(f"{package}.")
     }
 
     def get(name: str) -> object:
         if name not in where:
-            raise AttributeError(f"module {room!r} has no attribute {name!r}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         found = getattr(importlib.import_module(where[name]), name)
-        setattr(sys.modules[room], name, found)  # nobody asks for it again
+        setattr(sys.modules[package], name, found)  # nobody asks for it again
         return found
 
     return get

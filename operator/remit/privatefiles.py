@@ -94,6 +94,12 @@ def replace_private(path: Path, content: bytes, *, sync: bool = True) -> None:
     temporary.replace(path)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """`replace_private`, which makes the folders that are missing. Raises OSError."""
+    _make(path.parent)
+    replace_private(path, content)
+
+
 def _make(path: Path) -> None:
     """`Path.mkdir` makes parents that anybody may enter and, with a umask of 0, write."""
     try:

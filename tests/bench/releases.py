@@ -25,7 +25,7 @@ import pytest
 
 from bench.figures import Figures, milliseconds, percentile, ratio
 from bench.proxies import HAProxy
-from bench.system import in_one_process
+from bench.system import remit_up
 from httpload import load
 from httpsides import side
 from remit.kube.access import Access
@@ -95,7 +95,7 @@ async def _released(ground: Ground) -> Timings:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remit-bench-")))
         (folder / "versions").mkdir()
-        remit = await stack.enter_async_context(in_one_process(folder))
+        remit = await stack.enter_async_context(remit_up(folder))
         kube = await stack.enter_async_context(Kube(await Access.load(remit.kubeconfig)))
         shop = await stack.enter_async_context(open_shop(ground, kube, folder / "state", folder / "versions"))
         shop.defaults = {"strategy": {"blueGreen": {"scaleDownDelaySeconds": 600}}, "revisionHistoryLimit": 100}

@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
+import subprocess
+import sys
 import tempfile
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.figures import Figures, milliseconds, percentile
-from bench.processes import running
-from bench.task import task
+from bench.flood import flood
+from bench.loadgenerator import NAMESPACE, Server
+from bench.processes import environment, running
 from remit.api.crd import crds
-from remit.kube.access import Access
-from remit.kube.client import CRDS, POLICIES, TASKS, Kube
 
-COUNT = 500
+COUNT = 600
 CLIENTS = 16
-PATIENCE = 300.0
+AT_REST = 60
+"""Tasks that are created one after the other."""
+_POLICIES = f"/apis/remit.dev/v1alpha1/namespaces/{NAMESPACE}/commandpolicies"
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @dataclass(frozen=True)
 class Remit:
-    """A running one: its kubeconfig, where its metrics are, and its processes."""
+    """A running one: its kubeconfig, where its metrics are, and the processes that serve and operate, by name."""
 
     kubeconfig: Path
     metrics: str
-    processes: tuple[psutil.Process, ...]
+    processes: dict[str, psutil.Process]
 
-    def cpu(self) -> float:
-        """Seconds, with what it started and saw end."""
-        return sum(sum(process.cpu_times()[:4]) for process in self.processes)
+    @property
+    def connection(self) -> dict[str, str]:
+        """`url`, `token`, and `ca`, the path of the authority's certificate."""
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        authority = self.kubeconfig.with_name("bench-authority.crt")
+        authority.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
+        return {"url": cluster["server"], "token": user["token"], "ca": str(authority)}
+
+    def cpu(self) -> Counter[str]:
+        """Seconds of processor time of each process so far, without what it started."""
+        return Counter({name: sum(process.cpu_times()[:2]) for name, process in self.processes.items()})
 
     def writes(self) -> Counter[str]:
         """API writes so far, by verb and kind."""
@@ -58,13 +74,16 @@ class Remit:
 class Result:
     seconds: float
     latencies: list[float]
-    cpu: float
+    at_rest: list[float]
+    """Seconds from create to Finished of tasks that are alone."""
+    cpu: Counter[str]
+    client_cpu: float
     writes: Counter[str]
 
 
 async def measure() -> Figures:
     results = {}
-    for name, start in (("remit up: one process", in_one_process), ("control plane and operator apart", apart)):
+    for name, start in (("remit up", remit_up), ("apart", apart)):
         with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:
             async with start(Path(folder)) as remit:
                 results[name] = await load(remit)
@@ -72,9 +91,10 @@ async def measure() -> Figures:
         (
             name,
             f"{COUNT / result.seconds:.0f}",
+            milliseconds(percentile(result.at_rest, 50)),
             milliseconds(percentile(result.latencies, 50)),
             milliseconds(percentile(result.latencies, 95)),
-            f"{result.cpu / COUNT * 1000:.1f}",
+            " + ".join(f"{seconds / COUNT * 1000:.1f}" for seconds in result.cpu.values()),
             f"{sum(result.writes.values()) / COUNT:.2f}",
         )
         for name, result in results.items()
@@ -82,90 +102,87 @@ async def measure() -> Figures:
     kinds = Counter[str]()
     for result in results.values():
         kinds |= result.writes
-    note = f"{CLIENTS} clients create; latency is from create to Finished, all {COUNT} being there at once. Writes: "
-    note += ", ".join(f"{kind} {count / COUNT:.2f}" for kind, count in kinds.items()) + "."
-    columns = ("", "tasks/s", "p50 ms", "p95 ms", "CPU ms a task", "API writes a task")
+    parts = "; ".join(f"{name}: {' + '.join(result.cpu)}" for name, result in results.items())
+    client = max(result.client_cpu for result in results.values())
+    note = (
+        f"{CLIENTS} clients create; latency is from create to Finished, with all {COUNT} there at once, or at rest one"
+        f" at a time. Apart: a control plane and an operator as on a cluster. CPU is of {parts}. The client took"
+        f" {client / COUNT * 1000:.1f} ms a task. Writes: "
+        + ", ".join(f"{kind} {count / COUNT:.2f}" for kind, count in kinds.items())
+        + "."
+    )
+    columns = ("", "tasks/s", "at rest p50 ms", "p50 ms", "p95 ms", "CPU ms a task", "writes a task")
     return Figures(f"The whole system: {COUNT} echo tasks", columns, rows, note)
 
 
 async def load(remit: Remit) -> Result:
     """Create the tasks, watch them finish."""
-    async with Kube(await Access.load(remit.kubeconfig)) as kube:
-        await prepare(kube)
-        for number in range(CLIENTS):  # everything has been used once
-            await kube.create(TASKS, "default", task(f"warm-up-{number}"))
-        await _finish(kube, CLIENTS)
-        cpu, writes = remit.cpu(), remit.writes()
-        created, ended = await _flood(kube)
-        await asyncio.sleep(1)  # events come after
-        return Result(
-            max(ended.values()) - min(created.values()),
-            [ended[name] - created[name] for name in created],
-            remit.cpu() - cpu,
-            remit.writes() - writes,
-        )
+    server = Server(**remit.connection)
+    await allow_echo(server)
+    await run_flood(remit, "warm-up", CLIENTS)  # everything has been used once
+    at_rest = await one_by_one(server)
+    cpu, writes = remit.cpu(), remit.writes()
+    times = await run_flood(remit, "bench", COUNT)
+    await asyncio.sleep(1)  # events come after
+    sent, seen = times["sent"], times["seen"]
+    return Result(
+        max(seen.values()) - min(sent.values()),
+        [seen[name] - sent[name] for name in sent],
+        at_rest,
+        remit.cpu() - cpu,
+        times["cpu"],
+        remit.writes() - writes,
+    )
 
 
-async def prepare(kube: Kube) -> None:
-    """A policy that allows what the tasks do, and is in force."""
+async def allow_echo(server: Server) -> None:
+    """A policy that allows what the tasks do."""
     policy = {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "CommandPolicy",
         "metadata": {"name": "echo"},
         "spec": {"commands": {"allow": [{"executable": "echo"}]}},
     }
-    await kube.create(POLICIES, "default", policy)
+    connection = await server.connect()
+    await connection.ask(server.request("POST", _POLICIES, policy))
+    connection.transport.close()
 
 
-async def _finish(kube: Kube, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while sum(map(_is_finished, await kube.list(TASKS, "default"))) < count:
-            await asyncio.sleep(0.1)
+async def one_by_one(server: Server) -> list[float]:
+    """Seconds from create to Finished of each of some tasks, of which none waits for another."""
+    took = []
+    for number in range(AT_REST):
+        name = f"at-rest-{number:03}"
+        sent, seen = await flood(server, [name], 1)
+        took.append(seen[name] - sent[name])
+    return took
 
 
-async def _flood(kube: Kube) -> tuple[dict[str, float], dict[str, float]]:
-    """When each task was created, and when it was seen to have finished."""
-    names = iter([f"bench-{number:05}" for number in range(COUNT)])
-    created: dict[str, float] = {}
-    ended: dict[str, float] = {}
-
-    async def create() -> None:
-        for name in names:
-            created[name] = time.perf_counter()
-            await kube.create(TASKS, "default", task(name))
-
-    async def watch() -> None:
-        async for _, obj in kube.watch(TASKS, "default", resource_version=version):
-            name = obj["metadata"]["name"]
-            if name not in ended and _is_finished(obj):
-                if (phase := obj["status"]["phase"]) != "Succeeded":
-                    raise RuntimeError(f"task {name} ended as {phase}: {obj['status'].get('message')}")
-                ended[name] = time.perf_counter()
-                if len(ended) == COUNT:
-                    return
-
-    page = await kube.request("GET", TASKS.path("default"))
-    version = page["metadata"]["resourceVersion"]
-    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
-        group.create_task(watch())
-        for _ in range(CLIENTS):
-            group.create_task(create())
-    return created, ended
-
-
-def _is_finished(obj: dict[str, object]) -> bool:
-    status = obj.get("status")
-    return isinstance(status, dict) and bool(status.get("completionTime"))
+async def run_flood(remit: Remit, prefix: str, count: int) -> dict[str, Any]:
+    """What `bench.flood` says, in a process of its own."""
+    names = [f"{prefix}-{number:05}" for number in range(count)]
+    job = json.dumps({**remit.connection, "names": names, "clients": CLIENTS})
+    command = [sys.executable, "-m", "bench.flood"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, input=job, stdout=subprocess.PIPE, text=True, check=True, env=environment()
+    )
+    times: dict[str, Any] = json.loads(done.stdout)
+    return times
 
 
 @asynccontextmanager
-async def in_one_process(folder: Path) -> AsyncIterator[Remit]:
-    """As `remit up` does it."""
+async def remit_up(folder: Path) -> AsyncIterator[Remit]:
     state, log = folder / "state", folder / "up.log"
     arguments = ("remit.cli", "up", "--state-dir", str(state), "--port", "0", "--log-level", "warning")
     with running(*arguments, log=log, ready=lambda said: "Ctrl-C stops it." in said) as process:
         port = int(_match(r"metrics on port (\d+)", log.read_text()))
-        yield Remit(state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", (psutil.Process(process.pid),))
+        supervisor = psutil.Process(process.pid)
+        roles = {"control plane": "control-plane", "operator": "operator"}
+        processes = {
+            name: next(child for child in supervisor.children() if role in child.cmdline())
+            for name, role in roles.items()
+        }
+        yield Remit(state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", {"supervisor": supervisor, **processes})
 
 
 @asynccontextmanager
@@ -176,20 +193,22 @@ async def apart(folder: Path) -> AsyncIterator[Remit]:
     operate = ("remit.cli", "operator", "--kubeconfig", str(state / "kubeconfig"), "--state-dir", str(folder / "runs"))
     async with AsyncExitStack() as stack:
         server = stack.enter_context(running(*serve, log=folder / "server.log", ready=lambda said: "ready " in said))
-        await install(state / "kubeconfig")
+        remit = Remit(state / "kubeconfig", "", {"control plane": psutil.Process(server.pid)})
+        await install(Server(**remit.connection))
         operator = stack.enter_context(
             running(*operate, "--log-format", "json", log=log, ready=lambda said: "is at work" in said)
         )
         port = int(_match(r'"metrics": ?"port (\d+)"', log.read_text()))
-        processes = (psutil.Process(server.pid), psutil.Process(operator.pid))
-        yield Remit(state / "kubeconfig", f"http://127.0.0.1:{port}/metrics", processes)
+        processes = remit.processes | {"operator": psutil.Process(operator.pid)}
+        yield replace(remit, metrics=f"http://127.0.0.1:{port}/metrics", processes=processes)
 
 
-async def install(kubeconfig: Path) -> None:
+async def install(server: Server) -> None:
     """What `remit up` does by itself."""
-    async with Kube(await Access.load(kubeconfig)) as kube:
-        for definition in crds():
-            await kube.create(CRDS, None, definition)
+    connection = await server.connect()
+    for definition in crds():
+        await connection.ask(server.request("POST", _CRDS, definition))
+    connection.transport.close()
 
 
 def _match(pattern: str, text: str) -> str:

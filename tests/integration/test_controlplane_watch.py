@@ -10,6 +10,9 @@ import pytest
 
 from controlplanes import CONFIGMAPS, PATIENCE, Client, client_of, configmap
 from remit.controlplane import ControlPlane
+from remit.controlplane import server as server_module
+from remit.controlplane.http.dispatch import Answer, Dispatcher
+from remit.controlplane.http.request import Request
 
 
 @pytest.fixture
@@ -128,6 +131,31 @@ async def test_stopping_the_server_ends_watches(tmp_path: Path) -> None:
         stopping = asyncio.create_task(server.stop())
         assert await events.ended()
         await stopping
+
+
+async def test_stopping_the_server_ends_watches_that_were_asked_for_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that begins after all others were told to end would hold the server up for all of its grace."""
+    monkeypatch.setattr(server_module, "STOP_SECONDS", 3600)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    answer = Dispatcher.answer
+
+    async def held(self: Dispatcher, request: Request) -> Answer:
+        asked.set()
+        await go_on.wait()
+        return await answer(self, request)
+
+    async with ControlPlane(tmp_path / "x") as server, client_of(server.kubeconfig) as client:
+        monkeypatch.setattr(Dispatcher, "answer", held)
+        watching = asyncio.create_task(client.get(CONFIGMAPS, watch="true"))
+        await asked.wait()
+        stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(0)  # it has told the watches there are
+        go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            await watching
+            await stopping
 
 
 async def test_every_watcher_sees_every_change_once_and_in_order(client: Client) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("backends", "backends.egress", "operations", "operations.process", "policy", "telemetry")
+PACKAGES = ("backends", "backends.egress", "operations", "operations.process", "policy", "telemetry")
 HEAVY = {"aiohttp", "h11", "kubernetes", "prometheus_client", "pydantic", "rich", "structlog"}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_all_that_it_names_and_nothing_else(room: str) -> None:
-    module = importlib.import_module(f"remit.{room}")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_all_that_it_names_and_nothing_else(package: str) -> None:
+    module = importlib.import_module(f"remit.{package}")
     for name in module.__all__:
         assert getattr(module, name) is not None
-        assert importlib.util.find_spec(f"remit.{room}.{name}") is None, "which would stand for the name"
-    with pytest.raises(AttributeError, match=f"module 'remit.{room}' has no attribute 'nonsense'"):
+        assert importlib.util.find_spec(f"remit.{package}.{name}") is None, "which would stand for the name"
+    with pytest.raises(AttributeError, match=f"module 'remit.{package}' has no attribute 'nonsense'"):
         _ = module.nonsense
 
 

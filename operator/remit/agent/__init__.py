@@ -8,8 +8,7 @@ from remit.lazily import lazily
 
 if TYPE_CHECKING:
     from remit.agent.agent import ExecutionAgent, Submission
-    from remit.agent.releases import DeploymentState
-    from remit.agent.rooms import (
+    from remit.agent.components import (
         CommandRunner,
         DeploymentManager,
         ExecutionMonitor,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
         SandboxEnvironment,
         SystemOperations,
     )
+    from remit.agent.releases import DeploymentState
     from remit.agent.streaming import Chunk
     from remit.agent.targets import TargetManifest
 else:

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from remit.agent.background import Background, background
-from remit.agent.engine import Engine, Execution, new_uid
+from remit.agent.engine import Engine, new_uid
+from remit.agent.executions import Execution
 from remit.agent.folder import default_root
 from remit.agent.inputs import compiled_policies, resolved_of, task_of, task_of_command
 from remit.agent.options import CommandOptions, RunOptions

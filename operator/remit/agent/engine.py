@@ -1,37 +1,25 @@
-"""Takes tasks from their beginning to their end in this process: the operator's steps, with no API server."""
+"""Runs tasks in this process: the driver of tasks, over a state folder and what callers gave, with no API server."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.agent.folder import Folder
 from remit.api import ExecutionTask
-from remit.backends import AttemptRequest, Backend, ProcessBackend, Stream
-from remit.errors import ExecutionError
-from remit.execution import progress, recording
-from remit.execution.admission import Admission, PolicySet, Refused, default_limits, redacted
-from remit.execution.lifecycle import (
-    Begin,
-    Collect,
-    Finish,
-    Stop,
-    after_attempt,
-    deadline_after,
-    next_step,
-    waits_since,
-)
-from remit.execution.output import Listener
+from remit.backends import Backend, ProcessBackend
+from remit.errors import AuditUnavailable, ExecutionError
+from remit.execution import progress
+from remit.execution.admission import Admission, default_limits
 from remit.execution.queue import Queue
-from remit.execution.resolved import Resolved
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
+from remit.execution.taskdriver import TaskDriver
+from remit.execution.taskstore import StoredTask
 from remit.operations import performers
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
@@ -40,43 +28,6 @@ from remit.telemetry.logs import embedded
 
 KEPT_RUNS = 64
 """Finished tasks whose output stays in the state folder."""
-
-
-@dataclass(eq=False)
-class Execution:
-    """One task on its way. What a manifest cannot say stands beside it."""
-
-    task: ExecutionTask
-    resolved: Resolved
-    timeout: float | None = None
-    stdin: bytes | None = None
-    listener: Listener | None = None
-    failure: Exception | None = None
-    """What the listener raised."""
-    refused: Refused | None = None
-    """Why it never ran, if that is how it ended."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    timer: asyncio.TimerHandle | None = None
-    """Rings when its turn may have come."""
-
-    @property
-    def uid(self) -> str:
-        return self.task.metadata.uid
-
-    def hear(self, stream: Stream, data: bytes) -> None:
-        """Tell the listener. What it raises ends the execution."""
-        if self.listener is None or self.failure is not None:
-            return
-        try:
-            self.listener(stream, data)
-        except Exception as error:
-            self.failure = error
-            self.cancel()
-
-    def cancel(self) -> None:
-        spec = self.task.spec.model_copy(update={"cancel": True})
-        self.task = self.task.model_copy(update={"spec": spec})
-        self.changed.set()
 
 
 @dataclass
@@ -102,7 +53,7 @@ class Engine:
     _runner: Runner = field(init=False)
     _audit: AuditLog = field(init=False)
     _admission: Admission = field(init=False)
-    _turns: Queue = field(init=False)
+    _driver: TaskDriver = field(init=False)
 
     async def start(self) -> None:
         """Claim a state folder. Raises `ResourceError` and `AuditUnavailable`."""
@@ -127,7 +78,15 @@ class Engine:
             {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
         )
         self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
-        self._turns = Queue(self.max_concurrent, wake=self._wake_after, memory=host.memory.total)
+        self._driver = TaskDriver(
+            ExecutionStore(self.who, self.output_cap),
+            self._runner,
+            Queue(self.max_concurrent, wake=self._wake_after, memory=host.memory.total),
+            OwnPolicies(self.policies),
+            self._admission,
+            self._audit,
+            waits_for_audit=False,
+        )
         return folder
 
     async def close(self) -> None:
@@ -191,101 +150,29 @@ class Engine:
 
     async def _drive(self, execution: Execution) -> Execution:
         try:
-            while True:
+            while not _is_final(execution.task):
                 execution.changed.clear()
-                task, now = execution.task, _now()
-                until: datetime.datetime | None = None
-                match next_step(task, running=self._runner.running(execution.uid), now=now):
-                    case Stop():
-                        self._runner.stop(execution.uid)
-                    case Finish() as finish:
-                        return self._finish(execution, finish)
-                    case Begin(number=number):
-                        if (wait := await self._begin(execution, number)) is not None:
-                            until = now + datetime.timedelta(seconds=wait)
-                        elif execution.refused is not None:
-                            return execution
-                    case Collect():
-                        if await self._settle(execution):
-                            return execution
-                        continue
-                    case step:
-                        until = getattr(step, "until", None)
-                await _changed(execution, until)
+                task = execution.task
+                seconds = await self._driver.step(StoredTask(task, execution, execution.resolved.env))
+                if not _is_final(execution.task):
+                    await _changed(execution, seconds)
+        except AuditUnavailable:
+            await self._close_attempt(execution)
+            raise
         finally:
-            self._turns.leave(execution.task.key, _now().timestamp())
+            self._driver.leave(execution.task.key)
             if execution.timer is not None:
                 execution.timer.cancel()
             self._keep(execution)
-
-    async def _begin(self, execution: Execution, number: int) -> float | None:
-        """Start an attempt, or refuse it. Seconds to wait for its turn, or None."""
-        task = execution.task
-        policies = PolicySet({task.metadata.namespace: self.policies}, "")
-        verdict = await self._admission.decided(task, policies, execution.resolved.env)
-        if isinstance(verdict, Refused):
-            with self._holding(execution) as redactor:
-                verdict = redacted(verdict, redactor)
-                await self._audit.append_async(recording.decision(task, self.who, verdict))
-            self._finish(execution, verdict.finish)
-            execution.refused = verdict
-            return None
-        limit = deadline_after(task, verdict.limits.deadline_seconds)
-        task = task.model_copy(update={"status": task.status.model_copy(update={"deadline": limit})})
-        execution.task = task
-        if limit is not None and _now() >= limit:
-            return 0.0
-        now = _now()
-        since = waits_since(task, now).timestamp()
-        namespace = task.metadata.namespace
-        if self._turns.enter(
-            task.key, namespace, verdict.rates, since=since, now=now.timestamp(), memory=verdict.memory
-        ):
-            return 60.0 if limit is None else max(0.0, min(60.0, (limit - now).total_seconds()))
-        left_seconds = (limit - _now()).total_seconds() if limit else None
-        attempt = self._admission.attempt(task, verdict, number, execution.resolved, left_seconds)
-        request = attempt.request
-        if execution.timeout is not None:
-            request = replace(request, timeout_seconds=min(request.timeout_seconds, execution.timeout))
-        if execution.stdin is not None and isinstance(request, AttemptRequest):
-            request = replace(request, command=replace(request.command, stdin=execution.stdin))
-        with self._holding(execution) as redactor:
-            verdict = redacted(verdict, redactor)
-            await self._audit.append_async(recording.decision(task, self.who, verdict, request.id))
-        # Whatever was asked while it was recorded (a cancel) must not be lost: only the status is new.
-        task = execution.task
-        status = progress.begun(task, request.id, verdict.status, _now())
-        execution.task = task.model_copy(update={"status": status})
-        self._turns.started(task.key)
-        self._runner.start(replace(attempt, request=request, tail_bytes=self.output_cap, listener=execution.hear))
-        return None
-
-    def _holding(self, execution: Execution) -> AbstractContextManager[Redactor]:
-        return self._redactor.holding(execution.resolved.secrets, execution.task.metadata.namespace)
-
-    async def _settle(self, execution: Execution) -> bool:
-        """An attempt has ended. Whether the task has, too."""
-        task = execution.task
-        self._turns.leave(task.key, _now().timestamp())
-        attempt = task.status.attempts[-1]
-        result = await self._runner.collect(task.metadata.namespace, execution.uid, attempt, self.output_cap)
-        ended = task.model_copy(update={"status": progress.attempt_ended(task, result)})
-        execution.task = ended.model_copy(update={"spec": execution.task.spec})
-        await self._audit.append_async(recording.execution(task, self.who, attempt.id, result))
-        task = task.model_copy(update={"spec": execution.task.spec})  # a cancel that was asked for meanwhile
-        what_follows = after_attempt(task, result.ended, now=_now(), draw=random.random())  # noqa: S311 (jitter)
-        self._runner.forget(attempt.id)
-        if isinstance(what_follows, Finish):
-            self._finish(execution, what_follows)
-            return True
-        status = progress.backing_off(execution.task, what_follows, _now())
-        execution.task = execution.task.model_copy(update={"status": status})
-        return False
-
-    def _finish(self, execution: Execution, finish: Finish) -> Execution:
-        status = progress.finished(execution.task, finish, _now())
-        execution.task = execution.task.model_copy(update={"status": status})
         return execution
+
+    async def _close_attempt(self, execution: Execution) -> None:
+        """An attempt may have ended, and only that could not be recorded: the caller is told how it ended."""
+        task, attempts = execution.task, execution.task.status.attempts
+        if attempts and attempts[-1].finished_at is None:
+            outcome = await self._runner.collect(task.metadata.namespace, execution.uid, attempts[-1], self.output_cap)
+            self._runner.forget(attempts[-1].id)
+            execution.task = task.model_copy(update={"status": progress.attempt_ended(task, outcome)})
 
     def _keep(self, execution: Execution) -> None:
         self._done.append((execution.task.metadata.namespace, execution.uid))
@@ -306,17 +193,16 @@ class Engine:
             execution.changed.set()
 
 
-async def _changed(execution: Execution, until: datetime.datetime | None) -> None:
-    """Until something happened to it, or until then."""
-    seconds = None if until is None else max(0.0, (until - _now()).total_seconds())
+async def _changed(execution: Execution, seconds: float | None) -> None:
+    """Until something happened to it, or for so long."""
     waiting = asyncio.ensure_future(execution.changed.wait())
     await asyncio.wait({waiting}, timeout=seconds)
     waiting.cancel()
 
 
+def _is_final(task: ExecutionTask) -> bool:
+    return task.status.phase is not None and task.status.phase.final
+
+
 def new_uid() -> str:
     return str(uuid.uuid4())
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

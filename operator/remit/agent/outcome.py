@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from remit.agent.engine import Execution
+from remit.agent.executions import Execution
 from remit.api import Phase
 from remit.api.executiontaskstatus import OutputStatus
 from remit.api.result import ExecutionResult

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from remit.agent.engine import Engine
+from remit.agent.releaseworker import ReleaseWorker
 from remit.agent.targets import ReleaseTarget
 from remit.api import Deployment, ExecutionTask
 from remit.api.deployment import Hook
@@ -23,11 +24,13 @@ from remit.execution.admission import PolicySet
 from remit.policy import compile_policy
 from remit.privatefiles import open_private, private_directory
 from remit.release import configuration
-from remit.release.driver import Driver
+from remit.release.driver import ReleaseDriver
+from remit.release.folderstore import FolderStore
 from remit.release.judging import Judge
 from remit.release.model import HookKey, HookView
 from remit.release.places import Places
 from remit.sandbox import probe_host
+from remit.telemetry.logs import embedded
 
 _LOCK: Final = "lock"
 
@@ -69,7 +72,7 @@ class Releases:
     own_policies: bool
     """Whether the agent was given policies, which then are all that counts; otherwise a target allows itself."""
     run_task: Callable[[ExecutionTask], Awaitable[ExecutionResult]]
-    _drivers: dict[str, Driver] = field(default_factory=dict)
+    _workers: dict[str, ReleaseWorker] = field(default_factory=dict)
     _locks: dict[str, int] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -79,57 +82,57 @@ class Releases:
         spec = target.spec(artifact)
         snapshot, material = await configuration.read(_Nothing(), spec)
         snapshot = configuration.named(snapshot, artifact)
-        driver = await self._driver(target)
-        problem = driver.problem(self._deployment(target, artifact), material)
+        worker = await self._worker(target)
+        problem = worker.driver.problem(self._deployment(target, artifact), material)
         if problem is not None:
             raise SecurityError(problem.message, reason=problem.reason)
-        return f"{name}-{await driver.deploy(snapshot, material)}"
+        return f"{name}-{await worker.deploy(snapshot, material)}"
 
     async def rollback(self, deployment_id: str) -> None:
         """See `ExecutionAgent.rollback`."""
         name, _, number = deployment_id.rpartition("-")
         if name not in self.targets or not number.isdecimal():
             raise DeploymentError(f"there is no deployment {deployment_id!r} here", reason="NotFound")
-        await (await self._driver(self._target(name))).rollback(int(number))
+        await (await self._worker(self._target(name))).rollback(int(number))
 
     async def state(self, name: str) -> DeploymentState:
         """See `ExecutionAgent.get_deployment_status`."""
-        driver = await self._driver(self._target(name))
-        status, memory, wish = driver.status, driver.memory, driver.latest
-        record = memory.record(status.active_revision) if status.active_revision is not None else None
+        worker = await self._worker(self._target(name))
+        status, state, latest = worker.store.status, worker.state, worker.latest
+        record = state.record(status.active_revision) if status.active_revision is not None else None
         return DeploymentState(
             target=name,
             version=record.artifact if record else "",
             revision=status.active_revision,
-            deployment_id=f"{name}-{wish.number}" if wish else "",
+            deployment_id=f"{name}-{latest.number}" if latest else "",
             phase=str(status.phase or DeploymentPhase.PENDING),
             message=status.message or "nothing was deployed here yet",
             ready=status.ready_replicas,
-            wanted=memory.live.replicas if memory.live else status.replicas,
+            wanted=state.live.replicas if state.live else status.replicas,
         )
 
     async def look(self, name: str) -> DeploymentState:
         """The state, after a look at the target at this moment. Raises DeploymentError where it cannot be seen."""
-        await (await self._driver(self._target(name))).look()
+        await (await self._worker(self._target(name))).look()
         return await self.state(name)
 
     async def remove(self, name: str) -> None:
         """See `ExecutionAgent.remove_deployment`."""
-        driver = await self._driver(self._target(name))
-        await driver.remove()
+        worker = await self._worker(self._target(name))
+        await worker.remove()
         async with self._opening:
-            await driver.close()
+            await worker.close()
             os.close(self._locks.pop(name))
-            del self._drivers[name]
+            del self._workers[name]
 
     async def close(self) -> None:
         """Let go of all targets; what is live goes on."""
         async with self._opening:
-            for driver in self._drivers.values():
-                await driver.close()
+            for worker in self._workers.values():
+                await worker.close()
             for lock in self._locks.values():
                 os.close(lock)
-            self._drivers, self._locks = {}, {}
+            self._workers, self._locks = {}, {}
 
     def _target(self, name: str) -> ReleaseTarget:
         try:
@@ -138,26 +141,26 @@ class Releases:
             known = ", ".join(sorted(self.targets)) or "none; give ExecutionAgent(targets={...})"
             raise DeploymentError(f"there is no target {name!r}; there are: {known}", reason="NotFound") from None
 
-    async def _driver(self, target: ReleaseTarget) -> Driver:
+    async def _worker(self, target: ReleaseTarget) -> ReleaseWorker:
         await self.engine.start()
         async with self._opening:
-            if target.name not in self._drivers:
-                self._drivers[target.name] = await self._open(target)
-            return self._drivers[target.name]
+            if target.name not in self._workers:
+                self._workers[target.name] = await self._open(target)
+            return self._workers[target.name]
 
-    async def _open(self, target: ReleaseTarget) -> Driver:
+    async def _open(self, target: ReleaseTarget) -> ReleaseWorker:
         folder = self.root / "targets" / target.name
         lock = await asyncio.to_thread(_locked, folder)
         try:
-            driver = self._made(target, folder)
-            await driver.start()
+            worker = self._made(target, folder)
+            await worker.start()
         except BaseException:
             os.close(lock)
             raise
         self._locks[target.name] = lock
-        return driver
+        return worker
 
-    def _made(self, target: ReleaseTarget, folder: Path) -> Driver:
+    def _made(self, target: ReleaseTarget, folder: Path) -> ReleaseWorker:
         policies = self.engine.policies
         if not self.own_policies:
             policy = target.policy()
@@ -173,24 +176,18 @@ class Releases:
             judge,
             lambda _: self._wake(target.name),
         )
-        deployment = self._deployment(target, "app:v0")
 
         async def run_hook(key: HookKey, hook: Hook) -> HookView:
             return await self._hook(target.name, key, hook)
 
-        return Driver(
-            deployment,
-            folder,
-            places.of(deployment),
-            judge.problem,
-            run_hook,
-            self.engine.audit,
-            self.engine.who,
-        )
+        template, who = self._deployment(target, "app:v0"), self.engine.who
+        store = FolderStore(template, folder, who, run_hook, lambda: self._wake(target.name))
+        driver = ReleaseDriver(store, places, judge.problem, self.engine.audit, embedded())
+        return ReleaseWorker(store, driver)
 
     def _wake(self, name: str) -> None:
-        if driver := self._drivers.get(name):
-            driver.wake()
+        if worker := self._workers.get(name):
+            worker.wake()
 
     def _deployment(self, target: ReleaseTarget, artifact: str) -> Deployment:
         body = {

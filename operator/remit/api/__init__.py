@@ -1,4 +1,4 @@
-"""Floor 0: what users write. The pydantic models of Remit's kinds; the CRDs are generated from them."""
+"""What users write. The pydantic models of Remit's kinds; the CRDs are generated from them."""
 
 from remit.api.base import API_VERSION, GROUP, VERSION, Condition
 from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from remit.api.base import Conditions, StatusModel, Time, map_by
+from remit.api.base import Conditions, StatusModel, StatusRecord, Time, map_by
 
 Slot = Literal["blue", "green"]
 StageName = Literal[
     "Validate", "Prepare", "Provision", "Health", "PrePromotion", "Promote", "PostPromotion", "Bake", "Retire"
 ]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+StageState = Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
+StrategyType = Literal["BlueGreen", "Canary", "Rolling", "Recreate"]
+Outcome = Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+"""How a release ended."""
+RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
+
+_Part = TypeVar("_Part")
+_Beside = Annotated[SkipJsonSchema[_Part], Field(exclude=True)]
+"""Part of the pipeline's state that has a place of its own in status, and is written only there."""
 
 
 class DeploymentPhase(StrEnum):
@@ -28,12 +41,13 @@ class DeploymentPhase(StrEnum):
     FAILED = "Failed"
 
 
-class StageStatus(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStatus(StatusRecord):
     """One stage of the current release."""
 
     name: StageName
     """Which stage."""
-    state: Literal["Waiting", "Running", "Done", "Failed", "Skipped"]
+    state: StageState
     """How far it is."""
     started_at: Time | None = None
     """When it started."""
@@ -86,8 +100,9 @@ class ReleaseReport(StatusModel):
     """Where the whole report is, on the operator's host."""
 
 
-class LiveSide(StatusModel):
-    """The side to rely on: the last one whose release came to a good end."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSide(StatusRecord):
+    """The side to rely on: the last one whose release came to a good end. Every rollback returns to it."""
 
     slot: Slot
     """Which side."""
@@ -99,10 +114,11 @@ class LiveSide(StatusModel):
     """How many instances it should have."""
 
 
-class ReleaseFailure(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFailure(StatusRecord):
     """Why a release went back, or goes back."""
 
-    outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"]
+    outcome: Outcome
     """How it ends, then."""
     reason: str
     """One stable CamelCase word."""
@@ -110,11 +126,12 @@ class ReleaseFailure(StatusModel):
     """What happened, in one sentence."""
     at: Time
     """When it turned back."""
-    asked: bool = False
+    asked: bool = False  # then it goes back even where `rollback.automatic` is false
     """Whether somebody, or a newer spec, wanted it."""
 
 
-class HookTask(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookTask(StatusRecord):
     """The task that was created for a hook."""
 
     stage: StageName
@@ -125,8 +142,9 @@ class HookTask(StatusModel):
     """Of the task. No other task speaks for the hook, whatever its name and labels say."""
 
 
-class ReleaseProgress(StatusModel):
-    """The release that goes on, or the last one. Its stages are in `status.stages`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(StatusRecord):
+    """The release that goes on, or the last one."""
 
     revision: int
     """The revision on its way."""
@@ -140,7 +158,7 @@ class ReleaseProgress(StatusModel):
     """What it puts live."""
     replicas: int = 0
     """How many instances the new side should have."""
-    strategy: Literal["BlueGreen", "Canary", "Rolling", "Recreate"] = "BlueGreen"
+    strategy: StrategyType = "BlueGreen"
     """How it takes over."""
     started_at: Time
     """When it began."""
@@ -164,13 +182,13 @@ class ReleaseProgress(StatusModel):
     """Since when it waits at a gate or a canary step."""
     promoted_at: Time | None = None
     """When it went live."""
-    incarnations: dict[str, str] = {}
+    incarnations: Mapping[str, str] = field(default_factory=dict)
     """Which run of each new instance was healthy first: another one means that the instance crashed since."""
-    hooks: list[HookTask] = []
+    hooks: tuple[HookTask, ...] = ()
     """The tasks of the hooks that it has run so far."""
     failure: ReleaseFailure | None = None
     """Why it goes back, if it does."""
-    outcome: Literal["Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] | None = None
+    outcome: Outcome | None = None
     """How it ended."""
     reason: str = ""
     """Why it ended so, as one stable CamelCase word."""
@@ -178,14 +196,30 @@ class ReleaseProgress(StatusModel):
     """Why it ended so, in one sentence."""
     finished_at: Time | None = None
     """When it ended."""
+    stages: _Beside[tuple[StageStatus, ...]] = tuple(StageStatus(name=name, state="Waiting") for name in STAGES)
+    """How far each stage is, in order: `status.stages`."""
+
+    @property
+    def stage(self) -> StageName | None:
+        """The stage that it is in, or would enter next; None once all are behind it."""
+        return next((stage.name for stage in self.stages if stage.state in {"Waiting", "Running"}), None)
+
+    def stage_record(self, name: StageName) -> StageStatus:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def with_stage(self, name: StageName, **changes: object) -> Release:
+        """A copy in which one stage's record is changed."""
+        stages = tuple(replace(s, **changes) if s.name == name else s for s in self.stages)  # type: ignore[arg-type]
+        return replace(self, stages=stages)
 
 
-class RequestAnswer(StatusModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAnswer(StatusRecord):
     """What became of the last request by hand."""
 
     id: str
     """Which request."""
-    kind: Literal["promote", "abort", "rollback", "retry", "pause", "resume"] | None = None
+    kind: RequestKind | None = None
     """What was asked for; not set for a request that has a mistake in it."""
     accepted: bool
     """Whether it could be followed."""
@@ -195,12 +229,42 @@ class RequestAnswer(StatusModel):
     """When it was taken."""
 
 
-class PipelineState(StatusModel):
-    """What the pipeline remembers between two looks. For the operator; nothing in here is API."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionStatus(StatusRecord):
+    """A revision that was released, or was tried."""
+
+    revision: int
+    """Its number, counted from 1."""
+    artifact: str
+    """What it put live, such as `shop:v2`."""
+    spec_hash: str = ""
+    """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
+    digest: str = ""
+    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
+    replicas: int = 0
+    """How many instances it last had; a rollback brings these back, too."""
+    deployed_at: Time | None = None
+    """When its release started."""
+    promoted_at: Time | None = None
+    """When it went live."""
+    outcome: Literal["InProgress", Outcome] = "InProgress"
+    """How its release ended."""
+    duration_seconds: float | None = None
+    """How long its release took, in seconds."""
+    report: ReleaseReport | None = None
+    """What its release took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineState(StatusRecord):
+    """All that the pipeline remembers between two steps. For the operator; nothing in here is API.
+
+    What can be observed is not remembered: when the operator was killed, the state may be one step behind the target.
+    """
 
     live: LiveSide | None = None
     """The side to return to."""
-    release: ReleaseProgress | None = None
+    release: Release | None = None
     """The release that goes on, or the last one."""
     latest: int = 0
     """The highest revision number ever given."""
@@ -218,31 +282,27 @@ class PipelineState(StatusModel):
     """Since when the old side is kept for a fast rollback."""
     drain_since: Time | None = None
     """Since when the idle side is drained."""
+    history: _Beside[tuple[RevisionStatus, ...]] = ()
+    """The revisions, the newest first: `status.history`."""
+    pin: _Beside[int | None] = None
+    """The revision that a request returned to, until the spec changes: `status.pinnedRevision`."""
+    answer: _Beside[RequestAnswer | None] = None
+    """What became of the last request: `status.request`."""
 
+    @property
+    def releasing(self) -> Release | None:
+        """The release that goes on."""
+        return self.release if self.release is not None and self.release.outcome is None else None
 
-class RevisionStatus(StatusModel):
-    """A revision that was released, or was tried."""
+    @property
+    def pinning(self) -> bool:
+        """A request returned to a revision that holds, or is about to."""
+        release = self.releasing
+        return self.pin is not None or self.rollback_to is not None or (release is not None and release.pins)
 
-    revision: int
-    """Its number, counted from 1."""
-    artifact: str
-    """What it put live, such as `shop:v2`."""
-    spec_hash: str = ""
-    """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
-    digest: str = ""
-    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
-    replicas: int = 0
-    """How many instances it last had; a rollback brings these back, too."""
-    deployed_at: Time | None = None
-    """When its release started."""
-    promoted_at: Time | None = None
-    """When it went live."""
-    outcome: Literal["InProgress", "Promoted", "Aborted", "Failed", "Superseded", "RolledBack"] = "InProgress"
-    """How its release ended."""
-    duration_seconds: float | None = None
-    """How long its release took, in seconds."""
-    report: ReleaseReport | None = None
-    """What its release took."""
+    def record(self, revision: int) -> RevisionStatus | None:
+        """What the history says of this revision."""
+        return next((record for record in self.history if record.revision == revision), None)
 
 
 class DeploymentStatus(StatusModel):
@@ -278,13 +338,29 @@ class DeploymentStatus(StatusModel):
     """Available, Progressing, Healthy, Reconciling and Stalled."""
     slots: Annotated[list[SlotStatus], Field(json_schema_extra=map_by("name"))] = []
     """The sides that hold something, as they were last seen."""
-    stages: Annotated[list[StageStatus], Field(json_schema_extra=map_by("name"))] = []
+    stages: Annotated[tuple[StageStatus, ...], Field(json_schema_extra=map_by("name"))] = ()
     """The stages of the current release, in order."""
-    history: Annotated[list[RevisionStatus], Field(json_schema_extra=map_by("revision"))] = []
+    history: Annotated[tuple[RevisionStatus, ...], Field(json_schema_extra=map_by("revision"))] = ()
     """The revisions, the newest first."""
     report: ReleaseReport | None = None
     """What the last release took."""
     request: RequestAnswer | None = None
     """What became of the last request by hand."""
-    pipeline: PipelineState = PipelineState()
+    pipeline: Annotated[PipelineState, Field(validate_default=True)] = PipelineState()
     """What the pipeline remembers. For the operator; nothing in here is API."""
+
+    @field_validator("pipeline")
+    @classmethod
+    def _with_what_is_beside(cls, pipeline: PipelineState, info: ValidationInfo) -> PipelineState:
+        """The whole state: what users read of it is written above, and only there."""
+        above = info.data
+        if not above.keys() >= {"stages", "history", "pinned_revision", "request"}:
+            return pipeline  # one of them is invalid, which is reported
+        release = replace(pipeline.release, stages=above["stages"]) if pipeline.release else None
+        return replace(
+            pipeline,
+            release=release,
+            history=above["history"],
+            pin=above["pinned_revision"],
+            answer=above["request"],
+        )

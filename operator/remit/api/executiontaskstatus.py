@@ -105,6 +105,9 @@ class AttemptStatus(StatusModel):
     """The name of the run in the run store, the logs and the audit trail."""
     backend: str = "process"
     """Where it ran."""
+    lease_transitions: int | None = None
+    """The `leaseTransitions` of the Lease when the operator that started it held that. Absent without leader
+    election."""
     started_at: MicroTime
     """When it was recorded, just before it started."""
     finished_at: MicroTime | None = None

@@ -1,4 +1,4 @@
-"""Floor 3: where it runs."""
+"""Where it runs."""
 
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,13 @@ if TYPE_CHECKING:
         AttemptRequest,
         Backend,
         Command,
-        ExitReason,
         Handle,
-        Outcome,
         OutputSink,
         Stream,
-        Usage,
     )
     from remit.backends.egress import NetworkUse
     from remit.backends.exceeded import Exceeded, remedy
+    from remit.backends.outcome import ExitReason, Outcome, Usage
     from remit.backends.process import ProcessBackend
 else:
     __getattr__ = lazily(__name__, __file__)

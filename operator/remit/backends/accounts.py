@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from remit.backends.base import Handle, Usage
+from remit.backends.base import Handle
+from remit.backends.outcome import Usage
 from remit.backends.sampling import Sampling
 from remit.sandbox import AttemptCgroup, boot_id, start_time
 

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from remit.backends.accounts import handle_of, usage_of, with_init
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
+from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
+from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
@@ -85,7 +86,7 @@ class ProcessAttempt:
             try:
                 launch.begun()
                 record(handle)
-                started_at, started = datetime.now(UTC), time.monotonic()
+                started = time.monotonic()
                 launch.release()
                 timeout = self._request.timeout_seconds
                 await first_of((status.reported, child.exited, cancel, self._sink_failed), timeout)
@@ -128,20 +129,14 @@ class ProcessAttempt:
                 exceeded=met,
                 stderr=child.first_stderr,
             )
-            end = conclude(ending, self._request)
-            return Outcome(
-                reason=end.reason,
-                exit_code=end.exit_code,
-                signal=end.signal,
-                usage=replace(usage_of(cgroup, sampler, beside=BUBBLEWRAP_TASKS), wall_seconds=wall),
-                started_at=started_at,
+            return replace(
+                conclude(ending, self._request),
                 finished_at=finished_at,
+                usage=replace(usage_of(cgroup, sampler, beside=BUBBLEWRAP_TASKS), wall_seconds=wall),
                 layers=self._plan.layers,
                 missing=self._plan.missing,
-                message=end.message,
-                network=network,
-                exceeded=met,
                 enforced_by=self._plan.enforced_by,
+                network=network,
             )
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:

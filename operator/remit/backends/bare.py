@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from remit.backends.accounts import handle_of, usage_of
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.child import Child
-from remit.backends.ending import Conclusion, Ending, conclude
+from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import Exceeded, exceeded
+from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.sampling import Sampling
 from remit.errors import BackendError
 from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, CgroupSpec, Plan, rlimits, tasks_of_this_user
@@ -79,7 +80,7 @@ class BareAttempt:
                 launch.begun()
                 if on_started:
                     on_started(handle_of(child.pid, cgroup))
-                started_at, started = datetime.now(UTC), time.monotonic()
+                started = time.monotonic()
                 launch.release()
                 sampler = None if cgroup else Sampling(child.pid)
                 stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
@@ -110,18 +111,12 @@ class BareAttempt:
                 stderr=child.last_stderr,
                 timed_out=stopped is ExitReason.TIMED_OUT,
             )
-            end = self._conclude(report, stopped, child, met)
-            return Outcome(
-                reason=end.reason,
-                exit_code=end.exit_code,
-                signal=end.signal,
-                usage=replace(_with(usage_of(cgroup, sampler, beside=_NOTHING_ELSE), report), wall_seconds=wall),
-                started_at=started_at,
+            return replace(
+                self._conclude(report, stopped, child, met),
                 finished_at=finished_at,
+                usage=replace(_with(usage_of(cgroup, sampler, beside=_NOTHING_ELSE), report), wall_seconds=wall),
                 layers=self._plan.layers,
                 missing=self._plan.missing,
-                message=end.message,
-                exceeded=met,
                 enforced_by=self._plan.enforced_by,
             )
 
@@ -136,13 +131,13 @@ class BareAttempt:
 
     def _conclude(
         self, report: _Report, stopped: ExitReason | None, child: Child, met: tuple[Exceeded, ...]
-    ) -> Conclusion:
+    ) -> Outcome:
         if report.refused and not stopped:
             number, said = report.refused
             if number == errno.E2BIG:
                 raise OSError(number, said)
             inside = f"{self._request.command.executable} in {self._request.confinement.working_dir}"
-            return Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {inside}: {said}")
+            return Outcome(ExitReason.START_FAILED, f"could not be started: {inside}: {said}", exceeded=met)
         ending = Ending(
             stopped=stopped,
             exit_code=report.exit_code,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
-from remit.backends.egress.ledger import NetworkUse
-from remit.backends.exceeded import Exceeded
+from remit.backends.outcome import Outcome
 from remit.policy import Egress
-from remit.sandbox import Confinement, Layer
+from remit.sandbox import Confinement
 
 Stream = Literal["stdout", "stderr"]
 
@@ -44,64 +41,6 @@ class AttemptRequest:
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""
-
-
-class ExitReason(StrEnum):
-    """Why an attempt ended."""
-
-    EXITED = "Exited"
-    SIGNALED = "Signaled"
-    TIMED_OUT = "TimedOut"
-    CANCELLED = "Cancelled"
-    OOM_KILLED = "OOMKilled"
-    PIDS_EXCEEDED = "PidsExceeded"
-    OPEN_FILES_EXCEEDED = "OpenFilesExceeded"
-    FILE_SIZE_EXCEEDED = "FileSizeExceeded"
-    DISK_EXCEEDED = "DiskExceeded"
-    START_FAILED = "StartFailed"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What the attempt's whole tree used. `source` says how it is known.
-
-    `cgroup` counts everything. `sampled` looks at the processes a few times a second, so the last moments and
-    short-lived children may be missing; its memory is the sum of resident sets. I/O is of block devices.
-    """
-
-    cpu_seconds: float = 0.0
-    max_memory_bytes: int = 0
-    read_bytes: int = 0
-    written_bytes: int = 0
-    wall_seconds: float = 0.0
-    throttled_seconds: float = 0.0
-    max_tasks: int = 0
-    source: Literal["cgroup", "sampled", "none"] = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended. Times are UTC.
-
-    `exit_code` is 128 + signal for a command that a signal ended, as a shell reports it; `signal` is that number.
-    Both are None where nothing was executed or the end was not seen. `layers` were in force, `missing` were not.
-    """
-
-    reason: ExitReason
-    exit_code: int | None
-    signal: int | None
-    usage: Usage
-    started_at: datetime
-    finished_at: datetime
-    layers: tuple[Layer, ...]
-    missing: tuple[Layer, ...]
-    message: str
-    network: NetworkUse | None = None
-    """With `network: restricted`: what went through the proxy."""
-    exceeded: tuple[Exceeded, ...] = ()
-    """Limits that were met, whether or not that is why it ended."""
-    enforced_by: Mapping[str, str] = field(default_factory=dict)
-    """What holds each limit, as `Plan.enforced_by`."""
 
 
 @dataclass(frozen=True, slots=True)

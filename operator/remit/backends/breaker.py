@@ -11,6 +11,8 @@ from remit.backends.failure import OperationFailed
 
 FAILURES = 5
 OPEN_SECONDS = 30.0
+MAX_CIRCUITS = 1000
+"""Names that are remembered. Beyond that, the one whose last failure is longest ago is forgotten."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Breaker:
     what: str
     trips: int = 0
     _circuits: dict[str, Circuit] = field(default_factory=dict)
+    """Of names whose last call failed, the latest failure last."""
 
     def open(self) -> list[str]:
         """The names of circuits that are open."""
@@ -85,7 +88,9 @@ class Breaker:
     def enter(self, name: str, now: float) -> None:
         """Before a call. Raises `OperationFailed` when none may be made now; else `succeeded`, `failed` or `unknown`
         must follow."""
-        circuit = self._circuits.setdefault(name, Circuit())
+        circuit = self._circuits.get(name)
+        if circuit is None:
+            return
         if wait := circuit.wait(now):
             raise OperationFailed(
                 "CircuitOpen",
@@ -98,7 +103,9 @@ class Breaker:
         self._circuits.pop(name, None)
 
     def failed(self, name: str, now: float) -> None:
-        circuit = self._circuits.setdefault(name, Circuit())
+        circuit = self._circuits[name] = self._circuits.pop(name, Circuit())
+        if len(self._circuits) > MAX_CIRCUITS:
+            del self._circuits[next(iter(self._circuits))]
         circuit.failures += 1
         if circuit.trying or (circuit.failures >= FAILURES and circuit.opened_at is None):
             circuit.opened_at, circuit.trying = now, False

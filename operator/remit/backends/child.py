@@ -8,7 +8,8 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
-from remit.backends.base import ExitReason, OutputSink
+from remit.backends.base import OutputSink
+from remit.backends.outcome import ExitReason
 from remit.backends.streams import OutputPipe, wide_pipe
 from remit.sandbox import AttemptCgroup, ForkedProcess, Job, fork_server, sealed_memory
 

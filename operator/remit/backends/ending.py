@@ -6,8 +6,9 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from remit.backends.base import AttemptRequest, ExitReason
+from remit.backends.base import AttemptRequest
 from remit.backends.exceeded import Exceeded, remedy
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError
 
 _SHELL_SIGNAL_BASE = 128
@@ -17,6 +18,7 @@ _REASONS: Mapping[Exceeded, ExitReason] = {
     Exceeded.FILE_SIZE: ExitReason.FILE_SIZE_EXCEEDED,
     Exceeded.DISK: ExitReason.DISK_EXCEEDED,
 }
+CANCELLED_MESSAGE = "cancelled; everything it started was killed"
 _NOT_EXECUTED = ("execvp", "chdir")
 
 
@@ -34,38 +36,35 @@ class Ending:
     kills_counted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    reason: ExitReason
-    exit_code: int | None
-    signal: int | None
-    message: str
-
-
-def conclude(ending: Ending, request: AttemptRequest) -> Conclusion:
+def conclude(ending: Ending, request: AttemptRequest) -> Outcome:
     """Choose the reason. What Remit did comes first, then the kernel's OOM killer, then the command's own end.
+
+    The caller adds what was used and how it was confined.
 
     Raises:
         BackendError: bubblewrap itself failed: the host is at fault, not the command.
     """
-    code = ending.exit_code
+    code, met, limits = ending.exit_code, ending.exceeded, request.confinement.limits
     number = signal_of(code)
     if ending.stopped is ExitReason.TIMED_OUT:
-        return Conclusion(ending.stopped, code, number, f"still running after {request.timeout_seconds:g} s")
+        message = f"timed out after {request.timeout_seconds:g} s; everything it started was killed"
+        return Outcome(ending.stopped, message, code, exceeded=met)
     if ending.stopped:
-        return Conclusion(ending.stopped, code, number, "cancelled while it ran")
-    if Exceeded.MEMORY in ending.exceeded and code != 0:  # then it may have no code at all
-        message = remedy(Exceeded.MEMORY, request.confinement.limits)
-        return Conclusion(ExitReason.OOM_KILLED, code, number, message)
+        return Outcome(ending.stopped, CANCELLED_MESSAGE, code, exceeded=met)
+    if Exceeded.MEMORY in met and code != 0:  # then it may have no code at all
+        oom = _SHELL_SIGNAL_BASE + signal.SIGKILL
+        return Outcome(ExitReason.OOM_KILLED, remedy(Exceeded.MEMORY, limits), oom, exceeded=met)
     if code is None:
         return _not_executed(ending, request)
-    if code != 0 and (limit := next((limit for limit in ending.exceeded if limit in _REASONS), None)):
-        return Conclusion(_REASONS[limit], code, number, remedy(limit, request.confinement.limits))
+    if code != 0 and (limit := next((limit for limit in met if limit in _REASONS), None)):
+        return Outcome(_REASONS[limit], remedy(limit, limits), code, exceeded=met)
     if number is not None:
-        perhaps = number == signal.SIGKILL and not ending.kills_counted and request.confinement.limits.memory_bytes
-        hint = f"; if it was for memory, it {remedy(Exceeded.MEMORY, request.confinement.limits)}" if perhaps else ""
-        return Conclusion(ExitReason.SIGNALED, code, number, f"ended by {signal.Signals(number).name}{hint}")
-    return Conclusion(ExitReason.EXITED, code, None, f"exit code {code}" if code else "")
+        perhaps = number == signal.SIGKILL and not ending.kills_counted and limits.memory_bytes
+        hint = f"; if it was for memory, it {remedy(Exceeded.MEMORY, limits)}" if perhaps else ""
+        return Outcome(ExitReason.SIGNALED, f"ended by {signal.Signals(number).name}{hint}", code, exceeded=met)
+    if code:
+        return Outcome(ExitReason.EXIT_CODE, f"exited with code {code}", code, exceeded=met)
+    return Outcome(ExitReason.COMPLETED, "completed", 0, exceeded=met)
 
 
 def signal_of(exit_code: int | None) -> int | None:
@@ -76,12 +75,13 @@ def signal_of(exit_code: int | None) -> int | None:
     return number if number in {item.value for item in signal.Signals} else None
 
 
-def _not_executed(ending: Ending, request: AttemptRequest) -> Conclusion:
+def _not_executed(ending: Ending, request: AttemptRequest) -> Outcome:
+    met = ending.exceeded
     if ending.returncode is not None and ending.returncode < 0:
-        number = -ending.returncode
-        return Conclusion(ExitReason.SIGNALED, None, number, "its sandbox was killed from outside")
+        code = _SHELL_SIGNAL_BASE - ending.returncode
+        return Outcome(ExitReason.SIGNALED, "its sandbox was killed from outside", code, exceeded=met)
     said = ending.stderr.decode(errors="replace").strip().removeprefix("bwrap: ")
     if any(word in said for word in _NOT_EXECUTED):
         inside = f"{request.command.executable} in {request.confinement.working_dir}"
-        return Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {inside}: {said}")
+        return Outcome(ExitReason.START_FAILED, f"could not be started: {inside}: {said}", exceeded=met)
     raise BackendError(f"the sandbox could not be built: {said or f'bubblewrap ended with {ending.returncode}'}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from remit.backends.attempt import ProcessAttempt
 from remit.backends.bare import BareAttempt
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink, Usage
+from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.egress.doors import Doors
+from remit.backends.ending import CANCELLED_MESSAGE
+from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
 from remit.errors import BackendError
 from remit.sandbox import Host, Plan, plan, probe_host
@@ -53,7 +54,7 @@ class ProcessBackend:
         """See `Backend.run`."""
         chosen = plan(request.confinement, self.host)
         if cancel.is_set():
-            return _not_started(chosen, ExitReason.CANCELLED, "cancelled before it started")
+            return _not_started(chosen, ExitReason.CANCELLED, CANCELLED_MESSAGE)
         attempt = self._attempt(request, chosen, sink)
         try:
             return await attempt.run(cancel, on_started)
@@ -81,5 +82,4 @@ class ProcessBackend:
 
 
 def _not_started(chosen: Plan, reason: ExitReason, message: str) -> Outcome:
-    now = datetime.now(UTC)
-    return Outcome(reason, None, None, Usage(), now, now, chosen.layers, chosen.missing, message)
+    return Outcome(reason, message, usage=Usage(), layers=chosen.layers, missing=chosen.missing)

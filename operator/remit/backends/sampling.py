@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from remit.backends.base import Usage
+from remit.backends.outcome import Usage
 
 _INTERVAL_SECONDS = 0.2
 

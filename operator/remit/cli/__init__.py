@@ -1,9 +1,16 @@
-"""Floor 6: the `remit` command, also installed as `kubectl remit`.
+"""The `remit` command, also installed as `kubectl remit`.
 
 A command's module holds its flags and imports what it works with only when it runs, so that `remit --help` and
-completion are quick.
+completion are quick. The processes of `remit up` import modules of this package too, and none of the commands.
 """
 
-from remit.cli.app import main
+from typing import TYPE_CHECKING
+
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.cli.app import main
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = ["main"]

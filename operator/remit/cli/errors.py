@@ -17,18 +17,25 @@ INTERRUPTED = 130
 
 def report(error: BaseException) -> int:
     """Tell the user on standard error. Gives the exit code."""
-    if isinstance(error, RemitError):
-        complain(explained(error))
-    elif isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or error}")
-    else:
-        if os.environ.get("REMIT_DEBUG"):
-            raise error
-        complain(
-            f"a mistake of Remit's own: {type(error).__name__}: {error}. REMIT_DEBUG=1 shows where; please report it"
-        )
+    if wants_traceback(error):
+        raise error
+    complain(described(error))
     return FAILURE
+
+
+def wants_traceback(error: BaseException) -> bool:
+    """Whether it is a mistake of Remit's own, and whoever looks for it has asked to see where."""
+    return not isinstance(error, RemitError | OSError) and bool(os.environ.get("REMIT_DEBUG"))
+
+
+def described(error: BaseException) -> str:
+    """What the user is told."""
+    if isinstance(error, RemitError):
+        return explained(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return f"a mistake of Remit's own: {type(error).__name__}: {error}. REMIT_DEBUG=1 shows where; please report it"
 
 
 def explained(error: RemitError) -> str:

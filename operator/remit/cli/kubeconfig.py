@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from remit.api.manifest import load_all
 from remit.errors import InvalidInput
 from remit.regularfile import read_text
 from remit.userpaths import home
@@ -32,13 +31,9 @@ def state_dir_of(kubeconfig: Path | None, context: str | None = None) -> Path | 
     return None
 
 
-def annotate(path: Path, state_dir: Path) -> None:
-    """Write into the kubeconfig at `path` where the state of all its clusters is."""
-    document = _read(path)
-    for entry in document.get("clusters") or []:
-        others = [item for item in entry["cluster"].get("extensions", []) if item.get("name") != EXTENSION]
-        entry["cluster"]["extensions"] = [*others, {"name": EXTENSION, "extension": {"stateDir": str(state_dir)}}]
-    _write(path, document)
+def extension(state_dir: Path) -> dict[str, Any]:
+    """What a cluster's entry says of where the state of its operator is."""
+    return {"name": EXTENSION, "extension": {"stateDir": str(state_dir)}}
 
 
 def merge(source: Path, target: Path) -> None:
@@ -71,6 +66,8 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    from remit.api.manifest import load_all  # every kind's model comes with it, which a control plane does not need
+
     try:
         found = load_all(read_text(path))
     except InvalidInput as error:

@@ -57,18 +57,23 @@ def operator(
     The CRDs must be installed: remit crds | kubectl apply --server-side -f -
     """
     from remit.cli import serve
+    from remit.cli.logsetup import set_up_logs
+    from remit.cli.paths import check_places
+    from remit.controllers.settings import Settings
 
-    settings = serve.settings(
-        state_dir,
-        metrics_address=options.split_address(metrics_address),
+    health_host, health_port = options.split_address(metrics_address)
+    settings = Settings(
+        state_dir=check_places(state_dir, read_only_path, docker_host),
+        health_host=health_host,
+        health_port=health_port,
         namespaces=tuple(namespaces or ()),
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
-        read_only_paths=read_only_path,
+        read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,
     )
-    redactor = serve.logging(log_format, log_level)
+    redactor = set_up_logs(log_format, log_level)
     asyncio.run(serve.operator(settings, redactor, kubeconfig, context))

@@ -1,4 +1,4 @@
-"""`remit up`: everything on this machine, in one process."""
+"""`remit up`: everything on this machine."""
 
 from __future__ import annotations
 
@@ -42,16 +42,20 @@ def up(
     is kept in the state directory; stopped or killed at any time, the next start goes on from there. Ctrl-C stops in
     order; a second one at once.
     """
-    from remit.cli import serve
+    from remit.cli.paths import check_places
+    from remit.cli.supervisor import supervisor
 
-    settings = serve.settings(
-        state_dir,
-        metrics_address=options.split_address(metrics_address),
-        operator_namespace=operator_namespace,
-        max_concurrent=max_concurrent,
-        read_only_paths=read_only_path,
-        docker_host=docker_host,
-        leader_election=False,  # the lock on the state directory is enough
+    health_host, health_port = options.split_address(metrics_address)
+    state_dir = check_places(state_dir, read_only_path, docker_host)
+    operator = {
+        "state_dir": str(state_dir),
+        "health_host": health_host,
+        "health_port": health_port,
+        "operator_namespace": operator_namespace,
+        "max_concurrent": max_concurrent,
+        "read_only_paths": [str(path) for path in read_only_path or ()],
+        "docker_host": docker_host,
+    }
+    asyncio.run(
+        supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))
     )
-    redactor = serve.logging(log_format, log_level)
-    asyncio.run(serve.everything(settings, redactor, host, port, kubeconfig))

@@ -11,19 +11,21 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from remit.api import API_VERSION, Deployment, ExecutionTask
+from remit.api import API_VERSION, Deployment, ExecutionTask, Phase
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.deploymentstatus import STAGES
 from remit.errors import ApiError, DeploymentError, InvalidInput
-from remit.kube.cache import Cache
 from remit.kube.client import TASKS, Kube, Object
-from remit.release import HookKey, HookView, RunHook, remembered
-from remit.release.memory import STAGES
+from remit.kube.indexer import CONTROLLER
+from remit.kube.reflector import Reflector
+from remit.release import HookKey, HookView, RunHook, hook_uids
 
 RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
 _LONGEST_NAME: Final = 180
 """Of what is left of a Deployment's name in that of a task."""
 _ATTEMPTS: Final = 3
+_FINAL: Final = frozenset(phase for phase in Phase if phase.final)
 
 
 class CreatedHook(NamedTuple):
@@ -45,12 +47,12 @@ def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, Exe
     """Those of `tasks` that are hooks of the Deployment, to be shown to people. Of the last release, only what it
     remembers; what earlier releases remembered is not kept, so theirs are known by what they say of themselves."""
     found = {}
-    last = remembered(Deployment.parse(deployment).status).release
+    last = Deployment.parse(deployment).status.pipeline.release
     for obj in tasks:
         key = _key_of_hook(obj)
         if key is None or not is_controlled_by(obj, deployment):
             continue
-        if last is None or last.revision != key.revision or last.hook_uids.get(key) == obj["metadata"]["uid"]:
+        if last is None or last.revision != key.revision or hook_uids(last).get(key) == obj["metadata"]["uid"]:
             with contextlib.suppress(InvalidInput):
                 found[key] = ExecutionTask.parse(obj)
     return found
@@ -72,14 +74,10 @@ def release_key(obj: Object) -> str | None:
     return None if name is None else f"{obj['metadata']['namespace']}/{name}"
 
 
-def observe(cache: Cache, deployment: Deployment, uids: Mapping[HookKey, str]) -> dict[HookKey, HookView]:
+def observe(tasks: Reflector, uids: Mapping[HookKey, str]) -> dict[HookKey, HookView]:
     """What became of the hooks whose tasks have these uids. One whose task is gone is not in it."""
-    found = {}
-    for key, uid in uids.items():
-        obj = cache.get(TASKS.plural, f"{deployment.metadata.namespace}/{_task_name(deployment.metadata.name, key)}")
-        if obj is not None and obj["metadata"].get("uid") == uid:
-            found[key] = _view(obj)
-    return found
+    found = {key: tasks.objects.get_by_uid(uid) for key, uid in uids.items()}
+    return {key: _view(obj) for key, obj in found.items() if obj is not None}
 
 
 def _view(obj: Object) -> HookView:
@@ -152,18 +150,20 @@ def _task(deployment: Object, step: RunHook) -> Object:
     }
 
 
-async def cancel(kube: Kube, cache: Cache, deployment: Object) -> None:
+async def cancel(kube: Kube, tasks: Reflector, deployment: Object) -> None:
     """Cancel the hooks that still run: their release is over. Raises `ApiError` once all have been tried."""
     failed: ApiError | None = None
-    for obj in list(cache.all(TASKS.plural, deployment["metadata"]["namespace"])):
-        if not is_controlled_by(obj, deployment) or _HOOK not in (obj["metadata"].get("labels") or {}):
+    for obj in tasks.objects.by_index(CONTROLLER, deployment["metadata"]["uid"]):
+        metadata = obj["metadata"]
+        if obj["spec"].get("cancel") or (obj.get("status") or {}).get("phase") in _FINAL:
             continue
-        if _view(obj).state != "Running" or obj["spec"].get("cancel"):
+        if not is_controlled_by(obj, deployment) or _HOOK not in (metadata.get("labels") or {}):
             continue
+        body = {"metadata": {"uid": metadata["uid"]}, "spec": {"cancel": True}}
         try:
-            await kube.patch(TASKS, obj["metadata"]["namespace"], obj["metadata"]["name"], {"spec": {"cancel": True}})
+            tasks.observe(await kube.patch(TASKS, metadata["namespace"], metadata["name"], body))
         except ApiError as error:
-            if error.status != 404:
+            if error.status not in {404, 409}:
                 failed = error
     if failed is not None:
         raise failed

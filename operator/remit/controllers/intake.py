@@ -1,74 +1,89 @@
-"""What is seen of the API server: it goes into the cache, and whoever has to look again goes into a queue."""
+"""What is seen of the API server, and which keys have to be reconciled because of it."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
 from remit.api.endpoint import Resource
-from remit.controllers.hooks import release_key
-from remit.controllers.policies import Policies
-from remit.controllers.schedules import parent_key
-from remit.controllers.tasks import TaskReconciler
+from remit.controllers.controller import Controller, Watch
 from remit.errors import ApiError
-from remit.kube.cache import Cache, key_of
-from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
-from remit.kube.workqueue import WorkQueue
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
+from remit.kube.indexer import CONTROLLER, by_controller, key_of
+from remit.kube.reflector import Reflector, ResourceEventHandler
+from remit.kube.workqueue import Priority
 
 log = structlog.get_logger(__name__)
 
-WATCHED = (POLICIES, TASKS, DEPLOYMENTS)
-"""Policies first: a task is judged by what is known of them."""
+_RETRY_SECONDS = 1.0
+_KEYS_PER_TURN = 100
+"""Keys that are added to a queue before others have a turn on the event loop."""
+
+
+def reflectors(namespaces: tuple[str, ...], operator_namespace: str) -> dict[Resource, Reflector]:
+    """One for each watched kind, in the order in which they are listed: policies first, because a task is judged by
+    what is known of them. `namespaces` are those that are served; empty: all.
+
+    Policies are those of the served namespaces and the ceilings, which live in the operator's own namespace.
+    """
+    with_ceilings = sorted({*namespaces, operator_namespace}) if namespaces else ()
+    return {
+        POLICIES: Reflector(POLICIES, namespaces=with_ceilings),
+        TASKS: Reflector(TASKS, namespaces=namespaces, indexers={CONTROLLER: by_controller}),
+        DEPLOYMENTS: Reflector(DEPLOYMENTS, namespaces=namespaces),
+    }
 
 
 @dataclass
 class Intake:
-    """Takes what watches report, and lists everything now and then besides."""
+    """Hands what the watches report to the reflectors, lists everything now and then besides, and adds the keys that
+    the controllers' watches give for each change to their queues."""
 
     kube: Kube
-    cache: Cache
-    queue: WorkQueue
-    """Of tasks."""
-    releases: WorkQueue
-    """Of Deployments."""
-    tasks: TaskReconciler
-    policies: Policies
-    namespaces: tuple[str, ...]
-    """Those that are served; empty: all."""
+    reflectors: Mapping[Resource, Reflector]
+    controllers: Sequence[Controller]
     resync_seconds: float
+    _priority: Priority = Priority.LOW
+    """Of changes. Of the first list, most is not new: whatever comes after it should not wait behind it."""
+    _gaps: set[Reflector] = field(default_factory=set)
+    """Those whose watch began anew since they were listed."""
+    _gap: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def event(self, plural: str, type_: str | None, obj: dict[str, Any]) -> None:
+    def __post_init__(self) -> None:
+        self._by_plural = {resource.plural: reflector for resource, reflector in self.reflectors.items()}
+        for controller in self.controllers:
+            if controller.on_delete is not None:
+                handler = ResourceEventHandler(on_delete=controller.on_delete)
+                self.reflectors[controller.resource].add_handler(handler)
+            for watch in controller.watches:
+                self.reflectors[watch.resource].add_handler(self._handler(controller, watch))
+
+    def event(self, plural: str, type_: str | None, obj: Object) -> None:
         """What a watch saw, or what was there when it began."""
-        key = key_of(obj)
-        if plural != POLICIES.plural and not self._serves(obj["metadata"]["namespace"]):
-            return
         if type_ == "DELETED":
-            if self.cache.remove(plural, key, obj["metadata"].get("uid")) is not None:
-                self._on_gone(plural, key, obj)
-        elif self.cache.store(plural, obj):
-            self._on_changed(plural, key)
+            self._by_plural[plural].observe_deletion(obj)
+        else:
+            self._by_plural[plural].observe(obj)
 
-    def task_finished(self, obj: dict[str, Any]) -> None:
-        """Status was written by ourselves: the watch will bring nothing new of it."""
-        if (release := release_key(obj)) is not None:
-            self.releases.add(release)
+    def listed(self, plural: str) -> None:
+        """A watch began, or began anew. It does not tell what was deleted before."""
+        self._gaps.add(self._by_plural[plural])
+        self._gap.set()
 
     async def resync(self) -> None:
-        """List everything, look at everything, and forget what is gone: an expired watch reports no deletions."""
-        for resource in WATCHED:
-            known = {key: self.cache.get(resource.plural, key) for key in self.cache.keys(resource.plural)}
-            for key in self.cache.replace(resource.plural, await self._list(resource), frozenset(known)):
-                obj = self.cache.get(resource.plural, key)
-                if obj is None and (gone := known[key]) is not None:
-                    self._on_gone(resource.plural, key, gone)
-                else:
-                    self._on_changed(resource.plural, key)
-        for task in sorted(self.cache.all(TASKS.plural), key=lambda task: str(task["metadata"]["creationTimestamp"])):
-            self.queue.add(key_of(task))
-        self._sweep_runs()
+        """List everything and look at everything. An expired watch reports no deletions, and a list does."""
+        for reflector in self.reflectors.values():
+            await reflector.list(self.kube)
+        self._priority = Priority.NORMAL
+        for controller in self.controllers:
+            for count, obj in enumerate(self.reflectors[controller.resource].objects.list(), 1):
+                controller.queue.add(key_of(obj), Priority.LOW)
+                if count % _KEYS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            await controller.sweep()
 
     async def keep_resyncing(self) -> None:
         """Every `resync_seconds`, without end."""
@@ -79,43 +94,28 @@ class Intake:
             except ApiError as error:
                 log.warning("a resync failed", error=str(error))
 
-    def _on_changed(self, plural: str, key: str) -> None:
-        if plural == TASKS.plural:
-            self.queue.add(key)
-            obj = self.cache.get(plural, key)
-            if obj is not None and (parent := parent_key(obj)) is not None:
-                self.queue.add(parent)
-            if obj is not None and (release := release_key(obj)) is not None:
-                self.releases.add(release)
-        elif plural == DEPLOYMENTS.plural:
-            self.releases.add(key)
-        else:
-            self.policies.changed()
+    async def keep_closing_gaps(self) -> None:
+        """List each kind whose watch began anew, without end."""
+        while True:
+            await self._gap.wait()
+            self._gap.clear()
+            for reflector in list(self._gaps):
+                self._gaps.discard(reflector)
+                try:
+                    await reflector.list(self.kube)
+                except ApiError as error:
+                    log.warning("a list failed and is tried again", kind=reflector.resource.plural, error=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    self.listed(reflector.resource.plural)
 
-    def _on_gone(self, plural: str, key: str, obj: dict[str, Any]) -> None:
-        if plural == TASKS.plural:
-            self.tasks.deleted(obj)
-            self.queue.add(key)
-            if (parent := parent_key(obj)) is not None:
-                self.queue.add(parent)
-        elif plural == DEPLOYMENTS.plural:
-            self.releases.add(key)
-        elif plural == POLICIES.plural:
-            self.policies.changed()
+    def _handler(self, controller: Controller, watch: Watch) -> ResourceEventHandler:
+        def add(obj: Object) -> None:
+            for key in watch.keys(obj):
+                controller.queue.add(key, self._priority)
 
-    def _serves(self, namespace: str) -> bool:
-        return not self.namespaces or namespace in self.namespaces
+        def update(before: Object, after: Object) -> None:
+            if watch.update(before, after):
+                add(before)
+                add(after)
 
-    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
-        if resource is POLICIES:
-            return await self.policies.list_all()
-        if not self.namespaces:
-            return await self.kube.list(resource)
-        return [obj for namespace in self.namespaces for obj in await self.kube.list(resource, namespace)]
-
-    def _sweep_runs(self) -> None:
-        """Remove what is kept of tasks that are no more."""
-        alive = {obj["metadata"]["uid"] for obj in self.cache.all(TASKS.plural)}
-        for namespace, uid in list(self.tasks.runner.store.tasks()):
-            if self._serves(namespace) and uid not in alive and not self.tasks.runner.running(uid):
-                self.tasks.runner.abandon(namespace, uid)
+        return ResourceEventHandler(on_add=add, on_update=update, on_delete=add)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,18 +14,21 @@ from typing import Any
 import structlog
 
 from remit import __version__
+from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import OFF, DockerBackend
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
+from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
-from remit.controllers.intake import WATCHED, Intake
+from remit.controllers.intake import Intake, reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
 from remit.controllers.settings import Settings
-from remit.controllers.statedir import holder_identity, locked, locked_in_time
+from remit.controllers.statedir import holder_identity, locked_in_time
+from remit.controllers.table import controllers
 from remit.controllers.tasks import TaskReconciler
 from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
@@ -35,12 +38,13 @@ from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.kube.access import Access
-from remit.kube.cache import Cache
-from remit.kube.client import Kube
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
+from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
+from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
-from remit.operations import performers
+from remit.operations import load_drivers, performers
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -49,9 +53,11 @@ from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
 
-_RELEASES_AT_ONCE = 4
 _LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
 _NOT_FOUND = 404
+_DRAIN_SECONDS, _LAST_WRITES_SECONDS = 10, 5
+_DEAD_SECONDS = 3.0
+"""For an operator that was killed to be dead."""
 
 
 def exit_at_once(error: LeaseLost) -> None:
@@ -60,6 +66,10 @@ def exit_at_once(error: LeaseLost) -> None:
     log.error("stopped leading; this process ends at once", reason=str(error))
     sys.stderr.flush()
     os._exit(1)
+
+
+def log_started_leading(leadership: Leadership) -> None:
+    log.info("started leading", lease_transitions=leadership.transitions, resumed=leadership.resumed)
 
 
 @contextlib.asynccontextmanager
@@ -74,22 +84,25 @@ async def running_operator(
     private_directory(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.leader_election:
-            stack.enter_context(locked(settings.state_dir))
+            await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
         kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
         metrics, checks = Metrics(__version__), Checks()
         health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
         await stack.enter_async_context(health)  # also of one that waits
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
-        await _wait_for_kinds(kube, next(iter(settings.namespaces), None))
-        elector = None
+        known = reflectors(settings.namespaces, settings.operator_namespace)
+        await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
+        elector = leadership = None
         if settings.leader_election:
-            elector = await _elector(stack, access, settings, on_stopped_leading)
+            elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
+            probe_host()
+            load_drivers()
             checks.ready.clear()  # one that waits for the lease is ready to take over
-            await stack.enter_async_context(elector.leading())
+            leadership = await stack.enter_async_context(elector.leading())
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, settings, redactor, metrics, checks, health)
+        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -112,6 +125,7 @@ async def _elector(
     stack: contextlib.AsyncExitStack,
     access: Access,
     settings: Settings,
+    metrics: Metrics,
     on_stopped_leading: Callable[[LeaseLost], None],
 ) -> LeaderElector:
     return LeaderElector(
@@ -121,11 +135,14 @@ async def _elector(
         fence,
         extend_deadline,
         end_work,
+        settings.kill_grace,
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
         sole_replica=settings.replicas == 1,
+        on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,
+        metrics=metrics,
     )
 
 
@@ -135,15 +152,12 @@ class Operator:
 
     settings: Settings
     kube: Kube
-    queue: WorkQueue
+    controllers: tuple[Controller, ...]
     watcher: Watcher
     intake: Intake
     runner: Runner
     tasks: TaskReconciler
-    policies: Policies
     deployments: DeploymentReconciler
-    releases: WorkQueue
-    """Of Deployments; `queue` is of tasks."""
     audit: AuditLog
     events: Recorder
     metrics: Metrics
@@ -154,17 +168,24 @@ class Operator:
 
     @classmethod
     def build(
-        cls, kube: Kube, settings: Settings, redactor: Redactor, metrics: Metrics, checks: Checks, health: HealthServer
+        cls,
+        kube: Kube,
+        known: Mapping[Resource, Reflector],
+        settings: Settings,
+        redactor: Redactor,
+        metrics: Metrics,
+        checks: Checks,
+        health: HealthServer,
+        leadership: Leadership | None = None,
     ) -> Operator:
         host = probe_host()
-        cache = Cache()
         events = Recorder(kube, metrics)
         audit = AuditLog(
             settings.state_dir / "audit" / "audit.jsonl",
             redactor=redactor,
             observer=audithead.Publishing(metrics),
         )
-        queue = WorkQueue(lambda key: operator.reconcile(key), workers=settings.workers)
+        queue, releases = WorkQueue("executiontask", metrics), WorkQueue("deployment", metrics)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
@@ -180,7 +201,16 @@ class Operator:
             performers=performing,
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
-        policies = Policies(kube, cache, metrics, events, settings.operator_namespace, settings.namespaces)
+        policies = Policies(
+            kube,
+            known[POLICIES],
+            known[TASKS],
+            WorkQueue("commandpolicy", metrics),
+            metrics,
+            events,
+            settings.operator_namespace,
+            settings.namespaces,
+        )
         admission = Admission(
             settings.search_path,
             default_limits(host),
@@ -188,7 +218,6 @@ class Operator:
             frozenset(backends),
             memory=host.memory,
         )
-        releases = WorkQueue(lambda key: operator.release(key), workers=_RELEASES_AT_ONCE)
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)
         places = Places(
@@ -203,7 +232,7 @@ class Operator:
         reports = Reports(settings.state_dir, events, releases.add)
         tasks = TaskReconciler(
             kube=kube,
-            cache=cache,
+            reflector=known[TASKS],
             runner=runner,
             turns=turns,
             policies=policies,
@@ -212,26 +241,36 @@ class Operator:
             metrics=metrics,
             events=events,
             requester=requester,
-            on_finished=lambda task: operator.intake.task_finished(task),
+            leadership=leadership,
         )
-        operator: Operator
+        deployments = DeploymentReconciler(
+            kube,
+            known[DEPLOYMENTS],
+            known[TASKS],
+            metrics,
+            events,
+            places,
+            judge.problem,
+            queue.add,
+            audit,
+            redactor,
+            requester,
+            reports,
+        )
+        table = controllers(policies, tasks, queue, deployments, releases, workers=settings.workers)
+        intake = Intake(kube, known, table, settings.resync_seconds)
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
-        intake = Intake(kube, cache, queue, releases, tasks, policies, settings.namespaces, settings.resync_seconds)
-        watcher = Watcher(kube.access, WATCHED, intake.event, namespaces=namespaces)
+        watcher = Watcher(kube.access, tuple(known), intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
             settings=settings,
             kube=kube,
-            queue=queue,
+            controllers=table,
             watcher=watcher,
             intake=intake,
             runner=runner,
             tasks=tasks,
-            policies=policies,
-            deployments=DeploymentReconciler(
-                kube, cache, metrics, events, places, judge.problem, queue.add, audit, redactor, requester, reports
-            ),
-            releases=releases,
+            deployments=deployments,
             audit=audit,
             events=events,
             metrics=metrics,
@@ -240,51 +279,56 @@ class Operator:
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )
-        queue.on_error = operator.on_error
-        releases.on_error = operator.on_release_error
-        metrics.tasks_running.labels("process").set_function(lambda: len(runner))
+        operator._expose()
+        return operator
+
+    def _expose(self) -> None:
+        """Have metrics and health checks read what they tell of."""
+        metrics, checks, audit = self.metrics, self.checks, self.audit
+        metrics.tasks_running.labels("process").set_function(lambda: len(self.runner))
         for reason in WaitReason:
-            metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
-        for operation, performer in performing.items():
+            metrics.tasks_queued.labels(reason).set_function(partial(self.tasks.queued, reason))
+        for operation, performer in self.runner.performers.items():
             if performer.breaker is not None:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
                 metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
-        metrics.workqueue_depth.labels("ExecutionTask").set_function(lambda: len(queue))
-        metrics.workqueue_depth.labels("Deployment").set_function(lambda: len(releases))
         metrics.audit_head.set_function(lambda: audit.head.seq)
-        checks.ready["watching"] = lambda: None if watcher.ready.is_set() else "the watches are not up"
+        checks.ready["watching"] = lambda: None if self.watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         checks.live["audit"] = audit.check_writer
-        return operator
 
     async def start(self) -> None:
         """Know the world first, then watch it, then work."""
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
         await self.intake.resync()
-        self.tasks.restore()
+        await self.tasks.restore()
         self.watcher.start()
-        self.spawn(self.queue.run(), "work queue")
-        self.spawn(self.releases.run(), "releases")
-        self.spawn(self.policies.keep_status(), "policy status")
+        for controller in self.controllers:
+            self.spawn(controller.run(self.metrics), controller.kind)
         self.spawn(self.intake.keep_resyncing(), "resync")
+        self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""
         self.tasks.stopping = True
         await self.watcher.stop()
-        await self.runner.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):
-                await self.queue.drain()
+        for controller in self.controllers:
+            if controller.shut_down is not None:
+                await controller.shut_down()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        await controller.queue.drain()
+        for controller in self.controllers:
+            controller.queue.shut_down()
         for task in (going := list(self._background)):
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
-        await self.runner.close()
-        await self.deployments.reports.close()
-        await self.deployments.places.close()
-        await self.policies.write_status()
-        await self.events.drain()
+        for controller in reversed(self.controllers):
+            await controller.close()
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(_LAST_WRITES_SECONDS):
+                await self.events.drain()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run `work` beside the rest; if it ever ends before `stop`, the operator has failed."""
@@ -299,36 +343,14 @@ class Operator:
             log.error("the operator cannot go on", part=task.get_name(), error=str(error or "it ended"))
             self.failed.set_exception(error or RemitError(f"{task.get_name()} ended"))
 
-    async def reconcile(self, key: str) -> float | None:
-        """One look at a task, timed. Raises `LeaseLost` where another operator may be at work."""
-        fence.check()
-        with self.metrics.reconcile_duration.labels("ExecutionTask").time():
-            return await self.tasks.reconcile(key)
 
-    async def release(self, key: str) -> float | None:
-        """One look at a Deployment, timed. Raises `LeaseLost` where another operator may be at work."""
-        fence.check()
-        with self.metrics.reconcile_duration.labels("Deployment").time():
-            return await self.deployments.reconcile(key)
-
-    def on_error(self, key: str, error: Exception, kind: str = "ExecutionTask") -> None:
-        self.metrics.reconcile_errors.labels(kind).inc()
-        if isinstance(error, RemitError):
-            log.warning("reconciling failed and is tried again", kind=kind, key=key, error=str(error))
-        else:
-            log.error("reconciling failed and is tried again", kind=kind, key=key, exc_info=error)
-
-    def on_release_error(self, key: str, error: Exception) -> None:
-        self.on_error(key, error, "Deployment")
-
-
-async def _wait_for_kinds(kube: Kube, namespace: str | None) -> None:
+async def _wait_for_kinds(kube: Kube, kinds: Iterable[Resource], namespace: str | None) -> None:
     """Wait until the server answers, and serves our kinds: their CRDs may be applied at this very moment. An operator
     that serves some namespaces may list only there."""
     told, missing = "", 0
     while missing < _LOOKS_FOR_KINDS:
         try:
-            for resource in WATCHED:
+            for resource in kinds:
                 await kube.request("GET", resource.path(namespace), params={"limit": "1"})
         except ApiError as error:
             absent = error.status == _NOT_FOUND

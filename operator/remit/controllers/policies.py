@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 from collections import defaultdict
@@ -15,19 +16,23 @@ from pydantic import ValidationError
 from remit.api import CommandPolicy, CommandPolicyStatus, Condition
 from remit.api.commandpolicy import DenialStatus
 from remit.api.executiontaskstatus import PolicyStatus
+from remit.controllers.matchedtasks import MatchedTasks
 from remit.errors import ApiError, InvalidInput
 from remit.execution.admission import PolicySet
-from remit.kube.cache import Cache
-from remit.kube.client import POLICIES, TASKS, Kube, Object
+from remit.kube.client import Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import key_of
+from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.status import Outdated, StatusWriter
+from remit.kube.workqueue import WorkQueue
 from remit.policy import CompiledPolicy, Problem, compile_policy
 from remit.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-STATUS_EVERY = 5.0
-"""Seconds between looks at what status says. Decisions are counted in memory and written together."""
+STATUS_DELAY = 5.0
+"""Seconds until a change of the counts is written to status, together with those that have come since."""
+_LAST_WRITES_SECONDS = 5
 
 
 @dataclass
@@ -39,10 +44,13 @@ class _Counted:
 
 @dataclass
 class Policies:
-    """The policies of all namespaces, and what they said."""
+    """The policies of all namespaces, and what they said. Reconciles their status."""
 
     kube: Kube
-    cache: Cache
+    reflector: Reflector
+    tasks: Reflector
+    queue: WorkQueue
+    """Of policies whose status may have to be written."""
     metrics: Metrics
     events: Recorder
     operator_namespace: str
@@ -50,68 +58,80 @@ class Policies:
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _compiled: dict[tuple[str, int], CompiledPolicy] = field(default_factory=dict)
     _current: PolicySet | None = None
-    _counted: dict[str, _Counted] = field(default_factory=lambda: defaultdict(_Counted))
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _counted: dict[str, _Counted] = field(default_factory=dict)
+    """What is not in status yet, by the uids of policies that exist."""
+    _matched: MatchedTasks = field(init=False)
     _writer: StatusWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.cache, self.metrics, POLICIES, "CommandPolicy")
-
-    def changed(self) -> None:
-        """A policy came, changed or went."""
-        self._current = None
-        self._changed.set()
+        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "CommandPolicy")
+        self._matched = MatchedTasks(self.tasks, self.operator_namespace, self._look_at_status)
+        self.reflector.add_handler(ResourceEventHandler(self._put, self._update, self._delete))
 
     def current(self) -> PolicySet:
         """As the watch knows them."""
         if self._current is None:
-            self._current = self._set_of(self.cache.all(POLICIES.plural))
+            self._current = self._set_of(self.reflector.objects.list())
         return self._current
 
     async def fresh(self) -> PolicySet:
         """As the server knows them at this moment."""
-        known = self.cache.keys(POLICIES.plural)
-        if self.cache.replace(POLICIES.plural, await self.list_all(), known):
-            self.changed()
+        await self.reflector.list(self.kube)
         return self.current()
-
-    async def list_all(self) -> list[Object]:
-        """All that this operator goes by: those of the namespaces it serves, and the ceilings."""
-        if not self.namespaces:
-            return await self.kube.list(POLICIES)
-        namespaces = sorted({*self.namespaces, self.operator_namespace})
-        return [obj for namespace in namespaces for obj in await self.kube.list(POLICIES, namespace)]
 
     def count(self, namespace: str, task: str, decided: PolicyStatus, why: str = "") -> None:
         """A decision about a task, for the status of the policy that made it."""
-        if not decided.name:
+        policy = self.reflector.objects.get(decided.name if "/" in decided.name else f"{namespace}/{decided.name}")
+        if policy is None:
             return
-        counted = self._counted[decided.name if "/" in decided.name else f"{namespace}/{decided.name}"]
+        counted = self._counted.setdefault(policy["metadata"]["uid"], _Counted())
+        self._look_at_status(policy["metadata"]["uid"])
         if decided.decision == "Allowed":
             counted.allowed += 1
         else:
             counted.denied += 1
             counted.last = DenialStatus(task=task, reason=why[:1024], time=self.now())
 
-    async def keep_status(self) -> None:
-        """Write status when a policy changes, and every few seconds when counts do. For ever."""
-        while True:
-            await self.write_status()
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(STATUS_EVERY):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-
-    async def write_status(self) -> None:
-        for obj in list(self.cache.all(POLICIES.plural)):
-            try:
+    async def reconcile(self, key: str) -> float | None:
+        """Write the status of the policy `key` if there is something new to say. Raises `ApiError`."""
+        obj = self.reflector.objects.get(key)
+        try:
+            if obj is not None:
                 await self._write(obj)
-            except Outdated:
-                self._changed.set()
-            except ApiError as error:
-                log.warning("a policy's status could not be written", policy=obj["metadata"]["name"], error=str(error))
+        except Outdated:
+            return 0.0
+        return None
+
+    async def write_counts(self) -> None:
+        """Write what the status of policies does not say yet, once, before the operator ends."""
+        with contextlib.suppress(TimeoutError):  # where the API server hangs
+            async with asyncio.timeout(_LAST_WRITES_SECONDS):
+                for uid in list(self._counted):
+                    obj = self.reflector.objects.get_by_uid(uid)
+                    try:
+                        if obj is not None:
+                            await self._write(obj)
+                    except (Outdated, ApiError) as error:
+                        log.warning("the counts of a policy could not be written", uid=uid, error=str(error))
+
+    def _put(self, obj: Object) -> None:
+        """A policy was created, or what it says has changed."""
+        self._current = None
+
+    def _update(self, before: Object, after: Object) -> None:
+        if before["metadata"]["generation"] != after["metadata"]["generation"]:
+            self._put(after)
+        else:
+            self._look_at_status(after["metadata"]["uid"])
+
+    def _delete(self, obj: Object) -> None:
+        self._current = None
+        self._counted.pop(obj["metadata"]["uid"], None)
+
+    def _look_at_status(self, uid: str) -> None:
+        """Of several calls, the first one counts: changes that follow each other are written together."""
+        if (obj := self.reflector.objects.get_by_uid(uid)) is not None:
+            self.queue.add_after(key_of(obj), STATUS_DELAY)
 
     def _set_of(self, objects: Iterable[Object]) -> PolicySet:
         by_namespace: dict[str, list[CompiledPolicy]] = defaultdict(list)
@@ -122,19 +142,22 @@ class Policies:
             compiled = self._compiled.get(identity) or _compile(obj)
             alive[identity] = compiled
             by_namespace[metadata["namespace"]].append(compiled)
-        self._compiled = alive
+        before, self._compiled = self._compiled, alive
+        for identity in before.keys() - alive.keys():
+            self._matched.remove(before[identity])
+        for identity in alive.keys() - before.keys():
+            self._matched.put(alive[identity])
         return PolicySet(by_namespace, self.operator_namespace)
 
     async def _write(self, obj: Object) -> None:
         metadata = obj["metadata"]
-        key = f"{metadata['namespace']}/{metadata['name']}"
         self.current()
         compiled = self._compiled.get((metadata["uid"], metadata["generation"]))
         if compiled is None:
             return
         before = _status_of(obj)
-        counted = self._counted.pop(key, _Counted())
-        matched = self._matched(compiled)
+        counted = self._counted.pop(metadata["uid"], _Counted())
+        matched = self._matched.count(compiled.uid)
         ready = self._ready(compiled, matched, before.conditions)
         status = CommandPolicyStatus(
             observed_generation=metadata["generation"],
@@ -147,10 +170,11 @@ class Policies:
         try:
             await self._writer.write(obj, status)
         except BaseException:
-            again = self._counted[key]
-            again.allowed += counted.allowed
-            again.denied += counted.denied
-            again.last = again.last or counted.last
+            if metadata["uid"] in self.reflector.objects:
+                again = self._counted.setdefault(metadata["uid"], _Counted())
+                again.allowed += counted.allowed
+                again.denied += counted.denied
+                again.last = again.last or counted.last
             raise
         if before.observed_generation == status.observed_generation:
             return
@@ -164,11 +188,6 @@ class Policies:
         if self.namespaces == (self.operator_namespace,):
             return ()
         return policy.warnings(self.operator_namespace)
-
-    def _matched(self, policy: CompiledPolicy) -> int:
-        namespace = None if policy.namespace == self.operator_namespace else policy.namespace
-        tasks = self.cache.all(TASKS.plural, namespace)
-        return sum(policy.selects(task["metadata"].get("labels") or {}) for task in tasks)
 
     def _ready(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> Condition:
         status, reason, message = "True", "Compiled", f"in force: {policy.spec.enforcement}"

@@ -15,14 +15,14 @@ from typing import Final
 
 import structlog
 
-from remit.api.deploymentstatus import ReleaseReport, Slot
+from remit.api.deploymentstatus import PipelineState, Release, ReleaseReport, Slot
 from remit.api.resource import Deployment
 from remit.controllers.probing import Burst
 from remit.errors import DeploymentError
 from remit.execution.recording import NODE
 from remit.kube.client import Object
 from remit.kube.events import Recorder
-from remit.release import Decision, Desired, Drain, Memory, Release, Retire, Scale, Step, Switch, Target, World
+from remit.release import Decision, Desired, Drain, ObservedState, Retire, Scale, Step, Switch, Target
 from remit.release.model import SLOTS
 from remit.release.report import (
     Evidence,
@@ -119,7 +119,13 @@ class Reports:
     """What nobody waits for any more, but for the operator's own end."""
 
     async def look(
-        self, deployment: Deployment, obj: Object, target: Target, world: World, before: Memory, after: Memory
+        self,
+        deployment: Deployment,
+        obj: Object,
+        target: Target,
+        observed: ObservedState,
+        before: PipelineState,
+        after: PipelineState,
     ) -> ReleaseReport | None:
         """Keep what is seen now. Gives the report that is due for status, once there is one."""
         key = deployment.key
@@ -139,23 +145,25 @@ class Reports:
                 )
         if recording.over:
             return due
-        self._see(recording, release, world)
-        self._sample(recording, target, world)
+        self._see(recording, release, observed)
+        self._sample(recording, target, observed)
         return due
 
-    async def before(self, deployment: Deployment, desired: Desired, world: World, decision: Decision) -> None:
+    async def before(
+        self, deployment: Deployment, desired: Desired, observed: ObservedState, decision: Decision
+    ) -> None:
         """A step is about to be taken: where it touches what is live, a probe begins."""
-        recording, release = self._recordings.get(deployment.key), decision.memory.releasing
-        if recording is None or release is None or desired.deleted or not _touches_live(decision.step, world):
+        recording, release = self._recordings.get(deployment.key), decision.state.releasing
+        if recording is None or release is None or desired.deleted or not _touches_live(decision.step, observed):
             return
         if recording.out_of_reach:
             return
         if recording.bursts and not recording.bursts[-1].over:
             recording.bursts[-1].go_on()
             return
-        url = _entry(desired, world, release)
+        url = _entry(desired, observed, release)
         if not url:
-            recording.note(_unprobed(world))
+            recording.note(_unprobed(observed))
             return
         recording.url = url
         burst = Burst(url, lambda: self.wake(deployment.key))
@@ -194,7 +202,9 @@ class Reports:
             await self.forget(key)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _due(self, deployment: Deployment, obj: Object, before: Memory, after: Memory) -> ReleaseReport | None:
+    async def _due(
+        self, deployment: Deployment, obj: Object, before: PipelineState, after: PipelineState
+    ) -> ReleaseReport | None:
         key = deployment.key
         release = owed(before, after, deployment.status.report)
         if release is None:
@@ -229,31 +239,31 @@ class Reports:
             return ""
         return str(path)
 
-    def _see(self, recording: _Recording, release: Release, world: World) -> None:
-        if world.unreachable:
+    def _see(self, recording: _Recording, release: Release, observed: ObservedState) -> None:
+        if observed.unreachable:
             return
-        new = world.slot(release.slot)
+        new = observed.slot(release.slot)
         if new.revision == release.revision:
             recording.restarts = max(recording.restarts or 0, new.restarts)
-        whole = world.live is not None and world.converged and world.slot(world.live).healthy > 0
+        whole = observed.live is not None and observed.converged and observed.slot(observed.live).healthy > 0
         if not whole and recording.bursts and not recording.bursts[-1].over:
             recording.bursts[-1].go_on()
         last = recording.switchings[-1] if recording.switchings else None
         if recording.under_way is None or last is None:
             return
-        if world.converged and (world.live, world.share) == (last.to, last.share):
+        if observed.converged and (observed.live, observed.share) == (last.to, last.share):
             took = (time.monotonic() - recording.under_way) * 1000
             recording.switchings[-1] = replace(last, milliseconds=took)
             recording.under_way = None
 
-    def _sample(self, recording: _Recording, target: Target, world: World) -> None:
+    def _sample(self, recording: _Recording, target: Target, observed: ObservedState) -> None:
         now = self.now()
-        if world.unreachable or (
+        if observed.unreachable or (
             recording.sampled_at and (now - recording.sampled_at).total_seconds() < recording.every
         ):
             return
         recording.sampled_at = now
-        healthy = {slot: view.healthy for slot in SLOTS if (view := world.slot(slot)).revision is not None}
+        healthy = {slot: view.healthy for slot in SLOTS if (view := observed.slot(slot)).revision is not None}
         if not isinstance(target, Measured):
             recording.note("This target does not tell what its instances use.")
         elif recording.asking is None or recording.asking.done():
@@ -277,27 +287,27 @@ def _id(release: Release) -> _Id:
     return release.revision, release.started_at
 
 
-def _touches_live(step: Step, world: World) -> bool:
+def _touches_live(step: Step, observed: ObservedState) -> bool:
     match step:
         case Switch():
             return True
         case Scale(slot=slot) | Drain(slot=slot) | Retire(slot=slot):
-            return slot == world.live
+            return slot == observed.live
         case _:
             return False
 
 
-def _entry(desired: Desired, world: World, release: Release) -> str | None:
+def _entry(desired: Desired, observed: ObservedState, release: Release) -> str | None:
     """Where the probe of this release knocks; None where there is nothing that it could reach before and after."""
-    live = desired.revisions.get(world.slot(world.live).revision or 0) if world.live else None
+    live = desired.revisions.get(observed.slot(observed.live).revision or 0) if observed.live else None
     if live is None:
         return None
     new = desired.revisions.get(release.revision)
-    return entry(new.snapshot.spec if new else desired.snapshot.spec, live.snapshot.spec, world.address)
+    return entry(new.snapshot.spec if new else desired.snapshot.spec, live.snapshot.spec, observed.address)
 
 
-def _unprobed(world: World) -> str:
-    if world.live is None:
+def _unprobed(observed: ObservedState) -> str:
+    if observed.live is None:
         return "Nothing was live before, so no probe ran through the switch."
     return "No probe ran: there is no published port that both sides have."
 

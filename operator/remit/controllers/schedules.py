@@ -11,9 +11,10 @@ from remit.api.controllerref import controller_of, is_controlled_by
 from remit.errors import ApiError, InvalidInput
 from remit.execution import progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
-from remit.kube.cache import Cache
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
+from remit.kube.indexer import CONTROLLER
+from remit.kube.reflector import Reflector
 from remit.kube.status import StatusWriter
 from remit.telemetry import Metrics
 
@@ -29,7 +30,7 @@ class ScheduleReconciler:
     """Takes one scheduled task one step on."""
 
     kube: Kube
-    cache: Cache
+    reflector: Reflector
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime]
@@ -37,7 +38,7 @@ class ScheduleReconciler:
     _writer: StatusWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.cache, self.metrics, TASKS, "ExecutionTask")
+        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
 
     async def step(self, task: ExecutionTask, obj: Object) -> float | None:
         """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
@@ -70,7 +71,7 @@ class ScheduleReconciler:
 
     def _children(self, parent: Object) -> list[ExecutionTask]:
         found = []
-        for obj in self.cache.all(TASKS.plural, parent["metadata"]["namespace"]):
+        for obj in self.reflector.objects.by_index(CONTROLLER, parent["metadata"]["uid"]):
             if is_controlled_by(obj, parent):
                 try:
                     found.append(ExecutionTask.parse(obj))
@@ -97,7 +98,7 @@ class ScheduleReconciler:
                 return None
             return str(name)
         self.metrics.api_writes.labels("create", "ExecutionTask").inc()
-        self.cache.store(TASKS.plural, created)
+        self.reflector.observe(created)
         self.wake(f"{namespace}/{name}")  # the watch will bring nothing new
         self.events.record(obj, "Normal", "RunStarted", f"created {name}")
         return str(name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.operations.command import SEARCH_PATH
+from remit.sandbox import KILL_GRACE_SECONDS
 from remit.userpaths import default_state_dir
 
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
@@ -49,3 +50,5 @@ class Settings:
     """Seconds after which an operator that cannot renew the Lease has ended all its work. Less than the duration."""
     retry_period: float = 2
     """Seconds between two renewals, and between two looks of an operator that waits."""
+    kill_grace: float = KILL_GRACE_SECONDS
+    """Seconds that the work of an operator may take to die after its deadline."""

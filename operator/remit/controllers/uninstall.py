@@ -11,7 +11,7 @@ from remit.api.executiontaskstatus import Phase
 from remit.controllers.deployments import FINALIZER
 from remit.errors import ApiError, RemitError
 from remit.kube.client import DEPLOYMENTS, LEASES, TASKS, Kube, Object, Objects
-from remit.kube.lease import LEASE_NAME, RELEASED, LeaderElector
+from remit.kube.lease import LEASE_NAME, LeaderElector, released
 from remit.release.targets.kubernetes.cluster import WORKLOADS
 
 _POLL_SECONDS = 0.5
@@ -87,9 +87,13 @@ class Uninstall:
             return None
 
     async def _release_lease(self, lease: Object) -> None:
-        """Let the next installation start at once. The Lease stays: it holds the head of the audit trail."""
-        released = lease | {"spec": lease["spec"] | RELEASED}
-        await self.kube.replace(LEASES, self.operator_namespace, LEASE_NAME, released)
+        """Let the next installation start at once. The Lease stays: it holds the head of the audit trail.
+
+        This counts as a transition. Otherwise the next leader would believe that the holder itself had released the
+        Lease, which it does when its work has ended.
+        """
+        spec = released(lease["spec"]) | {"leaseTransitions": (lease["spec"].get("leaseTransitions") or 0) + 1}
+        await self.kube.replace(LEASES, self.operator_namespace, LEASE_NAME, lease | {"spec": spec})
         self.report(f"the Lease of {lease['spec']['holderIdentity']}, which stopped without releasing it, is released")
 
     async def _release_deployments(self, namespace: str | None) -> None:

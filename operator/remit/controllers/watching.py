@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 OnEvent = Callable[[str, str | None, dict[str, Any]], None]
 """(plural, event type or None for what was there already, object)"""
+OnListed = Callable[[str], None]
+"""(plural)"""
 
 _LONGEST_PAUSE = 30.0
 _IDENTITY: Any = "remit"
@@ -49,12 +51,14 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 class Watcher:
     """Watches `resources` in `namespaces` (all, where empty) until stopped.
 
-    `on_event` is called in the thread of the loop that called `start`.
+    `on_event` and `on_listed` are called in the thread of the loop that called `start`. A watch that begins, or begins
+    anew after a gap, lists first: then it calls `on_listed`, because it tells of no deletion in the gap.
     """
 
     access: Access
     resources: Iterable[Resource]
     on_event: OnEvent
+    on_listed: OnListed
     namespaces: tuple[str, ...] = ()
     ready: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -120,6 +124,7 @@ class Watcher:
             session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0),
                 headers={"Authorization": authorization} if authorization else {},
+                trace_configs=[self._tracing(home)],
             )
             sessions.push_async_callback(session.close)
             return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
@@ -127,6 +132,20 @@ class Watcher:
         for resource in self.resources:
             self._subscribe(registry, resource, home)
         return registry
+
+    def _tracing(self, home: asyncio.AbstractEventLoop) -> aiohttp.TraceConfig:
+        """kopf tells its handlers of what it lists, and not that it listed: of an empty list they hear nothing."""
+        plurals = {resource.plural for resource in self.resources}
+
+        async def answered(session: Any, context: Any, request: aiohttp.TraceRequestEndParams) -> None:
+            plural = request.url.name
+            if request.response.ok and plural in plurals and "watch" not in request.url.query:
+                with contextlib.suppress(RuntimeError):  # the loop is gone
+                    home.call_soon_threadsafe(self.on_listed, plural)
+
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_end.append(answered)
+        return tracing
 
     def _subscribe(self, registry: kopf.OperatorRegistry, resource: Resource, home: asyncio.AbstractEventLoop) -> None:
         @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)

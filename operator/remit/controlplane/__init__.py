@@ -1,4 +1,4 @@
-"""Floor 6: the embedded Kubernetes API server. Knows Kubernetes, knows nothing of tasks or releases."""
+"""The embedded Kubernetes API server. Knows Kubernetes, knows nothing of tasks or releases."""
 
 from typing import TYPE_CHECKING
 

@@ -42,7 +42,7 @@ class Failure(ApiError):
 
 
 def as_failure(error: ApiError) -> Failure:
-    """A refusal by the schema room, which knows status, reason and causes, but nothing of Status objects."""
+    """A refusal by the `schema` package, which knows status, reason and causes, but nothing of Status objects."""
     if isinstance(error, Failure):
         return error
     causes = [cause._asdict() for cause in getattr(error, "causes", ())]

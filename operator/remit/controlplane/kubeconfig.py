@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,8 +28,13 @@ def ensure_token(path: Path) -> str:
     return token
 
 
-def write_kubeconfig(path: Path, url: str, authority: Path, token: str) -> None:
-    """A complete kubeconfig: the authority's certificate and the token are inside it."""
+def write_kubeconfig(
+    path: Path, url: str, authority: Path, token: str, extensions: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """A complete kubeconfig: the authority's certificate and the token are inside it.
+
+    `extensions` are those of the cluster, each with `name` and `extension`.
+    """
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -37,6 +44,7 @@ def write_kubeconfig(path: Path, url: str, authority: Path, token: str) -> None:
                 "cluster": {
                     "server": url,
                     "certificate-authority-data": base64.b64encode(authority.read_bytes()).decode(),
+                    **({"extensions": [*extensions]} if extensions else {}),
                 },
             }
         ],

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from remit.controlplane.certificates import ensure_tls
 from remit.controlplane.controllers import Controllers
 from remit.controlplane.http.dispatch import Dispatcher
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.front import Front
-from remit.controlplane.http.listener import Listener, raise_descriptor_limit
+from remit.controlplane.http.listener import Listener
 from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
 from remit.controlplane.resources import Registry
 from remit.controlplane.resources.builtin import builtin_resources
 from remit.controlplane.schema.celworker import WORKER
+from remit.controlplane.startup import DATABASE, lock_state, open_sockets, raise_descriptor_limit
 from remit.controlplane.storage import Store
 from remit.controlplane.verbs.cluster import Cluster
-from remit.errors import InvalidInput
 from remit.privatefiles import private_directory
 
 STOP_SECONDS = 5.0
@@ -34,13 +37,28 @@ class ControlPlane:
     The directory (0700) holds `state.db`, `tls/`, `token` and `kubeconfig`. `port` 0 takes a free one.
     Raises `InvalidInput` when the directory is in use by another process or belongs to another user, or the port is
     taken.
+
+    `lock` and `sockets` are what `startup.lock_state` and `startup.open_sockets` gave, where a supervisor has taken
+    them; `stop` closes them. `extensions` are written into the kubeconfig, each with `name` and `extension`.
     """
 
-    def __init__(self, state_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        lock: int | None = None,
+        sockets: Sequence[socket.socket] = (),
+        extensions: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.state_dir = state_dir
         self.kubeconfig = state_dir / "kubeconfig"
         self.host = host
         self.port = port
+        self.extensions = extensions
+        self._lock = lock
+        self._sockets = [*sockets]
         self._store: Store | None = None
         self._controllers: Controllers | None = None
         self._front: Front | None = None
@@ -60,9 +78,15 @@ class ControlPlane:
 
     async def start(self) -> None:
         private_directory(self.state_dir)
-        store = self._store = Store(self.state_dir / "state.db")
+        database = self.state_dir / DATABASE
         try:
-            await self._serve(store)
+            if self._lock is None:
+                self._lock = lock_state(database)
+            if not self._sockets:
+                self._sockets = await asyncio.to_thread(open_sockets, self.host, self.port)
+            self.port = self._sockets[0].getsockname()[1]
+            self._store = Store(database, locked=True)
+            await self._serve(self._store)
         except BaseException:
             await self.stop()
             raise
@@ -82,12 +106,8 @@ class ControlPlane:
         self._front = Front(Dispatcher(cluster, documents), token)
         self._listener = Listener(self._front, tls.server_context(), descriptors=raise_descriptor_limit())
         self._front.on_authenticated = self._listener.authenticated
-        try:
-            self.port = await self._listener.listen(self.host, self.port)
-        except OSError as error:
-            why = str(error.strerror).partition(" (while ")[0]  # the address is said already
-            raise InvalidInput(f"cannot serve on {self.host}:{self.port}: {why}; choose another host or port") from None
-        write_kubeconfig(self.kubeconfig, self.url, tls.authority, token)
+        self._listener.listen(self._sockets)
+        write_kubeconfig(self.kubeconfig, self.url, tls.authority, token, self.extensions)
 
     async def stop(self) -> None:
         """End the watches, finish requests under way, close the store. May be called twice."""
@@ -103,6 +123,11 @@ class ControlPlane:
         if self._store:
             store, self._store = self._store, None
             await store.stop()
+        while self._sockets:
+            self._sockets.pop().close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,1 +1,1 @@
-"""Floor 4: how one task runs, from admission to its one honest end."""
+"""How one task runs, from admission to its one honest end."""

@@ -7,10 +7,12 @@ the same, so the operator may be killed between any two steps.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
+from remit.backends import ExitReason, Outcome
 from remit.execution.retry import delay
 
 MAX_INTERRUPTIONS = 3
@@ -50,6 +52,13 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitEarlierLeader:
+    """Leave the open attempt as it is for so many seconds: an earlier leader may have it running still."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Begin:
     """Ask policy and queue, and start attempt `number`."""
 
@@ -75,7 +84,7 @@ class RetryAt:
     message: str
 
 
-Step = Idle | Expire | Stop | Collect | Adopt | Begin | Finish
+Step = Idle | Expire | Stop | Collect | Adopt | AwaitEarlierLeader | Begin | Finish
 
 
 def deadline(task: ExecutionTask) -> datetime.datetime | None:
@@ -94,9 +103,17 @@ def waits_since(task: ExecutionTask, now: datetime.datetime) -> datetime.datetim
     return task.status.next_retry_time or task.metadata.creation_timestamp or now
 
 
-def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime, adoptable: bool = False) -> Step:
+def next_step(
+    task: ExecutionTask,
+    *,
+    running: bool,
+    now: datetime.datetime,
+    adoptable: bool = False,
+    seconds_until_over: float = 0.0,
+) -> Step:
     """The next step for `task`; `running` tells whether this process has an attempt of it going, `adoptable` whether
-    its open attempt may be going all the same."""
+    its open attempt may be going all the same, and `seconds_until_over` when an earlier leader's work on that is over
+    for sure (see `remit.kube.leadership`)."""
     status, spec = task.status, task.spec
     if task.metadata.deletion_timestamp is not None:
         return Stop() if running else Idle()
@@ -105,6 +122,8 @@ def next_step(task: ExecutionTask, *, running: bool, now: datetime.datetime, ado
     if running:
         return Stop() if spec.cancel else Idle()
     if status.attempts and status.attempts[-1].finished_at is None:
+        if seconds_until_over > 0:
+            return AwaitEarlierLeader(seconds_until_over)
         return Adopt(status.attempts[-1]) if adoptable else Collect(status.attempts[-1])
     if spec.cancel:
         return cancelled()
@@ -124,65 +143,52 @@ def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire
     return Expire() if now >= expires else Idle(until=expires)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an attempt ended, in the words of status. `reason` is one of the stable CamelCase words."""
-
-    reason: str
-    message: str
-    exit_code: int | None = None
-    category: str = ""
-    """The kind of failure; empty: what the reason says."""
-    retryable: bool = True
-    """False where the same, tried again, ends the same."""
-    exceeded: tuple[str, ...] = ()
-    """Limits that were met."""
-
-
-COMPLETED, CANCELLED, TIMEOUT, INTERRUPTED, DENIED = "Completed", "Cancelled", "Timeout", "Interrupted", "Denied"
-_FINAL_REASONS = {"StartFailed": "Invalid", "SandboxUnavailable": "Sandbox"}
-_PHASES = {TIMEOUT: Phase.TIMED_OUT, DENIED: Phase.DENIED}
-_CATEGORIES = {
-    "ExitCode": "ExitCode",
-    "Signal": "ExitCode",
-    TIMEOUT: "Timeout",
-    "OOMKilled": "Resources",
-    "PidsExceeded": "Resources",
-    "OpenFilesExceeded": "Resources",
-    "FileSizeExceeded": "Resources",
-    "DiskExceeded": "Resources",
-    INTERRUPTED: "Interrupted",
+_FINAL_REASONS: Mapping[str, str] = {
+    ExitReason.START_FAILED: "Invalid",
+    ExitReason.SANDBOX_UNAVAILABLE: "Sandbox",
+}
+_PHASES: Mapping[str, Phase] = {ExitReason.TIMED_OUT: Phase.TIMED_OUT, ExitReason.DENIED: Phase.DENIED}
+_CATEGORIES: Mapping[str, str] = {
+    ExitReason.EXIT_CODE: "ExitCode",
+    ExitReason.SIGNALED: "ExitCode",
+    ExitReason.TIMED_OUT: "Timeout",
+    ExitReason.OOM_KILLED: "Resources",
+    ExitReason.PIDS_EXCEEDED: "Resources",
+    ExitReason.OPEN_FILES_EXCEEDED: "Resources",
+    ExitReason.FILE_SIZE_EXCEEDED: "Resources",
+    ExitReason.DISK_EXCEEDED: "Resources",
+    ExitReason.INTERRUPTED: "Interrupted",
 }
 
 
-def after_attempt(task: ExecutionTask, ended: Ended, *, now: datetime.datetime, draw: float) -> Finish | RetryAt:
+def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.datetime, draw: float) -> Finish | RetryAt:
     """What follows the end of an attempt that is not yet in `task.status`: the end of the task, or a retry."""
-    spec, status = task.spec, task.status
-    if ended.reason == COMPLETED:
-        return Finish(Phase.SUCCEEDED, COMPLETED, "", ended.message)
-    what_of_it = ended.message.partition("; ")[2]
-    if ended.reason == CANCELLED:
-        return cancelled(what_of_it)
+    spec, status, reason = task.spec, task.status, outcome.reason
+    if reason == ExitReason.COMPLETED:
+        return Finish(Phase.SUCCEEDED, str(reason), "", outcome.message)
+    consequence = outcome.message.partition("; ")[2]
+    if reason == ExitReason.CANCELLED:
+        return cancelled(consequence)
     if spec.cancel:
         return cancelled()
     limit = deadline(task)
     if limit is not None and now >= limit:
         over = deadline_exceeded(task)
-        if ended.reason != TIMEOUT or not what_of_it:
+        if reason != ExitReason.TIMED_OUT or not consequence:
             return over
-        return replace(over, message=f"{over.message}; {what_of_it}", retryable=ended.retryable)
-    category = ended.category or _FINAL_REASONS.get(ended.reason) or _CATEGORIES.get(ended.reason, "Infrastructure")
-    hopeless = ended.reason in _FINAL_REASONS or not ended.retryable
+        return replace(over, message=f"{over.message}; {consequence}", retryable=outcome.retryable)
+    category = outcome.category or _FINAL_REASONS.get(reason) or _CATEGORIES.get(reason, "Infrastructure")
+    hopeless = reason in _FINAL_REASONS or not outcome.retryable
     final = Finish(
-        phase=_PHASES.get(ended.reason, Phase.FAILED),
-        reason=ended.reason,
+        phase=_PHASES.get(reason, Phase.FAILED),
+        reason=str(reason),
         category=category,
-        message=ended.message,
+        message=outcome.message,
         retryable=not hopeless,
     )
     if hopeless:
         return final
-    interrupted = ended.reason == INTERRUPTED
+    interrupted = reason == ExitReason.INTERRUPTED
     if interrupted and (spec.retry.on_interruption == "Fail" or status.interruptions >= MAX_INTERRUPTIONS):
         return final
     retries = max(0, status.attempt_count - status.interruptions - 1)
@@ -191,14 +197,14 @@ def after_attempt(task: ExecutionTask, ended: Ended, *, now: datetime.datetime, 
     wait = delay(spec.retry.backoff, status.interruptions if interrupted else retries, draw)
     when = now + datetime.timedelta(seconds=wait)
     if limit is not None and when >= limit:
-        return deadline_exceeded(task, f"{ended.message}; the deadline leaves no time for another attempt")
-    return RetryAt(when, f"{ended.message}; next attempt in {wait:.1f} s")
+        return deadline_exceeded(task, f"{outcome.message}; the deadline leaves no time for another attempt")
+    return RetryAt(when, f"{outcome.message}; next attempt in {wait:.1f} s")
 
 
-def cancelled(what_of_it: str = "") -> Finish:
-    """`what_of_it` says what became of an attempt that was going: that it is dead, or may have taken place."""
-    message = "cancelled as spec.cancel asked" + (f"; {what_of_it}" if what_of_it else "")
-    return Finish(Phase.CANCELLED, CANCELLED, CANCELLED, message)
+def cancelled(consequence: str = "") -> Finish:
+    """`consequence` says what became of an attempt that was going: that it is dead, or may have taken place."""
+    message = "cancelled as spec.cancel asked" + (f"; {consequence}" if consequence else "")
+    return Finish(Phase.CANCELLED, "Cancelled", "Cancelled", message)
 
 
 def deadline_exceeded(task: ExecutionTask, message: str = "") -> Finish:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from remit.backends import OutputSink
+from remit.backends import ExitReason, Outcome, OutputSink
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied, RemitError
-from remit.execution.lifecycle import CANCELLED, COMPLETED, DENIED, TIMEOUT, Ended
 from remit.operations.base import OVERDUE, Performer, Work
 
 
-async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Ended:
+async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Outcome:
     """Raises only what is a mistake of Remit's own; whether a retry is safe then, `work.effect` says. Returns when
     nothing of the operation goes on."""
     doing = asyncio.ensure_future(performer.perform(work, output))
@@ -23,30 +22,32 @@ async def perform(performer: Performer, work: Work, output: OutputSink, cancel: 
             doing.cancel(None if asked.done() else OVERDUE)
             why = ""
             try:
-                return Ended(COMPLETED, await doing)  # it was done before it heard
+                return Outcome(ExitReason.COMPLETED, await doing)  # it was done before it heard
             except asyncio.CancelledError:
                 pass
             except RemitError as error:
                 why = f"; {error}"
             if asked.done():
-                ended = Ended(CANCELLED, f"cancelled while it was performed{why}")
+                outcome = Outcome(ExitReason.CANCELLED, f"cancelled while it was performed{why}")
             else:
-                ended = Ended(TIMEOUT, f"timed out after {work.timeout_seconds:g} s{why}")
+                outcome = Outcome(ExitReason.TIMED_OUT, f"timed out after {work.timeout_seconds:g} s{why}")
         else:
-            return Ended(COMPLETED, doing.result())
+            return Outcome(ExitReason.COMPLETED, doing.result())
     except OperationFailed as error:
-        ended = Ended(error.reason, str(error), category=error.category, retryable=error.retryable)
+        outcome = Outcome(error.reason, str(error), category=error.category, retryable=error.retryable)
     except PolicyDenied as error:
-        ended = Ended(DENIED, str(error), category=DENIED, retryable=False)
+        outcome = Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
     except RemitError as error:
-        ended = Ended(type(error).__name__, str(error), category="Infrastructure", retryable=error.retryable)
+        outcome = Outcome(type(error).__name__, str(error), category="Infrastructure", retryable=error.retryable)
     finally:
         asked.cancel()
         if not doing.done():  # we ourselves are being cancelled
             doing.cancel()
-    return not_retried(ended, work.effect.in_doubt) if work.effect.in_doubt else ended
+    return not_retried(outcome, work.effect.in_doubt) if work.effect.in_doubt else outcome
 
 
-def not_retried(ended: Ended, in_doubt: str) -> Ended:
+def not_retried(outcome: Outcome, in_doubt: str) -> Outcome:
     """A failure after what was asked for may have taken place: a retry could do it a second time."""
-    return replace(ended, message=f"{ended.message}; {in_doubt}", retryable=False) if ended.retryable else ended
+    if not outcome.retryable:
+        return outcome
+    return replace(outcome, message=f"{outcome.message}; {in_doubt}", retryable=False)

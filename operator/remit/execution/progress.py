@@ -11,9 +11,10 @@ from remit.api.executiontaskstatus import (
     PolicyStatus,
     QueueStatus,
 )
-from remit.execution.attemptresult import AttemptResult
+from remit.backends import ExitReason, Outcome
+from remit.execution.attemptstatus import closed, sandbox_status
 from remit.execution.conditions import conditions_for
-from remit.execution.lifecycle import INTERRUPTED, Finish, RetryAt
+from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
 from remit.telemetry import escape
 
@@ -81,11 +82,23 @@ def scheduled(
     )
 
 
-def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datetime.datetime) -> ExecutionTaskStatus:
+def begun(
+    task: ExecutionTask,
+    attempt_id: str,
+    policy: PolicyStatus,
+    now: datetime.datetime,
+    lease_transitions: int | None = None,
+) -> ExecutionTaskStatus:
     """Attempt `attempt_id` is about to start. Written before it does."""
     status = task.status
     number = status.attempt_count + 1
-    attempt = AttemptStatus(number=number, id=attempt_id, backend=task.spec.backend, started_at=now)
+    attempt = AttemptStatus(
+        number=number,
+        id=attempt_id,
+        backend=task.spec.backend,
+        lease_transitions=lease_transitions,
+        started_at=now,
+    )
     return _moved(
         task,
         Phase.RUNNING,
@@ -100,27 +113,17 @@ def begun(task: ExecutionTask, attempt_id: str, policy: PolicyStatus, now: datet
     )
 
 
-def attempt_ended(task: ExecutionTask, result: AttemptResult) -> ExecutionTaskStatus:
+def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
     """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
     status = task.status
     *earlier, attempt = status.attempts
-    closed = attempt.model_copy(
-        update={
-            "finished_at": result.finished_at,
-            "exit_code": result.exit_code,
-            "reason": result.reason,
-            "exceeded": result.exceeded,
-            "usage": result.usage,
-            "network": result.network,
-        }
-    )
     return status.model_copy(
         update={
-            "attempts": [*earlier, closed],
-            "exit_code": result.exit_code,
-            "interruptions": status.interruptions + (result.reason == INTERRUPTED),
-            "output": result.output or status.output,
-            "sandbox": result.sandbox or status.sandbox,
+            "attempts": [*earlier, closed(attempt, outcome)],
+            "exit_code": outcome.exit_code,
+            "interruptions": status.interruptions + (outcome.reason == ExitReason.INTERRUPTED),
+            "output": outcome.output or status.output,
+            "sandbox": sandbox_status(outcome) or status.sandbox,
         }
     )
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from remit.policy import Bucket, RateClaim, give_back, replay, take
+from remit.policy import Bucket, RateClaim, RateSpec, full_at, give_back, replay, take
 
 Claims = tuple[RateClaim, ...]
 
@@ -53,6 +53,7 @@ class Place:
     blocked: Blocked
 
 
+_FEW_BUCKETS = 100
 _Lane = tuple[Claims, int]
 """What a task claims, and how much memory it needs."""
 _Ticket = tuple[float, int, str]
@@ -97,7 +98,10 @@ class Queue:
     _kept_for: tuple[str, _Lane] | None = None
     """The namespace, and what waits in it, that memory is kept free for."""
     _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
-    """By policy and namespace."""
+    """By policy and namespace. One that is full again is forgotten in time."""
+    _full_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    _sweep_beyond: int = _FEW_BUCKETS
+    """How many buckets there may be before those that are full are forgotten."""
     _tickets: int = 0
 
     def enter(
@@ -150,7 +154,7 @@ class Queue:
             for claim in claims:
                 by_bucket.setdefault((claim.policy, namespace), (claim, []))[1].append(at)
         for bucket, (claim, times) in by_bucket.items():
-            self._buckets[bucket] = replay(times, claim.spec, now)
+            self._keep(bucket, replay(times, claim.spec, now), claim.spec)
 
     def place(self, key: str, now: float) -> Place | None:
         """Where `key` waits; None if it does not."""
@@ -186,7 +190,8 @@ class Queue:
                 self._lines[namespace] = line  # to the end: the others' turn
             for claim in lane[0]:
                 bucket = claim.policy, namespace
-                self._buckets[bucket], _ = take(self._buckets.get(bucket), claim.spec, now)
+                self._keep(bucket, take(self._buckets.get(bucket), claim.spec, now)[0], claim.spec)
+            self._forget_full(now)
             self._hold(key, namespace, lane)
             if key != asking:
                 self.wake(key, 0.0)
@@ -242,12 +247,27 @@ class Queue:
     def _let_out(self, key: str) -> None:
         held = self._inside.pop(key)
         claims, memory = held.lane
-        self._running.subtract(claim.policy for claim in claims)
+        for claim in claims:
+            self._running[claim.policy] -= 1
+            if not self._running[claim.policy]:
+                del self._running[claim.policy]
         self._promised -= memory
         if not held.started:
             for claim in claims:
                 bucket = claim.policy, held.namespace
-                self._buckets[bucket] = give_back(self._buckets[bucket], claim.spec)
+                if (left := self._buckets.get(bucket)) is not None:
+                    self._keep(bucket, give_back(left, claim.spec), claim.spec)
+
+    def _keep(self, key: tuple[str, str], bucket: Bucket, spec: RateSpec) -> None:
+        self._buckets[key], self._full_at[key] = bucket, full_at(bucket, spec)
+
+    def _forget_full(self, now: float) -> None:
+        """Now and then, so that policies and namespaces that are gone leave nothing."""
+        if len(self._buckets) <= self._sweep_beyond:
+            return
+        for key in [key for key, when in self._full_at.items() if when <= now]:
+            del self._buckets[key], self._full_at[key]
+        self._sweep_beyond = max(_FEW_BUCKETS, 2 * len(self._buckets))
 
     def _append(self, key: str, namespace: str, lane: _Lane, since: float) -> None:
         self._tickets += 1

@@ -6,8 +6,9 @@ import os
 from typing import Any, Final
 
 from remit.api import ExecutionTask
+from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
-from remit.execution.attemptresult import AttemptResult
+from remit.execution.attemptstatus import destinations, usage_status
 from remit.policy import Command, describe, request_for
 from remit.telemetry import AuditEvent
 
@@ -35,19 +36,20 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
     )
 
 
-def execution(task: ExecutionTask, who: str, attempt: str, result: AttemptResult) -> AuditEvent:
+def execution(task: ExecutionTask, who: str, attempt: str, outcome: Outcome) -> AuditEvent:
     """How the attempt with this id ended."""
+    usage = usage_status(outcome)
     return AuditEvent(
         kind="execution",
         **_about(task, who, attempt),
-        verdict=result.reason,
-        message=result.message,
-        exit_code=result.exit_code,
-        exceeded=result.exceeded,
-        usage=result.usage.model_dump(by_alias=True) if result.usage else {},
-        network=result.destinations,
-        output_digest=result.output_digest,
-        layers=result.sandbox.layers if result.sandbox else (),
+        verdict=str(outcome.reason),
+        message=outcome.message,
+        exit_code=outcome.exit_code,
+        exceeded=[str(limit) for limit in outcome.exceeded],
+        usage=usage.model_dump(by_alias=True) if usage else {},
+        network=destinations(outcome),
+        output_digest=outcome.output_digest,
+        layers=[str(layer) for layer in outcome.layers],
     )
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, Handle
+from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
+from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
-from remit.execution.attemptresult import LOST, AttemptResult, failed, of_outcome, redacted, with_recovered
-from remit.execution.lifecycle import CANCELLED, INTERRUPTED
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
@@ -29,6 +26,11 @@ from remit.telemetry import Redactor
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
+_LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
+_RAW_NOT_SHOWN = (
+    "status shows nothing of its output, which is kept raw: the secrets that it was given may have changed since, so"
+    " they cannot be redacted"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class _Going:
     cancel: asyncio.Event
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
-    asked: str = CANCELLED
+    asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
 
 
@@ -84,7 +86,7 @@ class Runner:
     performers: Mapping[str, Performer] = field(default_factory=dict)
     """Of the operations that Remit performs itself, by name."""
     _going: dict[str, _Going] = field(default_factory=dict)
-    _results: dict[str, AttemptResult] = field(default_factory=dict)
+    _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __len__(self) -> int:
@@ -99,12 +101,17 @@ class Runner:
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
         self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
 
+    def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
+        """Whether it is known how an attempt ended."""
+        if attempt.id in self._results:
+            return True
+        run = self.store.find(namespace, uid, attempt.id)
+        return run is not None and run.outcome is not None
+
     def adoptable(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
-        if attempt.id in self._results or not isinstance(self.backends.get(attempt.backend), AdoptingBackend):
-            return False
-        run = self.store.find(namespace, uid, attempt.id)
-        return run is None or run.outcome is None
+        adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        return adopting and not self.has_ended(namespace, uid, attempt)
 
     def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
         """Whether an attempt that an earlier process started was given these versions of its Secrets, and no others."""
@@ -116,7 +123,7 @@ class Runner:
         confined = isinstance(attempt.request, AttemptRequest)
         return confined and isinstance(self.backends.get(attempt.backend), AdoptingBackend)
 
-    def stop(self, uid: str, reason: str = CANCELLED) -> None:
+    def stop(self, uid: str, reason: ExitReason = ExitReason.CANCELLED) -> None:
         """Ask a run to end: SIGTERM, and after its grace period the end of everything it started."""
         going = self._going.get(uid)
         if going is not None and not going.cancel.is_set():
@@ -156,20 +163,20 @@ class Runner:
 
     async def collect(
         self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int, cause: str = ""
-    ) -> AttemptResult:
+    ) -> Outcome:
         """How an attempt that is not running here ended. `Interrupted` when nobody saw it end; `cause`: why it is not
         taken up."""
-        result = self._results.get(attempt.id)
-        if result is not None:
-            return result
+        outcome = self._results.get(attempt.id)
+        if outcome is not None:
+            return outcome
         run = self.store.find(namespace, uid, attempt.id)
-        if run is not None and run.outcome is not None:
-            return AttemptResult.model_validate(run.outcome)
+        if run is not None and (outcome := run.outcome) is not None:
+            return outcome
         backend = self.backends.get(attempt.backend)
         if run is not None and backend is not None and run.process is not None:
             await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
-        lost = failed(INTERRUPTED, f"{LOST}; {cause}" if cause else LOST)
-        return with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
+        lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
+        return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
         """The result has been written to status; the run store has the rest."""
@@ -182,7 +189,7 @@ class Runner:
             if going.lasting and not going.cancel.is_set():
                 going.task.cancel()
             else:
-                self.stop(uid, INTERRUPTED)
+                self.stop(uid, ExitReason.INTERRUPTED)
         ending = list(self._going.values())
         if ending:
             await asyncio.wait([going.task for going in ending], timeout=_LET_GO_SECONDS)
@@ -201,27 +208,27 @@ class Runner:
     async def _run(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> None:
         try:
             with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
-                result = await self._kept(attempt, cancel, adopt, redactor)
+                outcome = await self._kept(attempt, cancel, adopt, redactor)
         except asyncio.CancelledError:
             del self._going[attempt.uid]
             raise
         except Exception:
             log.exception("an attempt broke down", attempt=attempt.request.id)
-            result = _broken_down(attempt.in_doubt)
+            outcome = _broken_down(attempt.in_doubt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
             self.store.forget(attempt.namespace, attempt.uid)
         else:
-            self._results[attempt.request.id] = result
+            self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
 
-    async def _kept(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool, redactor: Redactor) -> AttemptResult:
+    async def _kept(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool, redactor: Redactor) -> Outcome:
         """Run it, keep what it says, and store how it ended. `redactor` knows this attempt's secrets, and only these:
         those of others must not change what is told of it."""
         try:
             run = self.store.open(attempt.namespace, attempt.uid, attempt.request.id)
         except OSError as error:
-            return failed("BackendError", f"the run store cannot be written: {error.strerror}")
+            return Outcome(ExitReason.BACKEND_ERROR, f"the run store cannot be written: {error.strerror}")
         writer = OutputWriter(
             run.path,
             max_bytes=attempt.max_output_bytes,
@@ -231,53 +238,47 @@ class Runner:
             raw=attempt.raw_output,
         )
         try:
-            result = await self._result(attempt, run, writer, cancel, adopt)
+            outcome = await self._result(attempt, run, writer, cancel, adopt)
         except BaseException:
             writer.close()
             raise
         if fence.expired:  # it was killed for that, or the next operator adopts it: how it ended is not ours to tell
             writer.close()
             raise asyncio.CancelledError
-        if result.reason == CANCELLED and self._going[attempt.uid].asked == INTERRUPTED:
-            result = _interrupted(result, attempt.request)
+        if outcome.reason == ExitReason.CANCELLED and self._going[attempt.uid].asked is ExitReason.INTERRUPTED:
+            outcome = _interrupted(outcome, attempt.request)
         output = writer.close()
-        if adopt and result.reason == INTERRUPTED:  # then what the earlier process kept is all there is
+        if adopt and outcome.reason == ExitReason.INTERRUPTED:  # then what the earlier process kept is all there is
             output = recovered(run.path, attempt.tail_bytes)
-            result = with_recovered(result, output)
-        met = [*result.exceeded, Exceeded.OUTPUT] if output.truncated else result.exceeded
-        result = redacted(result, redactor).model_copy(
-            update={"output": output, "output_digest": writer.digest, "exceeded": met}
+            outcome = _with_recovered(outcome, output)
+        met = (*outcome.exceeded, Exceeded.OUTPUT) if output.truncated else outcome.exceeded
+        outcome = dataclasses.replace(
+            redacted(outcome, redactor), output=output, output_digest=writer.digest, exceeded=met
         )
         try:
-            await asyncio.to_thread(run.ended, result.model_dump(mode="json"))
+            await asyncio.to_thread(run.ended, outcome)
         except OSError:
             # It is known as long as this process lives, which is long enough to write status.
             log.exception("how an attempt ended could not be stored", attempt=attempt.request.id)
-        return result
+        return outcome
 
     async def _result(
         self, attempt: Attempt, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
-    ) -> AttemptResult:
-        """Run it, and put what the backend says of it in the words of status."""
+    ) -> Outcome:
+        """Run it. What keeps it from running is an outcome too."""
         try:
             fence.check()
             if isinstance(attempt.request, Work):
-                return await self._performed(attempt.operation, attempt.request, writer, cancel)
-            return await self._outcome(attempt, attempt.request, run, writer, cancel, adopt)
+                return await perform(self.performers[attempt.operation], attempt.request, writer, cancel)
+            return await self._confined(attempt, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
-            return failed("SandboxUnavailable", str(error))
+            return Outcome(ExitReason.SANDBOX_UNAVAILABLE, str(error))
         except InvalidInput as error:
-            return failed("StartFailed", str(error))
+            return Outcome(ExitReason.START_FAILED, str(error))
         except RemitError as error:
-            return failed("BackendError", str(error))
+            return Outcome(ExitReason.BACKEND_ERROR, str(error))
 
-    async def _performed(
-        self, operation: str, work: Work, writer: OutputWriter, cancel: asyncio.Event
-    ) -> AttemptResult:
-        ended = await perform(self.performers[operation], work, writer, cancel)
-        return AttemptResult(**dataclasses.asdict(ended), finished_at=datetime.datetime.now(datetime.UTC))
-
-    async def _outcome(
+    async def _confined(
         self,
         attempt: Attempt,
         request: AttemptRequest,
@@ -285,7 +286,7 @@ class Runner:
         writer: OutputWriter,
         cancel: asyncio.Event,
         adopt: bool,
-    ) -> AttemptResult:
+    ) -> Outcome:
         def started(handle: Handle) -> None:
             if attempt.secret_versions and self._lasting(attempt):
                 run.keep_secret_versions(attempt.secret_versions)
@@ -300,29 +301,56 @@ class Runner:
         if adopt and isinstance(backend, AdoptingBackend):
             adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
             if adopted is None:
-                return failed(INTERRUPTED, LOST)
+                return Outcome(ExitReason.INTERRUPTED, _LOST)
             outcome = adopted
         else:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
-        return of_outcome(outcome, request)
+        return _with_refusals(outcome)
 
 
-def _interrupted(result: AttemptResult, request: AttemptRequest | Work) -> AttemptResult:
+def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
+    """Only where words of others stand: a program may have put a secret into a host's name. `reason` and its kin are
+    what is decided by."""
+    network = outcome.network
+    if network is not None:
+        network = dataclasses.replace(
+            network,
+            last_denied=redactor.redact_cut(network.last_denied),
+            destinations=tuple(
+                dataclasses.replace(one, destination=redactor.redact(one.destination)) for one in network.destinations
+            ),
+        )
+    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network)
+
+
+def _with_recovered(outcome: Outcome, output: OutputStatus) -> Outcome:
+    """With what an operator that was lost had kept of the output."""
+    message = f"{outcome.message}; {_RAW_NOT_SHOWN}" if output.raw else outcome.message
+    return dataclasses.replace(outcome, output=output, message=message)
+
+
+def _with_refusals(outcome: Outcome) -> Outcome:
+    """A program that fails after it was refused a connection has most likely failed of that."""
+    use = outcome.network
+    if use is None or not use.denied or outcome.reason == ExitReason.COMPLETED:
+        return outcome
+    count = f"the last of {use.denied} refused connections" if use.denied > 1 else "a refused connection"
+    return dataclasses.replace(outcome, message=f"{outcome.message}; {count}: {use.last_denied}")
+
+
+def _interrupted(outcome: Outcome, request: AttemptRequest | Work) -> Outcome:
     """Of an attempt that a shutdown cancelled. Whether it is retried, the task's `onInterruption` says, as for one
     that was lost with the operator."""
     message = "the operator was shut down while this attempt was running; nothing of it is alive"
     if isinstance(request, Work) and request.effect.in_doubt:
         message = f"{message}; {request.effect.in_doubt}"
-    return result.model_copy(update={"reason": INTERRUPTED, "message": message, "retryable": True})
+    return dataclasses.replace(outcome, reason=ExitReason.INTERRUPTED, message=message, retryable=True)
 
 
-def _broken_down(in_doubt: str) -> AttemptResult:
+def _broken_down(in_doubt: str) -> Outcome:
     """After a mistake of our own, of which nobody knows more than where it happened."""
-    result = failed("InternalError", "the operator failed to run it; its log says why")
-    if not in_doubt:
-        return result
-    ended = not_retried(result.ended, in_doubt)
-    return result.model_copy(update={"message": ended.message, "retryable": ended.retryable})
+    outcome = Outcome(ExitReason.INTERNAL_ERROR, "the operator failed to run it; its log says why")
+    return not_retried(outcome, in_doubt) if in_doubt else outcome
 
 
 async def _recovered(backend: Backend, handle: Handle) -> None:

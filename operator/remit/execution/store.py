@@ -19,6 +19,8 @@ from typing import Any
 
 import orjson
 
+from remit.backends import Outcome
+from remit.execution.attemptstatus import AttemptRecord
 from remit.privatefiles import replace_private
 
 
@@ -65,9 +67,10 @@ class Run:
         return _read(self.path / "run.json")
 
     @property
-    def outcome(self) -> dict[str, Any] | None:
+    def outcome(self) -> Outcome | None:
         """What `ended` was told, or None when the run was lost."""
-        return _read(self.path / "outcome.json")
+        document = _read(self.path / "outcome.json")
+        return None if document is None else AttemptRecord.model_validate(document).outcome()
 
     def started(self, process: dict[str, Any]) -> None:
         # Not synced: if the machine itself goes down, so does the process.
@@ -96,8 +99,8 @@ class Run:
     def mark_audited(self) -> None:
         (self.path / "audited").touch(mode=0o600)
 
-    def ended(self, outcome: dict[str, Any]) -> None:
-        _write(self.path / "outcome.json", outcome, sync=True)
+    def ended(self, outcome: Outcome) -> None:
+        _write(self.path / "outcome.json", AttemptRecord.of(outcome).model_dump(mode="json"), sync=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,1 +1,1 @@
-"""Kubernetes as a client: connection, caches, work queue, Lease, Events, status writes. Knows nothing of what runs."""
+"""Kubernetes as a client: connection, reflectors, work queue, Lease, Events, status. Knows nothing of what runs."""

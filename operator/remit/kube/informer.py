@@ -1,4 +1,4 @@
-"""One watch for everybody who waits: the objects of a kind in a namespace, kept as client-go's informers keep them."""
+"""One watch for everybody who waits: a reflector of one namespace that lists and watches by itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import aiohttp
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, RemitError
 from remit.kube.client import Kube, Object
+from remit.kube.reflector import Reflector, ResourceEventHandler
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _EXPIRED, _NOT_FOUND = 410, 404
@@ -77,7 +78,14 @@ class Informer:
     ) -> None:
         self._kube, self._resource, self._namespace = kube, resource, namespace
         self._field_selector, self._patience = field_selector, patience
-        self._objects: dict[str, Object] = {}
+        self._reflector = Reflector(resource, namespaces=[namespace], field_selector=field_selector)
+        self._reflector.add_handler(
+            ResourceEventHandler(
+                on_add=lambda obj: self._tell(Change("ADDED", obj)),
+                on_update=lambda before, after: self._tell(Change("MODIFIED", after)),
+                on_delete=lambda obj: self._tell(Change("DELETED", obj)),
+            )
+        )
         self._listed = False
         self._subscriptions: defaultdict[str | None, set[Subscription]] = defaultdict(set)
         self._running: asyncio.Task[None] | None = None
@@ -91,9 +99,10 @@ class Informer:
     def subscribe(self, name: str | None = None) -> Iterator[Subscription]:
         """News of the object `name`, or of all; what is there already comes first, as ADDED."""
         subscription = Subscription()
-        for obj in self._objects.values() if name is None else filter(None, [self._objects.get(name)]):
+        there = self._reflector.objects.list() if name is None else filter(None, [self._get(name)])
+        for obj in there:
             subscription.put(Change("ADDED", obj))
-        if name is not None and self._listed and name not in self._objects:
+        if name is not None and self._listed and self._get(name) is None:
             subscription.miss()
         if self._error is not None:
             subscription.fail(self._error)
@@ -144,19 +153,16 @@ class Informer:
                 await asyncio.sleep(pause)
 
     async def _list(self) -> str:
-        objects, version = await self._kube.snapshot(
-            self._resource, self._namespace, field_selector=self._field_selector
-        )
-        there = {obj["metadata"]["name"]: obj for obj in objects}
-        for name in self._objects.keys() - there.keys():
-            self._take("DELETED", self._objects[name])
-        for obj in there.values():
-            self._take("MODIFIED", obj)
+        version = await self._reflector.list_in(self._kube, self._namespace)
         self._listed = True
-        for wanted in self._subscriptions.keys() - there.keys() - {None}:
-            for subscription in self._subscriptions[wanted]:
-                subscription.miss()
+        for name, subscriptions in self._subscriptions.items():
+            if name is not None and self._get(name) is None:
+                for subscription in subscriptions:
+                    subscription.miss()
         return version
+
+    def _get(self, name: str) -> Object | None:
+        return self._reflector.objects.get(f"{self._namespace}/{name}")
 
     async def _watch(self, version: str) -> AsyncIterator[str]:
         """The versions that it has come to."""
@@ -165,24 +171,11 @@ class Informer:
         )
         async with contextlib.aclosing(changes):
             async for type_, obj in changes:
-                if type_ in {"ADDED", "MODIFIED", "DELETED"}:
-                    self._take(type_, obj)
+                if type_ == "DELETED":
+                    self._reflector.observe_deletion(obj)
+                elif type_ in {"ADDED", "MODIFIED"}:
+                    self._reflector.observe(obj)
                 yield obj["metadata"]["resourceVersion"]
-
-    def _take(self, type_: str, obj: Object) -> None:
-        name = obj["metadata"]["name"]
-        known = self._objects.get(name)
-        if type_ == "DELETED":
-            self._objects.pop(name, None)
-            self._tell(Change("DELETED", obj))
-            return
-        same = known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]
-        if known is not None and not same:
-            self._tell(Change("DELETED", known))
-        elif known is not None and known["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
-            return
-        self._objects[name] = obj
-        self._tell(Change("MODIFIED" if same else "ADDED", obj))
 
     def _tell(self, change: Change) -> None:
         for readers in (None, change.object["metadata"]["name"]):

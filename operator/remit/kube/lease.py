@@ -1,5 +1,8 @@
 """Leader election by a Lease, after client-go's `leaderelection`: of several operators one works, the others wait.
 
+Parameters, callbacks and the fields of the Lease have the meaning that they have there. Two things are added: client-go
+"does not guarantee that only one client is acting as a leader", and `Leadership` says what earlier leaders left.
+
 Two rules keep two of them from working at once, whatever state one is in:
 
 - An operator works for `renew_deadline` seconds from the moment before it sent its last successful renewal. A clock
@@ -24,15 +27,16 @@ import structlog
 
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.kube.client import LEASES, Kube, Object
+from remit.kube.leadership import FIRST, Leadership, acquired
+from remit.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
 LEASE_NAME = "remit-operator"
-RELEASED: Object = {"holderIdentity": "", "leaseDurationSeconds": 1}
-"""The fields of a Lease that nobody holds: the next operator takes it at once."""
 CANDIDATE = "remit.dev/candidate"
 """Annotation of the Lease: an operator that waits for it. A holder with `sole_replica` is not alone then."""
-_JITTER = 0.2
+JITTER_FACTOR = 1.2
+"""A pause between two tries to acquire is longer by up to this multiple of itself."""
 _NOT_FOUND, _CONFLICT = 404, 409
 
 
@@ -41,11 +45,24 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def micro_time() -> str:
+    """The time of day, as Kubernetes' MicroTime. For people: no decision depends on it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def released(spec: Object) -> Object:
+    """The `spec` of a Lease, let go of: the next operator takes it at once."""
+    now = micro_time()
+    return spec | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
+
+
 class Fence(Protocol):
     """What keeps this process from working longer than it may."""
 
     deadline: float
     """Until when this process may work, in seconds of CLOCK_BOOTTIME."""
+    transitions: int | None
+    """The Lease's `leaseTransitions` under which it works."""
 
 
 @dataclass
@@ -64,40 +81,52 @@ class LeaderElector:
     extend_deadline: Callable[[float], None]
     """Lets work go on until a time of CLOCK_BOOTTIME, and has it ended then even if this process hangs. Raises OSError
     where nothing could end it."""
-    end_work: Callable[[], None]
-    """Ends all work and returns when nothing is left of it. It may block."""
+    end_work: Callable[[], bool]
+    """Ends all work. Whether it is certain that nothing is left of it. It may block."""
+    kill_grace: float
+    """How long after its deadline a leader's work may take to die, whichever leader it is."""
     name: str = LEASE_NAME
     lease_duration: int = 15
     renew_deadline: float = 10
     retry_period: float = 2
+    release_on_cancel: bool = True
+    """Release the lease once the work has ended, so that the next one begins without a wait."""
     sole_replica: bool = False
     annotations: Callable[[], dict[str, str]] = dict
     """What each write of the Lease notes on it."""
-    on_new_leader: Callable[[str], None] = lambda identity: None
-    """Called while this operator waits, with the identity of a holder that was not seen before."""
+    on_started_leading: Callable[[Leadership], None] = lambda leadership: None
+    """Called when the lease is acquired, before any work."""
     on_stopped_leading: Callable[[LeaseLost], None] = lambda error: None
     """Called at once when the lease is lost. It should end the process."""
+    on_new_leader: Callable[[str], None] = lambda identity: None
+    """Called with the identity of each holder that is not the one seen before, ourselves included."""
+    metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], float] = boot_time
+    leadership: Leadership | None = field(default=None, init=False)
+    """Once the lease was acquired."""
     _deadline: float = field(default=math.inf, init=False)
-    _acquired: bool = field(default=False, init=False)
     _lease: Object | None = field(default=None, init=False)
-    """As it was last read or written."""
-    _holder: str = field(default="", init=False)
-    _renew_time: str = field(default="", init=False)
-    _observed_at: float = field(default=0.0, init=False)
-    """When this renewal by this holder was first seen."""
+    """As it was last read or written. None while it may have been written since."""
+    _observed_record: Object | None = field(default=None, init=False)
+    """The Lease's `spec`."""
+    _observed_time: float = field(default=0.0, init=False)
+    """When this record was first seen."""
+    _reported_leader: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        if not self.lease_duration > self.renew_deadline > self.retry_period * (1 + _JITTER):
+        if not self.lease_duration > self.renew_deadline > self.retry_period * JITTER_FACTOR:
             raise ValueError("a lease's duration must exceed its renew deadline, and that its retry period")
+        self._master_status(0)
 
     @contextlib.asynccontextmanager
-    async def leading(self) -> AsyncIterator[None]:
+    async def leading(self) -> AsyncIterator[Leadership]:
         """Wait for the lease, renew it during the block, and release it afterwards, unless the block failed."""
-        await self.acquire()
+        leadership = await self.acquire()
+        self.fence.transitions = leadership.transitions
+        self.on_started_leading(leadership)
         renewing = asyncio.create_task(self._renew(), name="lease")
         try:
-            yield
+            yield leadership
             lost = renewing.done()
         except BaseException:
             lost = True
@@ -105,20 +134,26 @@ class LeaderElector:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            await asyncio.to_thread(self.end_work)  # nothing may be left when another one begins
-            if not lost:
+            ended = await asyncio.to_thread(self.end_work)  # nothing may be left when another one begins
+            self._master_status(0)
+            if self.release_on_cancel and ended and not lost:
                 await self._release()
-            self.fence.deadline = math.inf
+            self.fence.deadline, self.fence.transitions = math.inf, None
 
-    async def acquire(self) -> None:
+    @property
+    def leader(self) -> str:
+        """The holder that was last seen; empty where none was."""
+        return str((self._observed_record or {}).get("holderIdentity") or "")
+
+    async def acquire(self) -> Leadership:
         """Wait until the lease is ours, whatever the server answers meanwhile.
 
         Raises ApiError where the lease cannot be read at all, for a reason that waiting does not mend.
         """
-        pause, failing, holder = self.retry_period, False, ""
-        while not self._acquired:
+        pause, failing = self.retry_period, False
+        while True:
             try:
-                self._acquired = await self._attempt()
+                self.leadership = await self._try_in_time()
             except LeaseLost:
                 continue  # the answer came too late to count
             except ApiError as error:
@@ -132,20 +167,31 @@ class LeaderElector:
                     failing, pause = True, min(pause * 2, self.lease_duration)
             else:
                 failing, pause = False, self.retry_period
-                if not self._acquired and holder != self._holder:
-                    holder = self._holder
-                    log.info("another operator is at work; waiting for its lease", lease=self.name, holder=holder)
-                    self.on_new_leader(holder)
-            if not self._acquired:
-                await asyncio.sleep(pause * (1 + _JITTER * random.random()))  # noqa: S311 (jitter)
+            self._report_transition()
+            if self.leadership is not None:
+                self._master_status(1)
+                return self.leadership
+            await asyncio.sleep(pause * (1 + JITTER_FACTOR * random.random()))  # noqa: S311 (jitter)
+
+    def _report_transition(self) -> None:
+        if self.leader in {"", self._reported_leader}:
+            return
+        self._reported_leader = self.leader
+        if self.leader != self.identity:
+            log.info("another operator is at work; waiting for its lease", lease=self.name, holder=self.leader)
+        self.on_new_leader(self.leader)
+
+    def _master_status(self, value: int) -> None:
+        self.metrics.leader_election_master_status.labels(self.name).set(value)
 
     async def _release(self) -> None:
         """Let the next one in without a wait."""
         try:
             async with asyncio.timeout(self._request_seconds):
                 lease = await self.kube.get(LEASES, self.namespace, self.name)
-                if (lease.get("spec") or {}).get("holderIdentity") == self.identity:
-                    await self._replace(lease, RELEASED)
+                spec = lease.get("spec") or {}
+                if spec.get("holderIdentity") == self.identity:
+                    await self._update(lease, released(spec))
         except (ApiError, TimeoutError) as error:
             log.warning("the lease could not be released", lease=self.name, error=str(error) or "no answer in time")
 
@@ -157,6 +203,7 @@ class LeaderElector:
                 await self._renew_in_time()
         except Exception as error:
             self.fence.deadline = -math.inf
+            self._master_status(0)
             lost = error if isinstance(error, LeaseLost) else LeaseLost(f"the lease could not be renewed: {error}")
             self.on_stopped_leading(lost)
 
@@ -168,8 +215,8 @@ class LeaderElector:
             if left <= 0:
                 raise LeaseLost(f"the lease could not be renewed within {self.renew_deadline:g} s")
             try:
-                if not await self._attempt(left):
-                    raise LeaseLost(f"{self._holder or 'another operator'} has taken the lease")
+                if not await self._try_in_time(left):
+                    raise LeaseLost(f"{self.leader or 'another operator'} has taken the lease")
             except ApiError as error:
                 if not failing and error.status != _CONFLICT:
                     failing = True
@@ -189,16 +236,16 @@ class LeaderElector:
         """As in client-go, a request that hangs leaves time for another one."""
         return self.renew_deadline / 2
 
-    async def _attempt(self, left: float = math.inf) -> bool:
-        """Try once to acquire or to renew. False when another operator has the lease.
+    async def _try_in_time(self, left: float = math.inf) -> Leadership | None:
+        """Try once to acquire or to renew. None when another operator has the lease.
 
         Raises ApiError, also when there is no answer in time, and LeaseLost for a success that came too late.
         """
         sent = self.clock()
         try:
             async with asyncio.timeout(min(self._request_seconds, left)):
-                if not await self._acquire_or_renew():
-                    return False
+                if (leadership := await self._try_acquire_or_renew(sent)) is None:
+                    return None
         except TimeoutError:
             text = f"{self.kube.access.server} does not answer"
             raise ApiError(text, status=503, reason="ServiceUnavailable") from None
@@ -211,53 +258,72 @@ class LeaderElector:
                 self.extend_deadline(deadline)
             except OSError as error:
                 raise RemitError(f"nothing would end work in time: no fork server can be started: {error}") from None
-        return True
+        return leadership
 
-    async def _acquire_or_renew(self) -> bool:
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {"holderIdentity": self.identity, "leaseDurationSeconds": self.lease_duration, "renewTime": now}
-        if self._acquired and self._lease is not None:
-            lease, self._lease = self._lease, None  # read again unless this is written
-            await self._replace(lease, spec)
-            return True
+    async def _try_acquire_or_renew(self, sent: float) -> Leadership | None:
+        now = micro_time()
+        record = {"holderIdentity": self.identity, "leaseDurationSeconds": self.lease_duration, "renewTime": now}
+        leadership, lease = self.leadership, self._lease
+        if leadership and lease:  # the fast path: nobody else has written
+            self._lease = None  # read again unless this is written
+            await self._update(lease, record)
+            return leadership
         try:
             lease = await self.kube.get(LEASES, self.namespace, self.name)
         except ApiError as error:
             if error.status != _NOT_FOUND:
                 raise
-            if not self._acquired and self._held_by_another():  # its holder does not know yet that it was deleted
-                return False
-            await self._create(spec | {"acquireTime": now, "leaseTransitions": 0})
-            return True
+            if not leadership:
+                if self._held_by_another():  # its holder does not know yet that it was deleted
+                    return None
+                leadership = self._acquired(self._observed_record, sent)
+                record["acquireTime"] = now
+            await self._create((self._observed_record or {}) | record | {"leaseTransitions": leadership.transitions})
+            return leadership
         self._observe(lease)
-        if self._holder != self.identity:
-            if self._acquired:
-                return False
+        if leadership:
+            if self.leader != self.identity:
+                return None
+            self.metrics.leader_election_slowpath.labels(self.name).inc()
+        else:
             if self._held_by_another():
                 await self._announce(lease)
-                return False
-            transitions = (lease.get("spec") or {}).get("leaseTransitions") or 0
-            spec |= {"acquireTime": now, "leaseTransitions": transitions + 1}
-        await self._replace(lease, spec)
-        return True
+                return None
+            leadership = self._acquired(self._observed_record, sent)
+            if not leadership.resumed:
+                record |= {"acquireTime": now, "leaseTransitions": leadership.transitions}
+        await self._update(lease, record)
+        return leadership
+
+    def _acquired(self, record: Object | None, at: float) -> Leadership:
+        """What it means to get the Lease now that it was last seen with this record; None: it never was."""
+        resumed = self.leader == self.identity
+        transitions = FIRST if record is None else (record.get("leaseTransitions") or 0) + (not resumed)
+        return acquired(
+            transitions,
+            at=at,
+            lease_duration=self.lease_duration,
+            kill_grace=self.kill_grace,
+            resumed=resumed,
+            released=record is not None and not self.leader,
+        )
 
     def _observe(self, lease: Object) -> None:
-        spec = lease.get("spec") or {}
-        holder, renew_time = spec.get("holderIdentity") or "", str(spec.get("renewTime"))
-        if self._lease is None or (holder, renew_time) != (self._holder, self._renew_time):
-            self._holder, self._renew_time, self._observed_at = holder, renew_time, self.clock()
+        record = lease.get("spec") or {}
+        if record != self._observed_record:
+            self._observed_record, self._observed_time = record, self.clock()
         self._lease = lease
         candidate = _annotations(lease).get(CANDIDATE, self.identity)
-        if self._acquired and self.sole_replica and candidate != self.identity:
+        if self.leadership and self.sole_replica and candidate != self.identity:
             log.warning("this operator is not the only replica: another one waits for the lease", candidate=candidate)
             self.sole_replica = False
 
     def _held_by_another(self) -> bool:
         """By our own clock since we saw it renewed: two machines' clocks need not agree."""
-        if self._lease is None or self._holder in {"", self.identity}:
+        if self._observed_record is None or self.leader in {"", self.identity}:
             return False
-        duration = (self._lease.get("spec") or {}).get("leaseDurationSeconds") or self.lease_duration
-        return self.clock() - self._observed_at <= float(duration)
+        duration = self._observed_record.get("leaseDurationSeconds") or self.lease_duration
+        return self.clock() - self._observed_time <= float(duration)
 
     async def _announce(self, lease: Object) -> None:
         """Tell the holder that somebody waits. Losing it against another write is no harm: it is tried again."""
@@ -267,24 +333,24 @@ class LeaderElector:
                 body = lease | {"metadata": lease["metadata"] | {"annotations": annotations}}
                 await self.kube.replace(LEASES, self.namespace, self.name, body)
 
-    async def _replace(self, lease: Object, spec: Object) -> None:
+    async def _update(self, lease: Object, record: Object) -> None:
         annotations = _annotations(lease) | self.annotations()
-        if not self._acquired and (self.sole_replica or annotations.get(CANDIDATE) == self.identity):
+        if not self.leadership and (self.sole_replica or annotations.get(CANDIDATE) == self.identity):
             annotations.pop(CANDIDATE, None)  # whoever still waits says so again
         body = lease | {
             "metadata": lease["metadata"] | {"annotations": annotations},
-            "spec": (lease.get("spec") or {}) | spec,
+            "spec": (lease.get("spec") or {}) | record,
         }
-        self._lease = await self.kube.replace(LEASES, self.namespace, self.name, body)
+        self._observe(await self.kube.replace(LEASES, self.namespace, self.name, body))
 
-    async def _create(self, spec: Object) -> None:
+    async def _create(self, record: Object) -> None:
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": self.name, "namespace": self.namespace, "annotations": self.annotations()},
-            "spec": spec,
+            "spec": record,
         }
-        self._lease = await self.kube.create(LEASES, self.namespace, body)
+        self._observe(await self.kube.create(LEASES, self.namespace, body))
 
 
 def _annotations(lease: Object) -> dict[str, str]:

@@ -6,15 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from remit.api.endpoint import Resource
 from remit.errors import ApiError
-from remit.kube.cache import Cache, key_of
 from remit.kube.client import Kube, Object
+from remit.kube.reflector import Reflector
 from remit.telemetry import Metrics
 
 
 class Outdated(Exception):
-    """The object changed behind our back. The cache holds its newest form now: look again."""
+    """The object changed behind our back. The reflector holds its newest form now: look again."""
 
 
 def as_wire(status: BaseModel) -> dict[str, Any]:
@@ -45,11 +44,11 @@ def _replacing(old: Any, new: Any) -> Any:
 
 
 class StatusWriter:
-    """Writes status of one kind and keeps the cache in step, so that the next step sees what this one wrote."""
+    """Writes status of one kind and keeps its reflector in step, so that the next step sees what this one wrote."""
 
-    def __init__(self, kube: Kube, cache: Cache, metrics: Metrics, resource: Resource, kind: str) -> None:
-        self._kube, self._cache, self._metrics = kube, cache, metrics
-        self._resource, self._kind = resource, kind
+    def __init__(self, kube: Kube, reflector: Reflector, metrics: Metrics, kind: str) -> None:
+        self._kube, self._reflector, self._metrics = kube, reflector, metrics
+        self._kind = kind
 
     async def write(self, obj: Object, status: BaseModel) -> Object:
         """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest."""
@@ -60,7 +59,7 @@ class StatusWriter:
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
         try:
             written = await self._kube.patch(
-                self._resource, metadata["namespace"], metadata["name"], body, subresource="status"
+                self._reflector.resource, metadata["namespace"], metadata["name"], body, subresource="status"
             )
         except ApiError as error:
             if error.status not in {404, 409}:
@@ -68,16 +67,16 @@ class StatusWriter:
             await self._look_again(obj)
             raise Outdated from error
         self._metrics.api_writes.labels("patch", self._kind).inc()
-        self._cache.store(self._resource.plural, written)
+        self._reflector.observe(written)
         return written
 
     async def _look_again(self, obj: Object) -> None:
         metadata = obj["metadata"]
         try:
-            fresh = await self._kube.get(self._resource, metadata["namespace"], metadata["name"])
+            fresh = await self._kube.get(self._reflector.resource, metadata["namespace"], metadata["name"])
         except ApiError as error:
             if error.status != 404:
                 raise
-            self._cache.remove(self._resource.plural, key_of(obj), metadata["uid"])
+            self._reflector.observe_absence(obj)
         else:
-            self._cache.store(self._resource.plural, fresh)
+            self._reflector.observe(fresh)

@@ -1,4 +1,4 @@
-"""Floor 3: what can be run."""
+"""What can be run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["Performer", "Work", "performers"]
+__all__ = ["Performer", "Work", "load_drivers", "performers"]
+
+
+def load_drivers() -> None:
+    """Import what `performers` will use. It takes long, and who waits for the lease has the time."""
+    from remit.operations.database import PostgresPerformer, RedisPerformer  # noqa: F401
 
 
 def performers(

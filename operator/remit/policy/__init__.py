@@ -1,4 +1,4 @@
-"""Floor 2: may it run? Pure: data in, an explained decision out."""
+"""May it run? Pure: data in, an explained decision out."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from remit.policy.hosts import Address, BadHost, Destination, Host, canonical_host, plain_address
     from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
     from remit.policy.match import Command
-    from remit.policy.rate import Bucket, RateClaim, RateSpec, give_back, replay, take
+    from remit.policy.rate import Bucket, RateClaim, RateSpec, full_at, give_back, replay, take
     from remit.policy.request import SCRIPT_PATH, ReleasePlace, Request, argv_of, executed, request_for
     from remit.policy.rules import describe
     from remit.policy.selector import selects
@@ -55,6 +55,7 @@ __all__ = [
     "describe",
     "display_url",
     "executed",
+    "full_at",
     "give_back",
     "permits",
     "plain_address",

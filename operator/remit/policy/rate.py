@@ -62,6 +62,13 @@ def give_back(bucket: Bucket, spec: RateSpec) -> Bucket:
     return Bucket(min(float(spec.burst or spec.per_minute), bucket.tokens + 1), bucket.at)
 
 
+def full_at(bucket: Bucket, spec: RateSpec) -> float:
+    """When it has all its tokens again, and so is as good as no state."""
+    if spec.per_minute is None:
+        return bucket.at
+    return bucket.at + (float(spec.burst or spec.per_minute) - bucket.tokens) * 60 / spec.per_minute
+
+
 def replay(starts: Iterable[float], spec: RateSpec, now: float) -> Bucket:
     """The bucket that starts at these times, in any order, have left behind. Those in the future count as of now."""
     bucket: Bucket | None = None

@@ -1,12 +1,12 @@
-"""Floor 4: how a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
+"""How a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
 
-from remit.release.memory import Answer, Failure, Live, Memory, Record, Release, StageRecord
 from remit.release.model import (
     Desired,
     HookKey,
     HookView,
     InstanceView,
     MalformedRequest,
+    ObservedState,
     Problem,
     Request,
     Revision,
@@ -14,11 +14,11 @@ from remit.release.model import (
     Snapshot,
     SourceVersion,
     StepError,
-    World,
+    hook_uids,
+    may_contact,
     other,
 )
 from remit.release.pipeline import next_step
-from remit.release.remembering import remembered
 from remit.release.status import status_after
 from remit.release.steps import (
     Decision,
@@ -38,25 +38,20 @@ from remit.release.steps import (
 from remit.release.target import Material, Target
 
 __all__ = [
-    "Answer",
     "Decision",
     "Desired",
     "Drain",
-    "Failure",
     "Finish",
     "HookKey",
     "HookView",
     "InstanceView",
-    "Live",
     "MalformedRequest",
     "Material",
-    "Memory",
+    "ObservedState",
     "Prepare",
     "Preview",
     "Problem",
     "Provision",
-    "Record",
-    "Release",
     "Request",
     "Retire",
     "Revision",
@@ -65,16 +60,15 @@ __all__ = [
     "SlotView",
     "Snapshot",
     "SourceVersion",
-    "StageRecord",
     "Step",
     "StepError",
     "Switch",
     "Target",
     "Wait",
-    "World",
+    "hook_uids",
+    "may_contact",
     "next_step",
     "other",
-    "remembered",
     "status_after",
     "step_error",
 ]

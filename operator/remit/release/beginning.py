@@ -1,109 +1,118 @@
-"""What the wish means for what is remembered, and whether a release begins."""
+"""What the spec means for the pipeline's state, and whether a release begins."""
 
 from __future__ import annotations
 
 import datetime
 from dataclasses import replace
 
-from remit.release.memory import Live, Memory, Record, Release
-from remit.release.model import Desired, Revision, World, other
+from remit.api.deploymentstatus import LiveSide, PipelineState, Release, RevisionStatus
+from remit.release.model import Desired, ObservedState, Revision, other
 from remit.release.steps import Wait
 
 
-def heed(desired: Desired, world: World, memory: Memory) -> Memory:
-    """The memory after a look at the wish: a new spec releases a pin, and new replicas reach the live side.
+def observe_spec(desired: Desired, observed: ObservedState, state: PipelineState) -> PipelineState:
+    """Updates the state from the spec: a changed spec clears the pin, a changed replica count applies to the live side.
 
     Replicas that come together with a new revision come with that revision's side: what is live was not made for them.
     """
-    memory = _adopt(desired, world, memory)
-    changed = desired.key != memory.key
+    state = _adopt(desired, observed, state)
+    changed = desired.key != state.key
     if changed:
-        memory = replace(memory, key=desired.key, settled=False, pin=None, rollback_to=None)
-    if desired.replicas == memory.replicas:
-        return memory
-    if memory.live is not None and (not changed or _satisfied(desired, memory.live)):
-        memory = replace(memory, live=replace(memory.live, replicas=desired.replicas))
-    if memory.releasing is not None and not changed:
-        memory = replace(memory, release=replace(memory.releasing, replicas=desired.replicas))
-    return replace(memory, replicas=desired.replicas)
+        state = replace(state, key=desired.key, settled=False, pin=None, rollback_to=None)
+    if desired.replicas == state.replicas:
+        return state
+    if state.live is not None and (not changed or _satisfied(desired, state.live)):
+        state = replace(state, live=replace(state.live, replicas=desired.replicas))
+    if state.releasing is not None and not changed:
+        state = replace(state, release=replace(state.releasing, replicas=desired.replicas))
+    return replace(state, replicas=desired.replicas)
 
 
-def _adopt(desired: Desired, world: World, memory: Memory) -> Memory:
-    """Take up what is live already, where the memory of it was lost."""
-    if memory.live is not None or memory.releasing is not None or world.live is None:
-        return memory
-    view = world.slot(world.live)
+def _adopt(desired: Desired, observed: ObservedState, state: PipelineState) -> PipelineState:
+    """Adopts the side that is live already, where the state of it was lost."""
+    if state.live is not None or state.releasing is not None or observed.live is None:
+        return state
+    view = observed.slot(observed.live)
     if view.revision is None:
-        return memory
+        return state
     kept = desired.revisions.get(view.revision)
     return replace(
-        memory,
-        live=Live(world.live, view.revision, kept.snapshot.spec_hash if kept else "", view.wanted),
-        latest=max(memory.latest, view.revision),
+        state,
+        live=LiveSide(
+            slot=observed.live,
+            revision=view.revision,
+            spec_hash=kept.snapshot.spec_hash if kept else "",
+            replicas=view.wanted,
+        ),
+        latest=max(state.latest, view.revision),
     )
 
 
-def _satisfied(desired: Desired, live: Live) -> bool:
+def _satisfied(desired: Desired, live: LiveSide) -> bool:
     """Whether what the spec declares is what is live."""
     back = desired.spec.rollback_to
     return live.spec_hash == desired.snapshot.spec_hash if back is None else live.revision == back.revision
 
 
-def superseded(desired: Desired, memory: Memory, release: Release, *, switched: bool) -> str:
+def superseded(desired: Desired, state: PipelineState, release: Release, *, switched: bool) -> str:
     """Why the release that goes on should make way for what the spec declares now; empty: it should not.
 
     Once it is live it is finished first: the side to return to is not given up for one that nobody has proven.
     """
-    if release.key == memory.key:
+    if release.key == state.key:
         return ""
-    if memory.live is not None and _satisfied(desired, memory.live):
-        return f"the spec declares revision {memory.live.revision} again"
+    if state.live is not None and _satisfied(desired, state.live):
+        return f"the spec declares revision {state.live.revision} again"
     return "" if switched or release.promoted_at is not None else "a newer spec took its place"
 
 
-def begin(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Memory | Wait:
-    """The memory with a new release in it, the same memory when none is due, or why one that is due cannot begin."""
-    if memory.rollback_to is not None:
-        return _begin_requested(desired, world, replace(memory, rollback_to=None), memory.rollback_to, now)
-    if memory.settled:
-        return memory
-    if memory.live is not None and _satisfied(desired, memory.live):
-        return replace(memory, settled=True)
-    if desired.spec.paused or memory.paused:
+def begin(
+    desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime
+) -> PipelineState | Wait:
+    """The state with a new release in it, the same state when none is due, or why one that is due cannot begin."""
+    if state.rollback_to is not None:
+        return _begin_requested(desired, observed, replace(state, rollback_to=None), state.rollback_to, now)
+    if state.settled:
+        return state
+    if state.live is not None and _satisfied(desired, state.live):
+        return replace(state, settled=True)
+    if desired.spec.paused or state.paused:
         return Wait("Paused", "paused; what is live stays live", held=True)
     if desired.problem is not None:
         return Wait(desired.problem.reason, desired.problem.message, held=desired.problem.retryable)
     back = desired.spec.rollback_to
     if back is None:
-        number = 1 + max(memory.latest, *desired.revisions, world.blue.revision or 0, world.green.revision or 0)
-        return _start(desired, world, memory, Revision(number, desired.snapshot), now)
+        number = 1 + max(state.latest, *desired.revisions, observed.blue.revision or 0, observed.green.revision or 0)
+        return _start(desired, observed, state, Revision(number, desired.snapshot), now)
     if back.revision not in desired.revisions:
         return Wait("RevisionUnknown", f"spec.rollbackTo: revision {back.revision} is not kept")
     if (obstacle := desired.obstacles.get(back.revision)) is not None:
         why = f"spec.rollbackTo: revision {back.revision} cannot be returned to: {obstacle.message}"
         return Wait(obstacle.reason, why, held=obstacle.retryable)
     # What was never live has proven nothing: it takes the whole way, hooks and all.
-    record = memory.record(back.revision)
+    record = state.record(back.revision)
     proven = record is None or record.promoted_at is not None
-    return _start(desired, world, memory, desired.revisions[back.revision], now, rollback=proven)
+    return _start(desired, observed, state, desired.revisions[back.revision], now, rollback=proven)
 
 
-def _begin_requested(desired: Desired, world: World, memory: Memory, number: int, now: datetime.datetime) -> Memory:
-    if memory.live is not None and memory.live.revision == number:
-        return replace(memory, pin=number, settled=True)
+def _begin_requested(
+    desired: Desired, observed: ObservedState, state: PipelineState, number: int, now: datetime.datetime
+) -> PipelineState:
+    if state.live is not None and state.live.revision == number:
+        return replace(state, pin=number, settled=True)
     if number in desired.revisions:
-        memory = _start(desired, world, memory, desired.revisions[number], now, rollback=True)
-        return replace(memory, release=replace(memory.release, pins=True)) if memory.release else memory
-    if memory.answer is None:
-        return memory
+        state = _start(desired, observed, state, desired.revisions[number], now, rollback=True)
+        return replace(state, release=replace(state.release, pins=True)) if state.release else state
+    if state.answer is None:
+        return state
     return replace(
-        memory, answer=replace(memory.answer, accepted=False, message=f"revision {number} is not kept any more")
+        state, answer=replace(state.answer, accepted=False, message=f"revision {number} is not kept any more")
     )
 
 
-def _moment(memory: Memory, number: int, now: datetime.datetime) -> datetime.datetime:
+def _moment(state: PipelineState, number: int, now: datetime.datetime) -> datetime.datetime:
     """When it begins. By this moment, in whole seconds, it is told from an earlier release of the same revision."""
-    last = memory.release
+    last = state.release
     if last is None or last.revision != number:
         return now
     return max(now, last.started_at + datetime.timedelta(seconds=1))
@@ -111,15 +120,15 @@ def _moment(memory: Memory, number: int, now: datetime.datetime) -> datetime.dat
 
 def _start(
     desired: Desired,
-    world: World,
-    memory: Memory,
+    observed: ObservedState,
+    state: PipelineState,
     revision: Revision,
     now: datetime.datetime,
     *,
     rollback: bool = False,
-) -> Memory:
-    number, snapshot, record = revision.number, revision.snapshot, memory.record(revision.number)
-    live = world.live or (memory.live.slot if memory.live else None)
+) -> PipelineState:
+    number, snapshot, record = revision.number, revision.snapshot, state.record(revision.number)
+    live = observed.live or (state.live.slot if state.live else None)
     replicas = snapshot.spec.replicas
     if rollback and record is not None:
         replicas = record.replicas
@@ -131,11 +140,18 @@ def _start(
         artifact=snapshot.artifact,
         replicas=replicas,
         strategy=desired.spec.strategy.type,
-        started_at=_moment(memory, number, now),
+        started_at=_moment(state, number, now),
         clock=now,
         rollback=rollback,
     )
-    history = memory.history
+    history = state.history
     if record is None:
-        history = (Record(number, snapshot.artifact, snapshot.spec_hash, replicas, now), *history)
-    return replace(memory, release=release, history=history, latest=max(memory.latest, number), drain_since=None)
+        begun = RevisionStatus(
+            revision=number,
+            artifact=snapshot.artifact,
+            spec_hash=snapshot.spec_hash,
+            replicas=replicas,
+            deployed_at=now,
+        )
+        history = (begun, *history)
+    return replace(state, release=release, history=history, latest=max(state.latest, number), drain_since=None)

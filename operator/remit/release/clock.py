@@ -6,8 +6,8 @@ import datetime
 from dataclasses import replace
 from typing import Final
 
-from remit.release.memory import Memory, Release
-from remit.release.model import World
+from remit.api.deploymentstatus import PipelineState, Release
+from remit.release.model import ObservedState
 from remit.release.steps import Wait
 
 LOOK_SECONDS: Final = 2.0
@@ -16,19 +16,19 @@ REST_SECONDS: Final = 30.0
 """The same where nothing is to be done and the target tells of changes by itself."""
 
 
-def next_look(wait: Wait, world: World, now: datetime.datetime) -> float:
+def next_look(wait: Wait, observed: ObservedState, now: datetime.datetime) -> float:
     """Seconds until a Deployment that waits is looked at again. At rest it must cost an API server next to nothing."""
-    longest = REST_SECONDS if world.watched and wait.reason == "Settled" else LOOK_SECONDS
+    longest = REST_SECONDS if observed.watched and wait.reason == "Settled" else LOOK_SECONDS
     return longest if wait.until is None else max(0.05, min(longest, (wait.until - now).total_seconds()))
 
 
-def not_before(memory: Memory, now: datetime.datetime) -> Memory:
+def not_before(state: PipelineState, now: datetime.datetime) -> PipelineState:
     """Moments that lie in the future are brought to now: the clock was set back, and nothing should wait that out."""
 
     def clamp(moment: datetime.datetime | None) -> datetime.datetime | None:
         return None if moment is None else min(moment, now)
 
-    release = memory.release
+    release = state.release
     if release is not None:
         failure = release.failure
         release = replace(
@@ -38,17 +38,19 @@ def not_before(memory: Memory, now: datetime.datetime) -> Memory:
             promoted_at=clamp(release.promoted_at),
             failure=failure and replace(failure, at=min(failure.at, now)),
         )
-    return replace(memory, release=release, idle_since=clamp(memory.idle_since), drain_since=clamp(memory.drain_since))
+    return replace(state, release=release, idle_since=clamp(state.idle_since), drain_since=clamp(state.drain_since))
 
 
-def progressed(memory: Memory, release: Release, world: World, now: datetime.datetime) -> Memory:
-    """Updates the memory from the new side: which of its instances have been healthy, and how many at once.
+def progressed(
+    state: PipelineState, release: Release, observed: ObservedState, now: datetime.datetime
+) -> PipelineState:
+    """Updates the state from the new side: which of its instances have been healthy, and how many at once.
 
     More healthy instances than ever before are progress; fewer, and then the same again, are none.
     """
-    view = world.slot(release.slot)
+    view = observed.slot(release.slot)
     if release.failure is not None:
-        return memory
+        return state
     held = view.revision == release.revision
     instances = view.instances if held else {}
     healthy = {name: each.incarnation for name, each in instances.items() if each.healthy}
@@ -56,12 +58,12 @@ def progressed(memory: Memory, release: Release, world: World, now: datetime.dat
     release = replace(release, incarnations=healthy | known)
     if held and view.healthy > release.best:
         release = replace(release, best=view.healthy, clock=now)
-    return replace(memory, release=release)
+    return replace(state, release=release)
 
 
-def held_over(memory: Memory, step: Wait | None, now: datetime.datetime) -> Memory:
+def held_over(state: PipelineState, step: Wait | None, now: datetime.datetime) -> PipelineState:
     """Time that is spent waiting on purpose does not count: when such a wait is over, counting begins anew."""
-    release, held = memory.releasing, step is not None and step.held
+    release, held = state.releasing, step is not None and step.held
     if release is None or release.held == held:
-        return memory
-    return replace(memory, release=replace(release, held=held, clock=release.clock if held else now))
+        return state
+    return replace(state, release=replace(release, held=held, clock=release.clock if held else now))

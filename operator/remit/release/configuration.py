@@ -58,23 +58,24 @@ async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Materia
     return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), material
 
 
-def unread(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> Snapshot:
-    """What a spec comes to that refers to what is not there.
+def snapshot_with_missing_references(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> Snapshot:
+    """Snapshot of a spec whose Secrets or ConfigMaps are missing.
 
-    `key` is what was declared last. Where the spec still says the same as the revision that came of that, it is still
-    declared: what was read once does not change because it cannot be read again. Any other spec is another wish.
+    `key` is what was declared last. A spec that still says the same as the revision that came of it keeps that key:
+    nothing was changed by a reference that cannot be read again. Any other spec gets a key of its own.
     """
-    return Snapshot(_artifact(spec), spec, key if _still(spec, key, revisions) else f"unread-{_digest(spec, ())}")
+    same = _declares_same_spec(spec, key, revisions)
+    return Snapshot(_artifact(spec), spec, key if same else f"unread-{_digest(spec, ())}")
 
 
-def pinned(snapshot: Snapshot, key: str, revisions: Iterable[Revision]) -> Snapshot:
-    """What it is to a Deployment that was returned to another revision: a pin is released by a new spec alone, and not
-    by a Secret that somebody renews."""
-    return replace(snapshot, spec_hash=key) if _still(snapshot.spec, key, revisions) else snapshot
+def keep_pin(snapshot: Snapshot, key: str, revisions: Iterable[Revision]) -> Snapshot:
+    """The snapshot for a Deployment that was returned to another revision. Only a new spec releases that pin, and not a
+    Secret that is renewed, so a spec that says the same keeps its key."""
+    return replace(snapshot, spec_hash=key) if _declares_same_spec(snapshot.spec, key, revisions) else snapshot
 
 
-def _still(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> bool:
-    """Whether it says the same as when `key` was declared."""
+def _declares_same_spec(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> bool:
+    """Whether the spec says the same as when `key` was declared."""
     return any(each.snapshot.spec_hash == key and _revised(each.snapshot.spec) == _revised(spec) for each in revisions)
 
 

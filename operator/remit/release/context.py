@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
-from remit.api.deploymentstatus import Slot
+from remit.api.deploymentstatus import LiveSide, PipelineState, Release, Slot
 from remit.api.strategy import Strategy
-from remit.release.memory import Live, Memory, Release
-from remit.release.model import Desired, Revision, SlotView, World, other
+from remit.release.model import Desired, ObservedState, Revision, SlotView, other
 
 CRASH_LIMIT = 5
 """Restarts of one instance after which a side that was never healthy is given up before its deadline."""
@@ -28,17 +27,17 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The wish, the world, the memory and the time, while a release goes on."""
+    """The desired and the observed state, the pipeline's own, and the time, while a release goes on."""
 
     desired: Desired
-    world: World
-    memory: Memory
+    observed: ObservedState
+    state: PipelineState
     release: Release
     now: datetime.datetime
 
-    def remember(self, release: Release) -> Memory:
-        """The memory with this release in it."""
-        return replace(self.memory, release=release)
+    def remember(self, release: Release) -> PipelineState:
+        """The pipeline's state with this release in it."""
+        return replace(self.state, release=release)
 
     @property
     def slot(self) -> Slot:
@@ -47,21 +46,21 @@ class Context:
 
     @property
     def new(self) -> SlotView:
-        return self.world.slot(self.slot)
+        return self.observed.slot(self.slot)
 
     @property
     def old(self) -> SlotView:
-        return self.world.slot(other(self.slot))
+        return self.observed.slot(other(self.slot))
 
     @property
-    def live(self) -> Live | None:
+    def live(self) -> LiveSide | None:
         """The side to return to."""
-        return self.memory.live
+        return self.state.live
 
     @property
     def switched(self) -> bool:
         """Whether requests were told to go to the new side, all of them."""
-        return self.world.live == self.slot and self.world.share == 0
+        return self.observed.live == self.slot and self.observed.share == 0
 
     @property
     def strategy(self) -> Strategy:
@@ -72,7 +71,7 @@ class Context:
     @property
     def paused(self) -> bool:
         """A rollback is not held up: whoever asks for one has an outage."""
-        return (self.desired.spec.paused or self.memory.paused) and not self.release.rollback
+        return (self.desired.spec.paused or self.state.paused) and not self.release.rollback
 
     @property
     def deadline(self) -> datetime.datetime:
@@ -92,7 +91,7 @@ class Context:
 
     def ready(self, replicas: int) -> bool:
         """Whether the new side has so many healthy instances."""
-        return self.world.ready(self.release.revision, self.slot, replicas)
+        return self.observed.ready(self.release.revision, self.slot, replicas)
 
     @property
     def lost(self) -> bool:

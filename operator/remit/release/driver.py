@@ -1,306 +1,282 @@
-"""One Deployment, released by this process itself: the operator's loop, with a file where the API server would be."""
+"""The driver of releases: one step of one Deployment. It looks, decides, writes status, records, and acts.
+
+The operator runs it over an API server, and the Python API over a folder: what differs between them is their store's.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime
-import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Protocol
 
 import structlog
 
-from remit.api.deployment import Hook
-from remit.api.deploymentstatus import DeploymentStatus, Slot
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, RequestAnswer
 from remit.api.resource import Deployment
-from remit.errors import DeploymentError, RemitError
-from remit.release import private, recording
-from remit.release.clock import LOOK_SECONDS, next_look
-from remit.release.memory import Memory
-from remit.release.model import Desired, HookKey, HookView, Problem, Request, RequestKind, Revision, Snapshot, StepError
+from remit.errors import DeploymentError, MissingReference, RemitError
+from remit.release import configuration, recording
+from remit.release.clock import next_look
+from remit.release.model import (
+    Desired,
+    HookKey,
+    HookView,
+    MalformedRequest,
+    ObservedState,
+    Problem,
+    Request,
+    Revision,
+    Snapshot,
+    StepError,
+    may_contact,
+)
 from remit.release.pipeline import next_step
-from remit.release.places import Place, carry_out, keep_only, look_ahead
-from remit.release.remembering import remembered
-from remit.release.revisions import LocalRevisions
+from remit.release.places import Place, Places, carry_out, keep_only, keeping_state, look_ahead
+from remit.release.report import reported
 from remit.release.status import status_after
-from remit.release.steps import Decision, Finish, Retire, RunHook, Wait, step_error
-from remit.release.target import Material
-from remit.telemetry import AuditLog
+from remit.release.steps import Decision, Finish, Retire, RunHook, Step, Switch, Wait, step_error
+from remit.release.target import Material, Target
+from remit.telemetry import AuditEvent, AuditLog, Redactor
 
 log = structlog.get_logger(__name__)
 
-_RETRY_SECONDS = 1.0
-_KEPT_WISHES = 64
-_TEAR_DOWN_SECONDS = 60.0
+_RETRY_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked for: the `number`th time that something was deployed there."""
+class Store(Protocol):
+    """Where one Deployment is declared and its status is kept.
 
-    number: int
-    snapshot: Snapshot
-    material: Material = field(repr=False)
+    A method that raises `RemitError` ends the step, which is taken again later on what there is then.
+    """
+
+    @property
+    def deployment(self) -> Deployment:
+        """What is declared, with the status that was written last."""
+
+    @property
+    def declared_by(self) -> str:
+        """Who declared it, for the audit trail."""
+
+    @property
+    def requested_by(self) -> str:
+        """Who wrote the pending request, for the audit trail."""
+
+    @property
+    def request(self) -> Request | MalformedRequest | None:
+        """What is asked for by hand."""
+
+    async def configuration(self) -> tuple[Snapshot, Material]:
+        """What the spec asks for now, with its ConfigMaps and Secrets. Raises `MissingReference`."""
+
+    async def write_status(self, status: DeploymentStatus) -> None:
+        """Keep it, unless it is kept already."""
+
+    async def remove_request(self, answer: RequestAnswer) -> None:
+        """The pending request is answered in status and on the audit trail."""
+
+    async def forget(self) -> None:
+        """Nothing of it is left on the target, or nothing more will be done about it: let it go."""
+
+    def record_event(self, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Tell users what happened. Losing it does no harm."""
+
+    def observe_hooks(self, release: Release) -> Mapping[HookKey, HookView]:
+        """What became of the hooks that the release has run so far; a hook that is lost is not in it."""
+
+    async def run_hook(self, release: Release, step: RunHook) -> None:
+        """Start the hook, unless it has been started."""
+
+    async def cancel_hooks(self, over: Release | None) -> None:
+        """No release goes on; `over` is the last one. Cancel what still runs of its hooks. Called at every step."""
+
+    async def report(
+        self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState
+    ) -> ReleaseReport | None:
+        """Note what is observed for the report of the release. Gives the report that is due for status, if one is."""
+
+    async def before_step(self, desired: Desired, observed: ObservedState, decision: Decision) -> None:
+        """The step is about to be taken, and on the audit trail."""
+
+    def step_failed(self, error: RemitError) -> None:
+        """A step failed; it is told to the pipeline, which decides what follows from it."""
 
 
 @dataclass
-class Driver:
-    """Works on one event loop between `start` and `close`; what runs goes on after that, and the next one finds it.
+class ReleaseDriver:
+    """Takes one Deployment where it is wanted, step by step.
 
-    `folder` is this Deployment's alone. `run_hook` runs a hook's task to its end.
+    What it knows besides status is lost when the process ends, and nothing depends on it.
     """
 
-    deployment: Deployment
-    folder: Path
-    place: Place
+    store: Store
+    places: Places
     problem: Callable[[Deployment, Material], Problem | None]
-    run_hook: Callable[[HookKey, Hook], Awaitable[HookView]]
+    """What keeps a Deployment from being released as it is."""
     audit: AuditLog
-    who: str
-    status: DeploymentStatus = field(default_factory=DeploymentStatus)
-    _wish: Wish | None = None
-    _requests: list[Request] = field(default_factory=list)
-    """In turn: none takes the place of one that was not answered."""
+    redactor: Redactor
+    """That of `audit`."""
+    now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _error: StepError | None = None
-    _broken: RemitError | None = None
-    """Why the last look came to nothing."""
-    _removing: bool = False
-    _looks: int = 0
-    _hooks: dict[HookKey, HookView] = field(default_factory=dict)
-    _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _loop: asyncio.Task[None] | None = None
-    _due: asyncio.Event = field(default_factory=asyncio.Event)
-    _looked: asyncio.Condition = field(default_factory=asyncio.Condition)
+    """How the last step failed, where it did."""
+    _recorded: AuditEvent | None = None
+    """What was recorded last."""
+    _unreachable_since: datetime.datetime | None = None
+    """Since when a deletion finds the target out of reach."""
 
-    def __post_init__(self) -> None:
-        self._wishes = LocalRevisions(self.folder / "wishes")
-        self._file = self.folder / "status.json"
+    async def step(self) -> float:
+        """One look, one decision and one idempotent step. Gives seconds until the next look.
 
-    async def start(self) -> None:
-        """Go on from where the one before stopped."""
-        with contextlib.suppress(FileNotFoundError):
-            self.status = DeploymentStatus.model_validate_json(await asyncio.to_thread(self._file.read_bytes))
-        numbers = await self._wishes.all()
-        if numbers:
-            revision, material = await self._wishes.load(max(numbers))
-            self._wish = Wish(revision.number, revision.snapshot, material)
-        self._loop = asyncio.create_task(self._go_on())
-
-    async def close(self) -> None:
-        """Let go; what runs goes on."""
-        tasks = [task for task in (self._loop, *self._running) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        message = (
-            "whoever released it was closed; what runs goes on, and the next one to have this target goes on with it"
-        )
-        self._broken = DeploymentError(message, reason="Closed", retryable=True)
-        async with self._looked:
-            self._looked.notify_all()
-        await self.place.target.close()
-
-    def wake(self) -> None:
-        """Something changed: look now."""
-        self._due.set()
-
-    async def remove(self) -> None:
-        """Drain and stop all of it, and forget that it ever was; `close` is all that may follow."""
-        if self._wish is not None:
-            self._removing = True
-            self.wake()
-            await self._until(lambda _: self._wish is None)
-
-    async def look(self) -> None:
-        """Until the target was looked at once more. Raises what kept that look from its end."""
-        before = self._looks
-        self.wake()
-        await self._until(lambda _: self._looks > before + 1)  # the one under way may have begun before
-
-    @property
-    def memory(self) -> Memory:
-        return remembered(self.status)
-
-    @property
-    def latest(self) -> Wish | None:
-        """What was asked for last."""
-        return self._wish
-
-    async def deploy(self, snapshot: Snapshot, material: Material) -> int:
-        """Release it, and come back when it is live. Gives the number of this wish.
-
-        Raises DeploymentError where it did not come to that: what is live then, `status` says.
+        Raises what the store raises, `AuditUnavailable`, and `DeploymentError` for a target that this host has not.
         """
-        await self._until(lambda memory: memory.releasing is None or memory.releasing.failure is None)
-        number = 1 + (self._wish.number if self._wish else 0)
-        await self._wishes.keep(Revision(number, snapshot), material)
-        await self._wishes.forget({each for each in await self._wishes.all() if each <= number - _KEPT_WISHES})
-        memory, self._wish = self.memory, Wish(number, snapshot, material)
-        live = memory.live.spec_hash if memory.live else None
-        if memory.releasing is None and memory.key == snapshot.spec_hash != live:
-            self._ask("retry")  # the same was declared before, and went back: it is wanted all the same
-        self.wake()
-        await self._until(lambda memory: self._at_rest(memory, number) or self._newer(number))
-        self._check_newer(number)
-        await self._torn_down()
-        self._check_live(lambda live: live == snapshot.spec_hash)
-        return number
-
-    async def rollback(self, number: int) -> None:
-        """Return from wish `number` to what was live before it. Raises DeploymentError."""
-        wish, _ = await self._wishes.load(number)
-        memory, left = self.memory, wish.snapshot.spec_hash
-        current = memory.releasing.spec_hash if memory.releasing else memory.live.spec_hash if memory.live else ""
-        if current != left:
-            serving = self.status.active or "nothing"
-            message = f"{wish.snapshot.artifact} is not live, so there is no way back from it; live is {serving}"
-            raise DeploymentError(message, reason="NotLive")
-        asked = self._ask("rollback")
-        self.wake()
-        await self._until(lambda memory: memory.answer is not None and memory.answer.id == asked)
-        answer = self.memory.answer
-        if answer is not None and not answer.accepted:
-            raise DeploymentError(answer.message, reason="RollbackRefused")
-        now = self._wish.number if self._wish else number
-        await self._until(lambda memory: self._at_rest(memory, now) or self._newer(now))
-        self._check_newer(now)
-        await self._torn_down()
-        self._check_live(lambda live: live != left)
-
-    def _ask(self, kind: RequestKind) -> str:
-        self._requests.append(Request(secrets.token_hex(6), kind))
-        return self._requests[-1].id
-
-    def _at_rest(self, memory: Memory, number: int) -> bool:
-        seen = self.status.observed_generation == number and not self._requests
-        return seen and memory.releasing is None and memory.settled and memory.rollback_to is None
-
-    async def _torn_down(self) -> None:
-        """Until the side of a release that failed is empty: the program may end as soon as it hears of the failure."""
-        release, live = self.memory.release, self.memory.live
-        if release is None or (live is not None and live.slot == release.slot):
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TEAR_DOWN_SECONDS):
-                await self._until(lambda memory: memory.releasing is not None or self._is_empty(release.slot))
-
-    def _is_empty(self, slot: Slot) -> bool:
-        return all(each.name != slot for each in self.status.slots)
-
-    def _newer(self, number: int) -> bool:
-        return self._wish is not None and self._wish.number != number
-
-    def _check_newer(self, number: int) -> None:
-        if self._newer(number) and self._wish is not None:
-            message = f"a newer deployment, {self._wish.snapshot.artifact}, took its place"
-            raise DeploymentError(message, reason="Superseded")
-
-    def _check_live(self, right: Callable[[str], bool]) -> None:
-        memory = self.memory
-        if memory.live is None or not right(memory.live.spec_hash):
-            last = memory.release
-            message = last.message if last and last.message else self.status.message
-            raise DeploymentError(message, reason=last.reason if last and last.reason else "DeploymentFailed")
-
-    async def _until(self, reached: Callable[[Memory], bool]) -> None:
-        async with self._looked:
-            await self._looked.wait_for(lambda: self._broken is not None or reached(self.memory))
-        if self._broken is not None:
-            raise self._broken
-
-    async def _go_on(self) -> None:
-        while True:
-            self._due.clear()
-            try:
-                pause, self._broken = await self._look(), None
-            except RemitError as error:
-                if str(self._broken) != str(error):
-                    log.warning("a release cannot go on", deployment=self.deployment.key, error=str(error))
-                pause, self._broken = _RETRY_SECONDS, error
-            self._looks += 1
-            async with self._looked:
-                self._looked.notify_all()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._due.wait()
-
-    async def _look(self) -> float:
-        """One look, and one step. Gives seconds until the next."""
-        wish, now = self._wish, datetime.datetime.now(datetime.UTC)
-        if wish is None:
-            return LOOK_SECONDS
-        deployment = self.deployment.model_copy(update={"spec": wish.snapshot.spec})
-        request = self._requests[0] if self._requests else None
-        desired = Desired(
-            snapshot=wish.snapshot,
-            revisions=await self.place.revisions.all(),
-            request=request,
-            problem=self.problem(deployment, wish.material),
-            deleted=self._removing,
-        )
-        world = replace(await self.place.target.observe(), hooks=dict(self._hooks), error=self._error)
-        desired = await look_ahead(self.place, desired, self.memory, world)
-        decision = next_step(desired, world, self.memory, now)
-        status = status_after(desired, world, decision, self.status, generation=wish.number, now=now)
+        deployment, now = self.store.deployment, self.now()
+        place, before = self.places.of(deployment), deployment.status.pipeline
+        desired, material, observed = await self._look(place, before)
+        decision = next_step(desired, observed, before, now)
+        generation = deployment.metadata.generation
+        status = status_after(desired, observed, decision, deployment.status, generation=generation, now=now)
+        report = await self.store.report(place.target, observed, before, decision.state)
+        if report is not None:
+            status = reported(status, report)
         if isinstance(decision.step, Finish):
-            await self._record(deployment, decision)
-        await self._write(status)
-        answer = decision.memory.answer
-        if request is not None and answer is not None and answer.id == request.id:
-            self._requests.remove(request)
-            await self.audit.append_async(recording.answer(deployment, answer, self.who))
+            await self._record(decision, material)  # once status says that it is over, no later look would
+        await self.store.write_status(status)
+        await self._answer(desired.request, decision.state.answer)
         if isinstance(decision.step, Wait):
-            return next_look(decision.step, world, now)
-        return await self._perform(deployment, decision, wish.material)
+            return next_look(decision.step, observed, now)
+        return await self._perform(place, desired, observed, decision, material)
 
-    async def _perform(self, deployment: Deployment, decision: Decision, material: Material) -> float:
+    async def _look(self, place: Place, before: PipelineState) -> tuple[Desired, Material, ObservedState]:
+        """What is desired, its configuration, and what is on the target. Where the spec refers to what is missing, it
+        has no configuration; where the target must not be contacted, nothing is observed."""
+        deployment, request = self.store.deployment, self.store.request
+        snapshot, material, problem = None, Material(), None
+        try:
+            snapshot, material = await self.store.configuration()
+            problem = self.problem(deployment, material)
+        except MissingReference as error:
+            problem = Problem("WaitingForReference", str(error))
+        revisions: Mapping[int, Revision] = {}
+        observed = ObservedState()
+        if may_contact(before, problem):
+            revisions, observed = await _observe(place)
+        if snapshot is None:
+            snapshot = configuration.snapshot_with_missing_references(deployment.spec, before.key, revisions.values())
+        elif before.pinning and not (isinstance(request, Request) and request.kind == "retry"):
+            snapshot = configuration.keep_pin(snapshot, before.key, revisions.values())
+        deleted = deployment.metadata.deletion_timestamp is not None
+        desired = Desired(
+            snapshot=snapshot,
+            revisions=revisions,
+            request=request,
+            problem=problem,
+            deleted=deleted,
+            abandon_at=self._abandon_at(observed) if deleted else None,
+        )
+        observed = replace(observed, hooks=await self._hooks(before), error=self._error)
+        return await look_ahead(place, desired, before, observed), material, observed
+
+    async def _hooks(self, before: PipelineState) -> Mapping[HookKey, HookView]:
+        if before.releasing is not None:
+            return self.store.observe_hooks(before.releasing)
+        await self.store.cancel_hooks(before.release)
+        return {}
+
+    def _abandon_at(self, observed: ObservedState) -> datetime.datetime | None:
+        """A deletion waits for a target that is out of reach as long as a release may go without progress. The time
+        counts from when this process first found it so: an operator that was away has not tried."""
+        if not observed.unreachable:
+            self._unreachable_since = None
+            return None
+        limit = datetime.timedelta(seconds=self.store.deployment.spec.progress_deadline_seconds)
+        if self._unreachable_since is None:
+            self._unreachable_since = self.now().replace(microsecond=0)
+            why = f"the target cannot be reached: {observed.unreachable}; it is tried for {limit}"
+            self.store.record_event("Warning", "TargetUnreachable", f"is being deleted, and {why}")
+        return self._unreachable_since + limit
+
+    async def _answer(self, request: Request | MalformedRequest | None, answer: RequestAnswer | None) -> None:
+        """Remove the request once status has its answer."""
+        if answer is None or request is None or answer.id != request.id:
+            return
+        await self.audit.append_async(recording.answer(self.store.deployment, answer, self.store.requested_by))
+        if answer.accepted:
+            self.store.record_event("Normal", "Requested", answer.message)
+        else:
+            self.store.record_event("Warning", "RequestRefused" if answer.kind else "InvalidRequest", answer.message)
+        await self.store.remove_request(answer)
+
+    async def _perform(
+        self, place: Place, desired: Desired, observed: ObservedState, decision: Decision, material: Material
+    ) -> float:
+        """Take the step. A failure is told to the next look, which decides what follows from it."""
         step = decision.step
         try:
-            if not isinstance(step, Finish) and self._error is None:  # one that is tried again is on record already
-                await self._record(deployment, decision)
-            await carry_out(self.place, step, material)
-            match step:
-                case RunHook(key=key, hook=hook) if key not in self._hooks:
-                    self._hooks[key] = HookView("Running")
-                    task = asyncio.create_task(self._hook(key, hook))
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
-                case Finish(outcome="Deleted", reason=reason):
-                    await (self.place.target.remove() if reason == "Deleted" else self.place.target.abandon())
-                    await self.place.revisions.clear()
-                    await self._wishes.clear()
-                    await asyncio.to_thread(self._file.unlink, missing_ok=True)
-                    self._wish, self.status = None, DeploymentStatus()
-                case Finish():
-                    for task in self._running:
-                        task.cancel()
-                    self._hooks.clear()
-                    await keep_only(self.place, decision.memory)
-                case Retire() if decision.memory.releasing is None:
-                    await keep_only(self.place, decision.memory)
-        except DeploymentError as error:
-            self._error = step_error(step, error)
+            if not isinstance(step, Finish):
+                await self._record(decision, material)
+            await self.store.before_step(desired, observed, decision)
+            with keeping_state():
+                await self._take(place, decision, material)
+        except RemitError as error:
+            self._fail(step, error)
             return _RETRY_SECONDS
         self._error = None
+        log.info("release step", step=type(step).__name__)
         return 0.0
 
-    async def _hook(self, key: HookKey, hook: Hook) -> None:
-        try:
-            self._hooks[key] = await self.run_hook(key, hook)
-        except RemitError as error:
-            self._hooks[key] = HookView("Failed", str(error))
-        self.wake()
+    def _fail(self, step: Step, error: RemitError) -> None:
+        before, failed = self._error, step_error(step, error)
+        self._error = failed
+        self.store.step_failed(error)
+        if before is None or (before.reason, before.revision) != (failed.reason, failed.revision):  # else it was told
+            self.store.record_event("Warning", failed.reason, str(error))
+            log.warning("a step of a release failed", step=type(step).__name__, reason=failed.reason, error=str(error))
 
-    async def _record(self, deployment: Deployment, decision: Decision) -> None:
-        """What cannot be recorded must not happen."""
-        release = decision.memory.release
-        event = recording.step(deployment, self.who, decision.step, release.revision if release else None)
-        if event is not None:
-            await self.audit.append_async(event)
+    async def _record(self, decision: Decision, material: Material) -> None:
+        """What cannot be recorded must not happen. A step that is tried again is on record already."""
+        deployment, release = self.store.deployment, decision.state.release
+        revision = release.revision if release else None
+        event = recording.step(deployment, self.store.declared_by, decision.step, revision)
+        tried_again = self._error is not None and self._recorded == event
+        if event is not None and not tried_again:
+            with self.redactor.holding(material.secrets, deployment.metadata.namespace):
+                await self.audit.append_async(event)
+            self._recorded = event
 
-    async def _write(self, status: DeploymentStatus) -> None:
-        if status != self.status or not self._file.exists():
-            await asyncio.to_thread(private.write, self._file, status.model_dump_json(by_alias=True).encode())
-            self.status = status
+    async def _take(self, place: Place, decision: Decision, material: Material) -> None:
+        step, release = decision.step, decision.state.release
+        await carry_out(place, step, material)
+        match step:
+            case Switch(live=live):
+                self.store.record_event("Normal", "Switched", f"requests go to {live}")
+            case RunHook() if release is not None:
+                await self.store.run_hook(release, step)
+            case Finish(outcome="Deleted", reason=reason, message=message):
+                await self._let_go(place, reason, message)
+            case Finish(outcome=outcome, reason=reason, message=message):
+                good = outcome == "Promoted"
+                self.store.record_event("Normal" if good else "Warning", str(outcome), f"{reason}: {message}")
+                await keep_only(place, decision.state)
+            case Retire() if decision.state.releasing is None:
+                await keep_only(place, decision.state)
+
+    async def _let_go(self, place: Place, reason: str, message: str) -> None:
+        deployment = self.store.deployment
+        if reason == "Abandoned":
+            self.store.record_event("Warning", reason, f"{message}: {place.target.leftovers}")
+        if reason == "Deleted":
+            await self.places.remove(deployment)
+        else:
+            await self.places.abandon(deployment)
+        await self.store.forget()
+
+
+async def _observe(place: Place) -> tuple[Mapping[int, Revision], ObservedState]:
+    """The revisions that are kept, and what is on the target, which is out of reach where they cannot be read."""
+    revisions: Mapping[int, Revision] = {}
+    unreadable = ""
+    try:
+        revisions = await place.revisions.all()
+    except DeploymentError as error:
+        unreadable = str(error)
+    observed = await place.target.observe()
+    return revisions, observed if observed.unreachable or not unreadable else ObservedState(unreachable=unreadable)

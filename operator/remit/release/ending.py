@@ -5,13 +5,21 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
+from remit.api.deploymentstatus import (
+    LiveSide,
+    Outcome,
+    PipelineState,
+    Release,
+    ReleaseFailure,
+    RevisionStatus,
+    StageStatus,
+)
 from remit.release.context import Context
-from remit.release.memory import Failure, Live, Memory, Outcome, Record, Release, StageRecord
-from remit.release.model import Desired, World
+from remit.release.model import Desired, ObservedState
 from remit.release.steps import Decision, Finish
 
 
-def fail(ctx: Context, failure: Failure) -> Memory:
+def fail(ctx: Context, failure: ReleaseFailure) -> PipelineState:
     """From here on the release only goes back. What it ends as depends on whether the new side was live by now."""
     release = ctx.release
     if ctx.live is not None and (release.promoted_at is not None or ctx.switched):
@@ -23,8 +31,8 @@ def fail(ctx: Context, failure: Failure) -> Memory:
 
 def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_over: bool) -> Decision:
     """End the release. `takes_over`: from now on the new side is the one to rely on."""
-    release, memory, now = ctx.release, ctx.memory, ctx.now
-    before = memory.live
+    release, state, now = ctx.release, ctx.state, ctx.now
+    before = state.live
     records = tuple(
         replace(record, state="Skipped")
         if record.state in {"Waiting", "Running"} and record.name != "Retire"
@@ -43,26 +51,28 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
     )
     live = before
     if takes_over:
-        live = Live(release.slot, release.revision, release.spec_hash, release.replicas)
-    memory = replace(
-        memory,
+        live = LiveSide(
+            slot=release.slot, revision=release.revision, spec_hash=release.spec_hash, replicas=release.replicas
+        )
+    state = replace(
+        state,
         release=ended,
         live=live,
-        settled=memory.settled or release.key == memory.key,
-        history=_history(memory.history, ended, before, outcome),
-        pin=release.revision if outcome == "Promoted" and release.pins else memory.pin,
+        settled=state.settled or release.key == state.key,
+        history=_history(state.history, ended, before, outcome),
+        pin=release.revision if outcome == "Promoted" and release.pins else state.pin,
         idle_since=now if takes_over and before is not None else None,
         drain_since=None,
     )
-    return Decision(Finish(outcome, reason, message), trim(ctx.desired, ctx.world, memory))
+    return Decision(Finish(outcome, reason, message), trim(ctx.desired, ctx.observed, state))
 
 
 def _history(
-    history: tuple[Record, ...], release: Release, before: Live | None, outcome: Outcome
-) -> tuple[Record, ...]:
+    history: tuple[RevisionStatus, ...], release: Release, before: LiveSide | None, outcome: Outcome
+) -> tuple[RevisionStatus, ...]:
     """The history after the end of `release`; `before` was live when it began."""
 
-    def after(record: Record) -> Record:
+    def after(record: RevisionStatus) -> RevisionStatus:
         if record.revision == release.revision:
             if release.rollback and outcome != "Promoted":
                 return record  # that it could not be returned to does not undo that it was good
@@ -81,42 +91,42 @@ def _history(
     return tuple(after(record) for record in history)
 
 
-def with_digests(memory: Memory, world: World) -> Memory:
-    """The memory, with the digest of each revision that has become known. It never changes again."""
-    known = world.digests
+def with_digests(state: PipelineState, observed: ObservedState) -> PipelineState:
+    """The state, with the digest of each revision that has become known. It never changes again."""
+    known = observed.digests
     return replace(
-        memory, history=tuple(replace(r, digest=r.digest or known.get(r.revision, "")) for r in memory.history)
+        state, history=tuple(replace(r, digest=r.digest or known.get(r.revision, "")) for r in state.history)
     )
 
 
-def trim(desired: Desired, world: World, memory: Memory) -> Memory:
+def trim(desired: Desired, observed: ObservedState, state: PipelineState) -> PipelineState:
     """Forget the oldest revisions beyond `revisionHistoryLimit`, but none that is live, pinned or still wanted, and
     none that a side still holds: it reads its files until it has drained.
 
     The last good one is kept first, so that failed ones never push out what a rollback returns to.
     """
-    release, live = memory.release, memory.live
-    declared = next((record.revision for record in memory.history if record.spec_hash == memory.key), None)
-    needed = {memory.pin, memory.rollback_to, declared}
+    release, live = state.release, state.live
+    declared = next((record.revision for record in state.history if record.spec_hash == state.key), None)
+    needed = {state.pin, state.rollback_to, declared}
     needed |= {live.revision if live else None, release.revision if release else None}
-    held = {world.blue.revision, world.green.revision}
-    good = last_good(memory)
-    old = [record for record in memory.history if record.revision not in needed]
+    held = {observed.blue.revision, observed.green.revision}
+    good = last_good(state)
+    old = [record for record in state.history if record.revision not in needed]
     old.sort(key=lambda record: (record.revision not in held, record.revision != good))
     beyond = old[desired.spec.revision_history_limit :]
     forgotten = {record.revision for record in beyond if record.revision not in held}
-    return replace(memory, history=tuple(r for r in memory.history if r.revision not in forgotten))
+    return replace(state, history=tuple(r for r in state.history if r.revision not in forgotten))
 
 
-def last_good(memory: Memory) -> int | None:
+def last_good(state: PipelineState) -> int | None:
     """What was live before what is."""
-    live = memory.live.revision if memory.live else None
-    promoted = [r for r in memory.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
+    live = state.live.revision if state.live else None
+    promoted = [r for r in state.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
     return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None
 
 
 def _close_stage(release: Release, name: str, message: str, now: datetime.datetime) -> Release:
-    def closed(record: StageRecord) -> StageRecord:
+    def closed(record: StageStatus) -> StageStatus:
         if record.name != name:
             return record
         return replace(record, state="Failed", started_at=record.started_at or now, finished_at=now, message=message)

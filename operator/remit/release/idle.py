@@ -5,21 +5,20 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import Slot
+from remit.api.deploymentstatus import PipelineState, Slot
 from remit.api.strategy import BlueGreen
 from remit.release.context import seconds
 from remit.release.ending import trim
-from remit.release.memory import Memory
-from remit.release.model import SLOTS, Desired, World, other
+from remit.release.model import SLOTS, Desired, ObservedState, other
 from remit.release.steps import Decision, Drain, Preview, Retire, Step, Wait
 
 DRAIN_SECONDS = 30
 """How long requests in flight may take to end. After that they are cut."""
 
 
-def clear(world: World, memory: Memory, slot: Slot, now: datetime.datetime) -> Step:
+def clear(observed: ObservedState, state: PipelineState, slot: Slot, now: datetime.datetime) -> Step:
     """The next step to an empty slot. `drain_since` is when the drain was first asked for."""
-    view, since = world.slot(slot), memory.drain_since
+    view, since = observed.slot(slot), state.drain_since
     until = since + seconds(DRAIN_SECONDS) if since is not None else None
     if until is None or (not view.draining and now < until):
         return Drain(slot)
@@ -28,48 +27,50 @@ def clear(world: World, memory: Memory, slot: Slot, now: datetime.datetime) -> S
     return Retire(slot)
 
 
-def tidy(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision | None:
+def clean_up_idle(
+    desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime
+) -> Decision | None:
     """The next step for whatever is not live, while no release goes on; None: there is nothing to do."""
-    live = memory.live.slot if memory.live else None
-    if world.preview is not None:
-        return Decision(Preview(None), memory)
+    live = state.live.slot if state.live else None
+    if observed.preview is not None:
+        return Decision(Preview(None), state)
     for slot in (other(live),) if live else SLOTS:
-        if world.slot(slot).revision is None:
+        if observed.slot(slot).revision is None:
             continue
-        until = _kept_until(desired, memory)
+        until = _kept_until(desired, state)
         if until is not None and now < until:
-            return Decision(Wait("ScaleDownDelay", f"{slot} is kept until {until:%H:%M:%S} UTC", until), memory)
-        step = clear(world, memory, slot, now)
+            return Decision(Wait("ScaleDownDelay", f"{slot} is kept until {until:%H:%M:%S} UTC", until), state)
+        step = clear(observed, state, slot, now)
         if isinstance(step, Retire):  # nothing of it runs any more, so it is one of those that are kept for a rollback
-            memory = trim(desired, world.without(slot), memory)
-        return Decision(step, retiring(draining(memory, step, now), now))
+            state = trim(desired, observed.without(slot), state)
+        return Decision(step, retiring(draining(state, step, now), now))
     return None
 
 
-def draining(memory: Memory, step: object, now: datetime.datetime) -> Memory:
+def draining(state: PipelineState, step: object, now: datetime.datetime) -> PipelineState:
     """Remember when the drain began."""
-    return replace(memory, drain_since=now) if isinstance(step, Drain) and memory.drain_since is None else memory
+    return replace(state, drain_since=now) if isinstance(step, Drain) and state.drain_since is None else state
 
 
-def retiring(memory: Memory, now: datetime.datetime) -> Memory:
+def retiring(state: PipelineState, now: datetime.datetime) -> PipelineState:
     """Show the stage Retire as begun."""
-    release = memory.release
+    release = state.release
     if release is None or release.stage_record("Retire").state != "Waiting":
-        return memory
-    return replace(memory, release=release.with_stage("Retire", state="Running", started_at=now))
+        return state
+    return replace(state, release=release.with_stage("Retire", state="Running", started_at=now))
 
 
-def retired(memory: Memory, now: datetime.datetime) -> Memory:
+def retired(state: PipelineState, now: datetime.datetime) -> PipelineState:
     """Show the stage Retire as done: nothing is left to retire."""
-    release = memory.release
+    release = state.release
     if release is not None and release.stage_record("Retire").state in {"Waiting", "Running"}:
         started = release.stage_record("Retire").started_at or now
         release = release.with_stage("Retire", state="Done", started_at=started, finished_at=now)
-    return replace(memory, release=release, drain_since=None, idle_since=None)
+    return replace(state, release=release, drain_since=None, idle_since=None)
 
 
-def _kept_until(desired: Desired, memory: Memory) -> datetime.datetime | None:
+def _kept_until(desired: Desired, state: PipelineState) -> datetime.datetime | None:
     strategy = desired.spec.strategy
-    if memory.idle_since is None or strategy.type in {"Recreate", "Rolling"}:
+    if state.idle_since is None or strategy.type in {"Recreate", "Rolling"}:
         return None
-    return memory.idle_since + seconds((strategy.blue_green or BlueGreen()).scale_down_delay_seconds)
+    return state.idle_since + seconds((strategy.blue_green or BlueGreen()).scale_down_delay_seconds)

@@ -1,4 +1,4 @@
-"""What a release looks at: the wish, and the world as it was observed. Data only; nothing here does anything.
+"""What the pipeline decides on: the desired state, and the state that was observed. Data only.
 
 A Deployment has two sides, the slots blue and green. One of them is live: requests go there. The other one is idle:
 empty, a preview of what comes next, or what was live before and is kept for a fast way back.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import Slot, StageName
+from remit.api.deploymentstatus import HookTask, PipelineState, Release, RequestKind, Slot, StageName
 
 SLOTS: tuple[Slot, Slot] = ("blue", "green")
 
@@ -54,9 +54,6 @@ class Revision:
     snapshot: Snapshot
 
 
-RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"]
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """Something that was asked for by hand. It is consumed once, known by its id, and answered in status."""
@@ -80,7 +77,7 @@ class MalformedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the wish cannot be released as it is, such as a Secret that is missing."""
+    """Why what is desired cannot be released as it is, such as a Secret that is missing."""
 
     reason: str
     """A stable CamelCase word."""
@@ -91,7 +88,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The wish."""
+    """What the user wants."""
 
     snapshot: Snapshot
     """What the spec asks for now."""
@@ -192,8 +189,29 @@ class HookView:
     """Of the task; the release remembers it. Empty where hooks are not objects of an API server."""
 
 
+def hook_uids(release: Release) -> dict[HookKey, str]:
+    """The uids of the tasks of its hooks."""
+    return {HookKey(release.revision, task.stage, task.name): task.uid for task in release.hooks}
+
+
+def with_hooks(release: Release, views: Mapping[HookKey, HookView]) -> Release:
+    """A copy that remembers the tasks of the hooks that were seen."""
+    seen = {key: view.uid for key, view in views.items() if view.uid and key.revision == release.revision}
+    uids = hook_uids(release) | seen
+    hooks = tuple(HookTask(stage=key.stage, name=key.name, uid=uid) for key, uid in uids.items())
+    return release if hooks == release.hooks else replace(release, hooks=hooks)
+
+
+def may_contact(state: PipelineState, problem: Problem | None) -> bool:
+    """Whether the target may be contacted: policy allows what the spec declares, or has allowed a release before.
+
+    The kind of a target, its engine and its namespace never change, so what was allowed then is there still.
+    """
+    return state.latest > 0 or problem is None
+
+
 @dataclass(frozen=True, slots=True)
-class World:
+class ObservedState:
     """What was observed. A target fills in all but `hooks` and `error`."""
 
     blue: SlotView = SlotView()
@@ -222,7 +240,7 @@ class World:
     def slot(self, slot: Slot) -> SlotView:
         return self.blue if slot == "blue" else self.green
 
-    def without(self, slot: Slot) -> World:
+    def without(self, slot: Slot) -> ObservedState:
         """As it is once nothing is on `slot` any more."""
         return replace(self, blue=SlotView()) if slot == "blue" else replace(self, green=SlotView())
 

@@ -1,7 +1,7 @@
-"""The pipeline: the next step of a Deployment, as a pure function of the wish, the world, the memory and the time.
+"""The pipeline: the next step of a Deployment, as a pure function of desired and observed state, its own, and the time.
 
-Reading this file is reading the state machine. It is total: every world has a next step, and asked again about the same
-world it says the same. What it promises, whatever happens in whatever order:
+Reading this file is reading the state machine. It is total: there is a next step whatever is observed, and the same
+arguments give the same step. What it promises, whatever happens in whatever order:
 
 - What is live is not touched before the other side is healthy (but by Recreate, by Rolling within its allowance, and by
   a user who changes `replicas`).
@@ -14,80 +14,80 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import StageName
-from remit.release.beginning import begin, heed, superseded
+from remit.api.deploymentstatus import STAGES, PipelineState, Release, ReleaseFailure, StageName
+from remit.release.beginning import begin, observe_spec, superseded
 from remit.release.clock import held_over, not_before, progressed
 from remit.release.context import Context, Fail
 from remit.release.ending import fail, finish, with_digests
-from remit.release.idle import clear, draining, retired, tidy
-from remit.release.memory import STAGES, Failure, Memory, Release
-from remit.release.model import SLOTS, Desired, World
+from remit.release.idle import clean_up_idle, clear, draining, retired
+from remit.release.live import maintain_live, maintain_previous
+from remit.release.model import SLOTS, Desired, ObservedState, may_contact, with_hooks
 from remit.release.requests import consume
 from remit.release.rollback import go_back
 from remit.release.stages import STAGE_RULES, ensure_provisioned, skipped
 from remit.release.steps import Decision, Drain, Finish, Retire, Step, Switch, Wait, due
-from remit.release.tending import tend, tend_old
 
 
-def next_step(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def next_step(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision:
     """The next step, and what to remember before it is taken."""
     now = now.replace(microsecond=0)  # as status keeps it, so that a restarted operator remembers just the same
-    memory = not_before(memory, now)
-    if desired.deleted and (ended := _let_go(desired, world, memory, now)) is not None:
+    state = not_before(state, now)
+    if desired.deleted and (ended := _let_go(desired, observed, state, now)) is not None:
         return ended
-    if world.unreachable:
-        wait = Wait("TargetUnreachable", world.unreachable, desired.abandon_at, held=True)
-        return Decision(wait, held_over(memory, wait, now))
+    if observed.unreachable:
+        wait = Wait("TargetUnreachable", observed.unreachable, desired.abandon_at, held=True)
+        return Decision(wait, held_over(state, wait, now))
     if desired.deleted:
-        return _tear_down(world, memory, now)
-    memory = consume(desired, world, heed(desired, world, with_digests(memory, world)), now)
-    release = memory.releasing
+        return _tear_down(observed, state, now)
+    state = consume(desired, observed, observe_spec(desired, observed, with_digests(state, observed)), now)
+    release = state.releasing
     if release is None:
-        return _between_releases(desired, world, memory, now)
-    ctx = Context(desired, world, memory, release, now)
+        return _between_releases(desired, observed, state, now)
+    ctx = Context(desired, observed, state, release, now)
     if release.failure is None:
-        why = superseded(desired, memory, release, switched=ctx.switched)
+        why = superseded(desired, state, release, switched=ctx.switched)
         if why:
-            memory = fail(ctx, Failure("Superseded", "Superseded", why, now, asked=True))
-    return _go_on(desired, world, memory, now)
+            failure = ReleaseFailure(outcome="Superseded", reason="Superseded", message=why, at=now, asked=True)
+            state = fail(ctx, failure)
+    return _go_on(desired, observed, state, now)
 
 
-def _go_on(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def _go_on(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision:
     """A release goes on, or back. The way back is asked first: it waits for nothing that the new side does."""
-    release = memory.releasing
+    release = state.releasing
     if release is None:
         raise AssertionError("there is no release")
-    release = release.with_hooks(world.hooks)
-    memory = replace(memory, release=release)
-    ctx = Context(desired, world, progressed(memory, release, world, now), release, now)
-    ctx = replace(ctx, release=ctx.memory.releasing or release)
+    release = with_hooks(release, observed.hooks)
+    state = replace(state, release=release)
+    ctx = Context(desired, observed, progressed(state, release, observed, now), release, now)
+    ctx = replace(ctx, release=ctx.state.releasing or release)
     if release.failure is not None:
         return go_back(ctx, release.failure)
     decision = _forward(ctx)
     if isinstance(decision, Decision):
         waiting = decision.step if isinstance(decision.step, Wait) else None
-        memory = held_over(decision.memory, waiting, now)
-        after = memory.releasing
+        state = held_over(decision.state, waiting, now)
+        after = state.releasing
         held = waiting is not None and waiting.held
         deadline = None if after is None or held else replace(ctx, release=after).deadline
         if deadline is None or now < deadline:
-            return Decision(due(decision.step, deadline), memory)
-        why = waiting.why if waiting else world.error.message if world.error else ctx.new.message
+            return Decision(due(decision.step, deadline), state)
+        why = waiting.why if waiting else observed.error.message if observed.error else ctx.new.message
         detail = f": {why}" if why else ""
         limit = desired.spec.progress_deadline_seconds
         decision = Fail("ProgressDeadlineExceeded", f"no progress for {limit} s{detail}")
-    failed = fail(ctx, Failure("Failed", decision.reason, decision.message, now))
-    return _go_on(desired, world, failed, now)
+    failure = ReleaseFailure(outcome="Failed", reason=decision.reason, message=decision.message, at=now)
+    return _go_on(desired, observed, fail(ctx, failure), now)
 
 
 def _forward(ctx: Context) -> Decision | Fail:
     """The next step of a release that is well."""
-    step = tend_old(ctx)
+    step = maintain_previous(ctx)
     if step is not None:
-        return Decision(step, ctx.memory)
+        return Decision(step, ctx.state)
     if ctx.paused:
-        return Decision(Wait("Paused", "paused; what is live stays live", held=True), ctx.memory)
-    error = ctx.world.error
+        return Decision(Wait("Paused", "paused; what is live stays live", held=True), ctx.state)
+    error = ctx.observed.error
     if error is not None and not error.retryable and error.revision == ctx.release.revision:
         return Fail(error.reason, error.message)
     if crashed := ctx.crashed():
@@ -104,13 +104,13 @@ def _forward(ctx: Context) -> Decision | Fail:
         if isinstance(verdict, Fail):
             return verdict
         if verdict is not None:
-            return Decision(verdict, draining(ctx.memory, verdict, ctx.now))
+            return Decision(verdict, draining(ctx.state, verdict, ctx.now))
         ctx = _enter(ctx, _passed(ctx, name))
     return finish(ctx, "Promoted", "Promoted", f"revision {ctx.release.revision} is live", takes_over=True)
 
 
 def _enter(ctx: Context, release: Release) -> Context:
-    return replace(ctx, release=release, memory=ctx.remember(release))
+    return replace(ctx, release=release, state=ctx.remember(release))
 
 
 def _started(release: Release, name: StageName, now: datetime.datetime) -> Release:
@@ -128,44 +128,46 @@ def _passed(ctx: Context, name: StageName) -> Release:
     return replace(release, promoted_at=ctx.now) if name == "Promote" else release
 
 
-def _between_releases(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def _between_releases(
+    desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime
+) -> Decision:
     """Begin what is due; otherwise keep the live side as it should be, and tidy up the other one."""
-    live = memory.live
-    if live is not None and (world.share or world.live not in {None, live.slot}):
+    live = state.live
+    if live is not None and (observed.share or observed.live not in {None, live.slot}):
         # Whoever moved the requests, it was no release: nothing begins from there.
-        return Decision(Switch(live.slot), memory)
-    begun = begin(desired, world, memory, now)
-    if isinstance(begun, Memory):
+        return Decision(Switch(live.slot), state)
+    begun = begin(desired, observed, state, now)
+    if isinstance(begun, PipelineState):
         if begun.releasing is not None:
-            return _go_on(desired, world, begun, now)
-        memory = begun
-    step = tend(desired, world, memory)
+            return _go_on(desired, observed, begun, now)
+        state = begun
+    step = maintain_live(desired, observed, state)
     if step is not None:
-        return Decision(step, memory)
-    tidying = tidy(desired, world, memory, now)
+        return Decision(step, state)
+    tidying = clean_up_idle(desired, observed, state, now)
     if tidying is not None:
         return tidying
-    memory = retired(memory, now)
-    return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), memory)
+    state = retired(state, now)
+    return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), state)
 
 
-def _let_go(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Decision | None:
+def _let_go(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision | None:
     """The end of a deletion that leaves the target as it is: nothing was ever released there, or it is out of reach for
     too long."""
-    if memory.latest == 0 and (world.unreachable or not memory.may_contact(desired.problem)):
-        return Decision(Finish("Deleted", "NeverReleased", "nothing of it was ever released"), memory)
-    if world.unreachable and desired.abandon_at is not None and now >= desired.abandon_at:
-        message = f"the target stayed out of reach ({world.unreachable}); what is on it is left there"
-        return Decision(Finish("Deleted", "Abandoned", message), memory)
+    if state.latest == 0 and (observed.unreachable or not may_contact(state, desired.problem)):
+        return Decision(Finish("Deleted", "NeverReleased", "nothing of it was ever released"), state)
+    if observed.unreachable and desired.abandon_at is not None and now >= desired.abandon_at:
+        message = f"the target stayed out of reach ({observed.unreachable}); what is on it is left there"
+        return Decision(Finish("Deleted", "Abandoned", message), state)
     return None
 
 
-def _tear_down(world: World, memory: Memory, now: datetime.datetime) -> Decision:
+def _tear_down(observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision:
     """The Deployment is deleted: drain and retire both sides, the idle one first."""
-    live = world.live or "blue"
+    live = observed.live or "blue"
     for slot in sorted(SLOTS, key=lambda slot: slot == live):
-        if world.slot(slot).revision is not None:
-            step: Step = clear(world, memory, slot, now)
-            memory = draining(memory, step, now) if isinstance(step, Drain | Wait) else memory
-            return Decision(step, replace(memory, drain_since=None) if isinstance(step, Retire) else memory)
-    return Decision(Finish("Deleted", "Deleted", "nothing of it is left on the target"), memory)
+        if observed.slot(slot).revision is not None:
+            step: Step = clear(observed, state, slot, now)
+            state = draining(state, step, now) if isinstance(step, Drain | Wait) else state
+            return Decision(step, replace(state, drain_since=None) if isinstance(step, Retire) else state)
+    return Decision(Finish("Deleted", "Deleted", "nothing of it is left on the target"), state)

@@ -7,20 +7,20 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from remit.api import deployment as api
+from remit.api.deploymentstatus import PipelineState
 from remit.api.resource import Deployment
 from remit.backends import ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
 from remit.release.judging import Judge
-from remit.release.memory import Memory
-from remit.release.model import SLOTS, Desired, Problem, Revision, World
+from remit.release.model import SLOTS, Desired, ObservedState, Problem, Revision, may_contact
 from remit.release.requests import rollback_target
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
@@ -53,16 +53,16 @@ _OBSTACLE_SECONDS: Final = 10.0
 """How long an obstacle is believed. To look for it again may read a whole artifact, or ask a registry."""
 
 
-async def look_ahead(place: Place, desired: Desired, memory: Memory, world: World) -> Desired:
-    """The wish, with what keeps the revision that it wants to return to from being brought to the target.
+async def look_ahead(place: Place, desired: Desired, state: PipelineState, observed: ObservedState) -> Desired:
+    """`desired`, with what keeps the revision that it wants to return to from being brought to the target.
 
     It is brought there for that, beside what is live. Where it runs already, nothing has to be brought.
     """
-    number = rollback_target(desired, memory)
-    held = {world.slot(slot).revision for slot in SLOTS}
-    if number is None or number in held or number not in desired.revisions or world.unreachable:
+    number = rollback_target(desired, state)
+    held = {observed.slot(slot).revision for slot in SLOTS}
+    if number is None or number in held or number not in desired.revisions or observed.unreachable:
         return desired
-    if not memory.may_contact(desired.problem):
+    if not may_contact(state, desired.problem):
         return desired
     about = number, desired.request.id if desired.request else None
     if place.looked_ahead.get(about, -math.inf) < time.monotonic() - _OBSTACLE_SECONDS:
@@ -82,16 +82,18 @@ async def _obstacle(place: Place, number: int) -> Problem | None:
     return None
 
 
-async def carry_out(place: Place, step: Step, material: Material) -> None:
-    """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
+@contextlib.contextmanager
+def keeping_state() -> Iterator[None]:
+    """Raises a DeploymentError with the reason `StateNotKept` for an OSError, such as that of a full disk."""
     try:
-        await _carry_out(place, step, material)
+        yield
     except OSError as error:
         message = f"the operator's state cannot be kept: {error.strerror or error}"
         raise DeploymentError(message, reason="StateNotKept", retryable=True) from error
 
 
-async def _carry_out(place: Place, step: Step, material: Material) -> None:
+async def carry_out(place: Place, step: Step, material: Material) -> None:
+    """Take a step that is about the target alone; for all others nothing is done here. Raises DeploymentError."""
     target = place.target
     match step:
         case Prepare(revision=revision):
@@ -113,9 +115,9 @@ async def _carry_out(place: Place, step: Step, material: Material) -> None:
             await target.retire(slot)
 
 
-async def keep_only(place: Place, memory: Memory) -> None:
+async def keep_only(place: Place, state: PipelineState) -> None:
     """Let go of what belongs to revisions that are not remembered any more. Raises DeploymentError."""
-    revisions = {record.revision for record in memory.history}
+    revisions = {record.revision for record in state.history}
     await place.revisions.forget((await place.revisions.all()).keys() - revisions)
     await place.target.keep(revisions)
 

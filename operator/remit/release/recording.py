@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from remit.api import Deployment
+from remit.api.deploymentstatus import RequestAnswer
 from remit.execution.recording import NODE
-from remit.release.memory import Answer
 from remit.release.steps import Finish, Provision, Retire, Scale, Step, Switch
 from remit.telemetry import AuditEvent
 
@@ -27,7 +27,7 @@ def step(deployment: Deployment, who: str, taken: Step, revision: int | None) ->
     return _event(deployment, who, type(taken).__name__, what, revision)
 
 
-def answer(deployment: Deployment, given: Answer, who: str) -> AuditEvent:
+def answer(deployment: Deployment, given: RequestAnswer, who: str) -> AuditEvent:
     """A request by hand, and whether it was followed."""
     verdict = "Requested" if given.accepted else "RequestRefused"
     message = f"{given.kind}: {given.message}" if given.kind else given.message

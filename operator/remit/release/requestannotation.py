@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from remit.api.base import SpecModel
+from remit.api.deploymentstatus import RequestKind
 from remit.kube.client import Object
 from remit.release import MalformedRequest, Request
-from remit.release.model import RequestKind
 from remit.telemetry import escape
 
 ANNOTATION: Final = "remit.dev/request"

@@ -6,41 +6,43 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from remit.api.deploymentstatus import PipelineState, Release, ReleaseFailure, RequestAnswer, RequestKind
 from remit.release.context import Context
 from remit.release.ending import fail, last_good
-from remit.release.memory import Answer, Failure, Memory, Release
-from remit.release.model import Desired, MalformedRequest, Request, RequestKind, World
+from remit.release.model import Desired, MalformedRequest, ObservedState, Request
 
 
 class Refused(Exception):
     """The request cannot be followed; the message says why."""
 
 
-def consume(desired: Desired, world: World, memory: Memory, now: datetime.datetime) -> Memory:
-    """The memory after the request, if there is one that was not answered yet."""
+def consume(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> PipelineState:
+    """The state after the request, if there is one that was not answered yet."""
     request = desired.request
-    if request is None or (memory.answer is not None and memory.answer.id == request.id):
-        return memory
+    if request is None or (state.answer is not None and state.answer.id == request.id):
+        return state
     if isinstance(request, MalformedRequest):
-        return replace(memory, answer=Answer(request.id, None, False, request.message, now))
+        refused = RequestAnswer(id=request.id, accepted=False, message=request.message, at=now)
+        return replace(state, answer=refused)
     try:
-        memory, message = _FOLLOW[request.kind](_Asked(request, desired, world, memory, now))
+        state, message = _FOLLOW[request.kind](_Asked(request, desired, observed, state, now))
         accepted = True
     except Refused as refusal:
         message, accepted = str(refusal), False
-    return replace(memory, answer=Answer(request.id, request.kind, accepted, message, now))
+    answer = RequestAnswer(id=request.id, kind=request.kind, accepted=accepted, message=message, at=now)
+    return replace(state, answer=answer)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
     request: Request
     desired: Desired
-    world: World
-    memory: Memory
+    observed: ObservedState
+    state: PipelineState
     now: datetime.datetime
 
     def ongoing(self) -> Release:
-        release = self.memory.releasing
+        release = self.state.releasing
         if release is None:
             raise Refused(f"there is no release to {self.request.kind}")
         if release.failure is not None:
@@ -49,67 +51,67 @@ class _Asked:
             raise Refused(f"revision {release.revision} is on its way by now, not revision {self.request.revision}")
         return release
 
-    def give_up(self, release: Release, reason: str, message: str) -> Memory:
-        failure = Failure("Aborted", reason, message, self.now, asked=True)
-        return fail(Context(self.desired, self.world, self.memory, release, self.now), failure)
+    def give_up(self, release: Release, reason: str, message: str) -> PipelineState:
+        failure = ReleaseFailure(outcome="Aborted", reason=reason, message=message, at=self.now, asked=True)
+        return fail(Context(self.desired, self.observed, self.state, release, self.now), failure)
 
 
-def _promote(ask: _Asked) -> tuple[Memory, str]:
+def _promote(ask: _Asked) -> tuple[PipelineState, str]:
     release = ask.ongoing()
     # On a side that is live already, what is left to skip is the bake.
     full = release.full or ask.request.full or release.promoted_at is not None
     release = replace(release, go_ahead=True, full=full)
-    return replace(ask.memory, release=release), f"revision {release.revision} goes on"
+    return replace(ask.state, release=release), f"revision {release.revision} goes on"
 
 
-def _abort(ask: _Asked) -> tuple[Memory, str]:
+def _abort(ask: _Asked) -> tuple[PipelineState, str]:
     release = ask.ongoing()
     return ask.give_up(release, "Aborted", "aborted by request"), f"revision {release.revision} is aborted"
 
 
-def _rollback(ask: _Asked) -> tuple[Memory, str]:
-    desired, memory, release = ask.desired, ask.memory, ask.memory.releasing
+def _rollback(ask: _Asked) -> tuple[PipelineState, str]:
+    desired, state, release = ask.desired, ask.state, ask.state.releasing
     if release is not None and release.failure is None and release.rollback and ask.request.revision is None:
         # Asked for twice in a hurry, it must not lead back to what one wants to get away from.
         raise Refused(f"the rollback to revision {release.revision} goes on already")
-    number = ask.request.revision or _last_good(memory)
+    number = ask.request.revision or _last_good(state)
     if number is None:
         raise Refused("there is no earlier revision that was live")
-    live = memory.live.revision if memory.live else None
+    live = state.live.revision if state.live else None
     if number != live and number not in desired.revisions:
         kept = ", ".join(map(str, sorted(desired.revisions))) or "none"
         raise Refused(f"revision {number} is not kept; kept are: {kept}")
     if (obstacle := desired.obstacles.get(number)) is not None:
         raise Refused(f"revision {number} cannot be returned to: {obstacle.message}")
-    record = memory.record(number)
+    record = state.record(number)
     if record is not None and record.promoted_at is None:
         raise Refused(f"revision {number} was never live, so there is nothing to return to; apply its spec instead")
     if release is not None and release.failure is None:
-        memory = ask.give_up(release, "RollbackRequested", f"a rollback to revision {number} was asked for")
-    return replace(memory, rollback_to=number), f"returns to revision {number}"
+        state = ask.give_up(release, "RollbackRequested", f"a rollback to revision {number} was asked for")
+    return replace(state, rollback_to=number), f"returns to revision {number}"
 
 
-def _retry(ask: _Asked) -> tuple[Memory, str]:
-    memory, last, live = ask.memory, ask.memory.release, ask.memory.live
-    if memory.releasing is not None:
+def _retry(ask: _Asked) -> tuple[PipelineState, str]:
+    state, last, live = ask.state, ask.state.release, ask.state.live
+    if state.releasing is not None:
         raise Refused("a release goes on; abort it first")
     if last is not None and live is not None and last.outcome == "Failed" and last.revision == live.revision:
         # It failed and is live all the same: it is released once more, to the other side.
         live = replace(live, spec_hash="")
-    return replace(memory, live=live, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
+    return replace(state, live=live, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
 
 
-def _pause(ask: _Asked) -> tuple[Memory, str]:
-    return replace(ask.memory, paused=True), "paused; what is live stays live"
+def _pause(ask: _Asked) -> tuple[PipelineState, str]:
+    return replace(ask.state, paused=True), "paused; what is live stays live"
 
 
-def _resume(ask: _Asked) -> tuple[Memory, str]:
+def _resume(ask: _Asked) -> tuple[PipelineState, str]:
     if ask.desired.spec.paused:
         raise Refused("spec.paused is true; set it to false to go on")
-    return replace(ask.memory, paused=False), "goes on"
+    return replace(ask.state, paused=False), "goes on"
 
 
-_FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
+_FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[PipelineState, str]]] = {
     "promote": _promote,
     "abort": _abort,
     "rollback": _rollback,
@@ -119,20 +121,20 @@ _FOLLOW: dict[RequestKind, Callable[[_Asked], tuple[Memory, str]]] = {
 }
 
 
-def rollback_target(desired: Desired, memory: Memory) -> int | None:
+def rollback_target(desired: Desired, state: PipelineState) -> int | None:
     """The revision that is about to be returned to, where it has to be brought to the target again for that."""
     request, back = desired.request, desired.spec.rollback_to
     number = None
-    if isinstance(request, Request) and (memory.answer is None or memory.answer.id != request.id):
-        number = (request.revision or _last_good(memory)) if request.kind == "rollback" else None
-    if number is None and back is not None and memory.releasing is None:
-        number = None if memory.settled and memory.key == desired.key else back.revision
-    live = memory.live.revision if memory.live else None
+    if isinstance(request, Request) and (state.answer is None or state.answer.id != request.id):
+        number = (request.revision or _last_good(state)) if request.kind == "rollback" else None
+    if number is None and back is not None and state.releasing is None:
+        number = None if state.settled and state.key == desired.key else back.revision
+    live = state.live.revision if state.live else None
     return None if number == live else number
 
 
-def _last_good(memory: Memory) -> int | None:
+def _last_good(state: PipelineState) -> int | None:
     """While a release goes on, that is the side to return to."""
-    if memory.releasing is not None:
-        return memory.live.revision if memory.live else None
-    return last_good(memory)
+    if state.releasing is not None:
+        return state.live.revision if state.live else None
+    return last_good(state)

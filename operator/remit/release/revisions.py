@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import DeploymentError
-from remit.release import private
+from remit.privatefiles import write_private
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
 
@@ -56,7 +56,7 @@ class LocalRevisions:
         path = self._path(revision.number)
         if path.exists():
             return
-        private.write(path, orjson.dumps(_written(revision, material)))
+        write_private(path, orjson.dumps(_written(revision, material)))
         if self._known is not None:
             self._known[revision.number] = revision
 

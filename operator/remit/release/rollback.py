@@ -5,9 +5,9 @@ Nothing here looks at how the failed side is. It is asked before anything that w
 
 from __future__ import annotations
 
+from remit.api.deploymentstatus import LiveSide, ReleaseFailure
 from remit.release.context import Context, seconds
 from remit.release.ending import finish
-from remit.release.memory import Failure, Live
 from remit.release.steps import Decision, Provision, Retire, Scale, Step, Switch, Wait, due
 from remit.release.strategies import TAKEOVERS
 
@@ -15,9 +15,9 @@ EXCLUSIVE_SECONDS = 30
 """How long a program that must not run twice is given to stop before the old one is started all the same."""
 
 
-def go_back(ctx: Context, failure: Failure) -> Decision:
+def go_back(ctx: Context, failure: ReleaseFailure) -> Decision:
     """The next step of a release that failed, up to its end."""
-    live, switched = ctx.live, ctx.world.live == ctx.slot
+    live, switched = ctx.live, ctx.observed.live == ctx.slot
     if live is None:
         message = f"{failure.message}; there is no earlier side to return to"
         return finish(ctx, failure.outcome, failure.reason, message, takes_over=switched)
@@ -29,16 +29,16 @@ def go_back(ctx: Context, failure: Failure) -> Decision:
         back = f"{failure.message}; revision {live.revision} is live"
         return finish(ctx, failure.outcome, failure.reason, back, takes_over=False)
     if ctx.now < ctx.deadline:
-        return Decision(due(step, ctx.deadline), ctx.memory)
+        return Decision(due(step, ctx.deadline), ctx.state)
     return _last_resort(ctx, live, step, failure)
 
 
-def restore(ctx: Context, live: Live) -> Step | None:
+def restore(ctx: Context, live: LiveSide) -> Step | None:
     """The next step until all requests are seen to go to the good side again, with all its instances; None: they do."""
-    world, view = ctx.world, ctx.world.slot(live.slot)
-    if world.live is None or (world.live == live.slot and world.share):
+    observed, view = ctx.observed, ctx.observed.slot(live.slot)
+    if observed.live is None or (observed.live == live.slot and observed.share):
         return Switch(live.slot)
-    if not world.holding(live.revision, live.slot):
+    if not observed.holding(live.revision, live.slot):
         revision = ctx.revision(live.revision)
         if view.revision not in {None, live.revision}:
             return Retire(live.slot)
@@ -47,16 +47,16 @@ def restore(ctx: Context, live: Live) -> Step | None:
         return Wait("RevisionUnknown", f"revision {live.revision} is not kept any more, and nothing of it is left")
     if view.wanted != live.replicas:
         return Scale(live.slot, live.replicas)
-    ready = world.ready(live.revision, live.slot, live.replicas)
-    if world.live != live.slot and ready:
+    ready = observed.ready(live.revision, live.slot, live.replicas)
+    if observed.live != live.slot and ready:
         return Switch(live.slot)
     # A side that this release never touched is as good as it was; any other has to be seen whole again.
-    if not ready and (world.live != live.slot or TAKEOVERS[ctx.release.strategy].moves_replicas):
+    if not ready and (observed.live != live.slot or TAKEOVERS[ctx.release.strategy].moves_replicas):
         return Wait("Restoring", f"{view.healthy} of {live.replicas} instances of the old side are healthy")
-    return None if world.converged else Wait("Converging", "requests still reach the failed side")
+    return None if observed.converged else Wait("Converging", "requests still reach the failed side")
 
 
-def _make_room(ctx: Context, failure: Failure) -> Step | None:
+def _make_room(ctx: Context, failure: ReleaseFailure) -> Step | None:
     """Stop the failed side first where both must never run; it is given only so long to obey."""
     gone = ctx.new.revision is None and not ctx.new.started
     if not TAKEOVERS[ctx.release.strategy].exclusive or gone or ctx.old.started:
@@ -69,19 +69,19 @@ def _make_room(ctx: Context, failure: Failure) -> Step | None:
     return Retire(ctx.slot)
 
 
-def _last_resort(ctx: Context, live: Live, step: Step, failure: Failure) -> Decision:
+def _last_resort(ctx: Context, live: LiveSide, step: Step, failure: ReleaseFailure) -> Decision:
     """The good side did not come back whole in time: some of it is better than none, and so is to go on trying."""
     too_late = ctx.now >= ctx.release.clock + 2 * seconds(ctx.desired.spec.progress_deadline_seconds)
     if not too_late and isinstance(step, Switch):
-        return Decision(step, ctx.memory)
-    away = ctx.world.live != live.slot and ctx.world.holding(live.revision, live.slot)
-    if not too_late and away and ctx.world.slot(live.slot).healthy:
-        return Decision(Switch(live.slot), ctx.memory)
+        return Decision(step, ctx.state)
+    away = ctx.observed.live != live.slot and ctx.observed.holding(live.revision, live.slot)
+    if not too_late and away and ctx.observed.slot(live.slot).healthy:
+        return Decision(Switch(live.slot), ctx.state)
     return _given_up(ctx, failure)
 
 
-def _given_up(ctx: Context, failure: Failure) -> Decision:
-    live = ctx.world.live
+def _given_up(ctx: Context, failure: ReleaseFailure) -> Decision:
+    live = ctx.observed.live
     where = "nowhere" if live is None else f"to {live}"
     message = f"{failure.message}; the old side did not come back in time, requests go {where}"
     return finish(ctx, "Failed", "RollbackFailed", message, takes_over=live == ctx.slot)

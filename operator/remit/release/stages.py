@@ -22,7 +22,7 @@ def validate(ctx: Context) -> Verdict:
 
 def prepare(ctx: Context) -> Verdict:
     revision = ctx.revision(ctx.release.revision)
-    if revision is None or ctx.release.revision in ctx.world.prepared:
+    if revision is None or ctx.release.revision in ctx.observed.prepared:
         return validate(ctx)
     return Prepare(revision)
 
@@ -35,14 +35,14 @@ def provision(ctx: Context) -> Verdict:
     if takeover.exclusive and ctx.live is not None and ctx.old.started and not ctx.switched:
         return Wait("Stopping", f"{ctx.old.started} instances of the old side are still there")
     if ctx.new.revision not in {None, revision.number}:
-        return clear(ctx.world, ctx.memory, ctx.slot, ctx.now)
+        return clear(ctx.observed, ctx.state, ctx.slot, ctx.now)
     replicas = takeover.new_replicas(ctx)
-    if not ctx.world.holding(revision.number, ctx.slot):
+    if not ctx.observed.holding(revision.number, ctx.slot):
         return Provision(ctx.slot, revision, replicas)
     if ctx.new.wanted != replicas:
         return Scale(ctx.slot, replicas)
     # Nobody is to look at what was seen before; a rollback makes no detours.
-    shown = ctx.release.rollback or ctx.switched or ctx.world.preview == ctx.slot
+    shown = ctx.release.rollback or ctx.switched or ctx.observed.preview == ctx.slot
     return None if shown else Preview(ctx.slot)
 
 
@@ -107,7 +107,7 @@ def _hooks(ctx: Context, stage: StageName, hooks: list[Hook]) -> Verdict:
     """Run the hooks one after the other. Only success is success: one that was lost runs again."""
     for hook in hooks:
         key = HookKey(ctx.release.revision, stage, hook.name)
-        view = ctx.world.hooks.get(key)
+        view = ctx.observed.hooks.get(key)
         if view is None:
             return RunHook(key, hook)
         if view.state == "Failed":

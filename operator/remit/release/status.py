@@ -9,10 +9,8 @@ import datetime
 from typing import Literal
 
 from remit.api.base import Condition
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, Slot, SlotStatus
-from remit.release.memory import Memory, Release
-from remit.release.model import SLOTS, Desired, SlotView, World
-from remit.release.remembering import answer, history, pipeline_state, stages
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, PipelineState, Release, Slot, SlotStatus
+from remit.release.model import SLOTS, Desired, ObservedState, SlotView
 from remit.release.steps import Decision, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]
@@ -20,7 +18,7 @@ Truth = Literal["True", "False", "Unknown"]
 
 def status_after(
     desired: Desired,
-    world: World,
+    observed: ObservedState,
     decision: Decision,
     before: DeploymentStatus,
     *,
@@ -28,51 +26,53 @@ def status_after(
     now: datetime.datetime,
 ) -> DeploymentStatus:
     """The whole status to write with `decision`. `before` is the one that was read; its reports are kept."""
-    memory, release = decision.memory, decision.memory.releasing
-    view, active = _active(world, memory, before)
-    phase, reason, message = _summary(desired, world, decision, view)
+    state, release = decision.state, decision.state.releasing
+    view, active = _active(observed, state, before)
+    phase, reason, message = _summary(desired, observed, decision, view)
     hopeless = release is None and _hopeless(desired, decision)
-    truths = _truths(memory, phase, view, settled=_at_rest(memory), hopeless=hopeless)
-    wanted = memory.live.replicas if memory.live else view.wanted
+    truths = _truths(state, phase, view, settled=_at_rest(state), hopeless=hopeless)
+    wanted = state.live.replicas if state.live else view.wanted
     return DeploymentStatus(
         observed_generation=generation,
         phase=phase,
-        stage=_stage(memory),
-        active=_named(memory, active[1]),
-        preview=_named(memory, release.revision) if release and active[1] != release.revision else "",
+        stage=_stage(state),
+        active=_named(state, active[1]),
+        preview=_named(state, release.revision) if release and active[1] != release.revision else "",
         ready=f"{view.healthy}/{wanted}",
         message=message,
         active_slot=active[0],
         active_revision=active[1],
         preview_revision=release.revision if release and active[1] != release.revision else None,
-        pinned_revision=memory.pin,
+        pinned_revision=state.pin,
         replicas=view.wanted,
         ready_replicas=view.healthy,
         conditions=[
             _condition(type_, status, reason, message, before, generation, now) for type_, status in truths.items()
         ],
-        slots=before.slots if world.unreachable else _slots(world),
-        stages=stages(memory),
-        history=history(memory, before.history),
+        slots=before.slots if observed.unreachable else _slots(observed),
+        stages=state.release.stages if state.release else (),
+        history=state.history,
         report=before.report,
-        request=answer(memory),
-        pipeline=pipeline_state(memory),
+        request=state.answer,
+        pipeline=state,
     )
 
 
-def _active(world: World, memory: Memory, before: DeploymentStatus) -> tuple[SlotView, tuple[Slot | None, int | None]]:
+def _active(
+    observed: ObservedState, state: PipelineState, before: DeploymentStatus
+) -> tuple[SlotView, tuple[Slot | None, int | None]]:
     """The side that requests go to. While the target is out of sight, what was last seen of it holds."""
-    if world.unreachable:
+    if observed.unreachable:
         seen = SlotView(before.active_revision, before.replicas, before.replicas, before.ready_replicas)
         return seen, (before.active_slot, before.active_revision)
-    if world.live is None:
+    if observed.live is None:
         return SlotView(), (None, None)
-    view = world.slot(world.live)
-    known = memory.live.revision if memory.live and memory.live.slot == world.live else None
-    return view, (world.live, view.revision or known)
+    view = observed.slot(observed.live)
+    known = state.live.revision if state.live and state.live.slot == observed.live else None
+    return view, (observed.live, view.revision or known)
 
 
-def _slots(world: World) -> list[SlotStatus]:
+def _slots(observed: ObservedState) -> list[SlotStatus]:
     return [
         SlotStatus(
             name=name,
@@ -84,7 +84,7 @@ def _slots(world: World) -> list[SlotStatus]:
             message=view.message,
         )
         for name in SLOTS
-        if (view := world.slot(name)).revision is not None
+        if (view := observed.slot(name)).revision is not None
     ]
 
 
@@ -93,34 +93,36 @@ def _hopeless(desired: Desired, decision: Decision) -> bool:
     unknown = isinstance(decision.step, Wait) and decision.step.reason == "RevisionUnknown"
     back = desired.spec.rollback_to
     problems = (desired.problem, desired.obstacles.get(back.revision) if back is not None else None)
-    broken = any(each is not None and not each.retryable for each in problems) and not decision.memory.settled
+    broken = any(each is not None and not each.retryable for each in problems) and not decision.state.settled
     return unknown or broken
 
 
-def _at_rest(memory: Memory) -> bool:
+def _at_rest(state: PipelineState) -> bool:
     """Nothing is being brought about: what is left to do is to wait, or to tidy up the old side."""
-    return memory.releasing is None and memory.settled and memory.rollback_to is None
+    return state.releasing is None and state.settled and state.rollback_to is None
 
 
-def _failed(memory: Memory) -> Release | None:
+def _failed(state: PipelineState) -> Release | None:
     """The release that failed what the spec declares, while nothing newer came of it."""
-    release = memory.release
-    if release is None or release.outcome in {None, "Promoted", "Superseded"} or memory.pin is not None:
+    release = state.release
+    if release is None or release.outcome in {None, "Promoted", "Superseded"} or state.pin is not None:
         return None
-    return release if memory.settled and release.key == memory.key else None
+    return release if state.settled and release.key == state.key else None
 
 
-def _summary(desired: Desired, world: World, decision: Decision, view: SlotView) -> tuple[DeploymentPhase, str, str]:
+def _summary(
+    desired: Desired, observed: ObservedState, decision: Decision, view: SlotView
+) -> tuple[DeploymentPhase, str, str]:
     """Phase, reason and message."""
-    memory, step = decision.memory, decision.step
-    release, failed, waits = memory.releasing, _failed(memory), step if isinstance(step, Wait) else None
-    if world.unreachable and desired.deleted:
+    state, step = decision.state, decision.step
+    release, failed, waits = state.releasing, _failed(state), step if isinstance(step, Wait) else None
+    if observed.unreachable and desired.deleted:
         until = waits.until if waits else None
         rest = f"; from {until:%FT%TZ} on it will no longer be waited for" if until else ""
-        message = f"is being deleted, and the target cannot be reached: {world.unreachable}{rest}"
+        message = f"is being deleted, and the target cannot be reached: {observed.unreachable}{rest}"
         return DeploymentPhase.PROGRESSING, "TargetUnreachable", message
-    if world.unreachable:
-        return DeploymentPhase.DEGRADED, "TargetUnreachable", f"the target cannot be reached: {world.unreachable}"
+    if observed.unreachable:
+        return DeploymentPhase.DEGRADED, "TargetUnreachable", f"the target cannot be reached: {observed.unreachable}"
     if desired.deleted:
         return DeploymentPhase.PROGRESSING, "Deleting", f"is being deleted; {sentence(step)}"
     if release is not None and release.failure is not None:
@@ -130,33 +132,33 @@ def _summary(desired: Desired, world: World, decision: Decision, view: SlotView)
     if waits is not None and waits.reason == "AwaitingPromotion":
         return DeploymentPhase.AWAITING_PROMOTION, waits.reason, waits.why
     if release is not None:
-        why = world.error.message if world.error and not waits else sentence(step)
+        why = observed.error.message if observed.error and not waits else sentence(step)
         return DeploymentPhase.PROGRESSING, waits.reason if waits else release.stage or "Progressing", why
     if failed is not None:
-        serving = memory.live is not None and failed.reason != "RollbackFailed"
+        serving = state.live is not None and failed.reason != "RollbackFailed"
         return DeploymentPhase.DEGRADED if serving else DeploymentPhase.FAILED, failed.reason, failed.message
-    if waits is not None and not memory.settled:
-        phase = DeploymentPhase.DEGRADED if memory.live else DeploymentPhase.PENDING
+    if waits is not None and not state.settled:
+        phase = DeploymentPhase.DEGRADED if state.live else DeploymentPhase.PENDING
         return phase, waits.reason, waits.why
-    if memory.live is None:
+    if state.live is None:
         return DeploymentPhase.PENDING, "Pending", "nothing was released yet"
-    if view.healthy < memory.live.replicas or view.failed:
-        message = f"{view.healthy} of {memory.live.replicas} instances are healthy"
+    if view.healthy < state.live.replicas or view.failed:
+        message = f"{view.healthy} of {state.live.replicas} instances are healthy"
         return DeploymentPhase.DEGRADED, "Unhealthy", f"{message}: {view.message}" if view.message else message
-    if memory.pin is not None:
-        return DeploymentPhase.HEALTHY, "Pinned", f"revision {memory.pin} was returned to; a new spec releases it"
-    return DeploymentPhase.HEALTHY, "Promoted", f"revision {memory.live.revision} is live"
+    if state.pin is not None:
+        return DeploymentPhase.HEALTHY, "Pinned", f"revision {state.pin} was returned to; a new spec releases it"
+    return DeploymentPhase.HEALTHY, "Promoted", f"revision {state.live.revision} is live"
 
 
 def _truths(
-    memory: Memory, phase: DeploymentPhase, view: SlotView, *, settled: bool, hopeless: bool
+    state: PipelineState, phase: DeploymentPhase, view: SlotView, *, settled: bool, hopeless: bool
 ) -> dict[str, Truth]:
-    whole = memory.live is not None and view.healthy >= memory.live.replicas and not view.failed
-    empty_by_wish = memory.live is not None and memory.live.replicas == 0
-    stalled = hopeless or (settled and _failed(memory) is not None)
+    whole = state.live is not None and view.healthy >= state.live.replicas and not view.failed
+    empty_by_wish = state.live is not None and state.live.replicas == 0
+    stalled = hopeless or (settled and _failed(state) is not None)
     return {
         "Available": _truth(view.healthy > 0 or empty_by_wish),
-        "Progressing": _truth(memory.releasing is not None and phase is DeploymentPhase.PROGRESSING),
+        "Progressing": _truth(state.releasing is not None and phase is DeploymentPhase.PROGRESSING),
         "Healthy": _truth(whole),
         "Reconciling": _truth(not stalled and not (settled and phase is DeploymentPhase.HEALTHY)),
         "Stalled": _truth(stalled),
@@ -167,16 +169,16 @@ def _truth(holds: bool) -> Truth:
     return "True" if holds else "False"
 
 
-def _stage(memory: Memory) -> str:
-    release = memory.release
+def _stage(state: PipelineState) -> str:
+    release = state.release
     if release is None:
         return ""
     running = next((record.name for record in release.stages if record.state == "Running"), "")
     return running or (release.stage or "" if release.outcome is None else "")
 
 
-def _named(memory: Memory, revision: int | None) -> str:
-    record = memory.record(revision) if revision is not None else None
+def _named(state: PipelineState, revision: int | None) -> str:
+    record = state.record(revision) if revision is not None else None
     return "" if revision is None else f"{record.artifact} ({revision})" if record else f"({revision})"
 
 

@@ -1,7 +1,7 @@
 """The steps that a release is made of. Each is idempotent: done twice, it is as done once.
 
-Whoever performs them writes `Decision.memory` first, if it changed, and then takes the step: killed at any instant, it
-finds a memory at most one step behind the world.
+The driver writes `Decision.state` first, if it changed, and then takes the step: killed at any instant, it finds a
+state that is at most one step behind the target.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import Slot, StageName
+from remit.api.deploymentstatus import Outcome, PipelineState, Slot, StageName
 from remit.errors import DeploymentError, RemitError
-from remit.release.memory import Memory, Outcome
 from remit.release.model import HookKey, Revision, StepError
 from remit.telemetry import escape
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing, until the world or the wish changes, or until `until`."""
+    """Nothing, until desired or observed state changes, or until `until`."""
 
     reason: str
     """A stable CamelCase word: what it waits for."""
@@ -98,7 +97,7 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The release ended (already so in memory): tell of it, cancel hooks that still run. Its report follows.
+    """The release ended (already so in the state): tell of it, cancel hooks that still run. Its report follows.
 
     `Deleted` is the end of the Deployment itself: its finalizer can go. With the reason `Deleted`, too, nothing of it
     is left on the target; with any other one, the target is not contacted.
@@ -164,4 +163,4 @@ class Decision:
     """The next step, and what to remember before it is taken."""
 
     step: Step
-    memory: Memory
+    state: PipelineState

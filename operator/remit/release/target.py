@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from remit.api.deploymentstatus import Slot
-from remit.release.model import Revision, World
+from remit.release.model import ObservedState, Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Target(Protocol):
     def leftovers(self) -> str:
         """What it makes on the target and where that is, for people who have to find it without Remit."""
 
-    async def observe(self) -> World:
+    async def observe(self) -> ObservedState:
         """What is there now: both sides, where requests go, the preview, and which artifacts are at hand.
 
         Found again by name or label, so that a restarted operator sees what an earlier one did. A target that cannot be
-        reached is `World(unreachable=why)`, not an error.
+        reached is `ObservedState(unreachable=why)`, not an error.
         """
 
     async def prepare(self, revision: Revision) -> None:

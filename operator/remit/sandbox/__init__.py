@@ -1,10 +1,11 @@
-"""Floor 2: the walls, and what this host can give."""
+"""The walls, and what this host can give."""
 
 from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec, CgroupUsage, kill_cgroups, remove_cgroups
 from remit.sandbox.cgrouptree import beside
 from remit.sandbox.fencing import fence
 from remit.sandbox.forkserver import (
+    KILL_GRACE_SECONDS,
     Execute,
     ForkedProcess,
     ForkServer,
@@ -39,6 +40,7 @@ from remit.sandbox.processes import ProcessHandle, boot_id, kill_session, start_
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
+    "KILL_GRACE_SECONDS",
     "NETWORK_PACE",
     "NOT_ENFORCED",
     "STOP",

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from remit.sandbox.processes import start_time
 _V1_CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "blkio")
 _V2_CONTROLLERS = ("memory", "pids", "cpu", "io")
 _FOLDER = "remit"
+_LEAF = "remit-operator"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TOKEN = secrets.token_hex(4)
 _locks: dict[Path, int] = {}
@@ -77,7 +79,7 @@ def find_cgroups() -> tuple[CgroupTree | None, str]:
     membership = parse_membership(Path("/proc/self/cgroup").read_text())
     reasons: list[str] = []
     for mount in mounts:
-        if mount.version == 2 and (folder := _prepare_v2(own_folder(mount, membership.get("", "/")), mount, reasons)):
+        if mount.version == 2 and (folder := _prepare_v2(_own_v2(mount, membership), mount, reasons)):
             available = (folder / "cgroup.controllers").read_text().split()
             names = ["blkio" if name == "io" else name for name in available if name in _V2_CONTROLLERS]
             return CgroupTree(2, dict.fromkeys(names, folder)), f"v2 at {folder}: {', '.join(names)}"
@@ -94,16 +96,48 @@ def find_cgroups() -> tuple[CgroupTree | None, str]:
     return None, "; ".join(reasons) or "no cgroup file system is mounted"
 
 
+def make_room() -> None:
+    """Step aside for an operator that this process will start, and which could not move it.
+
+    What is started after this is in the same leaf, from where an operator finds the cgroup above.
+    """
+    membership = parse_membership(Path("/proc/self/cgroup").read_text())
+    for mount in parse_mounts(Path("/proc/self/mountinfo").read_text()):
+        if mount.version == 2:
+            with contextlib.suppress(OSError):  # the operator says why it has no cgroups
+                _make_room_in(_own_v2(mount, membership))
+
+
+def _make_room_in(top: Path) -> None:
+    if {"memory", "pids"} <= (offered := _controllers(top)) and not _enabled(top, offered):
+        _step_aside(top)
+
+
+def _own_v2(mount: Mount, membership: Mapping[str, str]) -> Path:
+    """This process's cgroup, or the one above where it has stepped aside."""
+    own = own_folder(mount, membership.get("", "/"))
+    return own.parent if own.name == _LEAF and own != mount.point else own
+
+
+def _controllers(top: Path) -> set[str]:
+    return set((top / "cgroup.controllers").read_text().split())
+
+
+def _enabled(top: Path, offered: set[str]) -> bool:
+    """Whether children have all that is offered and wanted."""
+    return offered & set(_V2_CONTROLLERS) <= set((top / "cgroup.subtree_control").read_text().split())
+
+
 def _prepare_v2(own: Path, mount: Mount, reasons: list[str]) -> Path | None:
     """A v2 folder whose children get controllers, or None with the reason added."""
     for top in dict.fromkeys((own, mount.point)):
         try:
-            offered = set((top / "cgroup.controllers").read_text().split())
+            offered = _controllers(top)
             if not {"memory", "pids"} <= offered:
                 reasons.append(f"v2 {top}: controllers are {' '.join(sorted(offered)) or 'none'}")
                 continue
             wanted = offered & set(_V2_CONTROLLERS)
-            if not wanted <= set((top / "cgroup.subtree_control").read_text().split()):
+            if not _enabled(top, offered):
                 _step_aside(top)
                 _enable(top, wanted)
             (top / _FOLDER).mkdir(exist_ok=True)
@@ -125,7 +159,7 @@ def _step_aside(top: Path) -> None:
     if members - {str(os.getpid())}:
         raise OSError(errno.EBUSY, "other processes are in it, so its children get no controllers")
     if members:
-        leaf = top / "remit-operator"
+        leaf = top / _LEAF
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
 

@@ -23,6 +23,8 @@ class Fence:
 
     def __init__(self) -> None:
         self.deadline = math.inf
+        self.transitions: int | None = None
+        """The Lease's `leaseTransitions` under which this process works. None without leader election."""
 
     @property
     def expired(self) -> bool:

@@ -1,4 +1,4 @@
-"""Floor 1: what can be seen from outside. Logs, metrics, health, and the audit trail."""
+"""What can be seen from outside. Logs, metrics, health, and the audit trail."""
 
 from typing import TYPE_CHECKING
 

@@ -40,22 +40,26 @@ def configure(
     level: str = "info",
     levels: Mapping[str, str] | None = None,
     stream: TextIO | None = None,
+    colors: bool | None = None,
     redactor: Redactor | None = None,
 ) -> Redactor:
     """Send every log of this process to `stream` (standard error), at `level` or worse.
 
-    `auto` is console on a terminal and JSON elsewhere. `levels` sets single loggers by name. Returns the redactor in
-    use, with which secrets are registered. Raises `InvalidInput` for a level or format that does not exist.
+    `auto` is console on a terminal and JSON elsewhere. `levels` sets single loggers by name. `colors`: whether the
+    console form is coloured; None: on a terminal. Returns the redactor in use, with which secrets are registered.
+    Raises `InvalidInput` for a level or format that does not exist.
     """
     out = stream or sys.stderr
-    form = ("console" if out.isatty() else "json") if format == "auto" else format
+    form = form_for(out) if format == "auto" else format
     if form not in {"json", "console"}:
         raise InvalidInput(f"{form!r} is not a log format; use auto, json or console", field="format")
     redactor = redactor or Redactor()
     to_json: list[Processor] = [structlog.processors.EventRenamer("message"), _render_json]
     to_console: list[Processor] = [
         _bar_tracebacks,
-        structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback),
+        structlog.dev.ConsoleRenderer(
+            colors=out.isatty() if colors is None else colors, exception_formatter=structlog.dev.plain_traceback
+        ),
     ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder(allow={"k8s_ref"}), _name_object, *_shared()],
@@ -84,6 +88,11 @@ def configure(
         cache_logger_on_first_use=False,
     )
     return redactor
+
+
+def form_for(stream: TextIO) -> Literal["json", "console"]:
+    """What `auto` is on this stream."""
+    return "console" if stream.isatty() else "json"
 
 
 @functools.cache

@@ -44,7 +44,26 @@ class Metrics:
         self.circuit_trips: Final = self._gauge(
             "remit_circuit_trips", "How often a circuit was opened since the start.", "operation"
         )
-        self.workqueue_depth: Final = self._gauge("remit_workqueue_depth", "Objects waiting to be reconciled.", "kind")
+        # The names are those of client-go, which dashboards and alerts for controllers know.
+        self.workqueue_depth: Final = self._gauge("workqueue_depth", "Keys that wait for a worker.", "name")
+        self.workqueue_adds: Final = self._counter(
+            "workqueue_adds_total", "Keys added; a key that waits already is not counted.", "name"
+        )
+        self.workqueue_queue_duration: Final = self._histogram(
+            "workqueue_queue_duration_seconds", "From a key's add until a worker takes it.", _DELAYS, "name"
+        )
+        self.workqueue_work_duration: Final = self._histogram(
+            "workqueue_work_duration_seconds", "From when a worker takes a key until it is done.", _DELAYS, "name"
+        )
+        self.workqueue_unfinished_work: Final = self._gauge(
+            "workqueue_unfinished_work_seconds", "How long the keys that workers have now took, together.", "name"
+        )
+        self.workqueue_longest_running: Final = self._gauge(
+            "workqueue_longest_running_processor_seconds", "How long the longest of them took.", "name"
+        )
+        self.workqueue_retries: Final = self._counter(
+            "workqueue_retries_total", "Keys added with a delay: after a failure, or when due again.", "name"
+        )
         self.reconcile_duration: Final = self._histogram(
             "remit_reconcile_duration_seconds", "One reconciliation.", _DELAYS, "kind"
         )
@@ -52,6 +71,12 @@ class Metrics:
             "remit_reconcile_errors_total", "Reconciliations that failed and are tried again.", "kind"
         )
         self.leader: Final = self._gauge("remit_leader", "1 while this operator works, 0 while it waits for the Lease.")
+        self.leader_election_master_status: Final = self._gauge(
+            "leader_election_master_status", "1 while this operator holds the Lease, 0 while it does not.", "name"
+        )
+        self.leader_election_slowpath: Final = self._counter(
+            "leader_election_slowpath_total", "Renewals for which the Lease had to be read first.", "name"
+        )
         self._gauge("remit_build_info", "Always 1; the labels say what runs.", "version", "python").labels(
             version, platform.python_version()
         ).set(1)

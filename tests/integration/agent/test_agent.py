@@ -375,6 +375,13 @@ def test_a_limiter_tells_what_an_execution_gets() -> None:
         limiter.effective("no-such-program")
 
 
+async def test_a_denial_names_the_policy_that_made_it(agent: ExecutionAgent) -> None:
+    with pytest.raises(SecurityError) as refused:
+        await agent.execute_command("rm -rf /")
+    assert refused.value.result.policy == refused.value.policy == "starter"
+    assert refused.value.result.status.policy.decision == "Denied"
+
+
 async def test_a_secret_among_the_arguments_is_recorded_nowhere(tmp_path: Path) -> None:
     secret, options = "kestrel-Plumage-77", {"secrets": {"APP_TOKEN": "kestrel-Plumage-77"}}
     async with ExecutionAgent(state_dir=tmp_path) as agent:

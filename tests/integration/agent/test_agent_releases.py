@@ -267,3 +267,19 @@ async def test_what_is_not_there_is_told(production: Production) -> None:
         for name in ("", "../etc", "app:../v1", "a b", "app:v1\n"):
             with pytest.raises(InvalidInput):
                 await agent.deploy(name, "production")
+
+
+@pytest.mark.parametrize("kept", ["targets/production/status.json", "releases/default/production/revisions/1.json"])
+@pytest.mark.timeout(120)
+async def test_state_that_cannot_be_kept_is_told_to_whoever_waits(production: Production, kept: str) -> None:
+    async with production.agent() as agent:
+        await agent.get_deployment_status("production")
+        in_the_way = production.state / "releases" / f"{Path(kept).parent}/.{Path(kept).name}.new"
+        in_the_way.mkdir(parents=True)
+        async with asyncio.timeout(30):
+            with pytest.raises(DeploymentError, match="cannot be kept") as failed:
+                await agent.deploy("app:v1", "production")
+        assert (failed.value.reason, failed.value.retryable) == ("StateNotKept", True)
+        in_the_way.rmdir()
+        await agent.deploy("app:v1", "production")
+        assert await production.answer() == "v1"

@@ -80,7 +80,7 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine,
     assert not doing.done()
     own.go_on()
     outcome = await asyncio.wait_for(doing, PATIENCE)
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 5)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE, 5)
     assert (heard.out, heard.err) == (b"begun\ndone\n", b"")
 
 

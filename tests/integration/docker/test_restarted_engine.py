@@ -47,7 +47,7 @@ async def test_a_restricted_network_outlives_the_engine() -> None:
                 touch = ("exec", "-u", "65534", f"remit-{id_}", "touch", "/workspace/go")
                 assert docker(*touch, host=own.host).returncode == 0
                 outcome = await asyncio.wait_for(running, PATIENCE)
-            assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0), outcome
+            assert (outcome.reason, outcome.exit_code) == (ExitReason.COMPLETED, 0), outcome
             assert (heard.out, heard.err) == (b"GET /1 HTTP/1.1\nGET /2 HTTP/1.1", b"")
             assert outcome.network is not None
             assert outcome.network.connections == 2

@@ -337,7 +337,7 @@ async def test_nothing_is_left_however_it_ends(stage: Stage, how: str) -> None:
     else:
         outcome = await stage.run(replace(request, timeout_seconds=2 if how == "late" else 60), Heard())
     assert outcome.reason is {
-        "failed": ExitReason.EXITED, "late": ExitReason.TIMED_OUT,
+        "failed": ExitReason.EXIT_CODE, "late": ExitReason.TIMED_OUT,
         "cancelled": ExitReason.CANCELLED, "nosuch": ExitReason.START_FAILED,
     }[how]  # fmt: skip
     assert stage.left() == []

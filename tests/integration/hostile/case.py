@@ -52,6 +52,10 @@ exec(re.sub("/workspace|/tmp", lambda found: os.environ[variables[found[0]]], sy
 """
 
 
+EXITED = (ExitReason.COMPLETED, ExitReason.EXIT_CODE)
+"""It ended by itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One row of the table of attacks."""
@@ -77,7 +81,7 @@ class Program(Case):
     attack: str
     stopped_by: tuple[str, ...] = ()
     outside: Literal["anybody", "root"] | None = None
-    ends: tuple[ExitReason, ...] = (ExitReason.EXITED,)
+    ends: tuple[ExitReason, ...] = EXITED
     exits: int = 0
     """The exit code that must be told, where it ends by exiting."""
     tried: bool = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from remit.backends import ExitReason
 from remit.sandbox import Limits
 
-from .case import MEBIBYTE, Program
+from .case import EXITED, MEBIBYTE, Program
 
-EITHER = (ExitReason.EXITED, ExitReason.SIGNALED, ExitReason.OOM_KILLED)
+EITHER = (*EXITED, ExitReason.SIGNALED, ExitReason.OOM_KILLED)
 TINY = Limits(memory_bytes=96 * MEBIBYTE, pids=24, disk_bytes=4 * MEBIBYTE, cpu_cores=1.0)
 
 CASES = [

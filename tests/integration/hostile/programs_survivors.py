@@ -5,9 +5,9 @@ from __future__ import annotations
 from remit.backends import ExitReason
 from remit.sandbox import Layer
 
-from .case import Program
+from .case import EXITED, Program
 
-ENDED = (ExitReason.EXITED, ExitReason.TIMED_OUT, ExitReason.SIGNALED)
+ENDED = (*EXITED, ExitReason.TIMED_OUT, ExitReason.SIGNALED)
 
 
 def survivor(name: str, attack: str, **changes: object) -> Program:

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import pytest
 
-from remit.backends import AttemptRequest, Command, ExitReason, Stream
+from remit.backends import AttemptRequest, Command, Stream
 from remit.errors import SandboxUnavailable
 from remit.execution.output import OutputWriter
 from remit.sandbox import Confinement
 
 from . import books
-from .case import Program
+from .case import EXITED, Program
 from .conftest import PYTHON, Engine, Scene
 
 PROGRAMS = [case for cases in books.PROGRAMS.values() for case in cases]
@@ -76,7 +76,7 @@ async def test_inside(
     assert alive(mark) == []
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * KEPT_BYTES
     assert outcome.reason in (*case.ends, *(case.bare_ends if bare else ())), (outcome, text)
-    if outcome.reason is ExitReason.EXITED:
+    if outcome.reason in EXITED:
         assert outcome.exit_code == case.exits, text
     if case.tried:
         assert "TRIED" in text, "the attack was not tried"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
+from remit.backends import Outcome
 from remit.errors import PolicyDenied
-from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
 from remit.operations import Performer, Work
 from remit.policy import Decision, Grant, Limits, compile_policy, decide, request_for
@@ -64,7 +64,9 @@ class Desk:
             raise PolicyDenied(decision.message)
         return await self.performer.perform(work, self.output)
 
-    async def attempt(self, values: dict[str, bytes] | None = None, *, seconds: float = 30, **operation: Any) -> Ended:
+    async def attempt(
+        self, values: dict[str, bytes] | None = None, *, seconds: float = 30, **operation: Any
+    ) -> Outcome:
         """How an attempt ends, as the state machine is told."""
         work = replace(self.work(values, **operation), timeout_seconds=seconds)
         return await perform(self.performer, work, self.output, asyncio.Event())

@@ -18,11 +18,10 @@ from aiohttp import web
 import supervised
 from dockers import docker, make_image, needs_docker, remove_image
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AttemptRequest
+from remit.backends import AttemptRequest, Outcome
 from remit.backends import Command as Program
 from remit.backends.docker import Engine
 from remit.execution import runner
-from remit.execution.attemptresult import AttemptResult
 from remit.execution.output import OutputWriter
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
@@ -186,9 +185,9 @@ OPERATIONS = {
 }
 
 
-async def retried(case: Case, root: Path) -> list[AttemptResult]:
+async def retried(case: Case, root: Path) -> list[Outcome]:
     """Attempts of one task, as often as `maxRetries: 3` and the results allow."""
-    results: list[AttemptResult] = []
+    results: list[Outcome] = []
     ended = asyncio.Event()
     operation = case.work().grant.request.operation
     running = Runner({}, RunStore(root), Redactor(), lambda _: ended.set(), {operation: case.desk.performer})

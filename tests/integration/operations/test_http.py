@@ -14,11 +14,10 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from remit.backends import breaker
+from remit.backends import Outcome, breaker
 from remit.backends.failure import OperationFailed
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
-from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
 from remit.operations.http import HttpPerformer
 from remit.policy import Address
@@ -75,7 +74,7 @@ async def failure(desk: Desk, server: Server, path: str, **rest: Any) -> Operati
     return caught.value
 
 
-async def attempt(desk: Desk, server: Server, path: str, **rest: Any) -> Ended:
+async def attempt(desk: Desk, server: Server, path: str, **rest: Any) -> Outcome:
     return await desk.attempt(http={"url": f"http://api.test:{server.port}{path}", **rest})
 
 

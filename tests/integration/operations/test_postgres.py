@@ -12,10 +12,10 @@ import orjson
 import psycopg
 import pytest
 
+from remit.backends import Outcome
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.execution.lifecycle import Ended
 from remit.operations.database import PostgresPerformer
 from remit.operations.database import postgres as postgres_module
 from remit.operations.database.pools import MOST_CONNECTIONS
@@ -195,7 +195,7 @@ async def test_many_statements_on_one_connection(desk: Desk, url: str) -> None:
 async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as their own time allows: a pool whose connections are all in use is no failure of the server."""
 
-    def attempt(sql: str, seconds: float = 60) -> asyncio.Task[Ended]:
+    def attempt(sql: str, seconds: float = 60) -> asyncio.Task[Outcome]:
         operation = {"connection": CONNECTION, "statements": [{"sql": sql}]}
         return asyncio.create_task(desk.attempt({"connection": url.encode()}, seconds=seconds, postgres=operation))
 

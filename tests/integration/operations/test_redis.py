@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
+from remit.backends import Outcome
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.execution.lifecycle import Ended
 from remit.operations.database import RedisPerformer
 from remit.operations.database import redis as redis_module
 from remit.operations.database.metering import MOST_BYTES
@@ -176,7 +176,7 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
     """As long as their own time allows: a pool whose connections are all in use is no failure of the server."""
     import redis
 
-    def attempt(*words: str, seconds: float = 60) -> asyncio.Task[Ended]:
+    def attempt(*words: str, seconds: float = 60) -> asyncio.Task[Outcome]:
         operation = {"connection": CONNECTION, "commands": [list(words)]}
         return asyncio.create_task(desk.attempt({"connection": url.encode()}, seconds=seconds, redis=operation))
 

@@ -14,8 +14,7 @@ import redis
 from aiohttp import web
 
 from middleman import keeping_back
-from remit.backends import breaker
-from remit.execution.lifecycle import Ended
+from remit.backends import Outcome, breaker
 from remit.execution.performing import perform
 from remit.operations import Performer
 from remit.operations.database import PostgresPerformer, RedisPerformer
@@ -52,7 +51,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, st
     server.stop()
 
 
-async def end(performer: Performer, url: str, *, seconds: float = 30, **operation: Any) -> Ended:
+async def end(performer: Performer, url: str, *, seconds: float = 30, **operation: Any) -> Outcome:
     """How an attempt ends, as the state machine is told."""
     desk = Desk(performer, [POLICY])
     work = replace(desk.work({"connection": url.encode()}, **operation), timeout_seconds=seconds)

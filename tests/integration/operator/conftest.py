@@ -15,12 +15,15 @@ import pytest
 
 from conftest import require
 from remit.api.crd import crds
+from remit.controllers import policies, probing
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.controlplane import ControlPlane
 from remit.errors import ApiError
+from remit.execution import waiting
 from remit.kube.access import Access
 from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
+from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
 
@@ -35,13 +38,22 @@ def _sandbox() -> None:
     require("bwrap", ability.available, ability.remedy)
 
 
+@pytest.fixture(autouse=True)
+def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator does every few seconds, it does several times a second, and its probes end sooner."""
+    monkeypatch.setattr(policies, "STATUS_DELAY", 0.2)
+    monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(probing, "_AFTER_SECONDS", 2.0)
+
+
 @dataclass
 class World:
     """An API server with Remit's kinds, and a hand to work it."""
 
     kube: Kube
     settings: Settings
-    control_plane: ControlPlane
+    control_plane: ControlPlane | Any
     redactor: Redactor = field(default_factory=Redactor)
 
     @contextlib.asynccontextmanager
@@ -76,7 +88,8 @@ class World:
     ) -> str:
         """A task that runs `argv`."""
         name = f"t{next(_names)}"
-        command = {"command": {"argv": list(argv)}} if argv else {}
+        # A program is the first of its pid namespace, where SIGTERM does nothing unless it is handled.
+        command = {"command": {"argv": list(argv)}, "terminationGracePeriodSeconds": 1} if argv else {}
         body = {"metadata": {"name": name, "labels": labels or {}}, "spec": {**command, **spec}}
         await self.kube.create(TASKS, namespace, _typed("ExecutionTask", body))
         return name
@@ -176,10 +189,10 @@ async def _install(state: Path) -> None:
     async with ControlPlane(state) as control_plane, Kube(await Access.load(control_plane.kubeconfig)) as kube:
         for crd in crds():
             await kube.create(CRDS, None, crd)
-        await _served(kube)
+        await served(kube)
 
 
-async def _served(kube: Kube) -> None:
+async def served(kube: Kube) -> None:
     async with asyncio.timeout(PATIENCE):
         for resource in (TASKS, POLICIES):
             while True:

@@ -18,7 +18,8 @@ from shops import GROUNDS, Shop, open_shop
 from .conftest import PATIENCE, World
 
 FAULTY = """
-import http.server, itertools, os, sys
+import http.server, itertools, os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 fault, turns, met = os.environ["FAULT"], itertools.cycle((True, False)), False
 if fault == "talks":
     sys.exit("cannot log in with " + os.environ["PASSWORD"])

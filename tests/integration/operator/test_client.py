@@ -24,6 +24,9 @@ async def client(world: World) -> AsyncIterator[RemitClient]:
         yield client
 
 
+SLEEPS = {"command": {"line": "sleep 1000"}, "terminationGracePeriodSeconds": 0}
+
+
 def echo(name: str | None = None, *words: str, **spec: Any) -> dict[str, Any]:
     metadata = {"name": name} if name else {}
     return {"metadata": metadata, "spec": {"command": {"argv": ["echo", *words]}, **spec}}
@@ -121,7 +124,7 @@ async def test_waiting_has_an_end(client: RemitClient) -> None:
 async def test_a_wait_counts_the_time_in_the_queue_and_says_so(world: World, client: RemitClient) -> None:
     await world.policy("sleep")
     async with world.operator(max_concurrent=1):
-        first = await client.submit({"metadata": {"name": "first"}, "spec": {"command": {"line": "sleep 1000"}}})
+        first = await client.submit({"metadata": {"name": "first"}, "spec": SLEEPS})
         await world.phase("first", "Running")
         queued = await client.submit({"spec": {"command": {"line": "sleep 0"}, "timeoutSeconds": 600}})
         await world.until(queued.metadata.name, lambda status: status.get("phase") == "Pending")
@@ -136,7 +139,7 @@ async def test_a_wait_counts_the_time_in_the_queue_and_says_so(world: World, cli
 async def test_a_cancelled_task_is_waited_for(world: World, client: RemitClient) -> None:
     await world.policy("sleep")
     async with world.operator():
-        task = await client.submit({"metadata": {"name": "long"}, "spec": {"command": {"line": "sleep 1000"}}})
+        task = await client.submit({"metadata": {"name": "long"}, "spec": SLEEPS})
         await world.phase("long", "Running")
         await client.cancel(task)
         assert (await client.wait(task, timeout=30)).status.phase == "Cancelled"

@@ -1,76 +1,22 @@
-"""Two operators that compete for a lease: of one task, no two attempts are ever alive at once.
-
-Every attempt reports its number and the time since boot, by itself, again and again, and so does a process that it left
-to itself: a witness that needs neither the operators' word nor this test's clock.
-"""
+"""An operator alone with its lease, two that share a volume, and what one does about the work of a leader before."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from conftest import require
-from leaders import SHORT, Leader, leader
+from leaders import SHORT, Leader, Witness, leader, uptime, witness
+from remit.kube.client import LEASES, TASKS
+from remit.kube.lease import LEASE_NAME
 
-from .conftest import PATIENCE, World
-
-BEATS = (
-    'beat() { while read up _ < /proc/uptime; do echo "$REMIT_ATTEMPT $up" >&3 || exit; sleep 0.05; done; }; '
-    "export -f beat; exec 3<>/dev/tcp/127.0.0.1/PORT; setsid bash -c beat & beat"
-)
+from .conftest import World
 
 
-@dataclass
-class Witness:
-    """`beats` has the times that each attempt reported."""
-
-    port: int = 0
-    beats: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    async def listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
-                number, uptime = line.split()
-                self.beats[int(number)].append(float(uptime))
-        writer.close()
-
-    async def sees(self, attempt: int, after: float = 0) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not any(beat > after for beat in self.beats[attempt]):
-                await asyncio.sleep(0.05)
-
-    def one_at_a_time(self) -> None:
-        for number in sorted(self.beats)[1:]:
-            assert max(self.beats[number - 1]) < min(self.beats[number]), f"attempts {number - 1} and {number} overlap"
-
-
-@pytest.fixture
-async def witness() -> AsyncIterator[Witness]:
-    seen = Witness()
-    server = await asyncio.start_server(seen.listen, "127.0.0.1", 0)
-    seen.port = server.sockets[0].getsockname()[1]
-    yield seen
-    server.close()
-
-
-async def beating(world: World, witness: Witness) -> str:
+async def beating(world: World, seen: Witness) -> str:
     await world.policy("bash", networks=["host"])
-    retry = {"onInterruption": "Retry", "backoff": {"initialSeconds": 0, "jitter": 0}}
-    script = BEATS.replace("PORT", str(witness.port))
-    return await world.task("bash", "-c", script, network="host", retry=retry, timeoutSeconds=600)
-
-
-def uptime() -> float:
-    return float(Path("/proc/uptime").read_text().split()[0])
+    return await world.task("bash", "-c", seen.script(times=1), network="host", timeoutSeconds=600)
 
 
 async def readiness(operator: Leader) -> tuple[int, int, str]:
@@ -87,43 +33,14 @@ async def readiness(operator: Leader) -> tuple[int, int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["cut off", "stopped", "stopped in a container without an init"])
-async def test_work_ends_before_another_leader_begins(world: World, witness: Witness, tmp_path: Path, way: str) -> None:
-    kubeconfig = world.control_plane.kubeconfig
-    contained = "container" in way
-    require("root", not contained or os.geteuid() == 0, "only root can make a pid namespace without a user namespace")
-    async with leader(kubeconfig, tmp_path / "a", contained=contained) as first:
-        await first.works()
-        async with leader(kubeconfig, tmp_path / "b") as second:
-            await second.waits()
-            name = await beating(world, witness)
-            await witness.sees(1)
-            if way == "cut off":
-                first.gate.open.clear()
-            else:
-                first.signal(signal.SIGSTOP)
-            await second.works()
-            await witness.sees(2)
-            await witness.sees(2, after=uptime())
-            if contained:  # it could not be killed; now it hears of its end
-                first.signal(signal.SIGCONT)
-            assert await first.ended() == (-signal.SIGKILL if way == "stopped" else 1)
-            witness.one_at_a_time()
-            status = (await world.get(name))["status"]
-            assert [each.get("reason") for each in status["attempts"]] == ["Interrupted", None]
-
-
-@pytest.mark.slow
-async def test_a_sole_replica_works_on_while_the_api_server_is_away(
-    world: World, witness: Witness, tmp_path: Path
-) -> None:
-    async with leader(world.control_plane.kubeconfig, tmp_path / "a", replicas=1) as only:
+async def test_a_sole_replica_works_on_while_the_api_server_is_away(world: World, tmp_path: Path) -> None:
+    async with witness() as seen, leader(world.control_plane.kubeconfig, tmp_path / "a", replicas=1) as only:
         await only.works()
-        name = await beating(world, witness)
-        await witness.sees(1)
+        name = await beating(world, seen)
+        await seen.sees(f"default/{name}", 1)
         only.gate.open.clear()
         await only.until(lambda: only.said("the lease cannot be renewed"), "without its API server")
-        await witness.sees(1, after=uptime() + 2 * SHORT["renew_deadline"])
+        await seen.sees(f"default/{name}", 1, after=uptime() + 2 * SHORT["renew_deadline"])
         only.gate.open.set()
         await only.until(lambda: only.said("the lease is renewed again"), "back")
         await world.edit(name, {"cancel": True})
@@ -151,3 +68,46 @@ async def test_two_on_one_volume(world: World, tmp_path: Path) -> None:
             await first.stop()
             await second.works()
             assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"
+
+
+async def lost(world: World, holder: str, transitions: int) -> str:
+    """A task that was started when the Lease had had 4 transitions; now it has more, and nobody renews it."""
+    name = await world.task("sh", "-c", "test $REMIT_ATTEMPT = 2", retry={"onInterruption": "Retry"})
+    started = {"id": "another-1", "startedAt": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 4}
+    status = {"phase": "Running", "attemptCount": 1, "attempts": [{"number": 1, **started}]}
+    await world.kube.patch(TASKS, "default", name, {"status": status}, subresource="status")
+    renewed = {"leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    spec = {"holderIdentity": holder, "leaseTransitions": transitions, **renewed}
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE_NAME}, "spec": spec}
+    await world.kube.create(LEASES, world.settings.operator_namespace, body)
+    return name
+
+
+@pytest.mark.parametrize(("holder", "transitions"), [("another", 4), ("", 5)])
+async def test_what_an_earlier_leader_may_have_running_is_waited_for(
+    world: World, holder: str, transitions: int
+) -> None:
+    """Also if a leader in between has released the lease. Meanwhile other tasks run."""
+    await world.policy("sh", "true")
+    name = await lost(world, holder, transitions)
+    async with world.operator(leader_election=True, retry_period=0.1, kill_grace=3600) as operator:
+        other = await world.finished(await world.task("true"))
+        assert [each["leaseTransitions"] for each in other["attempts"]] == [transitions + 1]
+        key = f"default/{name}"
+        assert 3500 < (await operator.reconcile(key) or 0) <= 3600
+        status = (await world.get(name))["status"]
+        assert (status["phase"], status["attemptCount"]) == ("Running", 1)
+        assert "finishedAt" not in status["attempts"][0]
+    async with world.operator() as operator:  # without leader election, nobody else is asked about
+        status = await world.finished(name)
+    assert [each["reason"] for each in status["attempts"]] == ["Interrupted", "Completed"]
+    assert "leaseTransitions" not in status["attempts"][1]
+
+
+async def test_what_a_leader_that_released_the_lease_had_running_is_over(world: World) -> None:
+    await world.policy("sh")
+    name = await lost(world, "", 4)
+    async with world.operator(leader_election=True, kill_grace=3600):
+        status = await world.finished(name)
+    assert [each["reason"] for each in status["attempts"]] == ["Interrupted", "Completed"]
+    assert [each["leaseTransitions"] for each in status["attempts"]] == [4, 5]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from remit.kube.client import EVENTS, NAMESPACES, POLICIES
+import asyncio
 
-from .conftest import World, truth
+from remit.api.executiontaskstatus import PolicyStatus
+from remit.kube.client import EVENTS, NAMESPACES, POLICIES, TASKS
+
+from .conftest import PATIENCE, World, truth
 
 
 async def test_a_bad_pattern_is_told_with_its_column_and_nothing_runs(world: World) -> None:
@@ -118,3 +121,35 @@ async def test_a_policys_deadline_holds_for_tasks_that_ask_for_none(world: World
         missing = {"valueFrom": {"secretKeyRef": {"name": "none", "key": "x"}}}
         waiting = await world.finished(await world.task("sleep", "0", env=[{"name": "X", **missing}]))
         assert (waiting["phase"], waiting.get("attemptCount", 0)) == ("TimedOut", 0)
+
+
+async def test_matched_tasks_follow_their_labels(world: World) -> None:
+    async with world.operator():
+        name = await world.policy("echo", selector={"matchLabels": {"team": "data"}})
+        tasks = [await world.task("echo", labels={"team": "data"}) for _ in range(2)]
+        for task in tasks:
+            await world.finished(task)
+        await world.until(name, lambda status: status.get("matchedTasks") == 2, POLICIES)
+        await world.kube.patch(TASKS, "default", tasks[0], {"metadata": {"labels": {"team": "web"}}})
+        await world.until(name, lambda status: status.get("matchedTasks") == 1, POLICIES)
+        await world.kube.delete(TASKS, "default", tasks[1])
+        await world.until(name, lambda status: not status.get("matchedTasks"), POLICIES)
+        await world.kube.patch(POLICIES, "default", name, {"spec": {"selector": None}})
+        await world.until(name, lambda status: status.get("matchedTasks") == 1, POLICIES)
+
+
+async def test_nothing_is_kept_of_a_policy_that_is_gone(world: World) -> None:
+    async with world.operator() as operator:
+        name, policies = await world.policy("echo"), operator.tasks.policies
+        await world.finished(await world.task("echo"))
+        await world.until(name, lambda status: status.get("allowed") == 1, POLICIES)
+        policies.count("default", "t", PolicyStatus(name=name, decision="Allowed"))
+        assert policies._counted
+        await world.kube.delete(POLICIES, "default", name)
+        async with asyncio.timeout(PATIENCE):
+            while policies.current().by_namespace:
+                await asyncio.sleep(0.02)
+        policies.count("default", "t", PolicyStatus(name=name, decision="Allowed"))
+        async with asyncio.timeout(PATIENCE):
+            await policies.queue.drain()
+        assert not policies._counted and not policies._compiled and name not in repr(policies.queue)

@@ -9,10 +9,18 @@ from dataclasses import replace
 import pytest
 
 from remit.controllers import operator as operator_module
+from remit.execution import waiting
 from remit.kube.client import NAMESPACES, TASKS, Object
 from remit.sandbox import MemoryBudget, probe_host
 
 from .conftest import PATIENCE, World
+from .test_schedules import wound
+
+
+@pytest.fixture(autouse=True)
+def _told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a task waits for its turn is in status at once, and not after ten seconds."""
+    monkeypatch.setattr(waiting, "QUEUED_IS_WORTH_A_WRITE", 0.2)
 
 
 async def test_no_more_run_at_once_than_may_and_all_come_to_their_turn(world: World) -> None:
@@ -118,9 +126,11 @@ async def test_a_rate_holds_on_after_a_restart(world: World) -> None:
         await world.policy("echo", rate={"perMinute": 2})
         for _ in range(2):
             await world.finished(await world.task("echo"))
-    async with world.operator():
-        third = await world.task("echo", deadlineSeconds=12)
+    async with world.operator() as operator:
+        clock = wound(operator)
+        third = await world.task("echo", deadlineSeconds=10)
         queued = await world.phase(third, "Queued")
         assert (queued["queue"]["reason"], queued.get("attemptCount", 0)) == ("PolicyRate", 0)
+        clock.turn(f"default/{third}", seconds=11)
         ended = await world.finished(third)
         assert (ended["phase"], ended["error"]["category"]) == ("TimedOut", "Deadline")

@@ -17,7 +17,6 @@ import pytest
 
 import supervised
 from remit.kube.client import DEPLOYMENTS, SECRETS, TASKS
-from remit.release import clock
 from remit.release.traffic import Probe
 from shops import truth
 
@@ -26,8 +25,7 @@ from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
 
 @pytest.fixture
-async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)  # what an operator finds out for itself, it does sooner
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 

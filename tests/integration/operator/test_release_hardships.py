@@ -11,7 +11,6 @@ import pytest
 import structlog
 
 from remit.kube.client import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
-from remit.release import clock
 from remit.release.targets import copies
 from remit.telemetry import AuditEvent
 from shops import truth
@@ -21,8 +20,7 @@ from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
 
 @pytest.fixture
-async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 
@@ -239,8 +237,8 @@ async def test_a_step_that_goes_on_failing_is_told_once(shop: Edges) -> None:
         async with shop.world.operator():
             await shop.create("v1")
             await shop.live("v1")
-            await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")}, progressDeadlineSeconds=5)
-            status = await shop.ended("Failed")
+            await shop.change("v2", artifact={"path": str(shop.folder / "nowhere")})
+            status = await shop.stuck("nowhere is not there")
             assert "nowhere is not there" in status["message"]
             events = await shop.kube.list(EVENTS, "default", field_selector="involvedObject.name=shop")
             told = [event for event in events if event["reason"] == "ArtifactNotFound"]

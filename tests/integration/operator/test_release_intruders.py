@@ -13,7 +13,6 @@ from aiohttp import web
 
 from remit.errors import ApiError
 from remit.kube.client import EVENTS, TASKS
-from remit.release import clock
 from webserver import answering
 
 from .conftest import World
@@ -21,8 +20,7 @@ from .edges import MANUAL, Edges, eventually, open_edges
 
 
 @pytest.fixture
-async def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edges]:
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
     async with open_edges(world, tmp_path / "versions") as shop:
         yield shop
 
@@ -158,11 +156,24 @@ async def test_a_task_of_another_kind_of_deployment_is_left_alone(shop: Edges) -
         await claimed(shop, "foreign", "sleep", "600", labels=labels, apiVersion="apps/v1", uid="of-another")
         await claimed(shop, "own", "sleep", "600", labels=labels | {"remit.dev/revision": "9"})
         await shop.world.phase("foreign", "Running")
-        await shop.world.phase("own", "Running")
+        await shop.world.phase("own", "Cancelled")  # it says that it is the shop's, of which no release goes on
         await shop.change("v2")
         await shop.live("v2")
-        await shop.world.phase("own", "Cancelled")  # it says that it is the shop's
         assert (await shop.world.get("foreign"))["status"]["phase"] == "Running"
+
+
+async def test_hooks_that_come_when_their_release_is_over_are_cancelled(shop: Edges) -> None:
+    """As when the operator was killed after it had created them, or before it had cancelled them all."""
+    await shop.world.policy("sleep")
+    async with shop.world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        for round_ in "ab":
+            names = [f"late-{round_}{number}" for number in range(3)]
+            for name in names:
+                await claimed(shop, name, "sleep", "600", labels={"remit.dev/hook": "gate"})
+            for name in names:
+                await shop.world.phase(name, "Cancelled")
 
 
 @pytest.mark.parametrize(

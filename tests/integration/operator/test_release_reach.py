@@ -8,19 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from dockers import LEAKING, sdk_leaves_sockets  # noqa: F401
 from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, Object
-from remit.release import clock
 
 from .conftest import World
 from .edges import eventually
-
-
-@pytest.fixture(autouse=True)
-def _looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.1)
 
 
 @asynccontextmanager

@@ -52,7 +52,8 @@ async def test_each_release_is_reported(world: World, shop: Shop) -> None:
         first = await reported(shop, 1)
         await shop.change("v2")
         second = await reported(shop, 2)
-        await shop.change("v3", "sick", progressDeadlineSeconds=3)
+        await shop.change("v3", "sick")
+        await shop.stuck("answered 500")
         failed = await reported(shop, 3, "Failed")
         status = (await shop.get())["status"]
         assert status["report"] == failed

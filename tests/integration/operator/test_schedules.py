@@ -30,7 +30,8 @@ class Clock:
 
     def turn(self, key: str, **by: float) -> None:
         self.ahead += datetime.timedelta(**by)
-        self.operator.queue.add(key)
+        queues = {controller.kind: controller.queue for controller in self.operator.controllers}
+        queues["ExecutionTask"].add(key)
 
 
 def wound(operator: Operator) -> Clock:

@@ -66,6 +66,7 @@ async def test_what_a_lost_operator_held_is_released(world: World) -> None:
     assert shop["metadata"]["finalizers"] == [OTHER_FINALIZER]
     left = await world.get(LEASE_NAME, LEASES, world.settings.operator_namespace)
     assert left["spec"]["holderIdentity"] == ""
+    assert left["spec"]["leaseTransitions"] == 1, "so the next leader does not take it for a release by its holder"
     assert left["metadata"]["annotations"] == {"remit.dev/audit-head": "7:abc"}
 
     lines.clear()

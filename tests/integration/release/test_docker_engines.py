@@ -54,7 +54,7 @@ async def test_an_engine_that_goes_away_and_comes_back(stage: Stage, relay: Rela
         assert "no Docker engine at unix://" in (await stage.target.observe()).unreachable
         assert await stage.answer() == "v1"
         await relay.open_unix(path)
-        assert await stage.until(lambda world: not world.unreachable) == before
+        assert await stage.until(lambda observed: not observed.unreachable) == before
         await stage.end()
 
 
@@ -71,8 +71,10 @@ async def test_an_engine_that_is_restarted_brings_its_replicas_back(tmp_path: Pa
             await asyncio.to_thread(engine.stop)
             assert (await stage.target.observe()).unreachable
             await asyncio.to_thread(engine.start)
-            after = await stage.until(lambda world: world.ready(1, "blue", 2))
-            first, again = ({each.incarnation for each in world.blue.instances.values()} for world in (before, after))
+            after = await stage.until(lambda observed: observed.ready(1, "blue", 2))
+            first, again = (
+                {each.incarnation for each in observed.blue.instances.values()} for observed in (before, after)
+            )
             assert not first & again, "they were started again"
             as_before = replace(after.blue, instances=before.blue.instances)
             assert replace(after, blue=as_before) == before
@@ -96,7 +98,7 @@ async def test_an_engine_behind_tls(stage: Stage, relay: Relay, tmp_path: Path) 
     assert "has no tls.crt and no tls.key" in (await stage.target.observe()).unreachable
     stage.secrets["engine"] = authority.secret()
     await stage.provision("blue", one)
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     assert await stage.answer() == "v1"
     assert [path.stat().st_mode & 0o777 for path in (stage.folder / "release/tls").iterdir()] == [0o600] * 3
@@ -114,11 +116,11 @@ async def test_an_engine_behind_ssh(stage: Stage, tmp_path: Path, monkeypatch: p
         known = (tmp_path / "ssh" / "known").read_text()
         (tmp_path / "ssh" / "known").write_text("")
         await stage.target.close()
-        world = await stage.target.observe()
-        assert "Host key verification failed" in world.unreachable
-        assert host in world.unreachable
+        observed = await stage.target.observe()
+        assert "Host key verification failed" in observed.unreachable
+        assert host in observed.unreachable
         (tmp_path / "ssh" / "known").write_text(known)
-        await stage.until(lambda world: world.ready(1, "blue", 1))
+        await stage.until(lambda observed: observed.ready(1, "blue", 1))
         await stage.end()
 
 
@@ -148,7 +150,7 @@ async def test_images_are_pulled_with_pull_secrets(stage: Stage) -> None:
             await stage.provision("blue", one)
         finally:
             docker("rmi", f"{host}/shop:v1")
-    await stage.until(lambda world: world.ready(1, "blue", 1))  # it asks for the image no more
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))  # it asks for the image no more
 
 
 async def test_a_pull_that_takes_long_keeps_nobody_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,5 +175,5 @@ async def test_a_local_engine_without_root_publishes_on_this_host_alone(
     (binding,) = stage.inspected("blue")["NetworkSettings"]["Ports"]["8080/tcp"]
     assert binding["HostIp"] == "127.0.0.1"
     docker("kill", stage.name("blue"))
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     assert await stage.answer() == "v1"

@@ -16,7 +16,7 @@ from dockerstage import SERVE, Stage, staged
 from remit.backends.docker import Engine
 from remit.errors import DeploymentError
 from remit.policy import Limits
-from remit.release import Material, World
+from remit.release import Material, ObservedState
 from remit.release.targets.docker import Owner, network
 
 
@@ -36,7 +36,7 @@ async def stage(tmp_path: Path, image: str) -> AsyncIterator[Stage]:
 
 async def test_both_sides_and_the_preview(stage: Stage) -> None:
     """Each order is given twice, which is as good as once."""
-    assert await stage.target.observe() == World()
+    assert await stage.target.observe() == ObservedState()
     await stage.live()
     container, two = stage.inspected("blue")["Id"], stage.revision(2)
     for _ in range(2):
@@ -45,17 +45,22 @@ async def test_both_sides_and_the_preview(stage: Stage) -> None:
         await stage.target.retire("green")
     assert stage.inspected("blue")["Id"] == container
     await stage.provision("green", two)
-    await stage.until(lambda world: world.ready(2, "green", 1))
+    await stage.until(lambda observed: observed.ready(2, "green", 1))
     await stage.target.preview("green")
     assert (await stage.answer(), await stage.answer(stage.preview_port)) == ("v1", "v2")
     await stage.target.switch("green")
     await stage.target.drain("blue")
-    await stage.until(lambda world: world.blue.connections == 0)
+    await stage.until(lambda observed: observed.blue.connections == 0)
     await stage.target.retire("blue")
     assert (await stage.answer(), stage.containers()) == ("v2", [stage.name("green")])
-    world = await stage.target.observe()
-    assert (world.live, world.preview, world.blue.revision, world.green.healthy) == ("green", "green", None, 1)
-    assert world.prepared == {1, 2}
+    observed = await stage.target.observe()
+    assert (observed.live, observed.preview, observed.blue.revision, observed.green.healthy) == (
+        "green",
+        "green",
+        None,
+        1,
+    )
+    assert observed.prepared == {1, 2}
 
 
 async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
@@ -66,11 +71,11 @@ async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     stage.target = stage.another()
     assert await stage.target.observe() == before
     await stage.target.scale("blue", 3)
-    await stage.until(lambda world: world.ready(1, "blue", 3))
+    await stage.until(lambda observed: observed.ready(1, "blue", 3))
     assert addresses < {stage.address("blue", index) for index in range(3)}
     await stage.target.scale("blue", 1)
-    world = await stage.until(lambda world: stage.containers() == [stage.name("blue")])
-    assert (world.blue.wanted, world.blue.started, world.blue.restarts) == (1, 1, 0)
+    observed = await stage.until(lambda observed: stage.containers() == [stage.name("blue")])
+    assert (observed.blue.wanted, observed.blue.started, observed.blue.restarts) == (1, 1, 0)
     assert await stage.answer() == "v1 hello"
 
 
@@ -99,11 +104,11 @@ async def test_what_a_container_may_do(stage: Stage) -> None:
 async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage: Stage) -> None:
     secret = Material({"TOKEN": "canary-secret"}, secrets=frozenset({"canary-secret"}))
     await stage.provision("blue", stage.revision(1, "echo no database for $TOKEN >&2; exit 3", material=secret))
-    world = await stage.until(lambda world: world.blue.failed == 1 and world.blue.restarts >= 1)
-    assert (world.blue.healthy, world.blue.started) == (0, 1)
+    observed = await stage.until(lambda observed: observed.blue.failed == 1 and observed.blue.restarts >= 1)
+    assert (observed.blue.healthy, observed.blue.started) == (0, 1)
     # Seen in the moment of a new start, it is running and fails its check: then this comes after what the check says.
-    assert world.blue.message.startswith("blue-0: ")
-    assert world.blue.message.endswith("exit code 3: no database for [redacted]")
+    assert observed.blue.message.startswith("blue-0: ")
+    assert observed.blue.message.endswith("exit code 3: no database for [redacted]")
 
 
 async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> None:
@@ -112,23 +117,25 @@ async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> No
     hungry = "touch /tmp/been; exec 2>/dev/null; tail /dev/zero; sleep 1; exit 137"
     once = f"echo hungry; test -e /tmp/been || {{ {hungry}; }}; exec sleep 600"
     await stage.provision("blue", stage.revision(1, once, ports=[], healthCheck=None))
-    world = await stage.until(lambda world: world.blue.restarts == 1 and world.ready(1, "blue", 1))
-    assert world.blue.message == "blue-0: started again after out of memory: exit code 137: hungry"
+    observed = await stage.until(lambda observed: observed.blue.restarts == 1 and observed.ready(1, "blue", 1))
+    assert observed.blue.message == "blue-0: started again after out of memory: exit code 137: hungry"
 
 
 async def test_a_command_that_is_not_in_the_image_is_named(stage: Stage) -> None:
     stage.spec = {"command": ["/no/such/program"]}
     await stage.provision("blue", stage.revision(1))
     # For a moment of each new start the engine calls it running, and forgets what it said.
-    await stage.until(lambda world: world.blue.failed and "/no/such/program failed: No such file" in world.blue.message)
+    await stage.until(
+        lambda observed: observed.blue.failed and "/no/such/program failed: No such file" in observed.blue.message
+    )
 
 
 async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage) -> None:
     check = {"http": {"path": "/none", "port": 8080}, "failureThreshold": 1}
     await stage.provision("blue", stage.revision(1, healthCheck=check))
-    world = await stage.until(lambda world: world.blue.failed == 1)
-    assert (world.blue.healthy, world.blue.restarts) == (0, 0)
-    assert "answered 404" in world.blue.message
+    observed = await stage.until(lambda observed: observed.blue.failed == 1)
+    assert (observed.blue.healthy, observed.blue.restarts) == (0, 0)
+    assert "answered 404" in observed.blue.message
 
 
 async def test_a_check_by_a_command(stage: Stage) -> None:
@@ -137,10 +144,10 @@ async def test_a_check_by_a_command(stage: Stage) -> None:
         "failureThreshold": 1,
     }
     await stage.provision("blue", stage.revision(1, healthCheck=check))
-    world = await stage.until(lambda world: world.blue.failed == 1)
-    assert world.blue.message == "blue-0: the check ended with exit code 2: not well"
+    observed = await stage.until(lambda observed: observed.blue.failed == 1)
+    assert observed.blue.message == "blue-0: the check ended with exit code 2: not well"
     docker("exec", stage.name("blue"), "touch", "/tmp/well")
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
 
 
 async def test_what_is_removed_or_stopped_by_hand_comes_back_where_it_was(stage: Stage) -> None:
@@ -148,7 +155,7 @@ async def test_what_is_removed_or_stopped_by_hand_comes_back_where_it_was(stage:
     addresses = [stage.address("blue", index) for index in range(2)]
     docker("rm", "-f", stage.name("blue", 0))
     docker("kill", stage.name("blue", 1))
-    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.until(lambda observed: observed.ready(1, "blue", 2))
     assert [stage.address("blue", index) for index in range(2)] == addresses
     assert await stage.answer() == "v1"
 
@@ -162,11 +169,11 @@ async def test_an_operator_killed_in_mid_start_leaves_nothing_half_done(stage: S
     docker("rm", "-f", stage.name("blue", 1))
     marks = [f"--label={name}={value}" for name, value in labels.items()]
     docker("create", "--name", stage.name("blue", 1), *marks, stage.image, "sleep", "600")
-    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.until(lambda observed: observed.ready(1, "blue", 2))
     assert stage.inspected("blue", 1)["Config"]["Cmd"][-1] == SERVE
     wish["sides"]["blue"]["wanted"] = 1
     told.write_text(json.dumps(wish))
-    await stage.until(lambda world: stage.containers() == [stage.name("blue", 0)])
+    await stage.until(lambda observed: stage.containers() == [stage.name("blue", 0)])
 
 
 async def test_a_container_of_somebody_else_is_left_alone(stage: Stage) -> None:
@@ -218,7 +225,7 @@ async def test_a_worker_without_ports(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, ports=[], healthCheck=None))
     check = {"tcp": {"port": 8080}}
     await stage.provision("green", stage.revision(2, ports=[], healthCheck=check))
-    await stage.until(lambda world: world.ready(1, "blue", 1) and world.ready(2, "green", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1) and observed.ready(2, "green", 1))
 
 
 async def test_all_of_a_namespace_share_a_network_whoever_comes_first(stage: Stage) -> None:
@@ -248,7 +255,7 @@ async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:
     docker("tag", other, tag)
     try:
         await stage.provision("blue", one)
-        await stage.until(lambda world: world.ready(1, "blue", 1))
+        await stage.until(lambda observed: observed.ready(1, "blue", 1))
         await stage.target.retire("blue")
         docker("rmi", f"{stage.owner.images}:1")
         with pytest.raises(DeploymentError) as caught:
@@ -266,7 +273,7 @@ async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:
 async def test_what_both_sides_use(stage: Stage) -> None:
     await stage.live()
     await stage.provision("green", stage.revision(2))
-    await stage.until(lambda world: world.ready(2, "green", 1))
+    await stage.until(lambda observed: observed.ready(2, "green", 1))
     first = await stage.target.usage()
     assert set(first) == {"blue", "green"}
     for usage in first.values():

@@ -21,7 +21,7 @@ from remit.api.deployment import DeploymentSpec
 from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.process import Supervision
-from remit.release import Material, Revision, SlotView, Snapshot, World
+from remit.release import Material, ObservedState, Revision, SlotView, Snapshot
 from remit.release.targets import ProcessTarget, localports, process
 from remit.release.targets.front import Front
 from remit.release.targets.process import Permits
@@ -156,15 +156,15 @@ class Stage:
         await self.target.prepare(revision)
         await self.target.provision(slot, revision, replicas, self.kept[revision.number][1])
 
-    async def until(self, condition: Any) -> World:
-        world = World()
+    async def until(self, condition: Any) -> ObservedState:
+        observed = ObservedState()
         try:
             async with asyncio.timeout(PATIENCE):
-                while not condition(world := await self.target.observe()):
+                while not condition(observed := await self.target.observe()):
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            pytest.fail(f"it never came so far: {world}")
-        return world
+            pytest.fail(f"it never came so far: {observed}")
+        return observed
 
     def state(self, name: str) -> Any:
         return Supervision(self.folder / "processes", self.host).list("default/shop")[name]
@@ -190,13 +190,13 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
     one, two = stage.revision(1), stage.revision(2)
-    assert await stage.target.observe() == World()
+    assert await stage.target.observe() == ObservedState()
     await stage.provision("blue", one, 2)
-    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.until(lambda observed: observed.ready(1, "blue", 2))
     await stage.target.switch("blue")
     assert await stage.answer() == "v1"
     await stage.provision("green", two, 2)
-    await stage.until(lambda world: world.ready(2, "green", 2))
+    await stage.until(lambda observed: observed.ready(2, "green", 2))
     await stage.target.preview("green")
     assert (await stage.answer(), await stage.answer(stage.preview_port)) == ("v1", "v2")
     async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100, timeout_seconds=PATIENCE) as probe:
@@ -204,13 +204,18 @@ async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
         await stage.target.switch("green")
         await probe.settled()
         await stage.target.drain("blue")
-        await stage.until(lambda world: world.blue.connections == 0)
+        await stage.until(lambda observed: observed.blue.connections == 0)
         await stage.target.retire("blue")
         await stage.target.switch("green")
     report = probe.report()
     assert (report.failed, set(report.by_side)) == (0, {"blue", "green"}), report
-    world = await stage.until(lambda world: world.ready(2, "green", 2))
-    assert (world.live, world.preview, world.blue.revision, world.prepared) == ("green", "green", None, {1, 2})
+    observed = await stage.until(lambda observed: observed.ready(2, "green", 2))
+    assert (observed.live, observed.preview, observed.blue.revision, observed.prepared) == (
+        "green",
+        "green",
+        None,
+        {1, 2},
+    )
 
 
 async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(stage: Stage) -> None:
@@ -222,15 +227,15 @@ async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(
     (stage.folder / "v2" / "app.py").write_text(APP.replace("\nServer((", AT_BOTH_PORTS))
     three = stage.revision(3, strategy={"blueGreen": {"previewPort": free_port()}})
     await stage.provision("blue", one)
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100) as probe:
         for slot, other, revision in (("green", "blue", two), ("blue", "green", three)):
             await stage.provision(slot, revision)
-            await stage.until(lambda world, slot=slot, number=revision.number: world.ready(number, slot, 1))
+            await stage.until(lambda observed, slot=slot, number=revision.number: observed.ready(number, slot, 1))
             await stage.target.switch(slot)
             await stage.target.drain(other)
-            await stage.until(lambda world, other=other: world.slot(other).connections == 0)
+            await stage.until(lambda observed, other=other: observed.slot(other).connections == 0)
             await stage.target.retire(other)
             assert await stage.answer() == f"v{revision.number}"
     report = probe.report()
@@ -246,9 +251,9 @@ async def test_an_instance_that_listens_at_no_more_than_some_of_its_ports_never_
     await stage.provision("blue", stage.revision(1, ports=[http, more]))
     seen: list[int] = []
 
-    def told(world: World) -> bool:
-        seen.append(world.blue.healthy)
-        return world.blue.message == "blue-0: it passes its check, but takes no connections at port admin"
+    def told(observed: ObservedState) -> bool:
+        seen.append(observed.blue.healthy)
+        return observed.blue.message == "blue-0: it passes its check, but takes no connections at port admin"
 
     await stage.until(told)
     assert not any(seen)
@@ -268,7 +273,7 @@ async def test_instances_get_ports_that_no_other_has_even_one_that_is_down(
 
 async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, env={"GREETING": " hello"}), 2)
-    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.until(lambda observed: observed.ready(1, "blue", 2))
     await stage.target.switch("blue")
     before = await stage.target.observe()
     await stage.target.close()
@@ -276,11 +281,11 @@ async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     stage.target = stage.another()
     assert await stage.target.observe() == before
     await stage.target.scale("blue", 3)
-    await stage.until(lambda world: world.ready(1, "blue", 3))
+    await stage.until(lambda observed: observed.ready(1, "blue", 3))
     await stage.target.scale("blue", 1)
-    world = await stage.target.observe()
-    assert (world.blue.wanted, world.blue.started) == (1, 1)
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    observed = await stage.target.observe()
+    assert (observed.blue.wanted, observed.blue.started) == (1, 1)
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     async with asyncio.timeout(PATIENCE):
         while await stage.answer() != "v1 hello":
             await asyncio.sleep(0.02)
@@ -290,27 +295,27 @@ async def test_each_order_given_twice_is_as_given_once(stage: Stage) -> None:
     one = stage.revision(1)
     for _ in range(2):
         await stage.provision("blue", one)
-    first = await stage.until(lambda world: world.ready(1, "blue", 1))
+    first = await stage.until(lambda observed: observed.ready(1, "blue", 1))
     for _ in range(2):
         await stage.target.switch("blue")
         await stage.provision("blue", one)
         await stage.target.drain("green")
         await stage.target.retire("green")
-    assert (await stage.until(lambda world: world.live == "blue")).blue == first.blue
+    assert (await stage.until(lambda observed: observed.live == "blue")).blue == first.blue
 
 
 async def test_one_that_crashes_is_not_healthy_and_says_why(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, "crash"))
-    world = await stage.until(lambda world: world.blue.failed == 1 and world.blue.restarts >= 1)
-    assert world.blue.healthy == 0
-    assert "no database" in world.blue.message
+    observed = await stage.until(lambda observed: observed.blue.failed == 1 and observed.blue.restarts >= 1)
+    assert observed.blue.healthy == 0
+    assert "no database" in observed.blue.message
 
 
 async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, "broken"))
-    world = await stage.until(lambda world: world.blue.failed == 1)
-    assert (world.blue.healthy, world.blue.restarts) == (0, 0)
-    assert "answered 500" in world.blue.message
+    observed = await stage.until(lambda observed: observed.blue.failed == 1)
+    assert (observed.blue.healthy, observed.blue.restarts) == (0, 0)
+    assert "answered 500" in observed.blue.message
 
 
 async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of_what_is_live(stage: Stage) -> None:
@@ -319,11 +324,11 @@ async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of
         "healthCheck": {"http": {"port": stage.port}, "failureThreshold": 1},
     }
     await stage.provision("blue", stage.revision(1, **by_number))
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     await stage.provision("green", stage.revision(2, "broken", **by_number))
-    world = await stage.until(lambda world: world.green.failed or world.green.healthy)
-    assert "answered 500" in world.green.message
+    observed = await stage.until(lambda observed: observed.green.failed or observed.green.healthy)
+    assert "answered 500" in observed.green.message
     assert await stage.answer() == "v1"
 
 
@@ -333,9 +338,9 @@ async def test_a_check_that_is_a_command_is_confined_and_shows_no_secret(stage: 
     stage.kept[1] = (one, Material({"PASSWORD": "hunter22"}, secrets=frozenset({"hunter22"})))
     (stage.folder / "v1" / "check.py").write_text(CHECK)
     await stage.provision("blue", one)
-    world = await stage.until(lambda world: world.blue.failed)
-    assert (world.blue.healthy, world.blue.failed) == (0, 1)
-    assert world.blue.message.endswith(f": \\x1b[31mread-only v1 {MASK}"), world.blue.message
+    observed = await stage.until(lambda observed: observed.blue.failed)
+    assert (observed.blue.healthy, observed.blue.failed) == (0, 1)
+    assert observed.blue.message.endswith(f": \\x1b[31mread-only v1 {MASK}"), observed.blue.message
 
 
 async def test_a_copy_that_is_gone_is_made_again_before_an_instance_needs_it(stage: Stage) -> None:
@@ -343,33 +348,33 @@ async def test_a_copy_that_is_gone_is_made_again_before_an_instance_needs_it(sta
     one = stage.revision(1)
     (stage.folder / "v1" / "version").chmod(0o600)
     await stage.provision("blue", one)
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     copy = stage.artifacts / "1"
     assert not [path for path in copy.rglob("*") if path.stat().st_mode & 0o007]
     shutil.rmtree(stage.artifacts)
     await kill(stage)
-    await stage.until(lambda world: world.blue.failed == 0 and world.ready(1, "blue", 1) and copy.is_dir())
+    await stage.until(lambda observed: observed.blue.failed == 0 and observed.ready(1, "blue", 1) and copy.is_dir())
     assert await stage.answer() == "v1"
 
 
 async def test_an_instance_is_never_started_from_anything_but_what_its_revision_was_made_from(stage: Stage) -> None:
     one = stage.revision(1)
     await stage.provision("blue", one)
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     shutil.rmtree(stage.artifacts)
     (stage.folder / "v1" / "version").write_text("edited")
     await kill(stage)
-    world = await stage.until(lambda world: "has changed since" in world.blue.message)
-    assert world.blue.healthy == 0
+    observed = await stage.until(lambda observed: "has changed since" in observed.blue.message)
+    assert observed.blue.healthy == 0
     for order in (stage.target.prepare(one), stage.target.scale("blue", 2)):
         with pytest.raises(DeploymentError) as refused:
             await order
         assert refused.value.reason == "ArtifactChanged"
     (stage.folder / "v1" / "version").write_text("v1")
     await stage.target.prepare(one)
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     assert await stage.answer() == "v1"
 
 
@@ -377,20 +382,20 @@ async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, monkeypatc
     """Nobody may be left who could end a release that failed."""
     monkeypatch.setattr(process, "_MOST_RESTARTS", 1)
     await stage.provision("blue", stage.revision(1))
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     await stage.target.observe()
     await stage.provision("green", stage.revision(2, "crash"))
     for restarts in (1, 2):
         await kill(stage)
-        await stage.until(lambda world, n=restarts: world.blue.restarts == n and world.ready(1, "blue", 1))
+        await stage.until(lambda observed, n=restarts: observed.blue.restarts == n and observed.ready(1, "blue", 1))
     supervision = Supervision(stage.folder / "processes", stage.host)
     async with asyncio.timeout(PATIENCE):
         while (state := await supervision.state("default/shop", "green-0"))["phase"] != "Failed":
             await asyncio.sleep(0.02)
     assert state["restarts"] == 1
-    world = await stage.target.observe()
-    assert (world.green.failed, world.green.started) == (1, 0)
+    observed = await stage.target.observe()
+    assert (observed.green.failed, observed.green.started) == (1, 0)
     assert len(supervised.supervisors(stage.folder / "processes" / "default")) == 1
 
 
@@ -402,12 +407,12 @@ async def kill(stage: Stage) -> None:
 
 async def test_a_proxy_that_died_comes_back_as_it_was(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1))
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
     seen = await Traffic(stage.folder / "traffic").look("default/shop")
     assert seen is not None
     os.kill(seen.pid, 9)
-    await stage.until(lambda world: world.live == "blue")
+    await stage.until(lambda observed: observed.live == "blue")
     assert await stage.answer() == "v1"
 
 
@@ -415,13 +420,13 @@ async def test_a_side_that_was_being_retired_when_the_operator_was_killed_is_not
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stage.provision("blue", stage.revision(1), 2)
-    await stage.until(lambda world: world.ready(1, "blue", 2))
+    await stage.until(lambda observed: observed.ready(1, "blue", 2))
     with monkeypatch.context() as killed:
         killed.setattr(Front, "tell", _killed)
         with pytest.raises(asyncio.CancelledError):
             await stage.target.retire("blue")
-    world = await stage.another().observe()
-    assert (world.blue.revision, world.blue.wanted, world.blue.started) == (1, 0, 0)
+    observed = await stage.another().observe()
+    assert (observed.blue.revision, observed.blue.wanted, observed.blue.started) == (1, 0, 0)
     assert supervised.supervisors(stage.folder / "processes" / "default") == []
     await stage.target.retire("blue")
     assert (await stage.target.observe()).blue == SlotView()
@@ -444,22 +449,22 @@ async def test_a_taken_port_is_named(stage: Stage) -> None:
 async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1))
     await stage.target.switch("blue")
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     front = Front("default/shop", stage.folder / "release" / "told.json", Traffic(stage.folder / "traffic"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         ports = [{"name": "http", "containerPort": 8080, "published": taken}]
         green = Side.of(stage.revision(2, ports=ports))
         front.note(front.told().having("green", green))  # as an operator leaves it that is killed
-        world = await stage.target.observe()
-        assert f"port {taken} of default/shop is taken" in world.green.message
-        assert (world.live, world.converged, world.ready(1, "blue", 1)) == ("blue", True, True)
+        observed = await stage.target.observe()
+        assert f"port {taken} of default/shop is taken" in observed.green.message
+        assert (observed.live, observed.converged, observed.ready(1, "blue", 1)) == ("blue", True, True)
         assert await stage.answer() == "v1"
 
 
 async def test_a_side_whose_revision_cannot_be_read_goes_on_unchecked_and_can_be_retired(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1))
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
 
     async def load(number: int) -> tuple[Revision, Material]:
@@ -468,9 +473,9 @@ async def test_a_side_whose_revision_cannot_be_read_goes_on_unchecked_and_can_be
     await stage.target.close()
     stage.load = load  # type: ignore[method-assign]
     stage.target = stage.another()
-    world = await stage.target.observe()
-    assert (world.live, world.blue.revision, world.blue.started, world.blue.healthy) == ("blue", 1, 1, 0)
-    assert "revision 1 cannot be read" in world.blue.message
+    observed = await stage.target.observe()
+    assert (observed.live, observed.blue.revision, observed.blue.started, observed.blue.healthy) == ("blue", 1, 1, 0)
+    assert "revision 1 cannot be read" in observed.blue.message
     assert await stage.answer() == "v1"
     await stage.target.retire("blue")
     assert (await stage.target.observe()).blue == SlotView()
@@ -478,14 +483,14 @@ async def test_a_side_whose_revision_cannot_be_read_goes_on_unchecked_and_can_be
 
 async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1))
-    await stage.until(lambda world: world.ready(1, "blue", 1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
     (supervisor,) = supervised.supervisors(stage.folder / "processes" / "default")
     await stage.target.switch("blue")
     supervisor.suspend()
     try:
         async with asyncio.timeout(PATIENCE):
-            world = await stage.target.observe()
+            observed = await stage.target.observe()
     finally:
         supervisor.resume()
-    assert (world.live, world.blue.started) == ("blue", 1)
-    await stage.until(lambda world: "maxRestarts" not in stage.state("blue-0"))
+    assert (observed.live, observed.blue.started) == ("blue", 1)
+    await stage.until(lambda observed: "maxRestarts" not in stage.state("blue-0"))

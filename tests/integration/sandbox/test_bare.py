@@ -78,7 +78,7 @@ open('kept', 'w').write(sys.stdin.read()); print(open('kept').read(), os.environ
 open(os.environ['TMPDIR'] + '/x', 'w').close(); print(os.environ['HOME'] == os.getcwd())
 """
     outcome, kept = await run(source=source, env={"TOKEN": "t", "HOME": "/workspace", "TMPDIR": "/tmp"}, stdin=b"said")
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0), kept.stderr
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.COMPLETED, 0), kept.stderr
     said, token, folder, at_home = kept.stdout.decode().split()
     assert (said, token, at_home) == ("said", "t", "True")
     assert not Path(folder).parent.exists(), "it is gone with the attempt"
@@ -109,7 +109,7 @@ async def test_a_working_directory_is_one_that_a_private_file_is_in(run):
 async def test_an_exit_code_and_a_signal_are_told(run):
     assert (await run(source="raise SystemExit(3)"))[0].exit_code == 3
     outcome, _ = await run(source="import os; os.kill(os.getpid(), 15)")
-    assert (outcome.reason, outcome.signal) == (ExitReason.SIGNALED, signal.SIGTERM)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.SIGNALED, 128 + signal.SIGTERM)
 
 
 async def test_a_cancel_is_heard_and_a_program_may_end_in_order(run):

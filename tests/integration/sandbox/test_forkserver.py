@@ -312,7 +312,7 @@ async def test_an_attempt_whose_fork_server_dies_is_an_infrastructure_failure(ru
     assert swept == [(handles[0].pid, handles[0].start_time, "bwrap")]
     wait_until(lambda: not doomed.alive, "the end of the fork server")
     outcome, _ = await run("/usr/bin/true")
-    assert outcome.reason is ExitReason.EXITED
+    assert outcome.reason is ExitReason.COMPLETED
     doomed.close()
     fork_server().close()
 
@@ -386,6 +386,15 @@ def test_at_the_deadline_everything_dies_also_of_a_stopped_process() -> None:
         assert process.wait(SECONDS) == -signal.SIGKILL
         psutil.wait_procs(started, SECONDS)
         assert not [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_one_that_hangs_cannot_say_that_everything_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LAST_SECONDS", 0.1)
+    hangs, answers = ForkServer(), ForkServer()
+    os.kill(hangs.pid, signal.SIGSTOP)
+    assert not hangs.close()
+    monkeypatch.setattr(client, "_LAST_SECONDS", SECONDS)
+    assert answers.close()
 
 
 def test_a_later_deadline_replaces_the_one_before(server: ForkServer, null: int) -> None:

@@ -52,7 +52,7 @@ async def test_memory_of_a_child(counted: Runner) -> None:
 
 async def test_memory_where_nothing_counts_the_tree(host: Host) -> None:
     outcome, collected = await Runner(ProcessBackend(without_cgroups(host))).python("a = bytearray(512 << 20)")
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 1)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE, 1)
     assert b"MemoryError" in collected.stderr
     assert outcome.enforced_by["memory_bytes"] == "not enforced for the task; rlimit AS, of each process"
 
@@ -107,7 +107,7 @@ async def test_file_size(run: Runner, heard: bool) -> None:
     source = f"{ignoring}{default}open('/workspace/x', 'wb').write(bytes(2 << 20))"
     outcome, _ = await run.python(source, limits=replace(DEFAULTS, file_bytes=1 << 20))
     told(outcome, ExitReason.FILE_SIZE_EXCEEDED, Exceeded.FILE_SIZE, "fileSize")
-    assert outcome.signal == (signal.SIGXFSZ if heard else None)
+    assert outcome.exit_code == (128 + signal.SIGXFSZ if heard else 1)
 
 
 @pytest.mark.parametrize("folder", ["/workspace", "/tmp", "/dev/shm"])
@@ -135,7 +135,7 @@ async def test_disk_bandwidth(counted: Runner, host: Host) -> None:
     outcome, _ = await counted.python(source, limits=replace(DEFAULTS, disk_bytes_per_second=1 << 20))
     if outcome.exit_code == 42:
         pytest.skip("the file system of /usr takes no direct reads, so the page cache would answer")
-    assert outcome.reason is ExitReason.EXITED, outcome
+    assert outcome.reason is ExitReason.COMPLETED, outcome
     assert outcome.usage.wall_seconds > 2
     assert outcome.usage.read_bytes >= 3 << 20
     assert "blkio" in outcome.enforced_by["disk_bytes_per_second"]

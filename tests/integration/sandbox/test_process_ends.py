@@ -94,13 +94,13 @@ async def test_nothing_outlives_an_attempt_that_exits(run, mark, body):
     outcome, out = await run("/usr/bin/python3", "-c", program(body, "sys.exit(0)"), mark, grace=0.1)
     assert alive(mark) == []
     assert out.stdout == b"ready\n"
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.COMPLETED, 0)
 
 
 async def test_a_background_child_that_holds_stdout_does_not_hang_completion(run, mark):
     source = program("if os.fork() == 0:\n    os.setsid()\n    linger()", "print('done')")
     outcome, out = await run("/usr/bin/python3", "-c", source, mark, timeout=60)
-    assert outcome.reason is ExitReason.EXITED
+    assert outcome.reason is ExitReason.COMPLETED
     assert out.stdout == b"ready\ndone\n"
     assert outcome.usage.wall_seconds < 30
 
@@ -159,12 +159,12 @@ async def test_a_cancelled_coroutine_leaves_nothing(run, mark):
 @pytest.mark.parametrize("code", [0, 1, 42, 127, 126])
 async def test_exit_codes_are_the_commands_own(run, code):
     outcome, _ = await run.python(f"import sys; sys.exit({code})")
-    assert (outcome.reason, outcome.exit_code, outcome.signal) == (ExitReason.EXITED, code, None)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE if code else ExitReason.COMPLETED, code)
 
 
 async def test_a_signal_is_told(run):
     outcome, _ = await run.python("import os; os.kill(os.getpid(), 11)")
-    assert (outcome.reason, outcome.exit_code, outcome.signal) == (ExitReason.SIGNALED, 139, 11)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.SIGNALED, 139)
     assert "SIGSEGV" in outcome.message
 
 
@@ -201,7 +201,7 @@ async def test_a_tree_that_takes_too_much_memory(run):
         assert (outcome.reason, outcome.exit_code) == (ExitReason.OOM_KILLED, 137)
         assert "bytes of memory" in outcome.message
     else:
-        assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 1)
+        assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE, 1)
 
 
 async def test_a_fork_bomb_is_held(run):
@@ -256,8 +256,7 @@ async def test_usage_is_counted(run):
     assert outcome.usage.max_memory_bytes > 64 << 20
     assert outcome.usage.wall_seconds >= outcome.usage.cpu_seconds / 2
     assert outcome.usage.source == ("cgroup" if run.backend.host.cgroups else "sampled")
-    assert outcome.started_at.tzinfo is not None
-    assert outcome.started_at < outcome.finished_at
+    assert outcome.finished_at.tzinfo is not None
 
 
 async def test_nothing_is_left_over(run):

@@ -219,7 +219,7 @@ async def test_a_required_layer_that_is_missing_refuses_the_run(run):
 
 async def test_status_tells_the_layers_in_force(run):
     outcome, _ = await run("/usr/bin/true")
-    assert outcome.reason is ExitReason.EXITED
+    assert outcome.reason is ExitReason.COMPLETED
     assert set(outcome.layers) | set(outcome.missing) == set(Layer)
     assert {Layer.NAMESPACES, Layer.RLIMITS} <= set(outcome.layers)
     assert (Layer.SECCOMP in outcome.layers) == run.backend.host.abilities[Layer.SECCOMP].available

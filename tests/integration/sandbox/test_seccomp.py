@@ -202,7 +202,7 @@ async def test_ordinary_programs_work(filtered, name):
         env={"PATH": "/usr/bin:/bin", "HOME": "/workspace"},
         limits=replace(AROUND, memory_bytes=None),
     )
-    assert (outcome.reason, outcome.exit_code) == (ExitReason.EXITED, 0), out.stderr
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.COMPLETED, 0), out.stderr
 
 
 async def test_the_layer_is_in_force_where_the_host_has_it_and_refuses_where_not(filtered, bare):

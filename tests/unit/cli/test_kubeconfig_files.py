@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from remit.cli.kubeconfig import annotate, merge, state_dir_of
+from remit.cli.kubeconfig import extension, merge, state_dir_of
 from remit.errors import InvalidInput
 
 
-def kubeconfig(path: Path, name: str, server: str) -> Path:
+def kubeconfig(path: Path, name: str, server: str, **cluster: object) -> Path:
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server}}],
+        "clusters": [{"name": name, "cluster": {"server": server, **cluster}}],
         "users": [{"name": name, "user": {"token": "t"}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
@@ -25,17 +25,14 @@ def kubeconfig(path: Path, name: str, server: str) -> Path:
 def test_the_state_directory_is_found_again(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path / "config", "remit", "https://127.0.0.1:1")
     assert state_dir_of(path) is None
-    annotate(path, tmp_path / "old")
-    annotate(path, tmp_path / "state")
+    kubeconfig(path, "remit", "https://127.0.0.1:1", extensions=[extension(tmp_path / "state")])
     assert state_dir_of(path) == tmp_path / "state"
     assert state_dir_of(path, "remit") == tmp_path / "state"
     assert state_dir_of(path, "another") is None
-    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_it_is_found_through_the_usual_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = kubeconfig(tmp_path / "config", "remit", "https://127.0.0.1:1")
-    annotate(path, tmp_path)
+    path = kubeconfig(tmp_path / "config", "remit", "https://127.0.0.1:1", extensions=[extension(tmp_path)])
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{path}")
     assert state_dir_of(None) == tmp_path
 
@@ -58,6 +55,7 @@ def test_merging_keeps_what_is_of_others(tmp_path: Path) -> None:
     assert servers == {"work": "https://cluster.example", "remit": "https://127.0.0.1:3"}
     assert [entry["name"] for entry in merged["users"]] == ["work", "remit"]
     assert merged["current-context"] == "remit"
+    assert theirs.stat().st_mode & 0o777 == 0o600
 
 
 def test_merging_into_a_new_file_makes_its_folder(tmp_path: Path) -> None:

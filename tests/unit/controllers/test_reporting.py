@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from releases import EPOCH, Sim, live
-from remit.api.deploymentstatus import Slot
+from remit.api.deploymentstatus import PipelineState, Slot
 from remit.api.resource import Deployment
 from remit.controllers.reporting import Reports
 from remit.errors import DeploymentError
 from remit.kube.events import Recorder
-from remit.release import Decision, Memory, Switch
+from remit.release import Decision, Switch
 from remit.release.report import Evidence, Subject, Usage, brief, compose
 from servers import free_port
 
@@ -63,7 +63,7 @@ class Stuck:
 
 
 class Watched:
-    """A simulated world whose every look is reported, as the reconciler does it."""
+    """A simulated target whose every look is reported, as the reconciler does it."""
 
     def __init__(self, folder: Path, sim: Sim, target: Any) -> None:
         self.sim, self.target, self.events, self.woken = sim, target, Heard(), list[str]()
@@ -71,7 +71,7 @@ class Watched:
         self.due: Any = None
         self.told: Any = None
         """The report that status has."""
-        before = sim.memory.release
+        before = sim.state.release
         if before is not None and before.outcome is not None:
             self.told = brief(compose(Subject("default", "shop", "u", "docker"), before, Evidence()), "")
 
@@ -88,15 +88,15 @@ class Watched:
             }
         )
 
-    async def look(self, before: Memory, after: Memory) -> Any:
-        found = await self.reports.look(self.deployment, {}, self.target, self.sim.world, before, after)
+    async def look(self, before: PipelineState, after: PipelineState) -> Any:
+        found = await self.reports.look(self.deployment, {}, self.target, self.sim.observed, before, after)
         self.due = found or self.due
         return found
 
     async def step(self) -> Decision:
-        before, decision = self.sim.memory, self.sim.decide()
-        await self.look(before, decision.memory)
-        await self.reports.before(self.deployment, self.sim.desired, self.sim.world, decision)
+        before, decision = self.sim.state, self.sim.decide()
+        await self.look(before, decision.state)
+        await self.reports.before(self.deployment, self.sim.desired, self.sim.observed, decision)
         if isinstance(decision.step, Switch):
             self.reports.switching("default/shop", decision.step)
         self.sim.step()
@@ -120,7 +120,7 @@ async def test_a_release_is_seen_from_its_begin_to_its_end(tmp_path: Path) -> No
     assert short.missing == ["No probe ran: there is no published port that both sides have."]
     assert Path(short.ref).read_text().startswith("<!doctype html>")
     assert [reason for reason, _ in watched.events.told] == ["Reported"]
-    again = await watched.look(watched.sim.memory, watched.sim.memory)
+    again = await watched.look(watched.sim.state, watched.sim.state)
     assert again == short, "until status has it, it is due"
     assert len(watched.events.told) == 1, "but it is told once"
 
@@ -158,7 +158,7 @@ async def test_one_that_comes_after_the_end_reports_what_status_knows(tmp_path: 
     sim = live("v1")
     watched = Watched(tmp_path, sim, Telling())
     watched.told = None
-    short = await watched.look(sim.memory, sim.memory)
+    short = await watched.look(sim.state, sim.state)
     assert short.revision == 1
     assert "all that it had seen is lost" in short.missing[0]
     assert "Health" in short.stage_seconds
@@ -185,7 +185,7 @@ async def test_a_release_of_days_is_sampled_ever_more_seldom(tmp_path: Path) -> 
     target = Telling()
     watched = Watched(tmp_path, sim, target)
     for _ in range(2000):
-        await watched.look(sim.memory, sim.memory)
+        await watched.look(sim.state, sim.state)
         await asyncio.sleep(0)
         sim.now += datetime.timedelta(seconds=1)
     assert target.asked < 1300

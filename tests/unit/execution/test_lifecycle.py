@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api import ExecutionTask, Phase
+from remit.backends import Outcome
 from remit.execution.lifecycle import (
     MAX_INTERRUPTIONS,
+    AwaitEarlierLeader,
     Begin,
     Collect,
-    Ended,
     Expire,
     Finish,
     Idle,
@@ -68,6 +69,15 @@ def test_an_attempt_that_nobody_runs_is_collected() -> None:
     assert found.attempt.id == "u-1"
 
 
+def test_an_attempt_that_an_earlier_leader_may_have_running_is_waited_for() -> None:
+    lost = task(status={"phase": "Running", "attemptCount": 1, "attempts": [attempt(leaseTransitions=3)]})
+    for adoptable in (False, True):
+        waits = next_step(lost, running=False, now=NOW, adoptable=adoptable, seconds_until_over=4.5)
+        assert waits == AwaitEarlierLeader(4.5)
+    assert next_step(lost, running=True, now=NOW, seconds_until_over=4.5) == Idle()
+    assert next_step(task(), running=False, now=NOW, seconds_until_over=4.5) == Begin(1)
+
+
 def test_cancel_stops_a_run_and_ends_one_that_waits() -> None:
     assert step(task({"cancel": True}), running=True) == Stop()
     waiting = step(task({"cancel": True}, {"phase": "Backoff", "nextRetryTime": at(60)}))
@@ -106,7 +116,7 @@ def test_time_to_live_counts_from_the_end() -> None:
 
 
 def after(reason: str, spec: dict[str, Any] | None = None, **status: Any) -> Finish | RetryAt:
-    return after_attempt(task(spec, {"attemptCount": 1, **status}), Ended(reason, "it did"), now=NOW, draw=0.5)
+    return after_attempt(task(spec, {"attemptCount": 1, **status}), Outcome(reason, "it did"), now=NOW, draw=0.5)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +169,7 @@ def test_no_retry_is_promised_that_the_deadline_forbids() -> None:
 
 
 def test_a_cancelled_task_says_what_became_of_its_attempt() -> None:
-    ended = Ended("Cancelled", "cancelled while it was performed; it may have arrived")
+    ended = Outcome("Cancelled", "cancelled while it was performed; it may have arrived")
     finish = after_attempt(task({"cancel": True}), ended, now=NOW, draw=0.5)
     assert finish == Finish(
         Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; it may have arrived"
@@ -167,7 +177,7 @@ def test_a_cancelled_task_says_what_became_of_its_attempt() -> None:
 
 
 def test_a_task_that_is_over_at_its_deadline_says_what_became_of_its_attempt() -> None:
-    ended = Ended("Timeout", "timed out after 10 s; it may have arrived", retryable=False)
+    ended = Outcome("Timeout", "timed out after 10 s; it may have arrived", retryable=False)
     finish = after_attempt(task({"deadlineSeconds": 10}), ended, now=NOW, draw=0.5)
     assert isinstance(finish, Finish)
     assert (finish.reason, finish.retryable) == ("DeadlineExceeded", False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from remit.api.operations import CommandOperation
+from remit.backends import Outcome
 from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, PolicyDenied
-from remit.execution.lifecycle import Ended
 from remit.execution.performing import perform
 from remit.operations import Work
 from remit.operations.base import OVERDUE
@@ -44,11 +46,16 @@ def work(seconds: float = 10.0) -> Work:
 
 async def end(
     act: Callable[[], Awaitable[str]], *, seconds: float = 10.0, cancelled: bool = False, in_doubt: str = ""
-) -> Ended:
+) -> Outcome:
     cancel = asyncio.Event()
     if cancelled:
         cancel.set()
-    return await perform(Scripted(act, in_doubt), work(seconds), Silence(), cancel)
+    return at(await perform(Scripted(act, in_doubt), work(seconds), Silence(), cancel))
+
+
+def at(outcome: Outcome, moment: datetime.datetime = datetime.datetime.min) -> Outcome:
+    """The same at another time, to be compared."""
+    return replace(outcome, finished_at=moment)
 
 
 async def for_ever() -> str:
@@ -60,11 +67,11 @@ async def test_what_was_done_is_said() -> None:
     async def act() -> str:
         return "3 rows"
 
-    assert await end(act) == Ended("Completed", "3 rows")
+    assert await end(act) == at(Outcome("Completed", "3 rows"))
 
 
 async def test_time_runs_out() -> None:
-    assert await end(for_ever, seconds=0.01) == Ended("Timeout", "timed out after 0.01 s")
+    assert await end(for_ever, seconds=0.01) == at(Outcome("Timeout", "timed out after 0.01 s"))
 
 
 async def test_the_user_cancels() -> None:
@@ -92,7 +99,7 @@ async def test_what_was_done_before_it_heard_is_done() -> None:
         except asyncio.CancelledError:
             return "committed"
 
-    assert await end(act, seconds=0.01) == Ended("Completed", "committed")
+    assert await end(act, seconds=0.01) == at(Outcome("Completed", "committed"))
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -106,9 +113,11 @@ async def test_what_may_have_taken_place_is_not_repeated(cancelled: bool) -> Non
 
     ended = await end(act, seconds=0.01, cancelled=cancelled, in_doubt="it may have arrived")
     if cancelled:
-        assert ended == Ended("Cancelled", "cancelled while it was performed; it may have arrived", retryable=False)
+        assert ended == at(
+            Outcome("Cancelled", "cancelled while it was performed; it may have arrived", retryable=False)
+        )
     else:
-        assert ended == Ended("Timeout", "timed out after 0.01 s; it may have arrived", retryable=False)
+        assert ended == at(Outcome("Timeout", "timed out after 0.01 s; it may have arrived", retryable=False))
 
 
 async def test_what_it_was_waiting_for_is_told() -> None:
@@ -119,7 +128,7 @@ async def test_what_it_was_waiting_for_is_told() -> None:
             raise OperationFailed("Busy", "all connections were in use") from None
 
     ended = await end(act, seconds=0.01)
-    assert ended == Ended("Timeout", "timed out after 0.01 s; all connections were in use")
+    assert ended == at(Outcome("Timeout", "timed out after 0.01 s; all connections were in use"))
 
 
 @pytest.mark.parametrize(
@@ -127,23 +136,23 @@ async def test_what_it_was_waiting_for_is_told() -> None:
     [
         (
             OperationFailed("StatusMismatch", "503", retryable=True),
-            Ended("StatusMismatch", "503", category="Operation", retryable=True),
+            Outcome("StatusMismatch", "503", category="Operation", retryable=True),
         ),
         (
             PolicyDenied("redirected elsewhere"),
-            Ended("Denied", "redirected elsewhere", category="Denied", retryable=False),
+            Outcome("Denied", "redirected elsewhere", category="Denied", retryable=False),
         ),
         (
             BackendError("engine away"),
-            Ended("BackendError", "engine away", category="Infrastructure", retryable=True),
+            Outcome("BackendError", "engine away", category="Infrastructure", retryable=True),
         ),
     ],
 )
-async def test_a_failure_says_what_kind_it_is(error: Exception, expected: Ended) -> None:
+async def test_a_failure_says_what_kind_it_is(error: Exception, expected: Outcome) -> None:
     async def act() -> str:
         raise error
 
-    assert await end(act) == expected
+    assert await end(act) == at(expected)
     after_the_effect = await end(act, in_doubt="it may have arrived")
     assert not after_the_effect.retryable
     assert after_the_effect.message == expected.message + ("; it may have arrived" if expected.retryable else "")

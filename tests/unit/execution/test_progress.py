@@ -7,8 +7,8 @@ import pytest
 
 from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
 from remit.api.executiontaskstatus import PolicyStatus, QueueStatus
+from remit.backends import Outcome
 from remit.execution import progress
-from remit.execution.attemptresult import AttemptResult
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Blocked, Place, WaitReason
 
@@ -27,8 +27,8 @@ def task(status: ExecutionTaskStatus | None = None, **spec: Any) -> ExecutionTas
     return whole.model_copy(update={"status": status or ExecutionTaskStatus()})
 
 
-def ended(reason: str, at: datetime.datetime, exit_code: int | None = None) -> AttemptResult:
-    return AttemptResult(reason=reason, message="so it ended", exit_code=exit_code, finished_at=at)
+def ended(reason: str, at: datetime.datetime, exit_code: int | None = None) -> Outcome:
+    return Outcome(reason=reason, message="so it ended", exit_code=exit_code, finished_at=at)
 
 
 def truths(status: ExecutionTaskStatus) -> dict[str, str]:

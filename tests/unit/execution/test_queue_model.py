@@ -312,3 +312,14 @@ def test_memory_is_never_promised_twice_and_everybody_gets_some_in_the_end(capac
         settle()
     assert not waiting
     assert len(hall.queue) == 0
+
+
+def test_rates_of_policies_that_are_gone_are_forgotten():
+    hall = Hall(capacity=10_000)
+    for n in range(1000):
+        assert hall.enter(f"a/{n}", rate(f"p{n}", 60), now=float(n)) is None
+        hall.queue.started(f"a/{n}")
+        hall.queue.leave(f"a/{n}", float(n))
+    assert len(hall.queue._buckets) == len(hall.queue._full_at) <= 101
+    assert not hall.queue._running
+    assert hall.enter("a/last", rate("p999", 60), now=999.0) is not None  # what is not full is kept

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
+from remit.backends import Exceeded, Outcome
 from remit.cli.audittrail import row
 from remit.execution.admission import Admission, Admitted, PolicySet
-from remit.execution.attemptresult import AttemptResult
 from remit.execution.recording import decision, execution
 from remit.policy import compile_policy
 from remit.telemetry import GENESIS, Redactor
@@ -62,7 +62,9 @@ def test_what_was_asked_is_redacted() -> None:
 
 
 def test_an_execution_says_which_limits_it_met() -> None:
-    result = AttemptResult(reason="Resources", message="out of memory", finished_at=NOW, exceeded=["Memory", "Pids"])
+    result = Outcome(
+        reason="Resources", message="out of memory", finished_at=NOW, exceeded=(Exceeded.MEMORY, Exceeded.PIDS)
+    )
     event = execution(task_of("command", {"argv": ["true"]}), "someone", "u-1", result)
     assert event.exceeded == ["Memory", "Pids"]
     line, _ = encode(event, GENESIS, NOW, Redactor())

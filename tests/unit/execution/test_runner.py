@@ -41,8 +41,8 @@ class Scripted:
         on_started(Handle(pid=1, start_time=2, boot_id="b", cgroups=("/c",)))
         sink.write("stdout", b"some output\n")
         await self.act(cancel)
-        reason = ExitReason.CANCELLED if cancel.is_set() else ExitReason.EXITED
-        return Outcome(reason, 0, None, Usage(), NOW, NOW, (), (), "")
+        reason = ExitReason.CANCELLED if cancel.is_set() else ExitReason.COMPLETED
+        return Outcome(reason, "", 0, usage=Usage())
 
     async def recover(self, handle: Handle) -> bool:
         self.recovered.append(handle)
@@ -257,8 +257,8 @@ async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None
     assert len(bench.runner) == 0
 
 
-@pytest.mark.parametrize(("most", "met"), [(1000, []), (4, ["Output"])])
-async def test_output_past_its_limit_is_told_and_is_no_failure(tmp_path: Path, most: int, met: list[str]) -> None:
+@pytest.mark.parametrize(("most", "met"), [(1000, ()), (4, ("Output",))])
+async def test_output_past_its_limit_is_told_and_is_no_failure(tmp_path: Path, most: int, met: tuple[str, ...]) -> None:
     bench = Bench(tmp_path, at_once)
     bench.runner.start(replace(attempt(), max_output_bytes=most))
     assert await bench.reason() == "Completed"

@@ -8,7 +8,6 @@ import copy
 import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,8 @@ import pytest
 import structlog
 
 from remit.errors import ApiError, LeaseLost
-from remit.kube.lease import CANDIDATE, LeaderElector
+from remit.kube.leadership import Leadership
+from remit.kube.lease import CANDIDATE, LeaderElector, boot_time
 from remit.sandbox.fencing import Fence
 
 PATIENCE = 30
@@ -100,9 +100,14 @@ async def server() -> Server:
 
 def elector(server: Server, identity: str = "me", **fields: Any) -> LeaderElector:
     kube: Any = server
-    usual = {"lease_duration": 60, "renew_deadline": 30, "retry_period": 0.05}
-    extend, end = server.deadlines.append, partial(server.deadlines.append, -math.inf)
-    return LeaderElector(kube, "remit-system", identity, server.fence, extend, end, **usual | fields)
+    usual: Any = {"lease_duration": 60, "renew_deadline": 30, "retry_period": 0.05, "kill_grace": 7}
+    extend = server.deadlines.append
+
+    def end() -> bool:
+        server.deadlines.append(-math.inf)
+        return True
+
+    return LeaderElector(kube, "remit-system", identity, server.fence, extend, **{"end_work": end} | usual | fields)
 
 
 @contextlib.asynccontextmanager
@@ -280,6 +285,89 @@ async def test_one_that_failed_keeps_it_for_its_restart(server: Server) -> None:
     await soon(elector(server, lease_duration=3600).acquire())
     assert server.lease
     assert server.lease["spec"]["leaseTransitions"] == 0
+
+
+async def test_it_is_not_released_while_something_may_be_left(server: Server) -> None:
+    async with leading(elector(server, end_work=lambda: False)):
+        pass
+    assert server.holder == "me"
+
+
+async def test_without_release_on_cancel_the_next_one_waits(server: Server) -> None:
+    async with leading(elector(server, release_on_cancel=False)):
+        pass
+    assert server.holder == "me"
+
+
+async def test_each_new_holder_raises_the_transitions(server: Server) -> None:
+    """And a holder that was restarted does not. What `acquireTime` says is when the holder became that."""
+    assert await elector(server).acquire() == Leadership(0, earlier_work_ends=pytest.approx(boot_time() + 67, abs=20))
+    assert server.lease
+    acquire_time = server.lease["spec"]["acquireTime"]
+    again = await elector(server).acquire()
+    assert (again.transitions, again.resumed, again.released) == (0, True, False)
+    assert server.lease["spec"]["acquireTime"] == acquire_time
+    server.take("another", leaseTransitions=6, acquireTime="2030-01-01T00:00:00.000000Z")
+    taken = await soon(elector(server).acquire())
+    assert (taken.transitions, taken.resumed, taken.released) == (7, False, False)
+    assert server.lease["spec"]["leaseTransitions"] == 7
+    assert server.lease["spec"]["acquireTime"] == server.lease["spec"]["renewTime"]
+
+
+async def test_a_lease_that_was_released_says_that_its_work_has_ended(server: Server) -> None:
+    async with leading(elector(server)):
+        pass
+    assert server.lease
+    record = server.lease["spec"]
+    assert (record["holderIdentity"], record["leaseDurationSeconds"], record["leaseTransitions"]) == ("", 1, 0)
+    assert record["renewTime"] == record["acquireTime"]
+    next_one = await elector(server, "another").acquire()
+    assert (next_one.transitions, next_one.released) == (1, True)
+
+
+async def test_a_leader_makes_the_lease_that_was_deleted_again(server: Server) -> None:
+    server.take("another", leaseTransitions=6)
+    me = elector(server)
+    async with leading(me) as lost:
+        assert server.lease
+        record = server.lease["spec"]
+        server.lease = None
+        await server.renewals(2)
+        assert not lost.done()
+        assert server.lease["spec"] | {"renewTime": 0} == record | {"renewTime": 0}
+        assert server.fence.transitions == 7
+    assert server.fence.transitions is None
+
+
+async def test_who_saw_a_lease_that_was_deleted_counts_on(server: Server) -> None:
+    server.take("another", leaseTransitions=6)
+    me, seen = elector(server), asyncio.Event()
+    me.on_new_leader = lambda _: seen.set()
+    waiting = asyncio.create_task(me.acquire())
+    await soon(seen.wait())
+    server.lease = None
+    assert (await soon(waiting)).transitions == 7
+
+
+async def test_callbacks_and_metrics_are_those_of_client_go(server: Server) -> None:
+    server.take("another")
+    me, leaders, started = elector(server), [], []
+    me.on_new_leader, me.on_started_leading = leaders.append, started.append
+
+    def measured(metric: str) -> float | None:
+        return me.metrics.registry.get_sample_value(metric, {"name": "remit-operator"})
+
+    assert measured("leader_election_master_status") == 0
+    async with leading(me):
+        assert [leaders, [each.transitions for each in started]] == [["another", "me"], [1]]
+        assert measured("leader_election_master_status") == 1
+        await server.renewals(1)
+        assert not measured("leader_election_slowpath_total")
+        assert server.lease
+        server.store(server.lease)  # by somebody else
+        await server.renewals(1)
+        assert measured("leader_election_slowpath_total") == 1
+    assert measured("leader_election_master_status") == 0
 
 
 def test_the_deadline_comes_before_the_duration() -> None:

@@ -7,11 +7,11 @@ import datetime
 import pytest
 
 from remit.release.clock import LOOK_SECONDS, REST_SECONDS, next_look
-from remit.release.model import World
+from remit.release.model import ObservedState
 from remit.release.steps import Wait
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
-WATCHED, SILENT = World(watched=True), World()
+WATCHED, SILENT = ObservedState(watched=True), ObservedState()
 SETTLED = Wait("Settled", "nothing to do", held=True)
 
 

@@ -31,7 +31,7 @@ def test_a_side_that_crash_loops_after_promotion_is_switched_back_from_at_once()
 def test_an_abort_works_while_the_new_side_is_not_saturated() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, healthy=0, started=0))
+    sim.put("green", replace(sim.observed.green, healthy=0, started=0))
     sim.ask("abort")
     assert sim.step() == Switch("blue")
 
@@ -42,7 +42,7 @@ def test_a_rollback_within_the_delay_is_a_switch_and_not_a_redeployment() -> Non
     sim.steps.clear()
     sim.ask("rollback").finish()
     assert [type(s) for s in sim.steps if not isinstance(s, Wait | Finish)] in ([Switch],)
-    assert (sim.serving, sim.memory.pin) == ("v1", 1)
+    assert (sim.serving, sim.state.pin) == ("v1", 1)
 
 
 def test_a_rollback_outside_the_delay_provisions_what_was_kept() -> None:
@@ -59,18 +59,18 @@ def test_configuration_and_replicas_are_rolled_back_with_the_artifact() -> None:
     assert (sim.serving, sim.active.wanted) == ("v2", 1)
     sim.ask("rollback").finish()
     assert (sim.serving, sim.active.wanted) == ("v1", 3)
-    assert sim.memory.live is not None
-    assert sim.memory.live.spec_hash == "shop:v1/"
+    assert sim.state.live is not None
+    assert sim.state.live.spec_hash == "shop:v1/"
 
 
 def test_a_changed_secret_alone_is_a_new_revision_and_can_be_undone() -> None:
     sim = live("v1")
     sim.secret = "rotated"
     sim.settle()
-    assert (sim.memory.latest, sim.memory.live and sim.memory.live.spec_hash) == (2, "shop:v1/rotated")
+    assert (sim.state.latest, sim.state.live and sim.state.live.spec_hash) == (2, "shop:v1/rotated")
     sim.ask("rollback").finish()
-    assert sim.memory.live is not None
-    assert sim.memory.live.spec_hash == "shop:v1/"
+    assert sim.state.live is not None
+    assert sim.state.live.spec_hash == "shop:v1/"
 
 
 def test_replicas_that_come_with_a_new_revision_do_not_reach_the_live_side_before_promotion() -> None:
@@ -83,7 +83,7 @@ def test_replicas_that_come_with_a_new_revision_do_not_reach_the_live_side_befor
 def test_a_lost_hook_is_no_success_and_runs_again() -> None:
     sim = live("v1").apply(version="v2", stages={"prePromotion": [hook("analysis")]})
     sim.until(RunHook)
-    sim.world = replace(sim.world, hooks={})
+    sim.observed = replace(sim.observed, hooks={})
     assert isinstance(sim.step(), RunHook)
     assert sim.serving == "v1"
 
@@ -93,8 +93,8 @@ def test_a_release_is_not_over_before_its_last_hook() -> None:
     sim = live("v1").apply(version="v2", stages=stages)
     sim.until(RunHook)
     sim.until(RunHook)
-    key = next(key for key in sim.world.hooks if key.name == "last")
-    sim.world = replace(sim.world, hooks={**sim.world.hooks, key: HookView("Running")})
+    key = next(key for key in sim.observed.hooks if key.name == "last")
+    sim.observed = replace(sim.observed, hooks={**sim.observed.hooks, key: HookView("Running")})
     step = sim.step()
     assert isinstance(step, Wait)
     assert step.why == "hook last runs"
@@ -116,14 +116,14 @@ def test_the_old_side_is_drained_only_after_the_data_plane_follows() -> None:
         step = sim.step()
         assert isinstance(step, Wait)
         assert step.reason == "Converging"
-    sim.world = replace(sim.world, converged=True)
+    sim.observed = replace(sim.observed, converged=True)
     assert isinstance(sim.step(), Finish)
 
 
 def test_a_drain_is_observed_and_bounded() -> None:
     sim = live("v1").apply(version="v2")
     sim.until(Drain)
-    sim.put("blue", replace(sim.world.blue, connections=3))
+    sim.put("blue", replace(sim.observed.blue, connections=3))
     step = sim.step()
     assert isinstance(step, Wait)
     assert step.reason == "Draining"
@@ -136,29 +136,29 @@ def test_a_stuck_release_does_not_write_or_act_again_and_again() -> None:
     sim.behaviour["v2"] = "unhealthy"
     sim.finish()
     sim.settle()
-    memory, steps = sim.memory, len(sim.steps)
+    state, steps = sim.state, len(sim.steps)
     for _ in range(20):
         assert sim.step() == Wait("Settled", "nothing to do", held=True)
         sim.breathe(600)
-    assert (sim.memory, len(sim.steps)) == (memory, steps + 20)
+    assert (sim.state, len(sim.steps)) == (state, steps + 20)
 
 
 def test_memory_does_not_grow_with_releases() -> None:
     sim = live("v0", revisionHistoryLimit=3)
     for number in range(1, 12):
         sim.apply(version=f"v{number}", revisionHistoryLimit=3).settle()
-    assert [record.revision for record in sim.memory.history] == [12, 11, 10, 9]
+    assert [record.revision for record in sim.state.history] == [12, 11, 10, 9]
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(0, [2, 1]), (1, [2, 1])])
 def test_a_revision_that_still_runs_is_not_forgotten_under_it(limit: int, kept: list[int]) -> None:
     sim = live("v1", revisionHistoryLimit=limit).apply(version="v2", revisionHistoryLimit=limit)
     sim.finish()
-    assert [record.revision for record in sim.memory.history] == kept
+    assert [record.revision for record in sim.state.history] == kept
     sim.ask("rollback").finish()
     assert sim.serving == "v1"
     sim.apply(version="v3", revisionHistoryLimit=limit).settle()
-    assert [record.revision for record in sim.memory.history] == [3, 1][: 1 + limit]
+    assert [record.revision for record in sim.state.history] == [3, 1][: 1 + limit]
 
 
 def test_failed_releases_do_not_push_out_what_a_rollback_returns_to() -> None:
@@ -166,7 +166,7 @@ def test_failed_releases_do_not_push_out_what_a_rollback_returns_to() -> None:
     for number in range(3, 9):
         sim.behaviour[f"v{number}"] = "crashing"
         sim.apply(version=f"v{number}", revisionHistoryLimit=2).settle()
-    assert [record.revision for record in sim.memory.history] == [8, 7, 2, 1]
+    assert [record.revision for record in sim.state.history] == [8, 7, 2, 1]
     sim.ask("rollback").finish()
     assert sim.serving == "v1"
 

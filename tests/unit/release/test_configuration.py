@@ -10,7 +10,7 @@ import pytest
 from remit.api.deployment import DeploymentSpec
 from remit.errors import MissingReference
 from remit.release import Revision
-from remit.release.configuration import pinned, read, unread
+from remit.release.configuration import keep_pin, read, snapshot_with_missing_references
 
 ENV = [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}]
 MOUNT = [{"name": "db", "mountPath": "/run/db"}]
@@ -55,17 +55,18 @@ async def test_what_no_instance_could_have_is_told(objects: Objects, changes: di
 async def test_what_cannot_be_read_again_is_still_what_was_declared_and_any_other_spec_is_not() -> None:
     declared, _ = await read(Objects(password=b"swordfish"), spec(env=ENV))
     revisions = [Revision(1, declared)]
-    again = unread(spec(env=ENV, replicas=3), declared.spec_hash, revisions)
+    again = snapshot_with_missing_references(spec(env=ENV, replicas=3), declared.spec_hash, revisions)
     assert (again.spec_hash, again.spec.replicas) == (declared.spec_hash, 3)
-    other = unread(spec(env=ENV, secrets=MOUNT), declared.spec_hash, revisions)
+    other = snapshot_with_missing_references(spec(env=ENV, secrets=MOUNT), declared.spec_hash, revisions)
     assert other.spec_hash != declared.spec_hash
-    assert other.spec_hash == unread(spec(env=ENV, secrets=MOUNT), other.spec_hash, revisions).spec_hash
+    once_more = snapshot_with_missing_references(spec(env=ENV, secrets=MOUNT), other.spec_hash, revisions)
+    assert other.spec_hash == once_more.spec_hash
 
 
 async def test_a_pin_is_released_by_another_spec_and_not_by_a_secret_that_is_renewed() -> None:
     declared, _ = await read(Objects(password=b"swordfish"), spec(env=ENV))
     revisions = [Revision(2, declared)]
     renewed, _ = await read(Objects(password=b"marlin"), spec(env=ENV))
-    assert pinned(renewed, declared.spec_hash, revisions).spec_hash == declared.spec_hash
+    assert keep_pin(renewed, declared.spec_hash, revisions).spec_hash == declared.spec_hash
     other, _ = await read(Objects(password=b"marlin"), spec(env=[]))
-    assert pinned(other, declared.spec_hash, revisions) == other
+    assert keep_pin(other, declared.spec_hash, revisions) == other

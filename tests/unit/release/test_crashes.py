@@ -51,7 +51,7 @@ def test_a_crash_of_an_instance_that_was_healthy_fails_the_release_in_every_stag
 def test_a_crash_in_the_middle_of_a_rolling_release_fails_it() -> None:
     strategy = {"type": "Rolling", "rolling": {"maxSurge": 1, "maxUnavailable": 0}}
     sim = live("v1", replicas=3, strategy=strategy).apply(version="v2", replicas=3, strategy=strategy)
-    while not 0 < sim.world.share < 99:
+    while not 0 < sim.observed.share < 99:
         sim.step()
         sim.breathe()
     sim.step()
@@ -65,7 +65,7 @@ def test_a_crash_is_known_to_an_operator_that_was_not_there() -> None:
     sim = live("v1").apply(version="v2", strategy=MANUAL)
     sim.waits_for("AwaitingPromotion")
     restarted = Sim(
-        wish=sim.wish, now=sim.now, world=sim.world, memory=sim.memory, revisions=sim.revisions, status=sim.status
+        wish=sim.wish, now=sim.now, observed=sim.observed, state=sim.state, revisions=sim.revisions, status=sim.status
     )
     restarted.crash("green")
     assert restarted.finish().reason == "InstanceRestarted"
@@ -87,7 +87,7 @@ def test_crashes_of_a_slow_start_are_counted_for_each_instance(replicas: int) ->
     """However many instances there are, each may crash as often before it is healthy for the first time."""
     sim = live("v1", replicas=replicas).apply(version="v2", replicas=replicas)
     sim.behaviour["v2"] = "crashing"
-    while not sim.world.green.instances or sim.world.green.instances["0"].restarts < 4:
+    while not sim.observed.green.instances or sim.observed.green.instances["0"].restarts < 4:
         sim.step()
         sim.breathe()
     sim.behaviour["v2"] = "well"
@@ -112,8 +112,8 @@ def test_an_instance_that_is_taken_away_has_not_crashed() -> None:
     sim.until(Scale)
     sim.apply(version="v2", replicas=2, strategy=MANUAL)
     sim.waits_for("AwaitingPromotion")
-    moved = {f"moved-{name}": each for name, each in sim.world.green.instances.items()}
-    sim.put("green", replace(sim.world.green, instances=moved))
+    moved = {f"moved-{name}": each for name, each in sim.observed.green.instances.items()}
+    sim.put("green", replace(sim.observed.green, instances=moved))
     sim.step()
     sim.put("green", SlotView())
     sim.waits_for("AwaitingPromotion")

@@ -13,6 +13,7 @@ from remit.release import (
     Drain,
     Finish,
     MalformedRequest,
+    ObservedState,
     Prepare,
     Problem,
     Provision,
@@ -23,7 +24,6 @@ from remit.release import (
     StepError,
     Switch,
     Wait,
-    World,
 )
 
 MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
@@ -41,7 +41,7 @@ def test_superseded_in_mid_release() -> None:
     sim.apply(version="v3")
     assert end(sim) == ("Superseded", "Superseded", "v1")
     assert end(sim) == ("Promoted", "Promoted", "v3")
-    assert [record.outcome for record in sim.memory.history] == ["Promoted", "Superseded", "Promoted"]
+    assert [record.outcome for record in sim.state.history] == ["Promoted", "Superseded", "Promoted"]
 
 
 def test_superseded_after_the_switch_is_finished_first() -> None:
@@ -88,18 +88,18 @@ def test_deleted_in_mid_release_leaves_nothing(moment: type) -> None:
     sim.until(moment)
     sim.deleted = True
     assert sim.finish().outcome == "Deleted"
-    assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+    assert (sim.observed.blue, sim.observed.green) == (SlotView(), SlotView())
 
 
 def test_a_target_that_is_gone_and_back_goes_on_where_it_was() -> None:
     sim = live("v1").apply(version="v2", progressDeadlineSeconds=60)
     sim.until(Provision)
-    sim.world = replace(sim.world, unreachable="no route to host")
+    sim.observed = replace(sim.observed, unreachable="no route to host")
     assert sim.step() == Wait("TargetUnreachable", "no route to host", held=True)
     sim.now += datetime.timedelta(hours=3)
     sim.step()
     assert sim.status.active_revision == 1
-    sim.world = replace(sim.world, unreachable="")
+    sim.observed = replace(sim.observed, unreachable="")
     assert end(sim) == ("Promoted", "Promoted", "v2")
 
 
@@ -116,17 +116,17 @@ def test_what_is_being_deleted_says_so() -> None:
 def test_deleted_while_the_target_is_out_of_reach_waits_and_leaves_nothing_once_it_is_back() -> None:
     sim = live("v1").apply(version="v2")
     sim.until(Provision)
-    sim.deleted, sim.world = True, replace(sim.world, unreachable="no route to host")
+    sim.deleted, sim.observed = True, replace(sim.observed, unreachable="no route to host")
     sim.breathe(100_000)
     assert sim.step() == Wait("TargetUnreachable", "no route to host", held=True)
-    sim.world = replace(sim.world, unreachable="")
+    sim.observed = replace(sim.observed, unreachable="")
     assert sim.finish().outcome == "Deleted"
-    assert (sim.world.blue, sim.world.green) == (SlotView(), SlotView())
+    assert (sim.observed.blue, sim.observed.green) == (SlotView(), SlotView())
 
 
 def test_a_deletion_gives_up_on_a_target_that_stays_out_of_reach_and_not_before() -> None:
     sim = live("v1")
-    sim.deleted, sim.world = True, replace(sim.world, unreachable="no route to host")
+    sim.deleted, sim.observed = True, replace(sim.observed, unreachable="no route to host")
     sim.abandon_at = sim.now + datetime.timedelta(seconds=60)
     assert sim.step() == Wait("TargetUnreachable", "no route to host", sim.abandon_at, held=True)
     assert sim.status.phase == "Progressing"
@@ -141,7 +141,10 @@ def test_a_deletion_gives_up_on_a_target_that_stays_out_of_reach_and_not_before(
 
 
 def test_what_was_never_released_is_deleted_without_a_look_at_the_target() -> None:
-    for changes in ({"problem": Problem("NoPolicy", "no")}, {"world": World(unreachable="no route to host")}):
+    for changes in (
+        {"problem": Problem("NoPolicy", "no")},
+        {"observed": ObservedState(unreachable="no route to host")},
+    ):
         finish = Sim(deleted=True, **changes).step()
         assert isinstance(finish, Finish)
         assert (finish.outcome, finish.reason) == ("Deleted", "NeverReleased")
@@ -152,7 +155,7 @@ def test_what_was_never_released_is_deleted_without_a_look_at_the_target() -> No
 
 def test_a_target_that_comes_back_empty_is_filled_again() -> None:
     sim = live("v1")
-    sim.world = replace(sim.world, blue=SlotView(), green=SlotView(), live=None)
+    sim.observed = replace(sim.observed, blue=SlotView(), green=SlotView(), live=None)
     sim.settle()
     assert (sim.serving, sim.active.wanted) == ("v1", 2)
 
@@ -185,7 +188,7 @@ def test_health_that_flaps_ends_at_the_deadline() -> None:
     for second in range(200):
         one_of_two = SlotView(2, wanted=2, started=2, healthy=second % 2, failed=1)
         sim.now += datetime.timedelta(seconds=1)
-        sim.world = replace(sim.world, green=one_of_two)
+        sim.observed = replace(sim.observed, green=one_of_two)
         if isinstance(step := sim.step(), Finish):
             assert (step.reason, sim.serving, second < 70) == ("ProgressDeadlineExceeded", "v1", True)
             return
@@ -195,7 +198,7 @@ def test_health_that_flaps_ends_at_the_deadline() -> None:
 def test_health_that_flaps_during_the_bake_goes_back() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("Baking")
-    sim.put("green", replace(sim.world.green, healthy=1, failed=1))
+    sim.put("green", replace(sim.observed.green, healthy=1, failed=1))
     assert sim.step() == Switch("blue")
     assert end(sim) == ("RolledBack", "InstanceFailed", "v1")
 
@@ -234,7 +237,7 @@ def test_a_first_release_that_fails_has_nowhere_to_return_to() -> None:
     sim = Sim(behaviour={"v1": "crashing"})
     assert end(sim) == ("Failed", "CrashLoop", "")
     sim.settle()
-    assert (sim.status.phase, sim.world.blue) == ("Failed", SlotView())
+    assert (sim.status.phase, sim.observed.blue) == ("Failed", SlotView())
 
 
 def test_the_old_side_gone_as_well_ends_with_rollback_failed() -> None:
@@ -247,8 +250,8 @@ def test_the_old_side_gone_as_well_ends_with_rollback_failed() -> None:
     sim.behaviour.clear()
     sim.ask("retry")
     assert end(sim) == ("Promoted", "Promoted", "v2")
-    assert sim.memory.live is not None
-    assert sim.memory.live.revision == 3
+    assert sim.state.live is not None
+    assert sim.state.live.revision == 3
 
 
 def test_some_of_the_old_side_is_better_than_none() -> None:
@@ -257,7 +260,7 @@ def test_some_of_the_old_side_is_better_than_none() -> None:
     sim.behaviour |= {"v1": "unhealthy", "v2": "unhealthy"}
     sim.breathe()
     sim.step()
-    sim.put("blue", replace(sim.world.blue, healthy=1, failed=1))
+    sim.put("blue", replace(sim.observed.blue, healthy=1, failed=1))
     sim.now += datetime.timedelta(seconds=70)
     assert sim.step() == Switch("blue")
 
@@ -292,14 +295,14 @@ def test_the_operator_killed_at_every_step_comes_to_the_same_end(moment: type, k
         sim.step()
         sim.breathe()
     sim.settle()
-    assert (sim.serving, sim.idle, sim.memory.history[0].outcome) == ("v2", SlotView(), "Promoted")
+    assert (sim.serving, sim.idle, sim.state.history[0].outcome) == ("v2", SlotView(), "Promoted")
     assert sum(isinstance(step, RunHook) for step in sim.steps) <= 2
 
 
 def test_a_status_that_was_wiped_is_worked_out_again() -> None:
     sim = live("v1")
     sim.status = type(sim.status)()
-    sim.memory = replace(sim.memory, live=None, release=None, history=(), latest=0, key="", settled=False)
+    sim.state = replace(sim.state, live=None, release=None, history=(), latest=0, key="", settled=False)
     sim.settle()
     assert (sim.serving, [type(step) for step in sim.steps]) == ("v1", [Wait])
 
@@ -316,7 +319,7 @@ def test_a_clock_that_is_set_back_does_not_hold_up_a_release() -> None:
 def test_scaling_alone_reaches_the_live_side_at_once() -> None:
     sim = live("v1").apply(version="v1", replicas=5)
     assert sim.step() == Scale("blue", 5)
-    assert sim.settle().memory.latest == 1
+    assert sim.settle().state.latest == 1
 
 
 def test_scaling_reaches_both_sides_while_a_promotion_is_awaited() -> None:
@@ -339,7 +342,7 @@ def test_a_live_side_that_cannot_be_mended_does_not_stop_its_successor() -> None
     sim.put("blue", SlotView())
     sim.errors[Provision] = StepError("Broken", "the engine refuses", retryable=True)
     sim.step()
-    assert sim.world.error is not None
+    assert sim.observed.error is not None
     sim.apply(version="v2")
     assert isinstance(sim.step(), Prepare)
 
@@ -464,14 +467,14 @@ def test_a_revision_that_is_released_again_within_a_second_is_another_release() 
     sim.behaviour["v2"] = "unhealthy"
     sim.apply(version="v2").finish()
     sim.settle()
-    before = sim.memory.release
+    before = sim.state.release
     assert before is not None
     sim.now = before.started_at
     sim.apply(version="v2", rollbackTo={"revision": 2})
     for _ in range(9):
         sim.step()
         sim.now = before.started_at
-    again = sim.memory.releasing
+    again = sim.state.releasing
     assert again is not None
     assert again.revision == before.revision
     assert again.started_at > before.started_at
@@ -484,30 +487,30 @@ GONE = Problem("ArtifactChanged", "/srv/shop of revision 1 has changed since", r
 def test_a_rollback_to_what_cannot_be_brought_back_is_refused_before_anything_is_touched(revision: int | None) -> None:
     sim = live("v1").apply(version="v2").settle().apply(version="v3", strategy=MANUAL)
     sim.waits_for("AwaitingPromotion")
-    before, sim.obstacles = sim.world, {1: GONE, 2: GONE}
+    before, sim.obstacles = sim.observed, {1: GONE, 2: GONE}
     target = revision or 2
     if revision is None:  # then it is what is live that is meant, which needs nothing
         sim.ask("abort").finish()
         sim.settle()
-        before, target = sim.world, 1
+        before, target = sim.observed, 1
     sim.ask("rollback", revision=revision).step()
     assert sim.status.request is not None
     assert (sim.status.request.accepted, sim.status.request.message) == (
         False,
         f"revision {target} cannot be returned to: {GONE.message}",
     )
-    assert sim.world == before
+    assert sim.observed == before
 
 
 @pytest.mark.parametrize("retryable", [True, False])
 def test_a_spec_that_returns_to_what_cannot_be_brought_back_waits_and_says_why(retryable: bool) -> None:
     sim = live("v1").apply(version="v2").settle()
     sim.obstacles = {1: replace(GONE, retryable=retryable)}
-    before = sim.world
+    before = sim.observed
     sim.apply(version="v2", rollbackTo={"revision": 1})
     waits = sim.waits_for("ArtifactChanged")
     assert "spec.rollbackTo: revision 1 cannot be returned to" in waits.why
-    assert (sim.world, sim.serving) == (before, "v2")
+    assert (sim.observed, sim.serving) == (before, "v2")
     assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == str(not retryable)
     sim.obstacles = {}
     assert end(sim) == ("Promoted", "Promoted", "v1")
@@ -516,7 +519,7 @@ def test_a_spec_that_returns_to_what_cannot_be_brought_back_waits_and_says_why(r
 def test_the_digest_of_a_revision_is_in_its_history_and_never_changes() -> None:
     sim = live("v1")
     for digest in ("sha256:1", "sha256:2"):
-        sim.world = replace(sim.world, digests={1: digest})
+        sim.observed = replace(sim.observed, digests={1: digest})
         sim.step()
         assert [each.digest for each in sim.status.history] == ["sha256:1"]
 
@@ -536,10 +539,7 @@ def test_a_request_with_a_mistake_in_it_is_refused_once_and_changes_nothing() ->
 
 def test_a_release_remembers_the_tasks_of_its_hooks_and_the_next_one_does_not() -> None:
     sim = live("v1", stages={"bakeSeconds": 0, "prePromotion": [hook("smoke")], "postPromotion": [hook("check")]})
-    assert sim.memory.release is not None
-    assert {key.name: uid for key, uid in sim.memory.release.hook_uids.items()} == {
-        "smoke": "task-smoke",
-        "check": "task-check",
-    }
+    assert sim.state.release is not None
+    assert {task.name: task.uid for task in sim.state.release.hooks} == {"smoke": "task-smoke", "check": "task-check"}
     sim.apply(version="v2").until(Provision)
-    assert sim.memory.release.hook_uids == {}
+    assert sim.state.release.hooks == ()

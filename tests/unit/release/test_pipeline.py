@@ -18,8 +18,8 @@ def test_the_next_one_is_switched_to_and_the_old_one_retired() -> None:
     assert sim.idle.revision == 1
     sim.settle()
     assert sim.idle.revision is None
-    assert sim.memory.release is not None
-    assert sim.memory.release.stage_record("Retire").state == "Done"
+    assert sim.state.release is not None
+    assert sim.state.release.stage_record("Retire").state == "Done"
 
 
 def test_a_version_that_never_gets_healthy_leaves_the_old_one_live() -> None:

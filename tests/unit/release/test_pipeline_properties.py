@@ -105,22 +105,22 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(slot=st.sampled_from(["blue", "green"]), left=st.integers(0, 1))
     def instances_are_lost(self, slot: str, left: int) -> None:
-        view = getattr(self.sim.world, slot)
+        view = getattr(self.sim.observed, slot)
         if view.revision is not None:
             self.sim.put(slot, replace(view, started=left, healthy=left, failed=1))
         self.checked_step("")
 
     @rule(slot=st.sampled_from(["blue", "green"]), back=st.booleans())
     def an_instance_crashes(self, slot: str, back: bool) -> None:
-        sim, view = self.sim, getattr(self.sim.world, slot)
+        sim, view = self.sim, getattr(self.sim.observed, slot)
         if "0" not in view.instances or not view.instances["0"].healthy:
             return
         self.checked_step("")
-        release, view = sim.memory.releasing, getattr(sim.world, slot)
+        release, view = sim.state.releasing, getattr(sim.observed, slot)
         if "0" not in view.instances or not view.instances["0"].healthy:
             return
         sim.crash(slot, back=back)
-        if release and release.slot == slot and "0" in release.incarnations and not sim.world.unreachable:
+        if release and release.slot == slot and "0" in release.incarnations and not sim.observed.unreachable:
             self.crashed = release.started_at
 
     @rule(
@@ -130,9 +130,9 @@ class Chaos(RuleBasedStateMachine):
         sim, empty = self.sim, SlotView()
         match what:
             case "emptied":
-                sim.world = replace(sim.world, blue=empty, green=empty, live=None, share=0, preview=None)
+                sim.observed = replace(sim.observed, blue=empty, green=empty, live=None, share=0, preview=None)
             case "gone" | "back":
-                sim.world = replace(sim.world, unreachable="no route to host" if what == "gone" else "")
+                sim.observed = replace(sim.observed, unreachable="no route to host" if what == "gone" else "")
             case "breaks" | "breaks for good":
                 error = StepError("Broken", "it does not work", retryable=what == "breaks")
                 sim.errors[data.draw(BREAKABLE)] = error
@@ -159,7 +159,7 @@ class Chaos(RuleBasedStateMachine):
         self.sim.deleted = sure == 9
 
     def checked_step(self, kill: str) -> Step:
-        sim, world, before = self.sim, self.sim.world, self.sim.memory
+        sim, observed, before = self.sim, self.sim.observed, self.sim.state
         decision = sim.decide()
         again = sim.decide()
         assert decision == again, "asked twice about the same, it says the same"
@@ -167,26 +167,26 @@ class Chaos(RuleBasedStateMachine):
         if isinstance(decision.step, Switch):
             self.check_switch(decision.step)
         if isinstance(decision.step, Finish) and decision.step.outcome != "Deleted":
-            release = decision.memory.release
+            release = decision.state.release
             assert release is not None
             assert before.releasing is not None or release.started_at == sim.now
             watched = before.releasing.incarnations if before.releasing else {}
             if release.started_at == self.crashed and "0" in watched:
                 assert decision.step.outcome != "Promoted", "promoted although an instance crashed since it was healthy"
-            if decision.step.outcome != "Promoted" and decision.memory.live is not None:
+            if decision.step.outcome != "Promoted" and decision.state.live is not None:
                 # Where the target lost even the route, and nothing could be brought back, there is nobody to serve.
-                lost = world.live is None and decision.step.reason == "RollbackFailed"
-                assert lost or world.live == decision.memory.live.slot, "what it ends with is what serves"
+                lost = observed.live is None and decision.step.reason == "RollbackFailed"
+                assert lost or observed.live == decision.state.live.slot, "what it ends with is what serves"
         return sim.step(kill=kill)
 
     def check_live_side(self, step: Step) -> None:
         """What serves is not touched before the other side is healthy."""
-        sim, world = self.sim, self.sim.world
-        if world.live is None or sim.deleted or not isinstance(step, Drain | Retire | Provision | Scale):
+        sim, observed = self.sim, self.sim.observed
+        if observed.live is None or sim.deleted or not isinstance(step, Drain | Retire | Provision | Scale):
             return
-        if step.slot != world.live:
+        if step.slot != observed.live:
             return
-        view = world.slot(world.live)
+        view = observed.slot(observed.live)
         match step:
             case Provision():
                 assert view.revision is None or view.draining, "provisioned over the live side"
@@ -201,20 +201,22 @@ class Chaos(RuleBasedStateMachine):
 
     def check_switch(self, step: Switch) -> None:
         """Requests are sent only where somebody is healthy, or back to where they were."""
-        sim, world = self.sim, self.sim.world
-        release = sim.decide().memory.releasing
-        memory = sim.decide().memory
+        sim, observed = self.sim, self.sim.observed
+        release = sim.decide().state.releasing
+        state = sim.decide().state
         if step.share or (
-            memory.live is not None and step.live == memory.live.slot and world.live in {None, step.live}
+            state.live is not None and step.live == state.live.slot and observed.live in {None, step.live}
         ):
             return
-        assert release is not None or memory.live is not None
-        view = world.slot(step.live)
+        assert release is not None or state.live is not None
+        view = observed.slot(step.live)
         if release is not None and release.failure is None:
             assert step.live == release.slot
-            assert world.ready(release.revision, release.slot, release.replicas), "switched to a side that is not ready"
+            assert observed.ready(release.revision, release.slot, release.replicas), (
+                "switched to a side that is not ready"
+            )
         elif release is not None:
-            assert view.healthy > 0 or (memory.live is not None and memory.live.replicas == 0)
+            assert view.healthy > 0 or (state.live is not None and state.live.replicas == 0)
 
     def teardown(self) -> None:
         """Under a fair schedule it comes to an end: the target is there, steps work, somebody promotes."""
@@ -222,7 +224,7 @@ class Chaos(RuleBasedStateMachine):
             return
         sim = self.sim
         sim.errors.clear()
-        sim.world = replace(sim.world, unreachable="")
+        sim.observed = replace(sim.observed, unreachable="")
         self.changing["paused"] = False
         sim.wish = self.wish()
         sim.request = None
@@ -230,13 +232,9 @@ class Chaos(RuleBasedStateMachine):
             step = self.checked_step("")
             sim.breathe(5)
             if isinstance(step, Finish) and step.outcome == "Deleted":
-                assert sim.world.blue.revision is None and sim.world.green.revision is None
+                assert sim.observed.blue.revision is None and sim.observed.green.revision is None
                 return
-            if (
-                isinstance(step, Wait)
-                and step.reason in {"Settled", "RevisionUnknown"}
-                and sim.memory.releasing is None
-            ):
+            if isinstance(step, Wait) and step.reason in {"Settled", "RevisionUnknown"} and sim.state.releasing is None:
                 self.check_settled()
                 return
             if isinstance(step, Wait) and step.reason in {"AwaitingPromotion", "Paused"}:
@@ -245,13 +243,13 @@ class Chaos(RuleBasedStateMachine):
 
     def check_settled(self) -> None:
         """One side is live at most, and nothing else is left."""
-        sim, world = self.sim, self.sim.world
-        if sim.memory.live is not None:
-            assert world.live == sim.memory.live.slot
-            assert world.slot(other(sim.memory.live.slot)).revision is None
-            assert world.slot(sim.memory.live.slot).revision == sim.memory.live.revision
-        assert world.share == 0
-        assert world.preview is None
+        sim, observed = self.sim, self.sim.observed
+        if sim.state.live is not None:
+            assert observed.live == sim.state.live.slot
+            assert observed.slot(other(sim.state.live.slot)).revision is None
+            assert observed.slot(sim.state.live.slot).revision == sim.state.live.revision
+        assert observed.share == 0
+        assert observed.preview is None
 
 
 class BlueGreenChaos(Chaos):
@@ -301,16 +299,16 @@ def test_the_way_back_never_depends_on_the_failed_side(
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     while sim.serving != "v2":
         sim.until(Switch)
-        if sim.memory.release and sim.memory.release.stage == "Promote":
+        if sim.state.release and sim.state.release.stage == "Promote":
             sim.ask("promote")
         sim.breathe()
     sim.step()
     sim.behaviour["v2"] = "crashing"
     sim.breathe()
     sim.step()
-    assert sim.memory.release is not None and sim.memory.release.failure is not None
-    sim.world = replace(sim.world, live="green")
-    sim.put("blue", replace(sim.world.blue, healthy=healthy))
+    assert sim.state.release is not None and sim.state.release.failure is not None
+    sim.observed = replace(sim.observed, live="green")
+    sim.put("blue", replace(sim.observed.blue, healthy=healthy))
     sim.now += datetime.timedelta(seconds=late)
     decided = sim.decide()
     sim.put("green", failed_side)
@@ -330,6 +328,6 @@ def test_an_operator_that_is_killed_at_any_step_comes_to_the_same_end(versions: 
             killed.breathe()
         killed.settle()
     assert killed.serving == spared.serving == versions[-1]
-    assert [(r.revision, r.outcome) for r in killed.memory.history] == [
-        (r.revision, r.outcome) for r in spared.memory.history
+    assert [(r.revision, r.outcome) for r in killed.state.history] == [
+        (r.revision, r.outcome) for r in spared.state.history
     ]

@@ -1,4 +1,4 @@
-"""What a report says of a release: of one that a simulated world went through, and of hostile and odd ones."""
+"""What a report says of a release: of one that a simulated target went through, and of hostile and odd ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from releases import EPOCH, Sim, hook, live, spec
-from remit.api.deploymentstatus import DeploymentStatus
-from remit.release import Finish, Release
+from remit.api.deploymentstatus import DeploymentStatus, Release
+from remit.release import Finish
 from remit.release.report import (
     Evidence,
     Probed,
@@ -48,7 +48,7 @@ def at(seconds: float) -> datetime.datetime:
 
 
 def ended(sim: Sim) -> Release:
-    release = sim.memory.release
+    release = sim.state.release
     assert release is not None and release.outcome is not None
     return release
 
@@ -112,16 +112,16 @@ def test_status_keeps_it_for_its_revision(good: Report) -> None:
 
 def test_a_report_is_owed_once_for_each_end() -> None:
     sim = live("v1")
-    first, before = ended(sim), sim.memory
+    first, before = ended(sim), sim.state
     told = brief(compose(SUBJECT, first, Evidence()), "")
     assert owed(before, before, None) == first
     assert owed(before, before, told) is None
     sim.apply(version="v2").step()
-    assert owed(before, sim.memory, told) is None, "the next one goes on"
-    assert owed(before, sim.memory, None) == first, "the next one began before the report was written"
-    before = sim.memory
+    assert owed(before, sim.state, told) is None, "the next one goes on"
+    assert owed(before, sim.state, None) == first, "the next one began before the report was written"
+    before = sim.state
     sim.finish()
-    assert owed(before, sim.memory, told) == ended(sim)
+    assert owed(before, sim.state, told) == ended(sim)
 
 
 @pytest.mark.parametrize("fate", ["unhealthy", "crashing"])
@@ -205,7 +205,15 @@ def test_nothing_that_others_wrote_is_mark_up(text: str) -> None:
 
 GOOD = compose(
     SUBJECT,
-    Release(1, "blue", "k", "h", "shop:v1", 2, "BlueGreen", EPOCH, EPOCH, outcome="Promoted", finished_at=at(9)),
+    Release(
+        revision=1,
+        slot="blue",
+        artifact="shop:v1",
+        started_at=EPOCH,
+        clock=EPOCH,
+        outcome="Promoted",
+        finished_at=at(9),
+    ),
     Evidence(probed=Probed("GET", 1, 0, 1.0, 1.0), samples=(sample(0, blue=0), sample(1, blue=1))),
 )
 

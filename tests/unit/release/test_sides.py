@@ -9,7 +9,7 @@ import orjson
 from remit.release.targets.front import Flow, route_of
 from remit.release.targets.health import Health
 from remit.release.targets.sides import Published, Side, Told, read, write
-from remit.release.targets.views import Found, world
+from remit.release.targets.views import Found, observed
 
 BLUE = Side(1, (Published("http", 80),), 81, 2, ({"http": 1001}, {"http": 1002}), hosts=("10.0.0.1", "2001:db8::1"))
 GREEN = Side(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
@@ -62,6 +62,6 @@ def test_only_what_the_proxy_reaches_is_healthy() -> None:
     )
     told = Told("blue", sides={"blue": BLUE})
     flow = Flow(frozenset({"10.0.0.1:1001"}))
-    assert world(told, {"blue": {0: well, 1: well}}, flow, frozenset()).blue.healthy == 1
-    seen = world(told, {"blue": {0: well, 1: sick}}, Flow(), frozenset()).blue
+    assert observed(told, {"blue": {0: well, 1: well}}, flow, frozenset()).blue.healthy == 1
+    seen = observed(told, {"blue": {0: well, 1: sick}}, Flow(), frozenset()).blue
     assert (seen.healthy, seen.failed, seen.message) == (1, 1, "blue-1: x")

@@ -66,10 +66,10 @@ def test_blue_green_shows_the_new_side_as_a_preview_until_it_is_live() -> None:
     strategy = blue_green(autoPromote=False)
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     sim.waits_for("AwaitingPromotion")
-    assert (sim.world.preview, sim.status.preview, sim.status.active) == ("green", "shop:v2 (2)", "shop:v1 (1)")
+    assert (sim.observed.preview, sim.status.preview, sim.status.active) == ("green", "shop:v2 (2)", "shop:v1 (1)")
     sim.ask("promote").settle()
     assert Preview(None) in sim.steps
-    assert sim.world.preview is None
+    assert sim.observed.preview is None
 
 
 @pytest.mark.parametrize("auto", [True, False])
@@ -77,12 +77,12 @@ def test_blue_green_previews_with_few_replicas_and_switches_with_all(auto: bool)
     strategy = blue_green(autoPromote=auto, previewReplicas=1, autoPromoteAfterSeconds=60 if auto else 0)
     sim = live("v1", strategy=strategy, replicas=3).apply(version="v2", strategy=strategy, replicas=3)
     sim.waits_for("AwaitingPromotion")
-    assert (sim.world.green.wanted, sim.world.green.healthy, sim.world.live) == (1, 1, "blue")
+    assert (sim.observed.green.wanted, sim.observed.green.healthy, sim.observed.live) == (1, 1, "blue")
     if not auto:
         sim.ask("promote")
     for moment in moments(sim):
-        if moment.world.live == "green":
-            assert moment.world.green.healthy == 3
+        if moment.observed.live == "green":
+            assert moment.observed.green.healthy == 3
     assert sim.serving == "v2"
     assert Scale("green", 3) in sim.steps
 
@@ -110,7 +110,7 @@ def test_blue_green_aborted_tried_again_and_promoted() -> None:
     sim.waits_for("AwaitingPromotion")
     assert sim.serving == "v1"
     sim.ask("promote").finish()
-    assert (sim.serving, [record.outcome for record in sim.memory.history]) == (
+    assert (sim.serving, [record.outcome for record in sim.state.history]) == (
         "v2",
         ["Promoted", "Aborted", "Promoted"],
     )
@@ -129,7 +129,7 @@ def test_blue_green_brings_all_replicas_of_a_preview_that_is_promoted_in_full() 
     sim = live("v1", strategy=strategy, replicas=3).apply(version="v2", strategy=strategy, replicas=3)
     sim.waits_for("AwaitingPromotion")
     sim.ask("promote", full=True).settle()
-    assert (sim.serving, sim.world.green.healthy) == ("v2", 3)
+    assert (sim.serving, sim.observed.green.healthy) == ("v2", 3)
 
 
 def test_blue_green_rolls_back_with_all_replicas_at_once() -> None:
@@ -185,11 +185,11 @@ def test_turning_on_auto_promotion_promotes_what_waits() -> None:
 def test_canary_goes_step_by_step() -> None:
     sim = live("v1", strategy=CANARY).apply(version="v2", strategy=CANARY)
     wait = sim.waits_for("CanaryPause")
-    assert (sim.world.live, sim.world.share) == ("blue", 20)
+    assert (sim.observed.live, sim.observed.share) == ("blue", 20)
     sim.waits_for("AwaitingPromotion")
     assert wait.until is not None
     assert sim.now >= wait.until
-    assert (sim.world.live, sim.world.share) == ("blue", 50)
+    assert (sim.observed.live, sim.observed.share) == ("blue", 50)
     sim.breathe(9999)
     assert isinstance(sim.step(), Wait)
     sim.ask("promote")
@@ -211,7 +211,7 @@ def test_canary_takes_its_share_back_when_it_fails() -> None:
     sim.breathe()
     assert sim.step() == Switch("blue")
     finish = sim.finish()
-    assert (finish.outcome, finish.reason, sim.world.share) == ("Failed", "InstanceFailed", 0)
+    assert (finish.outcome, finish.reason, sim.observed.share) == ("Failed", "InstanceFailed", 0)
 
 
 def test_canary_rolls_back_in_one_switch() -> None:
@@ -240,12 +240,12 @@ def test_rolling_stays_within_its_allowance(
     strategy = {"type": "Rolling", "rolling": {"maxSurge": surge, "maxUnavailable": unavailable}}
     sim = live("v1", strategy=strategy, replicas=replicas).apply(version="v2", strategy=strategy, replicas=replicas)
     for moment in moments(sim):
-        if moment.world.live == "green":
+        if moment.observed.live == "green":
             break
-        blue, green = moment.world.blue, moment.world.green
+        blue, green = moment.observed.blue, moment.observed.green
         assert least <= min(blue.healthy, blue.wanted) + green.healthy
         assert blue.started + max(green.wanted, green.started) <= most
-        if moment.world.share:
+        if moment.observed.share:
             assert green.healthy
     assert sim.finish().outcome == "Promoted"
     assert (sim.serving, sim.active.healthy) == ("v2", replicas)
@@ -268,7 +268,7 @@ def test_rolling_that_fails_half_way_brings_the_old_side_back_whole() -> None:
     sim.behaviour["v2"] = "unhealthy"
     finish = sim.finish()
     assert (finish.outcome, finish.reason) == ("Failed", "InstanceFailed")
-    assert (sim.serving, sim.active.healthy, sim.world.share) == ("v1", 4, 0)
+    assert (sim.serving, sim.active.healthy, sim.observed.share) == ("v1", 4, 0)
 
 
 @pytest.mark.parametrize(("healthy", "ends"), [(1, False), (0, True)])
@@ -279,8 +279,8 @@ def test_rolling_waits_for_an_instance_that_is_slow_to_begin_and_not_for_one_tha
     sim = live("v1", strategy=strategy, replicas=4).apply(version="v2", strategy=strategy, replicas=4)
     sim.until(Switch)
     sim.step()
-    sim.put("green", replace(sim.world.green, wanted=2, started=2, healthy=healthy, failed=1))
-    release = sim.decide().memory.release
+    sim.put("green", replace(sim.observed.green, wanted=2, started=2, healthy=healthy, failed=1))
+    release = sim.decide().state.release
     assert release is not None
     assert (release.failure is not None) is ends
 
@@ -289,7 +289,7 @@ def test_recreate_never_runs_both() -> None:
     strategy = {"type": "Recreate"}
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     for moment in moments(sim):
-        assert not (moment.world.blue.started and moment.world.green.wanted)
+        assert not (moment.observed.blue.started and moment.observed.green.wanted)
     assert sim.serving == "v2"
 
 
@@ -299,7 +299,7 @@ def test_recreate_never_runs_both_on_the_way_back_either() -> None:
     sim.waits_for("Baking")
     sim.crash("green")
     for moment in moments(sim):
-        assert not (moment.world.blue.wanted and moment.world.green.started)
+        assert not (moment.observed.blue.wanted and moment.observed.green.started)
     assert (sim.serving, sim.active.healthy) == ("v1", 2)
 
 
@@ -332,7 +332,7 @@ def test_recreate_does_not_stop_anything_for_an_artifact_that_is_not_there() -> 
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     sim.errors[Prepare] = StepError("ImageNotFound", "no such image", retryable=False)
     for moment in moments(sim):
-        assert moment.world.blue.healthy == 2
+        assert moment.observed.blue.healthy == 2
     assert sim.serving == "v1"
 
 
@@ -356,5 +356,5 @@ def test_a_change_of_strategy_in_mid_release_is_for_the_next_one(kind: str) -> N
     sim.apply(version="v2", strategy=CANARY if kind == "Canary" else {"type": kind})
     for moment in moments(sim):
         assert moment.active.healthy == 2
-        assert moment.world.share == 0
+        assert moment.observed.share == 0
     assert sim.serving == "v2"

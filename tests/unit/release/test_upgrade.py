@@ -9,7 +9,7 @@ import pytest
 
 from releases import Sim, hook, spec
 from remit.api.deploymentstatus import DeploymentStatus
-from remit.release import Finish, RunHook, remembered
+from remit.release import Finish, RunHook
 
 
 def of_version_0_1(status: DeploymentStatus, restarts: int) -> DeploymentStatus:
@@ -31,14 +31,14 @@ def baking(**stages: object) -> Sim:
     sim.waits_for("Baking")
     for _ in range(3):
         sim.crash("green")
-    sim.memory = remembered(of_version_0_1(sim.status, restarts=3))
+    sim.state = of_version_0_1(sim.status, restarts=3).pipeline
     return sim
 
 
 def test_restarts_before_the_upgrade_are_no_crashes() -> None:
     sim = baking()
     ended = sim.finish()
-    assert (ended.outcome, sim.world.live) == ("Promoted", "green")
+    assert (ended.outcome, sim.observed.live) == ("Promoted", "green")
 
 
 @pytest.mark.parametrize("back", [True, False])
@@ -47,14 +47,14 @@ def test_a_crash_after_the_upgrade_is_one(back: bool) -> None:
     sim.step()
     sim.crash("green", back=back)
     ended = sim.finish()
-    assert (ended.outcome, sim.world.live) == ("RolledBack", "blue")
+    assert (ended.outcome, sim.observed.live) == ("RolledBack", "blue")
 
 
 def test_a_hook_that_the_version_before_had_begun_runs_again() -> None:
     sim = Sim(spec("v1", stages={"prePromotion": [hook()]}))
     sim.until(RunHook)
-    sim.memory = remembered(of_version_0_1(sim.status, restarts=0))
-    sim.world = replace(sim.world, hooks={})
+    sim.state = of_version_0_1(sim.status, restarts=0).pipeline
+    sim.observed = replace(sim.observed, hooks={})
     assert isinstance(sim.until(RunHook), RunHook)
     ended = sim.until(Finish)
     assert isinstance(ended, Finish)

@@ -8,7 +8,15 @@ import pytest
 
 from remit.errors import InvalidInput
 from remit.sandbox import AttemptCgroup, CgroupSpec, CgroupTree, Limits
-from remit.sandbox.cgrouptree import Mount, _prepare_v2, own_folder, parse_membership, parse_mounts
+from remit.sandbox.cgrouptree import (
+    Mount,
+    _make_room_in,
+    _own_v2,
+    _prepare_v2,
+    own_folder,
+    parse_membership,
+    parse_mounts,
+)
 
 MOUNTINFO = """\
 22 1 0:20 / /proc rw - proc proc rw
@@ -219,3 +227,32 @@ def test_an_operator_alone_in_its_cgroup_moves_to_a_leaf(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     assert _prepare_v2(tmp_path, Mount(2, tmp_path, "/", frozenset()), []) is not None
     assert (tmp_path / "remit-operator" / "cgroup.procs").read_text() == str(os.getpid())
+
+
+def test_an_operator_uses_the_cgroup_above_that_its_supervisor_left(tmp_path):
+    """Both are in the leaf then, and nothing is in the cgroup itself."""
+    top = tmp_path / "scope"
+    top.mkdir()
+    for name, text in {
+        "cgroup.controllers": "memory pids",
+        "cgroup.subtree_control": "",
+        "cgroup.type": "domain",
+        "cgroup.procs": f"{os.getpid()}\n",
+    }.items():
+        (top / name).write_text(text)
+    _make_room_in(top)
+    assert (top / "remit-operator" / "cgroup.procs").read_text() == str(os.getpid())
+    (top / "cgroup.procs").write_text("")  # as the kernel does
+    mount = Mount(2, tmp_path, "/", frozenset())
+    own = _own_v2(mount, {"": "/scope/remit-operator"})
+    assert own == top
+    base = _prepare_v2(own, mount, [])
+    assert base is not None
+    assert base.parent == top / "remit"
+
+
+def test_no_room_is_made_where_children_have_their_controllers(tmp_path):
+    (tmp_path / "cgroup.controllers").write_text("memory pids")
+    (tmp_path / "cgroup.subtree_control").write_text("memory pids")
+    _make_room_in(tmp_path)
+    assert not (tmp_path / "remit-operator").exists()

@@ -15,7 +15,7 @@ def test_what_is_exposed_follows_the_conventions():
     metrics.tasks_queued.labels("PolicyRate").set(3)
     metrics.policy_decisions.labels("Denied").inc()
     metrics.api_writes.labels("patch", "ExecutionTask").inc()
-    metrics.workqueue_depth.labels("ExecutionTask").set(7)
+    metrics.workqueue_depth.labels("executiontask").set(7)
     metrics.reconcile_errors.labels("ExecutionTask").inc()
     body, content_type = metrics.render()
     assert content_type.startswith("text/plain")
@@ -31,7 +31,7 @@ def test_what_is_exposed_follows_the_conventions():
     assert samples["remit_tasks_queued", "PolicyRate"] == 3
     assert samples["remit_policy_decisions_total", "Denied"] == 1
     assert samples["remit_api_writes_total", "ExecutionTask", "patch"] == 1
-    assert samples["remit_workqueue_depth", "ExecutionTask"] == 7
+    assert samples["workqueue_depth", "executiontask"] == 7
     assert samples["remit_reconcile_errors_total", "ExecutionTask"] == 1
     assert any(key[0] == "remit_build_info" and "1.2.3" in key for key in samples)
     assert "process_cpu_seconds_total" in {key[0] for key in samples}
@@ -50,9 +50,11 @@ def test_openmetrics_is_given_to_who_asks():
 
 def test_every_metric_is_documented_and_no_other():
     page = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
-    documented = set(re.findall(r"^\| `(remit_\w+)`", page, re.MULTILINE))
+    documented = set(re.findall(r"^\| `((?:remit|workqueue)_\w+)`", page, re.MULTILINE))
     families = [
-        f for f in text_string_to_metric_families(Metrics().render()[0].decode()) if f.name.startswith("remit_")
+        f
+        for f in text_string_to_metric_families(Metrics().render()[0].decode())
+        if f.name.startswith(("remit_", "workqueue_"))
     ]
     ours = {f.name + "_total" * (f.type == "counter") for f in families if not f.name.endswith("_created")}
     assert documented == ours

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import docker
 
-from remit.backends.base import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
+from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.docker.container import Container, State, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
@@ -28,7 +28,9 @@ from remit.backends.docker.planning import (
 )
 from remit.backends.docker.stdin import feed
 from remit.backends.egress import Books, Doors, NetworkUse
+from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError
 
 Answer = TypeVar("Answer")
@@ -61,7 +63,7 @@ class DockerBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
         if cancel.is_set():
-            return not_started(Walls((), (), {}), ExitReason.CANCELLED, "cancelled before it started")
+            return not_started(Walls((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
         info = await self._about_engine()
         given = walls(request.confinement, info)
         if missing := missing_working_dir(request):

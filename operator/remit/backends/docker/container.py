@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from remit.backends.base import OutputSink, Stream, Usage
+from remit.backends.base import OutputSink, Stream
 from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import Usage
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _STDERR_KEPT = 8192

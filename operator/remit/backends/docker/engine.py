@@ -18,6 +18,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 
 from remit.backends.breaker import Breaker
+from remit.backends.docker.labels import LEASE_TRANSITIONS
 from remit.backends.failure import OperationFailed
 from remit.sandbox import fence
 
@@ -210,6 +211,8 @@ def look(host: str) -> str:
 
 def create(client: docker.APIClient, name: str, config: dict[str, Any]) -> str:
     """A container of that configuration, in the engine's own words. Gives its id."""
+    if fence.transitions is not None:
+        config = config | {"Labels": {**config["Labels"], LEASE_TRANSITIONS: str(fence.transitions)}}
     return str(client.create_container_from_config(config, name)["Id"])  # type: ignore[no-untyped-call]
 
 

@@ -15,6 +15,8 @@ REVISION = "remit.dev/revision"
 SLOT = "remit.dev/slot"
 INDEX = "remit.dev/index"
 """On a container that a Deployment runs, which one it is."""
+LEASE_TRANSITIONS = "remit.dev/lease-transitions"
+"""On every container, where there is leader election: under which transition of the Lease it was created."""
 NETWORK_OF = "remit.dev/network-of"
 """On a network of the replicas of a namespace, which one."""
 

@@ -1,15 +1,15 @@
-"""How an attempt in a container ended, from what the engine and the container said. Pure, but for the time of day."""
+"""How an attempt in a container ended, from what the engine and the container said."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
-from remit.backends.base import AttemptRequest, ExitReason, Outcome, Usage
+from remit.backends.base import AttemptRequest
 from remit.backends.docker.container import Container, State
 from remit.backends.docker.planning import Walls
-from remit.backends.ending import Conclusion, Ending, conclude
+from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
+from remit.backends.outcome import ExitReason, Outcome, Usage
 
 
 def outcome_of(
@@ -26,23 +26,17 @@ def outcome_of(
     end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr, kills_counted=False), request)
     if stopped is None and container.first_stderr.startswith(b"[FATAL tini"):
         said = container.first_stderr.partition(b"] ")[2].decode(errors="replace").strip()
-        end = Conclusion(ExitReason.START_FAILED, None, None, f"could not be started: {said}")
+        end = Outcome(ExitReason.START_FAILED, f"could not be started: {said}", exceeded=met)
     seconds = max(0.0, (state.finished_at - state.started_at).total_seconds())
-    return Outcome(
-        reason=end.reason,
-        exit_code=end.exit_code,
-        signal=end.signal,
-        usage=replace(container.usage, wall_seconds=seconds),
-        started_at=state.started_at,
+    return replace(
+        end,
         finished_at=state.finished_at,
+        usage=replace(container.usage, wall_seconds=seconds),
         layers=given.layers,
         missing=given.missing,
-        message=end.message,
-        exceeded=met,
         enforced_by=given.enforced_by,
     )
 
 
 def not_started(given: Walls, reason: ExitReason, message: str) -> Outcome:
-    now = datetime.now(UTC)
-    return Outcome(reason, None, None, Usage(), now, now, given.layers, given.missing, message)
+    return Outcome(reason, message, usage=Usage(), layers=given.layers, missing=given.missing)

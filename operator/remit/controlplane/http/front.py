@@ -50,6 +50,7 @@ class Front:
         self._dispatcher = dispatcher
         self._bearer = f"Bearer {token}".encode()
         self._watches: set[Watch] = set()
+        self._stopping = False
         self.on_authenticated: Callable[[Any], None] = lambda protocol: None
         """Called with the connection's protocol for each request that carries the token."""
 
@@ -99,6 +100,8 @@ class Front:
         response.enable_chunked_encoding()
         await response.prepare(http)
         self._watches.add(watch)
+        if self._stopping:  # it was asked for before, and begins only now
+            watch.stop()
         try:
             async for lines in watch:
                 if lines:
@@ -116,6 +119,7 @@ class Front:
         return response
 
     def stop(self) -> None:
+        self._stopping = True
         for watch in self._watches:
             watch.stop()
 

@@ -7,10 +7,10 @@ time, so that nobody without the token can keep clients out or use up the descri
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -19,30 +19,15 @@ from aiohttp import web
 from remit.requestlog import RequestLogger
 
 MOST_CONNECTIONS = 1024
-MOST_DESCRIPTORS = 65_536
 UNAUTHENTICATED_SECONDS = 10.0
 """From accept to the end of the first request with the token, the TLS handshake included."""
 IDLE_SECONDS = 90.0
 """An idle connection is closed after this time, as kube-apiserver does."""
-BACKLOG = 512
 _ACCEPT_PAUSE = 0.2
 _FULL_PAUSE = 0.01
 _LOG_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on open files towards the hard one, and give what it is then.
-
-    Programs that Remit starts get limits of their own.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 class _Connection:
@@ -84,17 +69,12 @@ class Listener(web.Server):
         self._not_logged: Counter[str] = Counter()
         self._log_at: dict[str, float] = {}
 
-    async def listen(self, host: str, port: int) -> int:
-        """Begin to accept at every address of `host`; the port, where `port` is 0. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(found):
-            sock = socket.create_server((address[0], port), family=family, backlog=BACKLOG)
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept. The sockets, which listen already, are closed by `stop`."""
+        self._sockets = [*sockets]
+        for sock in sockets:
             sock.setblocking(False)
-            self._sockets.append(sock)
-            port = sock.getsockname()[1]
-        self._accepting = [asyncio.create_task(self._accept(sock), name="accept") for sock in self._sockets]
-        return port
+        self._accepting = [asyncio.create_task(self._accept(sock), name="accept") for sock in sockets]
 
     async def stop(self, grace: float) -> None:
         """Accept nothing more, and give requests under way `grace` seconds."""

@@ -9,7 +9,6 @@ table therefore holds both the state and the history that lets a watch go on aft
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import orjson
 
+from remit.controlplane.startup import lock_state
 from remit.controlplane.storage.records import Change, Record, Unreadable
 from remit.errors import InvalidInput
 from remit.privatefiles import open_private
@@ -39,16 +39,10 @@ class Journal:
     Raises `InvalidInput` when the file cannot be used: held by another process, or written by a newer Remit.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, locked: bool = False) -> None:
+        """`locked`: the caller holds the lock of the state directory."""
         self.path = path
-        self._lock = open_private(path.with_suffix(".lock"))
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise InvalidInput(
-                f"{path} is in use by another control plane; stop it, or choose another state directory"
-            ) from None
+        self._lock = -1 if locked else lock_state(path)
         os.close(open_private(path))
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")

@@ -56,8 +56,8 @@ class _Batch:
 
 
 class Store:
-    def __init__(self, path: Path, *, history: int = HISTORY_CHANGES) -> None:
-        self._journal = Journal(path)
+    def __init__(self, path: Path, *, history: int = HISTORY_CHANGES, locked: bool = False) -> None:
+        self._journal = Journal(path, locked=locked)
         self._collections: defaultdict[str, Collection] = defaultdict(Collection)
         self._history: deque[Change] = deque()
         self._history_limit = history

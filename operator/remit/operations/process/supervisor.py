@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from remit.backends import AttemptRequest, Handle, NetworkUse, Outcome, ProcessBackend
+from remit.backends import AttemptRequest, ExitReason, Handle, NetworkUse, Outcome, ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
 from remit.operations.process.record import SOCKET, Identity, write_state
@@ -241,11 +241,17 @@ class Supervisor:
             write_state(self.folder, self._state)
 
 
+_SHOWN = {ExitReason.COMPLETED: "Exited", ExitReason.EXIT_CODE: "Exited", ExitReason.SIGNALED: "Signaled"}
+"""Words of `lastExit` that differ from those of an attempt."""
+
+
 def _shown(outcome: Outcome, redactor: Redactor) -> dict[str, Any]:
+    reason = ExitReason(outcome.reason)
+    exited = f"exit code {outcome.exit_code}" if outcome.exit_code else ""
     return {
-        "reason": str(outcome.reason),
+        "reason": _SHOWN.get(reason, str(reason)),
         "exitCode": outcome.exit_code,
-        "message": redactor.redact(outcome.message),
+        "message": exited if _SHOWN.get(reason) == "Exited" else redactor.redact(outcome.message),
         "finishedAt": outcome.finished_at.isoformat(),
         "layers": [str(layer) for layer in outcome.layers],
         **({"network": _network(outcome.network, redactor)} if outcome.network else {}),

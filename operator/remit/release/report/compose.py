@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
-from remit.release.memory import Memory, Release, StageRecord
+from dataclasses import replace
+
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, StageStatus
 from remit.release.report.model import Evidence, Report, StageTime, Subject
 from remit.release.report.wording import duration, rough
 
 
-def owed(before: Memory, after: Memory, told: ReleaseReport | None) -> Release | None:
+def owed(before: PipelineState, after: PipelineState, told: ReleaseReport | None) -> Release | None:
     """The release that ended and has no report yet; `told` is what status says of the last one that has.
 
     A newer release may have begun between the two memories: then it is the one before.
@@ -66,11 +67,11 @@ def brief(report: Report, ref: str) -> ReleaseReport:
 
 def reported(status: DeploymentStatus, short: ReleaseReport) -> DeploymentStatus:
     """The status with a report in it, as that of the last release and as that of its revision."""
-    history = [
-        each.model_copy(update={"report": short}) if each.revision == short.revision else each
-        for each in status.history
-    ]
-    return status.model_copy(update={"report": short, "history": history})
+    history = tuple(
+        replace(record, report=short) if record.revision == short.revision else record for record in status.history
+    )
+    pipeline = replace(status.pipeline, history=history)
+    return status.model_copy(update={"report": short, "history": history, "pipeline": pipeline})
 
 
 def sentence(report: Report, ref: str) -> str:
@@ -86,7 +87,7 @@ def sentence(report: Report, ref: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _timed(record: StageRecord) -> StageTime:
+def _timed(record: StageStatus) -> StageTime:
     started, finished = record.started_at, record.finished_at
     took = max(0.0, (finished - started).total_seconds()) if started and finished else None
     return StageTime(record.name, record.state, started, took, record.message)

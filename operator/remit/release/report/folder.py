@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import orjson
 
-from remit.release import private
+from remit.privatefiles import write_private
 from remit.release.report.markdown import markdown
 from remit.release.report.model import Report
 from remit.release.report.page import page
@@ -41,7 +41,7 @@ def write(where: Path, report: Report) -> Path:
     for each in (where.parent.parent, where.parent, where):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)  # of parents, mkdir would make ordinary ones
     for form, content in forms.items():
-        private.write(file(where, report.revision, form), content)
+        write_private(file(where, report.revision, form), content)
     return file(where, report.revision, "html")
 
 

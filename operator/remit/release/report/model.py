@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from remit.api.deploymentstatus import Slot, StageName
-from remit.release.memory import StageState
+from remit.api.deploymentstatus import Slot, StageName, StageState
 
 
 @dataclass(frozen=True, slots=True)

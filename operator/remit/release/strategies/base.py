@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from remit.api.deploymentstatus import Release
 from remit.release.context import Context, Fail
-from remit.release.memory import Release
 from remit.release.steps import Step, Switch, Wait
 
 Verdict = Step | Fail | Release | None
@@ -33,7 +33,7 @@ class Takeover(Protocol):
 def switch_over(ctx: Context, replicas: int) -> Verdict:
     """Send everything to the new side, once it can take it, and see it done."""
     if ctx.switched:
-        return None if ctx.world.converged else Wait("Converging", "requests still reach the old side")
+        return None if ctx.observed.converged else Wait("Converging", "requests still reach the old side")
     return Switch(ctx.slot) if ctx.ready(replicas) else awaiting_health(ctx, replicas)
 
 

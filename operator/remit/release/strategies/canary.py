@@ -22,8 +22,10 @@ class CanaryTakeover:
 
     def promote(self, ctx: Context) -> Verdict:
         verdict = switch_over(ctx, ctx.release.replicas)
-        if isinstance(verdict, Wait) and ctx.world.share > 0 and ctx.lost:
-            return Fail("InstanceFailed", f"{ctx.new.failed} instances failed at {ctx.world.share} % of the requests")
+        if isinstance(verdict, Wait) and ctx.observed.share > 0 and ctx.lost:
+            return Fail(
+                "InstanceFailed", f"{ctx.new.failed} instances failed at {ctx.observed.share} % of the requests"
+            )
         return (_at_step(ctx) or verdict) if isinstance(verdict, Switch) else verdict
 
 
@@ -32,9 +34,9 @@ def _at_step(ctx: Context) -> Verdict:
     if canary is None or release.step >= len(canary.steps) or release.full or release.rollback or ctx.live is None:
         return None
     step, old = canary.steps[release.step], other(ctx.slot)
-    if (ctx.world.live, ctx.world.share) != (old, step.weight):
+    if (ctx.observed.live, ctx.observed.share) != (old, step.weight):
         return Switch(old, step.weight)
-    if not ctx.world.converged:
+    if not ctx.observed.converged:
         return Wait("Converging", f"{step.weight} % of the requests are not there yet")
     following = replace(release, step=release.step + 1, step_at=ctx.now, clock=ctx.now, go_ahead=False)
     if release.go_ahead:

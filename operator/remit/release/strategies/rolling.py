@@ -27,7 +27,7 @@ class RollingTakeover:
             # Nothing replaces it yet: it makes room only where there is none to begin with.
             return min(ctx.old.wanted, max(0, ctx.live.replicas - (0 if surge else unavailable)))
         # Requests go first, instances follow.
-        replaced = _replaced(ctx) if ctx.world.share >= _share(ctx) else 0.0
+        replaced = _replaced(ctx) if ctx.observed.share >= _share(ctx) else 0.0
         return min(ctx.old.wanted, max(0, math.ceil(ctx.live.replicas * (1 - replaced)) - unavailable))
 
     def new_replicas(self, ctx: Context) -> int:
@@ -41,9 +41,9 @@ class RollingTakeover:
         old, new, wanted = other(ctx.slot), ctx.new, ctx.release.replicas
         if ctx.switched or ctx.live is None or ctx.ready(wanted):
             return switch_over(ctx, wanted)
-        if ctx.world.share > 0 and ctx.lost:
+        if ctx.observed.share > 0 and ctx.lost:
             return Fail("InstanceFailed", f"{new.failed} of the new instances failed")
-        if ctx.world.share < _share(ctx):
+        if ctx.observed.share < _share(ctx):
             return Switch(old, _share(ctx))
         return ctx.crashing() or Wait("Rolling", f"{new.healthy} of {wanted} instances are replaced")
 

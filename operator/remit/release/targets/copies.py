@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from remit.errors import DeploymentError
-from remit.release import private
+from remit.privatefiles import write_private
 from remit.release.model import Revision
 from remit.release.target import Material
 from remit.release.targets.artifacts import Copy, obtain
@@ -206,4 +206,4 @@ class Copies:
             made.rename(place)
 
     def _write(self, digests: Mapping[int, str]) -> None:
-        private.write(self._digests, orjson.dumps({str(number): digest for number, digest in digests.items()}))
+        write_private(self._digests, orjson.dumps({str(number): digest for number, digest in digests.items()}))

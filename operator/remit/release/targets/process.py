@@ -21,7 +21,7 @@ from remit.errors import DeploymentError, RemitError
 from remit.operations.process import State, Supervision, Wanted
 from remit.operations.process.record import Identity
 from remit.release.context import CRASH_LIMIT
-from remit.release.model import SLOTS, Revision, World
+from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.concurrently import all_of
@@ -33,7 +33,7 @@ from remit.release.targets.localports import free_ports
 from remit.release.targets.processchecks import run_check
 from remit.release.targets.reading import Reading
 from remit.release.targets.sides import LOOPBACK, Side, Told
-from remit.release.targets.views import Found, unreached, world
+from remit.release.targets.views import Found, observed, unreached
 from remit.release.traffic import Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
@@ -104,7 +104,7 @@ class ProcessTarget:
         """See `Target.leftovers`."""
         return f"processes of {self._name}, on the operator's host"
 
-    async def observe(self) -> World:
+    async def observe(self) -> ObservedState:
         """See `Target.observe`."""
         told = self._front.told()
         for slot, side in told.sides.items():
@@ -115,7 +115,7 @@ class ProcessTarget:
         try:
             flow = await self._front.look(told)
         except DeploymentError as error:
-            return World(unreachable=str(error))
+            return ObservedState(unreachable=str(error))
         told = await self._let_go(told, flow)
         found = {
             slot: {i: self._found(slot, side, i, states.get(f"{slot}-{i}", {})) for i in range(side.wanted)}
@@ -123,7 +123,7 @@ class ProcessTarget:
         }
         if unreached(told, found, flow):
             self._watches.look_again()
-        return replace(world(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
+        return replace(observed(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""

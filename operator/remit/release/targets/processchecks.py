@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
-from remit.backends import AttemptRequest, Backend, Stream
+from remit.backends import AttemptRequest, Backend, ExitReason, Stream
 from remit.errors import RemitError
 from remit.telemetry import Redactor, escape
 
@@ -24,7 +24,13 @@ async def run_check(backend: Backend, request: AttemptRequest, secrets: Iterable
         return str(error)
     if outcome.exit_code == 0:
         return ""
-    why = outcome.message or f"exit code {outcome.exit_code}"
+    match outcome.reason:
+        case ExitReason.EXIT_CODE:
+            why = f"exit code {outcome.exit_code}"
+        case ExitReason.TIMED_OUT:
+            why = f"still running after {request.timeout_seconds:g} s"
+        case _:
+            why = outcome.message
     words = Redactor(secrets).redact(said.line())
     return f"{' '.join(request.command.argv[:1])}: {why}" + (f": {escape(words)}" if words else "")
 

@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from remit.api.deploymentstatus import Slot
-from remit.release import private
+from remit.privatefiles import write_private
 from remit.release.model import Revision, other
 
 FINISH_SECONDS: Final = 30
@@ -128,4 +128,4 @@ def read(path: Path) -> Told:
 
 def write(path: Path, told: Told) -> None:
     """Whole or not at all, and on the disk when it returns."""
-    private.write(path, orjson.dumps(asdict(told)))
+    write_private(path, orjson.dumps(asdict(told)))

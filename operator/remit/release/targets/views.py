@@ -1,4 +1,4 @@
-"""What was found of a Deployment's instances, as the world that a release looks at. Pure."""
+"""What was found of a Deployment's instances, as the state that the pipeline decides on. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, InstanceView, SlotView, World
+from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView
 from remit.release.targets.front import Flow
 from remit.release.targets.health import Health
 from remit.release.targets.sides import Side, Told, address
@@ -33,10 +33,12 @@ class Found:
         return self.health.unhealthy if self.alive else self.exists
 
 
-def world(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow, prepared: frozenset[int]) -> World:
+def observed(
+    told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow, prepared: frozenset[int]
+) -> ObservedState:
     """`found` has each wanted instance of each side that holds something, by its index."""
     views = {slot: _view(slot, told, found, flow) for slot in SLOTS}
-    return World(
+    return ObservedState(
         blue=views["blue"],
         green=views["green"],
         converged=flow.converged,

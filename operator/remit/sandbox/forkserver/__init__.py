@@ -16,8 +16,10 @@ from remit.sandbox.forkserver.client import (
     extend_deadline,
     fork_server,
 )
+from remit.sandbox.forkserver.wire import KILL_GRACE_SECONDS
 
 __all__ = [
+    "KILL_GRACE_SECONDS",
     "Execute",
     "ForkServer",
     "ForkedProcess",

@@ -337,16 +337,18 @@ class ForkServer:
                     spares.append(self._order(kind))
         return process
 
-    def close(self) -> None:
-        """End it, and every process that it started."""
+    def close(self) -> bool:
+        """End it, and every process that it started. False if it had to be killed: then they may be dying still."""
         ours = self.owner == os.getpid()
         if not ours:  # inherited by a fork of ours: somebody else's child, and news for somebody else
             self._process.returncode = 0
         self._control.close()
         self._orders.close()
+        in_time = True
         try:
             self._process.wait(_LAST_SECONDS)
         except subprocess.TimeoutExpired:  # it hangs; what it started dies with it
+            in_time = False
             self._process.kill()
             self._process.wait()
         for spare in itertools.chain(*self._spares.values()):
@@ -354,6 +356,7 @@ class ForkServer:
                 spare.update()
             spare.close()
         self._spares.clear()
+        return in_time
 
     def _order(self, kind: _Kind) -> ForkedProcess:
         """A process that waits for its job, or will when it is forked."""
@@ -431,12 +434,14 @@ def extend_deadline(deadline: float) -> None:
         fork_server()
 
 
-def end_work() -> None:
-    """Kill everything that was started, return when it is dead, and start nothing more. It blocks for up to 10 s."""
+def end_work() -> bool:
+    """Kill everything that was started, return when it is dead, and start nothing more. It blocks for up to 10 s.
+
+    False where it is not certain that everything is dead.
+    """
     fence.deadline = -math.inf
     with _server_lock:
-        if _server is not None and _server.owner == os.getpid():
-            _server.close()
+        return _server is None or _server.owner != os.getpid() or _server.close()
 
 
 @atexit.register

@@ -24,6 +24,7 @@ import signal
 import socket
 import struct
 
+from remit.libc import call, die_with
 from remit.sandbox.exposing import expose
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.joining import enter_cgroups, join_cgroups, write_files
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _PR_SET_CHILD_SUBREAPER = 36
@@ -49,27 +49,9 @@ _OWN = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SI
 # What is ignored is inherited: a shell that started the operator in the background had it ignore SIGQUIT.
 _RESET = _OWN | {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def call(function: str, *arguments: int) -> int:
-    """A function of libc that returns -1 and sets errno. Raises OSError."""
-    result: int = getattr(_libc, function)(*(ctypes.c_ulong(argument) for argument in arguments))
-    if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{function}: {os.strerror(number)}")
-    return result
-
 
 def become_subreaper() -> None:
     call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with(parent: int, number: int = signal.SIGKILL) -> None:
-    """Be signalled when `parent` ends; die now, if it has ended already and the kernel would say nothing more."""
-    call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(127)
 
 
 def volunteer_for_oom_kill() -> None:

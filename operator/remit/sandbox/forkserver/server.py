@@ -29,18 +29,25 @@ import socket
 import struct
 import time
 
+from remit.libc import call, die_with
 from remit.sandbox.forkserver.jobs import (
     JOBS,
     become_subreaper,
-    call,
-    die_with,
     keep_only,
     place,
     reset_signals,
     volunteer_for_oom_kill,
 )
 from remit.sandbox.forkserver.supervise import supervise
-from remit.sandbox.forkserver.wire import DEADLINE, readable, receive, send
+from remit.sandbox.forkserver.wire import (
+    DEADLINE,
+    DEATH_SECONDS,
+    EXIT_SECONDS,
+    STOP_SECONDS,
+    readable,
+    receive,
+    send,
+)
 from remit.sandbox.joining import enter_cgroups
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
@@ -51,9 +58,6 @@ if TYPE_CHECKING:
 
 _JOBS = {**JOBS, "supervise": supervise}
 _ALSO_CLONES = 0x4000_0000  # __WALL
-_STOP_SECONDS = 1.0  # for what was started to end by itself when the operator is gone
-_LAST_SECONDS = 10.0  # for everything to die after that; more than a disk that is busy takes
-_EXIT_SECONDS = 0.5  # for the operator to end by itself after its deadline
 _LONGEST_MESSAGE = 64
 _CLOCK_BOOTTIME = 7
 _TFD_NONBLOCK, _TFD_CLOEXEC = 0o4000, 0o2000000
@@ -120,13 +124,13 @@ class _Server:
             pass
         self._stop_all()
         if self._overdue():
-            end = time.monotonic() + _EXIT_SECONDS
-            self._kill_all(_EXIT_SECONDS)
+            end = time.monotonic() + EXIT_SECONDS
+            self._kill_all(EXIT_SECONDS)
             if not readable(self._operator, max(0.0, end - time.monotonic())):
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._operator, signal.SIGKILL)
-        self._kill_all(_LAST_SECONDS)
-        end = time.monotonic() + _LAST_SECONDS
+        self._kill_all(DEATH_SECONDS)
+        end = time.monotonic() + DEATH_SECONDS
         for child in self._by_channel.values():
             self._part(child)
         while self._folders and time.monotonic() < end:
@@ -137,7 +141,7 @@ class _Server:
         """Have everything that was started end by itself, which supervisors do in order, and wait a while for it."""
         for child in self._children.values():
             os.kill(child.pid, child.stop)
-        end = time.monotonic() + _STOP_SECONDS
+        end = time.monotonic() + STOP_SECONDS
         while (self._kill_orphans() or self._children) and readable(self._wake, max(0.0, end - time.monotonic())):
             self._reap()
 

@@ -14,7 +14,8 @@ import resource
 import signal
 import socket
 
-from remit.sandbox.forkserver.jobs import become_subreaper, die_with, reset_signals, take
+from remit.libc import die_with
+from remit.sandbox.forkserver.jobs import become_subreaper, reset_signals, take
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.landlock import restrict
 

@@ -16,7 +16,7 @@ from remit.backends.docker import Engine
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.policy.engines import BadEngine, EngineAddress
-from remit.release import private
+from remit.privatefiles import write_private
 from remit.release.targets.docker.planning import Reach
 from remit.release.targets.docker.ssh import Tunnel
 from remit.release.targets.sides import LOOPBACK
@@ -110,7 +110,7 @@ class Connection:
             )
             raise OperationFailed("TlsIncomplete", message)
         for name in _FILES:
-            private.write(self._folder / name, certificates[name])
+            write_private(self._folder / name, certificates[name])
         ca, *pair = (str(self._folder / name) for name in _FILES)
         return TLSConfig(client_cert=tuple(pair), ca_cert=ca, verify=True)  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from remit.api.deployment import Artifact
 from remit.backends.docker import Engine, inspect_image
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
-from remit.release import private
+from remit.privatefiles import write_private
 from remit.release.model import Revision
 
 _PULL_SECONDS: Final = 1800
@@ -54,7 +54,7 @@ class Images:
         if known.setdefault(str(revision.number), id_) != id_:
             message = f"{name} is another image than when revision {revision.number} was made; name it by its digest"
             raise DeploymentError(message, reason="ImageChanged")
-        private.write(self._file, orjson.dumps(known))
+        write_private(self._file, orjson.dumps(known))
         tag = str(revision.number)
         await engine.call(lambda client: client.tag(id_, self._repository, tag))
         return id_
@@ -66,7 +66,7 @@ class Images:
         for number in (await self.at_hand()).keys() - wanted:
             await _untagged(engine, f"{self._repository}:{number}")
         known = {number: id_ for number, id_ in self._known().items() if int(number) in wanted}
-        private.write(self._file, orjson.dumps(known))
+        write_private(self._file, orjson.dumps(known))
 
     async def close(self) -> None:
         """End what is being pulled."""

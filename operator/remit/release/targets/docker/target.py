@@ -15,7 +15,7 @@ from remit.api.deployment import DockerTarget as DockerSpec
 from remit.api.deployment import HealthCheck
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError, RemitError
-from remit.release.model import Revision, World
+from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.docker import network
@@ -30,7 +30,7 @@ from remit.release.targets.failing import ordering
 from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.sides import Side, Told
-from remit.release.targets.views import Found, unreached, world
+from remit.release.targets.views import Found, observed, unreached
 from remit.release.traffic import Traffic
 from remit.telemetry import Redactor
 
@@ -76,14 +76,14 @@ class DockerTarget:
         host = self._connection.host
         return f"containers with the label {self._owner.mark}, their network and images, on the engine {host}"
 
-    async def observe(self) -> World:
+    async def observe(self) -> ObservedState:
         """See `Target.observe`."""
         try:
             await self._connection.refresh()
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
-            return World(unreachable=f"{error} ({complaint})" if complaint else str(error))
+            return ObservedState(unreachable=f"{error} ({complaint})" if complaint else str(error))
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
@@ -167,7 +167,7 @@ class DockerTarget:
         await self._images.close()
         await self._connection.close()
 
-    async def _observed(self) -> World:
+    async def _observed(self) -> ObservedState:
         there = await self._mended(self._front.told())
         told = await self._located(self._front.told(), there)
         if told != self._front.told():
@@ -183,7 +183,7 @@ class DockerTarget:
         }
         if unreached(told, instances, flow):
             self._watches.look_again()
-        return world(told, instances, flow, frozenset(await self._images.at_hand()))
+        return observed(told, instances, flow, frozenset(await self._images.at_hand()))
 
     async def _have(self, slot: Slot, side: Side, replicas: int) -> None:
         """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, InstanceView, SlotView, World, other
+from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView, other
 from remit.release.targets.kubernetes.cluster import Object
 from remit.release.targets.kubernetes.identity import REVISION, SLOT
 from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE
@@ -68,8 +68,8 @@ class Seen:
         return [pod for pod in self.pods if pod["metadata"]["labels"].get(SLOT) == slot]
 
 
-def world(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> World:
-    return World(
+def observed(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> ObservedState:
+    return ObservedState(
         blue=_view(seen, "blue", now),
         green=_view(seen, "green", now),
         live=seen.live,

@@ -16,7 +16,7 @@ from remit.api.deploymentstatus import Slot
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, DeploymentError
 from remit.policy import Limits
-from remit.release.model import SLOTS, Revision, World, other
+from remit.release.model import SLOTS, ObservedState, Revision, other
 from remit.release.target import Material
 from remit.release.targets.kubernetes import manifests, seeing
 from remit.release.targets.kubernetes.cluster import (
@@ -66,15 +66,15 @@ class KubernetesTarget:
         kinds = "Deployments, Services, ControllerRevisions and Secrets"
         return f"{kinds} with the labels {self._identity.selector}, in the namespace {self._identity.place}"
 
-    async def observe(self) -> World:
+    async def observe(self) -> ObservedState:
         """See `Target.observe`."""
         if not self._watches:
             self._watches = [asyncio.create_task(self._watch(resource)) for resource in (PODS, ENDPOINTS)]
         try:
             seen, kept = await asyncio.gather(self._look(), self._revisions.all())
         except (ApiError, DeploymentError) as error:
-            return World(unreachable=_explained(error))
-        return seeing.world(seen, frozenset(kept), datetime.datetime.now(datetime.UTC))
+            return ObservedState(unreachable=_explained(error))
+        return seeing.observed(seen, frozenset(kept), datetime.datetime.now(datetime.UTC))
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`. The nodes fetch the image themselves; its configuration was kept already."""
@@ -175,7 +175,7 @@ class KubernetesTarget:
 
     async def _spec(self, seen: Seen, slot: Slot) -> DeploymentSpec:
         """Of the revision on that side, whose ports are those to publish; of the newest where it was taken away."""
-        view = seeing.world(seen, frozenset(), datetime.datetime.now(datetime.UTC)).slot(slot)
+        view = seeing.observed(seen, frozenset(), datetime.datetime.now(datetime.UTC)).slot(slot)
         kept = await self._revisions.all()
         revision = kept.get(view.revision or max(kept, default=0))
         if revision is None:

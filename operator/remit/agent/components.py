@@ -1,4 +1,4 @@
-"""Thin doors to single rooms: one attempt, the limits, the sandbox, what goes on, the host."""
+"""Parts of the agent by themselves: one attempt, the limits, the sandbox, what goes on, the host."""
 
 from __future__ import annotations
 

@@ -1,28 +1,28 @@
-"""The side that is live is kept as it should be: with its instances, and with the requests."""
+"""The live side, and the one that was live before: kept as they should be, with their instances and requests."""
 
 from __future__ import annotations
 
+from remit.api.deploymentstatus import LiveSide, PipelineState
 from remit.release.context import Context
-from remit.release.memory import Live, Memory
-from remit.release.model import Desired, Revision, World, other
+from remit.release.model import Desired, ObservedState, Revision, other
 from remit.release.steps import Provision, Scale, Step, Switch
 from remit.release.strategies import TAKEOVERS
 
 
-def tend(desired: Desired, world: World, memory: Memory) -> Step | None:
+def maintain_live(desired: Desired, observed: ObservedState, state: PipelineState) -> Step | None:
     """What the live side lacks while no release goes on."""
-    live = memory.live
+    live = state.live
     if live is None:
         return None
-    if world.live != live.slot or world.share:
+    if observed.live != live.slot or observed.share:
         return Switch(live.slot)
-    return _instances(desired, world, live, live.replicas)
+    return _instances(desired, observed, live, live.replicas)
 
 
-def tend_old(ctx: Context) -> Step | None:
+def maintain_previous(ctx: Context) -> Step | None:
     """What the old side lacks during a release. One that cannot be mended must not stop its successor."""
-    live, world, takeover = ctx.live, ctx.world, TAKEOVERS[ctx.release.strategy]
-    if live is None or (world.error is not None and world.error.revision == live.revision):
+    live, observed, takeover = ctx.live, ctx.observed, TAKEOVERS[ctx.release.strategy]
+    if live is None or (observed.error is not None and observed.error.revision == live.revision):
         return None
     if live.slot != other(ctx.slot) or (ctx.paused and takeover.moves_replicas):
         return None
@@ -30,13 +30,13 @@ def tend_old(ctx: Context) -> Step | None:
     if ctx.switched:
         # Kept for the way back; when it is gone by itself, the way back brings it up again.
         return Scale(live.slot, replicas) if view.revision == live.revision and view.wanted != replicas else None
-    if world.live is None:
+    if observed.live is None:
         return Switch(live.slot)
-    return _instances(ctx.desired, world, live, replicas)
+    return _instances(ctx.desired, observed, live, replicas)
 
 
-def _instances(desired: Desired, world: World, live: Live, replicas: int) -> Step | None:
-    view, revision = world.slot(live.slot), desired.revisions.get(live.revision)
+def _instances(desired: Desired, observed: ObservedState, live: LiveSide, replicas: int) -> Step | None:
+    view, revision = observed.slot(live.slot), desired.revisions.get(live.revision)
     if view.revision is None or (view.draining and view.revision == live.revision):
         if revision is None and live.spec_hash == desired.snapshot.spec_hash:
             revision = Revision(live.revision, desired.snapshot)

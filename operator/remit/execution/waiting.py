@@ -6,13 +6,11 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remit.api import ExecutionTask, Phase
+from remit.api import Phase
 from remit.execution import progress
 from remit.execution.lifecycle import waits_since
 from remit.execution.queue import Place
-from remit.kube.client import Object
-from remit.kube.events import Recorder
-from remit.kube.status import StatusWriter
+from remit.execution.taskstore import StoredTask, TaskStore
 
 QUEUED_IS_WORTH_A_WRITE = 10.0
 """Seconds that a task waits for its turn before status says so. The write would only make a burst's queue longer; past
@@ -27,8 +25,7 @@ AUDIT_RETRY = 5.0
 class Waiting:
     """Each method tells that a task waits, where that is news. Gives the seconds until it is to be looked at again."""
 
-    writer: StatusWriter
-    events: Recorder
+    store: TaskStore
     now: Callable[[], datetime.datetime]
     _told: dict[str, datetime.datetime] = field(default_factory=dict)
     """When a waiting task's status last told its place."""
@@ -37,8 +34,8 @@ class Waiting:
         """It waits no more, or is no more."""
         self._told.pop(key, None)
 
-    async def for_turn(self, task: ExecutionTask, obj: Object, place: Place) -> float:
-        now = self.now()
+    async def for_turn(self, stored: StoredTask, place: Place) -> float:
+        now, task = self.now(), stored.task
         told = self._told.get(task.key)
         told_at = told + datetime.timedelta(seconds=PLACE_IS_FRESH) if told else None
         due = told_at or waits_since(task, now) + datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
@@ -46,22 +43,23 @@ class Waiting:
             return (due - now).total_seconds()
         status = progress.queued(task, place, now)
         if task.status.phase is not Phase.QUEUED or task.status.queue != status.queue:
-            await self.writer.write(obj, status)
+            await self.store.write_status(stored, status)
         self._told[task.key] = now
         return PLACE_IS_FRESH
 
-    async def for_reference(self, task: ExecutionTask, obj: Object, why: str) -> float:
-        if task.status.message != why:
-            await self.writer.write(obj, progress.waiting(task, Phase.PENDING, "WaitingForReference", why, self.now()))
-            self.events.record(obj, "Warning", "WaitingForReference", why)
-        since = task.status.queued_at or self.now()
+    async def for_reference(self, stored: StoredTask, why: str) -> float:
+        await self._say(stored, "WaitingForReference", why)
+        since = stored.task.status.queued_at or self.now()
         # Soon at first, then ever more patiently.
         return min(60.0, max(0.5, (self.now() - since).total_seconds()))
 
-    async def for_audit(self, task: ExecutionTask, obj: Object, why: str) -> float:
+    async def for_audit(self, stored: StoredTask, why: str) -> float:
         """What cannot be recorded must not happen: neither a run nor a denial."""
-        why = f"waits until its decision can be recorded: {why}"
-        if task.status.message != why:
-            await self.writer.write(obj, progress.waiting(task, Phase.PENDING, "AuditUnavailable", why, self.now()))
-            self.events.record(obj, "Warning", "AuditUnavailable", why)
+        await self._say(stored, "AuditUnavailable", f"waits until its decision can be recorded: {why}")
         return AUDIT_RETRY
+
+    async def _say(self, stored: StoredTask, reason: str, why: str) -> None:
+        if stored.task.status.message != why:
+            status = progress.waiting(stored.task, Phase.PENDING, reason, why, self.now())
+            await self.store.write_status(stored, status)
+            self.store.record_event(stored, "Warning", reason, why)

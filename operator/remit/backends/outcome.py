@@ -1,0 +1,96 @@
+"""How an attempt ended: one type, from the backend or the operation that saw it to status and the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from remit.backends.egress.ledger import NetworkUse
+from remit.backends.exceeded import Exceeded
+from remit.sandbox import Layer
+
+if TYPE_CHECKING:
+    # Supervisors of processes import this module, and run without pydantic.
+    from remit.api.executiontaskstatus import OutputStatus
+
+
+class ExitReason(StrEnum):
+    """Why an attempt ended. The values are API: they appear in `status.attempts[].reason`."""
+
+    COMPLETED = "Completed"
+    EXIT_CODE = "ExitCode"
+    SIGNALED = "Signal"
+    TIMED_OUT = "Timeout"
+    CANCELLED = "Cancelled"
+    INTERRUPTED = "Interrupted"
+    """The operator went, and the attempt with it."""
+    DENIED = "Denied"
+    OOM_KILLED = "OOMKilled"
+    PIDS_EXCEEDED = "PidsExceeded"
+    OPEN_FILES_EXCEEDED = "OpenFilesExceeded"
+    FILE_SIZE_EXCEEDED = "FileSizeExceeded"
+    DISK_EXCEEDED = "DiskExceeded"
+    START_FAILED = "StartFailed"
+    SANDBOX_UNAVAILABLE = "SandboxUnavailable"
+    BACKEND_ERROR = "BackendError"
+    INTERNAL_ERROR = "InternalError"
+    """A mistake of Remit's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the attempt's whole tree used. `source` says how it is known.
+
+    `cgroup` counts everything. `sampled` looks at the processes a few times a second, so the last moments and
+    short-lived children may be missing; its memory is the sum of resident sets. I/O is of block devices.
+    """
+
+    cpu_seconds: float = 0.0
+    max_memory_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    wall_seconds: float = 0.0
+    throttled_seconds: float = 0.0
+    max_tasks: int = 0
+    source: Literal["cgroup", "sampled", "none"] = "none"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended.
+
+    `reason` is an `ExitReason`, or the word of an operation that failed, such as `StatusMismatch`. `exit_code` is
+    128 + signal for a command that a signal ended, as a shell reports it; None where nothing was executed or the end
+    was not seen.
+    """
+
+    reason: str
+    message: str
+    exit_code: int | None = None
+    category: str = ""
+    """The kind of failure; empty: what the reason says."""
+    retryable: bool = True
+    """False where the same, tried again, ends the same."""
+    finished_at: datetime = field(default_factory=_now)
+    """In UTC: when nothing of it was alive any more."""
+    exceeded: tuple[Exceeded, ...] = ()
+    """Limits that were met, whether or not that is why it ended."""
+    usage: Usage | None = None
+    """None where nothing counts it."""
+    layers: tuple[Layer, ...] = ()
+    """Confinement in force; with `missing`, empty for what runs in no sandbox."""
+    missing: tuple[Layer, ...] = ()
+    enforced_by: Mapping[str, str] = field(default_factory=dict)
+    """What holds each limit, as `Plan.enforced_by`."""
+    network: NetworkUse | None = None
+    """With `network: restricted`: what went through the proxy."""
+    output: OutputStatus | None = None
+    """What was kept of its output: filled in by who keeps it."""
+    output_digest: str = ""

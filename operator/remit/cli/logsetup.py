@@ -1,0 +1,16 @@
+"""The logs of the long-running commands."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from remit.telemetry.logs import Format, configure
+from remit.telemetry.redact import Redactor
+
+QUIET = {"kopf": "warning", "kopf._core.reactor.running": "error"}
+"""kopf tells of every event that it hands over; and that it runs in a thread of its own, which is meant."""
+
+
+def set_up_logs(form: str, level: str, *, colors: bool | None = None) -> Redactor:
+    """Raises `InvalidInput` for a format or level that does not exist."""
+    return configure(format=cast(Format, form), level=level, levels={} if level == "debug" else QUIET, colors=colors)

@@ -1,0 +1,75 @@
+"""What every process that `remit up` starts does: hear what to do, do it until told to stop, say what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from importlib import import_module
+from typing import Any, Final
+
+from remit.cli.errors import FAILURE, described, wants_traceback
+from remit.cli.logsetup import set_up_logs
+from remit.cli.supervisor.channel import Message, receive, send
+from remit.telemetry.redact import Redactor
+
+ROLES: Final = {"control-plane": "remit.cli.supervisor.controlplane", "operator": "remit.cli.supervisor.operator"}
+"""The module of each, whose `serve` is a `Serve`."""
+
+
+class Supervised:
+    """The supervisor, as its process sees it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def ready(self, **facts: object) -> None:
+        send(self._channel, {"ready": facts})
+
+    @contextlib.contextmanager
+    def stop_requested(self) -> Iterator[asyncio.Event]:
+        """Set when the process is to stop."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+
+        def on_readable() -> None:
+            if receive(self._channel) is None:
+                loop.remove_reader(self._channel)
+                stop.set()
+
+        loop.add_reader(self._channel, on_readable)
+        try:
+            yield stop
+        finally:
+            loop.remove_reader(self._channel)
+
+
+Serve = Callable[[Message, Redactor, Supervised], Coroutine[Any, Any, None]]
+
+
+def run(role: str, descriptor: int) -> int:
+    """Serve the role, as the supervisor at the other end of the channel says. Gives the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
+    with socket.socket(fileno=descriptor) as channel:
+        channel.set_inheritable(False)
+        try:
+            serve: Serve = import_module(ROLES[role]).serve  # takes longest, and needs no settings
+            if (settings := receive(channel)) is None:
+                return 0  # stopped before it began
+            redactor = set_up_logs(settings["log_format"], settings["log_level"], colors=settings["log_colors"])
+            asyncio.run(serve(settings, redactor, Supervised(channel)))
+        except Exception as error:
+            if wants_traceback(error):
+                traceback.print_exc()
+            send(channel, {"failed": described(error)})
+            return FAILURE
+    return 0
+
+
+def _ignore(*_: object) -> None:
+    """A service manager may signal all processes of `remit up`: the supervisor stops them in order. This is no
+    SIG_IGN, because programs that are started inherit that."""

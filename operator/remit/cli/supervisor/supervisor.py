@@ -1,0 +1,267 @@
+"""Keeps the control plane and the operator running, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import typer
+
+from remit.cli.logsetup import set_up_logs
+from remit.cli.signals import stop_requested
+from remit.cli.supervisor.channel import Message
+from remit.cli.supervisor.restarts import Restarts
+from remit.cli.supervisor.worker import Worker
+from remit.controlplane.startup import DATABASE, lock_state, open_sockets, raise_descriptor_limit
+from remit.errors import InvalidInput, RemitError
+from remit.privatefiles import private_directory
+from remit.sandbox.cgrouptree import make_room
+from remit.telemetry.logs import form_for
+
+log = structlog.get_logger(__name__)
+
+USUAL_PORT: Final = 6443
+"""What a Kubernetes API server listens on."""
+_TRIES: Final = 20
+_LOCK_SECONDS: Final = 3.0
+"""For the processes of a supervisor that was killed to be dead, too."""
+_LOOK_SECONDS: Final = 0.05
+_STOP_SECONDS: Final = 15.0
+"""For the control plane, which has nothing to wait for once the operator has ended."""
+_KILL_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpSettings:
+    """What `remit up` was asked for."""
+
+    state_dir: Path
+    host: str
+    port: int | None
+    """0: a free one; None: the usual one, or the next that is free."""
+    kubeconfig: Path | None
+    """A further kubeconfig to put the login into."""
+    operator: dict[str, Any]
+    """Fields of the operator's `Settings`, as JSON has them."""
+    log_format: str
+    log_level: str
+
+
+async def up(settings: UpSettings) -> None:
+    """Everything on this machine, until asked to stop. Raises `RemitError` when a part does not start, or not again."""
+    form = form_for(sys.stderr) if settings.log_format == "auto" else settings.log_format
+    logs = {"log_format": form, "log_level": settings.log_level, "log_colors": sys.stderr.isatty()}
+    set_up_logs(form, settings.log_level)
+    private_directory(settings.state_dir)
+    make_room()  # before there are others, whom the operator could not move
+    raise_descriptor_limit()
+    with contextlib.ExitStack() as stack:
+        lock = await _locked(settings.state_dir / DATABASE)
+        stack.callback(os.close, lock)
+        sockets = _listening(settings.host, settings.port)
+        for each in sockets:
+            stack.enter_context(each)
+        descriptors = [each.fileno() for each in sockets]
+        control_plane = Service("control plane", "control-plane", [lock, *descriptors])
+        operator = Service("operator", "operator", requires=control_plane)
+
+        def control_plane_settings() -> Message:
+            places = {"state_dir": str(settings.state_dir), "host": settings.host}
+            return {**logs, **places, "lock": lock, "sockets": descriptors}
+
+        def operator_settings() -> Message:
+            first = not operator.facts
+            fields = {**settings.operator, "only_user": control_plane.facts["user"]}
+            if not first:  # whoever asks for metrics knows the port
+                fields["health_port"] = operator.facts["metrics_port"]
+            merge_into = str(settings.kubeconfig) if settings.kubeconfig and first else ""
+            return {
+                **logs,
+                "operator": fields,
+                "kubeconfig": control_plane.facts["kubeconfig"],
+                "merge_into": merge_into,
+            }
+
+        def kill() -> None:
+            _kill(operator, control_plane)
+
+        with stop_requested(before_exit=kill) as stop:
+            keeping = [
+                asyncio.ensure_future(control_plane.keep(control_plane_settings)),
+                asyncio.ensure_future(operator.keep(operator_settings)),
+            ]
+            try:
+                await _first(stop.wait(), operator.ready.wait(), *keeping)
+                if operator.ready.is_set() and not stop.is_set():
+                    _welcome(settings, control_plane.facts, operator.facts)
+                    await _first(stop.wait(), *keeping)
+                if stop.is_set():
+                    log.info("stopping; once more stops at once")
+            finally:
+                await operator.stop()
+                await control_plane.stop(_STOP_SECONDS)
+                kill()
+            for outcome in await asyncio.gather(*keeping, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+
+class Service:
+    """A part of `remit up` that is kept running."""
+
+    def __init__(
+        self, name: str, role: str, descriptors: Sequence[int] = (), *, requires: Service | None = None
+    ) -> None:
+        """It is told to begin, but not started, when what it `requires` is ready."""
+        self.name = name
+        self.facts: Message = {}
+        """What it said of itself when it was last ready."""
+        self.ready = asyncio.Event()
+        self._role = role
+        self._descriptors = descriptors
+        self._requires = requires
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self.worker: Worker | None = None
+        """Its process, while there is one."""
+
+    async def keep(self, settings: Callable[[], Message]) -> None:
+        """Until `stop`. Raises `RemitError` when it does not come up, with the reason."""
+        try:
+            await self._keep(settings)
+        finally:
+            self._ended.set()
+
+    async def _keep(self, settings: Callable[[], Message]) -> None:
+        history = Restarts()
+        while not self._stopping.is_set():
+            ready_seconds, reason = await self._run_once(settings, again=history.in_row > 0)
+            if self._stopping.is_set():
+                return
+            history = history.after_end(ready_seconds)
+            if history.delay is None:
+                raise RemitError(f"the {self.name} does not come up, after {history.failed_starts} tries: {reason}")
+            log.warning("a part ended and is started again", part=self.name, reason=reason, seconds=history.delay)
+            await _first(asyncio.sleep(history.delay), self._stopping.wait())
+
+    async def _run_once(self, settings: Callable[[], Message], *, again: bool) -> tuple[float | None, str]:
+        """For how many seconds it was ready, None for never, and why it ended.
+
+        Raises `RemitError` where it says that it cannot start, and never has: what is wrong was wrong from the start.
+        """
+        clock = asyncio.get_running_loop().time
+        try:
+            worker = self.worker = Worker(self._role, self._descriptors, _write_log)
+        except OSError as error:
+            return None, f"it cannot be started: {error}"
+        since = None
+        if await self._begin(worker, settings):
+            since = clock()
+            if again:
+                log.info("ready again", part=self.name, pid=worker.pid)
+        reason = await worker.ended
+        self.worker = None
+        self.ready.clear()
+        if worker.failure and not self.facts:
+            raise RemitError(worker.failure)
+        return (None if since is None else clock() - since), reason
+
+    async def _begin(self, worker: Worker, settings: Callable[[], Message]) -> bool:
+        """Whether it became ready."""
+        if self._requires is not None:
+            await _first(self._requires.ready.wait(), self._stopping.wait(), worker.ended)
+        if self._stopping.is_set():
+            worker.ask_to_stop()
+            return False
+        if not worker.ended.done():
+            worker.configure(settings())
+            await _first(worker.ready, worker.ended)
+        if worker.ended.done():
+            return False
+        self.facts = worker.ready.result()
+        self.ready.set()
+        return True
+
+    async def stop(self, seconds: float | None = None) -> None:
+        """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed."""
+        self._stopping.set()
+        if self.worker is not None:
+            self.worker.ask_to_stop()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            log.warning("a part did not stop and is killed", part=self.name)
+            _kill(self)
+            await self._ended.wait()
+
+
+def _kill(*services: Service) -> None:
+    """Whatever they do. Returns when they are dead."""
+    workers = [service.worker for service in services if service.worker is not None]
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.wait(_KILL_SECONDS)
+
+
+async def _first(*awaitables: Any) -> None:
+    """Until one of them is done; those that were begun for this are given up."""
+    given = [each for each in awaitables if asyncio.isfuture(each)]
+    begun = [asyncio.ensure_future(each) for each in awaitables if not asyncio.isfuture(each)]
+    try:
+        await asyncio.wait([*given, *begun], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in begun:
+            each.cancel()
+
+
+async def _locked(database: Path) -> int:
+    """The lock on the state directory. Raises `InvalidInput` when another control plane goes on using it."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + _LOCK_SECONDS
+    while True:
+        try:
+            return lock_state(database)
+        except InvalidInput:
+            if clock() > until:
+                raise
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _listening(host: str, port: int | None) -> list[socket.socket]:
+    """On `port`; where none is named, on the usual one or the next that is free. Raises `RemitError`."""
+    if port is not None:
+        return open_sockets(host, port)
+    for candidate in range(USUAL_PORT, USUAL_PORT + _TRIES):
+        with contextlib.suppress(InvalidInput):
+            return open_sockets(host, candidate)
+    raise RemitError(f"ports {USUAL_PORT} to {USUAL_PORT + _TRIES - 1} of {host} are taken; choose one with --port")
+
+
+def _write_log(lines: bytes) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, and the work goes on
+        sys.stderr.buffer.write(lines)
+        sys.stderr.buffer.flush()
+
+
+def _welcome(settings: UpSettings, control_plane: Message, operator: Message) -> None:
+    where = settings.kubeconfig or Path(control_plane["kubeconfig"])
+    typer.echo(
+        f"Remit serves {control_plane['url']} (metrics on port {operator['metrics_port']}). In another terminal:\n"
+        "\n"
+        f"  export KUBECONFIG={where.absolute()}\n"
+        "  kubectl get remit -A\n"
+        "  remit run -- echo hello        # denied until a CommandPolicy allows it\n"
+        "\n"
+        "Ctrl-C stops it.",
+    )
+    sys.stdout.flush()

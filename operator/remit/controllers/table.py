@@ -1,0 +1,71 @@
+"""The operator's controllers, one row each. They are connected, listed, started and measured in this order, and closed
+in the opposite one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from remit.controllers.controller import Controller, Watch, generation_changed, own_key
+from remit.controllers.deployments import DeploymentReconciler
+from remit.controllers.hooks import release_key
+from remit.controllers.policies import Policies
+from remit.controllers.schedules import parent_key
+from remit.controllers.tasks import TaskReconciler
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Object
+from remit.kube.indexer import key_of
+from remit.kube.workqueue import WorkQueue
+
+_RELEASES_AT_ONCE = 4
+
+
+def controllers(
+    policies: Policies,
+    tasks: TaskReconciler,
+    task_queue: WorkQueue,
+    deployments: DeploymentReconciler,
+    release_queue: WorkQueue,
+    *,
+    workers: int,
+) -> tuple[Controller, ...]:
+    return (
+        Controller(
+            kind="CommandPolicy",
+            resource=POLICIES,
+            queue=policies.queue,
+            reconcile=policies.reconcile,
+            watches=(Watch(POLICIES, own_key, generation_changed),),
+            workers=1,
+            close=policies.write_counts,
+        ),
+        Controller(
+            kind="ExecutionTask",
+            resource=TASKS,
+            queue=task_queue,
+            reconcile=tasks.reconcile,
+            watches=(Watch(TASKS, _task_and_schedule),),
+            workers=workers,
+            on_delete=tasks.deleted,
+            sweep=tasks.sweep,
+            shut_down=tasks.runner.shutdown,
+            close=tasks.runner.close,
+        ),
+        Controller(
+            kind="Deployment",
+            resource=DEPLOYMENTS,
+            queue=release_queue,
+            reconcile=deployments.reconcile,
+            watches=(Watch(DEPLOYMENTS, own_key), Watch(TASKS, _release_of_hook)),
+            workers=_RELEASES_AT_ONCE,
+            close=deployments.close,
+        ),
+    )
+
+
+def _task_and_schedule(task: Object) -> Iterable[str]:
+    parent = parent_key(task)
+    return [key_of(task)] if parent is None else [key_of(task), parent]
+
+
+def _release_of_hook(task: Object) -> Iterable[str]:
+    release = release_key(task)
+    return [] if release is None else [release]

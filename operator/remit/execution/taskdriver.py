@@ -1,0 +1,334 @@
+"""Drives a task from its first look to its one end: one idempotent step at a time, over any store of tasks.
+
+What the step is, `lifecycle` decides. The order within a step is what makes it safe to be killed in between: a decision
+is on the audit trail, and the attempt in status, before anything runs; how it ended is in the run store and on the
+audit trail before status says so; and status says so only when nothing of it is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import random
+from collections.abc import AsyncIterable, Callable, Collection
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from remit.api import ExecutionTask, Phase
+from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
+from remit.backends import Outcome
+from remit.errors import AuditUnavailable, MissingReference
+from remit.execution import progress, recording
+from remit.execution.admission import Admission, Refused, redacted
+from remit.execution.lifecycle import (
+    Adopt,
+    AwaitEarlierLeader,
+    Begin,
+    Collect,
+    Expire,
+    Finish,
+    Idle,
+    RetryAt,
+    Stop,
+    after_attempt,
+    deadline,
+    deadline_after,
+    deadline_exceeded,
+    next_step,
+    waits_since,
+)
+from remit.execution.queue import Claims, Queue
+from remit.execution.runner import Runner
+from remit.execution.store import Run
+from remit.execution.taskstore import PolicySource, StatusConflict, StoredTask, TaskStore
+from remit.execution.waiting import Waiting
+from remit.kube.leadership import Leadership
+from remit.sandbox.fencing import now as boot_time
+from remit.telemetry import AuditEvent, AuditLog, escape
+from remit.telemetry.spellings import MIN_LENGTH
+
+log = structlog.get_logger(__name__)
+_GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass
+class TaskDriver:
+    """Takes each task that it is given one step on."""
+
+    store: TaskStore
+    runner: Runner
+    turns: Queue
+    policies: PolicySource
+    admission: Admission
+    audit: AuditLog
+    now: Callable[[], datetime.datetime] = _utc_now
+    waits_for_audit: bool = True
+    """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
+    somebody who waits for the task and can decide."""
+    leadership: Leadership | None = None
+    """None without leader election."""
+    stopping: bool = False
+    """Set once the process goes: what ends is still written, and nothing more is started."""
+    _waiting: Waiting = field(init=False)
+    _denied: dict[str, AuditEvent] = field(default_factory=dict)
+    """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
+    changes the denial is another one, and recorded."""
+
+    def __post_init__(self) -> None:
+        self._waiting = Waiting(self.store, lambda: self.now())
+
+    async def step(self, stored: StoredTask) -> float | None:
+        """One step for a task that has no schedule. Gives seconds until it wants to be looked at again, or None."""
+        metadata = stored.task.metadata
+        with structlog.contextvars.bound_contextvars(task=stored.task.key, uid=metadata.uid):
+            try:
+                return await self._step(stored)
+            except StatusConflict:
+                return 0.0
+
+    async def finish(self, stored: StoredTask, finish: Finish, policy: PolicyStatus | None = None) -> float | None:
+        """Write the end of the task, once, and tell everyone. Gives seconds until it is to be deleted, or None: our own
+        write may come back from the store as nothing new, so nobody else would remember the deletion.
+
+        Raises `StatusConflict`.
+        """
+        self.leave(stored.task.key)
+        status = progress.finished(stored.task, finish, self.now(), policy)
+        await self.store.write_status(stored, status)
+        succeeded = finish.phase is Phase.SUCCEEDED
+        self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
+        self.store.on_finished(stored, finish, status)
+        return stored.task.spec.ttl_seconds_after_finished
+
+    def leave(self, key: str) -> None:
+        """The task neither runs nor waits, or is gone: its place is for others."""
+        self.turns.leave(key, self.now().timestamp())
+        self._waiting.over(key)
+
+    def deleted(self, key: str, namespace: str, uid: str) -> None:
+        """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        self.leave(key)
+        self._denied.pop(uid, None)
+        self.runner.abandon(namespace, uid)
+
+    async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
+        """Take over from the process before: what is on record as running, and the starts that rates look back on."""
+        running: dict[str, tuple[str, Claims]] = {}
+        starts: list[tuple[str, Claims, float]] = []
+        policies = self.policies.current()
+        async for task in tasks:
+            namespace, attempts = task.metadata.namespace, task.status.attempts
+            claims = policies.charged(task) if attempts else ()
+            starts += [(namespace, claims, attempt.started_at.timestamp()) for attempt in attempts]
+            if attempts and attempts[-1].finished_at is None and not (task.status.phase and task.status.phase.final):
+                running[task.key] = namespace, claims
+        self.turns.restore(running, starts, self.now().timestamp())
+
+    async def _step(self, stored: StoredTask) -> float | None:
+        task, now = stored.task, self.now()
+        running = self.runner.running(task.metadata.uid)
+        adoptable, seconds = not running and self._adoptable(task), self._seconds_until_over(task)
+        match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
+            case Idle(until=until):
+                if not running:
+                    self.leave(task.key)
+                return (until - now).total_seconds() if until else None
+            case Stop():
+                self.runner.stop(task.metadata.uid)
+            case Expire():
+                await self.store.delete(stored)
+            case Collect(attempt=attempt):
+                return await self._collect(stored, attempt)
+            case AwaitEarlierLeader(seconds=seconds):
+                log.info("waits until an attempt of an earlier leader is over for sure", seconds=round(seconds, 1))
+                return seconds
+            case Adopt(attempt=attempt) if not self.stopping:
+                return await self._adopt(stored, attempt)
+            case Finish() as finish:
+                return await self.finish(stored, finish)
+            case Begin(number=number) if not self.stopping:
+                try:
+                    return await self._begin(stored, number)
+                except AuditUnavailable as error:
+                    if not self.waits_for_audit:
+                        raise
+                    return self._in_time(task, await self._waiting.for_audit(stored, escape(str(error))))
+        return None
+
+    async def _begin(self, stored: StoredTask, number: int) -> float | None:
+        """Ask policy and queue, resolve what the task refers to, record the attempt, start it."""
+        policies = self.policies.current()
+        verdict = await self.admission.decided(stored.task, policies, stored.environment)
+        if isinstance(verdict, Refused) and verdict.by_policy:
+            # A policy applied just before the task may not have come by our watch yet. No is final: ask the server.
+            fresh = await self.policies.fresh()
+            if fresh is not policies:
+                verdict = await self.admission.decided(stored.task, fresh, stored.environment)
+        if isinstance(verdict, Refused):
+            return await self._refuse(stored, verdict)
+        task = stored.task
+        limit = deadline_after(task, verdict.limits.deadline_seconds)
+        task = task.model_copy(update={"status": task.status.model_copy(update={"deadline": limit})})
+        stored = replace(stored, task=task)
+        now = self.now()
+        if limit is not None and now >= limit:
+            return await self.finish(stored, deadline_exceeded(task))
+        place = self.turns.enter(
+            task.key,
+            task.metadata.namespace,
+            verdict.rates,
+            since=waits_since(task, now).timestamp(),
+            now=now.timestamp(),
+            memory=verdict.memory,
+        )
+        if place is not None:
+            return self._in_time(task, await self._waiting.for_turn(stored, place))
+        try:
+            return await self._start(stored, number)
+        except MissingReference as error:
+            self.leave(task.key)
+            return self._in_time(task, await self._waiting.for_reference(stored, escape(str(error))))
+        except StatusConflict:
+            raise  # asked again at once, and still its turn
+        except BaseException:
+            self.leave(task.key)
+            raise
+
+    async def _start(self, stored: StoredTask, number: int) -> float | None:
+        """It is the task's turn. Raises `MissingReference`, and whatever keeps the attempt from being recorded."""
+        task, namespace = stored.task, stored.task.metadata.namespace
+        limit = deadline(task)
+        resolved = await self.store.resolve(stored)
+        # Only now is it known which names `envFrom` brings.
+        verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
+        if isinstance(verdict, Refused):
+            return await self._refuse(stored, verdict, resolved.secrets)
+        if self.stopping:  # since it was asked: a run that is started now would be lost at once
+            self.leave(task.key)
+            return None
+        left = (limit - self.now()).total_seconds() if limit else None
+        attempt = self.store.prepare(stored, self.admission.attempt(task, verdict, number, resolved, left))
+        with self.runner.redactor.holding(resolved.secrets, namespace) as redactor:
+            verdict = redacted(verdict, redactor)
+            who = self.store.requester(stored)
+            await self.audit.append_async(recording.decision(task, who, verdict, attempt.request.id))
+            transitions = self.leadership.transitions if self.leadership else None
+            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions)
+            await self.store.write_status(stored, begun)
+        self.turns.started(task.key)
+        self.runner.start(attempt)
+        self._waiting.over(task.key)
+        if resolved.exposed and number == 1:
+            self.store.record_event(stored, "Warning", "ShortSecret", _exposed(resolved.exposed))
+        self.store.on_started(stored, number, verdict)
+        return None
+
+    async def _refuse(
+        self, stored: StoredTask, refused: Refused, secrets: Collection[str] | None = None
+    ) -> float | None:
+        """Record and tell a denial, without the task's secrets: they are read for that where they were not yet."""
+        task = stored.task
+        if secrets is None:
+            try:
+                secrets = await self.store.secrets_of(stored)
+            except MissingReference as error:
+                return self._in_time(task, await self._waiting.for_reference(stored, escape(str(error))))
+        with self.runner.redactor.holding(secrets, task.metadata.namespace) as redactor:
+            refused = redacted(refused, redactor)
+            event = recording.decision(task, self.store.requester(stored), refused)
+            if self._denied.get(task.metadata.uid) != event:
+                await self.audit.append_async(event)
+                self._denied[task.metadata.uid] = event
+                self.store.on_denied(stored, refused)
+            look_again = await self.finish(stored, refused.finish, refused.status)
+        self._denied.pop(task.metadata.uid, None)
+        return look_again
+
+    def _adoptable(self, task: ExecutionTask) -> bool:
+        attempts, metadata = task.status.attempts, task.metadata
+        return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
+
+    def _seconds_until_over(self, task: ExecutionTask) -> float:
+        """How long an earlier leader may still be at work on the open attempt."""
+        attempts, metadata = task.status.attempts, task.metadata
+        if self.leadership is None or not attempts:
+            return 0.0
+        seconds = self.leadership.seconds_until_over(attempts[-1].lease_transitions, boot_time())
+        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempts[-1]) else seconds
+
+    async def _adopt(self, stored: StoredTask, attempt: AttemptStatus) -> float | None:
+        """Take up what a process before us started, under the terms of now. What would not be allowed any more ends,
+        and so does one whose Secrets are gone or changed, as what it was given could not be redacted."""
+        task, metadata = stored.task, stored.task.metadata
+        try:
+            resolved = await self.store.resolve(stored)
+        except MissingReference:
+            return await self._collect(stored, attempt)
+        if not self.runner.has_secrets_of(metadata.namespace, metadata.uid, attempt, resolved.secret_versions):
+            return await self._collect(stored, attempt, _GIVEN_OTHERS)
+        verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
+        if isinstance(verdict, Refused):
+            return await self._collect(stored, attempt)
+        if not self.stopping:
+            limit = deadline(task)
+            allowed = (limit - attempt.started_at).total_seconds() if limit else None
+            again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            self.runner.start(self.store.prepare(stored, again), adopt=True)
+            log.info("took up an attempt of the operator before", attempt=attempt.id)
+        return None
+
+    async def _collect(self, stored: StoredTask, attempt: AttemptStatus, cause: str = "") -> float | None:
+        task, metadata = stored.task, stored.task.metadata
+        tail_bytes = task.spec.output.tail_bytes
+        outcome = await self.runner.collect(metadata.namespace, metadata.uid, attempt, tail_bytes, cause)
+        return await self._settle(stored, attempt, outcome)
+
+    async def _settle(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome) -> float | None:
+        """An attempt has ended: the end of the task, or a retry. One write says both."""
+        task, now = stored.task, self.now()
+        self.leave(task.key)
+        await self._record_end(stored, attempt, outcome)
+        if outcome.output is not None and outcome.output.altered:
+            self.store.record_event(stored, "Warning", "OutputRedacted", outcome.output.changed(attempt.number))
+        ended = task.model_copy(update={"status": progress.attempt_ended(task, outcome)})
+        match after_attempt(task, outcome, now=now, draw=random.random()):  # noqa: S311 (jitter)
+            case Finish() as finish:
+                look_again = await self.finish(replace(stored, task=ended), finish)
+                self.runner.forget(attempt.id)
+                return look_again
+            case RetryAt() as retry:
+                await self.store.write_status(stored, progress.backing_off(ended, retry, now))
+                self.runner.forget(attempt.id)
+                self.store.record_event(stored, "Warning", "BackOff", f"attempt {attempt.number} {retry.message}")
+                return (retry.when - now).total_seconds()
+
+    async def _record_end(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome) -> None:
+        """On the audit trail, once: a restart or a conflict before status is written records it no second time."""
+        metadata = stored.task.metadata
+        run: Run | None = None
+        with contextlib.suppress(OSError):  # the run store cannot be written, which may be what ended the attempt
+            run = self.runner.store.open(metadata.namespace, metadata.uid, attempt.id)
+        if run is not None and run.audited:
+            return
+        who = self.store.requester(stored)
+        await self.audit.append_async(recording.execution(stored.task, who, attempt.id, outcome))
+        if run is not None:
+            with contextlib.suppress(OSError):
+                run.mark_audited()
+
+    def _in_time(self, task: ExecutionTask, seconds: float) -> float:
+        """`seconds`, or less where the task's deadline comes first."""
+        limit = deadline(task)
+        return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
+
+
+def _exposed(names: list[str]) -> str:
+    return (
+        f"the secret for {', '.join(names)} is shorter than {MIN_LENGTH} bytes, and so is not redacted where the"
+        " program prints it; use a longer one"
+    )

@@ -1,0 +1,85 @@
+"""Where the driver of tasks reads from and writes to: an API server, or the memory of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from remit.api import ExecutionTask, ExecutionTaskStatus
+from remit.execution.admission import Admitted, PolicySet, Refused
+from remit.execution.lifecycle import Finish
+from remit.execution.resolved import Resolved
+from remit.execution.runner import Attempt
+
+
+class StatusConflict(Exception):
+    """Somebody else changed the task since it was read. The store has its newest form: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A task as it was read."""
+
+    task: ExecutionTask
+    source: Any = field(repr=False)
+    """The store's own form of it, which a write is compared with."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What its variables come to, as far as that is known before what it refers to is read."""
+
+
+class PolicySource(Protocol):
+    """The policies in force."""
+
+    def current(self) -> PolicySet:
+        """As they are known here."""
+        ...
+
+    async def fresh(self) -> PolicySet:
+        """As they are at this moment; the same object as `current` where nothing has changed."""
+        ...
+
+
+class TaskStore(Protocol):
+    """Keeps tasks and their status, and passes on what becomes of them."""
+
+    def requester(self, stored: StoredTask) -> str:
+        """Who asked for the task, for the audit trail."""
+        ...
+
+    async def resolve(self, stored: StoredTask) -> Resolved:
+        """What the task refers to. Raises `MissingReference`."""
+        ...
+
+    async def secrets_of(self, stored: StoredTask) -> Collection[str]:
+        """The values of its Secrets, as far as they are there: to redact what is told of a task that does not run.
+        Raises `MissingReference`."""
+        ...
+
+    def prepare(self, stored: StoredTask, attempt: Attempt) -> Attempt:
+        """`attempt` with what a manifest cannot say and whoever asked for the task did."""
+        ...
+
+    async def write_status(self, stored: StoredTask, status: ExecutionTaskStatus) -> None:
+        """Raises `StatusConflict` where `stored` is not the newest."""
+        ...
+
+    async def delete(self, stored: StoredTask) -> None:
+        """Its time to live is over."""
+        ...
+
+    def record_event(self, stored: StoredTask, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """For whoever watches the task. Losing an event is no reason to hold work up."""
+        ...
+
+    def on_started(self, stored: StoredTask, number: int, admitted: Admitted) -> None:
+        """Attempt `number` runs."""
+        ...
+
+    def on_denied(self, stored: StoredTask, refused: Refused) -> None:
+        """That the task may not run is on the audit trail, and about to be in status."""
+        ...
+
+    def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
+        """Its end has been written."""
+        ...

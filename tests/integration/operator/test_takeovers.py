@@ -1,0 +1,212 @@
+"""Two operators with state directories of their own compete for a lease on a real API server: whatever becomes of the
+one that leads, no two attempts of a task are ever alive at once, and every task ends.
+
+REMIT_SOAK_TAKEOVERS says how often another one takes over; with REMIT_SOAK=1 it is often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.harness.servers import Server, kube_apiserver, real_server_available
+from conftest import require
+from leaders import Leader, Template, Witness, leader, template, witness
+from remit.api.crd import crds
+from remit.controllers.settings import Settings
+from remit.kube.access import Access
+from remit.kube.client import CRDS, LEASES, NAMESPACES, Kube, Object
+from remit.kube.lease import LEASE_NAME
+
+from .conftest import World, served
+
+TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or (200 if os.environ.get("REMIT_SOAK") == "1" else 20))
+PAIRS = 2
+"""Of each way at the same time: most of the time is spent waiting for leases."""
+TIMES: dict[str, Any] = {"lease_duration": 3, "renew_deadline": 2, "retry_period": 0.3, "kill_grace": 2}
+_numbers = itertools.count()
+RETRY = {"onInterruption": "Retry", "backoff": {"initialSeconds": 0, "jitter": 0}}
+
+
+@dataclass
+class Competitor:
+    """An operator, which is started again whenever it has ended, unless it is to be `away`."""
+
+    process: Leader
+    back: asyncio.Event = field(default_factory=asyncio.Event)
+    codes: list[int] = field(default_factory=list)
+
+    async def keep(self) -> None:
+        self.back.set()
+        while True:
+            self.codes.append(await self.process.process.wait())
+            await self.back.wait()
+            await self.process.start()
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.process.process.returncode is None and self.process.said("the operator is at work"))
+
+    @property
+    def waits(self) -> bool:
+        return self.process.process.returncode is None and not self.leads and bool(self.process.said("waiting for its"))
+
+
+@dataclass
+class Pair:
+    """Two of them, in a namespace that is theirs."""
+
+    world: World
+    seen: Witness
+    namespace: str
+    both: tuple[Competitor, Competitor]
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    async def roles(self) -> tuple[Competitor, Competitor]:
+        """Who leads, and who waits, as soon as that is settled."""
+        async with asyncio.timeout(60):
+            while True:
+                for one, other in (self.both, self.both[::-1]):
+                    if one.leads and other.waits:
+                        return one, other
+                await asyncio.sleep(0.1)
+
+    async def take_over(self, way: Way) -> None:
+        """One of them takes over from the other, which was at work on two tasks."""
+        leads, waits = await self.roles()
+        once, again = await self.task({}), await self.task(RETRY)
+        for name in (once, again):
+            await self.seen.sees(f"{self.namespace}/{name}", 1)
+        leads.back.clear()
+        undo = await way(leads.process, waits.process, next(self.numbers))
+        await waits.process.until(lambda: waits.process.said("started leading"), "leading")
+        undo()
+        leads.back.set()
+        await self.ended(once, "Failed", ["Interrupted"])
+        await self.ended(again, "Succeeded", ["Interrupted", "Completed"])
+
+    async def task(self, retry: dict[str, Any]) -> str:
+        script = self.seen.script(times=1)
+        return await self.world.task(
+            "bash", "-c", script, namespace=self.namespace, network="host", timeoutSeconds=600, retry=retry
+        )
+
+    async def ended(self, name: str, phase: str, reasons: list[str]) -> None:
+        """A busy machine may take the lease from a leader to which nothing was done."""
+        status = await self.world.finished(name, self.namespace)
+        attempts, key = status["attempts"], f"{self.namespace}/{name}"
+        first, *rest = reasons
+        assert status["phase"] == phase, status
+        assert [each["reason"] for each in attempts] == [first] * (len(attempts) - len(rest)) + rest, status
+        transitions = [each["leaseTransitions"] for each in attempts]
+        assert transitions == sorted(transitions)
+        assert len(attempts) == 1 or transitions[0] < transitions[-1], "another leader started it again"
+        assert set(self.seen.beats[key]) <= {each["number"] for each in attempts}, "all that ran is on record"
+        self.seen.one_at_a_time(key)
+
+
+Undo = Callable[[], Any]
+Way = Callable[[Leader, Leader, int], Awaitable[Undo]]
+
+
+async def cut_off(leads: Leader, waits: Leader, number: int) -> Undo:
+    """Its requests hang, and come through later."""
+    leads.gate.open.clear()
+    return leads.gate.open.set
+
+
+async def stopped(leads: Leader, waits: Leader, number: int) -> Undo:
+    """And continued, if nobody could kill it: that is so in a container without an init."""
+    leads.signal(signal.SIGSTOP)
+    return lambda: leads.contained and leads.signal(signal.SIGCONT)
+
+
+async def killed(leads: Leader, waits: Leader, number: int) -> Undo:
+    leads.signal(signal.SIGKILL)
+    return lambda: None
+
+
+async def clock_jumped(leads: Leader, waits: Leader, number: int) -> Undo:
+    """Of one of them, ahead or back. That alone lets nobody in: only then the leader is killed."""
+    jumps = (leads, waits)[number % 2]
+    jumps.signal((signal.SIGUSR1, signal.SIGUSR2)[number // 2 % 2])
+    await asyncio.sleep(TIMES["lease_duration"])
+    return await killed(leads, waits, number)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    require("kube-apiserver", real_server_available(), "put kube-apiserver and etcd where KUBEBUILDER_ASSETS says")
+    with kube_apiserver(tmp_path / "server") as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    world: World, seen: Witness, operators: Template, kubeconfig: Path, home: Path, way: Way
+) -> AsyncIterator[Pair]:
+    namespace = f"{way.__name__.replace('_', '-')}-{next(_numbers)}"
+    await world.kube.create(NAMESPACES, None, named("Namespace", namespace))
+    await world.policy("bash", namespace=namespace, networks=["host"])
+    chosen = {
+        **TIMES,
+        "template": operators,
+        "operator_namespace": namespace,
+        "namespaces": [namespace],
+        "docker_host": "off",
+    }
+    contained = way is stopped and os.geteuid() == 0
+    async with (
+        leader(kubeconfig, home / namespace / "a", contained=contained, **chosen) as a,
+        leader(kubeconfig, home / namespace / "b", **chosen) as b,
+    ):
+        found = Pair(world, seen, namespace, (Competitor(a), Competitor(b)))
+        keeping = [asyncio.create_task(each.keep()) for each in found.both]
+        try:
+            yield found
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+
+
+def named(kind: str, name: str) -> Object:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 20 * TAKEOVERS)
+async def test_never_two_at_work(server: Server, tmp_path: Path) -> None:
+    kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
+    left = iter(range(TAKEOVERS))
+    done: dict[str, int] = {}
+
+    async def compete(world: World, seen: Witness, operators: Template, way: Way) -> None:
+        async with pair(world, seen, operators, kubeconfig, tmp_path, way) as found:
+            for _ in left:
+                await found.take_over(way)
+                done[way.__name__] = done.get(way.__name__, 0) + 1
+            lease = await world.get(LEASE_NAME, LEASES, found.namespace)
+            assert lease["spec"]["leaseTransitions"] >= next(found.numbers)
+            codes = {code for each in found.both for code in each.codes}
+            assert codes <= {1, -signal.SIGKILL}, "nobody lost the lease and went on"
+
+    async with Kube(await Access.load(kubeconfig)) as kube, witness() as seen, template() as operators:
+        for crd in crds():
+            await kube.create(CRDS, None, crd)
+        await served(kube)
+        world = World(kube, Settings(state_dir=tmp_path), control_plane=None)
+        async with asyncio.TaskGroup() as lanes:
+            for way in (cut_off, stopped, killed, clock_jumped) * PAIRS:
+                lanes.create_task(compete(world, seen, operators, way))
+    assert len(done) == 4, done
+    assert sum(done.values()) == TAKEOVERS

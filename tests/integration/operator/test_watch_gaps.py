@@ -1,0 +1,174 @@
+"""Watches that lose events, as after an expired version, and lists that are on their way while the world changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from remit.controllers import intake
+from remit.controllers.operator import Operator
+from remit.errors import ApiError
+from remit.kube.client import POLICIES, TASKS, Kube, Object
+from remit.kube.reflector import Reflector
+
+from .conftest import PATIENCE, World
+
+
+@contextlib.contextmanager
+def gap(operator: Operator) -> Iterator[list[tuple[str, str | None, Object]]]:
+    """The watches bring nothing meanwhile. What they would have brought is in the list."""
+    lost: list[tuple[str, str | None, Object]] = []
+    operator.watcher.on_event = lambda *event: lost.append(event)
+    try:
+        yield lost
+    finally:
+        operator.watcher.on_event = operator.intake.event
+
+
+async def until(condition: Any, what: str) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"waited in vain for {what}")
+
+
+@contextlib.asynccontextmanager
+async def recreated(world: World, operator: Operator) -> AsyncIterator[tuple[str, str, list[Any]]]:
+    """A task that runs is deleted, and another one of its name created, and no watch tells. Gives its name, the uid of
+    the old one and the lost events; at the end the old run must be over, and the new one come to its own."""
+    await world.policy("sleep", "echo")
+    name = await world.task("sleep", "1000")
+    await world.phase(name, "Running")
+    old = await world.get(name)
+    with gap(operator) as lost:
+        await world.kube.delete(TASKS, "default", name)
+        await world.gone(name)
+        await world.kube.create(
+            TASKS, "default", {**old, "metadata": {"name": name}, "spec": {"command": {"argv": ["echo"]}}}
+        )
+        await until(lambda: "ADDED" in [type_ for _, type_, _ in lost], "the lost events")
+    yield name, old["metadata"]["uid"], lost
+    await until(lambda: not operator.runner.running(old["metadata"]["uid"]), "the end of the old run")
+    assert (await world.finished(name))["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("reporter", ["list", "event", "late deletion", "own write"])
+async def test_a_task_that_was_recreated_unseen_is_abandoned(world: World, reporter: str) -> None:
+    async with world.operator() as operator, recreated(world, operator) as (name, uid, lost):
+        assert operator.runner.running(uid)
+        match reporter:
+            case "list":
+                await operator.intake.resync()
+            case "event":
+                operator.intake.event(*next(event for event in lost if event[1] == "ADDED"))
+            case "late deletion":
+                operator.intake.event(*next(event for event in lost if event[1] == "ADDED"))
+                operator.intake.event(*next(event for event in lost if event[1] == "DELETED"))
+            case "own write":
+                await world.kube.patch(TASKS, "default", name, {"metadata": {"labels": {"a": "b"}}})
+                operator.tasks.reflector.observe(await world.get(name))
+
+
+async def test_a_policy_deleted_while_a_list_is_on_its_way_allows_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.operator() as operator:
+        policy = await world.policy("echo")
+        assert (await world.finished(await world.task("echo")))["phase"] == "Succeeded"
+        answered, go_on, request = asyncio.Event(), asyncio.Event(), Kube.request
+
+        async def slow(self: Kube, method: str, path: str, **more: Any) -> Any:
+            answer = await request(self, method, path, **more)
+            if method == "GET" and path == POLICIES.path():
+                answered.set()
+                await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(Kube, "request", slow)
+        resync = asyncio.create_task(operator.intake.resync())
+        await answered.wait()
+        await world.kube.delete(POLICIES, "default", policy)
+        await until(lambda: not operator.policies.current().by_namespace, "the deletion")
+        go_on.set()
+        await resync
+        assert not operator.policies.current().by_namespace
+        monkeypatch.undo()
+        assert (await world.finished(await world.task("echo")))["phase"] == "Denied"
+
+
+async def test_an_object_recreated_while_a_list_is_on_its_way_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.operator() as operator:
+        await world.policy("echo")
+        name = await world.task("echo")
+        await world.finished(name)
+        old = await world.get(name)
+        answered, go_on, request = asyncio.Event(), asyncio.Event(), Kube.request
+
+        async def slow(self: Kube, method: str, path: str, **more: Any) -> Any:
+            if method != "GET" or path != TASKS.path():
+                return await request(self, method, path, **more)
+            await world.kube.delete(TASKS, "default", name)  # since it was asked for, and before it is read
+            answer = await request(self, method, path, **more)
+            answered.set()
+            await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(Kube, "request", slow)
+        resync = asyncio.create_task(operator.intake.resync())
+        await answered.wait()
+        heard: set[str] = set()
+        operator.watcher.on_event = lambda plural, type_, obj: (
+            operator.intake.event(plural, type_, obj),
+            heard.add(obj["metadata"]["resourceVersion"]),
+        )
+        await world.kube.create(TASKS, "default", {**old, "metadata": {"name": name}})
+        await world.finished(name)
+        new = await world.get(name)
+        await until(lambda: new["metadata"]["resourceVersion"] in heard, "the last event")
+        go_on.set()
+        await resync
+        found = operator.tasks.reflector.objects.get(f"default/{name}")
+        assert found is not None and found["metadata"]["uid"] == new["metadata"]["uid"]
+
+
+async def test_what_was_deleted_while_no_watch_was_open_is_noticed_as_it_begins_anew(world: World) -> None:
+    """Nothing is left that the new watch could bring an event of."""
+    async with world.operator(resync_seconds=3600) as operator:
+        await world.policy("sleep")
+        name = await world.task("sleep", "1000")
+        await world.phase(name, "Running")
+        uid = (await world.get(name))["metadata"]["uid"]
+        with gap(operator) as lost:
+            await world.kube.delete(TASKS, "default", name)
+            await until(lambda: "DELETED" in [type_ for _, type_, _ in lost], "the lost event")
+        assert operator.runner.running(uid)
+        assert operator.watcher._cancel is not None
+        operator.watcher._cancel()
+        await until(lambda: not operator.runner.running(uid), "the end of what nobody wants any more")
+
+
+async def test_a_list_after_a_gap_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_RETRY_SECONDS", 0.0)
+    listing, lists = Reflector.list, 0
+
+    async def failing(self: Reflector, kube: Kube) -> None:
+        nonlocal lists
+        if self.resource is TASKS:
+            lists += 1
+            if lists == 1:
+                raise ApiError("not now", status=503)
+        await listing(self, kube)
+
+    async with world.operator(resync_seconds=3600) as operator:
+        await until(operator.watcher.ready.is_set, "the watches")
+        monkeypatch.setattr(Reflector, "list", failing)
+        operator.intake.listed(TASKS.plural)
+        await until(lambda: lists >= 2, "another try")

@@ -1,0 +1,145 @@
+"""What the supervisor of `remit up` decides, and how it passes on what its processes print."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from remit.cli.supervisor import supervisor, worker
+from remit.cli.supervisor.channel import pair, receive, send
+from remit.cli.supervisor.restarts import MAX_FAILED_STARTS, MAX_SECONDS, STEADY_SECONDS, Restarts
+from remit.cli.supervisor.supervisor import Service
+from remit.cli.supervisor.worker import Lines, Worker
+from remit.errors import InvalidInput, RemitError
+
+
+def test_restarts_are_slower_each_time_and_never_end_where_it_comes_up() -> None:
+    history, delays = Restarts(), []
+    for _ in range(20):
+        history = history.after_end(ready_seconds=1.0)
+        delays.append(history.delay)
+    assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert delays[-1] == MAX_SECONDS
+
+
+def test_what_was_ready_for_long_begins_anew() -> None:
+    history = Restarts(in_row=7, failed_starts=3).after_end(STEADY_SECONDS)
+    assert history == Restarts(in_row=1, failed_starts=0)
+
+
+def test_what_never_comes_up_is_given_up() -> None:
+    history = Restarts()
+    for _ in range(MAX_FAILED_STARTS - 1):
+        history = history.after_end(None)
+        assert history.delay is not None
+    assert history.after_end(None).delay is None
+    assert history.after_end(1.0).after_end(None).delay is not None, "it did come up in between"
+
+
+def test_lines_are_passed_on_whole() -> None:
+    passed: list[bytes] = []
+    lines = Lines(passed.append)
+    for chunk in (b"a", b"b\nc\nd", b"", b"e\n", b"f"):
+        lines.feed(chunk)
+    assert passed == [b"ab\nc\n", b"de\n"]
+    lines.close()
+    lines.close()
+    assert passed[2:] == [b"f\n"]
+
+
+def test_a_line_without_end_is_passed_on_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_LONGEST_LINE", 10)
+    passed: list[bytes] = []
+    lines = Lines(passed.append)
+    for _ in range(3):
+        lines.feed(b"1234567")
+    assert passed == [b"12345671234567\n"]
+
+
+def test_messages_to_nobody_are_lost_and_no_more_come() -> None:
+    ours, theirs = pair()
+    with ours:
+        with theirs:
+            send(theirs, {"ready": {"a": 1}})
+            assert receive(ours) == {"ready": {"a": 1}}
+        send(ours, {"a": 1})
+        assert receive(ours) is None
+
+
+def test_the_usual_ports_may_all_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(supervisor, "USUAL_PORT", taken.getsockname()[1])
+        monkeypatch.setattr(supervisor, "_TRIES", 1)
+        with pytest.raises(RemitError, match="are taken; choose one with --port"):
+            supervisor._listening("127.0.0.1", None)
+        with pytest.raises(InvalidInput, match="cannot serve on"):
+            supervisor._listening("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a worker runs, to be written by the test."""
+    path = tmp_path / "program.py"
+    monkeypatch.setattr(worker, "_PROGRAM", path)
+    monkeypatch.setattr("remit.cli.supervisor.restarts.INITIAL_SECONDS", 0.01)
+    return path
+
+
+async def test_what_a_process_said_last_is_known_when_it_has_ended(program: Path) -> None:
+    program.write_text("import sys; print('out'); sys.stderr.write('half a line'); sys.exit(3)")
+    said: list[bytes] = []
+    process = Worker("role", [], said.append)
+    async with asyncio.timeout(60):
+        assert await process.ended == "exit code 3"
+    assert b"".join(said).splitlines() in ([b"half a lineout"], [b"out", b"half a line"])
+    assert process.ready.cancelled()
+    process.ask_to_stop()  # too late, and no error
+
+
+async def test_output_that_others_hold_open_does_not_delay_the_end(program: Path) -> None:
+    program.write_text("import subprocess, sys; subprocess.Popen(['sleep', '77'], start_new_session=True); sys.exit(0)")
+    process = Worker("role", [], lambda lines: None)
+    async with asyncio.timeout(60):
+        assert await process.ended == "exit code 0"
+
+
+async def test_a_process_that_is_killed_at_each_start_is_given_up(program: Path) -> None:
+    program.write_text("import os; os.kill(os.getpid(), 9)")
+    service = Service("part", "role")
+    with pytest.raises(RemitError, match=r"the part does not come up, after 5 tries: signal 9 \(Killed\)"):
+        await service.keep(dict)
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(RemitError, match=r"does not come up, after 5 tries: it cannot be started: .*program\.py"):
+        await Service("part", "role").keep(dict)
+
+
+async def test_a_stop_ends_the_wait_for_the_next_start(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.cli.supervisor.restarts.INITIAL_SECONDS", 600.0)
+    monkeypatch.setattr("remit.cli.supervisor.restarts.MAX_SECONDS", 600.0)
+    program.write_text("")
+    service = Service("part", "role")
+    keeping = asyncio.ensure_future(service.keep(dict))
+    async with asyncio.timeout(60):
+        while service.worker is None:
+            await asyncio.sleep(0.01)
+        await service.worker.ended
+        await service.stop()
+        await keeping
+
+
+async def test_what_another_part_is_needed_for_is_stopped_before_it_begins(program: Path) -> None:
+    program.write_text("import socket, sys; sys.exit(len(socket.socket(fileno=int(sys.argv[2])).recv(99)))")
+    service = Service("part", "role", requires=Service("other", "role"))
+    keeping = asyncio.ensure_future(service.keep(dict))
+    async with asyncio.timeout(60):
+        while service.worker is None:
+            await asyncio.sleep(0.01)
+        await service.stop()
+        await keeping

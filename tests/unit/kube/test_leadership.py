@@ -1,0 +1,233 @@
+"""When a new leader may take up what an earlier one left: as a table, and for leaders whose requests hang, which are
+killed, and whose clocks do not agree, in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from remit.errors import ApiError
+from remit.kube.leadership import Leadership, acquired
+from remit.kube.lease import LeaderElector
+from remit.sandbox.fencing import Fence
+from simulatedtime import simulate
+
+LEASE, RENEW, RETRY, GRACE = 15, 14.0, 2.0, 6.0
+Object = dict[str, Any]
+
+
+def taken(transitions: int, **fields: Any) -> Leadership:
+    return acquired(transitions, at=100, lease_duration=LEASE, kill_grace=GRACE, **fields)
+
+
+@pytest.mark.parametrize(
+    ("leadership", "started_under", "seconds"),
+    [
+        (taken(5), 4, 6.0),
+        (taken(5), None, 6.0),
+        (taken(5), 5, 6.0),  # another Lease's fifth
+        (taken(5), 9, 6.0),
+        (taken(5, released=True), 4, 0.0),
+        (taken(5, released=True), 3, 6.0),  # the leader that released it need not have waited for the one before
+        (taken(5, resumed=True), 5, 0.0),
+        (taken(5, resumed=True), 4, 6.0),
+        (taken(0), None, 21.0),  # there may have been a Lease that was deleted
+    ],
+)
+def test_how_long_work_may_go_on_that_is_not_known_to_have_ended(
+    leadership: Leadership, started_under: int | None, seconds: float
+) -> None:
+    assert leadership.seconds_until_over(started_under, now=100) == seconds
+    assert leadership.seconds_until_over(started_under, now=100 + seconds) == 0
+
+
+@dataclass
+class Ran:
+    """An attempt, from its start until the last of it was dead; times of the simulation."""
+
+    by: str
+    start: float
+    end: float = math.inf
+
+
+@dataclass
+class World:
+    """An API server with one Lease and one task, and what really ran of that."""
+
+    lease: Object | None = None
+    started_under: int | None = None
+    """Of the open attempt in the task's status."""
+    ran: list[Ran] = field(default_factory=list)
+    _versions: Iterator[int] = field(default_factory=itertools.count)
+
+    def get(self) -> Object:
+        if self.lease is None:
+            raise ApiError("not found", status=404)
+        return copy.deepcopy(self.lease)
+
+    def store(self, body: Object) -> Object:
+        version = self.lease and self.lease["metadata"]["resourceVersion"]
+        if version != body["metadata"].get("resourceVersion"):
+            raise ApiError("conflict", status=409)
+        self.lease = copy.deepcopy(body)
+        self.lease["metadata"]["resourceVersion"] = str(next(self._versions))
+        return copy.deepcopy(self.lease)
+
+
+@dataclass
+class Link:
+    """A connection to the server: each request and each answer takes the next of these `seconds`. A request that nobody
+    waits for any more still arrives."""
+
+    world: World
+    seconds: Iterator[float]
+    access: Any = field(default_factory=lambda: SimpleNamespace(server="https://server.invalid"))
+
+    async def get(self, *_: object) -> Object:
+        return await self._asked(self.world.get)
+
+    async def create(self, _resource: object, _namespace: str, body: Object) -> Object:
+        return await self._asked(self.world.store, body)
+
+    async def replace(self, _resource: object, _namespace: str, _name: str, body: Object) -> Object:
+        return await self._asked(self.world.store, body)
+
+    async def _asked(self, serve: Callable[..., Object], *arguments: Object) -> Object:
+        async def arrive() -> Object | ApiError:
+            await asyncio.sleep(next(self.seconds))
+            try:
+                return serve(*arguments)
+            except ApiError as error:
+                return error
+
+        answer = await asyncio.shield(asyncio.create_task(arrive()))
+        await asyncio.sleep(next(self.seconds))
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+
+@dataclass
+class Operator:
+    """Works on the task while it leads, and begins it again as soon as it may. Its machine booted at a time of its own,
+    and its fork server takes `kill_seconds` to end its work."""
+
+    world: World
+    name: str
+    link: Any
+    clock_offset: float
+    kill_seconds: float
+    fence: Fence = field(default_factory=Fence)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    work: Ran | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time() + self.clock_offset
+
+    async def live(self, seconds: float, *, stop: bool) -> None:
+        """For so long, unless the lease is lost; then it is asked to stop, or killed."""
+        leading = asyncio.create_task(self.lead())
+        exited = asyncio.create_task(self.exited.wait())
+        await asyncio.wait({leading, exited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if stop and self.work and not self.exited.is_set():
+            self.stopping.set()
+            await asyncio.wait({leading, exited}, return_when=asyncio.FIRST_COMPLETED)
+        self.die()
+        leading.cancel()
+        exited.cancel()
+        await asyncio.gather(leading, exited, return_exceptions=True)
+
+    async def lead(self) -> None:
+        elector = LeaderElector(
+            self.link,
+            "remit-system",
+            self.name,
+            self.fence,
+            self.extend_deadline,
+            self.end_work,
+            GRACE,
+            lease_duration=LEASE,
+            renew_deadline=RENEW,
+            retry_period=RETRY,
+            on_stopped_leading=lambda _: self.die(),
+            clock=self.clock,
+        )
+        async with elector.leading() as leadership:
+            seconds = 0.0
+            if self.world.ran:
+                seconds = leadership.seconds_until_over(self.world.started_under, self.clock())
+            await asyncio.wait({stop := asyncio.create_task(self.stopping.wait())}, timeout=seconds)
+            for ran in self.world.ran:
+                if ran.by == self.name:  # recovery kills what is on record
+                    ran.end = min(ran.end, asyncio.get_running_loop().time())
+            if self.clock() < self.fence.deadline:
+                self.world.started_under = leadership.transitions
+                self.world.ran.append(ran := Ran(self.name, asyncio.get_running_loop().time()))
+                self.work = ran
+            await stop
+
+    def extend_deadline(self, deadline: float) -> None:
+        self.fence.deadline = deadline
+        if self.timer:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(deadline - self.clock(), self.die)
+
+    def end_work(self) -> bool:
+        self.end(0.0)
+        return True
+
+    def die(self) -> None:
+        """Nothing of this process goes on, and its work dies by and by."""
+        self.end(self.kill_seconds)
+        self.exited.set()
+
+    def end(self, seconds: float) -> None:
+        if self.work:
+            self.work.end = min(self.work.end, asyncio.get_running_loop().time() + seconds)
+            self.work = None
+
+
+HANGS = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 8), st.floats(0, 60)), min_size=1, max_size=6)
+"""Again and again: so many answers come at once, so many hang, for so long."""
+LIVES = st.lists(st.tuples(st.floats(0, 30), st.floats(1, 90), st.booleans()), min_size=1, max_size=4)
+"""A pause before each, its length, and whether it ends in order."""
+OPERATORS = st.lists(st.tuples(LIVES, HANGS, st.floats(0, 1e6), st.floats(0, GRACE)), min_size=2, max_size=3)
+
+
+@settings(deadline=None, max_examples=150)
+@given(operators=OPERATORS)
+@example(operators=[([(0.0, 3.0, False)], [(1, 0, 0.0)], 0.0, GRACE), ([(1.0, 60.0, True)], [(1, 0, 0.0)], 9.0, 0.0)])
+@example(operators=[([(0.0, 90.0, True)], [(6, 9, 30.0)], 0.0, GRACE), ([(1.0, 90.0, True)], [(1, 0, 0.0)], 1e6, 0.0)])
+def test_no_two_attempts_are_ever_alive(operators: list[Any]) -> None:
+    world = World()
+
+    async def lives(name: str, its: Any) -> None:
+        lives, hangs, clock_offset, kill_seconds = its
+        seconds = [each for quick, slow, hang in hangs for each in (*[0.01] * quick, *[hang] * slow)]
+        for pause, length, stop in lives:
+            await asyncio.sleep(pause)
+            link = Link(world, itertools.cycle(seconds))
+            await Operator(world, name, link, clock_offset, kill_seconds).live(length, stop=stop)
+
+    async def all_of_them() -> None:
+        async with asyncio.timeout(1000), asyncio.TaskGroup() as group:
+            for number, its in enumerate(operators):
+                group.create_task(lives(f"operator-{number}", its))
+
+    with structlog.testing.capture_logs():
+        simulate(all_of_them())
+    for before, after in itertools.pairwise(world.ran):
+        assert before.end <= after.start, f"{before} overlaps {after}"
