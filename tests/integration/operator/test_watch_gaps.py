@@ -94,10 +94,10 @@ async def test_a_policy_deleted_while_a_list_is_on_its_way_allows_nothing(
         resync = asyncio.create_task(operator.intake.resync())
         await answered.wait()
         await world.kube.delete(POLICIES, "default", policy)
-        await until(lambda: not operator.policies.current().by_namespace, "the deletion")
+        await until(lambda: not operator.tasks.policies.current().by_namespace, "the deletion")
         go_on.set()
         await resync
-        assert not operator.policies.current().by_namespace
+        assert not operator.tasks.policies.current().by_namespace
         monkeypatch.undo()
         assert (await world.finished(await world.task("echo")))["phase"] == "Denied"
 
