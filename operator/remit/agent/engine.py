@@ -114,6 +114,11 @@ class Engine:
         return self._audit
 
     @property
+    def redactor(self) -> Redactor:
+        """That of the audit trail and of all that is logged."""
+        return self._redactor
+
+    @property
     def admission(self) -> Admission:
         """Of what was started."""
         return self._admission

@@ -30,7 +30,6 @@ from remit.release.judging import Judge
 from remit.release.model import HookKey, HookView
 from remit.release.places import Places
 from remit.sandbox import probe_host
-from remit.telemetry.logs import embedded
 
 _LOCK: Final = "lock"
 
@@ -181,8 +180,9 @@ class Releases:
             return await self._hook(target.name, key, hook)
 
         template, who = self._deployment(target, "app:v0"), self.engine.who
+        places.of(template)  # raises DeploymentError for a target that cannot be: then nothing is declared
         store = FolderStore(template, folder, who, run_hook, lambda: self._wake(target.name))
-        driver = ReleaseDriver(store, places, judge.problem, self.engine.audit, embedded())
+        driver = ReleaseDriver(store, places, judge.problem, self.engine.audit, self.engine.redactor)
         return ReleaseWorker(store, driver)
 
     def _wake(self, name: str) -> None:

@@ -33,7 +33,7 @@ def any_update(before: Object, after: Object) -> bool:
 
 def generation_changed(before: Object, after: Object) -> bool:
     """Whether the spec has changed, and not status or metadata alone."""
-    return bool(before["metadata"]["generation"] != after["metadata"]["generation"])
+    return bool(before["metadata"].get("generation") != after["metadata"].get("generation"))
 
 
 async def nothing() -> None:

@@ -12,7 +12,7 @@ from remit.policy import CompiledPolicy
 
 @dataclass
 class MatchedTasks:
-    """`on_changed` is called with the uid of a policy whose count has changed."""
+    """`on_changed` is called with the uid of a policy whose count has changed since it was asked for first."""
 
     tasks: Reflector
     ceiling_namespace: str
@@ -21,7 +21,7 @@ class MatchedTasks:
     _policies: dict[str, dict[str, CompiledPolicy]] = field(default_factory=dict)
     """By namespace and uid."""
     _counts: dict[str, int] = field(default_factory=dict)
-    """By the policy's uid."""
+    """By the uids of policies that were asked for."""
 
     def __post_init__(self) -> None:
         self.tasks.add_handler(
@@ -32,15 +32,19 @@ class MatchedTasks:
             )
         )
 
-    def count(self, uid: str) -> int:
-        """How many tasks the policy `uid` selects."""
-        return self._counts.get(uid, 0)
+    def count(self, policy: CompiledPolicy) -> int:
+        """How many tasks `policy` selects, which was put. The first time, goes through the tasks of its namespace, or
+        all for a ceiling."""
+        if policy.uid not in self._counts:
+            namespace = None if policy.namespace == self.ceiling_namespace else policy.namespace
+            tasks = self.tasks.objects.list(namespace)
+            self._counts[policy.uid] = sum(policy.selects(_labels(task)) for task in tasks)
+        return self._counts[policy.uid]
 
     def put(self, policy: CompiledPolicy) -> None:
-        """A policy was created or changed. Goes through the tasks of its namespace, or all for a ceiling."""
-        namespace = None if policy.namespace == self.ceiling_namespace else policy.namespace
+        """A policy was created or changed. Counts nothing yet, because decisions wait for this."""
         self._policies.setdefault(policy.namespace, {})[policy.uid] = policy
-        self._counts[policy.uid] = sum(policy.selects(_labels(task)) for task in self.tasks.objects.list(namespace))
+        self._counts.pop(policy.uid, None)
 
     def remove(self, policy: CompiledPolicy) -> None:
         """A policy was deleted."""
@@ -56,6 +60,8 @@ class MatchedTasks:
             return
         for namespace in {task["metadata"]["namespace"], self.ceiling_namespace}:
             for uid, policy in self._policies.get(namespace, {}).items():
+                if uid not in self._counts:
+                    continue
                 gained = after is not None and policy.selects(_labels(after))
                 lost = before is not None and policy.selects(_labels(before))
                 if gained != lost:

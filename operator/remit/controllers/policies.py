@@ -56,7 +56,10 @@ class Policies:
     operator_namespace: str
     namespaces: tuple[str, ...] = ()
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
-    _compiled: dict[tuple[str, int], CompiledPolicy] = field(default_factory=dict)
+    _compiled: dict[str, CompiledPolicy] = field(default_factory=dict)
+    """By uid."""
+    _sources: dict[str, tuple[object, object]] = field(default_factory=dict)
+    """What they were compiled from."""
     _current: PolicySet | None = None
     _counted: dict[str, _Counted] = field(default_factory=dict)
     """What is not in status yet, by the uids of policies that exist."""
@@ -119,9 +122,9 @@ class Policies:
         self._current = None
 
     def _update(self, before: Object, after: Object) -> None:
-        if before["metadata"]["generation"] != after["metadata"]["generation"]:
+        if _source(before) != _source(after):
             self._put(after)
-        else:
+        if self._writer.by_others(before, after):
             self._look_at_status(after["metadata"]["uid"])
 
     def _delete(self, obj: Object) -> None:
@@ -135,29 +138,29 @@ class Policies:
 
     def _set_of(self, objects: Iterable[Object]) -> PolicySet:
         by_namespace: dict[str, list[CompiledPolicy]] = defaultdict(list)
-        alive = {}
+        alive, sources = {}, {}
         for obj in objects:
-            metadata = obj["metadata"]
-            identity = metadata["uid"], metadata["generation"]
-            compiled = self._compiled.get(identity) or _compile(obj)
-            alive[identity] = compiled
-            by_namespace[metadata["namespace"]].append(compiled)
-        before, self._compiled = self._compiled, alive
-        for identity in before.keys() - alive.keys():
-            self._matched.remove(before[identity])
-        for identity in alive.keys() - before.keys():
-            self._matched.put(alive[identity])
+            uid, source = obj["metadata"]["uid"], _source(obj)
+            known = self._compiled.get(uid)
+            compiled = known if known is not None and self._sources[uid] == source else _compile(obj)
+            alive[uid], sources[uid] = compiled, source
+            by_namespace[compiled.namespace].append(compiled)
+        before, self._compiled, self._sources = self._compiled, alive, sources
+        for uid, policy in before.items():
+            if alive.get(uid) is not policy:
+                self._matched.remove(policy)
+        for uid, policy in alive.items():
+            if before.get(uid) is not policy:
+                self._matched.put(policy)
         return PolicySet(by_namespace, self.operator_namespace)
 
     async def _write(self, obj: Object) -> None:
         metadata = obj["metadata"]
         self.current()
-        compiled = self._compiled.get((metadata["uid"], metadata["generation"]))
-        if compiled is None:
-            return
+        compiled = self._compiled[metadata["uid"]]
         before = _status_of(obj)
         counted = self._counted.pop(metadata["uid"], _Counted())
-        matched = self._matched.count(compiled.uid)
+        matched = self._matched.count(compiled)
         ready = self._ready(compiled, matched, before.conditions)
         status = CommandPolicyStatus(
             observed_generation=metadata["generation"],
@@ -209,6 +212,12 @@ class Policies:
                 "observedGeneration": policy.generation,
             }
         )
+
+
+def _source(obj: Object) -> tuple[object, object]:
+    """What a policy is compiled from. The generation alone does not tell: where the API server was restored from a
+    backup, it comes again with another spec."""
+    return obj["metadata"].get("generation"), obj.get("spec")
 
 
 def _status_of(obj: Object) -> CommandPolicyStatus:

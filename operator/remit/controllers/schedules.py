@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
@@ -35,10 +35,7 @@ class ScheduleReconciler:
     events: Recorder
     now: Callable[[], datetime.datetime]
     wake: Callable[[str], None]
-    _writer: StatusWriter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
+    writer: StatusWriter
 
     async def step(self, task: ExecutionTask, obj: Object) -> float | None:
         """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
@@ -47,8 +44,7 @@ class ScheduleReconciler:
         now, children = self.now(), self._children(obj)
         active = [child for child in children if child.status.phase is None or not child.status.phase.final]
         if task.spec.cancel:
-            await self._end(task, obj, active)
-            return None
+            return await self._end(task, obj, active)
         turn = schedule.turn(task, [child.metadata.name for child in active], now)
         last, started = task.status.last_schedule_time, [child.metadata.name for child in active]
         match turn.action:
@@ -64,7 +60,7 @@ class ScheduleReconciler:
             case Wait():
                 pass
         status = progress.scheduled(task, now, last=last, upcoming=turn.next_tick, active=started)
-        await self._writer.write(obj, status)
+        await self.writer.write(obj, status)
         for child in schedule.surplus(children, task.spec.schedule):
             await self._delete(child)
         return None if turn.next_tick is None else max(0.0, (turn.next_tick - now).total_seconds())
@@ -103,11 +99,14 @@ class ScheduleReconciler:
         self.events.record(obj, "Normal", "RunStarted", f"created {name}")
         return str(name)
 
-    async def _end(self, task: ExecutionTask, obj: Object, active: list[ExecutionTask]) -> None:
-        """Cancelled: no further runs, and the schedule ends when its last run has."""
+    async def _end(self, task: ExecutionTask, obj: Object, active: list[ExecutionTask]) -> float | None:
+        """Cancelled: no further runs, and the schedule ends when its last run has. Gives seconds until it is to be
+        deleted, or None."""
         await self._cancel(active)
-        if not active:
-            await self._writer.write(obj, progress.finished(task, schedule.CANCELLED, self.now()))
+        if active:
+            return None
+        await self.writer.write(obj, progress.finished(task, schedule.CANCELLED, self.now()))
+        return task.spec.ttl_seconds_after_finished
 
     async def _cancel(self, children: list[ExecutionTask]) -> None:
         for child in children:

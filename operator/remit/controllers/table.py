@@ -12,7 +12,6 @@ from remit.controllers.policies import Policies
 from remit.controllers.schedules import parent_key
 from remit.controllers.tasks import TaskReconciler
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Object
-from remit.kube.indexer import key_of
 from remit.kube.workqueue import WorkQueue
 
 _RELEASES_AT_ONCE = 4
@@ -42,7 +41,7 @@ def controllers(
             resource=TASKS,
             queue=task_queue,
             reconcile=tasks.reconcile,
-            watches=(Watch(TASKS, _task_and_schedule),),
+            watches=(Watch(TASKS, own_key, tasks.writer.by_others), Watch(TASKS, _schedule)),
             workers=workers,
             on_delete=tasks.deleted,
             sweep=tasks.sweep,
@@ -54,16 +53,16 @@ def controllers(
             resource=DEPLOYMENTS,
             queue=release_queue,
             reconcile=deployments.reconcile,
-            watches=(Watch(DEPLOYMENTS, own_key), Watch(TASKS, _release_of_hook)),
+            watches=(Watch(DEPLOYMENTS, own_key, deployments.writer.by_others), Watch(TASKS, _release_of_hook)),
             workers=_RELEASES_AT_ONCE,
             close=deployments.close,
         ),
     )
 
 
-def _task_and_schedule(task: Object) -> Iterable[str]:
+def _schedule(task: Object) -> Iterable[str]:
     parent = parent_key(task)
-    return [key_of(task)] if parent is None else [key_of(task), parent]
+    return [] if parent is None else [parent]
 
 
 def _release_of_hook(task: Object) -> Iterable[str]:

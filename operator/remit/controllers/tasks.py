@@ -53,15 +53,15 @@ class TaskReconciler:
     """Called with each task whose end was written."""
     leadership: Leadership | None = None
     """None without leader election."""
-    _writer: StatusWriter = field(init=False)
+    writer: StatusWriter = field(init=False)
     _driver: TaskDriver = field(init=False)
     _schedules: ScheduleReconciler = field(init=False)
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
+        self.writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
         store = ApiTaskStore(
             self.kube,
-            self._writer,
+            self.writer,
             self.policies,
             self.metrics,
             self.events,
@@ -81,7 +81,7 @@ class TaskReconciler:
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
-            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake
+            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake, self.writer
         )
 
     @property
@@ -125,6 +125,7 @@ class TaskReconciler:
             served = not tasks.namespaces or namespace in tasks.namespaces
             if served and uid not in tasks.objects and not self.runner.running(uid):
                 self.runner.abandon(namespace, uid)
+                await asyncio.sleep(0)  # each is removed from disk, and there may be thousands
 
     def queued(self, reason: WaitReason) -> int:
         """How many tasks wait for `reason`."""
@@ -157,7 +158,7 @@ class TaskReconciler:
         blank = ExecutionTask.parse({**obj, "spec": {"command": {"argv": ["-"]}}, "status": {}})
         finish = Finish(Phase.FAILED, "Invalid", "Invalid", f"{error}; install the CRDs of this version of Remit")
         status = progress.finished(blank, finish, self.now()).model_copy(update={"operation": ""})
-        await self._writer.write(obj, status)
+        await self.writer.write(obj, status)
         self.events.record(obj, "Warning", "Invalid", finish.message)
 
     def _wake(self, key: str) -> None:

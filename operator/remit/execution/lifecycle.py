@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
 from remit.backends import ExitReason, Outcome
-from remit.execution.retry import delay
+from remit.execution.retry import delay, longest_delay
 
 MAX_INTERRUPTIONS = 3
 """How often a task with `onInterruption: Retry` is started again. More than that, and it is likely the task itself
@@ -130,8 +130,10 @@ def next_step(
     limit = deadline(task)
     if limit is not None and now >= limit:
         return deadline_exceeded(task)
-    if status.next_retry_time is not None and now < status.next_retry_time:
-        return Idle(until=min(status.next_retry_time, limit) if limit else status.next_retry_time)
+    due = status.next_retry_time
+    # A clock that was ahead wrote a time beyond the longest wait: another machine's, or ours before it was set back.
+    if due is not None and now < due <= now + datetime.timedelta(seconds=longest_delay(spec.retry.backoff)):
+        return Idle(until=min(due, limit) if limit else due)
     return Begin(status.attempt_count + 1)
 
 

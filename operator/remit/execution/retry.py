@@ -14,3 +14,8 @@ def delay(backoff: Backoff, retries: int, draw: float) -> float:
     growth = backoff.factor ** min(retries, 64)
     wait = min(backoff.initial_seconds * growth, backoff.max_seconds)
     return wait * (1 + backoff.jitter * (2 * draw - 1))
+
+
+def longest_delay(backoff: Backoff) -> float:
+    """Seconds: no retry waits longer."""
+    return backoff.max_seconds * (1 + backoff.jitter)

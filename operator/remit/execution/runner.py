@@ -141,9 +141,12 @@ class Runner:
 
     def _clear(self, namespace: str, uid: str) -> None:
         """Keep nothing of a task of which nothing runs here; a container of it may be left of an earlier process."""
+        runs = self.store.runs(namespace, uid)
+        for run in runs:
+            self._results.pop(run.path.name, None)
         lost = [
             Handle(**run.process | {"cgroups": ()})
-            for run in self.store.runs(namespace, uid)
+            for run in runs
             if run.outcome is None and run.process is not None and run.process.get("container")
         ]
         if not lost:

@@ -78,6 +78,9 @@ class TaskDriver:
     _denied: dict[str, AuditEvent] = field(default_factory=dict)
     """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
     changes the denial is another one, and recorded."""
+    _recorded: dict[str, str] = field(default_factory=dict)
+    """Attempts whose end is on record but not yet in status, by task uid. The run store notes that for the next
+    process, where it can be written."""
 
     def __post_init__(self) -> None:
         self._waiting = Waiting(self.store, lambda: self.now())
@@ -100,6 +103,7 @@ class TaskDriver:
         self.leave(stored.task.key)
         status = progress.finished(stored.task, finish, self.now(), policy)
         await self.store.write_status(stored, status)
+        self._denied.pop(stored.task.metadata.uid, None)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
         self.store.on_finished(stored, finish, status)
@@ -114,6 +118,7 @@ class TaskDriver:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
         self.leave(key)
         self._denied.pop(uid, None)
+        self._recorded.pop(uid, None)
         self.runner.abandon(namespace, uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
@@ -132,7 +137,11 @@ class TaskDriver:
     async def _step(self, stored: StoredTask) -> float | None:
         task, now = stored.task, self.now()
         running = self.runner.running(task.metadata.uid)
-        adoptable, seconds = not running and self._adoptable(task), self._seconds_until_over(task)
+        adoptable, seconds = False, 0.0
+        if not running and (attempt := _open_attempt(task)) is not None:
+            metadata = task.metadata
+            adoptable = self.runner.adoptable(metadata.namespace, metadata.uid, attempt)
+            seconds = self._seconds_until_over(task, attempt)
         match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):
                 if not running:
@@ -245,21 +254,14 @@ class TaskDriver:
                 await self.audit.append_async(event)
                 self._denied[task.metadata.uid] = event
                 self.store.on_denied(stored, refused)
-            look_again = await self.finish(stored, refused.finish, refused.status)
-        self._denied.pop(task.metadata.uid, None)
-        return look_again
+            return await self.finish(stored, refused.finish, refused.status)
 
-    def _adoptable(self, task: ExecutionTask) -> bool:
-        attempts, metadata = task.status.attempts, task.metadata
-        return bool(attempts) and self.runner.adoptable(metadata.namespace, metadata.uid, attempts[-1])
-
-    def _seconds_until_over(self, task: ExecutionTask) -> float:
+    def _seconds_until_over(self, task: ExecutionTask, attempt: AttemptStatus) -> float:
         """How long an earlier leader may still be at work on the open attempt."""
-        attempts, metadata = task.status.attempts, task.metadata
-        if self.leadership is None or not attempts:
+        if self.leadership is None:
             return 0.0
-        seconds = self.leadership.seconds_until_over(attempts[-1].lease_transitions, boot_time())
-        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempts[-1]) else seconds
+        metadata, seconds = task.metadata, self.leadership.seconds_until_over(attempt.lease_transitions, boot_time())
+        return 0.0 if seconds and self.runner.has_ended(metadata.namespace, metadata.uid, attempt) else seconds
 
     async def _adopt(self, stored: StoredTask, attempt: AttemptStatus) -> float | None:
         """Take up what a process before us started, under the terms of now. What would not be allowed any more ends,
@@ -299,17 +301,19 @@ class TaskDriver:
         match after_attempt(task, outcome, now=now, draw=random.random()):  # noqa: S311 (jitter)
             case Finish() as finish:
                 look_again = await self.finish(replace(stored, task=ended), finish)
-                self.runner.forget(attempt.id)
+                self._forget(task, attempt)
                 return look_again
             case RetryAt() as retry:
                 await self.store.write_status(stored, progress.backing_off(ended, retry, now))
-                self.runner.forget(attempt.id)
+                self._forget(task, attempt)
                 self.store.record_event(stored, "Warning", "BackOff", f"attempt {attempt.number} {retry.message}")
                 return (retry.when - now).total_seconds()
 
     async def _record_end(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome) -> None:
         """On the audit trail, once: a restart or a conflict before status is written records it no second time."""
         metadata = stored.task.metadata
+        if self._recorded.get(metadata.uid) == attempt.id:
+            return
         run: Run | None = None
         with contextlib.suppress(OSError):  # the run store cannot be written, which may be what ended the attempt
             run = self.runner.store.open(metadata.namespace, metadata.uid, attempt.id)
@@ -317,14 +321,26 @@ class TaskDriver:
             return
         who = self.store.requester(stored)
         await self.audit.append_async(recording.execution(stored.task, who, attempt.id, outcome))
+        self._recorded[metadata.uid] = attempt.id
         if run is not None:
             with contextlib.suppress(OSError):
                 run.mark_audited()
+
+    def _forget(self, task: ExecutionTask, attempt: AttemptStatus) -> None:
+        """How the attempt ended is in status."""
+        self._recorded.pop(task.metadata.uid, None)
+        self.runner.forget(attempt.id)
 
     def _in_time(self, task: ExecutionTask, seconds: float) -> float:
         """`seconds`, or less where the task's deadline comes first."""
         limit = deadline(task)
         return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
+
+
+def _open_attempt(task: ExecutionTask) -> AttemptStatus | None:
+    """The attempt whose end status does not tell yet."""
+    attempts = task.status.attempts
+    return attempts[-1] if attempts and attempts[-1].finished_at is None else None
 
 
 def _exposed(names: list[str]) -> str:

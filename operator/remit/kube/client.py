@@ -33,6 +33,8 @@ NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 
+_EXPIRED = 410
+
 WATCH_SECONDS = 290
 """After which the server ends a watch, and the next one begins."""
 SILENCE_SECONDS = 75
@@ -109,12 +111,20 @@ class Kube:
     async def snapshot(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[Objects, str]:
-        """All objects as they were at one moment, and its resourceVersion, from which a watch goes on."""
+        """All objects as they were at one moment, and its resourceVersion, from which a watch goes on. They come in
+        pages or, where the server forgets that moment meanwhile, all at once, as for client-go."""
         items: Objects = []
         params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {name: value for name, value in params.items() if value}
         while True:
-            page = await self.request("GET", resource.path(namespace), params=params)
+            try:
+                page = await self.request("GET", resource.path(namespace), params=params)
+            except ApiError as error:
+                if error.status != _EXPIRED or "continue" not in params:
+                    raise
+                del params["limit"], params["continue"]
+                items = []
+                continue
             items += page.get("items", [])
             metadata = page.get("metadata", {})
             if not (token := metadata.get("continue")):

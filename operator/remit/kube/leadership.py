@@ -46,10 +46,12 @@ def acquired(
     kill_grace: float,
     resumed: bool = False,
     released: bool = False,
+    unseen: bool = False,
 ) -> Leadership:
     """The leadership of who asked for the Lease at this time of CLOCK_BOOTTIME and got it.
 
-    Who creates the Lease has waited for nobody: it may have been deleted while another leader was at work.
+    `unseen`: without having seen that nobody renews it. Who creates the Lease has waited for nobody: it may have been
+    deleted while another leader was at work. That is true after a restart, too, of who created the first one.
     """
-    unseen = lease_duration if transitions == FIRST else 0.0
-    return Leadership(transitions, resumed, released, at + unseen + kill_grace)
+    waited = 0.0 if unseen or transitions == FIRST else lease_duration
+    return Leadership(transitions, resumed, released, at + lease_duration - waited + kill_grace)

@@ -38,6 +38,8 @@ CANDIDATE = "remit.dev/candidate"
 JITTER_FACTOR = 1.2
 """A pause between two tries to acquire is longer by up to this multiple of itself."""
 _NOT_FOUND, _CONFLICT = 404, 409
+_RELEASED_SECONDS = 1
+"""`leaseDurationSeconds` of a Lease that was released, as in client-go."""
 
 
 def boot_time() -> float:
@@ -53,7 +55,17 @@ def micro_time() -> str:
 def released(spec: Object) -> Object:
     """The `spec` of a Lease, let go of: the next operator takes it at once."""
     now = micro_time()
-    return spec | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
+    return spec | {
+        "holderIdentity": "",
+        "leaseDurationSeconds": _RELEASED_SECONDS,
+        "renewTime": now,
+        "acquireTime": now,
+    }
+
+
+def _was_released(spec: Object) -> bool:
+    """By its holder: who takes the name of a holder out of the Lease leaves the rest as it was."""
+    return not spec.get("holderIdentity") and spec.get("leaseDurationSeconds") == _RELEASED_SECONDS
 
 
 class Fence(Protocol):
@@ -112,6 +124,8 @@ class LeaderElector:
     _observed_time: float = field(default=0.0, init=False)
     """When this record was first seen."""
     _reported_leader: str = field(default="", init=False)
+    _asked: Leadership | None = field(default=None, init=False)
+    """What the last try to acquire would have given, though its answer may have been lost."""
 
     def __post_init__(self) -> None:
         if not self.lease_duration > self.renew_deadline > self.retry_period * JITTER_FACTOR:
@@ -276,7 +290,7 @@ class LeaderElector:
             if not leadership:
                 if self._held_by_another():  # its holder does not know yet that it was deleted
                     return None
-                leadership = self._acquired(self._observed_record, sent)
+                leadership = self._created(sent)
                 record["acquireTime"] = now
             await self._create((self._observed_record or {}) | record | {"leaseTransitions": leadership.transitions})
             return leadership
@@ -289,24 +303,44 @@ class LeaderElector:
             if self._held_by_another():
                 await self._announce(lease)
                 return None
-            leadership = self._acquired(self._observed_record, sent)
+            leadership = self._acquired(lease.get("spec") or {}, sent)
             if not leadership.resumed:
                 record |= {"acquireTime": now, "leaseTransitions": leadership.transitions}
         await self._update(lease, record)
         return leadership
 
-    def _acquired(self, record: Object | None, at: float) -> Leadership:
-        """What it means to get the Lease now that it was last seen with this record; None: it never was."""
-        resumed = self.leader == self.identity
-        transitions = FIRST if record is None else (record.get("leaseTransitions") or 0) + (not resumed)
-        return acquired(
+    def _acquired(self, record: Object, at: float) -> Leadership:
+        """What it means to get the Lease that has this record."""
+        transitions = record.get("leaseTransitions") or 0
+        resumed, was_released = self.leader == self.identity, _was_released(record)
+        if resumed and self._asked and self._asked.transitions == transitions:
+            return self._asked  # we have it since then, and heard nothing of it
+        return self._ask(
+            transitions + (not resumed),
+            at,
+            resumed=resumed,
+            released=was_released,
+            unseen=not (self.leader or was_released),
+        )
+
+    def _created(self, at: float) -> Leadership:
+        """What it means to make the Lease. Others may have held it after we last saw it."""
+        last = self._observed_record
+        return self._ask(FIRST if last is None else (last.get("leaseTransitions") or 0) + 1, at, unseen=True)
+
+    def _ask(
+        self, transitions: int, at: float, *, unseen: bool, resumed: bool = False, released: bool = False
+    ) -> Leadership:
+        self._asked = acquired(
             transitions,
             at=at,
             lease_duration=self.lease_duration,
             kill_grace=self.kill_grace,
             resumed=resumed,
-            released=record is not None and not self.leader,
+            released=released,
+            unseen=unseen,
         )
+        return self._asked
 
     def _observe(self, lease: Object) -> None:
         record = lease.get("spec") or {}

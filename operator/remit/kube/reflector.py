@@ -52,6 +52,10 @@ class _Moment(NamedTuple):
         return self.version > other.version
 
 
+_BEFORE = _Moment(-1, 0)
+"""Of what was known when the server's history went back: its resourceVersions mean something else now."""
+
+
 class _Tombstone(NamedTuple):
     """That an object is gone, and was so at a moment."""
 
@@ -191,7 +195,7 @@ class Reflector:
         self._listed.clear()
         self._tombstones.clear()
         self._last_holders.clear()
-        self._moments = dict.fromkeys(self._moments, _Moment(-1, 0))
+        self._moments = dict.fromkeys(self._moments, _BEFORE)
 
     def _take(self, obj: Object, *, changed: _Moment, seen: _Moment, gone: bool) -> None:
         """`obj` was changed last at `changed`, and was there at `seen`. `gone`: a newer list did not hold it."""
@@ -228,9 +232,12 @@ class Reflector:
     def _is_news(self, obj: Object, changed: _Moment) -> bool:
         """Whether it is a newer form of an object that is known."""
         known = self.objects.get_by_uid(obj["metadata"]["uid"])
-        if known is None or known["metadata"].get("resourceVersion") == obj["metadata"].get("resourceVersion"):
+        if known is None:
             return False
-        return changed.after(self._moments[obj["metadata"]["uid"]])
+        moment = self._moments[obj["metadata"]["uid"]]
+        if moment is not _BEFORE and known["metadata"].get("resourceVersion") == obj["metadata"].get("resourceVersion"):
+            return False
+        return changed.after(moment)
 
     def _put(self, obj: Object, changed: _Moment) -> None:
         self._moments[obj["metadata"]["uid"]] = changed

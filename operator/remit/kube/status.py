@@ -13,7 +13,7 @@ from remit.telemetry import Metrics
 
 
 class Outdated(Exception):
-    """The object changed behind our back. The reflector holds its newest form now: look again."""
+    """The object changed behind our back, or is gone. The reflector holds what there is of it now: look again."""
 
 
 def as_wire(status: BaseModel) -> dict[str, Any]:
@@ -49,9 +49,17 @@ class StatusWriter:
     def __init__(self, kube: Kube, reflector: Reflector, metrics: Metrics, kind: str) -> None:
         self._kube, self._reflector, self._metrics = kube, reflector, metrics
         self._kind = kind
+        self._written: Object | None = None
+        """What was written last, as the server answered it."""
+
+    def by_others(self, before: Object, after: Object) -> bool:
+        """A predicate of updates: whether it is more than a status that this has just written. Whoever wrote that has
+        decided already when to look at the object again."""
+        return after is not self._written
 
     async def write(self, obj: Object, status: BaseModel) -> Object:
-        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest."""
+        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest, or is
+        gone by now: whatever was to follow from the status would be the work of nobody."""
         metadata = obj["metadata"]
         patch = difference(obj.get("status") or {}, as_wire(status))
         if not patch:
@@ -66,8 +74,11 @@ class StatusWriter:
                 raise
             await self._look_again(obj)
             raise Outdated from error
+        self._written = written
         self._metrics.api_writes.labels("patch", self._kind).inc()
         self._reflector.observe(written)
+        if metadata["uid"] not in self._reflector.objects:  # the watch told of its deletion before the answer came
+            raise Outdated
         return written
 
     async def _look_again(self, obj: Object) -> None:

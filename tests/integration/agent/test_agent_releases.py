@@ -284,3 +284,13 @@ async def test_state_that_cannot_be_kept_is_told_to_whoever_waits(production: Pr
         in_the_way.rmdir()
         await agent.deploy("app:v1", "production")
         assert await production.answer() == "v1"
+
+
+async def test_nothing_is_declared_on_a_target_that_is_not_supported(tmp_path: Path) -> None:
+    target = {"artifact": {"image": "shop:{version}"}, "target": {"docker": {"host": "tcp://127.0.0.1:2376"}}}
+    async with ExecutionAgent(state_dir=tmp_path, targets={"production": target}) as agent:
+        for _ in range(2):
+            with pytest.raises(DeploymentError, match="needs tlsSecret") as failed:
+                await agent.deploy("shop:v1", "production")
+            assert failed.value.reason == "NotSupported"
+    assert not list(tmp_path.rglob("wishes"))

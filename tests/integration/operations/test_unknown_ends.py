@@ -83,7 +83,7 @@ async def test_time_is_over_while_it_commits(database: tuple[Server, str]) -> No
     server, url = database
     async with keeping_back(server.port, b"COMMIT", silent=True) as between:
         through = url.replace(str(server.port), str(between.port))
-        ended = await end(PostgresPerformer(), through, postgres=insert(read_only=False), seconds=1)
+        ended = await end(PostgresPerformer(), through, postgres=insert(read_only=False), seconds=5)
     assert (between.kept_back, ended.reason, ended.retryable) == (1, "Timeout", False)
     assert "whether it did is not known" in ended.message
 

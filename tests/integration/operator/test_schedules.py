@@ -121,6 +121,15 @@ async def test_a_run_that_has_not_ended(world: World, policy: str) -> None:
         assert set(phases) == {"Cancelled"}
 
 
+async def test_a_schedule_that_was_cancelled_is_deleted_when_its_time_to_live_is_over(world: World) -> None:
+    async with world.operator(resync_seconds=3600):
+        await world.policy("echo")
+        name = await world.task("echo", schedule={"cron": "0 0 1 1 *"}, ttlSecondsAfterFinished=1)
+        await world.phase(name, "Scheduled")
+        await world.edit(name, {"cancel": True})
+        await world.gone(name)
+
+
 @pytest.mark.parametrize("policy", ["Forbid", "Replace"])
 async def test_a_run_that_waits_for_its_next_attempt_has_not_ended(world: World, policy: str) -> None:
     async with world.operator() as operator:

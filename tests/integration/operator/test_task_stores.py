@@ -292,6 +292,19 @@ async def with_no_run_store(stage: Stage) -> ExecutionTaskStatus:
     return await stage.ended()
 
 
+async def changed_while_its_end_is_recorded(stage: Stage) -> ExecutionTaskStatus:
+    await stage.until("Running")
+    stage.cancels_while_deciding = True
+    return await stage.ended()
+
+
+async def changed_with_no_run_store(stage: Stage) -> ExecutionTaskStatus:
+    root = stage.runner.store.root
+    root.rmdir()
+    root.touch()
+    return await changed_while_its_end_is_recorded(stage)
+
+
 def sh(script: str, **spec: Any) -> dict[str, Any]:
     return {"command": {"argv": ["sh", "-c", script]}, **spec}
 
@@ -323,6 +336,13 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Scenario, str, list[str]]] = {
     "its turn comes": (sh("echo hi"), its_turn_comes, "Completed", ["Allowed", "Completed"]),
     "deadline": (sh("echo hi", deadlineSeconds=60), its_deadline_comes_first, "DeadlineExceeded", []),
     "no run store": (sh("echo hi"), with_no_run_store, "BackendError", ["Allowed", "BackendError"]),
+    "cancel after its end": (sh("echo hi"), changed_while_its_end_is_recorded, "Completed", ["Allowed", "Completed"]),
+    "cancel after its end, and no run store": (
+        sh("echo hi"),
+        changed_with_no_run_store,
+        "Cancelled",
+        ["Allowed", "BackendError"],
+    ),
 }
 """The spec, what happens, the reason that it ends with, and the verdicts on the audit trail."""
 

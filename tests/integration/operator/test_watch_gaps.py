@@ -172,3 +172,47 @@ async def test_a_list_after_a_gap_that_fails_is_tried_again(world: World, monkey
         monkeypatch.setattr(Reflector, "list", failing)
         operator.intake.listed(TASKS.plural)
         await until(lambda: lists >= 2, "another try")
+
+
+async def test_a_task_that_is_deleted_before_the_answer_to_its_start_comes_is_not_started(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch = Kube.patch
+
+    async def slow(self: Kube, resource: Any, namespace: str, name: str, body: Object, **more: Any) -> Object:
+        written = await patch(self, resource, namespace, name, body, **more)
+        if resource is TASKS and body["status"].get("phase") == "Running":
+            await world.kube.delete(TASKS, namespace, name)
+            known = operator.tasks.reflector.objects
+            await until(lambda: written["metadata"]["uid"] not in known, "the deletion")
+            answered.set_result(written["metadata"]["uid"])
+        return written
+
+    async with world.operator() as operator:
+        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await world.policy("sleep")
+        monkeypatch.setattr(Kube, "patch", slow)
+        await world.task("sleep", "1000")
+        uid = await answered
+        queue = next(each.queue for each in operator.controllers if each.kind == "ExecutionTask")
+        await queue.drain()
+        assert not operator.runner.running(uid)
+
+
+async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_turns_for_others(world: World) -> None:
+    async with world.operator() as operator:
+        store, turns = operator.runner.store, 0
+        for number in range(1000):
+            store.open("default", f"gone-{number}", "gone").mark_audited()
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        await operator.tasks.sweep()
+        turning.cancel()
+        assert not list(store.tasks())
+        assert turns >= 1000

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from conftest import require
-from remit.backends import ProcessBackend
+from remit.backends import ExitReason, ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Ability, Execute, ForkServer, Layer
 from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes
@@ -77,7 +77,7 @@ async def test_a_stubborn_run_is_still_ended_by_its_timeout(scoped):
         "while True: time.sleep(60)",
         timeout=0.5,
     )
-    assert outcome.reason == "TimedOut"
+    assert outcome.reason is ExitReason.TIMED_OUT
 
 
 async def test_the_layer_is_in_force_where_the_host_has_it_and_refuses_where_not(scoped, bare):

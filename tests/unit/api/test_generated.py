@@ -10,9 +10,12 @@ from remit.api import reference
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("path", generator.generated(), ids=str)
+GENERATED = generator.generated()
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=str)
 def test_generated_files_are_what_the_models_say(path: Path) -> None:
-    assert (ROOT / path).read_text() == generator.generated()[path], "run `make crds` and commit what it writes"
+    assert (ROOT / path).read_text() == GENERATED[path], "run `make crds` and commit what it writes"
 
 
 def test_drift_is_told_and_mended(

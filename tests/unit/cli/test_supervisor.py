@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,3 +145,58 @@ async def test_what_another_part_is_needed_for_is_stopped_before_it_begins(progr
             await asyncio.sleep(0.01)
         await service.stop()
         await keeping
+
+
+def package(folder: Path, does: str) -> Path:
+    """A `remit` of which nothing works but this."""
+    (folder / "remit").mkdir(parents=True)
+    (folder / "remit" / "__init__.py").write_text(does)
+    return folder
+
+
+def test_a_process_is_of_the_version_of_its_supervisor_although_another_is_installed(tmp_path: Path) -> None:
+    packages = package(tmp_path / "ours", "raise SystemExit('ours')")
+    command = [sys.executable, "-P", str(worker._PROGRAM), "operator", "0", str(os.getpid()), str(packages)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == "ours\n"
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_process_believes_the_environment_only_if_its_supervisor_does(tmp_path: Path, isolated: bool) -> None:
+    """As for programs whose first line has `python -I`."""
+    elsewhere = package(tmp_path / "elsewhere", "raise SystemExit('elsewhere')")
+    program = (
+        "import asyncio, os, sys; from remit.cli.supervisor.worker import Worker\n"
+        "async def main():\n"
+        f"    os.environ['PYTHONPATH'] = {str(elsewhere)!r}\n"
+        "    worker = Worker('operator', [], sys.stdout.buffer.write)\n"
+        "    worker.ask_to_stop()\n"
+        "    await worker.ended\n"
+        "asyncio.run(main())\n"
+    )
+    options = ["-I"] if isolated else []
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == ("" if isolated else "elsewhere\n")
+
+
+def test_what_a_part_leaves_behind_is_reaped_and_the_parts_are_not() -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "from remit.cli.supervisor.supervisor import reap_orphans\n"
+        "def ended():\n"
+        "    process = subprocess.Popen(['/bin/sh', '-c', 'exit 7'])\n"
+        "    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)\n"
+        "    return process\n"
+        "reap_orphans([])\n"
+        "orphan = ended()\n"
+        "reap_orphans([])\n"
+        "try: os.waitpid(orphan.pid, 0)\n"
+        "except ChildProcessError: print('reaped')\n"
+        "part = ended()\n"
+        "reap_orphans([part.pid])\n"
+        "print(part.wait())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "reaped\n7\n"

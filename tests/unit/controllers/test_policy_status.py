@@ -146,6 +146,36 @@ def test_at_rest_no_policy_is_looked_at(world: World) -> None:
     assert "default/" not in repr(world.queue)
 
 
+def test_a_status_that_was_written_is_not_looked_at_again(world: World) -> None:
+    world.count()
+    before = world.reconciliations()
+    world.loop.advance(60)
+    assert world.written() == [("p", {"allowed": 1})]
+    assert world.reconciliations() == before + 1
+
+
+def test_a_status_that_somebody_else_writes_is_mended(world: World) -> None:
+    world.observe(POLICIES, {**new("p"), "status": {}})
+    world.loop.advance(60)
+    [(name, status)] = world.written()
+    assert (name, status["observedGeneration"]) == ("p", 1)
+
+
+def test_a_policy_with_another_spec_is_in_force_at_once_although_its_generation_comes_again(world: World) -> None:
+    """An API server that was restored from a backup counts generations from there."""
+
+    def enforcement() -> str:
+        [policy] = [each for each in world.policies.current().by_namespace["default"] if each.name == "p"]
+        return str(policy.spec.enforcement)
+
+    assert enforcement() == "Enforce"
+    world.observe(POLICIES, new("p", generation=1, enforcement="Audit"))
+    assert enforcement() == "Audit"
+    world.observe(POLICIES, new("p", generation=2))
+    world.observe(POLICIES, new("p", generation=1, enforcement="Enforce"))
+    assert enforcement() == "Enforce"
+
+
 def test_counts_outlive_a_write_that_fails_or_comes_too_late(world: World) -> None:
     world.count()
     world.server.failures += [ApiError("not now", status=503), ApiError("outdated", status=409)]

@@ -24,6 +24,7 @@ from remit.execution.lifecycle import (
     after_attempt,
     next_step,
 )
+from remit.execution.retry import longest_delay
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
 
@@ -100,6 +101,14 @@ def test_backoff_is_waited_for_but_never_beyond_the_deadline() -> None:
     assert step(task(status=status)) == Idle(until=NOW + datetime.timedelta(seconds=60))
     assert step(task({"deadlineSeconds": 30}, status)) == Idle(until=NOW + datetime.timedelta(seconds=20))
     assert step(task(status={**status, "nextRetryTime": at(-1)})) == Begin(2)
+
+
+def test_a_retry_is_not_held_up_by_a_clock_that_was_ahead() -> None:
+    """The leader before wrote when the retry is due, or this machine's clock was set back since."""
+    spec = {"retry": {"maxRetries": 1, "backoff": {"maxSeconds": 10, "jitter": 0.5}}}
+    status = {"phase": "Backoff", "attemptCount": 1}
+    assert isinstance(step(task(spec, {**status, "nextRetryTime": at(15)})), Idle)
+    assert step(task(spec, {**status, "nextRetryTime": at(16)})) == Begin(2)
 
 
 def test_the_deadline_ends_a_task_that_waits() -> None:
@@ -214,4 +223,4 @@ def test_nothing_ever_starts_twice(
         assert not open_attempt
         assert not cancel
         assert phase is None or not phase.final
-        assert retry_in is None or retry_in <= 0
+        assert retry_in is None or not 0 < retry_in <= longest_delay(t.spec.retry.backoff)

@@ -257,6 +257,14 @@ async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None
     assert len(bench.runner) == 0
 
 
+async def test_of_a_task_that_is_deleted_before_its_end_is_in_status_no_result_is_kept(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, at_once)
+    bench.runner.start(attempt())
+    assert await bench.reason() == "Completed"
+    bench.runner.abandon("ns", "u")
+    assert not bench.runner._results
+
+
 @pytest.mark.parametrize(("most", "met"), [(1000, ()), (4, ("Output",))])
 async def test_output_past_its_limit_is_told_and_is_no_failure(tmp_path: Path, most: int, met: tuple[str, ...]) -> None:
     bench = Bench(tmp_path, at_once)

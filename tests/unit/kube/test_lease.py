@@ -349,6 +349,51 @@ async def test_who_saw_a_lease_that_was_deleted_counts_on(server: Server) -> Non
     assert (await soon(waiting)).transitions == 7
 
 
+async def test_who_makes_a_lease_again_has_seen_none_of_its_last_holders(server: Server) -> None:
+    """Somebody may have held it after it was last seen, renewed it, and be at work until its deadline."""
+    server.take("", leaseTransitions=6)
+    me = elector(server, lease_duration=60, kill_grace=7)
+
+    async def refuse(verb: str) -> None:
+        if verb == "replace":
+            server.lease = None  # taken by another operator, and then deleted
+
+    server.before = refuse
+    leadership = await soon(me.acquire())
+    assert (leadership.transitions, leadership.resumed, leadership.released) == (7, False, False)
+    assert leadership.earlier_work_ends == pytest.approx(boot_time() + 67, abs=20)
+
+
+@pytest.mark.parametrize("existing", [None, {"leaseTransitions": 6}])
+async def test_an_answer_that_was_lost_does_not_make_it_a_restart(server: Server, existing: Object | None) -> None:
+    """Attempts with the number of a Lease that was deleted are not its own."""
+    if existing:
+        server.take("", **existing)
+    me, lost = elector(server), asyncio.Event()
+    store = server.store
+
+    def store_silently(body: Object) -> Object:
+        stored = store(body)
+        if not lost.is_set():
+            lost.set()
+            raise ApiError("the connection was lost", status=503)
+        return stored
+
+    server.store = store_silently  # type: ignore[method-assign]
+    leadership = await soon(me.acquire())
+    assert lost.is_set()
+    assert not leadership.resumed
+    assert leadership.released == bool(existing)
+    assert leadership.seconds_until_over(leadership.transitions, boot_time()) > 0
+
+
+async def test_a_holder_whose_name_was_taken_out_has_released_nothing(server: Server) -> None:
+    server.take("", leaseTransitions=6, leaseDurationSeconds=60)
+    leadership = await elector(server).acquire()
+    assert (leadership.transitions, leadership.released) == (7, False)
+    assert leadership.earlier_work_ends == pytest.approx(boot_time() + 67, abs=20)
+
+
 async def test_callbacks_and_metrics_are_those_of_client_go(server: Server) -> None:
     server.take("another")
     me, leaders, started = elector(server), [], []

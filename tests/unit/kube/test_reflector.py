@@ -105,6 +105,23 @@ async def test_a_list_that_was_asked_for_before_is_not_taken_for_a_history_that_
     assert names(reflector) == ["a", "b"]
 
 
+async def test_what_an_older_list_still_holds_and_a_newer_one_does_not_is_dropped() -> None:
+    reflector = Reflector(THINGS)
+    told = Told(reflector)
+    older, newer = reflector.begin_list(), reflector.begin_list()
+    await reflector.replace([obj("kept", "4")], "20", newer)
+    await reflector.replace([obj("kept", "4"), obj("gone", "5")], "10", older)
+    assert names(reflector) == ["kept"] and told.news == ["+kept"]
+
+
+async def test_after_a_history_that_went_back_a_version_means_something_else() -> None:
+    reflector = Reflector(THINGS)
+    await listed(reflector, "100", obj("a", "50", generation=2))
+    await listed(reflector, "60", obj("a", "50", generation=1))
+    found = reflector.objects.get("ns/a")
+    assert found is not None and found["metadata"]["generation"] == 1
+
+
 async def test_a_long_list_lets_others_have_their_turn() -> None:
     reflector, turns = Reflector(THINGS), 0
 

@@ -80,9 +80,10 @@ class Server:
         return [obj for obj in self.live.values() if namespace in (None, obj["metadata"]["namespace"])]
 
 
-@dataclass
+@dataclass(eq=False)
 class Listing:
-    """A list on its way: asked for, read by the server, taken over bit by bit."""
+    """A list on its way: asked for, read by the server, taken over bit by bit. One from before a restart may look the
+    same, and is another one."""
 
     namespace: str | None
     begun: ListBegun

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
 
 import remit
 from conftest import require
+from remit import safeyaml
 from remit.api import CommandPolicy, ExecutionTask, crd
 from remit.cli.app import app
 
@@ -42,7 +42,7 @@ def objects(texts: dict[str, str]) -> Objects:
         document
         for name, text in texts.items()
         if name != "NOTES.txt"
-        for document in yaml.safe_load_all(text)
+        for document in safeyaml.load_all(text)
         if document
     ]
     return {(document["kind"], document["metadata"]["name"]): document for document in documents}
@@ -53,7 +53,7 @@ def pod(found: Objects) -> dict[str, Any]:
 
 
 def manifest(path: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((ROOT / "manifests" / path).read_text()))
+    return safeyaml.load_all((ROOT / "manifests" / path).read_text())
 
 
 def test_helm_finds_nothing_to_blame(helm: Any) -> None:
@@ -63,7 +63,7 @@ def test_helm_finds_nothing_to_blame(helm: Any) -> None:
 
 
 def test_the_chart_speaks_of_this_version() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    chart = safeyaml.load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == remit.__version__
     assert f'newTag: "{remit.__version__}"' in (ROOT / "manifests/base/kustomization.yaml").read_text()
 
@@ -76,7 +76,7 @@ def test_crds_are_the_generated_ones(helm: Any) -> None:
 
 
 def test_crds_outlive_the_chart(helm: Any) -> None:
-    kept = [document for document in yaml.safe_load_all(render(helm)["crds.yaml"]) if document]
+    kept = [document for document in safeyaml.load_all(render(helm)["crds.yaml"]) if document]
     for document in kept:
         assert document["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert sorted(kept, key=str) == sorted(crd.crds(), key=str)
@@ -113,7 +113,7 @@ def test_chart_and_kustomize_run_the_same_pod(helm: Any) -> None:
 
 def test_named_namespaces_get_roles_and_nothing_beyond(helm: Any) -> None:
     texts = render(helm, namespaces=["team-a", "team-b"])
-    documents = [document for document in yaml.safe_load_all(texts["rbac.yaml"]) if document]
+    documents = [document for document in safeyaml.load_all(texts["rbac.yaml"]) if document]
     assert not any(document["kind"].startswith("Cluster") for document in documents)
     served = {document["metadata"]["namespace"] for document in documents if document["metadata"]["name"] == "remit"}
     assert served == {"team-a", "team-b", "remit-system"}
@@ -187,14 +187,14 @@ def test_wrong_values_are_refused(helm: Any, values: dict[str, Any]) -> None:
 
 def test_every_value_is_in_the_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values = safeyaml.load((CHART / "values.yaml").read_text())
     assert values.keys() == schema["properties"].keys() - {"global"}
 
 
 def test_every_value_is_used() -> None:
     templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
     used = set(re.findall(r"\.Values\.(\w+)", templates))
-    assert used == yaml.safe_load((CHART / "values.yaml").read_text()).keys()
+    assert used == safeyaml.load((CHART / "values.yaml").read_text()).keys()
 
 
 def test_who_asked_is_believed_only_where_it_is_stamped(helm: Any) -> None:
@@ -223,7 +223,7 @@ def test_the_stamp_is_named_after_the_release(helm: Any) -> None:
 def test_what_the_notes_have_people_apply_runs_in_the_pod_that_they_got(helm: Any, namespaces: bool) -> None:
     notes = render(helm, sandbox={"userNamespaces": namespaces})["NOTES.txt"]
     shown = notes.partition("<<EOF\n")[2].partition("\n  EOF")[0]
-    policy, task = yaml.safe_load_all(textwrap.dedent(shown))
+    policy, task = safeyaml.load_all(textwrap.dedent(shown))
     required = CommandPolicy.parse(policy).spec.sandbox.require
     assert required == ([] if namespaces else ["landlock", "seccomp", "rlimits"])
     assert ExecutionTask.parse(task).spec.command
@@ -232,7 +232,7 @@ def test_what_the_notes_have_people_apply_runs_in_the_pod_that_they_got(helm: An
 
 def test_the_operator_is_stopped_before_anything_is_removed(helm: Any) -> None:
     texts = render(helm, namespaces=["team-a"])
-    hooks = list(yaml.safe_load_all(texts["uninstall.yaml"]))
+    hooks = safeyaml.load_all(texts["uninstall.yaml"])
     assert [document["kind"] for document in hooks] == ["Role", "RoleBinding", "Job"]
     assert {document["metadata"]["annotations"]["helm.sh/hook"] for document in hooks} == {"pre-delete"}
     role, _binding, job = hooks
@@ -256,7 +256,7 @@ def test_the_operator_is_stopped_before_anything_is_removed(helm: Any) -> None:
 
 def test_the_job_waits_as_long_as_the_operator_may_take_to_stop(helm: Any) -> None:
     texts = render(helm, terminationGracePeriodSeconds=300)
-    job = list(yaml.safe_load_all(texts["uninstall.yaml"]))[-1]
+    job = safeyaml.load_all(texts["uninstall.yaml"])[-1]
     assert job["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--timeout=330"
     assert job["spec"]["activeDeadlineSeconds"] > 3 * 330
 

@@ -7,9 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import remit
+from remit import safeyaml
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted(path for path in (ROOT / "manifests/examples").glob("*.yaml") if not path.match("*.test.yaml"))
@@ -17,7 +16,7 @@ EXAMPLES = sorted(path for path in (ROOT / "manifests/examples").glob("*.yaml") 
 
 def build(kubectl: str, name: str) -> list[dict[str, Any]]:
     built = subprocess.run([kubectl, "kustomize", str(ROOT / name)], capture_output=True, text=True, check=True)
-    return list(yaml.safe_load_all(built.stdout))
+    return safeyaml.load_all(built.stdout)
 
 
 def test_install_is_crds_and_namespace_and_operator(kubectl: str) -> None:

@@ -26,6 +26,7 @@ from remit.release import (
     Wait,
     other,
 )
+from support import repetitions, soaking
 
 VERSIONS = st.sampled_from(["v1", "v2", "v3", "v4"])
 FATES = st.sampled_from(["well", "flapping", "unhealthy", "crashing"])
@@ -266,11 +267,11 @@ class OtherChaos(Chaos):
 
 
 CHAOS = settings(
-    max_examples=60,
+    max_examples=repetitions(30, 2000),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=True,
+    derandomize=not soaking(),
 )
 TestBlueGreenChaos = BlueGreenChaos.TestCase
 TestBlueGreenChaos.settings = CHAOS
@@ -292,7 +293,7 @@ VIEWS = st.builds(
 
 @pytest.mark.parametrize("strategy", [{"type": "BlueGreen"}, CANARY, {"type": "Rolling"}])
 @given(failed_side=VIEWS, healthy=st.integers(0, 2), late=st.integers(0, 2000))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=repetitions(30, 1000))
 def test_the_way_back_never_depends_on_the_failed_side(
     strategy: dict[str, Any], failed_side: SlotView, healthy: int, late: int
 ) -> None:
@@ -316,7 +317,7 @@ def test_the_way_back_never_depends_on_the_failed_side(
 
 
 @given(versions=st.lists(VERSIONS, min_size=2, max_size=4), kills=st.lists(st.booleans(), min_size=25, max_size=25))
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=repetitions(10, 500))
 def test_an_operator_that_is_killed_at_any_step_comes_to_the_same_end(versions: list[str], kills: list[bool]) -> None:
     spared, killed = live("v0"), live("v0")
     for version in versions:

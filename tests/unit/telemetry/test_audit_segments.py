@@ -132,8 +132,8 @@ def test_it_recovers_by_itself(path, monkeypatch):
 
 def test_a_huge_argv_is_bounded_and_its_secrets_are_not_cut_out_of_their_mask(path):
     with AuditLog(path, redactor=Redactor(["hunter22"])) as log:
-        log.append(event(argv=["x" * (MAX_ARGV - 4) + "hunter22", "y" * 10**6], message="m" * 10**6))
-        log.append(event(argv=[""] * 10**6))
+        log.append(event(argv=["x" * (MAX_ARGV - 4) + "hunter22", "y" * 10**5], message="m" * 10**5))
+        log.append(event(argv=[""] * 10**5))
     for line in path.read_bytes().splitlines():
         assert len(line) < 100_000
         assert b"hunt" not in line

@@ -12,7 +12,7 @@ import sys
 def main() -> int:
     role, channel, supervisor, packages = sys.argv[1:]
     if packages not in sys.path:
-        sys.path.append(packages)
+        sys.path.insert(0, packages)  # before another version that is installed
     from remit.libc import die_with
 
     die_with(int(supervisor))

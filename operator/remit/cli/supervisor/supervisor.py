@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -93,7 +94,7 @@ async def up(settings: UpSettings) -> None:
         def kill() -> None:
             _kill(operator, control_plane)
 
-        with stop_requested(before_exit=kill) as stop:
+        with stop_requested(before_exit=kill) as stop, _reaping(control_plane, operator):
             keeping = [
                 asyncio.ensure_future(control_plane.keep(control_plane_settings)),
                 asyncio.ensure_future(operator.keep(operator_settings)),
@@ -211,6 +212,29 @@ def _kill(*services: Service) -> None:
         worker.kill()
     for worker in workers:
         worker.wait(_KILL_SECONDS)
+
+
+@contextlib.contextmanager
+def _reaping(*services: Service) -> Iterator[None]:
+    """As the first process of a container, this one is the parent of what a part that ended had started."""
+
+    def reap() -> None:
+        reap_orphans([service.worker.pid for service in services if service.worker is not None])
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, reap)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGCHLD)
+
+
+def reap_orphans(awaited: Collection[int]) -> None:
+    """Take note of the ends of all children but those that somebody else waits for."""
+    peek = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, peek)) and ended.si_pid not in awaited:
+            os.waitpid(ended.si_pid, 0)
 
 
 async def _first(*awaitables: Any) -> None:

@@ -65,7 +65,10 @@ class Worker:
         self._output, output = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_PROGRAM), role, str(theirs.fileno()), str(os.getpid()), str(_PACKAGES)],
+                [
+                    *(sys.executable, *_interpreter_options(), str(_PROGRAM)),
+                    *(role, str(theirs.fileno()), str(os.getpid()), str(_PACKAGES)),
+                ],
                 pass_fds=[theirs.fileno(), *descriptors],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -140,6 +143,12 @@ class Worker:
         self._channel.close()
         os.close(self._output)
         os.close(self._pidfd)
+
+
+def _interpreter_options() -> list[str]:
+    """Those of this interpreter that say where modules are found, so that its processes find no others."""
+    flags = {"-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    return ["-P", *(option for option, is_set in flags.items() if is_set)]
 
 
 def _told(code: int) -> str:

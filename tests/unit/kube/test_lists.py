@@ -1,0 +1,49 @@
+"""Lists in pages, from a server that forgets the moment of the first one."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from remit.errors import ApiError
+from remit.kube.access import Access
+from remit.kube.client import TASKS, Kube, Object
+
+EXPIRED = ApiError("The provided continue parameter is too old", status=410, reason="Expired")
+
+
+class Server(Kube):
+    """Answers lists with what it is given, one after the other."""
+
+    def __init__(self, *answers: Object | ApiError) -> None:
+        super().__init__(cast(Access, None))
+        self.answers, self.asked = list(answers), list[dict[str, str]]()
+
+    async def request(self, method: str, path: str, *, params: Any = None, **_: Any) -> Object:
+        self.asked.append(dict(params))
+        answer = self.answers.pop(0)
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+
+def page(version: str, *names: str, token: str = "") -> Object:
+    items = [{"metadata": {"name": name}} for name in names]
+    return {"items": items, "metadata": {"resourceVersion": version, "continue": token}}
+
+
+async def test_a_list_whose_moment_is_forgotten_is_asked_for_all_at_once() -> None:
+    server = Server(page("5", "a", "b", token="t"), EXPIRED, page("9", "b", "c"))
+    objects, version = await server.snapshot(TASKS, field_selector="x=y")
+    assert ([obj["metadata"]["name"] for obj in objects], version) == (["b", "c"], "9")
+    assert server.asked[1:] == [
+        {"limit": "500", "fieldSelector": "x=y", "continue": "t"},
+        {"fieldSelector": "x=y"},
+    ]
+
+
+@pytest.mark.parametrize("answers", [[EXPIRED], [page("5", "a", token="t"), ApiError("not now", status=503)]])
+async def test_other_refusals_of_a_list_are_told(answers: list[Any]) -> None:
+    with pytest.raises(ApiError):
+        await Server(*answers).snapshot(TASKS)

@@ -1,0 +1,77 @@
+"""What `make test` shows, how it deals tests out, and what it leaves to `make soak`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import parts
+import progress
+from distribution import Distribution, longest_first
+from support import repetitions
+
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+
+
+def test_a_part_that_is_missing_is_told_with_what_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(parts, "PARTS", (parts.Part("a", "this", lambda: "/a"), parts.Part("b", "that", lambda: None)))
+    assert [line.split(maxsplit=1)[1] for line in parts.report()] == ["here", "missing, skipping that"]
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("REMIT_REQUIRE", "b")
+    assert next(line for line in parts.report() if " b " in line).endswith("which must not be")
+
+
+def test_lines_fit_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = tuple(parts.Part(part.name, part.uses, lambda: None) for part in parts.PARTS)
+    monkeypatch.setattr(parts, "PARTS", nothing)
+    assert max(map(len, parts.report())) <= 80
+    assert len(progress.line(99_999, 99_999, 0.5, 36_000)) <= 80
+
+
+def test_what_is_left_is_told_once_it_is_known() -> None:
+    assert progress.line(5, 100, 0.25, 60) == " 25%  1:00 elapsed, about 3:00 left  (5 of 100 tests)"
+    assert "left" not in progress.line(1, 100, 0.01, 60)
+    assert "left" not in progress.line(100, 100, 1, 60)
+
+
+def test_tests_count_by_what_they_take() -> None:
+    assert progress.weight("tests/e2e/test_a.py::test") > progress.weight("tests/unit/test_a.py::test")
+
+
+def test_files_with_slow_tests_come_first() -> None:
+    def item(path: str, *markers: str) -> SimpleNamespace:
+        found = dict.fromkeys(markers, True)
+        return SimpleNamespace(nodeid=f"{path}::test", path=path, get_closest_marker=found.get)
+
+    given = [item("a.py"), item("b.py"), item("b.py", "slow"), item("tests/conformance/c.py")]
+    assert longest_first(given) == [given[1], given[2], given[3], given[0]]
+
+
+def test_a_file_or_a_shared_folder_goes_to_one_worker() -> None:
+    split = Distribution._split_scope
+    assert split(None, "tests/unit/a.py::One::test[x::y]") == "tests/unit/a.py"
+    assert split(None, "tests/conformance/a.py::t") == split(None, "tests/conformance/b.py::t")
+
+
+@pytest.mark.parametrize(("soak", "outcome"), [("0", "1 passed, 1 deselected"), ("1", "2 passed")])
+def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: str) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\ndef test_usual(): pass\n@pytest.mark.soak\ndef test_long(): pass\n"
+    )
+    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
+    argv += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-p", "conftest", str(tmp_path)]
+    environment = {"REMIT_SOAK": soak, "PYTHONPATH": str(CONFTEST.parent), "PATH": ""}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert outcome in done.stdout, done.stdout + done.stderr
+
+
+def test_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REMIT_SOAK", raising=False)
+    assert repetitions(2, 200) == 2
+    monkeypatch.setenv("REMIT_SOAK", "1")
+    assert repetitions(2, 200) == 200
