@@ -26,10 +26,11 @@ from remit.controllers.settings import Settings
 from remit.kube.access import Access
 from remit.kube.client import CRDS, LEASES, NAMESPACES, Kube, Object
 from remit.kube.lease import LEASE_NAME
+from support import repetitions
 
 from .conftest import World, served
 
-TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or (200 if os.environ.get("REMIT_SOAK") == "1" else 20))
+TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(8, soak=200))
 PAIRS = 2
 """Of each way at the same time: most of the time is spent waiting for leases."""
 TIMES: dict[str, Any] = {"lease_duration": 3, "renew_deadline": 2, "retry_period": 0.3, "kill_grace": 2}
