@@ -59,3 +59,36 @@ async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.Mon
         await ended.wait()
     assert burst.over
     assert len(burst.requests) >= 2
+
+
+async def test_a_probe_whose_end_is_cancelled_leaves_nothing_open() -> None:
+    """As when an event loop ends before the requests that are on their way."""
+    answered, held = asyncio.Event(), asyncio.Event()
+
+    async def answers_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        if answered.is_set():
+            held.set()
+        else:
+            answered.set()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answers_once, "127.0.0.1", 0)
+    async with server, asyncio.timeout(60):
+        probe = Probe(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", rate=100)
+
+        async def run() -> None:
+            async with probe:
+                await asyncio.Event().wait()
+
+        running = asyncio.create_task(run())
+        await held.wait()
+        running.cancel()
+        for _ in range(10):  # it waits for the requests on their way now
+            await asyncio.sleep(0)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert probe._session.closed

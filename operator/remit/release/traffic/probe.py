@@ -86,10 +86,12 @@ class Probe:
 
     async def _end(self) -> None:
         self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
-        await asyncio.gather(*self._open)
-        await self._session.close()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._running
+            await asyncio.gather(*self._open)
+        finally:  # also where this is cancelled while requests are on their way
+            await self._session.close()
 
     def switching(self, *, to: Slot) -> None:
         """The command is about to be given."""
