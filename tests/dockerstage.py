@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from dockers import docker
+from ports import free_port
 from remit.api.deployment import DeploymentSpec
 from remit.api.deployment import DockerTarget as DockerSpec
 from remit.errors import MissingReference
@@ -31,12 +31,6 @@ printf "$look" > /tmp/www/cgi-bin/look
 chmod +x /tmp/www/cgi-bin/look
 exec httpd -f -p 8080 -h /tmp/www
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Stage:

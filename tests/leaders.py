@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections import defaultdict
@@ -31,6 +30,7 @@ import psutil
 import yaml
 
 from middleman import Gate, gate
+from ports import free_port
 from remit.cli import serve
 from remit.cli.logsetup import QUIET
 from remit.controllers.settings import Settings
@@ -95,11 +95,6 @@ async def witness() -> AsyncIterator[Witness]:
 
 def uptime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Template:
@@ -213,7 +208,7 @@ class Leader:
     """The first process of a pid namespace, as in a container without an init."""
     template: Template | None = None
     """For one that is not contained."""
-    metrics_port: int = field(default_factory=_free_port)
+    metrics_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | Fork = field(init=False)
 
     async def start(self) -> None:

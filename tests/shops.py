@@ -19,10 +19,10 @@ import pytest
 import pythonimage
 import supervised
 from dockers import MARK, docker, engine_to_itself, needs_docker
+from ports import free_port
 from remit.kube.client import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets import sides
 from remit.release.traffic import Traffic
-from servers import free_port
 
 PATIENCE = 120
 # It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it. It

@@ -27,8 +27,8 @@ import psutil
 from bench.figures import Figures, milliseconds, percentile, ratio
 from httpload import load
 from httpsides import side
+from ports import free_port
 from remit.release.traffic import Entry, Route, Traffic
-from servers import free_port
 
 SWITCHES = 20
 RATE = 600

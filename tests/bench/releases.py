@@ -28,9 +28,9 @@ from bench.proxies import HAProxy
 from bench.system import remit_up
 from httpload import load
 from httpsides import side
+from ports import free_port
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, Kube
-from servers import free_port
 from shops import GROUNDS, PATIENCE, PROGRAM, Ground, Shop, open_shop
 
 SWITCHES = 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ports import free_port
 from remitup import RemitUp
 from support import wait_until
 
@@ -49,9 +49,7 @@ def deployment(folder: Path, version: str, port: int) -> str:
 
 @pytest.fixture
 def site(up: RemitUp, tmp_path: Path) -> Iterator[int]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = int(found.getsockname()[1])
+    port = free_port()
     up.kubectl("apply", "-f", "-", stdin=POLICY % tmp_path)
     yield port
     up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s")

@@ -6,7 +6,6 @@ import base64
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from pathlib import Path
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from ports import free_port
 
 ROOT = Path(__file__).parents[3]
 BOOT_SECONDS = 60.0
@@ -71,7 +72,7 @@ def real_server_available() -> bool:
 def embedded(state: Path) -> Iterator[Server]:
     state.mkdir(mode=0o700)
     config = state / "kubeconfig"
-    command = [sys.executable, "-m", "remit.controlplane", "--state", str(state), "--port", str(_free_port())]
+    command = [sys.executable, "-m", "remit.controlplane", "--state", str(state), "--port", str(free_port())]
     with _running(command, state.with_suffix(".log"), PYTHONPATH=str(ROOT / "operator")) as process:
         process.wait_until(config.exists)
         read = yaml.safe_load(config.read_text())
@@ -93,7 +94,7 @@ def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
     `flags` are further ones of kube-apiserver, or others in the place of those here.
     """
     state.mkdir(mode=0o700)
-    store, peer, port = (_free_port() for _ in range(3))
+    store, peer, port = (free_port() for _ in range(3))
     tokens, key, ca = state / "tokens.csv", state / "sa.key", state / "apiserver.crt"
     tokens.write_text(f"{TOKEN},admin,admin,system:masters\n")
     key.write_bytes(
@@ -197,9 +198,3 @@ def _ready(server: Server) -> bool:
         except OSError:
             return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import pytest
 
 import supervised
 from conftest import require
+from ports import free_port
 from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
 from remit.errors import InvalidInput
 from remit.release.traffic import Traffic
@@ -51,9 +51,7 @@ class Production:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.state = folder / "app", folder / "remit/agents"  # as XDG has it below XDG_STATE_HOME
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = int(found.getsockname()[1])
+        self.port = free_port()
 
     def version(self, name: str, *marks: str) -> None:
         place = self.folder / name

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from ports import free_port
 from remit.controllers.probing import Burst
 from remit.release.traffic import Probe
-from servers import free_port
 
 
 async def _accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

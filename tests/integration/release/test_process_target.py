@@ -17,6 +17,7 @@ import pytest
 import supervised
 from conftest import require
 from policies import reading
+from ports import free_port
 from remit.api.deployment import DeploymentSpec
 from remit.backends import AttemptRequest, Command, ProcessBackend
 from remit.errors import DeploymentError
@@ -58,12 +59,6 @@ import threading
 admin = Server(("127.0.0.1", int(os.environ["PORT_ADMIN"])), Handler)
 threading.Thread(target=admin.serve_forever, daemon=True).start()
 Server(("""
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 CHECK = """

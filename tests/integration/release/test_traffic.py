@@ -22,10 +22,10 @@ import pytest
 
 from httpload import Client, load
 from httpsides import Side, side
+from ports import free_port
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
 from remit.release.traffic import Entry, Probe, Route, Traffic
-from servers import free_port
 from support import repetitions
 
 NAME = "default/shop"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ports import free_port
 from releases import EPOCH, Sim, live
 from remit.api.deploymentstatus import PipelineState, Slot
 from remit.api.resource import Deployment
@@ -18,7 +19,6 @@ from remit.errors import DeploymentError
 from remit.kube.events import Recorder
 from remit.release import Decision, Switch
 from remit.release.report import Evidence, Subject, Usage, brief, compose
-from servers import free_port
 
 
 class Heard(Recorder):
