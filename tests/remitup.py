@@ -54,6 +54,8 @@ class RemitUp:
     state_dir: Path
     kubectl_path: str
     options: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    """What stands for `remit`, where it is to be another than usual."""
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -79,7 +81,7 @@ class RemitUp:
         """Start it without waiting until it is ready."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*REMIT, "up", "--state-dir", str(self.state_dir), "--port", "0", *self.options],
+                [*(self.program or REMIT), "up", "--state-dir", str(self.state_dir), "--port", "0", *self.options],
                 env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
