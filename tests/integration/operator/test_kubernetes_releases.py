@@ -29,7 +29,7 @@ from remit.kube.access import Access
 from remit.kube.client import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Kube, Object
 from remit.release.targets.kubernetes.cluster import ENDPOINTS, PODS, REVISIONS, SERVICES, WORKLOADS
 from remit.telemetry import Redactor
-from support import repetitions, soaking
+from support import repetitions
 
 from .conftest import truth
 
@@ -346,7 +346,7 @@ async def test_a_changed_secret_is_a_revision_and_a_rollback_brings_the_old_one_
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not soaking(), reason="on processes it is always tried: here with REMIT_SOAK=1")
+@pytest.mark.soak  # on processes it is always tried
 async def test_while_the_operator_is_killed_at_every_stage(shop: Shop, tmp_path: Path) -> None:
     """Forward to what is good, and back from what is not; no request on a new connection is lost."""
     await shop.kube.patch(POLICIES, shop.namespace, "shop", {"spec": HOOKS})

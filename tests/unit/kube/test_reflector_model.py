@@ -27,6 +27,7 @@ from remit.api.endpoint import Resource
 from remit.kube import reflector as module
 from remit.kube.indexer import CONTROLLER, by_controller, key_of
 from remit.kube.reflector import ListBegun, Reflector, ResourceEventHandler
+from support import repetitions
 
 THINGS = Resource("example.com", "v1", "things")
 NAMESPACES = ("red", "blue")
@@ -332,6 +333,9 @@ def test_what_is_known_is_what_is_so(machine: type[Machine], monkeypatch: pytest
     run_state_machine_as_test(
         cast(Any, machine),
         settings=settings(
-            max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=repetitions(200, soak=3000),
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
