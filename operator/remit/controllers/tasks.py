@@ -49,8 +49,6 @@ class TaskReconciler:
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     requester: Callable[[Object], str] = field(default_factory=Requester)
-    on_finished: Callable[[Object], None] = lambda task: None
-    """Called with each task whose end was written."""
     leadership: Leadership | None = None
     """None without leader election."""
     writer: StatusWriter = field(init=False)
@@ -67,7 +65,6 @@ class TaskReconciler:
             self.events,
             requested_by=self.requester,
             wake=self._wake,
-            finished=self.on_finished,
             now=lambda: self.now(),
         )
         self._driver = TaskDriver(

@@ -37,8 +37,6 @@ class ApiTaskStore:
     events: Recorder
     requested_by: Callable[[Object], str]
     wake: Callable[[str], None]
-    finished: Callable[[Object], None]
-    """Called with each task whose end was written."""
     now: Callable[[], datetime.datetime]
 
     def requester(self, stored: StoredTask) -> str:
@@ -89,5 +87,4 @@ class ApiTaskStore:
             self.metrics.task_duration.labels(*labels).observe(seconds)
         if (parent := parent_key(stored.source)) is not None:  # the watch brings nothing new of what we wrote ourselves
             self.wake(parent)
-        self.finished(stored.source)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
