@@ -257,7 +257,7 @@ async def test_an_instance_that_listens_at_no_more_than_some_of_its_ports_never_
 async def test_instances_get_ports_that_no_other_has_even_one_that_is_down(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = list(range(40_000, 40_006))
+    few = sorted(free_port() for _ in range(6))
     monkeypatch.setattr(localports, "_candidates", lambda: few)
     down = stage.revision(1, "crash")
     await stage.provision("blue", down, 3)
