@@ -63,11 +63,10 @@ class Child:
             for _ in streams:
                 read, write = wide_pipe()
                 theirs.callback(os.close, write)
+                pipes.append(undo.enter_context(os.fdopen(read, "rb", buffering=0)))
                 if owner is not None:
                     os.fchown(write, owner, owner)
                 write_ends.append(write)
-                pipes.append(os.fdopen(read, "rb", buffering=0))
-                undo.callback(pipes[-1].close)
             # Memory, not a pipe: no size can block and no early close can fail.
             source = sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             theirs.callback(os.close, source)

@@ -264,28 +264,26 @@ class ForkServer:
 
     def __init__(self) -> None:
         """Raises OSError where it cannot be started."""
-        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._orders, orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         self._spares: dict[_Kind, deque[ForkedProcess]] = defaultdict(deque)
         self.owner = os.getpid()
-        with control, orders:
-            theirs = [control.fileno(), orders.fileno()]
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(__file__).parent), *map(str, theirs)],
-                    env={},
-                    cwd="/",
-                    pass_fds=theirs,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for the operator, which then stops its attempts in order
-                )
-            except OSError:
-                self._control.close()
-                self._orders.close()
-                raise
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
+            self._control, control = map(undo.enter_context, _pair())
+            theirs.enter_context(control)
+            self._orders, orders = map(undo.enter_context, _pair())
+            theirs.enter_context(orders)
+            descriptors = [control.fileno(), orders.fileno()]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(__file__).parent), *map(str, descriptors)],
+                env={},
+                cwd="/",
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the operator, which then stops its attempts in order
+            )
+            undo.pop_all()
         if fence.deadline < math.inf:
             self.set_deadline(fence.deadline)
 
@@ -329,7 +327,7 @@ class ForkServer:
                 if not process.pid:
                     with contextlib.suppress(BlockingIOError):  # earlier ones, which it has not read yet, are enough
                         self._control.send(b"!", socket.MSG_DONTWAIT)
-            except OSError:
+            except BaseException:
                 process.close()
                 raise
             with contextlib.suppress(OSError):  # told to whoever asks next
@@ -362,7 +360,7 @@ class ForkServer:
         """A process that waits for its job, or will when it is forked."""
         cgroup = AttemptCgroup(kind.tree, f"{os.getpid()}.{next(_numbers)}") if kind.tree else None
         entering = cgroup.entering() if cgroup else ((), "", "")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair()
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             send(self._orders, (*entering, int(kind.stop)), [theirs.fileno()])
@@ -376,6 +374,10 @@ class _Kind:
 
     stop: signal.Signals
     tree: CgroupTree | None
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _give(process: ForkedProcess, job: Job) -> bool:

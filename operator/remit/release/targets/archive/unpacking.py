@@ -6,7 +6,6 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -51,39 +50,32 @@ def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> di
         stack.callback(os.close, root)
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         stack.callback(os.close, null)
-        answer = stack.enter_context(_pipe())
+        answer, told = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, answer)
         arguments = [str(_PACKAGES), str(root), str(max_bytes), str(max_members)]
-        job = Execute(
-            [os.path.realpath(sys.executable), "-I", "-S", str(Path(__file__).parent), *arguments],
-            (archive.fileno(), answer[1], null),
-            pass_fds=(root,),
-            steps=_steps(into, max_bytes),
-        )
-        process = fork_server().begin(job)
+        try:
+            job = Execute(
+                [os.path.realpath(sys.executable), "-I", "-S", str(Path(__file__).parent), *arguments],
+                (archive.fileno(), told, null),
+                pass_fds=(root,),
+                steps=_steps(into, max_bytes),
+            )
+            process = fork_server().begin(job)
+        finally:
+            os.close(told)
         stack.callback(process.close)
-        os.close(answer[1])
         try:
             process.wait(_MAX_SECONDS)
         except TimeoutError:
             return {"message": f"it takes longer than {_MAX_SECONDS} s"}
         if process.returncode == 0:
             return None
-        said = os.read(answer[0], _MAX_ANSWER)
+        said = os.read(answer, _MAX_ANSWER)
     try:
         failure: dict[str, Any] = orjson.loads(said)
     except orjson.JSONDecodeError:
         return {"message": f"the process that unpacks it ended with {process.returncode}"}
     return failure
-
-
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """Both ends. The caller closes the second one."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        yield reading, writing
-    finally:
-        os.close(reading)
 
 
 def _steps(into: Path, max_bytes: int) -> list[tuple[object, ...]]:
