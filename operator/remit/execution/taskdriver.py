@@ -116,10 +116,18 @@ class TaskDriver:
 
     def deleted(self, key: str, namespace: str, uid: str) -> None:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        self._let_go(key, uid)
+        self.runner.abandon(namespace, uid)
+
+    def vanished(self, key: str, uid: str) -> None:
+        """The task is not there any more: whatever of it still runs must end. What is kept of it stays."""
+        self._let_go(key, uid)
+        self.runner.stop(uid)
+
+    def _let_go(self, key: str, uid: str) -> None:
         self.leave(key)
         self._denied.pop(uid, None)
         self._recorded.pop(uid, None)
-        self.runner.abandon(namespace, uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
         """Take over from the process before: what is on record as running, and the starts that rates look back on."""

@@ -127,8 +127,9 @@ def test_what_the_operator_ignores_a_program_hears(null):
 INHERITED = """
 import os, re, resource
 print(oct(os.umask(0)), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0))
-print(open("/proc/self/personality").read().strip(), re.findall("SigBlk:\\s*(\\w+)", open("/proc/self/status").read()))
-print([resource.getrlimit(number)[0] for number in (resource.RLIMIT_STACK, resource.RLIMIT_CORE, resource.RLIMIT_FSIZE)])
+print(open("/proc/self/personality").read().strip(), re.findall("SigBlk:(.*)", open("/proc/self/status").read()))
+limits = resource.RLIMIT_STACK, resource.RLIMIT_CORE, resource.RLIMIT_FSIZE
+print([resource.getrlimit(number)[0] for number in limits])
 """
 ODD = """
 import os, resource, signal, sys
@@ -160,7 +161,7 @@ def test_what_is_inherited_does_not_depend_on_how_the_operator_was_started():
     nice = 0 if os.geteuid() == 0 else 5
     assert ran.stdout.splitlines() == [
         f"0o22 {nice} {os.SCHED_OTHER}",
-        f"00000000 ['{0:016x}']",
+        f"00000000 ['\\t{0:016x}']",
         str([8 << 20, 0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]]),
     ]
 

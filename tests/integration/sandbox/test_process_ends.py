@@ -287,13 +287,14 @@ async def test_the_handle_is_given_before_anything_runs(run):
         assert all(Path(path).is_dir() for path in handle.cgroups)
         if handle.init:
             assert start_time(handle.init) == handle.init_start_time
+            assert Path(f"/proc/{handle.init}/ns/pid").stat().st_ino == handle.pid_namespace
             assert psutil.Process(handle.init).ppid() == handle.pid
         seen.append(handle)
 
     await run.python("print('ran')", sink=sink, on_started=started)
     outer, both = seen
-    assert (outer.init, outer.init_start_time) == (0, 0)
-    assert replace(both, init=0, init_start_time=0) == outer
+    assert (outer.init, outer.init_start_time, outer.pid_namespace) == (0, 0, 0)
+    assert replace(both, init=0, init_start_time=0, pid_namespace=0) == outer
     assert both.init
     assert sink.stdout == b"ran\n"
 
@@ -328,6 +329,24 @@ async def test_recover_kills_an_init_that_outlived_bubblewrap(run, mark):
     await running
     assert alive(mark) == []
     assert await run.backend.recover(orphan) is False
+
+
+async def test_recover_finds_an_init_by_its_pid_namespace(run, mark):
+    """As where the pids on record are those that another pid namespace has. The inode alone proves nothing."""
+    sink, handles = run.sink(), []
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    gone = subprocess.Popen(["/usr/bin/true"])
+    gone.wait()
+    elsewhere = replace(handles[-1], pid=gone.pid, init=gone.pid, cgroups=())
+    assert await run.backend.recover(replace(elsewhere, init_start_time=elsewhere.init_start_time - 1)) is False
+    assert len(alive(mark)) > 0
+    assert await run.backend.recover(elsewhere) is True
+    await running
+    assert alive(mark) == []
+    assert await run.backend.recover(elsewhere) is False
 
 
 async def test_recover_kills_what_is_left(run, mark):

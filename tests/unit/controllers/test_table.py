@@ -47,7 +47,12 @@ class World:
             cast(
                 Any,
                 SimpleNamespace(
-                    reconcile=nothing, deleted=lambda obj: None, sweep=nothing, runner=runner, writer=writers[TASKS]
+                    reconcile=nothing,
+                    deleted=lambda obj: None,
+                    vanished=lambda obj: None,
+                    sweep=nothing,
+                    runner=runner,
+                    writer=writers[TASKS],
                 ),
             ),
             self.tasks,

@@ -32,7 +32,7 @@ _SOFT_LIMITS = {
     resource.RLIMIT_MEMLOCK: LOCKED_BYTES,
     resource.RLIMIT_MSGQUEUE: QUEUE_BYTES,
 }
-"""As far as the hard limit allows. RLIMIT_NOFILE is not among them: this process needs its own, and each job sets it."""
+"""As far as the hard limit allows. RLIMIT_NOFILE is not here: the fork server needs its own, and each job sets it."""
 _HARD_LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NICE: 0, resource.RLIMIT_RTPRIO: 0}
 """No core dumps, which would have secrets in them, and no higher priority than others."""
 
@@ -42,7 +42,7 @@ _PERSONALITY_LINUX = 0
 
 
 def take_known_values() -> None:
-    """Set umask, resource limits, priority, scheduling, timer slack, personality and the signal mask of this process."""
+    """Set signal mask, umask, resource limits, priority, scheduling, timer slack and personality of this process."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(UMASK)
     for number, value in _SOFT_LIMITS.items():
