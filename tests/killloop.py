@@ -220,12 +220,19 @@ def main() -> None:
         )
         run = stack.enter_context(operators(carry(code), work, options.user))
         kills = ["operator", "both"] if options.kill == "any" else [options.kill]
-        rounds = [(kill := random.choice(kills), run.dies(kill, delay())) for _ in range(options.rounds)]
+        rounds = []
+        for number in range(1, options.rounds + 1):
+            rounds.append((kill := random.choice(kills), run.dies(kill, delay())))
+            if number % 50 == 0 or number == options.rounds:
+                _tell(rounds)
+
+
+def _tell(rounds: list[tuple[str, Round]]) -> None:
     swept = [each for kill, each in rounds if kill == "operator"]
     for name, considered in (("running", swept), ("left", [each for _, each in rounds])):
         seen = [getattr(each, name) for each in considered if getattr(each, name)]
         kinds = sorted({comm for processes in seen for _, comm in processes})
-        print(f"{name}: {sum(map(len, seen))} processes in {len(seen)} of {len(considered)} rounds {kinds}")
+        print(f"{name}: {sum(map(len, seen))} processes in {len(seen)} of {len(considered)} rounds {kinds}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from remit.sandbox import ForkedProcess, Host, Launch, ProcessHandle, fork_serve
 from support import repetitions, wait_until
 
 _SECONDS = 30
-_MOMENTS = (0.04, 0.08, 0.12, 0.16, 0.2, *(delay() for _ in range(repetitions(0, 495))))
+_MOMENTS = (0.05, 0.1, 0.2, *(delay() for _ in range(repetitions(0, 497))))
 
 
 @pytest.fixture(scope="module", params=["nobody", "root"])
