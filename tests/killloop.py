@@ -139,6 +139,8 @@ def _children(pid: int) -> list[int]:
 
 def serve() -> None:
     """In the process that operators are forks of: orders on stdin, answers on stdout."""
+    from remit.backends import ProcessBackend  # noqa: F401  # before the forks, each of which would import it
+    from remit.execution.store import RunStore  # noqa: F401
     from remit.sandbox import Ability, Layer, probe_host
 
     host = probe_host()

@@ -6,6 +6,7 @@ from remit.sandbox.cgrouptree import beside
 from remit.sandbox.fencing import fence
 from remit.sandbox.forkserver import (
     KILL_GRACE_SECONDS,
+    TELL_SECONDS,
     Execute,
     ForkedProcess,
     ForkServer,
@@ -52,6 +53,7 @@ __all__ = [
     "NETWORK_PACE",
     "NOT_ENFORCED",
     "STOP",
+    "TELL_SECONDS",
     "Ability",
     "AttemptCgroup",
     "Bare",

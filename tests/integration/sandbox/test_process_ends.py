@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from outside import oom_scores, until_processes
-from remit.backends import ExitReason, Handle, ProcessBackend
+from remit.backends import ExitReason, Handle, ProcessBackend, child
 from remit.errors import BackendError
 from remit.sandbox import Limits, boot_id, fork_server, start_time
 from support import wait_until
@@ -361,6 +361,22 @@ async def test_recover_kills_what_is_left(run, mark):
     assert alive(mark) == []
     assert outcome.reason is ExitReason.SIGNALED
     assert await run.backend.recover(handles[0]) is False
+
+
+async def test_an_attempt_ends_although_the_fork_server_hangs(run, mark, monkeypatch):
+    monkeypatch.setattr(child, "TELL_SECONDS", 0.2)
+    sink, cancel = run.sink(), asyncio.Event()
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program(SURVIVORS["setsid"], "linger()"), mark, sink=sink, cancel=cancel)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    os.kill(fork_server().pid, signal.SIGSTOP)
+    cancel.set()
+    with pytest.raises(BackendError, match="the fork server ended"):
+        await asyncio.wait_for(running, 60)
+    assert alive(mark) == []
+    outcome, _ = await run("/usr/bin/true")
+    assert outcome.exit_code == 0
 
 
 async def test_recover_does_not_touch_a_stranger(run):

@@ -23,10 +23,11 @@ _MAX_OPEN_FILES: Final = 64
 _MAX_ANSWER: Final = 1 << 16
 
 _PACKAGES: Final = Path(__file__).parents[4]
+_PYTHON: Final = os.path.realpath(sys.executable)
 
 
-def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_members: int) -> None:
-    """Unpack a tar (plain, gzip, bzip2 or xz) or zip archive into the empty folder `into`. Blocks.
+async def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_members: int) -> None:
+    """Unpack a tar (plain, gzip, bzip2 or xz) or zip archive into the empty folder `into`. Cancelled, it ends at once.
 
     `name` is what messages call the archive. Nothing is kept of its owners, times and special rights.
 
@@ -35,7 +36,7 @@ def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_mem
     """
     archive.flush()
     archive.seek(0)
-    failure = _run(archive, into, max_bytes, max_members)
+    failure = await _run(archive, into, max_bytes, max_members)
     if failure is None:
         return
     reason = "ArtifactTooLarge" if failure.get("too_large") else "ArtifactFailed"
@@ -43,7 +44,7 @@ def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_mem
     raise DeploymentError(message, reason=reason, retryable="errno" in failure)
 
 
-def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> dict[str, Any] | None:
+async def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> dict[str, Any] | None:
     """What the process says went wrong, or None."""
     with contextlib.ExitStack() as stack:
         root = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -55,7 +56,7 @@ def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> di
         arguments = [str(_PACKAGES), str(root), str(max_bytes), str(max_members)]
         try:
             job = Execute(
-                [os.path.realpath(sys.executable), "-I", "-S", str(Path(__file__).parent), *arguments],
+                [_PYTHON, "-I", "-S", str(Path(__file__).parent), *arguments],
                 (archive.fileno(), told, null),
                 pass_fds=(root,),
                 steps=_steps(into, max_bytes),
@@ -65,7 +66,7 @@ def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> di
             os.close(told)
         stack.callback(process.close)
         try:
-            process.wait(_MAX_SECONDS)
+            await process.finished(_MAX_SECONDS)
         except TimeoutError:
             return {"message": f"it takes longer than {_MAX_SECONDS} s"}
         if process.returncode == 0:
