@@ -177,7 +177,7 @@ def test_a_fork_server_that_takes_no_orders_is_given_up(server: ForkServer, monk
     hangs, nothing = ForkServer(), os.open(os.devnull, os.O_RDWR)
     os.kill(hangs.pid, signal.SIGSTOP)
     processes: list[client.ForkedProcess] = []
-    with os.fdopen(nothing, "rb"), contextlib.closing(hangs), pytest.raises(OSError, match="did not answer|reset"):
+    with os.fdopen(nothing, "rb"), contextlib.closing(hangs), pytest.raises(OSError, match=r"did not answer|reset"):
         while len(processes) < 10_000:
             processes.append(hangs.begin(Execute(["/usr/bin/true"], (nothing,) * 3)))
     assert not hangs.alive

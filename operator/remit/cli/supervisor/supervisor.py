@@ -37,6 +37,8 @@ _LOCK_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 15.0
 """For the control plane, which has nothing to wait for once the operator has ended."""
+_SILENT_SECONDS: Final = 30.0
+"""For the operator, which says so as long as it stops: tasks may have an hour to end."""
 _KILL_SECONDS: Final = 5.0
 
 
@@ -107,7 +109,7 @@ async def up(settings: UpSettings) -> None:
                 if stop.is_set():
                     log.info("stopping; once more stops at once")
             finally:
-                await operator.stop()
+                await operator.stop(_SILENT_SECONDS, unless_heard=True)
                 await control_plane.stop(_STOP_SECONDS)
                 kill()
             for outcome in await asyncio.gather(*keeping, return_exceptions=True):
@@ -191,18 +193,23 @@ class Service:
         self.ready.set()
         return True
 
-    async def stop(self, seconds: float | None = None) -> None:
-        """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed."""
+    async def stop(self, seconds: float, *, unless_heard: bool = False) -> None:
+        """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed. `unless_heard`:
+        where it says nothing for so long."""
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         self._stopping.set()
         if self.worker is not None:
             self.worker.ask_to_stop()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        except TimeoutError:
-            log.warning("a part did not stop and is killed", part=self.name)
-            _kill(self)
-            await self._ended.wait()
+        while not self._ended.is_set():
+            heard = self.worker.heard if unless_heard and self.worker is not None else 0.0
+            if (left := max(asked, heard) + seconds - clock()) <= 0:
+                log.warning("a part did not stop and is killed", part=self.name)
+                _kill(self)
+                left = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._ended.wait()
 
 
 def _kill(*services: Service) -> None:
