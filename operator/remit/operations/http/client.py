@@ -7,13 +7,14 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
 from remit.api.operations import HttpOperation
 from remit.backends.breaker import Breaker
 from remit.backends.egress import Resolver
+from remit.backends.egress.dialing import Lookups
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.base import OVERDUE, Effect
@@ -43,6 +44,7 @@ class JudgedClient:
 
     resolve: Resolver
     breaker: Breaker
+    lookups: Lookups = field(default_factory=Lookups)
 
     @contextlib.asynccontextmanager
     async def answering(
@@ -64,7 +66,7 @@ class JudgedClient:
                 effect.begin(f"{exchange.method} to {destination} {without}")
 
         egress = egress_of(decision.binding, exchange.method, url)
-        network = JudgedNetwork(destination, egress, self.resolve, sending)
+        network = JudgedNetwork(destination, egress, self.resolve, self.lookups.share(egress), sending)
         with self.breaker.calling(str(destination)) as call:
             answered = False
             try:
