@@ -304,7 +304,6 @@ async def test_a_target_that_is_away_from_the_start_is_not_waited_for_without_en
         "progressDeadlineSeconds": 1,
     }
     async with ExecutionAgent(state_dir=tmp_path / "state", targets={"away": away}) as agent, asyncio.timeout(60):
-        for _ in range(2):
-            with pytest.raises(DeploymentError, match=r"cannot be reached: .*tried for 1 s") as caught:
-                await agent.deploy("app:v2", "away")
-            assert (caught.value.reason, caught.value.retryable) == ("TargetUnreachable", True)
+        with pytest.raises(DeploymentError, match=r"cannot be reached: .*tried for 1 s") as caught:
+            await agent.deploy("app:v2", "away")
+        assert (caught.value.reason, caught.value.retryable) == ("TargetUnreachable", True)
