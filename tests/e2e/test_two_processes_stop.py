@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from remitup import RemitUp, until
+from support import repetitions
 from trees import TREE, below, dead, ended, submit, worker
 
 from .conftest import SHELL
@@ -61,11 +62,12 @@ def test_it_stops_in_order_although_the_control_plane_does_not_answer(hasty_up: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hangs", ["operator", "fork server"])
+@pytest.mark.parametrize("hangs", ["operator", "fork-server"][: repetitions(1, soak=2)])
 def test_the_first_signal_ends_it_although_a_process_hangs(hasty_up: RemitUp, hangs: str) -> None:
     up = hasty_up
-    submit(up, "long", TREE.replace("7000", "7800"))
-    until(lambda: len(below(up, "sleep 78001", "sleep 78002")) == 2, "the tree")
+    number = 7800 if hangs == "operator" else 7900
+    submit(up, hangs, TREE.replace("7000", str(number)))
+    until(lambda: len(below(up, f"sleep {number}1", f"sleep {number}2")) == 2, "the tree")
     everything = psutil.Process(up.process.pid).children(recursive=True)
     operator = worker(up, "operator")
     forks = next(each for each in operator.children() if "forkserver" in " ".join(each.cmdline()))
@@ -74,7 +76,7 @@ def test_the_first_signal_ends_it_although_a_process_hangs(hasty_up: RemitUp, ha
     assert up.process.wait(90) == 0
     until(lambda: dead(everything), "the end of all processes")
     up.start()
-    assert ended(up, "long")[0] == "Failed"
+    assert ended(up, hangs)[0] == "Failed"
 
 
 @pytest.mark.slow
