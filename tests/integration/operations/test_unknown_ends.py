@@ -250,8 +250,8 @@ async def test_a_server_of_redis_that_still_loads_its_data_is_asked_again_later(
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ended = await end(RedisPerformer(), url, redis={"connection": CONNECTION, "commands": [["INCR", "n"]]})
     assert b"INCR" not in said
-    assert (ended.reason, ended.retryable) == ("ConnectFailed", True), ended
-    assert "loading" in ended.message
+    assert (ended.reason, ended.retryable) == ("NotReady", True), ended
+    assert "LOADING" in ended.message
 
 
 async def _word(reader: asyncio.StreamReader) -> bytes:

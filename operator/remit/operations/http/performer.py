@@ -22,6 +22,7 @@ from remit.operations.base import Work, held
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
+from remit.operations.tls import TlsMaterial
 from remit.policy import Grant
 from remit.policy.patterns import BadPattern, Pattern
 
@@ -44,7 +45,7 @@ class HttpPerformer:
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
         most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
-        context, expected = _trust(http, work), _pattern(http)
+        context, expected = TlsMaterial.of(work).context(), _pattern(http)
         exchange = first = _first(http, work)
         for _ in range(MOST + 1):
             response, body = await self._send(work, exchange, context, most, output)
@@ -105,17 +106,6 @@ def _first(http: HttpOperation, work: Work) -> Exchange:
         headers.append((header.name, value))
     body = http.body.encode() if http.body is not None else None
     return Exchange(http.method, parse_url(http.url, "spec.http.url"), tuple(headers), body, frozenset(secret))
-
-
-def _trust(http: HttpOperation, work: Work) -> ssl.SSLContext:
-    if http.ca_from is None:
-        return ssl.create_default_context()
-    pem = next((value for path, value in work.values.items() if path.startswith("caFrom.")), b"")
-    try:
-        return ssl.create_default_context(cadata=pem.decode())
-    except (ssl.SSLError, UnicodeDecodeError, ValueError):
-        message = "spec.http.caFrom: what it refers to is no certificate in PEM form"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
 def _pattern(http: HttpOperation) -> Pattern | None:
