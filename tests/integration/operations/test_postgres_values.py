@@ -108,11 +108,14 @@ async def test_settings_of_a_role_do_not_change_it(desk: Desk, url: str) -> None
 
 
 async def test_bytes_that_are_no_text(desk: Desk, url: str) -> None:
-    """A database in SQL_ASCII holds what it was given, in its values and names."""
+    """A database in SQL_ASCII holds what it was given, and its server refuses to say it in UTF-8."""
     other = url.replace("/postgres", "/bytes")
     with psycopg.connect(other, autocommit=True, client_encoding="latin1") as connection:
-        connection.execute(b"CREATE TABLE t AS SELECT 'caf\xe9'::text AS v, ARRAY['\xe9'] AS a, 1 AS \"n\xe9\"")
-    assert await rows(desk, other, "SELECT * FROM t") == [{"v": {"hex": "636166e9"}, "a": [{"hex": "e9"}], "n\\xe9": 1}]
+        connection.execute("CREATE TABLE t AS SELECT 'caf\u00e9'::text AS v")
+    with pytest.raises(OperationFailed, match="invalid byte sequence") as caught:
+        await rows(desk, other, "SELECT v FROM t")
+    assert (caught.value.reason, caught.value.retryable) == ("StatementFailed", False)
+    assert await rows(desk, other, "SELECT convert_to(v, 'SQL_ASCII') AS v FROM t") == [{"v": "\\x636166e9"}]
 
 
 async def test_every_column_has_a_name_of_its_own(desk: Desk, url: str) -> None:
@@ -178,7 +181,7 @@ TYPES: dict[str, st.SearchStrategy[str]] = {
     "xid8": st.integers(0, 2**64 - 1).map(str),
     "float4": st.floats(width=32).map(repr),
     "float8": FLOAT,
-    "numeric": NUMBER.filter(lambda text: "sNaN" not in text and len(text) < 60),
+    "numeric": NUMBER.filter(lambda text: not text.endswith("NaN") and len(text) < 60),
     "money": st.integers(-(10**12), 10**12).map(str),
     "date": DAYS,
     "timestamp": st.one_of(DAYS, st.datetimes().map(str)),
@@ -215,14 +218,13 @@ TYPES: dict[str, st.SearchStrategy[str]] = {
     "hstore": st.sampled_from(["", 'a=>NULL, "b c"=>NaN']),
     "pair": st.tuples(FLOAT, st.sampled_from(["infinity", "2026-01-02"])).map("(%s,%s)".__mod__),
     "int2vector": st.sampled_from(["", "1 2"]),
-    "regclass": st.sampled_from(["pg_class", "0"]),
 }
 OWN_WORDS = frozenset({"bool", "int2", "int4", "int8", "oid", "float4", "float8", "json", "jsonb"})
 ARRAYS = frozenset(TYPES) - {"hstore", "pair"}
 
 
 def documented(type_: str, text: str, as_json: str) -> Any:
-    """docs/operations.md#values, from what `::text` and `to_json` give."""
+    """docs/operations.md#values, from what `concat` (PostgreSQL's text) and `to_json` give."""
     if type_ in {"timestamp", "timestamptz"}:
         return json.loads(as_json)
     if type_ not in OWN_WORDS:
@@ -251,10 +253,10 @@ def test_values_of_all_types(connection: psycopg.Connection[Any], values: dict[s
     for type_, value in values.items():
         place = f"%s::text::{type_}"
         if type_ in ARRAYS:
-            parts.append(f"{place}, ARRAY[{place}, NULL], ({place})::text, to_json({place})::text")
+            parts.append(f"{place}, ARRAY[{place}, NULL], concat({place}), to_json({place})::text")
             parameters += [value] * 4
         else:
-            parts.append(f"{place}, NULL, ({place})::text, NULL")
+            parts.append(f"{place}, NULL, concat({place}), NULL")
             parameters += [value] * 2
     row = connection.execute(f"SELECT {', '.join(parts)}".encode(), parameters).fetchone()
     assert row is not None

@@ -45,25 +45,11 @@ _NO_FILE = "/dev/null/none"
 _VERIFIED = frozenset({"verify-ca", "verify-full"})
 # Under other rules a statement would not be what policy read.
 _READ_BY = {"standard_conforming_strings": "on", "client_encoding": "UTF8"}
-_RETRYABLE = (
-    "08",
-    "40000",
-    "40001",
-    "40P01",
-    "53",
-    "55006",
-    "55P03",
-    "57P01",
-    "57P02",
-    "57P03",
-    "57P05",
-    "58000",
-    "58030",
-)
+_RETRYABLE = ("08", "40", "53", "55006", "55P03", "57P01", "57P02", "57P03", "57P05", "58000", "58030")
 """SQLSTATEs, or classes of them, after which the same statement may succeed: a connection to elsewhere, a conflict with
 another transaction, resources, locks, a server that stops or starts, input and output."""
-_FINAL = ("08P01", "53400")
-"""Exceptions to that: parameters that are too few, and a limit that is set for the session."""
+_FINAL = ("08P01", "40002", "53400")
+"""Exceptions to that: parameters that are too few, a constraint, and a limit that is set for the session."""
 _ENDS_THE_SESSION = ("FATAL", "PANIC")
 """Severities of what is wrong with the server or the session. After an ERROR the server goes on, so it has answered."""
 _PROTOCOL_VIOLATION = "08P01"

@@ -22,6 +22,7 @@ from remit.operations.base import Work, held
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
+from remit.operations.http.retryafter import retry_after
 from remit.operations.tls import TlsMaterial
 from remit.policy import Grant
 from remit.policy.patterns import BadPattern, Pattern
@@ -55,7 +56,7 @@ class HttpPerformer:
                 if exchange is first and response.status_code in _LATER:
                     work.effect.settle()  # the server has not acted on it
                 output.write("stdout", body)
-                await _judge(http, expected, exchange, response.status_code, body)
+                await _judge(http, expected, exchange, response, body)
                 return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
             exchange = onward
         message = f"{first.url.without_query} was redirected more than {MOST} times"
@@ -116,8 +117,11 @@ def _pattern(http: HttpOperation) -> Pattern | None:
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
-async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchange, status: int, body: bytes) -> None:
+async def _judge(
+    http: HttpOperation, pattern: Pattern | None, exchange: Exchange, response: httpx.Response, body: bytes
+) -> None:
     """Raises where the answer is not what was expected."""
+    status = response.status_code
     expected = status in http.expected_status if http.expected_status else httpx.codes.is_success(status)
     if not expected:
         wanted = ", ".join(map(str, http.expected_status)) or "2xx"
@@ -125,6 +129,7 @@ async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchang
             "UnexpectedStatus",
             f"{exchange.description} answered {status}, not {wanted}",
             retryable=status in _LATER or status >= SERVER_ERROR,
+            retry_after=retry_after(response),
         )
     if pattern is not None and not await _found(pattern, body):
         message = f"the body of {exchange.url.without_query} has nothing that matches spec.http.expectedBody"
