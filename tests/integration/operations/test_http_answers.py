@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ from aiohttp import web
 
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import LONGEST_RETRY_AFTER
-from remit.execution.performing import perform
 from remit.operations.http import HttpPerformer
 from remit.policy import Address
 from webserver import answering
@@ -125,12 +123,16 @@ async def test_retry_after(site: Site, status: int, said: str, least: float, mos
 
 async def test_the_circuits_of_a_namespace_are_its_own(site: Site) -> None:
     site.answer = lambda _: web.Response(status=500)
-    work = site.desk.work(http={"url": f"http://a.test:{site.port}/"})
-    elsewhere = replace(work.grant, request=replace(work.grant.request, namespace="other"))
+    other = replace(site.desk, namespace="other")
 
-    async def reason(given: Any) -> str:
-        return (await perform(site.desk.performer, given, site.desk.output, asyncio.Event())).reason
+    async def reason(desk: Desk) -> str:
+        return (await desk.attempt(http={"url": f"http://a.test:{site.port}/"})).reason
 
-    assert [await reason(work) for _ in range(FAILURES + 1)] == ["UnexpectedStatus"] * FAILURES + ["CircuitOpen"]
-    assert await reason(replace(work, namespace="other", grant=elsewhere)) == "UnexpectedStatus"
-    assert await reason(work) == "CircuitOpen"
+    assert [await reason(site.desk) for _ in range(FAILURES + 1)] == ["UnexpectedStatus"] * FAILURES + ["CircuitOpen"]
+    assert await reason(other) == "UnexpectedStatus"
+    assert await reason(site.desk) == "CircuitOpen"
+
+
+async def test_a_redirect_that_is_not_followed_need_not_lead_anywhere(site: Site) -> None:
+    site.answer = lambda _: moving("http://[", "umlaut=\u00fc")
+    await site.get("/", followRedirects=False, expectedStatus=[302])

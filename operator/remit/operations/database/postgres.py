@@ -349,13 +349,8 @@ async def _copy(connection: Connection, statement: SqlStatement, budget: _Budget
                 if not truncated:
                     budget.bytes -= len(block)
                     kept += block
-        count = max(0, cursor.rowcount)
-        return {
-            "status": cursor.statusmessage,
-            "rowCount": count,
-            "truncated": truncated,
-            "data": json_text(bytes(kept)),
-        }
+        count, data = max(0, cursor.rowcount), json_text(bytes(kept))
+        return {"status": f"COPY {count}", "rowCount": count, "truncated": truncated, "data": data}
 
 
 def _names(result: Any) -> list[str]:

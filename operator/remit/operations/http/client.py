@@ -87,7 +87,7 @@ async def _response(
     # The task's own timeout bounds the whole; these bound a silence.
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
     started = time.monotonic()
-    async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
+    async with transport:
         # No Accept-Encoding: what comes is what is counted, and a small body cannot unfold into a large one.
         headers = httpx.Headers([("accept", "*/*"), ("user-agent", "remit"), ("accept-encoding", "identity")])
         headers.update(httpx.Headers([(name.encode(), value.encode()) for name, value in exchange.headers]))
@@ -95,12 +95,14 @@ async def _response(
             headers["cookie"] = "; ".join([*headers.get_list("cookie"), cookies])
         headers["host"] = exchange.url.authority
         # What policy has judged, and not what the library makes of it.
-        extensions = {"target": exchange.url.target.encode("ascii")}
-        request = client.build_request(
+        extensions = {"target": exchange.url.target.encode("ascii"), "timeout": timeout.as_dict()}
+        request = httpx.Request(
             exchange.method, str(exchange.url), headers=headers, content=exchange.body, extensions=extensions
         )
         sent = time.monotonic()
-        response = await client.send(request, stream=True)
+        # Not by httpx's client, which prepares to follow a redirect on its own, and fails at what it cannot follow.
+        response = await transport.handle_async_request(request)
+        response.request = request
         exchange.cookies.keep(exchange.url, response)
         try:
             yield response, started, time.monotonic() - sent
