@@ -91,11 +91,11 @@ async def test_a_check_for_cookies_by_a_redirect(site: Site) -> None:
 
 
 async def test_cookies_are_bounded(site: Site) -> None:
-    many = [f"c{number}={'x' * 1000}" for number in range(60)]
+    many = [f"c{number}={'x' * 50}" for number in range(60)]
     odd = ["large=" + "x" * 5000, "umlaut=\u00fc"]
     site.answer = lambda request: moving("/end", *many, *odd) if request.path == "/" else web.Response()
     await site.get("/")
-    assert len(site.cookies[1][1].split("; ")) <= 50
+    assert len(site.cookies[1][1].split("; ")) == 50
     assert "large" not in site.cookies[1][1]
     assert "umlaut" not in site.cookies[1][1]
 
