@@ -30,9 +30,7 @@ class Fault:
 
 
 @coroutine
-def disturbed(
-    running: Coroutine[Any, Any, Any], fault: Fault, overdue: Overdue
-) -> Generator[Any, Any, Any]:
+def disturbed(running: Coroutine[Any, Any, Any], fault: Fault, overdue: Overdue) -> Generator[Any, Any, Any]:
     """What `running` gives, unless the fault keeps it from that."""
     waits, error = 0, None
     while True:

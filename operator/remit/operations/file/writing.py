@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from remit.backends.failure import OperationFailed
+from remit.errors import RemitError
 from remit.operations.base import Effect
 from remit.operations.file.beneath import Place
 from remit.operations.file.errors import Stopped
@@ -37,13 +38,17 @@ class Limit:
             )
 
 
+REFUSALS = (OSError, RemitError, Stopped)
+"""What the kernel or Remit refuses has a known outcome; after anything else nobody knows what took place."""
+
+
 @contextmanager
 def changing(effect: Effect, in_doubt: str) -> Iterator[None]:
-    """A step that changes the file system. What the kernel or Remit refuses in it has a known outcome."""
+    """A step that changes the file system."""
     effect.begin(in_doubt)
     try:
         yield
-    except (OSError, OperationFailed, Stopped):
+    except REFUSALS:
         effect.settle()
         raise
 
