@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
 from remit.errors import ApiError, InvalidInput
-from remit.execution import progress, schedule
+from remit.execution import cron, progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
@@ -40,7 +40,7 @@ class ScheduleReconciler:
     async def step(self, task: ExecutionTask, obj: Object) -> float | None:
         """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
         assert task.spec.schedule is not None  # noqa: S101  # by the caller's choice
-        schedule.check(task.spec.schedule)
+        cron.check(task.spec.schedule)
         now, children = self.now(), self._children(obj)
         active = [child for child in children if child.status.phase is None or not child.status.phase.final]
         if task.spec.cancel:

@@ -1,9 +1,5 @@
 """When a scheduled task is due, and what to do about it. Pure: the caller has the clock and the children.
 
-Daylight saving follows Debian's cron (and cronsim, which reads the expressions): a time that the spring gap skips runs
-right after the gap; a time that the autumn fold repeats runs the first time only, unless the expression has `*` for the
-hour or the minute's step spans it, as then every turn of the clock counts.
-
 A tick is the minute for which a run is due. Its child is named after it, so that no tick runs twice whoever looks.
 """
 
@@ -11,21 +7,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-
-from cronsim import CronSim, CronSimError
 
 from remit.api import ExecutionTask
 from remit.api.controllerref import is_controlled_by
 from remit.api.executiontask import Schedule
 from remit.api.executiontaskstatus import Phase
 from remit.errors import InvalidInput
+from remit.execution import cron
 from remit.execution.lifecycle import Finish
 
-_FIELDS: Final = 5
 _MAX_NAME: Final = 240
 """Of a parent's name in a child's, which has the minute or a random end besides."""
 _DIGEST: Final = 10
@@ -78,46 +71,6 @@ class Turn:
     next_tick: datetime.datetime | None
 
 
-def check(schedule: Schedule) -> None:
-    """Raises `InvalidInput` naming the field."""
-    zone_of(schedule)
-    if len(schedule.cron.split()) != _FIELDS:
-        raise InvalidInput(
-            f"{schedule.cron!r} has not five fields: minute, hour, day of month, month, day of week",
-            field="spec.schedule.cron",
-        )
-    try:
-        next(CronSim(schedule.cron, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)))
-    except CronSimError as error:
-        raise InvalidInput(f"{schedule.cron!r}: {error}", field="spec.schedule.cron") from None
-    except StopIteration:
-        raise InvalidInput(f"{schedule.cron!r} names a day that never comes", field="spec.schedule.cron") from None
-
-
-def zone_of(schedule: Schedule) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(schedule.time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidInput(
-            f"{schedule.time_zone!r} is no time zone that this host knows; use an IANA name such as Europe/Paris",
-            field="spec.schedule.timeZone",
-        ) from None
-
-
-def following(schedule: Schedule, after: datetime.datetime) -> datetime.datetime:
-    """The first tick after `after`, in UTC."""
-    return next(CronSim(schedule.cron, after.astimezone(zone_of(schedule)))).astimezone(datetime.UTC)
-
-
-def latest(schedule: Schedule, now: datetime.datetime) -> datetime.datetime | None:
-    """The last tick at or before `now`, in UTC: found backwards, so that no number of missed ticks costs anything."""
-    moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
-    try:
-        return next(CronSim(schedule.cron, moment.astimezone(zone_of(schedule)), reverse=True)).astimezone(datetime.UTC)
-    except StopIteration:
-        return None
-
-
 def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> Turn:
     """What the schedule of `task` wants now, while the children named `active` have not ended.
 
@@ -125,12 +78,12 @@ def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> 
     """
     schedule, created = task.spec.schedule, task.metadata.creation_timestamp or now
     assert schedule is not None  # noqa: S101  # by the caller's choice
-    upcoming = following(schedule, now)
+    upcoming = cron.following(schedule, now)
     if schedule.suspend:
         return Turn(Wait(), None)
     since = max(filter(None, (task.status.last_schedule_time, created)))
-    tick = latest(schedule, now)
-    if tick is None or tick <= since:
+    tick = cron.latest(schedule, now, since)
+    if tick is None:
         return Turn(Wait(), upcoming)
     late = (now - tick).total_seconds()
     limit = schedule.starting_deadline_seconds
