@@ -6,6 +6,8 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
 from remit.errors import ApiError, InvalidInput
@@ -17,6 +19,8 @@ from remit.kube.indexer import CONTROLLER
 from remit.kube.reflector import Reflector
 from remit.kube.status import StatusWriter
 from remit.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
 
 
 def parent_key(obj: Object) -> str | None:
@@ -47,6 +51,10 @@ class ScheduleReconciler:
             return await self._end(task, obj, active)
         turn = schedule.turn(task, [child.metadata.name for child in active], now)
         last, started = task.status.last_schedule_time, [child.metadata.name for child in active]
+        if turn.set_back:
+            last = now
+            self.events.record(obj, "Warning", "ClockSetBack", turn.set_back)
+            log.warning("the clock was set back", schedule=task.key, told=turn.set_back)
         match turn.action:
             case Start(tick=tick):
                 last = tick

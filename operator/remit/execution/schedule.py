@@ -28,7 +28,7 @@ REQUESTED_BY: Final = "remit.dev/requested-by"
 TICK_ANNOTATION: Final = "remit.dev/scheduled-at"
 CANCELLED: Final = Finish(Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; no further runs")
 _CLOCK_SKEW: Final = datetime.timedelta(minutes=1)
-"""How far the clock of the API server may be behind."""
+"""How far clocks may differ: that of the API server, or that of the operator before."""
 _NOT_OF_A_CHILD: Final = frozenset({"schedule", "cancel", "ttlSecondsAfterFinished"})
 
 
@@ -69,6 +69,8 @@ class Turn:
 
     action: Action
     next_tick: datetime.datetime | None
+    set_back: str = ""
+    """Told where the clock was set back since the last run: later ticks are counted from now."""
 
 
 def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> Turn:
@@ -81,20 +83,29 @@ def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> 
     upcoming = cron.following(schedule, now)
     if schedule.suspend:
         return Turn(Wait(), None)
-    since = max(filter(None, (task.status.last_schedule_time, created)))
+    since, set_back = max(filter(None, (task.status.last_schedule_time, created))), ""
+    if since > now + _CLOCK_SKEW:
+        set_back = (
+            f"the clock was set back: it is {now:%FT%TZ}, and the last run or the creation was at {since:%FT%TZ};"
+            " the next runs are counted from now"
+        )
+        since = now
+    return Turn(_due(schedule, since, active, now), upcoming, set_back)
+
+
+def _due(schedule: Schedule, since: datetime.datetime, active: Sequence[str], now: datetime.datetime) -> Action:
     tick = cron.latest(schedule, now, since)
     if tick is None:
-        return Turn(Wait(), upcoming)
+        return Wait()
     late = (now - tick).total_seconds()
     limit = schedule.starting_deadline_seconds
     if limit is not None and late > limit:
-        why = f"the run for {tick:%FT%TZ} could not start within {limit} s of its time"
-        return Turn(Skip(tick, why), upcoming)
+        return Skip(tick, f"the run for {tick:%FT%TZ} could not start within {limit} s of its time")
     if active and schedule.concurrency_policy == "Forbid":
-        return Turn(Skip(tick, f"the run for {tick:%FT%TZ} was skipped: {active[0]} has not ended"), upcoming)
+        return Skip(tick, f"the run for {tick:%FT%TZ} was skipped: {active[0]} has not ended")
     if active and schedule.concurrency_policy == "Replace":
-        return Turn(Replace(tick, tuple(active)), upcoming)
-    return Turn(Start(tick), upcoming)
+        return Replace(tick, tuple(active))
+    return Start(tick)
 
 
 def child_name(parent: str, tick: datetime.datetime) -> str:

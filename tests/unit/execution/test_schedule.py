@@ -106,6 +106,23 @@ def parent(last: str | None = None, **spec: Any) -> ExecutionTask:
     )
 
 
+def test_a_clock_that_is_set_back_by_an_hour_holds_up_no_runs() -> None:
+    task = parent(cron="*/5 * * * *", last="2026-06-01T10:00:00Z")
+    back = schedule.turn(task, [], at("2026-06-01T09:02Z"))
+    assert back.action == Wait()
+    assert back.next_tick == at("2026-06-01T09:05Z")
+    assert "2026-06-01T10:00:00Z" in back.set_back
+    told = parent(cron="*/5 * * * *", last="2026-06-01T09:02:00Z")  # as status says then
+    turn = schedule.turn(told, [], at("2026-06-01T09:05:01Z"))
+    assert (turn.action, turn.set_back) == (Start(at("2026-06-01T09:05Z")), "")
+
+
+def test_clocks_that_differ_a_little_run_no_tick_twice() -> None:
+    task = parent(cron="*/5 * * * *", last="2026-06-01T10:00:00Z")
+    turn = schedule.turn(task, [], at("2026-06-01T09:59:59Z"))
+    assert (turn.action, turn.set_back) == (Wait(), "")
+
+
 def test_nothing_is_due_before_the_first_tick() -> None:
     turn = schedule.turn(parent(), [], CREATED)
     assert turn == schedule.Turn(Wait(), at("2026-06-01T01:00Z"))

@@ -150,7 +150,9 @@ def test_following_and_latest_agree_with_a_look_at_every_minute() -> None:
             for index, tick in enumerate(expected):
                 after = expected[index + 1] if index + 1 < len(expected) else minutes[-1].astimezone(UTC) + MINUTE
                 for now in (tick, tick + datetime.timedelta(seconds=59), after - datetime.timedelta(seconds=1)):
-                    assert latest(schedule, now, minutes[0]) == expected[bisect_right(expected, now) - 1], f"{where}, at {now}"
+                    assert latest(schedule, now, minutes[0]) == expected[bisect_right(expected, now) - 1], (
+                        f"{where}, at {now}"
+                    )
 
 
 @pytest.mark.parametrize(
