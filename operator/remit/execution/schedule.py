@@ -83,13 +83,15 @@ def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> 
     upcoming = cron.following(schedule, now)
     if schedule.suspend:
         return Turn(Wait(), None)
-    since, set_back = max(filter(None, (task.status.last_schedule_time, created))), ""
-    if since > now + _CLOCK_SKEW:
+    last, set_back = task.status.last_schedule_time, ""
+    if last is not None and last > now + _CLOCK_SKEW:
         set_back = (
-            f"the clock was set back: it is {now:%FT%TZ}, and the last run or the creation was at {since:%FT%TZ};"
-            " the next runs are counted from now"
+            f"the clock was set back: it is {now:%FT%TZ}, and the last run was at {last:%FT%TZ}; the next runs are"
+            " counted from now"
         )
-        since = now
+        last = now
+    # Before its creation, by this clock, only the tick of this minute counts.
+    since = max(filter(None, (last, min(created, now - _CLOCK_SKEW) if created > now + _CLOCK_SKEW else created)))
     return Turn(_due(schedule, since, active, now), upcoming, set_back)
 
 

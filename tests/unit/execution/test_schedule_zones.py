@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import zoneinfo
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ class Oracle:
     def ticks(self, minutes: list[datetime.datetime]) -> list[datetime.datetime]:
         """The ticks among consecutive minutes, which are aware of their zone, after the first."""
         found = []
-        for before, now in zip(minutes, minutes[1:], strict=False):
+        for before, now in itertools.pairwise(minutes):
             due = self.shows(now) and (self.by_the_clock or not now.fold)
             if not self.by_the_clock:
                 due = due or any(map(self.shows, skipped(before, now)))

@@ -138,8 +138,10 @@ def write_all(
     return tally.written
 
 
-def read_all(descriptor: int) -> Iterator[bytes]:
-    while chunk := os.read(descriptor, CHUNK):
+def read_all(descriptor: int, count: int | None = None) -> Iterator[bytes]:
+    """The rest of a file in pieces, or the next `count` bytes of it."""
+    while chunk := os.read(descriptor, CHUNK if count is None else min(CHUNK, count)):
+        count = None if count is None else count - len(chunk)
         yield chunk
 
 
