@@ -38,7 +38,6 @@ class ScheduleReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime]
-    wake: Callable[[str], None]
     writer: StatusWriter
 
     async def step(self, task: ExecutionTask, obj: Object) -> float | None:
@@ -103,7 +102,6 @@ class ScheduleReconciler:
             return str(name)
         self.metrics.api_writes.labels("create", "ExecutionTask").inc()
         self.reflector.observe(created)
-        self.wake(f"{namespace}/{name}")  # the watch will bring nothing new
         self.events.record(obj, "Normal", "RunStarted", f"created {name}")
         return str(name)
 

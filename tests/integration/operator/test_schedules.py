@@ -224,7 +224,7 @@ async def test_old_runs_go(world: World) -> None:
 
 async def test_a_schedule_that_cannot_be_read(world: World) -> None:
     async with world.operator():
-        name = await world.task("echo", schedule={"cron": "99 * * * *"})
+        name = await world.task("echo", schedule={"cron": "0 2 * * *", "timeZone": "Europe/Pariss"})
         status = await world.finished(name)
     assert (status["phase"], truth(status, "Stalled")) == ("Failed", "True")
-    assert status["message"].startswith("spec.schedule.cron: '99 * * * *': Bad minute")
+    assert "did you mean Europe/Paris?" in status["message"]
