@@ -25,7 +25,6 @@ from remit.controllers.values import Source
 from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
 from remit.kube.client import DEPLOYMENTS, Kube, Object
 from remit.kube.events import Recorder
-from remit.kube.indexer import key_of
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.release import (
@@ -127,7 +126,6 @@ class ApiStore:
             message = f"deleted the task {metadata['name']} that was there, because this release did not create it"
             self.record_event("Warning", "HookReplaced", message)
         if hook.created:
-            reconciler.wake_task(key_of(hook.task))  # the watch will bring nothing new
             self.record_event("Normal", "HookStarted", f"created task {metadata['name']}")
 
     async def cancel_hooks(self, over: Release | None) -> None:
@@ -167,7 +165,6 @@ class DeploymentReconciler:
     places: Places
     problem: Callable[[Deployment, Material], Problem | None]
     """What keeps a Deployment from being released as it is."""
-    wake_task: Callable[[str], None]
     audit: AuditLog
     redactor: Redactor
     """That of `audit`."""

@@ -64,7 +64,6 @@ class TaskReconciler:
             self.metrics,
             self.events,
             requested_by=self.requester,
-            wake=self._wake,
             now=lambda: self.now(),
         )
         self._driver = TaskDriver(
@@ -78,7 +77,7 @@ class TaskReconciler:
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
-            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake, self.writer
+            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self.writer
         )
 
     @property
@@ -157,6 +156,3 @@ class TaskReconciler:
         status = progress.finished(blank, finish, self.now()).model_copy(update={"operation": ""})
         await self.writer.write(obj, status)
         self.events.record(obj, "Warning", "Invalid", finish.message)
-
-    def _wake(self, key: str) -> None:
-        self.turns.wake(key, 0.0)
