@@ -187,6 +187,8 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
             return [("promote", "ends the bake"), ("abort", back)]
         case DeploymentPhase.PROGRESSING if release is not None:
             return [("abort", back)]
+        case DeploymentPhase.PINNED:
+            return [("retry", "releases what the spec declares; or apply another spec")]
     if failure(deployment) is not None:
         return [("retry", "releases it once more; or apply a spec that is mended")]
     if status.phase is DeploymentPhase.DEGRADED and _earlier(deployment):

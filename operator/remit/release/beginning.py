@@ -19,9 +19,11 @@ def observe_spec(desired: Desired, observed: ObservedState, state: PipelineState
     changed = desired.key != state.key
     if changed:
         state = replace(state, key=desired.key, settled=False, pin=None, rollback_to=None)
-    if desired.replicas == state.replicas:
+    # What was edited away and back was not followed in between, nor were the replicas that came with it.
+    returns = changed and desired.spec.rollback_to is None and state.live is not None and is_live(desired, state.live)
+    if desired.replicas == state.replicas and not returns:
         return state
-    if state.live is not None and (not changed or _satisfied(desired, state.live)):
+    if state.live is not None and (not changed or is_live(desired, state.live)):
         state = replace(state, live=replace(state.live, replicas=desired.replicas))
     if state.releasing is not None and not changed:
         state = replace(state, release=replace(state.releasing, replicas=desired.replicas))
@@ -48,7 +50,7 @@ def _adopt(desired: Desired, observed: ObservedState, state: PipelineState) -> P
     )
 
 
-def _satisfied(desired: Desired, live: LiveSide) -> bool:
+def is_live(desired: Desired, live: LiveSide) -> bool:
     """Whether what the spec declares is what is live."""
     back = desired.spec.rollback_to
     return live.spec_hash == desired.snapshot.spec_hash if back is None else live.revision == back.revision
@@ -61,7 +63,7 @@ def superseded(desired: Desired, state: PipelineState, release: Release, *, swit
     """
     if release.key == state.key:
         return ""
-    if state.live is not None and _satisfied(desired, state.live):
+    if state.live is not None and is_live(desired, state.live):
         return f"the spec declares revision {state.live.revision} again"
     return "" if switched or release.promoted_at is not None else "a newer spec took its place"
 
@@ -74,7 +76,7 @@ def begin(
         return _begin_requested(desired, observed, replace(state, rollback_to=None), state.rollback_to, now)
     if state.settled:
         return state
-    if state.live is not None and _satisfied(desired, state.live):
+    if state.live is not None and is_live(desired, state.live):
         return replace(state, settled=True)
     if desired.spec.paused or state.paused:
         return Wait("Paused", "paused; what is live stays live", held=True)

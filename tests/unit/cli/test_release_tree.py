@@ -24,10 +24,8 @@ MANUAL = {"strategy": {"blueGreen": {"autoPromote": False}}}
 
 def deployment(sim: Sim) -> Deployment:
     """What the operator wrote last, as a client reads it."""
-    spec = sim.wish.model_dump(mode="json", by_alias=True, exclude_none=True)
-    status = sim.status.model_dump(mode="json", by_alias=True)
-    metadata = {"name": "shop", "namespace": "default", "generation": 1}
-    return Deployment.parse({"metadata": metadata, "spec": spec, "status": status})
+    obj = sim.object
+    return Deployment.parse({**obj, "metadata": {**obj["metadata"], "name": "shop", "namespace": "default"}})
 
 
 def tree_of(sim: Sim, *tasks: tuple[HookKey, ExecutionTask], options: str = "") -> ReleaseTree:
@@ -131,6 +129,7 @@ def test_a_pinned_revision_is_marked() -> None:
     sim.settle()
     (marks,) = [branch.marks for branch in tree_of(sim).revisions if branch.number == 1]
     assert marks == ("live", "pinned")
+    assert [advice.split()[1] for advice in tree_of(sim).advice] == ["retry"]
     assert (over(deployment(sim)), failure(deployment(sim))) == (True, None)
 
 
