@@ -52,10 +52,10 @@ def hook(name: str = "smoke") -> dict[str, Any]:
     return {"name": name, "task": {"command": {"argv": ["true"]}}}
 
 
-def snapshot(wish: DeploymentSpec, secret: str = "") -> Snapshot:
+def snapshot(wish: DeploymentSpec, secret: str = "", former: str = "") -> Snapshot:
     """What the wish comes to while a Secret that it refers to has this version."""
     image = str(wish.artifact.image)
-    return Snapshot(artifact=image, spec=wish, spec_hash=f"{image}/{secret}")
+    return Snapshot(image, wish, f"{image}/{secret}", former_hash=former and f"{former}/{image}/{secret}")
 
 
 @dataclass
@@ -68,6 +68,8 @@ class Sim:
 
     wish: DeploymentSpec = field(default_factory=spec)
     secret: str = ""
+    former: str = ""
+    """Of what `former_hash` begins with; empty: there is none."""
     now: datetime.datetime = EPOCH
     observed: ObservedState = field(default_factory=ObservedState)
     state: PipelineState = field(default_factory=PipelineState)
@@ -108,7 +110,7 @@ class Sim:
     @property
     def desired(self) -> Desired:
         return Desired(
-            snapshot(self.wish, self.secret),
+            snapshot(self.wish, self.secret, self.former),
             self.revisions,
             self.request,
             self.problem,

@@ -15,7 +15,7 @@ def observe_spec(desired: Desired, observed: ObservedState, state: PipelineState
 
     Replicas that come together with a new revision come with that revision's side: what is live was not made for them.
     """
-    state = _adopt(desired, observed, state)
+    state = _with_keyed_hash(desired, _adopt(desired, observed, state))
     changed = desired.key != state.key
     if changed:
         state = replace(state, key=desired.key, settled=False, pin=None, rollback_to=None)
@@ -28,6 +28,22 @@ def observe_spec(desired: Desired, observed: ObservedState, state: PipelineState
     if state.releasing is not None and not changed:
         state = replace(state, release=replace(state.releasing, replicas=desired.replicas))
     return replace(state, replicas=desired.replicas)
+
+
+def _with_keyed_hash(desired: Desired, state: PipelineState) -> PipelineState:
+    """The state that version 0.1 left, with the digest of today for what the spec declares: it is the same revision."""
+    former, keyed = desired.snapshot.former_hash, desired.snapshot.spec_hash
+    if not former or state.key != former or former == keyed:
+        return state
+    live, release = state.live, state.release
+    if live is not None and live.spec_hash == former:
+        live = replace(live, spec_hash=keyed)
+    if release is not None and release.spec_hash == former:
+        release = replace(release, spec_hash=keyed)
+    if release is not None and release.key == former:
+        release = replace(release, key=keyed)
+    history = tuple(replace(r, spec_hash=keyed) if r.spec_hash == former else r for r in state.history)
+    return replace(state, key=keyed, live=live, release=release, history=history)
 
 
 def _adopt(desired: Desired, observed: ObservedState, state: PipelineState) -> PipelineState:

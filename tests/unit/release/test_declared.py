@@ -120,7 +120,7 @@ class Watched:
 
 @given(st.sampled_from(STRATEGIES), st.booleans(), st.lists(EVENTS, max_size=30))
 @settings(
-    max_examples=repetitions(60, soak=5000), deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=repetitions(60, soak=1000), deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 def test_what_is_waited_for_is_true_of_the_declared_spec(
     strategy: dict[str, Any], bakes: bool, events: list[tuple[str, Any]]
