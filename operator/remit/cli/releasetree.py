@@ -189,7 +189,10 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
             return [("abort", back)]
         case DeploymentPhase.PINNED:
             return [("retry", "releases what the spec declares; or apply another spec")]
-    if failure(deployment) is not None:
+    why, last = failure(deployment), status.pipeline.release
+    if why is not None:
+        if last is None or why.reason != last.reason:
+            return []  # it cannot even begin, and would not at the next try
         return [("retry", "releases it once more; or apply a spec that is mended")]
     if status.phase is DeploymentPhase.DEGRADED and _earlier(deployment):
         return [("rollback", "returns to the last good revision before")]

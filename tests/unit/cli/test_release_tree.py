@@ -112,6 +112,13 @@ def test_a_release_that_failed_is_over_and_can_be_tried_again() -> None:
     assert [advice.split()[1] for advice in tree.advice] == ["retry"]
 
 
+def test_what_cannot_begin_is_not_to_be_tried_again() -> None:
+    sim = live("v1").apply(version="v1", rollbackTo={"revision": 99})
+    sim.step()
+    tree = tree_of(sim)
+    assert (tree.phase, tree.message, tree.advice) == ("Degraded", "spec.rollbackTo: revision 99 is not kept", ())
+
+
 def test_a_pause_by_request_is_ended_by_one_and_a_pause_in_the_spec_is_not() -> None:
     sim = live("v1").apply(version="v2")
     sim.ask("pause").waits_for("Paused")
