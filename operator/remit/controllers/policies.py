@@ -182,7 +182,9 @@ class Policies:
             raise
         said = next((each.message for each in before.conditions if each.type == "Ready"), None)
         edited = before.observed_generation != status.observed_generation
-        if not compiled.ready and (edited or said != ready.message):  # another version may judge the same spec otherwise
+        if not compiled.ready and (
+            edited or said != ready.message
+        ):  # another version may judge the same spec otherwise
             self.events.record(obj, "Warning", ready.reason, ready.message)
         if not edited:
             return

@@ -32,8 +32,8 @@ async def tell(
     truths: Mapping[str, str],
     now: datetime.datetime,
 ) -> None:
-    """Says once that nothing is done about `obj`, which ends the wait of kubectl, Helm and GitOps tools: `phase`, and the
-    conditions `truths` with the reason and the message. Raises `Outdated` and `ApiError`."""
+    """Says once that nothing is done about `obj`, which ends the wait of kubectl, Helm and GitOps tools: `phase`, and
+    the conditions `truths` with the reason and the message. Raises `Outdated` and `ApiError`."""
     before: dict[str, Any] = obj.get("status") or {}
     generation = obj["metadata"]["generation"]
     conditions = [_condition(before, type_, truth, reason, message, generation, now) for type_, truth in truths.items()]

@@ -209,7 +209,9 @@ def _at_rest(desired: Desired, observed: ObservedState, state: PipelineState, vi
         )
     if is_live(desired, live):
         return _Summary(DeploymentPhase.HEALTHY, "Promoted", f"revision {live.revision} is live")
-    message = f"revision {live.revision} is live by request, not what the spec declares; a new spec or a retry ends that"
+    message = (
+        f"revision {live.revision} is live by request, not what the spec declares; a new spec or a retry ends that"
+    )
     return _Summary(DeploymentPhase.PINNED, "Pinned", message)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from remit.api import ExecutionTask, Phase
 from remit.backends import Outcome
 from remit.execution.lifecycle import (
-    Acknowledge,
     MAX_INTERRUPTIONS,
+    Acknowledge,
     AwaitEarlierLeader,
     Begin,
     Collect,
