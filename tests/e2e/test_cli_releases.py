@@ -57,11 +57,15 @@ def site(up: RemitUp, tmp_path: Path) -> Iterator[int]:
     assert not (folder / "default" / "site").exists()
 
 
+def answer_of(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+        return str(answer.read().decode())
+
+
 @pytest.mark.timeout(180)
 def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) -> None:
     def served() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{site}/", timeout=60) as answer:
-            return str(answer.read().decode())
+        return answer_of(site)
 
     def status() -> dict[str, Any]:
         return up.read("deployments", "site").get("status", {})
@@ -108,18 +112,17 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     assert "there is no Deployment nobody" in nobody.stderr
     wait_until(lambda: status().get("report", {}).get("revision") == 1, "the report of the rollback")
     reports_are_printed(up, "site")
-    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "three", site, gate=False))
-    up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Healthy", "--timeout=60s")
-    assert served() == "three"  # the wait is met by nothing that was live before the apply
 
 
 @pytest.mark.timeout(180)
-def test_kubectl_waits_for_a_pause(up: RemitUp, site: int, tmp_path: Path) -> None:
+def test_kubectl_waits_for_what_was_applied_and_for_a_pause(up: RemitUp, site: int, tmp_path: Path) -> None:
     def waits_for(phase: str) -> None:
         up.kubectl("wait", "deployments.remit.dev/site", f"--for=jsonpath={{.status.phase}}={phase}", "--timeout=60s")
 
-    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", site))
-    up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Healthy", "--timeout=60s")
+    for version in ("zero", "one"):  # the second wait is met by nothing that was live before
+        up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, version, site, gate=False))
+        up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Healthy", "--timeout=60s")
+        assert answer_of(site) == version
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
     waits_for("AwaitingPromotion")
     assert up.remit("pause", "site").returncode == 0
