@@ -223,10 +223,11 @@ class Runner:
         try:
             with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
                 outcome = await self._kept(attempt, cancel, adopt, redactor)
-        except asyncio.CancelledError:
-            del self._going[attempt.uid]
-            raise
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            # A library may cancel what it waits for by itself. Then this task goes on, and has to tell of the end.
+            if isinstance(error, asyncio.CancelledError) and (fence.expired or _is_being_cancelled()):
+                del self._going[attempt.uid]
+                raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
         going = self._going.pop(attempt.uid)
@@ -371,6 +372,11 @@ def _handle_of(run: Run) -> Handle | None:
     """What is on record of its processes."""
     process = run.process
     return None if process is None else Handle(**process | {"cgroups": tuple(process.get("cgroups", ()))})
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _recovered(backend: Backend, handle: Handle) -> None:
