@@ -7,16 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from remit.cli import completion
+
 _SERVER = "API server"
 _SERVICE = "Operator"
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
-
-
-def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of tasks, for the shell. A server that does not answer at once completes nothing."""
-    from remit.cli.connect import task_names
-
-    return [name for name in task_names(ctx.params) if name.startswith(incomplete)]
 
 
 Kubeconfig = Annotated[
@@ -27,13 +22,22 @@ Kubeconfig = Annotated[
         rich_help_panel=_SERVER,
     ),
 ]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.", rich_help_panel=_SERVER)]
+Context = Annotated[
+    str | None,
+    typer.Option(help="Context of the kubeconfig.", rich_help_panel=_SERVER, autocompletion=completion.contexts),
+]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace; by default the context's.", rich_help_panel=_SERVER),
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace; by default the context's.",
+        rich_help_panel=_SERVER,
+        autocompletion=completion.namespaces,
+    ),
 ]
 TaskName = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=complete_tasks)
+    str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)
 ]
 StateDir = Annotated[
     Path | None,

@@ -33,7 +33,7 @@ async def watch(connection: Connection, name: str, options: str, *, until_done: 
     Where standard output is no terminal it is one line for each change.
     """
     screen = console()
-    live, told = Live(console=screen, auto_refresh=False, vertical_overflow="visible"), ""
+    live, told = Live(console=screen, auto_refresh=False, vertical_overflow="ellipsis"), ""
     try:
         if screen.is_terminal:
             live.start()
