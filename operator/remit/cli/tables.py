@@ -48,6 +48,11 @@ def console() -> Console:
     return probe if probe.is_terminal else Console(highlight=False, width=10_000)
 
 
+def redraws(screen: Console) -> bool:
+    """Whether what it shows can be drawn anew in place: a terminal that moves its cursor, so none with TERM=dumb."""
+    return screen.is_terminal and not screen.is_dumb_terminal
+
+
 class Watch:
     """A table that is drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a context manager.
 
@@ -62,7 +67,7 @@ class Watch:
         self._shown: dict[str, str] = {}
 
     def __enter__(self) -> Watch:
-        if self._console.is_terminal:
+        if redraws(self._console):
             self._live.start()
         return self
 
@@ -70,7 +75,7 @@ class Watch:
         self._live.stop()
 
     def update(self, objects: Sequence[Object]) -> None:
-        if self._console.is_terminal:
+        if redraws(self._console):
             shown = last_changed(objects, self._console.height - _AROUND_ROWS)
             drawn: RenderableType = self._table(shown, one_line=len(shown) < len(objects))
             if left_out := len(objects) - len(shown):
@@ -118,12 +123,19 @@ def filled(headers: Sequence[str], rows: Sequence[Sequence[Text]], *, one_line: 
     """A table of what there is room for: some columns, artifacts cut off at their beginnings, messages folded."""
     width = console().width
     drawn, shown = plain_table(), fitting(headers, rows, width)
-    for index in shown:
-        folds = headers[index] == "MESSAGE" and not one_line
-        drawn.add_column(headers[index], overflow="fold" if folds else "ellipsis", no_wrap=not folds)
     room = _room(headers, rows, shown, width)
+    for index in shown:
+        message = headers[index] == "MESSAGE"
+        drawn.add_column(
+            headers[index],
+            overflow="fold" if message and not one_line else "ellipsis",
+            no_wrap=not message or one_line,
+            max_width=room["MESSAGE"] if message and one_line else None,
+        )
     for cells in rows:
-        drawn.add_row(*(_end(cells[index], room.get(headers[index])) for index in shown))
+        drawn.add_row(
+            *(_end(cells[index], room[headers[index]] if headers[index] in _ENDS_TELL else None) for index in shown)
+        )
     return drawn
 
 
@@ -147,7 +159,7 @@ def _widths(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> dict[str,
 
 
 def _room(headers: Sequence[str], rows: Sequence[Sequence[Text]], shown: Sequence[int], width: int) -> dict[str, int]:
-    """How wide the columns may be that are cut off at the beginning, so that the others need not be."""
+    """How wide the columns may be that need not be whole, so that the others are."""
     widths = {header: size for header, size in _widths(headers, rows).items() if headers.index(header) in shown}
     if "MESSAGE" in widths:
         widths["MESSAGE"] = min(widths["MESSAGE"], _LEAST_ROOM["MESSAGE"])
@@ -158,11 +170,12 @@ def _room(headers: Sequence[str], rows: Sequence[Sequence[Text]], shown: Sequenc
             break
         widths[widest] -= 1
         excess -= 1
-    return {header: widths[header] for header in cut}
+    spare = max(0, width - sum(widths.values()) - _BETWEEN * len(widths))
+    return {header: widths[header] + spare * (header == "MESSAGE") for header in _LEAST_ROOM if header in widths}
 
 
 def _end(cell: Text, room: int | None) -> Text:
-    """Its end, where there is no room for all of it."""
+    """Its end, where there is no room for all of it. None: there is."""
     if room is None or cell.cell_len <= room:
         return cell
     return Text("…" + cell.plain[-max(1, room - 1) :], style=cell.style)
@@ -205,7 +218,7 @@ _BETWEEN: Final = 3
 """Blanks from one column to the next."""
 _MISSED_LEAST: Final = (
     "TOOK", "RULE", "BACKEND", "OPERATION", "STRATEGY", "POLICY", "EXIT", "ATTEMPTS", "ENFORCEMENT", "DURATION", "AGE",
-    "DENIED", "ALLOWED", "DEPLOYED", "STAGE", "PREVIEW", "MESSAGE",
+    "DENIED", "ALLOWED", "DEPLOYED", "STAGE", "PREVIEW", "OUTCOME", "MESSAGE",
 )  # fmt: skip
 """What a table is shown without, in this order, where a terminal is too narrow for all of it."""
 
