@@ -55,8 +55,9 @@ def objects(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def revisions(ctx: typer.Context, incomplete: str) -> list[str]:
     """Of the Deployment that has been named, the newest first."""
-    name = ctx.params.get("name")
-    if not name:
+    # A flag that still lacks its value keeps the parser from giving the words before it their names.
+    name = ctx.params.get("name") or next((word for word in ctx.args if not word.startswith("-")), None)
+    if name is None:
         return []
 
     async def fetch() -> list[str]:
@@ -90,7 +91,7 @@ def for_kubectl() -> None:
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         app(prog_name="remit")
-    offered = output.getvalue().splitlines()
+    offered = [line for line in output.getvalue().splitlines() if line]
     sys.stdout.write("".join(f"{line}\n" for line in (*offered, _NO_FILES if offered else _FILES)))
 
 

@@ -88,6 +88,8 @@ def get(
         return
     if until_done:
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
+    if "," in selector and not all(selector.split(",")):
+        raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
     try:
         asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
     except KeyboardInterrupt:  # how a watch ends

@@ -63,9 +63,9 @@ class Observed:
         """
         begun = time.monotonic()
         for limit in (TELL_SECONDS, TAKE_UP_SECONDS):
-            while self.task.status.phase is None and (left := begun + limit - time.monotonic()) > 0:
+            while not self._seen and (left := begun + limit - time.monotonic()) > 0:
                 await self.changed(within=left)
-            if self.task.status.phase is not None:
+            if self._seen:
                 return
             if limit != TAKE_UP_SECONDS:
                 tell("waiting for an operator, which 'remit up' or 'remit operator' runs")
@@ -73,6 +73,11 @@ class Observed:
             f"no operator has taken task {self.task.key} up within {TAKE_UP_SECONDS} s; start one with 'remit up' or"
             f" 'remit operator', or see whether the one there is serves namespace {self.task.metadata.namespace}"
         )
+
+    @property
+    def _seen(self) -> bool:
+        """Whether an operator has written the task's status; an API server makes its beginning."""
+        return self.task.status.observed_generation >= 0
 
     async def keep(self) -> None:
         metadata = self.task.metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,13 @@ from remit.cli import completion
 _SERVER = "API server"
 _SERVICE = "Operator"
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
+
+
+def _namespace(given: str | None) -> str | None:
+    """As kubectl takes it, for which an empty one is the context's. Raises typer's usage error."""
+    if given and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given):
+        raise typer.BadParameter(f"{given!r} is not the name of a namespace: small letters, digits and '-', at most 63")
+    return given or None
 
 
 Kubeconfig = Annotated[
@@ -34,6 +42,7 @@ Namespace = Annotated[
         help="Namespace; by default the context's.",
         rich_help_panel=_SERVER,
         autocompletion=completion.namespaces,
+        callback=_namespace,
     ),
 ]
 TaskName = Annotated[

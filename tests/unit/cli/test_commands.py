@@ -84,6 +84,13 @@ def test_version() -> None:
         (["policy", "test", "--", "ls"], "name a policy file"),
         (["audit", "verify", "x", "--head", "1"], "SEQ:HASH"),
         (["nonsense"], "No such command"),
+        (["cancle", "x"], "Did you mean 'cancel'?"),
+        (["get", "deploymnets", "x"], "none of tasks, policies and deployments; did you mean deployments"),
+        (["get", "-n", "A b"], "'A b' is not the name of a namespace: small letters"),
+        (["promote", "x", "--revision", "0"], "greater than or equal to 1"),
+        (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
+        (["operator", "--docker-host", "tcp://x"], "neither off nor a socket such as unix:///var/run/docker.sock"),
+        (["policy", "test", "-f", "x", "--task", "y", "--", "ls"], "give one of a command after --"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -97,7 +104,6 @@ def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -
     ("arguments", "said"),
     [
         (["up", "--state-dir", "broken.yaml/x"], "broken.yaml/x cannot be written; name another directory"),
-        (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
         (["get", "--kubeconfig", "missing"], "there is no kubeconfig missing"),
         (["audit", "verify", "missing"], "missing cannot be read"),
         (["audit", "show", "missing"], "missing: No such file or directory"),

