@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from remit.api.endpoint import Resource
 
 KINDS = ("tasks", "policies", "deployments")
-_SECONDS = 3
+_SECONDS = 5
+"""How long a server may take, once what it is asked with has been imported."""
 _FILES, _NO_FILES = ":0", ":4"
 """Cobra's directives, by which kubectl offers names of files, or none."""
 
@@ -60,10 +61,10 @@ def revisions(ctx: typer.Context, incomplete: str) -> list[str]:
     if name is None:
         return []
 
-    async def fetch() -> list[str]:
-        from remit.cli.connect import connected
-        from remit.kube.client import DEPLOYMENTS
+    from remit.cli.connect import connected
+    from remit.kube.client import DEPLOYMENTS
 
+    async def fetch() -> list[str]:
         async with connected(**_place(ctx.params)) as connection:
             found = await connection.kube.get(DEPLOYMENTS, connection.namespace, str(name))
         history = found.get("status", {}).get("history", [])
@@ -96,9 +97,9 @@ def for_kubectl() -> None:
 
 
 def _names(resource: Resource, options: dict[str, Any], incomplete: str) -> list[str]:
-    async def fetch() -> list[str]:
-        from remit.cli.connect import connected, names_of
+    from remit.cli.connect import connected, names_of
 
+    async def fetch() -> list[str]:
         async with connected(**_place(options)) as connection:
             return await names_of(connection.kube, resource, connection.namespace)
 

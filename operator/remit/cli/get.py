@@ -65,7 +65,9 @@ def get(
             "--until-done", help="With --watch of one Deployment: end with its release; exits with 1 if that failed."
         ),
     ] = False,
-    output: Annotated[Form, typer.Option("--output", "-o", help="The form.")] = Form.TABLE,
+    output: Annotated[
+        Form, typer.Option("--output", "-o", metavar="FORM", help="table, wide, name, yaml or json.")
+    ] = Form.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,

@@ -19,8 +19,10 @@ from remit.errors import ApiError, InvalidInput
 from remit.sandbox import probe_host
 
 COMMANDS = [
-    ["run"], ["logs"], ["get"], ["cancel"], ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
+    ["run"], ["logs"], ["get"], ["cancel"], ["promote"], ["abort"], ["rollback"], ["history"], ["uninstall"],
+    ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
     ["report"], ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
+    ["audit", "export"],
 ]  # fmt: skip
 
 
@@ -38,6 +40,13 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage:" in text
     options = [line for line in text.splitlines() if line.startswith("│ --")]
     assert all(len(line.strip("│ ").split("  ", 1)) == 2 for line in options), "an option has no words"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_nothing_is_cut_from_the_help_on_a_terminal_of_80_columns(command: list[str]) -> None:
+    environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    text = CliRunner().invoke(program.app, [*command, "--help"], env=environment).output
+    assert [line for line in text.splitlines() if "…" in line or len(line) > 80] == []
 
 
 def test_the_help_lists_every_command() -> None:

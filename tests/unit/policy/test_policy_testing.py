@@ -132,7 +132,10 @@ def test_an_argument_list_is_shown_quoted():
             r"cases\[0\]: set exactly one of argv, line, script, .* or container; none given",
         ),
         (HEAD + "- {line: x, expect: {decision: Maybe}}", r"cases\[0\].expect.decision: must be 'Allowed'"),
-        (HEAD + "- {line: x, expects: {}, expect: {decision: Allowed}}", r"cases\[0\].expects: is not a known field; did you mean expect"),
+        (
+            HEAD + "- {line: x, expects: {}, expect: {decision: Allowed}}",
+            r"cases\[0\].expects: is not a known field; did you mean expect",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_says_where(text, message):
