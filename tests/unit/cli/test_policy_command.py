@@ -137,7 +137,7 @@ def test_policies_alone_are_checked_for_mistakes(team: str, tmp_path: Path) -> N
     code, text = invoke("-f", team)
     assert code == 0
     assert re.search(r"^policy \S+/\S+ is ready$", text, re.MULTILINE)
-    (tmp_path / "p.yaml").write_text(POLICY.replace("commands:", "commands:\n    deny: [{pattern: 'rm ('}]"))
+    (tmp_path / "p.yaml").write_text(POLICY.replace("allow:", "deny: [{pattern: 'rm ('}], allow:"))
     code, text = invoke("-f", team, "-f", str(tmp_path / "p.yaml"))
     assert code == 1
     assert "is not ready: spec.commands.deny[0].pattern: column 4: missing )" in text
