@@ -58,7 +58,7 @@ def reconcile(server: Server, times: int = 2) -> None:
             kube, reflector, nothing, nothing, nothing, nothing, nothing, Metrics(), events, now=now
         )
     else:
-        reconciler = DeploymentReconciler(kube, reflector, Reflector(TASKS), Metrics(), events, *[nothing] * 7, now=now)
+        reconciler = DeploymentReconciler(kube, reflector, Reflector(TASKS), Metrics(), events, *[nothing] * 6, now=now)
     for _ in range(times):
         assert asyncio.run(reconciler.reconcile("default/shop")) is None
 
