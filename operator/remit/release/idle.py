@@ -12,14 +12,11 @@ from remit.release.ending import trim
 from remit.release.model import SLOTS, Desired, ObservedState, other
 from remit.release.steps import Decision, Drain, Preview, Retire, Step, Wait
 
-DRAIN_SECONDS = 30
-"""How long requests in flight may take to end. After that they are cut."""
 
-
-def clear(observed: ObservedState, state: PipelineState, slot: Slot, now: datetime.datetime) -> Step:
+def clear(desired: Desired, observed: ObservedState, state: PipelineState, slot: Slot, now: datetime.datetime) -> Step:
     """The next step to an empty slot. `drain_since` is when the drain was first asked for."""
     view, since = observed.slot(slot), state.drain_since
-    until = since + seconds(DRAIN_SECONDS) if since is not None else None
+    until = since + seconds(desired.spec.drain_seconds) if since is not None else None
     if until is None or (not view.draining and now < until):
         return Drain(slot)
     if view.connections and now < until:
@@ -40,7 +37,7 @@ def clean_up_idle(
         until = _kept_until(desired, state)
         if until is not None and now < until:
             return Decision(Wait("ScaleDownDelay", f"{slot} is kept until {until:%H:%M:%S} UTC", until), state)
-        step = clear(observed, state, slot, now)
+        step = clear(desired, observed, state, slot, now)
         if isinstance(step, Retire):  # nothing of it runs any more, so it is one of those that are kept for a rollback
             state = trim(desired, observed.without(slot), state)
         return Decision(step, retiring(draining(state, step, now), now))

@@ -220,6 +220,8 @@ class ObservedState:
     """Where requests go; None: nowhere yet."""
     share: int = 0
     """Percent of the requests that go to the other side all the same."""
+    failover: bool = False
+    """Whether requests that cannot be brought to `live` go to the other side."""
     converged: bool = True
     """Whether the data plane was seen to do what `live` and `share` say."""
     preview: Slot | None = None

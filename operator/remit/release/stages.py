@@ -35,7 +35,7 @@ def provision(ctx: Context) -> Verdict:
     if takeover.exclusive and ctx.live is not None and ctx.old.started and not ctx.switched:
         return Wait("Stopping", f"{ctx.old.started} instances of the old side are still there")
     if ctx.new.revision not in {None, revision.number}:
-        return clear(ctx.observed, ctx.state, ctx.slot, ctx.now)
+        return clear(ctx.desired, ctx.observed, ctx.state, ctx.slot, ctx.now)
     replicas = takeover.new_replicas(ctx)
     if not ctx.observed.holding(revision.number, ctx.slot):
         return Provision(ctx.slot, revision, replicas)

@@ -120,7 +120,7 @@ async def test_weights_share_the_requests(traffic: Traffic, sides: dict[Slot, Si
     seen = await traffic.look(NAME)
     assert seen
     assert seen.ports[port].weights == {"blue": 75, "green": 25}
-    assert seen.ports[port].sides["green"].requests == answers["green"]
+    assert seen.ports[port].side("green").requests == answers["green"]
 
 
 async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict[Slot, Side]) -> None:
@@ -180,7 +180,7 @@ async def test_a_removed_replica_finishes_what_it_has(traffic: Traffic, sides: d
     await traffic.apply(green)
     seen = await traffic.look(NAME)
     assert seen
-    assert [(each.leaving, each.in_flight) for each in seen.ports[port].sides["blue"].servers] == [(True, 1)]
+    assert [(each.leaving, each.in_flight) for each in seen.ports[port].side("blue").servers] == [(True, 1)]
     sides["blue"].answer_slow()
     assert (await reader.read()).endswith(b"blue")
     writer.close()
@@ -189,7 +189,7 @@ async def test_a_removed_replica_finishes_what_it_has(traffic: Traffic, sides: d
     async def gone() -> bool:
         await traffic.apply(green)
         seen = await traffic.look(NAME)
-        return seen is not None and not seen.ports[port].sides["blue"].servers
+        return seen is not None and not seen.ports[port].side("blue").servers
 
     await until(gone)
 
@@ -207,7 +207,7 @@ async def test_a_replica_that_dies_causes_no_failure_while_another_is_there(
     async def marked() -> bool:
         seen = await traffic.look(NAME)
         assert seen
-        return [each.up for each in seen.ports[port].sides["blue"].servers] == [True, False]
+        return [each.up for each in seen.ports[port].side("blue").servers] == [True, False]
 
     await until(marked)
 

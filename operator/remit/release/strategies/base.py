@@ -34,7 +34,10 @@ def switch_over(ctx: Context, replicas: int) -> Verdict:
     """Send everything to the new side, once it can take it, and see it done."""
     if ctx.switched:
         return None if ctx.observed.converged else Wait("Converging", "requests still reach the old side")
-    return Switch(ctx.slot) if ctx.ready(replicas) else awaiting_health(ctx, replicas)
+    # Until the release is over, the old side stands by. Where going back is left to people, so is this; and a program
+    # that cannot run twice has no old side.
+    kept = ctx.live is not None and ctx.desired.spec.rollback.automatic and ctx.release.strategy != "Recreate"
+    return Switch(ctx.slot, failover=kept) if ctx.ready(replicas) else awaiting_health(ctx, replicas)
 
 
 def awaiting_health(ctx: Context, replicas: int) -> Wait | Fail:

@@ -147,9 +147,9 @@ class ProcessTarget:
         revision, material = await self._load(held.revision)
         await self._have(slot, held, replicas, revision, material)
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self._front.switch(live, share)
+        await self._front.switch(live, share, failover=failover)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""

@@ -44,6 +44,7 @@ def observed(
         converged=flow.converged,
         live=told.live,
         share=told.share,
+        failover=told.failover,
         preview=told.preview,
         prepared=prepared,
     )

@@ -107,9 +107,9 @@ class DockerTarget:
             raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
         await self._have(slot, held, replicas)
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self._front.switch(live, share)
+        await self._front.switch(live, share, failover=failover)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
