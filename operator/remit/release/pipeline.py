@@ -125,7 +125,12 @@ def _passed(ctx: Context, name: StageName) -> Release:
     record = ctx.release.stage_record(name)
     release = ctx.release.with_stage(record.name, state="Done", finished_at=ctx.now)
     release = replace(release, clock=ctx.now, held=False)
-    return replace(release, promoted_at=ctx.now) if name == "Promote" else release
+    if name != "Promote":
+        return release
+    before, failed = ctx.new.requests, ctx.new.failed_requests
+    return replace(
+        release, promoted_at=ctx.now, requests_before=before, failed_before=None if before is None else failed
+    )
 
 
 def _between_releases(

@@ -25,6 +25,8 @@ class Flow:
     closed: frozenset[str] = frozenset()
     """The addresses that it has found down."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
+    served: Mapping[Slot, tuple[int, int]] = field(default_factory=dict)
+    """How many requests each side got where it is published, and how many of them failed, since the proxy counts."""
     busy: frozenset[str] = frozenset()
     """The addresses that it has requests at."""
     converged: bool = True
@@ -89,6 +91,7 @@ class Front:
             None if route is None else seen.reached,
             seen.closed,
             {slot: seen.in_flight(slot) for slot in SLOTS},
+            _served(told, seen),
             frozenset(each.address for each in seen.servers if each.in_flight),
             _converged(told, route, seen),
             trouble,
@@ -132,6 +135,12 @@ def _in_force(route: Route, seen: Seen) -> bool:
             if {each.address: each.backup for each in pools[pool].servers if not each.leaving} != entry.members(pool):
                 return False
     return True
+
+
+def _served(told: Told, seen: Seen) -> dict[Slot, tuple[int, int]]:
+    published = {port.port for side in told.sides.values() for port in side.published}
+    counted = {slot: [each.side(slot) for port, each in seen.ports.items() if port in published] for slot in SLOTS}
+    return {slot: (sum(e.requests for e in own), sum(e.failed for e in own)) for slot, own in counted.items()}
 
 
 def _converged(told: Told, route: Route | None, seen: Seen) -> bool:

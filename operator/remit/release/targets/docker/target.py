@@ -18,6 +18,7 @@ from remit.errors import DeploymentError, RemitError
 from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
+from remit.release.targets.changes import Changes
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
 from remit.release.targets.docker.containers import Container, Containers, End, Key
@@ -64,7 +65,7 @@ class DockerTarget:
             owner.images, folder / "images.json", self._connection.engine, lambda artifact: login(artifact, secret)
         )
         self._replicas = Replicas(owner, self._connection, self._containers, self._images, admit)
-        self._watches = Watches(changed)
+        self._watches, self._changes = Watches(changed), Changes(changed)
         self._revisions: dict[int, tuple[Revision, Material]] = {}
         self._ends: dict[Hashable, End | None] = {}
         self._refused: dict[Slot, str] = {}
@@ -80,6 +81,7 @@ class DockerTarget:
         """See `Target.observe`."""
         try:
             await self._connection.refresh()
+            await self._changes.have({id(await self._connection.engine()): self._containers.changes})
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
@@ -164,6 +166,7 @@ class DockerTarget:
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+        await self._changes.end()
         await self._images.close()
         await self._connection.close()
 
