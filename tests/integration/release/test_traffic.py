@@ -102,6 +102,12 @@ async def test_replicas_come_and_go_under_load(traffic: Traffic, sides: dict[Slo
 async def test_the_same_route_again_changes_nothing(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     route = route_to(sides, free_port(), 30)
     await traffic.apply(route)
+
+    async def checked() -> bool:
+        seen = await traffic.look(NAME)
+        return seen is not None and all(each.checked for each in seen.servers)
+
+    await until(checked)
     before = await traffic.look(NAME)
     await traffic.apply(route)
     after = await traffic.look(NAME)
@@ -379,6 +385,29 @@ async def test_a_taken_port_names_its_holder_and_leaves_all_as_it_was(
     assert await get(port) == "blue"
     assert traffic.names() == [NAME]
     await traffic.remove("default/other")
+
+
+async def test_a_proxy_that_hangs_is_no_trouble_of_others(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.runtime._PATIENCE", 0.2)
+    monkeypatch.setattr("remit.release.traffic.instance._DEATH_SECONDS", 0.1)
+    hanging, taken = replace(route_to(sides, free_port()), name="default/other"), free_port()
+    await traffic.apply(hanging)
+    seen = await traffic.look("default/other")
+    assert seen is not None
+    os.kill(seen.pid, signal.SIGSTOP)
+    try:
+        await traffic.apply(route_to(sides, port := free_port()))
+        assert await get(port) == "blue"
+        with (
+            socket.create_server(("127.0.0.1", taken)),
+            pytest.raises(DeploymentError, match=f"port {taken} of default/shop is taken") as caught,
+        ):
+            await traffic.apply(route_to(sides, taken))
+        assert caught.value.reason == "PortTaken"
+    finally:
+        os.kill(seen.pid, signal.SIGCONT)
 
 
 async def test_a_removed_route_frees_its_port_and_leaves_nothing(

@@ -69,6 +69,10 @@ class Container:
         return int(self.told["RestartCount"])
 
     @property
+    def restart_policy(self) -> str:
+        return str(self.told["HostConfig"]["RestartPolicy"]["Name"])
+
+    @property
     def grace(self) -> int:
         """Seconds."""
         return int(self.told["Config"].get("StopTimeout") or 0)
@@ -136,6 +140,13 @@ class Containers:
         """Start one that is there and does not run. Raises OperationFailed."""
         engine = await self._engine()
         await engine.call(lambda client: client.start(container.id))
+
+    async def restart_always(self, container: Container) -> None:
+        """Have the engine start it again however often it ends. Raises OperationFailed."""
+        engine = await self._engine()
+        await engine.call(
+            lambda client: client.update_container(container.id, restart_policy={"Name": "unless-stopped"})
+        )
 
     async def remove(self, containers: Iterable[Container]) -> None:
         """Ask them to end, kill what has not within its time, and leave nothing. Raises OperationFailed."""
