@@ -145,7 +145,9 @@ class Containers:
         """Have the engine start it again however often it ends. Raises OperationFailed."""
         engine = await self._engine()
         await engine.call(
-            lambda client: client.update_container(container.id, restart_policy={"Name": "unless-stopped"})
+            lambda client: client.update_container(
+                container.id, restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0}
+            )
         )
 
     async def remove(self, containers: Iterable[Container]) -> None:
