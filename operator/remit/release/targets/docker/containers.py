@@ -27,6 +27,8 @@ _LOOK_BACK: Final = 120
 _TURNS: Final = ("die", "oom", "start", "destroy", "pause", "unpause", "health_status")
 """The events by which something may have to be done."""
 
+_ALWAYS: Final = {"Name": "unless-stopped"}
+
 Key = tuple[Slot, int]
 """Which replica: its slot and index."""
 
@@ -143,11 +145,9 @@ class Containers:
 
     async def restart_always(self, container: Container) -> None:
         """Have the engine start it again however often it ends. Raises OperationFailed."""
-        engine = await self._engine()
+        engine, policy = await self._engine(), _ALWAYS
         await engine.call(
-            lambda client: client.update_container(
-                container.id, restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0}
-            )
+            lambda client: client.update_container(container.id, restart_policy=policy)  # type: ignore[arg-type]
         )
 
     async def remove(self, containers: Iterable[Container]) -> None:
