@@ -142,6 +142,7 @@ async def _history(name: str, namespace: str | None, kubeconfig: Path | None, co
     async with connected(kubeconfig, context, namespace) as connection:
         status = Deployment.parse(await connection.find(DEPLOYMENTS, name)).status
     table = plain_table("REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK")
+    table.columns[1].overflow = "fold"  # paths of artifacts differ at their ends
     for revision in status.history:
         marks = [
             *(["live"] if revision.revision == status.active_revision else []),

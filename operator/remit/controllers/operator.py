@@ -251,7 +251,6 @@ class Operator:
             events,
             places,
             judge.problem,
-            queue.add,
             audit,
             redactor,
             requester,

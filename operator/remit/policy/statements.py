@@ -10,13 +10,14 @@ a read-only transaction.
 from __future__ import annotations
 
 import logging
+import re
 from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any, Final
 
 from remit.policy.sqltext import UnreadableStatement, code_of
 
-__all__ = ["READING", "UnreadableStatement", "gives_no_rows", "kinds"]
+__all__ = ["READING", "UnreadableStatement", "copied", "gives_no_rows", "kinds"]
 
 READING: Final = frozenset({"select", "values", "table", "show", "explain"})
 """Kinds that a read-only transaction is for."""
@@ -24,6 +25,10 @@ _QUERY_WORDS: Final = frozenset({"select", "with", "values", "table", "("})
 _EXPLAINED_WORDS: Final = frozenset(
     ["select", "with", "values", "table", "insert", "update", "delete", "merge", "create"]
 )
+_OUTSIDE: Final = re.compile(r"\s*(create|drop|alter)\s+(database|tablespace|system|subscription)\b", re.IGNORECASE)
+"""What concerns more than a database, by its first words: kinds of their own, such as `create database`."""
+_COPY: Final = re.compile(r"\s*copy\b.*\bto\s+stdout\b", re.IGNORECASE | re.DOTALL)
+_COPY_IN: Final = re.compile(r"\s*copy\b.*\bfrom\s+stdin\b", re.IGNORECASE | re.DOTALL)
 _WITHIN: Final = {
     "Insert": "insert",
     "Update": "update",
@@ -44,7 +49,17 @@ def kinds(sql: str) -> frozenset[str]:
     Raises `UnreadableStatement`.
     """
     code = code_of(sql).text
-    return _kinds(sql) | _kinds(code)
+    if _COPY_IN.match(code):
+        raise UnreadableStatement("it copies from STDIN, and there is nothing to read; use INSERT with parameters")
+    found = _kinds(sql) | _kinds(code)
+    if outside := _OUTSIDE.match(code):
+        return found - {outside[1].lower()} | {f"{outside[1]} {outside[2]}".lower()}
+    return found
+
+
+def copied(sql: str) -> bool:
+    """Whether it copies rows to the client."""
+    return _COPY.match(code_of(sql).text) is not None
 
 
 def _kinds(sql: str) -> frozenset[str]:
