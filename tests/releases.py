@@ -176,8 +176,8 @@ class Sim:
                 left = {name: each for name, each in view.instances.items() if int(name) < replicas}
                 changed = replace(view, wanted=replicas, started=started, healthy=healthy, failed=failed)
                 self.put(slot, replace(changed, instances=left))
-            case Switch(live, share):
-                self.observed = replace(self.observed, live=live, share=share, converged=False)
+            case Switch(live, share, failover):
+                self.observed = replace(self.observed, live=live, share=share, failover=failover, converged=False)
             case Preview(slot):
                 self.observed = replace(self.observed, preview=slot)
             case RunHook(key):

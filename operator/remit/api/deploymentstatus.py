@@ -94,6 +94,10 @@ class ReleaseReport(StatusModel):
     """How many requests the probe made through the switch."""
     failed_during_switch: int = 0
     """How many of them failed."""
+    requests_in_bake: int | None = None
+    """How many requests the proxy gave to the new side from the switch to the end of the bake, where it can tell."""
+    failed_in_bake: int | None = None
+    """How many of them failed."""
     restarts: int = 0
     """How often replicas of the new side were started again."""
     missing: list[str] = []
@@ -184,6 +188,14 @@ class Release(StatusRecord):
     """Since when it waits at a gate or a canary step."""
     promoted_at: Time | None = None
     """When it went live."""
+    requests_before: int | None = None
+    """How many requests the proxy had given to the new side before it went live, where it can tell."""
+    failed_before: int | None = None
+    """How many of them had failed."""
+    requests: int | None = None
+    """How many requests the new side got since it is live; known once the bake is over."""
+    failed_requests: int | None = None
+    """How many of them failed."""
     incarnations: Mapping[str, str] = field(default_factory=dict)
     """Which run of each new instance was healthy first: another one means that the instance crashed since."""
     hooks: tuple[HookTask, ...] = ()

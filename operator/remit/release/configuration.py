@@ -18,7 +18,10 @@ from remit.release.target import Material
 from remit.telemetry.spellings import excess, told_as
 
 _REVISED: Final = frozenset(
-    {"artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"}
+    {
+        *("artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"),
+        "terminationGracePeriodSeconds",
+    }
 )
 """The fields that make a revision. Replicas, strategy and stages may change without one."""
 

@@ -49,6 +49,8 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         held=False,
         incarnations={},
     )
+    if (served := ctx.served) is not None:
+        ended = replace(ended, requests=served[0], failed_requests=served[1])
     live = before
     if takes_over:
         live = LiveSide(

@@ -154,6 +154,10 @@ class SlotView:
     """It gets no new requests and finishes those it has."""
     connections: int = 0
     """Requests in flight, or connections open, where the target can tell."""
+    requests: int | None = None
+    """How many requests it got since the target counts, where it can tell."""
+    failed_requests: int = 0
+    """How many of them failed, as a client sees it."""
     message: str = ""
     """What is wrong with its instances, in one sentence, such as the last line of one that crashed."""
     instances: Mapping[str, InstanceView] = field(default_factory=dict)
@@ -222,6 +226,8 @@ class ObservedState:
     """Where requests go; None: nowhere yet."""
     share: int = 0
     """Percent of the requests that go to the other side all the same."""
+    failover: bool = False
+    """Whether requests that cannot be brought to `live` go to the other side."""
     converged: bool = True
     """Whether the data plane was seen to do what `live` and `share` say."""
     preview: Slot | None = None

@@ -175,7 +175,7 @@ def test_a_failure_of_an_earlier_spec_is_not_told_of_the_next_one() -> None:
 
 def test_what_cannot_begin_is_told_while_the_old_side_is_kept() -> None:
     sim = live("v1").apply(version="v2")
-    sim.until(Finish)
+    sim.waits_for("ScaleDownDelay")
     sim.apply(version="v2", rollbackTo={"revision": 99}).step()
     assert sim.observed.blue.revision == 1  # the scale-down delay is not over
     assert (sim.status.phase, kstatus(sim.object)) == ("Degraded", "Failed")
