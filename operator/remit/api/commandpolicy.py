@@ -142,10 +142,14 @@ class PostgresRule(SpecModel):
     statements: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=64)] = []
     """Kinds of statements that may run, such as `select`."""
     functions: Annotated[
-        list[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", max_length=63)]], Field(max_length=64)
+        list[
+            Annotated[str, Field(pattern=r"^[A-Za-z_*][A-Za-z0-9_$*]*(\.[A-Za-z_*][A-Za-z0-9_$*]*)?$", max_length=127)]
+        ],
+        Field(max_length=64),
     ] = []
-    """Functions of PostgreSQL that may be named although they do more than their statement's kind says, such as
-    `pg_read_file` or `set_config`. Without an entry they are refused."""
+    """Functions that may be called, besides those of PostgreSQL's own that only compute and read, such as `lower` and
+    `count`. `nextval` and what users of the database have created need an entry: a name, with or without its schema, in
+    which `*` stands for any characters."""
 
 
 class RedisRule(SpecModel):

@@ -74,6 +74,8 @@ class CompiledPolicy:
     file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
+    functions: tuple[Pattern, ...]
+    """Of PostgreSQL, that may be called besides those that only read."""
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
     engines: tuple[EnginePattern, ...]
@@ -119,6 +121,11 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
     images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
+    functions = tuple(
+        _globs("spec.databases.postgres.functions", postgres.functions, problems)
+        if (postgres := spec.databases.postgres)
+        else ()
+    )
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)
@@ -161,6 +168,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         file_deny=file_deny,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         http=requests,
+        functions=functions,
         container_mounts=mounts,
         container_others=others,
         engines=engines,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from remit.operations.base import Effect, Work, held
 from remit.operations.database.connection import checked, invalid
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
-from remit.policy.statements import gives_no_rows
+from remit.policy.statements import read_statement
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
 _CONNECT_SECONDS = 10.0
@@ -224,7 +223,7 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
     parameters: Sequence[str] = statement.parameters
     async with connection.cursor() as cursor:
         try:
-            if await asyncio.to_thread(gives_no_rows, statement.sql):
+            if read_statement(statement.sql).gives_no_rows:
                 await cursor.execute(statement.sql.encode(), parameters, binary=True)  # binary: by that protocol
                 count = max(0, cursor.rowcount)  # -1: of nothing that is counted
                 return {"statement": index, "status": cursor.statusmessage, "rowCount": count, "rows": []}
