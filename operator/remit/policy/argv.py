@@ -1,9 +1,9 @@
 """A command as policy sees it: which arguments are acceptable at all, and how they are written on one line.
 
 Accepted are Unicode characters except: controls (newline, tab, NUL, escape …), lone surrogates, line and paragraph
-separators, every space but U+0020, and what is not visible (format characters, variation selectors, fillers …). So `\\s`
-in a pattern can only meet a plain space, and `.` never has a line's end to stop at. Text of several lines belongs in a
-`script`. Letters that only look alike are accepted: a pattern that names its characters does not match them.
+separators, every space but U+0020, and what is not visible (format characters, variation selectors, fillers …). So
+`\\s` in a pattern can only meet a plain space, and `.` never has a line's end to stop at. Text of several lines belongs
+in a `script`. Letters that only look alike are accepted: a pattern that names its characters does not match them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_CHARACTERS: Final = 64 * 1024
 """Of all arguments together: every rule reads all of them, while others wait for their decision."""
 _REFUSED: Final = regex.compile(
     # The general categories of controls, formats, surrogates and separators; the property of what is to be shown as
-    # nothing (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), which has letters and marks in it too;
+    # nothing (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), which letters and marks have, too;
     # and two symbols that are drawn as a blank.
     r"(?V1)[[\p{Cc}\p{Cf}\p{Cs}\p{Z}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}"
     r"\N{BRAILLE PATTERN BLANK}\N{MUSICAL SYMBOL NULL NOTEHEAD}]--[\ ]]"

@@ -1,9 +1,9 @@
 r"""The code of an SQL text, by PostgreSQL's own lexical rules (its scan.l). Pure.
 
 What is no code is put away: a comment becomes a space and a string `'1'`. So a statement cannot be hidden by making it
-look like a string or a comment: `1 #-- ' …` begins a comment for PostgreSQL, and for other readers an operator `#-` and,
-after a minus, a string. This holds under `standard_conforming_strings = on` and UTF-8, which the connection sees to.
-The time is linear in the length of the text.
+look like a string or a comment: `1 #-- ' …` begins a comment for PostgreSQL, and for other readers an operator `#-`
+and, after a minus, a string. This holds under `standard_conforming_strings = on` and UTF-8, which the connection sees
+to. The time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Code:
 
     text: str
     tokens: tuple[str, ...]
-    """Names as PostgreSQL folds them, or in their double quotes; `'1'` for every string; and else one character each, or
-    `::`."""
+    """Names as PostgreSQL folds them, or in their double quotes; `'1'` for every string; and else one character each,
+    or `::`."""
 
 
 def code_of(sql: str) -> Code:

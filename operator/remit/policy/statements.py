@@ -74,35 +74,40 @@ def read_statement(sql: str) -> Statement:
 def _read(sql: str) -> Statement | str:
     """The statement, or what is wrong with it, which is kept as well."""
     try:
-        tokens = list(code_of(sql).tokens)
-        while tokens and tokens[-1] == ";":
-            tokens.pop()
-        if not tokens:
-            raise UnreadableStatement("it holds 0 statements; write each as an entry of its own")
-        if ";" in tokens:
-            raise UnreadableStatement("it holds more than one statement; write each as an entry of its own")
+        tokens = _tokens(sql)
         depths = _depths(tokens)
         return Statement(_kinds(tokens), _functions(tokens, depths), _gives_no_rows(tokens, depths))
     except UnreadableStatement as error:
         return str(error)
 
 
+def _tokens(sql: str) -> list[str]:
+    """Of the one statement."""
+    tokens = list(code_of(sql).tokens)
+    while tokens and tokens[-1] == ";":
+        tokens.pop()
+    if not tokens or ";" in tokens:
+        holds = "more than one statement" if tokens else "no statement"
+        raise UnreadableStatement(f"it holds {holds}; write each as an entry of its own")
+    return tokens
+
+
 def _depths(tokens: Sequence[str]) -> list[int]:
     """How many parentheses each token is in; they themselves are outside."""
     depths, depth = [], 0
-    for token in tokens:
-        depth -= token == ")"
+    for word in tokens:
+        depth -= word == ")"
         if depth < 0:
             break
         depths.append(depth)
-        depth += token == "("
+        depth += word == "("
     if depth:
         raise UnreadableStatement("its parentheses do not match")
     return depths
 
 
 def _kinds(tokens: Sequence[str]) -> frozenset[str]:
-    first = next((token for token in tokens if token != "("), "")
+    first = next((word for word in tokens if word != "("), "")
     if not _is_word(first):
         raise UnreadableStatement(f"it begins with {first!r}")
     if first == "explain":

@@ -49,7 +49,6 @@ class Desk:
             "uid-1",
             "ns",
             "t",
-            grant.request.subject,
             grant,
             timeout_seconds=30,
             limits=self.limits,

@@ -183,10 +183,12 @@ async def test_read_only_is_not_lifted_by_a_statement(desk: Desk, url: str, sql:
 
 
 READS = """
-    SELECT count(*), now(), lower('X'), json_agg(id), string_agg(id::text, ', ' ORDER BY id), coalesce(sum(id), 0)::numeric(9, 2),
-      to_char(now(), 'YYYY'), extract(year FROM clock_timestamp()), array_agg(id) FILTER (WHERE id > 0), max(id) OVER (w),
+    SELECT count(*), now(), lower('X'), json_agg(id), string_agg(id::text, ', ' ORDER BY id),
+      coalesce(sum(id), 0)::numeric(9, 2), date_trunc('day', now()),
+      to_char(now(), 'YYYY'), extract(year FROM clock_timestamp()), array_agg(id) FILTER (WHERE id > 0),
+      max(id) OVER (w),
       greatest(1, 2), regexp_replace('a', 'b', 'c'), pg_size_pretty(pg_database_size(current_database())), random() < 1,
-      CASE WHEN exists (SELECT 1 FROM t) THEN substring('abc' FROM 2) ELSE trim(BOTH FROM ' x ') END, date_trunc('day', now())
+      CASE WHEN exists (SELECT 1 FROM t) THEN substring('abc' FROM 2) ELSE trim(BOTH FROM ' x ') END
     FROM (VALUES (1), (2)) AS v(id) JOIN LATERAL (SELECT 1) AS o(k) ON (true)
     GROUP BY v.id WINDOW w AS (PARTITION BY (v.id)) ORDER BY (1) LIMIT (1)
 """

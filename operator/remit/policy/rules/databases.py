@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from remit.api.operations import PostgresOperation, RedisOperation
+from remit.policy.argv import refused_character
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
 from remit.policy.sqlfunctions import READING as READING_FUNCTIONS
@@ -82,7 +83,10 @@ def judge_redis(policy: CompiledPolicy, request: Request) -> str | Denial:
         return denial
     allowed = {name.upper() for name in rule.commands} if rule else set()
     for index, words in enumerate(redis.commands):
-        name, where = words[0].upper(), f"spec.redis.commands[{index}]"
+        name, where = words[0].upper() if words[0].isascii() else words[0], f"spec.redis.commands[{index}]"
+        if not name.isascii() or refused_character(words[0]):  # in capitals, other letters turn into those of ASCII
+            message = f"{where}: the name of a command has plain letters only"
+            return Denial(Reason.NOT_ALLOWED, message, policy.key)
         if name in NEVER:
             message = f"{where}: {name} changes the connection or the transaction, which Remit keeps itself"
             return Denial(Reason.NOT_ALLOWED, message, policy.key)
@@ -121,8 +125,8 @@ def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Fun
     which = "a function that is" if len(unknown) == 1 else "functions that are"
     return (
         f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; to allow that, the spec of policy"
-        f" {policy.key} needs `databases: {{postgres: {{functions: {listed}}}}}` (the columns of a table's other name go"
-        " after AS, as in `AS t (a)`)"
+        f" {policy.key} needs `databases: {{postgres: {{functions: {listed}}}}}` (the columns of a table's other name"
+        " go after AS, as in `AS t (a)`)"
     )
 
 
