@@ -303,8 +303,9 @@ class CommandPolicySpec(SpecModel):
     """The tasks that it speaks for, by label; empty: all tasks of its namespace. Policies in the operator's own
     namespace speak for every namespace, as a ceiling."""
     namespace_selector: LabelSelector = LabelSelector()
-    """For a ceiling, the namespaces that it speaks for, by the label `kubernetes.io/metadata.name`, which every namespace
-    has and nobody can change; empty: all. Whoever creates a task chooses its labels, but not its namespace."""
+    """For a ceiling, the namespaces that it speaks for, by the label `kubernetes.io/metadata.name`, which every
+    namespace has and nobody can change; empty: all. Whoever creates a task chooses its labels, but not its
+    namespace."""
     enforcement: Literal["Enforce", "Audit"] = "Enforce"
     """Whether a denial stops the task, or is only recorded."""
     commands: Commands = Commands()

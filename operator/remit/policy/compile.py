@@ -99,7 +99,7 @@ class CompiledPolicy:
         return self.spec.enforcement == "Enforce"
 
     def selects(self, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Whether it speaks for a task of `namespace` with `labels`. A selector that is itself wrong selects everything."""
+        """Whether it speaks for a task of `namespace` with `labels`. A selector that is wrong selects everything."""
         unsound = any(problem.field.startswith(_SELECTORS) for problem in self.problems)
         return unsound or self.unmet(namespace, labels) is None
 

@@ -128,9 +128,9 @@ def _invisible(request: Request) -> str | None:
     own."""
     texts = {"image": request.image or "", "workingDir": request.working_dir}
     texts |= {f"privateFiles of {path}": path for path in request.private_files}
-    for field, text in texts.items():
+    for where, text in texts.items():
         if refused := refused_character(text):
-            return f"spec.{ascii(field)[1:-1]} has {refused[1]} in column {refused[0]}"
+            return f"spec.{ascii(where)[1:-1]} has {refused[1]} in column {refused[0]}"
     return None
 
 
