@@ -19,7 +19,7 @@ from remit.policy.httprules import CompiledHttpRule, compile_http_rules
 from remit.policy.images import ImagePattern
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
-from remit.policy.patterns import BadPattern, Pattern, glob, path_glob
+from remit.policy.patterns import BadPattern, Pattern, any_of, glob, path_glob
 from remit.policy.rate import RateSpec
 from remit.policy.selector import unmet
 
@@ -78,7 +78,7 @@ class CompiledPolicy:
     file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
-    functions: tuple[Pattern, ...]
+    functions: Pattern | None
     """Of PostgreSQL, that may be called besides those that only read."""
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
@@ -131,11 +131,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
     images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
-    functions = tuple(
-        _globs("spec.databases.postgres.functions", postgres.functions, problems)
-        if (postgres := spec.databases.postgres)
-        else ()
-    )
+    named = spec.databases.postgres.functions if spec.databases.postgres else []
+    functions = any_of(tuple(_globs("spec.databases.postgres.functions", named, problems)))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)

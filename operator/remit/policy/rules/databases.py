@@ -113,7 +113,8 @@ def describe(request: Request) -> str:
 def _may_be_called(policy: CompiledPolicy, function: Function) -> bool:
     if function.schema in {"", "pg_catalog"} and function.name in READING_FUNCTIONS:
         return True
-    return any(pattern.matches(function.name) or pattern.matches(str(function)) for pattern in policy.functions)
+    listed = policy.functions
+    return listed is not None and (listed.matches(function.name) or listed.matches(str(function)))
 
 
 def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Function]) -> str:
