@@ -78,6 +78,8 @@ class Outcome:
     """The kind of failure; empty: what the reason says."""
     retryable: bool = True
     """False where the same, tried again, ends the same."""
+    retry_after_seconds: float = 0.0
+    """How long a server asks to be left alone before a retry."""
     finished_at: datetime = field(default_factory=_now)
     """In UTC: when nothing of it was alive any more."""
     exceeded: tuple[Exceeded, ...] = ()

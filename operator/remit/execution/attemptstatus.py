@@ -91,6 +91,7 @@ class AttemptRecord(BaseModel):
     exit_code: int | None = None
     category: str = ""
     retryable: bool = True
+    retry_after_seconds: float = 0.0
     finished_at: MicroTime
     exceeded: list[str] = []
     usage: UsageStatus | None = None
@@ -108,6 +109,7 @@ class AttemptRecord(BaseModel):
             exit_code=outcome.exit_code,
             category=outcome.category,
             retryable=outcome.retryable,
+            retry_after_seconds=outcome.retry_after_seconds,
             finished_at=outcome.finished_at,
             exceeded=[str(limit) for limit in outcome.exceeded],
             usage=usage_status(outcome),
@@ -127,6 +129,7 @@ class AttemptRecord(BaseModel):
             exit_code=self.exit_code,
             category=self.category,
             retryable=self.retryable,
+            retry_after_seconds=self.retry_after_seconds,
             finished_at=self.finished_at,
             exceeded=tuple(map(Exceeded, self.exceeded)),
             usage=_usage(self.usage) if self.usage else None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
 from remit.backends import ExitReason, Outcome
+from remit.backends.failure import LONGEST_RETRY_AFTER
 from remit.execution.retry import delay, longest_delay
 
 MAX_INTERRUPTIONS = 3
@@ -132,7 +133,8 @@ def next_step(
         return deadline_exceeded(task)
     due = status.next_retry_time
     # A clock that was ahead wrote a time beyond the longest wait: another machine's, or ours before it was set back.
-    if due is not None and now < due <= now + datetime.timedelta(seconds=longest_delay(spec.retry.backoff)):
+    longest = max(longest_delay(spec.retry.backoff), LONGEST_RETRY_AFTER if spec.http or spec.file else 0.0)
+    if due is not None and now < due <= now + datetime.timedelta(seconds=longest):
         return Idle(until=min(due, limit) if limit else due)
     return Begin(status.attempt_count + 1)
 
@@ -197,6 +199,7 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
     if not interrupted and retries >= spec.retry.max_retries:
         return final
     wait = delay(spec.retry.backoff, status.interruptions if interrupted else retries, draw)
+    wait = max(wait, outcome.retry_after_seconds)
     when = now + datetime.timedelta(seconds=wait)
     if limit is not None and when >= limit:
         return deadline_exceeded(task, f"{outcome.message}; the deadline leaves no time for another attempt")

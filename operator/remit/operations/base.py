@@ -63,9 +63,11 @@ class Work:
     effect: Effect = field(default_factory=Effect)
 
     @property
-    def subject(self) -> Subject | None:
+    def subject(self) -> Subject:
         """The operation as policy has judged it."""
-        return self.grant.request.subject
+        subject = self.grant.request.subject
+        assert subject is not None  # noqa: S101  # every task has one
+        return subject
 
 
 def held(wanted: str | int, field: str, instead: str) -> int:

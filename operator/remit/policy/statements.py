@@ -8,6 +8,7 @@ time (the extended protocol), and holds a read-only transaction.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,8 @@ _QUERY_WORDS: Final = frozenset({"select", "with", "values", "table"})
 _EXPLAINED_WORDS: Final = _QUERY_WORDS | _CHANGING | {"create"}
 _HOLDS_STATEMENTS: Final = _QUERY_WORDS | _CHANGING | {"copy"}
 """First words of what may have another statement within."""
+_OUTSIDE: Final = frozenset({"database", "tablespace", "system", "subscription"})
+"""What concerns more than a database, as its second word: kinds of their own, such as `create database`."""
 _OF_THE_SCHEMA: Final = frozenset({"create", "drop", "alter", "truncate"})
 _DECLARING: Final = frozenset(
     [
@@ -60,6 +63,8 @@ class Statement:
     """All that may be calls."""
     gives_no_rows: bool
     """Whether it is a change without RETURNING, or of the schema."""
+    copies: bool
+    """Whether it copies rows to the client."""
 
 
 def read_statement(sql: str) -> Statement:
@@ -76,7 +81,8 @@ def _read(sql: str) -> Statement | str:
     try:
         tokens = _tokens(sql)
         depths = _depths(tokens)
-        return Statement(_kinds(tokens), _functions(tokens, depths), _gives_no_rows(tokens, depths))
+        copies = _copies(tokens, "to", "stdout")
+        return Statement(_kinds(tokens), _functions(tokens, depths), _gives_no_rows(tokens, depths), copies)
     except UnreadableStatement as error:
         return str(error)
 
@@ -89,6 +95,8 @@ def _tokens(sql: str) -> list[str]:
     if not tokens or ";" in tokens:
         holds = "more than one statement" if tokens else "no statement"
         raise UnreadableStatement(f"it holds {holds}; write each as an entry of its own")
+    if _copies(tokens, "from", "stdin"):
+        raise UnreadableStatement("it copies from STDIN, and there is nothing to read; use INSERT with parameters")
     return tokens
 
 
@@ -117,6 +125,8 @@ def _kinds(tokens: Sequence[str]) -> frozenset[str]:
         return frozenset({"explain"}) | _kinds(tokens[start:])  # ANALYZE performs it
     changes = _changes(tokens) if first in _HOLDS_STATEMENTS else {}
     found = set(changes.values())
+    if first in {"create", "drop", "alter"} and tokens[1:2] and tokens[1] in _OUTSIDE:
+        return frozenset({f"{first} {tokens[1]}"})
     if first not in _QUERY_WORDS:
         return frozenset(found | {first})
     main, creates = _verbs(tokens, changes)
@@ -159,6 +169,10 @@ def _verbs(tokens: Sequence[str], changes: Collection[int]) -> tuple[str, bool]:
             case _ if at in changes or token in {"select", "table", "values"}:
                 verbs[-1] = verbs[-1] or token
     return verbs[0], creates
+
+
+def _copies(tokens: Sequence[str], way: str, end: str) -> bool:
+    return tokens[0] == "copy" and (way, end) in itertools.pairwise(tokens)
 
 
 def _gives_no_rows(tokens: Sequence[str], depths: Sequence[int]) -> bool:

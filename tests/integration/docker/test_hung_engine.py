@@ -93,7 +93,8 @@ async def test_what_cannot_be_ended_has_not_ended(
     patient = backend._KILL_SECONDS
     monkeypatch.setattr(backend, "_KILL_SECONDS", 0.1)
     heard, cancel = Heard(), asyncio.Event()
-    request = asking(image, "echo begun; while true; do sleep 1; done", 3 if how == "time is over" else 60, network)
+    seconds = 10 if how == "time is over" else 60
+    request = asking(image, "echo begun; while true; do sleep 1; done", seconds, network)
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=cancel))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     own.hang()

@@ -326,7 +326,7 @@ async def test_a_storm_opens_the_circuit(desk: Desk, server: Server, monkeypatch
         assert (await failure(desk, server, "/storm")).reason == "UnexpectedStatus"
     opened = await failure(desk, server, "/storm")
     assert (opened.reason, opened.retryable, len(server.seen)) == ("CircuitOpen", True, breaker.FAILURES)
-    assert performer.breaker.open() == [f"api.test:{server.port}"]
+    assert performer.breaker.open() == [f"ns/api.test:{server.port}"]
     await send(desk, server, "/open/x", host="other.test")  # the others are not held up
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 0.0)
     await send(desk, server, "/storm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,10 @@ def test_a_record_of_the_version_before_is_read(tmp_path: Path) -> None:
 
 
 def test_a_record_is_written_as_the_version_before_did(tmp_path: Path) -> None:
-    Run(tmp_path).ended(OUTCOME)
-    assert orjson.loads((tmp_path / "outcome.json").read_bytes()) == RECORD
+    """But for what that version ignores."""
+    Run(tmp_path).ended(replace(OUTCOME, retry_after_seconds=7))
+    assert orjson.loads((tmp_path / "outcome.json").read_bytes()) == {**RECORD, "retry_after_seconds": 7}
+    assert Run(tmp_path).outcome == replace(OUTCOME, retry_after_seconds=7)
 
 
 def test_an_operation_that_ran_in_no_sandbox(tmp_path: Path) -> None:

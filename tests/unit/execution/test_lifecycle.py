@@ -171,6 +171,24 @@ def test_interruptions_are_retried_only_on_request_and_do_not_use_up_retries() -
     assert isinstance(after("ExitCode", retry, attemptCount=4, interruptions=2), Finish)
 
 
+def test_a_server_is_asked_again_when_it_says() -> None:
+    ended = Outcome("UnexpectedStatus", "it did", retry_after_seconds=7)
+    spec = {"http": {"url": "http://a"}, "command": None, "retry": {"maxRetries": 1, "backoff": {"jitter": 0}}}
+    counted = {"attemptCount": 1}
+    later = NOW + datetime.timedelta(seconds=7)
+    assert after_attempt(task(spec, counted), ended, now=NOW, draw=0.5) == RetryAt(
+        later, "it did; next attempt in 7.0 s"
+    )
+    slow = {**spec, "retry": {"maxRetries": 1, "backoff": {"initialSeconds": 9, "jitter": 0}}}
+    assert isinstance(waits := after_attempt(task(slow, counted), ended, now=NOW, draw=0.5), RetryAt)
+    assert waits.when == NOW + datetime.timedelta(seconds=9)
+    over = after_attempt(task({**spec, "deadlineSeconds": 16}, counted), ended, now=NOW, draw=0.5)
+    assert isinstance(over, Finish)
+    assert over.reason == "DeadlineExceeded"
+    due = NOW + datetime.timedelta(seconds=1000)  # beyond the longest backoff
+    assert step(task(spec, {"phase": "Backoff", "nextRetryTime": due.isoformat()})) == Idle(until=due)
+
+
 def test_no_retry_is_promised_that_the_deadline_forbids() -> None:
     end = after("ExitCode", {"deadlineSeconds": 12, "retry": {"maxRetries": 1, "backoff": {"initialSeconds": 5}}})
     assert isinstance(end, Finish)

@@ -37,6 +37,8 @@ def functions(sql: str) -> list[str]:
         ("create table n as select 1", {"create"}),
         ("truncate t", {"truncate"}),
         ("copy t to program 'id'", {"copy"}),
+        ("create database d", {"create database"}),
+        ("ALTER /* */ SYSTEM SET a = 1", {"alter system"}),
         ("explain select 1", {"explain", "select"}),
         ("EXPLAIN (ANALYZE, BUFFERS) DELETE FROM t", {"explain", "delete"}),
         ("explain analyze with x as (update t set a=1 returning *) select * from x", {"explain", "select", "update"}),
@@ -123,12 +125,21 @@ def test_a_change_is_seen_wherever_it_may_begin(sql: str, expected: set[str]) ->
         ("merge into t using f(1) as u on g(1) when matched then insert (a) values (1)", ["f", "g"]),
         ("create function f(a int) returns int language sql as $$ select g(1) $$", []),
         ("select 'f(1)' /* f(1) */ -- f(1)", []),
+        ("copy (select f(1)) to stdout", ["f"]),
+        ("reindex (verbose) table t", []),
         ("select rank() over (order by (a)) from t group by (a), rollup (a, b) having f(1)", ["rank", "f"]),
         ("select 1 from t join u using (a) left join v on (f(a)) where exists (select 1) limit (1)", ["f"]),
     ],
 )
 def test_functions_that_may_be_called(sql: str, expected: list[str]) -> None:
     assert functions(sql) == expected
+
+
+def test_what_is_copied_to_the_client_is_told_and_what_would_come_from_it_is_refused() -> None:
+    assert read_statement("copy (select 1) to /* */ stdout").copies
+    assert not read_statement("copy t to program 'to stdout'").copies
+    with pytest.raises(UnreadableStatement, match="copies from STDIN"):
+        kinds("copy t(a) from stdin")
 
 
 def test_statements_that_call_very_many_functions_are_refused() -> None:
