@@ -37,8 +37,10 @@ class DeploymentPhase(StrEnum):
     PAUSED = "Paused"
     ROLLING_BACK = "RollingBack"
     HEALTHY = "Healthy"
+    PINNED = "Pinned"
     DEGRADED = "Degraded"
     FAILED = "Failed"
+    TERMINATING = "Terminating"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,13 +315,13 @@ class DeploymentStatus(StatusModel):
     phase: DeploymentPhase | None = None
     """Where the release stands, for people. Machines read the conditions."""
     stage: str = ""
-    """The stage that the release is in."""
+    """The stage that the release is in, or in which it failed while it goes back."""
     active: str = ""
     """What is live, for the table: the artifact and its revision."""
     preview: str = ""
     """What is about to go live, for the table."""
     ready: str = ""
-    """Healthy and wanted replicas of the active side, such as `2/2`."""
+    """Healthy instances that requests go to, and how many there should be, such as `2/2`."""
     message: str = ""
     """The last thing that happened, in one sentence."""
     active_slot: Slot | None = None
@@ -335,7 +337,8 @@ class DeploymentStatus(StatusModel):
     ready_replicas: int = 0
     """Those of them that are healthy."""
     conditions: Conditions = []
-    """Available, Progressing, Healthy, Reconciling and Stalled."""
+    """Available, Progressing, Healthy, Reconciling and Stalled. Wait for Healthy: it is True only where what the spec
+    declares is live. Available is about what serves, whichever revision that is."""
     slots: Annotated[list[SlotStatus], Field(json_schema_extra=map_by("name"))] = []
     """The sides that hold something, as they were last seen."""
     stages: Annotated[tuple[StageStatus, ...], Field(json_schema_extra=map_by("name"))] = ()

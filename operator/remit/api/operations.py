@@ -28,6 +28,14 @@ class CommandOperation(SpecModel):
     """Runs one program. No shell is involved: nothing in the arguments is expanded or interpreted."""
 
     exactly_one = ("argv", "line")
+    rules = (
+        Rule(
+            r"!has(self.line) || self.line.matches('(?s)^([^\\x22\\x27\\\\]|\\\\.|\\x27[^\\x27]*\\x27|"
+            r"\\x22([^\\x22\\\\]|\\\\.)*\\x22)*$')",
+            "a quote is not closed, or a backslash ends the line",
+            ".line",
+        ),
+    )
 
     argv: Argv | None = None
     """The program and its arguments, one string each."""

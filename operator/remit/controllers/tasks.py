@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from remit.api import ExecutionTask, Phase
+from remit.controllers import unreadable
 from remit.controllers.policies import Policies
 from remit.controllers.requester import Requester
 from remit.controllers.schedules import ScheduleReconciler
@@ -30,6 +31,7 @@ from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import AuditLog, Metrics
 
+_REFUSED = {"Succeeded": "Unknown", "Finished": "False", "Reconciling": "False", "Stalled": "True"}
 _TASKS_PER_TURN = 100
 """Tasks that are read as the operator starts before others have a turn on the event loop."""
 
@@ -64,7 +66,6 @@ class TaskReconciler:
             self.metrics,
             self.events,
             requested_by=self.requester,
-            wake=self._wake,
             now=lambda: self.now(),
         )
         self._driver = TaskDriver(
@@ -78,7 +79,7 @@ class TaskReconciler:
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
-            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake, self.writer
+            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self.writer
         )
 
     @property
@@ -149,14 +150,18 @@ class TaskReconciler:
             return await self._driver.finish(stored, finish)
 
     async def _refuse_unreadable(self, obj: Object, error: InvalidInput) -> None:
-        """The object passed the API server, and is still not one: an older CRD, or a newer one, is installed."""
-        if (obj.get("status") or {}).get("phase") in set(Phase):
+        """The object passed the API server, and is still not one: another version of the CRDs is installed, or was when
+        it was stored. One that another version has begun is left as it is: that may be at work on it, or come back."""
+        phase = (obj.get("status") or {}).get("phase")
+        if phase in {each for each in Phase if each.final}:
+            return
+        if phase is not None:
+            shown = str(Phase.RUNNING if phase == Phase.RUNNING else Phase.PENDING)
+            why = f"nothing is done about it: {error}; delete it, or run the version of Remit that made it"
+            await unreadable.tell(self.writer, self.events, obj, shown, "Invalid", why, _REFUSED, self.now())
             return
         blank = ExecutionTask.parse({**obj, "spec": {"command": {"argv": ["-"]}}, "status": {}})
         finish = Finish(Phase.FAILED, "Invalid", "Invalid", f"{error}; install the CRDs of this version of Remit")
         status = progress.finished(blank, finish, self.now()).model_copy(update={"operation": ""})
         await self.writer.write(obj, status)
         self.events.record(obj, "Warning", "Invalid", finish.message)
-
-    def _wake(self, key: str) -> None:
-        self.turns.wake(key, 0.0)

@@ -6,6 +6,7 @@ port stay its own while none runs.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -33,8 +34,13 @@ def lock_state(database: Path) -> int:
     return descriptor
 
 
+class AddressInUse(InvalidInput):
+    """Somebody else listens there."""
+
+
 def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host`, on the same port of each; 0 picks one. Raises `InvalidInput`."""
+    """Listen at every address of `host`, on the same port of each; 0 picks one. Raises `InvalidInput`, `AddressInUse`
+    where another port might do."""
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -45,7 +51,8 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
         for opened in sockets:
             opened.close()
         why = str(error.strerror).partition(" (while ")[0]  # the address is said already
-        raise InvalidInput(f"cannot serve on {host}:{port}: {why}; choose another host or port") from None
+        kind = AddressInUse if error.errno == errno.EADDRINUSE else InvalidInput
+        raise kind(f"cannot serve on {host}:{port}: {why}; choose another host or port") from None
     return sockets
 
 

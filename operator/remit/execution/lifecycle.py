@@ -34,6 +34,11 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Write that status, which is final, holds of the spec as it was edited since."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the run that is going: the user cancelled."""
 
@@ -85,7 +90,7 @@ class RetryAt:
     message: str
 
 
-Step = Idle | Expire | Stop | Collect | Adopt | AwaitEarlierLeader | Begin | Finish
+Step = Idle | Expire | Acknowledge | Stop | Collect | Adopt | AwaitEarlierLeader | Begin | Finish
 
 
 def deadline(task: ExecutionTask) -> datetime.datetime | None:
@@ -139,12 +144,14 @@ def next_step(
     return Begin(status.attempt_count + 1)
 
 
-def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire:
+def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire | Acknowledge:
     ended, ttl = task.status.completion_time, task.spec.ttl_seconds_after_finished
-    if ended is None or ttl is None:
-        return Idle()
-    expires = ended + datetime.timedelta(seconds=ttl)
-    return Expire() if now >= expires else Idle(until=expires)
+    expires = None if ended is None or ttl is None else ended + datetime.timedelta(seconds=ttl)
+    if expires is not None and now >= expires:
+        return Expire()
+    # Tools take an end for that of an earlier spec until status says that it was seen.
+    stale = 0 <= task.status.observed_generation < task.metadata.generation
+    return Acknowledge() if stale else Idle(until=expires)
 
 
 _FINAL_REASONS: Mapping[str, str] = {

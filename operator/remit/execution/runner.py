@@ -212,10 +212,11 @@ class Runner:
         try:
             with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
                 outcome = await self._kept(attempt, cancel, adopt, redactor)
-        except asyncio.CancelledError:
-            del self._going[attempt.uid]
-            raise
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            # A library may cancel what it waits for by itself. Then this task goes on, and has to tell of the end.
+            if isinstance(error, asyncio.CancelledError) and (fence.expired or _is_being_cancelled()):
+                del self._going[attempt.uid]
+                raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
         going = self._going.pop(attempt.uid)
@@ -354,6 +355,11 @@ def _broken_down(in_doubt: str) -> Outcome:
     """After a mistake of our own, of which nobody knows more than where it happened."""
     outcome = Outcome(ExitReason.INTERNAL_ERROR, "the operator failed to run it; its log says why")
     return not_retried(outcome, in_doubt) if in_doubt else outcome
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _recovered(backend: Backend, handle: Handle) -> None:

@@ -15,13 +15,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from remit.backends import Outcome
 from remit.execution.attemptstatus import AttemptRecord
 from remit.privatefiles import replace_private
+
+_UNREADABLE: Final = (
+    "how it ended was recorded by another version of Remit, which this one cannot read; it may have taken place"
+)
 
 
 class RunStore:
@@ -70,7 +75,12 @@ class Run:
     def outcome(self) -> Outcome | None:
         """What `ended` was told, or None when the run was lost."""
         document = _read(self.path / "outcome.json")
-        return None if document is None else AttemptRecord.model_validate(document).outcome()
+        if document is None:
+            return None
+        try:
+            return AttemptRecord.model_validate(document).outcome()
+        except ValidationError:
+            return Outcome("OutcomeUnreadable", _UNREADABLE, category="Infrastructure", retryable=False)
 
     def started(self, process: dict[str, Any]) -> None:
         # Not synced: if the machine itself goes down, so does the process.

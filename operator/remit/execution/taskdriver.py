@@ -22,6 +22,7 @@ from remit.errors import AuditUnavailable, MissingReference
 from remit.execution import progress, recording
 from remit.execution.admission import Admission, Refused, attempt_id, redacted, withheld
 from remit.execution.lifecycle import (
+    Acknowledge,
     Adopt,
     AwaitEarlierLeader,
     Begin,
@@ -151,10 +152,16 @@ class TaskDriver:
                 self.runner.stop(task.metadata.uid)
             case Expire():
                 await self.store.delete(stored)
+            case Acknowledge():
+                await self.store.write_status(stored, progress.acknowledged(task))
+                return 0.0
             case Collect(attempt=attempt):
                 return await self._collect(stored, attempt)
             case AwaitEarlierLeader(seconds=seconds):
                 log.info("waits until an attempt of an earlier leader is over for sure", seconds=round(seconds, 1))
+                waits = progress.awaiting_earlier_leader(task, now)
+                if task.status.message != waits.message:
+                    await self.store.write_status(stored, waits)
                 return seconds
             case Adopt(attempt=attempt) if not self.stopping:
                 return await self._adopt(stored, attempt)

@@ -104,8 +104,8 @@ xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
 """
 _BEFORE_PARENTHESES: Final = """
 bernoulli brin btree by cluster columns conflict copy cube escape explain filter first gin gist hash identity ilike
-include inherits insert join key like list materialized operator options over range reindex rollup set sets spgist system
-update vacuum verbose zone
+include inherits insert join key like list materialized operator options over range reindex rollup set sets spgist
+system update vacuum verbose zone
 """
 
 VOLATILE: Final = frozenset(_VOLATILE.split())

@@ -61,11 +61,12 @@ def retiring(state: PipelineState, now: datetime.datetime) -> PipelineState:
 
 
 def retired(state: PipelineState, now: datetime.datetime) -> PipelineState:
-    """Show the stage Retire as done: nothing is left to retire."""
+    """Show the stage Retire as done, or as skipped where there was nothing to retire."""
     release = state.release
-    if release is not None and release.stage_record("Retire").state in {"Waiting", "Running"}:
-        started = release.stage_record("Retire").started_at or now
-        release = release.with_stage("Retire", state="Done", started_at=started, finished_at=now)
+    if release is not None and release.stage_record("Retire").state == "Running":
+        release = release.with_stage("Retire", state="Done", finished_at=now)
+    elif release is not None and release.stage_record("Retire").state == "Waiting":
+        release = release.with_stage("Retire", state="Skipped")
     return replace(state, release=release, drain_since=None, idle_since=None)
 
 

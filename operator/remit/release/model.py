@@ -29,7 +29,7 @@ class SourceVersion:
     kind: Literal["ConfigMap", "Secret"]
     name: str
     version: str
-    """A digest of its data; empty where it was optional and not there."""
+    """A digest of its data, of a Secret's under a key; empty where it was optional and not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Snapshot:
     """Digest of what makes a revision: artifact, target, ports, configuration, resources and health check, and the
     versions. Replicas, strategy, stages, `paused` and `rollbackTo` are not in it."""
     versions: tuple[SourceVersion, ...] = ()
+    former_hash: str = ""
+    """`spec_hash` as version 0.1 computed it; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

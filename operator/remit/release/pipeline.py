@@ -137,18 +137,16 @@ def _between_releases(
         # Whoever moved the requests, it was no release: nothing begins from there.
         return Decision(Switch(live.slot), state)
     begun = begin(desired, observed, state, now)
+    blocked = begun if isinstance(begun, Wait) else None
     if isinstance(begun, PipelineState):
         if begun.releasing is not None:
             return _go_on(desired, observed, begun, now)
         state = begun
     step = maintain_live(desired, observed, state)
-    if step is not None:
-        return Decision(step, state)
-    tidying = clean_up_idle(desired, observed, state, now)
-    if tidying is not None:
-        return tidying
-    state = retired(state, now)
-    return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), state)
+    decision = Decision(step, state) if step is not None else clean_up_idle(desired, observed, state, now)
+    if decision is None:
+        decision = Decision(blocked or Wait("Settled", "nothing to do", held=True), retired(state, now))
+    return replace(decision, blocked=blocked)
 
 
 def _let_go(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision | None:

@@ -164,3 +164,5 @@ class Decision:
 
     step: Step
     state: PipelineState
+    blocked: Wait | None = None
+    """Why what the spec declares cannot begin, where it cannot."""

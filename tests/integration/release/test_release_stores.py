@@ -242,7 +242,6 @@ class ApiStage(Stage):
             events,
             self.places,
             self.problem,
-            lambda _: None,
             self.audit,
             Redactor(),
             lambda _: "tester",

@@ -13,6 +13,7 @@ from remit.api import ExecutionTask, Phase
 from remit.backends import Outcome
 from remit.execution.lifecycle import (
     MAX_INTERRUPTIONS,
+    Acknowledge,
     AwaitEarlierLeader,
     Begin,
     Collect,
@@ -24,6 +25,7 @@ from remit.execution.lifecycle import (
     after_attempt,
     next_step,
 )
+from remit.execution.progress import acknowledged
 from remit.execution.retry import longest_delay
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
@@ -77,6 +79,21 @@ def test_an_attempt_that_an_earlier_leader_may_have_running_is_waited_for() -> N
         assert waits == AwaitEarlierLeader(4.5)
     assert next_step(lost, running=True, now=NOW, seconds_until_over=4.5) == Idle()
     assert next_step(task(), running=False, now=NOW, seconds_until_over=4.5) == Begin(1)
+
+
+def test_an_end_is_acknowledged_for_an_edited_spec() -> None:
+    """Otherwise `kubectl wait --for=condition=Finished` never ends, and kstatus says InProgress for good."""
+    conditions = [{"type": "Finished", "status": "True", "reason": "Completed", "observedGeneration": 1}]
+    ended = task({"cancel": True}, {"phase": "Succeeded", "observedGeneration": 1, "conditions": conditions})
+    ended = ended.model_copy(update={"metadata": ended.metadata.model_copy(update={"generation": 2})})
+    assert step(ended) == Acknowledge()
+    told = ended.model_copy(update={"status": acknowledged(ended)})
+    assert {"observedGeneration": 2} | conditions[0] | {"observedGeneration": 2} == {
+        name: value
+        for name, value in told.model_dump(mode="json", by_alias=True)["status"]["conditions"][0].items()
+        if value
+    }
+    assert step(told) == Idle()
 
 
 def test_cancel_stops_a_run_and_ends_one_that_waits() -> None:

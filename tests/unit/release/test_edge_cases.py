@@ -108,7 +108,7 @@ def test_what_is_being_deleted_says_so() -> None:
     sim.deleted = True
     sim.step()
     assert (sim.status.phase, sim.status.message) == (
-        "Progressing",
+        "Terminating",
         "is being deleted; lets blue finish the requests it has",
     )
 
@@ -129,7 +129,7 @@ def test_a_deletion_gives_up_on_a_target_that_stays_out_of_reach_and_not_before(
     sim.deleted, sim.observed = True, replace(sim.observed, unreachable="no route to host")
     sim.abandon_at = sim.now + datetime.timedelta(seconds=60)
     assert sim.step() == Wait("TargetUnreachable", "no route to host", sim.abandon_at, held=True)
-    assert sim.status.phase == "Progressing"
+    assert sim.status.phase == "Terminating"
     assert "no route to host; from 2026-01-01T" in sim.status.message
     sim.breathe(59)
     assert isinstance(sim.step(), Wait)
@@ -382,7 +382,7 @@ def test_a_rollback_to_what_is_live_only_pins_it() -> None:
     sim.ask("rollback")
     assert end(sim) == ("Aborted", "RollbackRequested", "v1")
     sim.settle()
-    assert (sim.serving, sim.status.pinned_revision, sim.status.phase) == ("v1", 1, "Healthy")
+    assert (sim.serving, sim.status.pinned_revision, sim.status.phase) == ("v1", 1, "Pinned")
 
 
 def test_a_rollback_in_git_is_followed_and_taken_back() -> None:
@@ -452,11 +452,11 @@ def test_a_request_that_means_another_revision_is_refused(kind: str) -> None:
 
 def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
     sim = live("v1").apply(version="v2")
-    for retryable, stalled in ((True, "False"), (False, "True")):
+    for retryable, stalled, phase in ((True, "False", "Pending"), (False, "True", "Degraded")):
         sim.problem = Problem("SecretNotFound", "Secret db is not there", retryable)
         sim.waits_for("SecretNotFound")
         assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == stalled
-        assert (sim.serving, sim.status.phase) == ("v1", "Degraded")
+        assert (sim.serving, sim.status.phase) == ("v1", phase)
     sim.problem = None
     assert end(sim) == ("Promoted", "Promoted", "v2")
 
