@@ -189,7 +189,8 @@ class Policies:
         if not edited:
             return
         for warning in self._warnings(compiled):
-            self.events.record(obj, "Warning", "CeilingWithSelector", str(warning))
+            reason = "CeilingWithSelector" if warning.field == "spec.selector" else "NoCeiling"
+            self.events.record(obj, "Warning", reason, str(warning))
 
     def _warnings(self, policy: CompiledPolicy) -> tuple[Problem, ...]:
         """None where the operator serves its own namespace alone: there a policy is no ceiling of another one."""

@@ -85,7 +85,7 @@ def scheduled(
 def begun(
     task: ExecutionTask,
     attempt_id: str,
-    policy: PolicyStatus,
+    policy: PolicyStatus | None,
     now: datetime.datetime,
     lease_transitions: int | None = None,
 ) -> ExecutionTaskStatus:

@@ -167,7 +167,7 @@ async def test_a_container_operation_says_what_may_have_come_of_it(own: OwnEngin
     spec = {"container": {"action": "run", "name": "kept", "image": image, "argv": ["sleep", "600"]}}
     task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": spec})
     grant = Grant(request_for(task, None), (), ())
-    work, performer = Work("u-1", "ns", "t", task.spec.subject, grant, timeout_seconds=60), ContainerPerformer(engine)
+    work, performer = Work("u-1", "ns", "t", grant, timeout_seconds=60), ContainerPerformer(engine)
     await engine.call(lambda client: client.ping())
     own.hang()
     with pytest.raises(OperationFailed, match="container kept may be there all the same") as caught:

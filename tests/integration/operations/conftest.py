@@ -50,7 +50,6 @@ class Desk:
             "uid-1",
             self.namespace,
             "t",
-            grant.request.subject,
             grant,
             timeout_seconds=30,
             limits=self.limits,

@@ -40,7 +40,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     performer = PostgresPerformer()
-    rule = {"secrets": ["db"], "statements": ["select"], "functions": ["set_config"]}
+    rule = {"secrets": ["db"], "statements": ["select"], "functions": ["set_config", "fail"]}
     yield Desk(performer, [{"databases": {"postgres": rule}}])
     await performer.close()
 

@@ -188,7 +188,7 @@ async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_l
     began, bench = asyncio.Event(), Bench(tmp_path, at_once)
     bench.runner.performers = {"http": Posting()}
     http = HttpOperation(url="http://api.test/", method="POST")
-    work = Work("u-1", "ns", "t", http, Grant(Request(namespace="ns"), (), ()), timeout_seconds=60)
+    work = Work("u-1", "ns", "t", Grant(Request(namespace="ns", subject=http), (), ()), timeout_seconds=60)
     bench.runner.start(replace(attempt(), operation="http", request=work))
     await asyncio.wait_for(began.wait(), 10)
     await bench.runner.shutdown()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -27,7 +26,7 @@ from remit.operations.database.loaders import ADAPTERS, SETTINGS, json_text
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
 from remit.operations.tls import TlsMaterial, in_memory
-from remit.policy.statements import copied, gives_no_rows
+from remit.policy.statements import read_statement
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
 _CONNECT_SECONDS = 10.0
@@ -303,10 +302,11 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
         if connection.info.parameter_status(setting) != value:
             message = f"spec.postgres.statements[{index}]: {setting} is no longer {value}, and policy read it so"
             raise OperationFailed("ReadDifferently", message, retryable=False, category="Denied")
+    read = read_statement(statement.sql)
     try:
-        if copied(statement.sql):
+        if read.copies:
             result = await _copy(connection, statement, budget)
-        elif await asyncio.to_thread(gives_no_rows, statement.sql):
+        elif read.gives_no_rows:
             result = await _change(connection, statement)
         else:
             result = await _query(connection, statement, budget)
