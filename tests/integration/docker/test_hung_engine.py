@@ -66,7 +66,7 @@ def asking(image: str, script: str, seconds: float = 60, network: Network = "non
 async def until_given_up(engine: Engine) -> None:
     """Until so many calls had no answer that its circuit is open."""
     async with asyncio.timeout(PATIENCE):
-        while not engine.breaker.trips:
+        while not engine.breaker.open():
             await asyncio.sleep(0.05)
 
 

@@ -216,7 +216,7 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
         task.cancel()
     assert {(await task).reason for task in waiting} == {"Completed"}
     assert desk.performer.breaker is not None
-    assert desk.performer.breaker.trips == 0
+    assert desk.performer.breaker.open() == []
 
 
 async def test_a_transaction_that_cannot_go_on_is_tried_again(desk: Desk, url: str) -> None:

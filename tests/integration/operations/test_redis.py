@@ -273,7 +273,7 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
         server.client_unpause()
     assert {(await task).reason for task in [*slow, *waiting]} == {"Completed"}
     assert desk.performer.breaker is not None
-    assert desk.performer.breaker.trips == 0
+    assert desk.performer.breaker.open() == []
 
 
 async def test_a_subcommand_is_allowed_by_both_words(desk: Desk, url: str) -> None:
