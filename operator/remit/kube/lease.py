@@ -258,7 +258,7 @@ class LeaderElector:
         sent = self.clock()
         try:
             async with asyncio.timeout(min(self._request_seconds, left)):
-                if (leadership := await self._try_acquire_or_renew(sent)) is None:
+                if (leadership := await self._try_acquire_or_renew()) is None:
                     return None
         except TimeoutError:
             text = f"{self.kube.access.server} does not answer"
@@ -274,7 +274,7 @@ class LeaderElector:
                 raise RemitError(f"nothing would end work in time: no fork server can be started: {error}") from None
         return leadership
 
-    async def _try_acquire_or_renew(self, sent: float) -> Leadership | None:
+    async def _try_acquire_or_renew(self) -> Leadership | None:
         now = micro_time()
         record = {"holderIdentity": self.identity, "leaseDurationSeconds": self.lease_duration, "renewTime": now}
         leadership, lease = self.leadership, self._lease
@@ -290,7 +290,7 @@ class LeaderElector:
             if not leadership:
                 if self._held_by_another():  # its holder does not know yet that it was deleted
                     return None
-                leadership = self._created(sent)
+                leadership = self._created()
                 record["acquireTime"] = now
             await self._create((self._observed_record or {}) | record | {"leaseTransitions": leadership.transitions})
             return leadership
@@ -303,13 +303,13 @@ class LeaderElector:
             if self._held_by_another():
                 await self._announce(lease)
                 return None
-            leadership = self._acquired(lease.get("spec") or {}, sent)
+            leadership = self._acquired(lease.get("spec") or {})
             if not leadership.resumed:
                 record |= {"acquireTime": now, "leaseTransitions": leadership.transitions}
         await self._update(lease, record)
         return leadership
 
-    def _acquired(self, record: Object, at: float) -> Leadership:
+    def _acquired(self, record: Object) -> Leadership:
         """What it means to get the Lease that has this record."""
         transitions = record.get("leaseTransitions") or 0
         resumed, was_released = self.leader == self.identity, _was_released(record)
@@ -317,23 +317,20 @@ class LeaderElector:
             return self._asked  # we have it since then, and heard nothing of it
         return self._ask(
             transitions + (not resumed),
-            at,
             resumed=resumed,
             released=was_released,
             unseen=not (self.leader or was_released),
         )
 
-    def _created(self, at: float) -> Leadership:
+    def _created(self) -> Leadership:
         """What it means to make the Lease. Others may have held it after we last saw it."""
         last = self._observed_record
-        return self._ask(FIRST if last is None else (last.get("leaseTransitions") or 0) + 1, at, unseen=True)
+        return self._ask(FIRST if last is None else (last.get("leaseTransitions") or 0) + 1, unseen=True)
 
-    def _ask(
-        self, transitions: int, at: float, *, unseen: bool, resumed: bool = False, released: bool = False
-    ) -> Leadership:
+    def _ask(self, transitions: int, *, unseen: bool, resumed: bool = False, released: bool = False) -> Leadership:
         self._asked = acquired(
             transitions,
-            at=at,
+            at=self.clock(),  # and not when the Lease was asked for: its holder may have renewed it since
             lease_duration=self.lease_duration,
             kill_grace=self.kill_grace,
             resumed=resumed,
