@@ -6,6 +6,7 @@ port stay its own while none runs.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -44,9 +45,24 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for opened in sockets:
             opened.close()
-        why = str(error.strerror).partition(" (while ")[0]  # the address is said already
-        raise InvalidInput(f"cannot serve on {host}:{port}: {why}; choose another host or port") from None
+        raise InvalidInput(_why_not(host, port, error)) from None
     return sockets
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    why = str(error.strerror).partition(" (while ")[0]  # the address is said already
+    if isinstance(error, socket.gaierror):
+        return f"cannot serve on {host!r}: no address is known for this name ({why}); choose another host"
+    match error.errno:
+        case errno.EADDRINUSE:
+            remedy = "end the program that has the port, or choose another one"
+        case errno.EADDRNOTAVAIL:
+            remedy = "choose a host with an address of this machine"
+        case errno.EACCES:
+            remedy = "choose a port above 1023"
+        case _:
+            remedy = "choose another host or port"
+    return f"cannot serve on {host}:{port}: {why}; {remedy}"
 
 
 def raise_descriptor_limit() -> int:

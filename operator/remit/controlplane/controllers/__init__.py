@@ -15,6 +15,8 @@ from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import Cluster, Target
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
+STORE_ANNOTATION = "remit.dev/store"
+"""Of the namespace kube-system: the store's identity. Another one tells that acknowledged writes may be lost."""
 EXPIRY_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
@@ -34,6 +36,7 @@ class Controllers:
         """Take up what the last run left undone, before the first request is served."""
         self._crds.resync()
         self._make_namespaces()
+        self._tell_identity()
         self._namespaces.resync()
         self._garbage.resync()
         self._cluster.store.listen(self._on_change)
@@ -78,3 +81,14 @@ class Controllers:
             if self._cluster.store.latest("namespaces", "", name) is None:
                 request = Request("POST", "/api/v1/namespaces", {}, {"User-Agent": "remit"})
                 write.create(self._cluster, Target(resource), {"metadata": {"name": name}}, request)
+
+    def _tell_identity(self) -> None:
+        store = self._cluster.store
+        record = store.latest("namespaces", "", "kube-system")
+        if record is None:
+            return
+        namespace = record.load()
+        annotations = namespace["metadata"].get("annotations") or {}
+        if annotations.get(STORE_ANNOTATION) != store.identity:
+            namespace["metadata"]["annotations"] = {**annotations, STORE_ANNOTATION: store.identity}
+            store.put("namespaces", namespace)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import orjson
+
 from remit.controlplane.resources import Registry, Resource
-from remit.controlplane.storage import Object, Store
+from remit.controlplane.storage import Object, Record, Store
 
 
 def utc_now() -> datetime:
@@ -36,23 +38,52 @@ class Target:
     subresource: str = ""
 
 
-def view(resource: Resource, raw: bytes) -> bytes:
-    """A stored object as this version of the resource shows it."""
-    if resource.conversion is None and resource.version == resource.storage_version:
-        return raw
-    import orjson
+def view(resource: Resource, record: Record) -> bytes:
+    """A stored object as this version of the resource shows it.
 
-    return orjson.dumps(convert(resource, orjson.loads(raw)))
+    A custom resource is pruned and defaulted by its schema as it is now, as kube-apiserver does when it reads from etcd:
+    a field that leaves the CRD and comes back has its value again.
+    """
+    if not resource.custom:
+        return record.raw if resource.conversion is None else orjson.dumps(convert(resource, record.load()))
+    schema = resource.stored_schema or resource.schema
+    if record.shown is None or record.shown[0] is not schema:
+        record.remember_shown(schema, orjson.dumps(_through_stored_schema(resource, record.load())))
+        assert record.shown is not None  # noqa: S101 - just set
+    shown = record.shown[1]
+    if resource.version == resource.storage_version:
+        return shown
+    return orjson.dumps(_through_own_schema(resource, orjson.loads(shown)))
+
+
+def load(resource: Resource, record: Record) -> Object:
+    """Like `view`, as a fresh object, the caller's to change."""
+    obj: Object = orjson.loads(view(resource, record))
+    return obj
 
 
 def convert(resource: Resource, obj: Object) -> Object:
-    """Like `view`, for an object that the caller owns."""
+    """A stored object of the caller's as this version of the resource shows it."""
     if resource.conversion is not None:
         return resource.conversion.to_view(obj)
-    if obj["apiVersion"] != resource.api_version:
-        obj["apiVersion"] = resource.api_version
-        resource.schema.prune(obj)
-        resource.schema.default(obj)
+    if not resource.custom:
+        return obj
+    obj = _through_stored_schema(resource, obj)
+    return obj if resource.version == resource.storage_version else _through_own_schema(resource, obj)
+
+
+def _through_stored_schema(resource: Resource, obj: Object) -> Object:
+    schema = resource.stored_schema or resource.schema
+    obj["apiVersion"] = f"{resource.group}/{resource.storage_version}"
+    schema.prune(obj)
+    schema.default(obj)
+    return obj
+
+
+def _through_own_schema(resource: Resource, obj: Object) -> Object:
+    obj["apiVersion"] = resource.api_version
+    resource.schema.prune(obj)
+    resource.schema.default(obj)
     return obj
 
 

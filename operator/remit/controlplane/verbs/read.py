@@ -11,7 +11,7 @@ from remit.controlplane.http.negotiation import Accepted
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Record
-from remit.controlplane.verbs.cluster import Cluster, Target, view
+from remit.controlplane.verbs.cluster import Cluster, Target, load, view
 from remit.controlplane.verbs.revisions import Continue, check_list_revision, parse_revision, require_reached
 from remit.controlplane.verbs.selection import select
 from remit.controlplane.verbs.shapes import partial_metadata, show, table
@@ -22,7 +22,13 @@ def get(cluster: Cluster, target: Target, request: Request, accepted: Accepted) 
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    return show(target.resource, record.raw, accepted, cluster.now(), request.text("includeObject", "Metadata"))
+    return show(
+        target.resource,
+        view(target.resource, record),
+        accepted,
+        cluster.now(),
+        request.text("includeObject", "Metadata"),
+    )
 
 
 def list_objects(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> bytes:
@@ -80,7 +86,7 @@ def _show_list(
 ) -> bytes:
     if accepted.shape == "Object" and not accepted.yaml and not accepted.pretty:
         return join_list(resource, records, metadata)
-    objects = [orjson.loads(view(resource, record.raw)) for record in records]
+    objects = [load(resource, record) for record in records]
     if accepted.shape == "Table":
         include = request.text("includeObject", "Metadata")
         shown = table(resource, objects, cluster.now(), version=accepted.version, include=include, metadata=metadata)
@@ -98,9 +104,15 @@ def _show_list(
 
 def join_list(resource: Resource, records: list[Record], metadata: dict[str, object]) -> bytes:
     """The list's JSON, made of the records' own bytes. Items of built-in kinds do not repeat their type."""
-    items = [view(resource, record.raw) for record in records]
+    items = [view(resource, record) for record in records]
     if not resource.custom and resource.conversion is None:
-        typed = len(resource.prefix)
-        items = [b"{" + item[typed:] for item in items]
+        items = [_without_type(resource, item) for item in items]
     head = {"apiVersion": resource.api_version, "kind": resource.list_kind, "metadata": metadata}
     return orjson.dumps(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+
+
+def _without_type(resource: Resource, item: bytes) -> bytes:
+    if item.startswith(resource.prefix):
+        return b"{" + item[len(resource.prefix) :]
+    obj = orjson.loads(item)  # not written by this server
+    return orjson.dumps({key: value for key, value in obj.items() if key not in ("apiVersion", "kind")})

@@ -11,7 +11,7 @@ from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.schema import SCALE, Undecodable, decode
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import Cluster, Target, convert
+from remit.controlplane.verbs.cluster import Cluster, Target, load
 from remit.controlplane.verbs.patches import patched
 from remit.controlplane.verbs.write import Written, replace
 
@@ -44,7 +44,7 @@ def get_scale(cluster: Cluster, target: Target) -> Object:
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    obj = convert(target.resource, record.load())
+    obj = load(target.resource, record)
     assert target.resource.scale is not None  # noqa: S101 - the path is served only where there is one
     path = target.resource.scale.spec_replicas
     if _at(obj, path) is None:
@@ -56,7 +56,7 @@ def _live(cluster: Cluster, target: Target) -> Object:
     record = cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    return convert(target.resource, record.load())
+    return load(target.resource, record)
 
 
 def put_scale(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:

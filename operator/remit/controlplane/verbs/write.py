@@ -26,7 +26,7 @@ from remit.controlplane.schema.jsontypes import same
 from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
-from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
+from remit.controlplane.verbs.cluster import Cluster, Target, load, to_storage
 from remit.controlplane.verbs.patches import patched
 
 LONGEST_MANAGER = 128
@@ -87,7 +87,7 @@ def update(cluster: Cluster, target: Target, body: Any, request: Request, raw: b
         raise resource.not_found(target.name)
     if not obj["metadata"].get("name"):
         raise bad_request("name must be provided")
-    old = convert(resource, live.load())
+    old = load(resource, live)
     admit.check_uid(resource, obj, old)
     return replace(cluster, target, old, obj, request, revision_required=not resource.unconditional_update)
 
@@ -140,8 +140,8 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
     live = _live(cluster, target)
     if live is None:
         raise resource.not_found(target.name)
-    old = convert(resource, live.load())
-    result = patched(resource, content_type, body, convert(resource, live.load()))
+    old = load(resource, live)
+    result = patched(resource, content_type, body, load(resource, live))
     if resource.custom and isinstance(result, dict) and result.get("apiVersion") != resource.api_version:
         why = f'Invalid value: "{result.get("apiVersion", "")}": must be {resource.api_version}'
         raise invalid("", resource.kind, target.name, [("FieldValueInvalid", why, "apiVersion")])
@@ -167,13 +167,13 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     live = _live(cluster, target)
     if live is None and target.subresource:
         raise resource.not_found(target.name)
-    old = convert(resource, live.load()) if live else None
+    old = load(resource, live) if live else None
     if resource.status and not target.subresource:
         config.pop("status", None)
     if config["metadata"].get("resourceVersion") and live is None:
         raise conflict(resource.group, resource.plural, target.name)
     obj = server_side_apply(
-        convert(resource, live.load()) if live else None,
+        load(resource, live) if live else None,
         config,
         manager=manager,
         force=request.flag("force"),
@@ -272,6 +272,8 @@ def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request) ->
     admit.check_size(orjson.dumps(stored))
     if request.dry_run:
         return obj
-    cluster.store.put(resource.stored_as, stored)
+    record = cluster.store.put(resource.stored_as, stored)
+    if resource.version == resource.storage_version:
+        record.remember_shown(resource.schema, record.raw)  # it has just been pruned and defaulted
     obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
     return obj
