@@ -21,6 +21,10 @@ MOST_DESCRIPTORS = 65_536
 BACKLOG = 512
 
 
+class PortTaken(InvalidInput):
+    """Another program listens on the port."""
+
+
 def lock_state(database: Path) -> int:
     """The lock of the state directory, as a descriptor that holds it. Raises `InvalidInput` when another has it."""
     descriptor = open_private(database.with_suffix(".lock"))
@@ -35,7 +39,10 @@ def lock_state(database: Path) -> int:
 
 
 def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host`, on the same port of each; 0 picks one. Raises `InvalidInput`."""
+    """Listen at every address of `host`, on the same port of each; 0 picks one.
+
+    Raises `PortTaken` when another program has it, and `InvalidInput` when it cannot be served on.
+    """
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -45,7 +52,8 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for opened in sockets:
             opened.close()
-        raise InvalidInput(_why_not(host, port, error)) from None
+        refusal = PortTaken if error.errno == errno.EADDRINUSE else InvalidInput
+        raise refusal(_why_not(host, port, error)) from None
     return sockets
 
 

@@ -21,7 +21,7 @@ from remit.cli.signals import stop_requested
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.restarts import Restarts
 from remit.cli.supervisor.worker import Worker
-from remit.controlplane.startup import DATABASE, lock_state, open_sockets, raise_descriptor_limit
+from remit.controlplane.startup import DATABASE, PortTaken, lock_state, open_sockets, raise_descriptor_limit
 from remit.errors import InvalidInput, RemitError
 from remit.privatefiles import private_directory
 from remit.sandbox.cgrouptree import make_room
@@ -266,7 +266,7 @@ def _listening(host: str, port: int | None) -> list[socket.socket]:
     if port is not None:
         return open_sockets(host, port)
     for candidate in range(USUAL_PORT, USUAL_PORT + _TRIES):
-        with contextlib.suppress(InvalidInput):
+        with contextlib.suppress(PortTaken):
             return open_sockets(host, candidate)
     raise RemitError(f"ports {USUAL_PORT} to {USUAL_PORT + _TRIES - 1} of {host} are taken; choose one with --port")
 

@@ -31,6 +31,7 @@ class Controllers:
         self._garbage = GarbageCollector(cluster)
         self._awake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._retrying: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Take up what the last run left undone, before the first request is served."""
@@ -46,6 +47,8 @@ class Controllers:
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
 
     async def stop(self) -> None:
+        if self._retrying is not None:
+            self._retrying.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -62,11 +65,19 @@ class Controllers:
             while True:
                 await self._awake.wait()
                 self._awake.clear()
-                succeeded = [controller.work() for controller in (self._crds, self._namespaces, self._garbage)]
-                if not all(succeeded):
-                    loop.call_later(RETRY_SECONDS, self._awake.set)
-                elif not self._garbage.idle:
+                controllers = (self._crds, self._namespaces, self._garbage)
+                succeeded = [controller.work() for controller in controllers]
+                if not all(succeeded) and self._retrying is None:
+                    self._retrying = loop.call_later(RETRY_SECONDS, self._retry)
+                if any(len(controller.due) for controller in controllers):
                     self._awake.set()
+                    await asyncio.sleep(0)  # requests have their turn
+
+    def _retry(self) -> None:
+        self._retrying = None
+        for controller in (self._crds, self._namespaces, self._garbage):
+            if controller.due.retry():
+                self._awake.set()
 
     async def _expire(self) -> None:
         with contextlib.suppress(StoreFailed):

@@ -23,7 +23,7 @@ class CrdController:
         self._cluster = cluster
         self._served: dict[str, object] = {}
         """By CRD name: the part of its spec that decides what is served."""
-        self._due: WorkSet[str] = WorkSet("crds")
+        self.due: WorkSet[str] = WorkSet("crds")
 
     def resync(self) -> None:
         records = list(self._cluster.store.collection(CRDS).records.values())
@@ -41,14 +41,14 @@ class CrdController:
             else:
                 self._reconcile(change.record)
         elif change.deleted:
-            self._due.add(change.resource)
+            self.due.add(change.resource)
 
     def work(self) -> bool:
         """Look again at CRDs whose objects were deleted: one that is going may have lost its last.
 
         Whether all succeeded.
         """
-        return self._due.process(self._look_again)
+        return self.due.process(self._look_again)
 
     def _look_again(self, name: str) -> None:
         record = self._cluster.store.get(CRDS, "", name)

@@ -28,15 +28,18 @@ _NOT_CHECKED: Final = Cause(
 )
 
 
-def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
-    """Everything that is wrong with `value`. CEL rules are asked only when its shape is sound."""
+def validate(node: Node, value: Any, old: Any, budget: Budget) -> list[Cause]:
+    """Everything that is wrong with `value`. CEL rules are asked only when its shape is sound.
+
+    Raises `NotOnLoop` when they cost more than a budget for the event loop has.
+    """
     causes: list[Cause] = []
     _validate(node, value, old, "", causes)
     if node.has_rules:
         if any(cause.reason in _BLOCKING for cause in causes):
             causes.append(_NOT_CHECKED)
         else:
-            _rules(node, value, old, "", causes, Budget())
+            _rules(node, value, old, "", causes, budget)
     return causes
 
 

@@ -1,7 +1,7 @@
 """How far the journal has come, noted beside the database, so that the loss of its end is seen.
 
-SQLite recovers a damaged write-ahead log by forgetting all from the damage on, without a word, and an empty file is a new
-database to it. What an operator keeps outside, such as an audit trail, must not be taken for orphaned then.
+SQLite recovers a damaged write-ahead log by forgetting all from the damage on, without a word, and an empty file is a
+new database to it. What an operator keeps outside, such as an audit trail, must not be taken for orphaned then.
 """
 
 from __future__ import annotations

@@ -155,7 +155,8 @@ class Store:
         change = self._uncommitted.get((resource, key))
         if change is not None:
             return None if change.deleted else change.record
-        return self._collections[resource].records.get(key)
+        collection = self._collections.get(resource)  # without making one: threads read here too
+        return collection.records.get(key) if collection is not None else None
 
     def is_unreadable(self, resource: str, namespace: str, name: str) -> bool:
         """Whether the database holds an object of this name that could not be read when the store was loaded."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 import orjson
 
 from remit.controlplane.resources import Registry, Resource
+from remit.controlplane.schema.celcost import Budget
 from remit.controlplane.storage import Object, Record, Store
 
 
@@ -27,6 +29,31 @@ class Cluster:
     registry: Registry
     now: Callable[[], datetime] = field(default=utc_now)
 
+    def rule_budget(self) -> Budget:
+        return Budget(on_loop=True)
+
+
+class WriteStore(Protocol):
+    """What of `Store` a write uses."""
+
+    def latest(self, resource: str, namespace: str, name: str) -> Record | None: ...
+
+    def put(self, resource: str, obj: Object) -> Record: ...
+
+    def remove(self, resource: str, obj: Object) -> Record: ...
+
+
+class Writer(Protocol):
+    """What verbs that create, update and patch work on: `Cluster` on the event loop, `Aside` in a thread."""
+
+    @property
+    def store(self) -> WriteStore: ...
+
+    @property
+    def now(self) -> Callable[[], datetime]: ...
+
+    def rule_budget(self) -> Budget: ...
+
 
 @dataclass(frozen=True)
 class Target:
@@ -41,8 +68,8 @@ class Target:
 def view(resource: Resource, record: Record) -> bytes:
     """A stored object as this version of the resource shows it.
 
-    A custom resource is pruned and defaulted by its schema as it is now, as kube-apiserver does when it reads from etcd:
-    a field that leaves the CRD and comes back has its value again.
+    A custom resource is pruned and defaulted by its schema as it is now, as kube-apiserver does when it reads from
+    etcd: a field that leaves the CRD and comes back has its value again.
     """
     if not resource.custom:
         return record.raw if resource.conversion is None else orjson.dumps(convert(resource, record.load()))
