@@ -19,7 +19,7 @@ from loopwatch import watch_loop
 from remit.controlplane import ControlPlane
 
 NESTED = "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))"
-JOINED = f"size({' + '.join(['self.s'] * 400)}) > 0"
+JOINED = f"size({' + '.join(['self.s'] * 400)}) >= 0"
 MANY = 1_000
 
 
@@ -54,7 +54,7 @@ async def test_costly_rules_refuse_the_write_and_hold_nobody_up(client: Client) 
     for spec, rule in (({"l": list(range(300))}, NESTED), ({"s": "x" * 1_000_000}, JOINED)):
         answered = asyncio.create_task(client.call("POST", WIDGETS, costly(**spec)))
         with watch_loop() as watch:
-            while not answered.done():
+            while not (await asyncio.wait([answered], timeout=0.1))[0]:
                 await client.get("/readyz")
             status, answer = await answered
         assert status == 422 and rule in answer["message"] and "cost limit exceeded" in answer["message"]
@@ -73,8 +73,8 @@ async def test_a_write_that_is_decided_aside_meets_the_writes_of_others(client: 
 
 
 LARGE = {
-    "150,000 keys": ("application/json", {f"k{number}": "" for number in range(100_000)}),
-    "YAML": ("application/yaml", {f"k{number}": "" for number in range(40_000)}),
+    "JSON": ("application/json", {f"k{number}": "" for number in range(30_000)}),
+    "YAML": ("application/yaml", {f"k{number}": "" for number in range(20_000)}),
 }
 
 
