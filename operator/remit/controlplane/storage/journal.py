@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ import structlog
 
 from remit.controlplane.startup import lock_state
 from remit.controlplane.storage.mark import Mark, Position
-from remit.controlplane.storage.records import Change, Record, Unreadable
+from remit.controlplane.storage.records import Change, Object, Record, Unreadable
 from remit.errors import InvalidInput
 from remit.privatefiles import open_private
 
@@ -33,7 +33,13 @@ REVISIONS_SKIPPED = 1_000_000
 
 log = structlog.get_logger(__name__)
 
+
+def _anything_goes(resource: str, obj: Object) -> None:
+    """For stores without schemas."""
+
+
 T = TypeVar("T", int, str)
+Check = Callable[[str, Object], None]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
@@ -50,9 +56,13 @@ class Journal:
     Raises `InvalidInput` when the file cannot be used: held by another process, damaged, or written by a newer Remit.
     """
 
-    def __init__(self, path: Path, *, locked: bool = False) -> None:
-        """`locked`: the caller holds the lock of the state directory."""
+    def __init__(self, path: Path, *, check: Check = _anything_goes, locked: bool = False) -> None:
+        """`check` raises ValueError for an object that cannot be served.
+
+        `locked`: the caller holds the lock of the state directory.
+        """
         self.path = path
+        self._check = check
         self._lock = -1 if locked else lock_state(path)
         self._db: sqlite3.Connection | None = None
         self._mark: Mark | None = None
@@ -147,10 +157,13 @@ class Journal:
         for revision, *names, deleted, raw in self._rows():
             key = resource, namespace, name = str(names[0]), str(names[1]), str(names[2])
             try:
-                record = _read(raw, revision, namespace, name)
-            except (ValueError, TypeError) as error:
+                obj = orjson.loads(raw)
+                record = _record(obj, revision, namespace, name)
+                if not deleted:
+                    self._check(resource, obj)
+            except Exception as error:  # whatever is wrong with one object keeps no other from being served
                 newest.pop(key, None)
-                yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error))
+                yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error) or type(error).__name__)
                 continue
             yield Change(resource, record, newest.get(key), bool(deleted))
             if deleted:
@@ -217,8 +230,9 @@ def _text(written: bytes) -> str:
     return written.decode("utf-8", "replace")
 
 
-def _read(raw: bytes, revision: int, namespace: str, name: str) -> Record:
-    record = Record.of(orjson.loads(raw), revision)
+def _record(obj: Any, revision: int, namespace: str, name: str) -> Record:
+    obj["metadata"]["resourceVersion"] = str(revision)
+    record = Record.of(obj, revision)
     if (record.namespace, record.name) != (namespace, name):
         raise ValueError(f"its metadata names {record.key!r}")
     return record

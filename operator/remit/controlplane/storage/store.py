@@ -25,7 +25,7 @@ from pathlib import Path
 import structlog
 
 from remit.controlplane.storage.collection import Collection, Subscription
-from remit.controlplane.storage.journal import Journal
+from remit.controlplane.storage.journal import Check, Journal
 from remit.controlplane.storage.records import Change, Object, Record, Unreadable, object_key
 from remit.errors import BackendError
 
@@ -57,8 +57,9 @@ class _Batch:
 
 
 class Store:
-    def __init__(self, path: Path, *, history: int = HISTORY_CHANGES, locked: bool = False) -> None:
-        self._journal = Journal(path, locked=locked)
+    def __init__(self, path: Path, *, history: int = HISTORY_CHANGES, locked: bool = False, **more: Check) -> None:
+        """`check` is that of `Journal`."""
+        self._journal = Journal(path, locked=locked, **more)
         self.identity = self._journal.identity
         """Another one since the store was made anew or lost writes that it had acknowledged."""
         self._collections: defaultdict[str, Collection] = defaultdict(Collection)
