@@ -6,6 +6,8 @@ port stay its own while none runs.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,6 +21,8 @@ from remit.privatefiles import open_private
 DATABASE = "state.db"
 MOST_DESCRIPTORS = 65_536
 BACKLOG = 512
+_M_MMAP_THRESHOLD = -3
+_MAPPED_BYTES = 128 * 1024
 
 
 class PortTaken(InvalidInput):
@@ -71,6 +75,15 @@ def _why_not(host: str, port: int, error: OSError) -> str:
         case _:
             remedy = "choose another host or port"
     return f"cannot serve on {host}:{port}: {why}; {remedy}"
+
+
+def return_freed_memory() -> None:
+    """Have glibc give the memory of large objects back when they are freed. For a process of the control plane's own.
+
+    It keeps more and more of it otherwise, because the size from which it uses maps of their own grows with what is freed.
+    """
+    with contextlib.suppress(AttributeError):  # another libc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def raise_descriptor_limit() -> int:

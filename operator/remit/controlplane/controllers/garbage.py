@@ -73,12 +73,12 @@ class GarbageCollector:
         """The owner with its resource; False when it is gone; True when nobody can know: its kind is not served."""
         if reference["uid"] in self._absent:
             return False
-        group = reference["apiVersion"].rpartition("/")[0]
-        resource = self._cluster.registry.by_kind(group, reference["kind"])
+        group = reference.get("apiVersion", "").rpartition("/")[0]
+        resource = self._cluster.registry.by_kind(group, reference.get("kind", ""))
         if resource is None or (resource.namespaced and not namespace):
             return True
         owner = self._cluster.store.latest(
-            resource.stored_as, namespace if resource.namespaced else "", reference["name"]
+            resource.stored_as, namespace if resource.namespaced else "", reference.get("name", "")
         )
         return (resource, owner) if owner is not None and owner.uid == reference["uid"] else False
 

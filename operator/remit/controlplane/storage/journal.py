@@ -57,7 +57,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, *, check: Check = _anything_goes, locked: bool = False) -> None:
-        """`check` raises ValueError for an object that cannot be served.
+        """`check` raises an error for an object that cannot be served, and may bring its parts into their usual form.
 
         `locked`: the caller holds the lock of the state directory.
         """
@@ -158,9 +158,9 @@ class Journal:
             key = resource, namespace, name = str(names[0]), str(names[1]), str(names[2])
             try:
                 obj = orjson.loads(raw)
-                record = _record(obj, revision, namespace, name)
                 if not deleted:
                     self._check(resource, obj)
+                record = _record(obj, revision, namespace, name)
             except Exception as error:  # whatever is wrong with one object keeps no other from being served
                 newest.pop(key, None)
                 yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error) or type(error).__name__)
@@ -231,7 +231,8 @@ def _text(written: bytes) -> str:
 
 
 def _record(obj: Any, revision: int, namespace: str, name: str) -> Record:
-    obj["metadata"]["resourceVersion"] = str(revision)
+    if isinstance(obj, dict) and isinstance(obj.get("metadata"), dict):
+        obj["metadata"]["resourceVersion"] = str(revision)
     record = Record.of(obj, revision)
     if (record.namespace, record.name) != (namespace, name):
         raise ValueError(f"its metadata names {record.key!r}")
