@@ -303,3 +303,30 @@ async def test_malformed_delete_options(api: Api) -> None:
         body = {"kind": "DeleteOptions", "apiVersion": "v1", **options}
         (await api.delete(f"{api.configmaps}/a", body, view=outcome)).refused(400, "BadRequest")
     (await api.delete(f"{api.configmaps}/a", "[]", view=outcome)).refused(400, "BadRequest")
+
+
+ATTRIBUTES = {"resourceAttributes": {"namespace": "default", "verb": "get", "resource": "configmaps"}}
+MASTERS = {"groups": ["system:masters"], **ATTRIBUTES}
+
+
+@conformance()
+async def test_reviews(api: Api) -> None:
+    """What webhooks and dashboards ask: whose token it is, and what somebody may do."""
+    authentication, authorization = "/apis/authentication.k8s.io/v1", "/apis/authorization.k8s.io/v1"
+    local = f"{authorization}/namespaces/default/localsubjectaccessreviews"
+    for path, kind in (
+        (f"{authorization}/subjectaccessreviews", "SubjectAccessReview"),
+        (local, "LocalSubjectAccessReview"),
+    ):
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind}
+        allowed = await api.post(path, {**body, "spec": MASTERS}, view=lambda body: body["status"]["allowed"])
+        assert allowed.ok(201)["status"]["allowed"] is True
+        for spec in ({}, ATTRIBUTES, {"user": "bob"}, {"user": 5}, {"user": "bob", "groups": "x", **ATTRIBUTES}):
+            answer = await api.post(path, {**body, "spec": spec}, view=lambda body: body.get("code", "taken"))
+            assert answer.status < 500, spec
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
+    tokens = f"{authentication}/tokenreviews"
+    refused = await api.post(tokens, {**review, "spec": {"token": "nobody's"}}, view=None)
+    assert not refused.ok(201)["status"].get("authenticated") and refused.ok(201)["status"]["error"]
+    for spec in ({}, {"token": 5}, {"token": ""}):
+        (await api.post(tokens, {**review, "spec": spec}, view=outcome)).refused(400, "BadRequest")

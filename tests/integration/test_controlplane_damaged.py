@@ -34,7 +34,7 @@ KINDS = {
 CLUSTERED = ("namespaces", "customresourcedefinitions.apiextensions.k8s.io")
 FIELDS: dict[str, dict[str, Any]] = {
     "number": dict.fromkeys(("spec", "status", "data", "series", "involvedObject", "source", "lastTimestamp"), 5),
-    "list": dict.fromkeys(("spec", "status", "data", "series", "involvedObject", "source"), [5]),
+    "list": {field: [5] for field in ("spec", "status", "data", "series", "involvedObject", "source")},
     "null": dict.fromkeys(("spec", "status", "data", "series"), None),
     "deep": {"spec": {"finalizers": 5, "versions": [5], "names": 5, "size": "x", "replicas": {}}, "status": {"a": []}},
 }

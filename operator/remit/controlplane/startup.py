@@ -80,7 +80,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 def return_freed_memory() -> None:
     """Have glibc give the memory of large objects back when they are freed. For a process of the control plane's own.
 
-    It keeps more and more of it otherwise, because the size from which it uses maps of their own grows with what is freed.
+    Otherwise it keeps more and more: the size from which objects get a mapping of their own grows with what is freed.
     """
     with contextlib.suppress(AttributeError):  # another libc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

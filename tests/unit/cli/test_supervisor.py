@@ -200,3 +200,11 @@ def test_what_a_part_leaves_behind_is_reaped_and_the_parts_are_not() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "reaped\n7\n"
+
+
+def test_a_host_without_an_address_is_told_at_once() -> None:
+    for port in (None, 0):
+        with pytest.raises(InvalidInput, match=r"'nosuch\.invalid': no address is known for this name"):
+            supervisor._listening("nosuch.invalid", port)
+    with pytest.raises(InvalidInput, match="choose a host with an address of this machine"):
+        supervisor._listening("192.0.2.1", None)

@@ -60,7 +60,7 @@ def test_malformed_reviews_are_refused() -> None:
     assert refused("SelfSubjectAccessReview", nonResourceAttributes={}, **ACCESS)[0] == 422
     assert refused("SelfSubjectAccessReview", resourceAttributes=5)[0] == 400
     for body in (5, None, [], {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1"}, {"spec": 5}):
-        with pytest.raises(Failure, match="(unrecognized|is a TokenReview|cannot unmarshal)"):
+        with pytest.raises(Failure, match=r"(unrecognized|is a TokenReview|cannot unmarshal)"):
             ask(f"{AUTHORIZATION}/subjectaccessreviews", body)
 
 

@@ -87,11 +87,11 @@ class Reviews:
         groups = spec.get("groups") or ()
         if not spec.get("user") and not groups:
             causes.append(("FieldValueInvalid", _NO_SUBJECT, "spec.user"))
+        if causes:
+            raise invalid("authorization.k8s.io", "SubjectAccessReview", "", causes)
         about = (spec.get("resourceAttributes") or {}).get("namespace") or ""
         if namespace and about != namespace:
             raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {namespace}")
-        if causes:
-            raise invalid("authorization.k8s.io", "SubjectAccessReview", "", causes)
         if spec.get("user") == ADMIN or _MASTERS in groups:
             return {"allowed": True}
         return {"allowed": False, "reason": f"this server has one user, {ADMIN}"}

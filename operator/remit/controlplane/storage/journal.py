@@ -91,7 +91,7 @@ class Journal:
         db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
 
     def _identify(self, mark: Mark) -> str:
-        """The identity of the store: a new one where the database is not that which the mark tells of, or lags it."""
+        """The identity of the store: a new one where the mark tells of another database, or of more than is here."""
         noted, known = mark.read(), self._meta("store", "")
         newest = self._newest()
         if known and (noted is None or (noted.identity == known and noted.revision <= newest)):
