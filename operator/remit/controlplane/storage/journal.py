@@ -105,8 +105,8 @@ class Journal:
                 newest=newest,
                 acknowledged=noted.revision,
                 store=identity,
-                remedy="what was written last, or everything, is gone from the database: restore a backup of state.db and"
-                " state.db-wal if there is one; until then nothing outside should be removed because it is not in here",
+                remedy="what was written last, or all, is gone from the database: restore a backup of state.db and "
+                "state.db-wal if there is one; until then, remove nothing elsewhere for not being in here",
             )
             newest = max(newest, noted.revision) + REVISIONS_SKIPPED
         with self._transaction() as db:
