@@ -13,6 +13,9 @@ WORKERS := 4
 DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench \
   --progress -o console_output_style=classic
 
+# Bytecode is kept whatever the shell says: tests start hundreds of interpreters.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test soak check crds docs transcript bench clean
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from support import soaking
 
 REPOSITORY = Path(__file__).parents[1]
-SUITE = ("test_hostile_programs.py", "test_hostile_tasks.py")
-_ALIKE_EVERYWHERE = ("test_hostile_scenarios.py",)
+SUITE = ("test_hostile_programs.py",)
+_ALIKE_EVERYWHERE = ("test_hostile_tasks.py", "test_hostile_scenarios.py")
 """What neither the user nor the engine matters to: only `make soak` repeats it."""
 _UNUSED = {"test", "idlelib", "site-packages", "ensurepip", "tkinter", "mypy", "ruff", "uv", "virtualenv", "pip"}
 _READABLE = stat.S_IROTH

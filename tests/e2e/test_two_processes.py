@@ -20,8 +20,7 @@ def health(up: RemitUp) -> str:
 
 
 @pytest.mark.slow
-def test_tasks_end_in_time_while_the_control_plane_is_stopped(own_up: RemitUp) -> None:
-    up = own_up
+def test_tasks_end_in_time_while_the_control_plane_is_stopped(up: RemitUp) -> None:
     submit(up, "timeout", TREE, timeoutSeconds=10)
     submit(up, "deadline", TREE.replace("7000", "7100"), deadlineSeconds=12)
     programs = ("sleep 70001", "sleep 70002", "sleep 71001", "sleep 71002")
@@ -43,8 +42,7 @@ def test_tasks_end_in_time_while_the_control_plane_is_stopped(own_up: RemitUp) -
 
 
 @pytest.mark.slow
-def test_tasks_do_not_notice_a_restart_of_the_control_plane(own_up: RemitUp) -> None:
-    up = own_up
+def test_tasks_do_not_notice_a_restart_of_the_control_plane(up: RemitUp) -> None:
     config = (up.state_dir / "kubeconfig").read_text()
     submit(up, "long", TREE.replace("7000", "7200"))
     submit(up, "short", "sleep 4; echo done")
@@ -67,8 +65,7 @@ def test_tasks_do_not_notice_a_restart_of_the_control_plane(own_up: RemitUp) -> 
 
 
 @pytest.mark.slow
-def test_an_operator_that_was_killed_is_started_again_and_recovers(own_up: RemitUp) -> None:
-    up = own_up
+def test_an_operator_that_was_killed_is_started_again_and_recovers(up: RemitUp) -> None:
     submit(up, "fails", TREE.replace("7000", "7300"), retry={"onInterruption": "Fail"})
     tree = until(lambda: len(found := below(up, "sleep 73001", "sleep 73002")) == 2 and found, "the tree")
     first, control_plane = worker(up, "operator"), worker(up, "control-plane")
@@ -83,11 +80,11 @@ def test_an_operator_that_was_killed_is_started_again_and_recovers(own_up: Remit
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "before", [{}, {"control-plane": "stop"}, {"operator": "stop"}, {"control-plane": "kill"}], ids=str
+    "before", [{}, {"control-plane": "stop", "operator": "stop"}, {"control-plane": "kill"}], ids=str
 )
-def test_nothing_outlives_a_supervisor_that_was_killed(own_up: RemitUp, before: dict[str, str]) -> None:
-    up = own_up
-    submit(up, "long", TREE.replace("7000", "7400"))
+def test_nothing_outlives_a_supervisor_that_was_killed(up: RemitUp, before: dict[str, str]) -> None:
+    name = "-".join(["before", *before])
+    submit(up, name, TREE.replace("7000", "7400"))
     until(lambda: len(below(up, "sleep 74001", "sleep 74002")) == 2, "the tree")
     everything = psutil.Process(up.process.pid).children(recursive=True)
     for role, what in before.items():
@@ -95,12 +92,11 @@ def test_nothing_outlives_a_supervisor_that_was_killed(own_up: RemitUp, before: 
     up.kill()
     until(lambda: dead(everything), "everything to be dead")
     up.start()
-    assert ended(up, "long") == ("Failed", ["Interrupted"])
+    assert ended(up, name) == ("Failed", ["Interrupted"])
 
 
 @pytest.mark.slow
-def test_a_new_operator_waits_for_a_control_plane_that_does_not_answer(own_up: RemitUp) -> None:
-    up = own_up
+def test_a_new_operator_waits_for_a_control_plane_that_does_not_answer(up: RemitUp) -> None:
     control_plane, first = worker(up, "control-plane"), worker(up, "operator")
     control_plane.suspend()
     try:

@@ -26,7 +26,7 @@ main()
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hasty_up(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None) -> Iterator[RemitUp]:
     """Its supervisor starts parts again after a moment, and does not wait long for those that do not stop."""
     state = tmp_path_factory.mktemp("hasty") / "state"
@@ -85,9 +85,6 @@ def test_signals_for_all_its_processes_stop_it_in_order(own_up: RemitUp) -> None
     assert (status["phase"], status["attempts"][0]["reason"]) == ("Failed", "Interrupted")
     events = json.loads(up.kubectl("get", "events", "-o", "json"))["items"]
     assert [event["reason"] for event in events if event["involvedObject"]["name"] == "long"], "it wrote nothing"
-
-
-def test_each_line_of_the_log_is_whole(own_up: RemitUp) -> None:
-    assert own_up.stop() == 0
-    said = [line for line in own_up.log.read_text().splitlines() if line.startswith("{")]
-    assert {json.loads(line)["logger"].partition(".")[0] for line in said} == {"remit"}
+    assert up.stop() == 0
+    structured = [line for line in up.log.read_text().splitlines() if line.startswith("{")]
+    assert {json.loads(line)["logger"].partition(".")[0] for line in structured} == {"remit"}, "each line is whole"
