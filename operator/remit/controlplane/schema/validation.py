@@ -107,7 +107,7 @@ def _type_fits(node: Node, value: Any) -> bool:
             return True
         case "integer":
             return (isinstance(value, int) and not isinstance(value, bool)) or (
-                isinstance(value, float) and value.is_integer()
+                isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT
             )
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool)
@@ -130,6 +130,7 @@ def _string(node: Node, value: str, path: str, out: list[Cause]) -> None:
 
 
 _BITS = {"int32": 31, "int64": 63}
+_EXACT: Final = (1 << 53) - 1
 
 
 def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> None:
