@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -419,3 +420,11 @@ async def test_rows_of_wrong_types_are_left_out_and_named(store: Store, tmp_path
     assert [record.name for record in store.collection("things").select()] == ["good"]
     assert len(logs) == 6 and {entry["event"] for entry in logs} == {"object_unreadable"}, logs
     await store.stop()
+
+
+async def test_records_take_no_more_memory_than_their_json(store: Store) -> None:
+    """The buffers of the JSON library are larger than what it writes into them."""
+    usable = ctypes.CDLL(None).malloc_usable_size
+    usable.argtypes = [ctypes.c_void_p]
+    record = store.put("things", thing("a", annotations={"a": "x" * 3_000, **{f"k{n}": "v" for n in range(100)}}))
+    assert usable(id(record.raw)) < len(record.raw) + 200

@@ -11,7 +11,7 @@ import orjson
 
 from remit.controlplane.resources import Registry, Resource
 from remit.controlplane.schema.celcost import Budget
-from remit.controlplane.storage import Object, Record, Store
+from remit.controlplane.storage import Object, Record, Store, compact
 
 
 def utc_now() -> datetime:
@@ -75,12 +75,12 @@ def view(resource: Resource, record: Record) -> bytes:
         return record.raw if resource.conversion is None else orjson.dumps(convert(resource, record.load()))
     schema = resource.stored_schema or resource.schema
     if record.shown is None or record.shown[0] is not schema:
-        record.remember_shown(schema, orjson.dumps(_through_stored_schema(resource, record.load())))
+        shown = orjson.dumps(_through_stored_schema(resource, record.load()))
+        record.remember_shown(schema, record.raw if shown == record.raw else compact(shown))
         assert record.shown is not None  # noqa: S101 - just set
-    shown = record.shown[1]
     if resource.version == resource.storage_version:
-        return shown
-    return orjson.dumps(_through_own_schema(resource, orjson.loads(shown)))
+        return record.shown[1]
+    return orjson.dumps(_through_own_schema(resource, orjson.loads(record.shown[1])))
 
 
 def load(resource: Resource, record: Record) -> Object:
