@@ -18,6 +18,8 @@ from support import soaking
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
+_COVERAGE = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+"""What has a Python program measure its coverage."""
 SOAK_SECONDS = 6 * 3600
 """For one test of `make soak`, whatever time it has otherwise."""
 
@@ -66,6 +68,16 @@ def pytest_collection_finish() -> None:
     """What was imported stays: the collector need not look at it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measuring makes a program half as slow again, so only where it adds something are programs measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("cover_programs"):
+            for name in _COVERAGE:
+                patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

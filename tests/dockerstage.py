@@ -45,6 +45,7 @@ class Stage:
         self.limits = Limits(memory=64 << 20, cpu=0.5, pids=32, open_files=256, termination_grace_period_seconds=1)
         self.spec: dict[str, Any] = {}
         self.ended = False
+        self.changed = asyncio.Event()
         self.target = self.another()
 
     def another(self) -> DockerTarget:
@@ -56,7 +57,7 @@ class Stage:
             Traffic(self.folder / "traffic"),
             lambda revision, material: self.limits,
             self.load,
-            lambda: None,
+            self.changed.set,
         )
 
     async def secret(self, name: str) -> Mapping[str, bytes]:

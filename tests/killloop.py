@@ -1,11 +1,11 @@
 """Kill operators while they start tasks, and look for what of the tasks goes on.
 
-    python tests/killloop.py [--rounds N] [--kill operator|both]
+    python tests/killloop.py [--rounds N] [--kill operator|both|any] [--user nobody|root]
 
-Each round is an operator of an ordinary user, without cgroups: it starts twelve tasks and gets SIGKILL 20 to 250 ms
-later, `both` together with its fork server. `running` are processes of tasks that do not end by themselves then, and
-`left` those that are still there when another operator has recovered what the run store has. Run it as root: it
-becomes nobody.
+Each round is an operator: nobody, without cgroups, or root, with those that the host has. It starts twelve tasks and
+gets SIGKILL 20 to 250 ms later, `both` together with its fork server, `any` one way or the other. `running` are
+processes of tasks that do not end by themselves then, and `left` those that are still there when another operator has
+recovered what the run store has. Run it as root.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 if TYPE_CHECKING:
     from portable import Portable
 
 STARTS = 12
-_NOBODY = 65_534
+User = Literal["nobody", "root"]
+_IDS: dict[User, int] = {"nobody": 65_534, "root": 0}
 _SETTLED_SECONDS = 15.0
 _UNSWEPT_SECONDS = 1.0  # nothing more will end by itself where no fork server is left
 _PATIENCE_SECONDS = 30.0
@@ -82,17 +83,17 @@ class Operators:
 
 
 @contextlib.contextmanager
-def operators(portable: Portable, folder: Path) -> Iterator[Operators]:
-    """Operators that are nobody, started from `portable`, which keep what they have in `folder`."""
-    shutil.chown(folder, _NOBODY, _NOBODY)
+def operators(portable: Portable, folder: Path, user: User) -> Iterator[Operators]:
+    """Operators that are `user`, started from `portable`, which keep what they have in `folder`."""
+    shutil.chown(folder, _IDS[user], _IDS[user])
     repository = portable.folder / "repository"
     path = os.pathsep.join([portable.environment["PYTHONPATH"], str(repository / "operator")])
     process = subprocess.Popen(
         [portable.python, str(repository / "tests" / Path(__file__).name), "--serve"],
         env={**portable.environment, "PYTHONPATH": path, "TMPDIR": str(folder)},
         cwd=folder,
-        user=_NOBODY,
-        group=_NOBODY,
+        user=_IDS[user],
+        group=_IDS[user],
         extra_groups=[],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -129,7 +130,7 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
     """Until it holds, or for this long: what does not hold then is the result."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look at all of /proc costs as much as a start
 
 
 def _children(pid: int) -> list[int]:
@@ -137,10 +138,15 @@ def _children(pid: int) -> list[int]:
 
 
 def serve() -> None:
-    """In the process that is nobody: orders on stdin, answers on stdout."""
-    from remit.sandbox import probe_host
+    """In the process that operators are forks of: orders on stdin, answers on stdout."""
+    from remit.backends import ProcessBackend  # noqa: F401  # before the forks, each of which would import it
+    from remit.execution.store import RunStore  # noqa: F401
+    from remit.sandbox import Ability, Layer, probe_host
 
-    host = dataclasses.replace(probe_host(), cgroups=None)
+    host = probe_host()
+    if os.geteuid() != 0:
+        none = Ability(Layer.CGROUP, False, "left out", "leave it in")
+        host = dataclasses.replace(host, cgroups=None, abilities={**host.abilities, Layer.CGROUP: none})
     for line in sys.stdin:
         order, *words = line.split()
         reading, writing = os.pipe()
@@ -201,7 +207,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--kill", choices=["operator", "both"], default="operator")
+    parser.add_argument("--kill", choices=["operator", "both", "any"], default="operator")
+    parser.add_argument("--user", choices=list(_IDS), default="nobody")
     options = parser.parse_args()
     if options.serve:
         serve()
@@ -213,12 +220,21 @@ def main() -> None:
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remit-killloop-", dir="/var/tmp")))
             for _ in range(2)
         )
-        run = stack.enter_context(operators(carry(code), work))
-        rounds = [run.dies(options.kill, delay()) for _ in range(options.rounds)]
-    for name in ("running", "left"):
-        seen = [getattr(each, name) for each in rounds if getattr(each, name)]
+        run = stack.enter_context(operators(carry(code), work, options.user))
+        kills = ["operator", "both"] if options.kill == "any" else [options.kill]
+        rounds = []
+        for number in range(1, options.rounds + 1):
+            rounds.append((kill := random.choice(kills), run.dies(kill, delay())))
+            if number % 50 == 0 or number == options.rounds:
+                _tell(rounds)
+
+
+def _tell(rounds: list[tuple[str, Round]]) -> None:
+    swept = [each for kill, each in rounds if kill == "operator"]
+    for name, considered in (("running", swept), ("left", [each for _, each in rounds])):
+        seen = [getattr(each, name) for each in considered if getattr(each, name)]
         kinds = sorted({comm for processes in seen for _, comm in processes})
-        print(f"{name}: {sum(map(len, seen))} processes in {len(seen)} of {len(rounds)} rounds {kinds}")
+        print(f"{name}: {sum(map(len, seen))} processes in {len(seen)} of {len(considered)} rounds {kinds}", flush=True)
 
 
 if __name__ == "__main__":

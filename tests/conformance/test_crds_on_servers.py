@@ -116,6 +116,17 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (task(backend="docker"), "backends docker and kubernetes need an image"),
     (task(image="debian:12"), "image goes with backends docker and kubernetes"),
     (task(schedule={"cron": "every day"}), "spec.schedule.cron: Invalid value: cron has five fields"),
+    (task(schedule={"cron": "61 * * * *"}), "spec.schedule.cron: Invalid value: the minute of cron is 0 to 59"),
+    (task(schedule={"cron": "0 24 * * *"}), "spec.schedule.cron: Invalid value: the hour of cron is 0 to 23"),
+    (task(schedule={"cron": "0 0 0 * *"}), "spec.schedule.cron: Invalid value: the day of month of cron is 1 to 31"),
+    (task(schedule={"cron": "0 0 * jax *"}), "spec.schedule.cron: Invalid value: the month of cron is 1 to 12"),
+    (task(schedule={"cron": "0 0 * * 1-8"}), "spec.schedule.cron: Invalid value: the day of week of cron is 0 to 7"),
+    (task(schedule={"cron": "*/0 * * * *"}), "spec.schedule.cron: Invalid value: the minute of cron"),
+    (task(schedule={"cron": "0 2 * * *", "timeZone": "Europe Paris"}), "timeZone is an IANA name"),
+    *(
+        (obj("ExecutionTask", {"command": {"line": line}}), "spec.command.line: Invalid value: a quote is not closed")
+        for line in ("echo 'a", 'echo "a', "echo \\", 'echo "a\\"', "echo 'a' \"b'")
+    ),
     *(
         (
             obj("ExecutionTask", {"file": {"operation": "copy", "path": "/a", "destination": "/b", field: path}}),

@@ -27,7 +27,7 @@ spec:
 SERVE = "exec python3 -m http.server --bind 127.0.0.1 $PORT"
 
 
-def deployment(folder: Path, version: str, port: int) -> str:
+def deployment(folder: Path, version: str, port: int, *, gate: bool = True) -> str:
     (folder / version).mkdir()
     (folder / version / "index.html").write_text(version)
     return json.dumps(
@@ -40,7 +40,7 @@ def deployment(folder: Path, version: str, port: int) -> str:
                 "target": {"process": {"command": ["sh", "-c", SERVE]}},
                 "ports": [{"name": "http", "containerPort": 8080, "published": port}],
                 "healthCheck": {"http": {"port": "http"}},
-                "strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 0}},
+                "strategy": {"blueGreen": {"autoPromote": not gate, "scaleDownDelaySeconds": 0}},
                 "stages": {"bakeSeconds": 0},
             },
         }
@@ -57,17 +57,21 @@ def site(up: RemitUp, tmp_path: Path) -> Iterator[int]:
     assert not (folder / "default" / "site").exists()
 
 
+def answer_of(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+        return str(answer.read().decode())
+
+
 @pytest.mark.timeout(180)
 def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) -> None:
     def served() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{site}/", timeout=60) as answer:
-            return str(answer.read().decode())
+        return answer_of(site)
 
     def status() -> dict[str, Any]:
         return up.read("deployments", "site").get("status", {})
 
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", site))
-    wait_until(lambda: status().get("phase") == "Healthy", "revision 1")
+    up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Healthy", "--timeout=60s")
     assert served() == "one"
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
     wait_until(lambda: status().get("phase") == "AwaitingPromotion", "the gate")
@@ -96,7 +100,7 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     refused = up.remit("promote", "site")
     assert (refused.returncode, refused.stderr) == (1, "deployment site: there is no release to promote\n")
     assert up.remit("rollback", "site").returncode == 0
-    wait_until(lambda: status().get("pinnedRevision") == 1 and status().get("phase") == "Healthy", "revision 1")
+    wait_until(lambda: status().get("pinnedRevision") == 1 and status().get("phase") == "Pinned", "revision 1")
     assert served() == "one"
     lines = [line.split() for line in up.remit("history", "site").stdout.splitlines() if line.strip()]
     rows = {line[0]: line for line in lines if line[0] in {"1", "2"}}
@@ -111,12 +115,14 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(180)
-def test_kubectl_waits_for_a_pause(up: RemitUp, site: int, tmp_path: Path) -> None:
+def test_kubectl_waits_for_what_was_applied_and_for_a_pause(up: RemitUp, site: int, tmp_path: Path) -> None:
     def waits_for(phase: str) -> None:
         up.kubectl("wait", "deployments.remit.dev/site", f"--for=jsonpath={{.status.phase}}={phase}", "--timeout=60s")
 
-    up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", site))
-    waits_for("Healthy")
+    for version in ("zero", "one"):  # the second wait is met by nothing that was live before
+        up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, version, site, gate=False))
+        up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Healthy", "--timeout=60s")
+        assert answer_of(site) == version
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
     waits_for("AwaitingPromotion")
     assert up.remit("pause", "site").returncode == 0

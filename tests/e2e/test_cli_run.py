@@ -9,6 +9,8 @@ import pytest
 
 from remitup import RemitUp, until
 
+pytestmark = pytest.mark.cover_programs
+
 TASK = """
 apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask

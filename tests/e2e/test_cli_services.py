@@ -18,6 +18,8 @@ import yaml
 
 from remitup import REMIT, RemitUp, environment, until
 
+pytestmark = pytest.mark.cover_programs
+
 TASK = """
 apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask

@@ -61,7 +61,7 @@ def policy(folder: Path, port: int) -> dict[str, Any]:
         "http": {"allow": [allow]},
         "processes": {"operations": ["start", "status", "stop"]},
         "databases": {
-            "postgres": {"secrets": ["db"], "statements": ["insert", "select"]},
+            "postgres": {"secrets": ["db"], "statements": ["insert", "select"], "functions": ["pg_sleep"]},
             "redis": {"secrets": ["cache"], "commands": ["INCR"]},
         },
     }

@@ -13,15 +13,19 @@ import psutil
 import pytest
 
 from remitup import RemitUp, until
+from support import repetitions
 from trees import TREE, below, dead, ended, submit, worker
 
 from .conftest import SHELL
+
+pytestmark = pytest.mark.cover_programs
 
 HASTY = """
 from remit.cli import main
 from remit.cli.supervisor import restarts, supervisor
 restarts.INITIAL_SECONDS = 0.05
 supervisor._STOP_SECONDS = 2.0
+supervisor._SILENT_SECONDS = 10.0
 main()
 """
 
@@ -57,6 +61,24 @@ def test_it_stops_in_order_although_the_control_plane_does_not_answer(hasty_up: 
     assert "a part did not stop and is killed" in up.log.read_text()
     up.start()
     assert ended(up, "long") == ("Failed", ["Interrupted"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", ["operator", "fork-server"][: repetitions(1, soak=2)])
+def test_the_first_signal_ends_it_although_a_process_hangs(hasty_up: RemitUp, hangs: str) -> None:
+    up = hasty_up
+    number = 7800 if hangs == "operator" else 7900
+    submit(up, hangs, TREE.replace("7000", str(number)))
+    until(lambda: len(below(up, f"sleep {number}1", f"sleep {number}2")) == 2, "the tree")
+    everything = psutil.Process(up.process.pid).children(recursive=True)
+    operator = worker(up, "operator")
+    forks = next(each for each in operator.children() if "forkserver" in " ".join(each.cmdline()))
+    (operator if hangs == "operator" else forks).suspend()
+    up.process.terminate()
+    assert up.process.wait(90) == 0
+    until(lambda: dead(everything), "the end of all processes")
+    up.start()
+    assert ended(up, hangs)[0] == "Failed"
 
 
 @pytest.mark.slow

@@ -195,7 +195,7 @@ async def test_a_state_directory_or_port_in_use_is_refused(tmp_path: Path) -> No
     async with ControlPlane(tmp_path / "a") as first:
         with pytest.raises(InvalidInput, match="in use by another control plane"):
             await ControlPlane(tmp_path / "a").start()
-        with pytest.raises(InvalidInput, match="choose another one"):
+        with pytest.raises(InvalidInput, match="choose another host or port"):
             await ControlPlane(tmp_path / "b", port=first.port).start()
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from remit.api import Deployment, ExecutionTask
+from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import ExecutionTaskSpec
 from remit.api.executiontaskstatus import OutputStatus
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
@@ -292,9 +293,10 @@ class RemitClient:
             ) from None
         if (why := failure(found)) is not None:
             raise why
-        if (pin := found.status.pinned_revision) is not None and not pinned:
+        if found.status.phase is DeploymentPhase.PINNED and not pinned:
             message = (
-                f"deployment {found.key}: a rollback holds it at revision {pin}; change the spec, or ask for a retry"
+                f"deployment {found.key}: a rollback holds it at revision {found.status.pinned_revision};"
+                " change the spec, or ask for a retry"
             )
             raise DeploymentError(message, reason="Pinned")
         return found

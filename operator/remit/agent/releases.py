@@ -215,6 +215,9 @@ class _Nothing:
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
         raise MissingReference(f"{'Secret' if secret else 'ConfigMap'} {name}: an agent has no API server")
 
+    def secret_uid(self, name: str) -> str:
+        raise AssertionError("no Secret was read")
+
 
 async def _no_secret(namespace: str, name: str) -> Mapping[str, bytes]:
     return await _Nothing().data(True, name, False)

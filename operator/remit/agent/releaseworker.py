@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS: Final = 1.0
 _TEAR_DOWN_SECONDS: Final = 60.0
+_UNREACHABLE: Final = "TargetUnreachable"
 
 
 class ReleaseWorker:
@@ -31,6 +32,8 @@ class ReleaseWorker:
         self.store, self.driver = store, driver
         self._failure: RemitError | None = None
         """Why the last step came to nothing, for whoever waits."""
+        self._away_since: float | None = None
+        """Since when each look finds the target out of reach, on the loop's clock."""
         self._looks, self._closed = 0, False
         self._loop: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
@@ -151,16 +154,39 @@ class ReleaseWorker:
             raise DeploymentError(message, reason=last.reason if last and last.reason else "DeploymentFailed")
 
     async def _until(self, reached: Callable[[PipelineState], bool]) -> None:
-        """Raises why the work cannot go on, where a look that began by now came to nothing; it is tried again."""
+        """Raises why the work cannot go on, where a look that began by now came to nothing; it is tried again. A target
+        that is out of reach is waited for as long as a release may go without progress."""
         before = self._looks
 
-        def failed() -> bool:
-            return self._closed or (self._failure is not None and self._looks > before + 1)
+        def why() -> RemitError | None:
+            looked = self._looks > before + 1
+            return (self._failure or self._away()) if looked or self._closed else None
 
         async with self._looked:
-            await self._looked.wait_for(lambda: failed() or reached(self.state))
-        if failed() and self._failure is not None:
-            raise self._failure
+            await self._looked.wait_for(lambda: why() is not None or self._closed or reached(self.state))
+        if (error := why()) is not None:
+            raise error
+
+    def _away(self) -> DeploymentError | None:
+        """A target that was out of reach for too long. A deletion is given up by the pipeline."""
+        deployment = self.store.deployment
+        limit = deployment.spec.progress_deadline_seconds
+        if self._away_since is None or deployment.metadata.deletion_timestamp is not None:
+            return None
+        if asyncio.get_running_loop().time() - self._away_since < limit:
+            return None
+        message = (
+            f"{self.store.status.message}; it was tried for {limit} s (progressDeadlineSeconds). What was asked for"
+            " goes on by itself once the target can be reached"
+        )
+        return DeploymentError(message, reason=_UNREACHABLE, retryable=True)
+
+    def _note_reach(self) -> None:
+        away = any(condition.reason == _UNREACHABLE for condition in self.store.status.conditions)
+        if not away:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = asyncio.get_running_loop().time()
 
     async def _work(self) -> None:
         while True:
@@ -177,6 +203,7 @@ class ReleaseWorker:
             if failure is not None and str(self._failure) != str(failure):
                 log.warning("a release cannot go on", deployment=self.store.template.key, error=str(failure))
             self._failure = failure
+            self._note_reach()
             self._looks += 1
             async with self._looked:
                 self._looked.notify_all()

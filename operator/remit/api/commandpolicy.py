@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from remit.api.executiontask import BackendName, Network
 from remit.api.operations import FileAction, HttpMethod
 from remit.api.quantity import Quantity
 
+NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
+"""The namespace's own name."""
 LayerName = Literal["namespaces", "seccomp", "landlock", "cgroup", "rlimits"]
 Pattern = Annotated[str, Field(min_length=1, max_length=2048)]
 Glob = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -142,10 +144,14 @@ class PostgresRule(SpecModel):
     statements: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=64)] = []
     """Kinds of statements that may run, such as `select`."""
     functions: Annotated[
-        list[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", max_length=63)]], Field(max_length=64)
+        list[
+            Annotated[str, Field(pattern=r"^[A-Za-z_*][A-Za-z0-9_$*]*(\.[A-Za-z_*][A-Za-z0-9_$*]*)?$", max_length=127)]
+        ],
+        Field(max_length=64),
     ] = []
-    """Functions of PostgreSQL that may be named although they do more than their statement's kind says, such as
-    `pg_read_file` or `set_config`. Without an entry they are refused."""
+    """Functions that may be called, besides those of PostgreSQL's own that only compute and read, such as `lower` and
+    `count`. `nextval` and what users of the database have created need an entry: a name, with or without its schema, in
+    which `*` stands for any characters."""
 
 
 class RedisRule(SpecModel):
@@ -283,11 +289,23 @@ class CommandPolicySpec(SpecModel):
             "egress is about tasks with network: restricted; add restricted to networks",
             ".egress.allow",
         ),
+        Rule(
+            "!has(self.namespaceSelector) || ((!has(self.namespaceSelector.matchLabels)"
+            f" || self.namespaceSelector.matchLabels.all(key, key == '{NAMESPACE_LABEL}'))"
+            " && (!has(self.namespaceSelector.matchExpressions)"
+            f" || self.namespaceSelector.matchExpressions.all(each, each.key == '{NAMESPACE_LABEL}')))",
+            f"other labels of namespaces are not read; select by {NAMESPACE_LABEL}",
+            ".namespaceSelector",
+        ),
     )
 
     selector: LabelSelector = LabelSelector()
     """The tasks that it speaks for, by label; empty: all tasks of its namespace. Policies in the operator's own
     namespace speak for every namespace, as a ceiling."""
+    namespace_selector: LabelSelector = LabelSelector()
+    """For a ceiling, the namespaces that it speaks for, by the label `kubernetes.io/metadata.name`, which every
+    namespace has and nobody can change; empty: all. Whoever creates a task chooses its labels, but not its
+    namespace."""
     enforcement: Literal["Enforce", "Audit"] = "Enforce"
     """Whether a denial stops the task, or is only recorded."""
     commands: Commands = Commands()

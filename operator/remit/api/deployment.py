@@ -118,6 +118,9 @@ class Port(SpecModel):
     """The port that the program listens on."""
     published: PortNumber | None = None
     """The port where whatever is live is reached. Not set: the same as `containerPort`."""
+    app_protocol: Literal["http", "tcp"] | None = None
+    """What the program speaks there. `tcp`: the proxy passes connections through as they are. Not set: `tcp` for the
+    port that `healthCheck.tcp` names, and `http` for any other."""
 
 
 class Mount(SpecModel):
@@ -208,6 +211,13 @@ HookList = Annotated[
 ]
 
 
+class Proxy(SpecModel):
+    """The proxy in front, for the process and docker targets."""
+
+    max_header_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = 32_768
+    """How long the head of a request, or of an answer, may be: 400 and 502 are said to longer ones."""
+
+
 class Stages(SpecModel):
     """What happens around the switch."""
 
@@ -217,6 +227,9 @@ class Stages(SpecModel):
     """Run one after the other after the switch. One that fails switches back."""
     bake_seconds: Seconds = 30
     """How long the new side is watched after the switch, before the old one is retired."""
+    failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] = 5
+    """How many of the requests since the switch may fail, in percent, before the release goes back: at the proxy of the
+    process and docker targets, with a status of 500 and above, and from the fifth failure on. 100: any number."""
 
 
 class Rollback(SpecModel):
@@ -229,6 +242,13 @@ class RollbackTo(SpecModel):
 
     revision: Annotated[int, Field(ge=1)]
     """The revision's number in `status.history`."""
+
+
+def protocol_of(spec: DeploymentSpec, port: Port) -> Literal["http", "tcp"]:
+    """What the program speaks at one of its ports."""
+    tcp = spec.health_check.tcp if spec.health_check else None
+    checked = tcp is not None and tcp.port in (port.name, port.container_port)
+    return port.app_protocol or ("tcp" if checked else "http")
 
 
 def _published(port: str) -> str:
@@ -309,6 +329,16 @@ class DeploymentSpec(SpecModel):
     """What each replica may use."""
     health_check: HealthCheck | None = None
     """When a replica counts as healthy. Not set: as soon as it runs."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
+    """How long an instance may take to end once it was told to, before it is killed; a policy may set a limit. Not set:
+    5 on the process and docker targets, 30 on Kubernetes."""
+    min_ready_seconds: Seconds = 0
+    """How long the new side must have been healthy before requests are switched to it."""
+    drain_seconds: Seconds = 30
+    """How long requests in flight, WebSockets and connections may go on at a side that gets no new ones. They are cut
+    after that. On the process and docker targets."""
+    proxy: Proxy = Proxy()
+    """The proxy in front."""
     strategy: Strategy = Strategy()
     """How the new side takes over from the old one."""
     stages: Stages = Stages()

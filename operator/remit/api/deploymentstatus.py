@@ -37,8 +37,10 @@ class DeploymentPhase(StrEnum):
     PAUSED = "Paused"
     ROLLING_BACK = "RollingBack"
     HEALTHY = "Healthy"
+    PINNED = "Pinned"
     DEGRADED = "Degraded"
     FAILED = "Failed"
+    TERMINATING = "Terminating"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,10 @@ class ReleaseReport(StatusModel):
     requests_during_switch: int = 0
     """How many requests the probe made through the switch."""
     failed_during_switch: int = 0
+    """How many of them failed."""
+    requests_in_bake: int | None = None
+    """How many requests the proxy gave to the new side from the switch to the end of the bake, where it can tell."""
+    failed_in_bake: int | None = None
     """How many of them failed."""
     restarts: int = 0
     """How often replicas of the new side were started again."""
@@ -182,6 +188,14 @@ class Release(StatusRecord):
     """Since when it waits at a gate or a canary step."""
     promoted_at: Time | None = None
     """When it went live."""
+    requests_before: int | None = None
+    """How many requests the proxy had given to the new side before it went live, where it can tell."""
+    failed_before: int | None = None
+    """How many of them had failed."""
+    requests: int | None = None
+    """How many requests the new side got since it is live; known once the bake is over."""
+    failed_requests: int | None = None
+    """How many of them failed."""
     incarnations: Mapping[str, str] = field(default_factory=dict)
     """Which run of each new instance was healthy first: another one means that the instance crashed since."""
     hooks: tuple[HookTask, ...] = ()
@@ -313,13 +327,13 @@ class DeploymentStatus(StatusModel):
     phase: DeploymentPhase | None = None
     """Where the release stands, for people. Machines read the conditions."""
     stage: str = ""
-    """The stage that the release is in."""
+    """The stage that the release is in, or in which it failed while it goes back."""
     active: str = ""
     """What is live, for the table: the artifact and its revision."""
     preview: str = ""
     """What is about to go live, for the table."""
     ready: str = ""
-    """Healthy and wanted replicas of the active side, such as `2/2`."""
+    """Healthy instances that requests go to, and how many there should be, such as `2/2`."""
     message: str = ""
     """The last thing that happened, in one sentence."""
     active_slot: Slot | None = None
@@ -335,7 +349,8 @@ class DeploymentStatus(StatusModel):
     ready_replicas: int = 0
     """Those of them that are healthy."""
     conditions: Conditions = []
-    """Available, Progressing, Healthy, Reconciling and Stalled."""
+    """Available, Progressing, Healthy, Reconciling and Stalled. Wait for Healthy: it is True only where what the spec
+    declares is live. Available is about what serves, whichever revision that is."""
     slots: Annotated[list[SlotStatus], Field(json_schema_extra=map_by("name"))] = []
     """The sides that hold something, as they were last seen."""
     stages: Annotated[tuple[StageStatus, ...], Field(json_schema_extra=map_by("name"))] = ()

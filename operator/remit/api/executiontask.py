@@ -75,6 +75,31 @@ class Resources(SpecModel):
     """The largest file that may be written."""
 
 
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DAYS = "sun|mon|tue|wed|thu|fri|sat"
+_CRON_FIELDS = (
+    ("minute", "0 to 59", "0*[1-5]?[0-9]", ""),
+    ("hour", "0 to 23", "0*(1?[0-9]|2[0-3])", ""),
+    ("day of month", "1 to 31, L or LW", "0*([1-9]|[12][0-9]|3[01])", "|LW?"),
+    ("month", "1 to 12 or JAN to DEC", f"(0*([1-9]|1[0-2])|{_MONTHS})", ""),
+    ("day of week", "0 to 7 or SUN to SAT", f"(0*[0-7]|{_DAYS})", f"|0*[0-7]L|(0*[0-7]|{_DAYS})#0*[1-5]"),
+)
+"""Of each its name, its values in words and as a regular expression, and what else can stand for one."""
+
+
+def _cron_rule(index: int, name: str, words: str, value: str, other: str) -> Rule:
+    term = rf"(\*|{value}(-{value})?{other})(/0*[1-9][0-9]*)?"
+    # An expression that has not five fields is told of as that alone.
+    pattern = rf"^\s*(\S+\s+){{{index}}}{term}(,{term})*(\s+\S+){{{4 - index}}}\s*$"
+    five = r"^\s*\S+(\s+\S+){4}\s*$"
+    quoted, counted = (text.replace("\\", "\\\\") for text in (pattern, five))
+    return Rule(
+        f"!self.cron.matches('{counted}') || self.cron.matches('(?i){quoted}')",
+        f"the {name} of cron is {words}, or a list, range or step of these",
+        ".cron",
+    )
+
+
 class Schedule(SpecModel):
     """Runs the operation again and again, in child tasks named after the parent and the minute."""
 
@@ -84,10 +109,20 @@ class Schedule(SpecModel):
             "cron has five fields: minute, hour, day of month, month, day of week",
             ".cron",
         ),
+        *(_cron_rule(index, *field) for index, field in enumerate(_CRON_FIELDS)),
+        Rule(
+            "self.timeZone.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$')",
+            "timeZone is an IANA name, such as Europe/Paris",
+            ".timeZone",
+        ),
     )
 
     cron: Annotated[str, Field(min_length=1, max_length=128)]
-    """When, in the five fields of cron: minute, hour, day of month, month, day of week."""
+    """When, in the five fields of cron: minute, hour, day of month, month, day of week.
+
+    Where the clock of `timeZone` is set: if neither the minute nor the hour begins with `*`, times that are skipped run
+    once, right after the gap, however many it skips, and times that come twice run the first time only; otherwise a run
+    goes by what the clock shows, so that skipped times have no run and repeated ones two."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
     """The time zone of `cron`, by its IANA name, such as `Europe/Paris`."""
     concurrency_policy: Literal["Allow", "Forbid", "Replace"] = "Forbid"

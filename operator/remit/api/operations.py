@@ -28,6 +28,14 @@ class CommandOperation(SpecModel):
     """Runs one program. No shell is involved: nothing in the arguments is expanded or interpreted."""
 
     exactly_one = ("argv", "line")
+    rules = (
+        Rule(
+            r"!has(self.line) || self.line.matches('(?s)^([^\\x22\\x27\\\\]|\\\\.|\\x27[^\\x27]*\\x27|"
+            r"\\x22([^\\x22\\\\]|\\\\.)*\\x22)*$')",
+            "a quote is not closed, or a backslash ends the line",
+            ".line",
+        ),
+    )
 
     argv: Argv | None = None
     """The program and its arguments, one string each."""
@@ -154,8 +162,13 @@ class HttpHeader(SpecModel):
     """Where the value comes from, instead of `value`."""
 
 
+_CERTIFICATE_AND_KEY = Rule("has(self.certFrom) == has(self.keyFrom)", "certFrom and keyFrom go together")
+
+
 class HttpOperation(SpecModel):
     """Makes one HTTP request. Redirects are held to the same policy as the first address."""
+
+    rules = (_CERTIFICATE_AND_KEY,)
 
     url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
     """The address, without a user, a fragment, dot segments or a backslash in any encoding."""
@@ -173,12 +186,18 @@ class HttpOperation(SpecModel):
     """Follow redirects, at most ten, each checked against policy again."""
     ca_from: ValueSource | None = None
     """The certificate authority to trust, as PEM, instead of the system's."""
+    cert_from: ValueSource | None = None
+    """The client certificate to show the server, as PEM, with those of authorities in between."""
+    key_from: ValueSource | None = None
+    """The client certificate's private key, as PEM and unencrypted."""
     max_response_bytes: Quantity = "1Mi"
     """The largest response body that is accepted, at most 64Mi."""
 
 
 class RedisOperation(SpecModel):
     """Runs commands on a Redis server in one transaction."""
+
+    rules = (_CERTIFICATE_AND_KEY,)
 
     connection: SecretKeySelector
     """The Secret that holds the server's URL."""
@@ -189,6 +208,12 @@ class RedisOperation(SpecModel):
     """The commands, each as a list of words."""
     read_only: bool = False
     """Refuse commands that write."""
+    ca_from: ValueSource | None = None
+    """The certificate authority to trust with `rediss://`, as PEM, instead of the system's."""
+    cert_from: ValueSource | None = None
+    """The client certificate to show the server, as PEM, with those of authorities in between."""
+    key_from: ValueSource | None = None
+    """The client certificate's private key, as PEM and unencrypted."""
 
 
 class SqlStatement(SpecModel):
@@ -199,7 +224,12 @@ class SqlStatement(SpecModel):
 
 
 class PostgresOperation(SpecModel):
-    """Runs statements on a PostgreSQL server in one transaction; rows come back as JSON."""
+    """Runs statements on a PostgreSQL server in one transaction, or one by one; rows come back as JSON."""
+
+    rules = (
+        _CERTIFICATE_AND_KEY,
+        Rule("!self.autocommit || !self.readOnly", "readOnly is about one transaction; set it or autocommit"),
+    )
 
     connection: SecretKeySelector
     """The Secret that holds the server's URL."""
@@ -207,10 +237,20 @@ class PostgresOperation(SpecModel):
     """The statements, in order."""
     read_only: bool = False
     """Make the transaction read-only, on the server too."""
+    autocommit: bool = False
+    """Run each statement by itself instead of all in one transaction, as `VACUUM` and `CREATE INDEX CONCURRENTLY` need
+    it. A statement that fails does not undo those before it, and nothing is retried once the first was sent."""
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """The most rows that are kept of one statement."""
     max_bytes: Quantity = "1Mi"
     """The most bytes that are kept of all rows, at most 64Mi. A row of more than 8Mi is not read at all."""
+    ca_from: ValueSource | None = None
+    """The certificate authority to trust, as PEM, instead of the system's. Without `sslmode` in the URL, that is
+    `verify-full`."""
+    cert_from: ValueSource | None = None
+    """The client certificate to show the server, as PEM, with those of authorities in between."""
+    key_from: ValueSource | None = None
+    """The client certificate's private key, as PEM and unencrypted."""
 
 
 class ContainerOperation(SpecModel):

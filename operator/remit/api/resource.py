@@ -13,6 +13,7 @@ from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.executiontask import ExecutionTaskSpec
 from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.mistakes import first_mistake
 from remit.errors import InvalidInput
 
 
@@ -47,8 +48,8 @@ class Resource(BaseModel):
         try:
             return cls.model_validate(obj)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise InvalidInput(_sentence(first["msg"]), field=_dotted(first["loc"])) from None
+            field, message = first_mistake(error, cls)
+            raise InvalidInput(message, field=field) from None
 
     @property
     def key(self) -> str:
@@ -86,14 +87,3 @@ class Deployment(Resource):
     kind: Literal["Deployment"] = "Deployment"
     spec: DeploymentSpec
     status: DeploymentStatus = DeploymentStatus()
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path
-
-
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "is not a known field")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from remit.backends.base import Handle
 from remit.backends.outcome import Usage
 from remit.backends.sampling import Sampling
-from remit.sandbox import AttemptCgroup, boot_id, start_time
+from remit.sandbox import AttemptCgroup, boot_id, pid_namespace, start_time
 
 
 def handle_of(pid: int, cgroup: AttemptCgroup | None) -> Handle:
@@ -18,7 +18,7 @@ def handle_of(pid: int, cgroup: AttemptCgroup | None) -> Handle:
 
 def with_init(handle: Handle, init: int) -> Handle:
     """The same attempt, by now with the init of its pid namespace."""
-    return replace(handle, init=init, init_start_time=start_time(init) or 0)
+    return replace(handle, init=init, init_start_time=start_time(init) or 0, pid_namespace=pid_namespace(init) or 0)
 
 
 def usage_of(cgroup: AttemptCgroup | None, sampler: Sampling | None, *, beside: int) -> Usage:

@@ -57,7 +57,7 @@ class ProcessAttempt:
         command, confinement = self._request.command, self._request.confinement
         limits = _counting_bubblewrap(confinement.limits)
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             launch = Launch(
                 self._bubblewrap,
                 executable=command.executable,
@@ -79,7 +79,7 @@ class ProcessAttempt:
             stack.callback(status.close)
             job = functools.partial(launch.job, cgroup=spec)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
-            stack.callback(child.close)
+            stack.push_async_callback(child.close)
             cgroup = child.cgroup
             handle, record = handle_of(child.pid, cgroup), on_started or _not_recorded
             stopped, sampler = None, None
@@ -104,7 +104,7 @@ class ProcessAttempt:
                 try:
                     await _kill(child, status, cgroup)
                     if child.failure:
-                        kill_session(handle.pid, handle.start_time, PROGRAM)
+                        await asyncio.to_thread(kill_session, handle.pid, handle.start_time, PROGRAM)
                     if sampler:
                         await sampler.stop()
                 finally:
@@ -153,13 +153,13 @@ class ProcessAttempt:
 async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:
     """KILL everything and wait until it is dead: once its init is dead, the whole pid namespace is."""
     child.kill()
-    await child.exited.wait()
+    await child.death()
     status.read()
     if status.init:
         status.init.kill()
         await status.init.death()
-    if cgroup:
-        cgroup.kill()
+    if cgroup and cgroup.occupied:
+        await asyncio.to_thread(cgroup.kill)
 
 
 def _not_recorded(_: Handle) -> None:

@@ -71,10 +71,10 @@ class BareAttempt:
             if self._plan.cgroups:
                 spec = CgroupSpec(self._plan.cgroups, self._request.confinement.limits, self._plan.disks)
                 cgroup = AttemptCgroup.create(spec, self._request.id)
-                stack.callback(cgroup.remove)
+                stack.push_async_callback(asyncio.to_thread, cgroup.remove)
             job = functools.partial(launch.job, cgroup=cgroup)
             child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
-            stack.callback(child.close)
+            stack.push_async_callback(child.close)
             stopped, sampler = None, None
             try:
                 launch.begun()
@@ -92,9 +92,10 @@ class BareAttempt:
             finally:
                 launch.call_off()
                 child.send_signal(STOP)
-                await child.exited.wait()
-                if cgroup:
-                    cgroup.kill()
+                child.send_signal(signal.SIGCONT)
+                await child.death()
+                if cgroup and cgroup.occupied:
+                    await asyncio.to_thread(cgroup.kill)
                 if sampler:
                     await sampler.stop()
             finished_at, wall = datetime.now(UTC), time.monotonic() - started

@@ -56,6 +56,8 @@ class Handle:
     init: int = 0
     """The init of the pid namespace that the process made; 0: none is known."""
     init_start_time: int = 0
+    pid_namespace: int = 0
+    """The inode of the init's pid namespace. The kernel reuses it, so it means nothing without `init_start_time`."""
 
 
 class OutputSink(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from remit.backends.failure import OperationFailed
@@ -46,7 +46,8 @@ class Breaker:
     """Circuits by name, such as a host and a port."""
 
     what: str
-    trips: int = 0
+    on_trip: Callable[[], None] = lambda: None
+    """Called whenever a circuit opens."""
     _circuits: dict[str, Circuit] = field(default_factory=dict)
     """Of names whose last call failed, the latest failure last."""
 
@@ -56,9 +57,6 @@ class Breaker:
 
     def open_count(self) -> float:
         return len(self.open())
-
-    def trip_count(self) -> float:
-        return self.trips
 
     @contextlib.contextmanager
     def calling(self, name: str) -> Iterator[Call]:
@@ -109,7 +107,7 @@ class Breaker:
         circuit.failures += 1
         if circuit.trying or (circuit.failures >= FAILURES and circuit.opened_at is None):
             circuit.opened_at, circuit.trying = now, False
-            self.trips += 1
+            self.on_trip()
 
     def unknown(self, name: str) -> None:
         """The call was given up before it could tell."""

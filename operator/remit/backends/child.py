@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from remit.backends.base import OutputSink
 from remit.backends.outcome import ExitReason
 from remit.backends.streams import OutputPipe, wide_pipe
-from remit.sandbox import AttemptCgroup, ForkedProcess, Job, fork_server, sealed_memory
+from remit.sandbox import TELL_SECONDS, AttemptCgroup, ForkedProcess, Job, fork_server, sealed_memory
 
 _DRAIN_SECONDS = 5.0
 
 
-async def first_of(events: Iterable[asyncio.Event], timeout_seconds: float) -> None:
-    """Wait until one of `events` is set, or until the time is over."""
+async def first_of(events: Iterable[asyncio.Event], timeout_seconds: float | None) -> None:
+    """Wait until one of `events` is set, or until the time is over; None: for as long as it takes."""
     waiting = {asyncio.ensure_future(event.wait()) for event in events}
     try:
         await asyncio.wait(waiting, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -63,11 +63,10 @@ class Child:
             for _ in streams:
                 read, write = wide_pipe()
                 theirs.callback(os.close, write)
+                pipes.append(undo.enter_context(os.fdopen(read, "rb", buffering=0)))
                 if owner is not None:
                     os.fchown(write, owner, owner)
                 write_ends.append(write)
-                pipes.append(os.fdopen(read, "rb", buffering=0))
-                undo.callback(pipes[-1].close)
             # Memory, not a pipe: no size can block and no early close can fail.
             source = sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             theirs.callback(os.close, source)
@@ -142,12 +141,36 @@ class Child:
                 for stream in self._streams:
                     await stream.drained.wait()
 
-    def close(self) -> None:
+    async def death(self) -> None:
+        """Wait for its end, after it was told to end. A fork server that does not tell of it is ended."""
+        if self._process.pidfd >= 0:
+            await self._exited_or_dead()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_SECONDS):
+                await self.exited.wait()
+        if not self.exited.is_set():
+            self._process.end_server()
+            await self.exited.wait()  # which the kernel tells: the fork server's end of the channel is closed
+
+    async def _exited_or_dead(self) -> None:
+        loop, dead = asyncio.get_running_loop(), asyncio.Event()
+        pidfd = os.dup(self._process.pidfd)
+        loop.add_reader(pidfd, dead.set)
+        try:
+            await first_of((self.exited, dead), None)
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    async def close(self) -> None:
         """Only after the exit."""
         asyncio.get_running_loop().remove_reader(self._process.fileno())
-        self._process.close()
         for transport in self._transports:
             transport.close()
+        if self._process.closes_slowly:
+            await asyncio.to_thread(self._process.close)
+        else:
+            self._process.close()
 
     def _update(self) -> None:
         self._process.update()

@@ -9,8 +9,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from remit.backends.egress.ledger import NetworkUse
-from remit.backends.exceeded import Exceeded
-from remit.sandbox import Layer
 
 if TYPE_CHECKING:
     # Supervisors of processes import this module, and run without pydantic.
@@ -78,15 +76,17 @@ class Outcome:
     """The kind of failure; empty: what the reason says."""
     retryable: bool = True
     """False where the same, tried again, ends the same."""
+    retry_after_seconds: float = 0.0
+    """How long a server asks to be left alone before a retry."""
     finished_at: datetime = field(default_factory=_now)
     """In UTC: when nothing of it was alive any more."""
-    exceeded: tuple[Exceeded, ...] = ()
-    """Limits that were met, whether or not that is why it ended."""
+    exceeded: tuple[str, ...] = ()
+    """Limits that were met (`Exceeded`), whether or not that is why it ended."""
     usage: Usage | None = None
     """None where nothing counts it."""
-    layers: tuple[Layer, ...] = ()
-    """Confinement in force; with `missing`, empty for what runs in no sandbox."""
-    missing: tuple[Layer, ...] = ()
+    layers: tuple[str, ...] = ()
+    """Confinement in force (`Layer`); with `missing`, empty for what runs in no sandbox."""
+    missing: tuple[str, ...] = ()
     enforced_by: Mapping[str, str] = field(default_factory=dict)
     """What holds each limit, as `Plan.enforced_by`."""
     network: NetworkUse | None = None

@@ -7,7 +7,7 @@ import re
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -56,7 +56,12 @@ Task = Annotated[str | None, typer.Option(help="Only this task.", rich_help_pane
 Verdict = Annotated[
     str | None, typer.Option(help="Allowed, Denied, Started, or how an execution ended.", rich_help_panel=_WHICH)
 ]
-OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only this kind.", rich_help_panel=_WHICH)]
+OfKind = Annotated[
+    Kind | None,
+    typer.Option(
+        "--kind", metavar="KIND", help=f"Only this kind: {', '.join(get_args(Kind))}.", rich_help_panel=_WHICH
+    ),
+]
 Last = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N of them.", rich_help_panel=_WHICH)]
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import completion, options
+
+if TYPE_CHECKING:
+    from remit.api import ExecutionTask
+    from remit.cli.connect import Connection
+    from remit.kube.client import Object
+
+_MORE_SECONDS = 60
+"""What a task that is cancelled may take besides its grace period."""
 
 
 def cancel(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME", help="Names of ExecutionTasks.", autocompletion=options.complete_tasks),
+        typer.Argument(metavar="NAME", help="Names of ExecutionTasks.", autocompletion=completion.tasks),
     ],
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until nothing of them is alive.")] = False,
     namespace: options.Namespace = None,
@@ -23,31 +32,69 @@ def cancel(
 ) -> None:
     """End tasks that are queued, running or waiting to be retried.
 
-    A running program gets SIGTERM and its grace period; after that everything it started is killed.
+    A running program gets SIGTERM and its grace period; after that everything it started is killed. A name that is not
+    there does not keep the others from being cancelled, and makes the exit code 1.
     """
-    asyncio.run(_cancel(names, wait, namespace, kubeconfig, context))
+    if not asyncio.run(_cancel(names, wait, namespace, kubeconfig, context)):
+        sys.exit(1)
 
 
 async def _cancel(
     names: list[str], wait: bool, namespace: str | None, kubeconfig: Path | None, context: str | None
-) -> None:
-    from remit.api import ExecutionTask
+) -> bool:
+    """Whether all was done; what was not is told."""
     from remit.cli.connect import connected
-    from remit.cli.observe import observing
+    from remit.cli.errors import report
+    from remit.errors import ApiError, RemitError
+
+    async with connected(kubeconfig, context, namespace) as connection:
+        going, done = [], True
+        for name in dict.fromkeys(names):
+            try:
+                if (obj := await _request(connection, name)) is not None:
+                    going.append(obj)
+            except RemitError as error:
+                if isinstance(error, ApiError) and (error.status == 401 or error.retryable):
+                    raise  # of the server, and not of this task
+                report(error)
+                done = False
+        for obj in going if wait else ():
+            try:
+                task = await _ended(connection, obj)
+                typer.echo(f"task {task.key}: {task.status.phase}")
+            except RemitError as error:
+                report(error)
+                done = False
+        return done
+
+
+async def _request(connection: Connection, name: str) -> Object | None:
+    """Ask for the end of a task. Gives the task where it had not ended yet."""
+    from remit.api import ExecutionTask
     from remit.cli.tasks import request_cancel
     from remit.kube.client import TASKS
 
-    async with connected(kubeconfig, context, namespace) as connection:
-        found = [await connection.find(TASKS, name) for name in names]
-        tasks = [ExecutionTask.parse(obj) for obj in found]
-        going = [not (task.status.phase is not None and task.status.phase.final) for task in tasks]
-        for task, is_going in zip(tasks, going, strict=True):
-            if is_going:
-                await request_cancel(connection.kube, task)
-            ended = f"had already ended ({task.status.phase}); nothing was changed"
-            typer.echo(f"task {task.key} {'is being cancelled' if is_going else ended}")
-        for obj, is_going in zip(found, going, strict=True):
-            if wait and is_going:
-                async with observing(connection.kube, obj) as observed:
-                    task = await observed.finished()
-                    typer.echo(f"task {task.key}: {task.status.phase}")
+    obj = await connection.find(TASKS, name)
+    task = ExecutionTask.parse(obj)
+    if task.status.phase is not None and task.status.phase.final:
+        typer.echo(f"task {task.key} had already ended ({task.status.phase}); nothing was changed")
+        return None
+    await request_cancel(connection.kube, task)
+    typer.echo(f"task {task.key} is being cancelled")
+    return obj
+
+
+async def _ended(connection: Connection, obj: Object) -> ExecutionTask:
+    """The task once it has ended. Raises `RemitError` where that takes too long."""
+    from remit.cli.observe import observing
+    from remit.errors import RemitError
+
+    async with observing(connection.kube, obj) as observed:
+        patience = observed.task.spec.termination_grace_period_seconds + _MORE_SECONDS
+        try:
+            async with asyncio.timeout(patience):
+                return await observed.finished()
+        except TimeoutError:
+            raise RemitError(
+                f"task {observed.task.key} has not ended within {patience} s; it does as soon as an operator is at work"
+            ) from None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from remit.api.endpoint import Resource
 from remit.cli.kubeconfig import state_dir_of
+from remit.didyoumean import did_you_mean
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access, fallback_kubeconfig
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
@@ -23,6 +22,7 @@ _KINDS = {
     DEPLOYMENTS: ("Deployment", "remit get deployments -A"),
 }
 """What each is called, and the command that lists all of them."""
+_SUGGESTED_OF = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,18 @@ class Connection:
         except ApiError as error:
             if error.status == 404 and error.reason == "NotFound" and name in str(error):
                 kind, listing = _KINDS[resource]
+                meant = await self._did_you_mean(resource, name)
                 where = f"{name} in namespace {self.namespace}"
-                raise RemitError(f"there is no {kind} {where}; '{listing}' lists all") from None
+                raise RemitError(f"there is no {kind} {where}{meant or ';'} '{listing}' lists all") from None
             raise
+
+    async def _did_you_mean(self, resource: Resource, name: str) -> str:
+        """Names that are like `name`, as the end of a sentence. Empty where there is none, or it cannot be known."""
+        try:
+            known = await names_of(self.kube, resource, self.namespace)
+        except ApiError:
+            return ""
+        return did_you_mean(name, known)
 
     def run_directory(self, namespace: str, uid: str, attempt_id: str) -> Path | None:
         """Where the output of an attempt is kept, if that is on this machine and may be read."""
@@ -68,15 +77,7 @@ async def connected(
         yield Connection(kube, namespace or access.namespace, tuple(path for path in known if path is not None))
 
 
-def task_names(options: Mapping[str, Any]) -> Iterator[str]:
-    """For completion: at most a few seconds, and no complaints."""
-
-    async def fetch() -> list[str]:
-        async with (
-            asyncio.timeout(3),
-            connected(options.get("kubeconfig"), options.get("context"), options.get("namespace")) as connection,
-        ):
-            return [task["metadata"]["name"] for task in await connection.kube.list(TASKS, connection.namespace)]
-
-    with contextlib.suppress(RemitError, TimeoutError, OSError):
-        yield from asyncio.run(fetch())
+async def names_of(kube: Kube, resource: Resource, namespace: str | None) -> list[str]:
+    """Names of objects, of the first few hundred: for suggestions."""
+    page = await kube.request("GET", resource.path(namespace), params={"limit": str(_SUGGESTED_OF)})
+    return [obj["metadata"]["name"] for obj in page.get("items", [])]

@@ -65,7 +65,8 @@ class Follower:
     _told: str = ""
 
     async def to_the_end(self) -> ExecutionTask:
-        """Until the task is finished. Gives its final state."""
+        """Until the task is finished. Gives its final state. Raises `NotTakenUp` where no operator looks at it."""
+        await self.observed.taken_up(self.tell)
         while True:
             task = self.observed.task
             for attempt in task.status.attempts:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import completion, options
+from remit.didyoumean import did_you_mean
 
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
@@ -21,7 +22,7 @@ _KINDS = {
     "tasks": "tasks", "task": "tasks", "executiontasks": "tasks", "executiontask": "tasks", "et": "tasks",
     "policies": "policies", "policy": "policies", "commandpolicies": "policies", "commandpolicy": "policies",
     "cmdpol": "policies",
-    "deployments": "deployments", "deployment": "deployments", "deploy": "deployments",
+    "deployments": "deployments", "deployment": "deployments", "deploy": "deployments", "rdeploy": "deployments",
 }  # fmt: skip
 _KIND_NAMES = {"tasks": "executiontask", "policies": "commandpolicy", "deployments": "deployment"}
 
@@ -34,11 +35,24 @@ class Form(StrEnum):
     JSON = "json"
 
 
+def plural_of(kind: str) -> str | None:
+    """Which of the three kinds is meant, as kubectl would take it."""
+    return _KINDS.get(kind.lower().removesuffix(".remit.dev"))
+
+
+def resource_of(plural: str) -> Resource:
+    from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS
+
+    return {"tasks": TASKS, "policies": POLICIES, "deployments": DEPLOYMENTS}[plural]
+
+
 def get(
-    kind: Annotated[str, typer.Argument(help="tasks, policies or deployments.")] = "tasks",
+    kind: Annotated[
+        str, typer.Argument(help="tasks, policies or deployments.", autocompletion=completion.kinds)
+    ] = "tasks",
     name: Annotated[
         str | None,
-        typer.Argument(help="One of them; by default all.", show_default=False, autocompletion=options.complete_tasks),
+        typer.Argument(help="One of them; by default all.", show_default=False, autocompletion=completion.objects),
     ] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
     selector: Annotated[
@@ -51,7 +65,9 @@ def get(
             "--until-done", help="With --watch of one Deployment: end with its release; exits with 1 if that failed."
         ),
     ] = False,
-    output: Annotated[Form, typer.Option("--output", "-o", help="The form.")] = Form.TABLE,
+    output: Annotated[
+        Form, typer.Option("--output", "-o", metavar="FORM", help="table, wide, name, yaml or json.")
+    ] = Form.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
@@ -60,9 +76,10 @@ def get(
 
     One Deployment is shown as a tree: what is live, what is on its way, its hooks, and what to do next.
     """
-    if (plural := _KINDS.get(kind.lower())) is None:
+    if (plural := plural_of(kind)) is None:
         if name is not None:
-            raise typer.BadParameter(f"{kind!r} is none of tasks, policies and deployments")
+            meant = did_you_mean(kind.lower(), _KINDS)
+            raise typer.BadParameter(f"{kind!r} is none of tasks, policies and deployments{meant}")
         plural, name = "tasks", kind
     if name and all_namespaces:
         raise typer.BadParameter("a name is looked up in one namespace; leave -A out, or leave the name out")
@@ -73,7 +90,13 @@ def get(
         return
     if until_done:
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
-    asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
+    if "," in selector and not all(selector.split(",")):
+        raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
+    try:
+        asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
+    except KeyboardInterrupt:  # how a watch ends
+        if not watch:
+            raise
 
 
 def _show_release(
@@ -117,9 +140,8 @@ async def _get(
 ) -> None:
     from remit.cli import tables
     from remit.cli.connect import connected
-    from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS
 
-    resource = {"tasks": TASKS, "policies": POLICIES, "deployments": DEPLOYMENTS}[plural]
+    resource = resource_of(plural)
     async with connected(kubeconfig, context, namespace) as connection:
         place = None if everywhere else connection.namespace
         if watch:

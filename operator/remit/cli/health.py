@@ -59,7 +59,7 @@ def show(found: Sequence[Finding]) -> None:
 
 def held_by() -> dict[str, str]:
     """Each limit that a task may set, and what holds it here. Nothing where no task can run."""
-    limits = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 1))
+    limits = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 2**30))  # less than that may be refused
     try:
         host = probe_host()
         # Without the limits that some hosts refuse, so that they do not hide the others.

@@ -31,6 +31,15 @@ def state_dir_of(kubeconfig: Path | None, context: str | None = None) -> Path | 
     return None
 
 
+def context_names(kubeconfig: Path | None) -> list[str]:
+    """The contexts that `--context` may name. Files that cannot be read have none."""
+    names: list[str] = []
+    for path in [kubeconfig] if kubeconfig else _usual():
+        with contextlib.suppress(OSError, InvalidInput, KeyError, TypeError):
+            names += [str(entry["name"]) for entry in _read(path)["contexts"]]
+    return list(dict.fromkeys(names))
+
+
 def extension(state_dir: Path) -> dict[str, Any]:
     """What a cluster's entry says of where the state of its operator is."""
     return {"name": EXTENSION, "extension": {"stateDir": str(state_dir)}}

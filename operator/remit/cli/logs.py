@@ -11,7 +11,9 @@ import typer
 from remit.cli import options
 
 if TYPE_CHECKING:
+    from remit.cli.connect import Connection
     from remit.cli.terminal import Screen
+    from remit.kube.client import Object
 
 
 def logs(
@@ -28,7 +30,7 @@ def logs(
     context: options.Context = None,
     state_dir: options.StateDir = None,
 ) -> None:
-    """Show what a task's program wrote, each stream on its own.
+    """Show what a task's program wrote, each stream on its own; of a scheduled task, its newest run's.
 
     On the operator's host that is all that is kept, with the secrets in it where the task has spec.output.raw.
     Elsewhere it is the end of it, from the task's status. On a terminal, control characters are shown as escapes.
@@ -61,6 +63,11 @@ async def _logs(
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         obj = await connection.find(TASKS, name)
+        if "schedule" in obj["spec"]:
+            run = await _newest_run(connection, obj, follow)
+            if run is None:
+                return
+            obj = run
         task = ExecutionTask.parse(obj)
         attempt = chosen_attempt(task, number)
         if not follow and attempt is None:
@@ -71,3 +78,27 @@ async def _logs(
             async with observing(connection.kube, obj) as observed:
                 first = attempt.number if attempt is not None else 1
                 await Follower(connection, observed, screen, first, raw_output=True).to_the_end()
+
+
+async def _newest_run(connection: Connection, schedule: Object, follow: bool) -> Object | None:
+    """The run that a scheduled task started last. Where there is none, the first one if it is followed, else None."""
+    from remit.api import ExecutionTask
+    from remit.cli.observe import observing
+    from remit.cli.tasks import newest_run
+    from remit.cli.terminal import note
+
+    run = await newest_run(connection, schedule)
+    if run is None:
+        task = ExecutionTask.parse(schedule)
+        due = task.status.next_schedule_time
+        note(f"scheduled task {task.key} has no runs; the next is due {f'{due:%FT%TZ}' if due else 'at no known time'}")
+        if not follow:
+            return None
+        async with observing(connection.kube, schedule) as observed:
+            await observed.taken_up(note)
+            while (run := await newest_run(connection, schedule)) is None:
+                if observed.over:
+                    return None
+                await observed.changed()
+    note(f"task {connection.namespace}/{run['metadata']['name']}")
+    return run

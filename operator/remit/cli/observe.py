@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from remit.api import ExecutionTask
 from remit.errors import RemitError
@@ -13,6 +14,16 @@ from remit.kube.informer import Informer
 
 PATIENCE_SECONDS = 60
 """How long an API server that does not answer is waited for: long enough for a restart of `remit up`."""
+
+
+TELL_SECONDS = 3
+"""How long a new task stays without any status before people are told what it waits for."""
+TAKE_UP_SECONDS = 60
+"""How long an operator is waited for: long enough for another one to take the lease over, or for a rollout."""
+
+
+class NotTakenUp(RemitError):
+    """No operator has looked at a task."""
 
 
 class Observed:
@@ -34,9 +45,39 @@ class Observed:
         self._changed.clear()
 
     async def finished(self) -> ExecutionTask:
-        while not _over(self.task):
+        while not self.over:
             await self.changed()
         return self.task
+
+    @property
+    def over(self) -> bool:
+        """Whether the task has ended."""
+        return self.task.status.phase is not None and self.task.status.phase.final
+
+    async def taken_up(self, tell: Callable[[str], None]) -> None:
+        """Wait until an operator has looked at the task. `tell` is given what is waited for, where that takes long.
+
+        Raises:
+            NotTakenUp: None did in `TAKE_UP_SECONDS`.
+            RemitError: The task is gone or out of sight.
+        """
+        begun = time.monotonic()
+        for limit in (TELL_SECONDS, TAKE_UP_SECONDS):
+            while not self._seen and (left := begun + limit - time.monotonic()) > 0:
+                await self.changed(within=left)
+            if self._seen:
+                return
+            if limit != TAKE_UP_SECONDS:
+                tell("waiting for an operator, which 'remit up' or 'remit operator' runs")
+        raise NotTakenUp(
+            f"no operator has taken task {self.task.key} up within {TAKE_UP_SECONDS} s; start one with 'remit up' or"
+            f" 'remit operator', or see whether the one there is serves namespace {self.task.metadata.namespace}"
+        )
+
+    @property
+    def _seen(self) -> bool:
+        """Whether an operator has written the task's status; an API server makes its beginning."""
+        return self.task.status.observed_generation >= 0
 
     async def keep(self) -> None:
         metadata = self.task.metadata
@@ -62,10 +103,6 @@ class Observed:
     def _stop(self, error: RemitError) -> None:
         self._end = error
         self._changed.set()
-
-
-def _over(task: ExecutionTask) -> bool:
-    return task.status.phase is not None and task.status.phase.final
 
 
 @contextlib.asynccontextmanager

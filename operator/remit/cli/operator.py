@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import completion, options
+
+_LEASE = "Lease"
 
 
 def operator(
     namespaces: Annotated[
         list[str] | None,
-        typer.Option("--namespace", "-n", help="Serve only this one. Repeatable.", envvar="REMIT_NAMESPACES"),
+        typer.Option(
+            "--namespace",
+            "-n",
+            metavar="NAME",
+            help="Serve only this one. Repeatable.",
+            envvar="REMIT_NAMESPACES",
+            autocompletion=completion.namespaces,
+        ),
     ] = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
@@ -29,12 +38,16 @@ def operator(
             "--leader-election/--no-leader-election",
             help="Hold a Lease, so that of several operators one works.",
             envvar="REMIT_LEADER_ELECTION",
+            show_envvar=False,  # on a terminal of 80 columns there is no room for it
+            rich_help_panel=_LEASE,
         ),
     ] = True,
     replicas: Annotated[
         int | None,
         typer.Option(
             min=0,
+            metavar="N",
+            rich_help_panel=_LEASE,
             help="How many operators compete for the Lease. With 1, work goes on while the Lease cannot be renewed; "
             "otherwise it ends before another one may begin.",
             envvar="REMIT_REPLICAS",
@@ -47,6 +60,7 @@ def operator(
             "--trust-requested-by",
             help="Believe the annotation remit.dev/requested-by; only where manifests/requested-by guards it.",
             envvar="REMIT_TRUST_REQUESTED_BY",
+            rich_help_panel="Operator",
         ),
     ] = False,
     log_format: options.LogFormat = "auto",

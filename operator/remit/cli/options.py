@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from remit.cli import completion
 
 _SERVER = "API server"
 _SERVICE = "Operator"
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
-def complete_tasks(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of tasks, for the shell. A server that does not answer at once completes nothing."""
-    from remit.cli.connect import task_names
-
-    return [name for name in task_names(ctx.params) if name.startswith(incomplete)]
+def _namespace(given: str | None) -> str | None:
+    """As kubectl takes it, for which an empty one is the context's. Raises typer's usage error."""
+    if given and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given):
+        raise typer.BadParameter(f"{given!r} is not the name of a namespace: small letters, digits and '-', at most 63")
+    return given or None
 
 
 Kubeconfig = Annotated[
@@ -27,13 +30,23 @@ Kubeconfig = Annotated[
         rich_help_panel=_SERVER,
     ),
 ]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.", rich_help_panel=_SERVER)]
+Context = Annotated[
+    str | None,
+    typer.Option(help="Context of the kubeconfig.", rich_help_panel=_SERVER, autocompletion=completion.contexts),
+]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace; by default the context's.", rich_help_panel=_SERVER),
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace; by default the context's.",
+        rich_help_panel=_SERVER,
+        autocompletion=completion.namespaces,
+        callback=_namespace,
+    ),
 ]
 TaskName = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=complete_tasks)
+    str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)
 ]
 StateDir = Annotated[
     Path | None,

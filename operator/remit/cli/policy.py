@@ -54,19 +54,23 @@ def test(
     """Say whether a command or a task may run, which rule decides, or what would have been needed.
 
     With a command after -- or with --task, exits with 0 when all is allowed and with 1 when something is denied. With a
-    CommandPolicyTest, exits with 0 when every case came out as expected. Policies and tasks without a namespace are
-    taken to be in "default".
+    CommandPolicyTest, exits with 0 when every case came out as expected. With policies alone, exits with 0 when all are
+    ready to decide, without a mistake in a pattern or a path. Policies and tasks without a namespace are taken to be in
+    "default".
     """
     if not files and not cases:
         raise typer.BadParameter("name a policy file with -f")
+    several = "give one of a command after --, a --task, and a CommandPolicyTest with -f or --cases"
+    if argv and task:
+        raise typer.BadParameter(several)
     labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
 
     from remit.cli import policytest
     from remit.telemetry import escape
 
     policies, suites = policytest.read([*(files or []), *([cases] if cases else [])])
-    if bool(argv) + bool(suites) + bool(task) != 1:
-        raise typer.BadParameter("give a command after --, a --task, or a CommandPolicyTest with -f or --cases")
+    if bool(argv) + bool(suites) + bool(task) > 1:
+        raise typer.BadParameter(several)
     ready = policytest.warn_about_broken(policies)
     if variables and not argv:
         raise typer.BadParameter("--env goes with a command; write it in the task")
@@ -85,5 +89,8 @@ def test(
             typer.echo(escape(title))
             policytest.explain(decision)
         raise typer.Exit(0 if all(decision.allowed for _, decision in judged) else 1)
+    if not suites:
+        policytest.explain_policies(policies)
+        raise typer.Exit(0 if ready else 1)
     passed = policytest.hold_to(suites, policies)
     raise typer.Exit(0 if ready and passed else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,10 +11,12 @@ import typer
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from remit.api import format_bytes
+from remit.api import CommandPolicy, format_bytes
 from remit.api.manifest import load_all
+from remit.api.mistakes import first_mistake
 from remit.cli import manifests
 from remit.cli.terminal import counted
+from remit.didyoumean import did_you_mean
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
 from remit.policy.testing import (
@@ -48,7 +50,7 @@ def read(paths: Sequence[Path]) -> tuple[list[CompiledPolicy], list[Suite]]:
         policy for path, text in texts.items() if path not in suites for policy in _at(path, parse_policies, text)
     ]
     if not policies:
-        raise InvalidInput(f"there is no CommandPolicy in {', '.join(map(str, texts))}")
+        raise InvalidInput(f"there is no CommandPolicy in {', '.join(map(str, texts))}{_instead(texts.values())}")
     return policies, list(suites.values())
 
 
@@ -57,6 +59,20 @@ def _is_suite(text: str) -> bool:
         return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in load_all(text))
     except InvalidInput:
         return False  # whoever parses it next says where
+
+
+def _instead(texts: Iterable[str]) -> str:
+    """What kinds there are, as the end of a sentence that says which is not there."""
+    kinds = {str(doc.get("kind")) for text in texts for doc in load_all(text) if isinstance(doc, dict)}
+    like = [kind for kind in sorted(kinds) if did_you_mean(kind, [CommandPolicy.__name__])]
+    return f", but {' and '.join(like)}; did you mean {CommandPolicy.__name__}?" if like else ""
+
+
+def explain_policies(policies: Sequence[CompiledPolicy]) -> None:
+    """Say of each that is ready that it is; of the others, problems are told as warnings."""
+    for policy in policies:
+        if policy.ready:
+            typer.echo(escape(f"policy {policy.key} is ready"))
 
 
 def _at(path: Path, parse: Callable[[str], T], text: str) -> T:
@@ -71,8 +87,7 @@ def decide_on_command(argv: list[str], policies: Sequence[CompiledPolicy], task:
     try:
         case = Case(argv=argv, expect=Expectation(decision="Allowed"), **task)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise typer.BadParameter(f"{first['loc'][0] if first['loc'] else ''}: {first['msg']}") from None
+        raise typer.BadParameter(" ".join(first_mistake(error, Case))) from None
     return run_case(case, policies, DEFAULT_OPERATOR_NAMESPACE).decision
 
 

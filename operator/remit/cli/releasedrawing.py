@@ -14,8 +14,20 @@ _COLOURS: Final = {
     **dict.fromkeys(("Healthy", "Promoted", "Succeeded", "live"), "green"),
     **dict.fromkeys(("Progressing", "InProgress", "Running", "preview"), "cyan"),
     **dict.fromkeys(
-        ("Pending", "Queued", "Paused", "AwaitingPromotion", "RollingBack", "draining", "pinned"), "yellow"
+        (
+            "Pending",
+            "Queued",
+            "Paused",
+            "AwaitingPromotion",
+            "RollingBack",
+            "Pinned",
+            "Terminating",
+            "draining",
+            "pinned",
+        ),
+        "yellow",
     ),
+    **dict.fromkeys(("draining", "pinned"), "yellow"),
     **dict.fromkeys(("Degraded", "Failed", "Denied", "TimedOut"), "red"),
     **dict.fromkeys(("Aborted", "Superseded", "RolledBack", "Cancelled"), "magenta"),
 }

@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import completion, options
 
 if TYPE_CHECKING:
     from remit.api.deploymentstatus import RequestAnswer
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Deployment.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the Deployment.", autocompletion=completion.deployments)
+]
 Meant = Annotated[
     int | None,
-    typer.Option("--revision", min=1, help="The revision that is meant: refused if another one is on its way by then."),
+    typer.Option(
+        "--revision",
+        min=1,
+        metavar="N",
+        help="The revision that is meant: refused if another one is on its way by then.",
+        autocompletion=completion.revisions,
+    ),
 ]
 _PATIENCE = 30.0
 
@@ -50,7 +58,14 @@ def abort(
 def rollback(
     name: Name,
     to: Annotated[
-        int | None, typer.Option("--to", min=1, help="The revision; by default the last good one before the live one.")
+        int | None,
+        typer.Option(
+            "--to",
+            min=1,
+            metavar="N",
+            help="The revision; by default the last good one before the live one.",
+            autocompletion=completion.revisions,
+        ),
     ] = None,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
@@ -132,30 +147,35 @@ async def _answer(
 
 
 async def _history(name: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
+    from rich.text import Text
+
     from remit.api import Deployment
     from remit.cli.connect import connected
-    from remit.cli.tables import console, plain_table
+    from remit.cli.tables import console, filled
     from remit.execution.progress import human_duration
     from remit.kube.client import DEPLOYMENTS
     from remit.telemetry import escape
 
     async with connected(kubeconfig, context, namespace) as connection:
         status = Deployment.parse(await connection.find(DEPLOYMENTS, name)).status
-    table = plain_table("REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK")
+    rows = []
     for revision in status.history:
         marks = [
             *(["live"] if revision.revision == status.active_revision else []),
             *(["preview"] if revision.revision == status.preview_revision else []),
             *(["pinned"] if revision.revision == status.pinned_revision else []),
         ]
-        table.add_row(
+        seconds, at = revision.duration_seconds, revision.deployed_at
+        row = [
             str(revision.revision),
             escape(revision.artifact),
             revision.outcome,
             ", ".join(marks),
-            revision.deployed_at.strftime("%Y-%m-%d %H:%M:%SZ") if revision.deployed_at else "",
-            human_duration(datetime.timedelta(seconds=revision.duration_seconds))
-            if revision.duration_seconds is not None
-            else "",
-        )
-    console().print(table if status.history else f"deployment {name} was never released")
+            at.strftime("%Y-%m-%d %H:%M:%SZ") if at else "",
+            human_duration(datetime.timedelta(seconds=seconds)) if seconds is not None else "",
+        ]
+        rows.append([Text(cell) for cell in row])
+    if not rows:
+        typer.echo(f"deployment {name} was never released", err=True)
+        return
+    console().print(filled(["REVISION", "ARTIFACT", "OUTCOME", "LIVE", "DEPLOYED", "TOOK"], rows))

@@ -187,7 +187,12 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
             return [("promote", "ends the bake"), ("abort", back)]
         case DeploymentPhase.PROGRESSING if release is not None:
             return [("abort", back)]
-    if failure(deployment) is not None:
+        case DeploymentPhase.PINNED:
+            return [("retry", "releases what the spec declares; or apply another spec")]
+    why, last = failure(deployment), status.pipeline.release
+    if why is not None:
+        if last is None or why.reason != last.reason:
+            return []  # it cannot even begin, and would not at the next try
         return [("retry", "releases it once more; or apply a spec that is mended")]
     if status.phase is DeploymentPhase.DEGRADED and _earlier(deployment):
         return [("rollback", "returns to the last good revision before")]

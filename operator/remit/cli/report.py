@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from remit.cli import options
+from remit.cli import completion, options
 from remit.cli.releases import Name
 
 if TYPE_CHECKING:
@@ -23,7 +23,14 @@ Output = Literal["md", "html", "json", "path"]
 def report(
     name: Name,
     revision: Annotated[
-        int | None, typer.Option("--revision", min=1, help="The revision; by default that of the last release.")
+        int | None,
+        typer.Option(
+            "--revision",
+            min=1,
+            metavar="N",
+            help="The revision; by default that of the last release.",
+            autocompletion=completion.revisions,
+        ),
     ] = None,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="The form; path tells where the page with the plots is.")

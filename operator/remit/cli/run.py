@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import completion, options
 from remit.cli.errors import INTERRUPTED, report
 from remit.errors import RemitError
 
@@ -28,7 +28,12 @@ def run(
     ] = None,
     from_schedule: Annotated[
         str | None,
-        typer.Option("--from-schedule", metavar="NAME", help="Run the scheduled task NAME once, now, by hand."),
+        typer.Option(
+            "--from-schedule",
+            metavar="NAME",
+            help="Run the scheduled task NAME once, now, by hand.",
+            autocompletion=completion.tasks,
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The task's name; by default one is made up.")] = None,
     timeout: Annotated[
@@ -135,8 +140,8 @@ async def _run(
 ) -> int:
     from remit.cli.connect import connected
     from remit.cli.exitcodes import exit_code
-    from remit.cli.observe import observing
-    from remit.cli.tasks import Scheduled
+    from remit.cli.observe import NotTakenUp, observing
+    from remit.cli.tasks import Scheduled, request_cancel
     from remit.cli.terminal import note
     from remit.kube.client import TASKS
 
@@ -153,7 +158,12 @@ async def _run(
         if not quiet:
             note(f"task {connection.namespace}/{name}")
         async with observing(connection.kube, created) as observed:
-            interrupted = await _follow(connection, observed, raw, quiet)
+            try:
+                interrupted = await _follow(connection, observed, raw, quiet)
+            except NotTakenUp as error:
+                # It must not run after this command has said that it did not.
+                await request_cancel(connection.kube, observed.task)
+                raise NotTakenUp(f"{error}; the task is cancelled") from None
             if interrupted:
                 return INTERRUPTED
             status = observed.task.status

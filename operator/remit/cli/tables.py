@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -48,17 +48,26 @@ def console() -> Console:
     return probe if probe.is_terminal else Console(highlight=False, width=10_000)
 
 
+def redraws(screen: Console) -> bool:
+    """Whether what it shows can be drawn anew in place: a terminal that moves its cursor, so none with TERM=dumb."""
+    return screen.is_terminal and not screen.is_dumb_terminal
+
+
 class Watch:
-    """A table that is drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a context manager."""
+    """A table that is drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a context manager.
+
+    What does not fit on the terminal would scroll away with each drawing, so the objects that changed last are shown,
+    one line each, and the others are counted.
+    """
 
     def __init__(self, plural: str, *, wide: bool, namespaces: bool) -> None:
         self._plural, self._wide, self._namespaces = plural, wide, namespaces
         self._console = console()
-        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible")
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._shown: dict[str, str] = {}
 
     def __enter__(self) -> Watch:
-        if self._console.is_terminal:
+        if redraws(self._console):
             self._live.start()
         return self
 
@@ -66,8 +75,12 @@ class Watch:
         self._live.stop()
 
     def update(self, objects: Sequence[Object]) -> None:
-        if self._console.is_terminal:
-            self._live.update(self._table(objects), refresh=True)
+        if redraws(self._console):
+            shown = last_changed(objects, self._console.height - _AROUND_ROWS)
+            drawn: RenderableType = self._table(shown, one_line=len(shown) < len(objects))
+            if left_out := len(objects) - len(shown):
+                drawn = Group(drawn, Text(f"… and {left_out} that changed before these; remit get shows all"))
+            self._live.update(drawn, refresh=True)
             return
         versions = {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in objects}
         changed = [obj for obj in objects if self._shown.get(uid := obj["metadata"]["uid"]) != versions[uid]]
@@ -78,16 +91,23 @@ class Watch:
             self._console.file.flush()
         self._shown = versions
 
-    def _table(self, objects: Sequence[Object]) -> Table:
-        return table(self._plural, objects, wide=self._wide, namespaces=self._namespaces)
+    def _table(self, objects: Sequence[Object], *, one_line: bool = False) -> Table:
+        return table(self._plural, objects, wide=self._wide, namespaces=self._namespaces, one_line=one_line)
+
+
+def last_changed(objects: Sequence[Object], most: int) -> Sequence[Object]:
+    """All objects where they are at most `most`; else that many, but at least one, that changed last."""
+    if len(objects) <= most:
+        return objects
+    return sorted(objects, key=lambda obj: int(obj["metadata"]["resourceVersion"]), reverse=True)[: max(1, most)]
 
 
 def show(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool) -> None:
     console().print(table(plural, objects, wide=wide, namespaces=namespaces))
 
 
-def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool) -> Table:
-    """The objects in the order of their names."""
+def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool, one_line: bool = False) -> Table:
+    """The objects in the order of their names. `one_line`: messages are cut off instead of folded."""
     ordered = sorted(objects, key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
     now = datetime.datetime.now(datetime.UTC)
     titles, row = _TABLES[plural]
@@ -96,28 +116,69 @@ def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: boo
         [*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row(obj, now, wide)]
         for obj in ordered
     ]
-    drawn, shown = plain_table(), fitting(headers, rows, console().width)
+    return filled(headers, rows, one_line=one_line)
+
+
+def filled(headers: Sequence[str], rows: Sequence[Sequence[Text]], *, one_line: bool = False) -> Table:
+    """A table of what there is room for: some columns, artifacts cut off at their beginnings, messages folded."""
+    width = console().width
+    drawn, shown = plain_table(), fitting(headers, rows, width)
+    room = _room(headers, rows, shown, width)
     for index in shown:
-        folds = headers[index] == "MESSAGE"
-        drawn.add_column(headers[index], overflow="fold" if folds else "ellipsis", no_wrap=not folds)
+        message = headers[index] == "MESSAGE"
+        drawn.add_column(
+            headers[index],
+            overflow="fold" if message and not one_line else "ellipsis",
+            no_wrap=not message or one_line,
+            max_width=room["MESSAGE"] if message and one_line else None,
+        )
     for cells in rows:
-        drawn.add_row(*(cells[index] for index in shown))
+        drawn.add_row(
+            *(_end(cells[index], room[headers[index]] if headers[index] in _ENDS_TELL else None) for index in shown)
+        )
     return drawn
 
 
 def fitting(headers: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
     """The columns that `width` characters have room for: a name that is cut off is of no use to anybody, so whole
-    columns go, those first that can be missed most easily. A message folds, and needs only some room."""
-    needed = {
-        header: max(len(header), *(row[index].cell_len for row in rows), 0) for index, header in enumerate(headers)
-    }
-    if "MESSAGE" in needed:
-        needed["MESSAGE"] = min(needed["MESSAGE"], _MESSAGE_ROOM)
+    columns go, those first that can be missed most easily. A message folds, and needs only some room, and so does an
+    artifact, of which the end tells it from others."""
+    needed = _widths(headers, rows)
+    for header, least in _LEAST_ROOM.items():
+        if header in needed:
+            needed[header] = min(needed[header], least)
     for header in _MISSED_LEAST:
         if sum(needed.values()) + _BETWEEN * len(needed) <= width:
             break
         needed.pop(header, None)
     return [index for index, header in enumerate(headers) if header in needed]
+
+
+def _widths(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> dict[str, int]:
+    return {header: max(len(header), *(row[index].cell_len for row in rows), 0) for index, header in enumerate(headers)}
+
+
+def _room(headers: Sequence[str], rows: Sequence[Sequence[Text]], shown: Sequence[int], width: int) -> dict[str, int]:
+    """How wide the columns may be that need not be whole, so that the others are."""
+    widths = {header: size for header, size in _widths(headers, rows).items() if headers.index(header) in shown}
+    if "MESSAGE" in widths:
+        widths["MESSAGE"] = min(widths["MESSAGE"], _LEAST_ROOM["MESSAGE"])
+    cut = [header for header in _ENDS_TELL if header in widths]
+    excess = sum(widths.values()) + _BETWEEN * len(widths) - width
+    while excess > 0 and (widest := max(cut, key=lambda each: widths[each], default=None)):
+        if widths[widest] <= _LEAST_ROOM[widest]:
+            break
+        widths[widest] -= 1
+        excess -= 1
+    spare = max(0, width - sum(widths.values()) - _BETWEEN * len(widths))
+    return {header: widths[header] + spare * (header == "MESSAGE") for header in _LEAST_ROOM if header in widths}
+
+
+def _end(cell: Text, room: int | None) -> Text:
+    """Its end, where there is no room for all of it. None: there is."""
+    if room is None or cell.cell_len <= room:
+        return cell
+    return Text("…" + cell.plain[-max(1, room - 1) :], style=cell.style)
 
 
 def plain_table(*headers: str) -> Table:
@@ -148,12 +209,16 @@ def as_list(objects: Sequence[Object]) -> Object:
     return {"apiVersion": "v1", "kind": "List", "items": list(objects)}
 
 
-_MESSAGE_ROOM: Final = 24
+_LEAST_ROOM: Final = {"MESSAGE": 24, "ACTIVE": 16, "PREVIEW": 16, "ARTIFACT": 16}
+_ENDS_TELL: Final = ("ACTIVE", "PREVIEW", "ARTIFACT")
+"""What is cut off at the beginning: versions of one artifact differ at the end."""
+_AROUND_ROWS: Final = 6
+"""Lines of a table that are no rows: the header with its rule, blanks, how many are left out, the cursor's."""
 _BETWEEN: Final = 3
 """Blanks from one column to the next."""
 _MISSED_LEAST: Final = (
-    "RULE", "BACKEND", "OPERATION", "STRATEGY", "POLICY", "EXIT", "ATTEMPTS", "ENFORCEMENT", "DURATION", "AGE",
-    "DENIED", "ALLOWED", "STAGE", "PREVIEW", "MESSAGE",
+    "TOOK", "RULE", "BACKEND", "OPERATION", "STRATEGY", "POLICY", "EXIT", "ATTEMPTS", "ENFORCEMENT", "DURATION", "AGE",
+    "DENIED", "ALLOWED", "DEPLOYED", "STAGE", "PREVIEW", "OUTCOME", "MESSAGE",
 )  # fmt: skip
 """What a table is shown without, in this order, where a terminal is too narrow for all of it."""
 

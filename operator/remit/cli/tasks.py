@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from remit.api import API_VERSION, ExecutionTask
+from remit.api.controllerref import is_controlled_by
 from remit.api.manifest import load_all
 from remit.cli import manifests
 from remit.cli.connect import Connection
@@ -71,6 +72,14 @@ class Scheduled:
         if self.name:
             task["metadata"] = {**task["metadata"], "name": self.name}
         return task
+
+
+async def newest_run(connection: Connection, schedule_obj: Object) -> Object | None:
+    """The run of a scheduled task that was created last, if there is one."""
+    selector = f"{schedule.PARENT_LABEL}={schedule_obj['metadata']['name']}"
+    found = await connection.kube.list(TASKS, connection.namespace, label_selector=selector)
+    runs = [obj for obj in found if is_controlled_by(obj, schedule_obj)]
+    return max(runs, key=lambda obj: (obj["metadata"]["creationTimestamp"], obj["metadata"]["name"]), default=None)
 
 
 def from_file(path: Path, name: str | None = None) -> Object:

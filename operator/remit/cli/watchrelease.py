@@ -12,7 +12,7 @@ from remit.api import Deployment
 from remit.cli.connect import Connection
 from remit.cli.releasedrawing import draw
 from remit.cli.releasetree import ReleaseTree, release_tree
-from remit.cli.tables import console
+from remit.cli.tables import console, redraws
 from remit.controllers import hooks
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, TASKS
@@ -33,9 +33,9 @@ async def watch(connection: Connection, name: str, options: str, *, until_done: 
     Where standard output is no terminal it is one line for each change.
     """
     screen = console()
-    live, told = Live(console=screen, auto_refresh=False, vertical_overflow="visible"), ""
+    live, told = Live(console=screen, auto_refresh=False, vertical_overflow="ellipsis"), ""
     try:
-        if screen.is_terminal:
+        if redraws(screen):
             live.start()
         while True:
             try:
@@ -44,7 +44,7 @@ async def watch(connection: Connection, name: str, options: str, *, until_done: 
                 if not error.retryable:
                     raise
             else:
-                if screen.is_terminal:
+                if redraws(screen):
                     live.update(draw(tree), refresh=True)
                 elif tree.line != told:
                     told = tree.line

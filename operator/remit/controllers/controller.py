@@ -64,8 +64,10 @@ class Controller:
     """How many keys are reconciled at once."""
     on_delete: Callable[[Object], None] | None = None
     """Called with the last form of each object that is deleted, before its key is reconciled."""
+    on_vanish: Callable[[Object], None] | None = None
+    """Called instead of `on_delete` where nobody saw the deletion."""
     sweep: Callable[[], Awaitable[None]] = nothing
-    """Called after each resync: removes what was kept of objects whose deletion nobody saw."""
+    """Called after each resync: looks after what was kept of objects whose deletion nobody saw."""
     shut_down: Callable[[], Awaitable[None]] | None = None
     """Called when the operator stops: ends what was started. What that adds to the queue is still reconciled."""
     close: Callable[[], Awaitable[None]] = nothing

@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
-from remit.api.base import Condition
 from remit.api.deploymentstatus import (
     DeploymentPhase,
     DeploymentStatus,
@@ -19,13 +18,12 @@ from remit.api.deploymentstatus import (
     RequestAnswer,
 )
 from remit.api.resource import Deployment
-from remit.controllers import hooks
+from remit.controllers import hooks, unreadable
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source
 from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
 from remit.kube.client import DEPLOYMENTS, Kube, Object
 from remit.kube.events import Recorder
-from remit.kube.indexer import key_of
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.release import (
@@ -127,7 +125,6 @@ class ApiStore:
             message = f"deleted the task {metadata['name']} that was there, because this release did not create it"
             self.record_event("Warning", "HookReplaced", message)
         if hook.created:
-            reconciler.wake_task(key_of(hook.task))  # the watch will bring nothing new
             self.record_event("Normal", "HookStarted", f"created task {metadata['name']}")
 
     async def cancel_hooks(self, over: Release | None) -> None:
@@ -167,7 +164,6 @@ class DeploymentReconciler:
     places: Places
     problem: Callable[[Deployment, Material], Problem | None]
     """What keeps a Deployment from being released as it is."""
-    wake_task: Callable[[str], None]
     audit: AuditLog
     redactor: Redactor
     """That of `audit`."""
@@ -229,36 +225,25 @@ class DeploymentReconciler:
         return driven
 
     async def _refuse(self, obj: Object, error: InvalidInput | DeploymentError) -> None:
-        """Say once that nothing will be done about it, which ends the wait of kubectl, Helm and GitOps tools."""
-        if (obj.get("status") or {}).get("observedGeneration") == obj["metadata"]["generation"]:
-            return
+        """Say once that nothing will be done about it. What is live goes on."""
         reason = error.reason if isinstance(error, DeploymentError) else "Invalid"
-        message, metadata = str(error), obj["metadata"]
+        message, metadata, live = str(error), obj["metadata"], (obj.get("status") or {}).get("activeRevision")
+        if live is not None:
+            message += f"; revision {live} goes on, and nothing is done about it until this is mended"
         if metadata.get("deletionTimestamp") and FINALIZER in metadata.get("finalizers", ()):
             patch = '{"metadata":{"finalizers":null}}'
             message += (
                 "; so what it made cannot be removed. Run the version of Remit that made it, or leave it there:"
                 f" kubectl patch deployments.remit.dev/{metadata['name']} --type=merge -p '{patch}'"
             )
-        await self.writer.write(obj, _refused(obj, reason, message, self.now()))
-        self.events.record(obj, "Warning", reason, message)
+        phase = DeploymentPhase.FAILED if live is None else DeploymentPhase.DEGRADED
+        await unreadable.tell(self.writer, self.events, obj, str(phase), reason, message, _REFUSED, self.now())
 
 
-def _refused(obj: Object, reason: str, message: str, now: datetime.datetime) -> DeploymentStatus:
-    generation = obj["metadata"]["generation"]
-    return DeploymentStatus(
-        observed_generation=generation,
-        phase=DeploymentPhase.FAILED,
-        message=message,
-        conditions=[
-            Condition(
-                type=type_,
-                status=status,
-                reason=reason,
-                message=message,
-                last_transition_time=now.replace(microsecond=0),
-                observed_generation=generation,
-            )
-            for type_, status in (("Reconciling", "False"), ("Stalled", "True"))
-        ],
-    )
+_REFUSED: Final = {
+    "Available": "Unknown",
+    "Progressing": "False",
+    "Healthy": "False",
+    "Reconciling": "False",
+    "Stalled": "True",
+}

@@ -56,7 +56,7 @@ class Intake:
         self._by_plural = {resource.plural: reflector for resource, reflector in self.reflectors.items()}
         for controller in self.controllers:
             if controller.on_delete is not None:
-                handler = ResourceEventHandler(on_delete=controller.on_delete)
+                handler = ResourceEventHandler(on_delete=controller.on_delete, on_vanish=controller.on_vanish)
                 self.reflectors[controller.resource].add_handler(handler)
             for watch in controller.watches:
                 self.reflectors[watch.resource].add_handler(self._handler(controller, watch))

@@ -38,7 +38,7 @@ class MatchedTasks:
         if policy.uid not in self._counts:
             namespace = None if policy.namespace == self.ceiling_namespace else policy.namespace
             tasks = self.tasks.objects.list(namespace)
-            self._counts[policy.uid] = sum(policy.selects(_labels(task)) for task in tasks)
+            self._counts[policy.uid] = sum(_selects(policy, task) for task in tasks)
         return self._counts[policy.uid]
 
     def put(self, policy: CompiledPolicy) -> None:
@@ -62,11 +62,15 @@ class MatchedTasks:
             for uid, policy in self._policies.get(namespace, {}).items():
                 if uid not in self._counts:
                     continue
-                gained = after is not None and policy.selects(_labels(after))
-                lost = before is not None and policy.selects(_labels(before))
+                gained = after is not None and _selects(policy, after)
+                lost = before is not None and _selects(policy, before)
                 if gained != lost:
                     self._counts[uid] += gained - lost
                     self.on_changed(uid)
+
+
+def _selects(policy: CompiledPolicy, task: Object) -> bool:
+    return policy.selects(task["metadata"]["namespace"], _labels(task))
 
 
 def _labels(task: Object) -> dict[str, str]:

@@ -251,7 +251,6 @@ class Operator:
             events,
             places,
             judge.problem,
-            queue.add,
             audit,
             redactor,
             requester,
@@ -291,7 +290,7 @@ class Operator:
         for operation, performer in self.runner.performers.items():
             if performer.breaker is not None:
                 metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
-                metrics.circuit_trips.labels(operation).set_function(performer.breaker.trip_count)
+                performer.breaker.on_trip = metrics.circuit_trips.labels(operation).inc
         metrics.audit_head.set_function(lambda: audit.head.seq)
         checks.ready["watching"] = lambda: None if self.watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check

@@ -161,10 +161,11 @@ class Policies:
         before = _status_of(obj)
         counted = self._counted.pop(metadata["uid"], _Counted())
         matched = self._matched.count(compiled)
-        ready = self._ready(compiled, matched, before.conditions)
+        conditions = self._conditions(compiled, matched, before.conditions)
+        ready = conditions[0]
         status = CommandPolicyStatus(
             observed_generation=metadata["generation"],
-            conditions=[ready],
+            conditions=conditions,
             matched_tasks=matched,
             allowed=before.allowed + counted.allowed,
             denied=before.denied + counted.denied,
@@ -179,12 +180,17 @@ class Policies:
                 again.denied += counted.denied
                 again.last = again.last or counted.last
             raise
-        if before.observed_generation == status.observed_generation:
-            return
-        if not compiled.ready:
+        said = next((each.message for each in before.conditions if each.type == "Ready"), None)
+        edited = before.observed_generation != status.observed_generation
+        if not compiled.ready and (
+            edited or said != ready.message
+        ):  # another version may judge the same spec otherwise
             self.events.record(obj, "Warning", ready.reason, ready.message)
+        if not edited:
+            return
         for warning in self._warnings(compiled):
-            self.events.record(obj, "Warning", "CeilingWithSelector", str(warning))
+            reason = "CeilingWithSelector" if warning.field == "spec.selector" else "NoCeiling"
+            self.events.record(obj, "Warning", reason, str(warning))
 
     def _warnings(self, policy: CompiledPolicy) -> tuple[Problem, ...]:
         """None where the operator serves its own namespace alone: there a policy is no ceiling of another one."""
@@ -192,7 +198,8 @@ class Policies:
             return ()
         return policy.warnings(self.operator_namespace)
 
-    def _ready(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> Condition:
+    def _conditions(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> list[Condition]:
+        """Ready comes first. kstatus takes a policy that is not ready for one in progress, unless it is stalled."""
         status, reason, message = "True", "Compiled", f"in force: {policy.spec.enforcement}"
         message = "; ".join([message, *map(str, self._warnings(policy))])
         if not matched:
@@ -200,18 +207,22 @@ class Policies:
         if not policy.ready:
             problems = "; ".join(str(problem) for problem in policy.problems[:5])
             status, reason, message = "False", "Invalid", f"allows nothing until this is mended: {problems}"
-        last = next((condition for condition in before if condition.type == "Ready"), None)
-        since = last.last_transition_time if last is not None and last.status == status else None
-        return Condition.model_validate(
-            {
-                "type": "Ready",
-                "status": status,
-                "reason": reason,
-                "message": message,
-                "lastTransitionTime": since or self.now().replace(microsecond=0),
-                "observedGeneration": policy.generation,
-            }
-        )
+        now = self.now().replace(microsecond=0)
+        since = {(each.type, str(each.status)): each.last_transition_time for each in before}
+        truths = {"Ready": status, "Reconciling": "False", "Stalled": "False" if policy.ready else "True"}
+        return [
+            Condition.model_validate(
+                {
+                    "type": type_,
+                    "status": truth,
+                    "reason": reason,
+                    "message": message,
+                    "lastTransitionTime": since.get((type_, truth)) or now,
+                    "observedGeneration": policy.generation,
+                }
+            )
+            for type_, truth in truths.items()
+        ]
 
 
 def _source(obj: Object) -> tuple[object, object]:

@@ -1,4 +1,4 @@
-"""Probes of live entries: a few seconds of requests around each step that touches what is live."""
+"""Probes of live entries: requests around each step that touches what is live, and to the end of the bake."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _TIMEOUT_SECONDS: Final = 2.0
 _AFTER_SECONDS: Final = 5.0
 """How long it goes on once what is live is whole and no longer touched."""
 _LONGEST_SECONDS: Final = 60.0
+_WATCHING_RATES: Final = ((3600.0, 1.0), (float("inf"), 0.1))
+"""Requests a second in a bake that is longer than that, up to an hour and beyond: what came of each is kept."""
 _START_SECONDS: Final = 0.5
 """How long a step waits for the first answer. A side that does not answer must not hold up the way back."""
 
@@ -46,6 +48,13 @@ class Burst:
     def answered(self) -> bool:
         """Whether anything was, so far."""
         return any(not request.error for request in self._probe.requests)
+
+    def watch(self) -> None:
+        """Go on for a few seconds from now, as long as a bake may last; after a minute with fewer requests."""
+        now = time.monotonic()
+        if (gone := now - self._limit) > 0:
+            self._probe.rate = next(rate for until, rate in _WATCHING_RATES if gone < until)
+        self._until = now + _AFTER_SECONDS
 
     def go_on(self) -> None:
         """For a few seconds from now, but never longer than a minute in all."""

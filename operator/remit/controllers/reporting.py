@@ -248,6 +248,8 @@ class Reports:
         whole = observed.live is not None and observed.converged and observed.slot(observed.live).healthy > 0
         if not whole and recording.bursts and not recording.bursts[-1].over:
             recording.bursts[-1].go_on()
+        if release.stage in {"PostPromotion", "Bake"} and recording.bursts and not recording.bursts[-1].over:
+            recording.bursts[-1].watch()
         last = recording.switchings[-1] if recording.switchings else None
         if recording.under_way is None or last is None:
             return

@@ -6,10 +6,12 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
 from remit.errors import ApiError, InvalidInput
-from remit.execution import progress, schedule
+from remit.execution import cron, progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
@@ -17,6 +19,8 @@ from remit.kube.indexer import CONTROLLER
 from remit.kube.reflector import Reflector
 from remit.kube.status import StatusWriter
 from remit.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
 
 
 def parent_key(obj: Object) -> str | None:
@@ -34,19 +38,22 @@ class ScheduleReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime]
-    wake: Callable[[str], None]
     writer: StatusWriter
 
     async def step(self, task: ExecutionTask, obj: Object) -> float | None:
         """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
         assert task.spec.schedule is not None  # noqa: S101  # by the caller's choice
-        schedule.check(task.spec.schedule)
+        cron.check(task.spec.schedule)
         now, children = self.now(), self._children(obj)
         active = [child for child in children if child.status.phase is None or not child.status.phase.final]
         if task.spec.cancel:
             return await self._end(task, obj, active)
         turn = schedule.turn(task, [child.metadata.name for child in active], now)
         last, started = task.status.last_schedule_time, [child.metadata.name for child in active]
+        if turn.set_back:
+            last = now
+            self.events.record(obj, "Warning", "ClockSetBack", turn.set_back)
+            log.warning("the clock was set back", schedule=task.key, told=turn.set_back)
         match turn.action:
             case Start(tick=tick):
                 last = tick
@@ -95,7 +102,6 @@ class ScheduleReconciler:
             return str(name)
         self.metrics.api_writes.labels("create", "ExecutionTask").inc()
         self.reflector.observe(created)
-        self.wake(f"{namespace}/{name}")  # the watch will bring nothing new
         self.events.record(obj, "Normal", "RunStarted", f"created {name}")
         return str(name)
 

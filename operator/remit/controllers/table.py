@@ -44,6 +44,7 @@ def controllers(
             watches=(Watch(TASKS, own_key, tasks.writer.by_others), Watch(TASKS, _schedule)),
             workers=workers,
             on_delete=tasks.deleted,
+            on_vanish=tasks.vanished,
             sweep=tasks.sweep,
             shut_down=tasks.runner.shutdown,
             close=tasks.runner.close,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import structlog
 
 from remit.api import ExecutionTask, Phase
+from remit.controllers import unreadable
 from remit.controllers.policies import Policies
 from remit.controllers.requester import Requester
 from remit.controllers.schedules import ScheduleReconciler
@@ -20,6 +23,7 @@ from remit.execution.admission import Admission
 from remit.execution.lifecycle import Finish
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
+from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StatusConflict, StoredTask
 from remit.kube.client import Kube, Object
@@ -30,6 +34,11 @@ from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import AuditLog, Metrics
 
+log = structlog.get_logger(__name__)
+
+ORPHAN_SECONDS = 24 * 3600
+"""How long output and run records are kept of a task that is not there any more, though nobody saw its deletion."""
+_REFUSED = {"Succeeded": "Unknown", "Finished": "False", "Reconciling": "False", "Stalled": "True"}
 _TASKS_PER_TURN = 100
 """Tasks that are read as the operator starts before others have a turn on the event loop."""
 
@@ -51,6 +60,8 @@ class TaskReconciler:
     requester: Callable[[Object], str] = field(default_factory=Requester)
     leadership: Leadership | None = None
     """None without leader election."""
+    _missing: set[str] = field(default_factory=set)
+    """Uids of tasks that are not there, of which that was told."""
     writer: StatusWriter = field(init=False)
     _driver: TaskDriver = field(init=False)
     _schedules: ScheduleReconciler = field(init=False)
@@ -64,7 +75,6 @@ class TaskReconciler:
             self.metrics,
             self.events,
             requested_by=self.requester,
-            wake=self._wake,
             now=lambda: self.now(),
         )
         self._driver = TaskDriver(
@@ -78,7 +88,7 @@ class TaskReconciler:
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
-            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self._wake, self.writer
+            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self.writer
         )
 
     @property
@@ -115,14 +125,50 @@ class TaskReconciler:
         metadata = obj["metadata"]
         self._driver.deleted(key_of(obj), metadata["namespace"], metadata["uid"])
 
+    def vanished(self, obj: Object) -> None:
+        """The API server does not have the task any more, and nobody saw its deletion: whatever of it still runs must
+        end. The server may have lost its state, so what was kept of the task is left to `sweep`."""
+        self._driver.vanished(key_of(obj), obj["metadata"]["uid"])
+
     async def sweep(self) -> None:
-        """Remove what is kept of tasks that are gone."""
-        store, tasks = self.runner.store, self.reflector
-        for namespace, uid in await asyncio.to_thread(lambda: list(store.tasks())):
-            served = not tasks.namespaces or namespace in tasks.namespaces
-            if served and uid not in tasks.objects and not self.runner.running(uid):
-                self.runner.abandon(namespace, uid)
-                await asyncio.sleep(0)  # each is removed from disk, and there may be thousands
+        """Look after what is kept of tasks that are not there, and whose deletion nobody saw.
+
+        Nothing of them goes on. What is kept is removed `ORPHAN_SECONDS` after a sweep first missed the task, and not
+        before that was told: an API server that lost its state, or is a wrong one, has none of the tasks either. A task
+        is told of when the second sweep misses it, because its deletion may be on its way.
+        """
+        store, tasks, told = self.runner.store, self.reflector, dict[str, int]()
+        for namespace, uid, since in await asyncio.to_thread(_kept, store):
+            if tasks.namespaces and namespace not in tasks.namespaces:
+                continue
+            if uid in tasks.objects or self.runner.running(uid):
+                self._missing.discard(uid)
+                if since is not None:
+                    store.unmark_missing(namespace, uid)
+            elif since is None:
+                with contextlib.suppress(OSError):  # removed meanwhile, or not writable: missed again by the next sweep
+                    store.mark_missing(namespace, uid)
+                await self.runner.end_lost(namespace, uid)
+            elif uid not in self._missing:
+                self._missing.add(uid)
+                told[namespace] = told.get(namespace, 0) + 1
+                await self.runner.end_lost(namespace, uid)
+            elif time.time() - since >= ORPHAN_SECONDS:
+                self._missing.discard(uid)
+                await self.runner.clear(namespace, uid)
+            await asyncio.sleep(0)  # there may be thousands
+        for namespace, count in told.items():
+            self._tell_missing(namespace, count)
+
+    def _tell_missing(self, namespace: str, count: int) -> None:
+        message = (
+            f"the API server does not have {count} task(s) of namespace {namespace} any more, and nobody saw them"
+            f" deleted; their output and run records in {self.runner.store.root / namespace} are removed"
+            f" {ORPHAN_SECONDS // 3600} h after they were first missed, unless they are back by then; copy them before"
+            " that if the API server lost its state"
+        )
+        log.warning("tasks are missing", namespace=namespace, tasks=count, message=message)
+        self.events.record(_namespace(namespace), "Warning", "TasksMissing", message)
 
     def queued(self, reason: WaitReason) -> int:
         """How many tasks wait for `reason`."""
@@ -149,8 +195,15 @@ class TaskReconciler:
             return await self._driver.finish(stored, finish)
 
     async def _refuse_unreadable(self, obj: Object, error: InvalidInput) -> None:
-        """The object passed the API server, and is still not one: an older CRD, or a newer one, is installed."""
-        if (obj.get("status") or {}).get("phase") in set(Phase):
+        """The object passed the API server, and is still not one: another version of the CRDs is installed, or was when
+        it was stored. One that another version has begun is left as it is: that may be at work on it, or come back."""
+        phase = (obj.get("status") or {}).get("phase")
+        if phase in {each for each in Phase if each.final}:
+            return
+        if phase is not None:
+            shown = str(Phase.RUNNING if phase == Phase.RUNNING else Phase.PENDING)
+            why = f"nothing is done about it: {error}; delete it, or run the version of Remit that made it"
+            await unreadable.tell(self.writer, self.events, obj, shown, "Invalid", why, _REFUSED, self.now())
             return
         blank = ExecutionTask.parse({**obj, "spec": {"command": {"argv": ["-"]}}, "status": {}})
         finish = Finish(Phase.FAILED, "Invalid", "Invalid", f"{error}; install the CRDs of this version of Remit")
@@ -158,5 +211,13 @@ class TaskReconciler:
         await self.writer.write(obj, status)
         self.events.record(obj, "Warning", "Invalid", finish.message)
 
-    def _wake(self, key: str) -> None:
-        self.turns.wake(key, 0.0)
+
+def _kept(store: RunStore) -> list[tuple[str, str, float | None]]:
+    """Namespace and uid of each task of which something is kept, and since when it is missing."""
+    return [(namespace, uid, store.missing_since(namespace, uid)) for namespace, uid in store.tasks()]
+
+
+def _namespace(name: str) -> Object:
+    """What an Event about a namespace as a whole is about."""
+    metadata = {"name": name, "namespace": name, "uid": "", "resourceVersion": ""}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}

@@ -11,7 +11,6 @@ import structlog
 
 from remit.api import ExecutionTaskStatus
 from remit.controllers.policies import Policies
-from remit.controllers.schedules import parent_key
 from remit.controllers.values import resolve, secrets_of
 from remit.execution.admission import Admitted, Refused
 from remit.execution.lifecycle import Finish
@@ -36,7 +35,6 @@ class ApiTaskStore:
     metrics: Metrics
     events: Recorder
     requested_by: Callable[[Object], str]
-    wake: Callable[[str], None]
     now: Callable[[], datetime.datetime]
 
     def requester(self, stored: StoredTask) -> str:
@@ -85,6 +83,4 @@ class ApiTaskStore:
         if status.start_time is not None and status.completion_time is not None:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds)
-        if (parent := parent_key(stored.source)) is not None:  # the watch brings nothing new of what we wrote ourselves
-            self.wake(parent)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)

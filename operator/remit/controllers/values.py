@@ -93,6 +93,7 @@ class Source:
     def __init__(self, kube: Kube, namespace: str) -> None:
         self._kube, self._namespace = kube, namespace
         self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
+        self._uids: dict[str, str] = {}
         self.secret_versions: dict[str, str] = {}
         """By name: the uid and resourceVersion of each Secret that was read."""
 
@@ -115,6 +116,10 @@ class Source:
             raise MissingReference(f"{_kind(secret)} {name} is not there; create it in namespace {self._namespace}")
         return data or {}
 
+    def secret_uid(self, name: str) -> str:
+        """Of a Secret that was read."""
+        return self._uids[name]
+
     async def _fetch(self, secret: bool, name: str) -> dict[str, bytes] | None:
         resource: Resource = SECRETS if secret else CONFIG_MAPS
         try:
@@ -125,6 +130,7 @@ class Source:
             raise
         if secret:
             metadata = obj["metadata"]
+            self._uids[name] = metadata["uid"]
             self.secret_versions[name] = f"{metadata['uid']}/{metadata['resourceVersion']}"
         texts: dict[str, str] = {} if secret else obj.get("data") or {}
         encoded: dict[str, str] = obj.get("data" if secret else "binaryData") or {}

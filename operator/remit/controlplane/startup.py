@@ -25,10 +25,6 @@ _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 128 * 1024
 
 
-class PortTaken(InvalidInput):
-    """Another program listens on the port."""
-
-
 def lock_state(database: Path) -> int:
     """The lock of the state directory, as a descriptor that holds it. Raises `InvalidInput` when another has it."""
     descriptor = open_private(database.with_suffix(".lock"))
@@ -42,11 +38,13 @@ def lock_state(database: Path) -> int:
     return descriptor
 
 
-def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host`, on the same port of each; 0 picks one.
+class AddressInUse(InvalidInput):
+    """Somebody else listens there."""
 
-    Raises `PortTaken` when another program has it, and `InvalidInput` when it cannot be served on.
-    """
+
+def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listen at every address of `host`, on the same port of each; 0 picks one. Raises `InvalidInput`, `AddressInUse`
+    where another port might do."""
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -56,25 +54,10 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for opened in sockets:
             opened.close()
-        refusal = PortTaken if error.errno == errno.EADDRINUSE else InvalidInput
-        raise refusal(_why_not(host, port, error)) from None
+        why = str(error.strerror).partition(" (while ")[0]  # the address is said already
+        kind = AddressInUse if error.errno == errno.EADDRINUSE else InvalidInput
+        raise kind(f"cannot serve on {host}:{port}: {why}; choose another host or port") from None
     return sockets
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    why = str(error.strerror).partition(" (while ")[0]  # the address is said already
-    if isinstance(error, socket.gaierror):
-        return f"cannot serve on {host!r}: no address is known for this name ({why}); choose another host"
-    match error.errno:
-        case errno.EADDRINUSE:
-            remedy = "end the program that has the port, or choose another one"
-        case errno.EADDRNOTAVAIL:
-            remedy = "choose a host with an address of this machine"
-        case errno.EACCES:
-            remedy = "choose a port above 1023"
-        case _:
-            remedy = "choose another host or port"
-    return f"cannot serve on {host}:{port}: {why}; {remedy}"
 
 
 def return_freed_memory() -> None:

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontaskstatus import PolicyStatus
+from remit.api.operations import ScriptOperation
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
@@ -31,6 +32,7 @@ from remit.policy import (
     RateClaim,
     Reason,
     ReleasePlace,
+    Request,
     decide,
     executed,
     request_for,
@@ -75,7 +77,9 @@ class PolicySet:
         namespace, decided = task.metadata.namespace, task.status.policy
         own = f"{namespace}/{decided.name}" if decided is not None else ""
         chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
-        ceilings = [policy for policy in self.ceilings_for(namespace) if policy.selects(task.metadata.labels)]
+        ceilings = [
+            policy for policy in self.ceilings_for(namespace) if policy.selects(namespace, task.metadata.labels)
+        ]
         binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
         return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
 
@@ -103,6 +107,8 @@ class Refused:
     status: PolicyStatus | None = None
     command: Command | None = None
     by_policy: bool = False
+    withheld: bool = False
+    """Whether what was asked is told nowhere."""
 
 
 _V = TypeVar("_V", Admitted, Refused)
@@ -117,6 +123,14 @@ def redacted(verdict: _V, redactor: Redactor) -> _V:
         finish = replace(verdict.finish, message=redactor.redact_cut(verdict.finish.message))
         return replace(verdict, finish=finish, status=status)
     return replace(verdict, status=status)
+
+
+def withheld(refused: Refused, why: str) -> Refused:
+    """The refusal without a word of what was asked, which may hold a secret that cannot be redacted."""
+    status = refused.status.model_copy(update={"audited": []}) if refused.status is not None else None
+    message = f"{refused.finish.reason}; what was asked is not told, because {why}"
+    finish = replace(refused.finish, message=message)
+    return replace(refused, finish=finish, status=status, command=None, withheld=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +256,8 @@ def _too_large(limits: Limits, budget: MemoryBudget) -> str:
 def _confined(
     task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
 ) -> AttemptRequest:
-    spec, metadata, limits = task.spec, task.metadata, admitted.limits
-    command = admitted.command
+    spec, metadata, limits, judged = task.spec, task.metadata, admitted.limits, admitted.grant.request
+    command = judged.command
     if command is None:
         raise InvalidInput("has nothing to execute", field=f"spec.{spec.operation}")
     about = {
@@ -252,11 +266,11 @@ def _confined(
         "REMIT_ATTEMPT": str(number),
     }
     return AttemptRequest(
-        id=_attempt_id(task, number),
+        id=attempt_id(task, number),
         command=Process(
             argv=command.argv,
             executable=command.resolved or "",
-            env={**_base_environment(spec.backend), **resolved.env, **about},
+            env={**_base_environment(judged.backend), **resolved.env, **about},
             stdin=spec.stdin.encode(),
         ),
         confinement=Confinement(
@@ -270,16 +284,20 @@ def _confined(
                 disk_bytes_per_second=limits.disk_bytes_per_second,
                 network_bytes_per_second=limits.network_bytes_per_second,
             ),
-            network=spec.network,
+            network=judged.network,
             require=admitted.layers,
-            working_dir=spec.working_dir,
+            working_dir=judged.working_dir,
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
-        files={**resolved.files, **({SCRIPT_PATH: spec.script.source.encode()} if spec.script else {})},
+        files={**resolved.files, **_script(judged)},
         egress=admitted.egress,
-        image=spec.image or "",
+        image=judged.image or "",
     )
+
+
+def _script(judged: Request) -> Mapping[str, bytes]:
+    return {SCRIPT_PATH: judged.subject.source.encode()} if isinstance(judged.subject, ScriptOperation) else {}
 
 
 def _base_environment(backend: str) -> Mapping[str, str]:
@@ -291,10 +309,9 @@ def _base_environment(backend: str) -> Mapping[str, str]:
 
 def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float) -> Work:
     return Work(
-        id=_attempt_id(task, number),
+        id=attempt_id(task, number),
         namespace=task.metadata.namespace,
         task=task.metadata.name,
-        subject=task.spec.subject,
         grant=admitted.grant,
         timeout_seconds=timeout,
         limits=admitted.limits,
@@ -304,7 +321,8 @@ def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: R
     )
 
 
-def _attempt_id(task: ExecutionTask, number: int) -> str:
+def attempt_id(task: ExecutionTask, number: int) -> str:
+    """By which an attempt is known to status, to the run store and to the audit trail."""
     return f"{task.metadata.uid}-{number}"
 
 

@@ -11,9 +11,8 @@ from pydantic.alias_generators import to_camel
 
 from remit.api.base import MicroTime
 from remit.api.executiontaskstatus import AttemptStatus, NetworkStatus, OutputStatus, SandboxStatus, UsageStatus
-from remit.backends import Exceeded, NetworkUse, Outcome, Usage
+from remit.backends import NetworkUse, Outcome, Usage
 from remit.backends.egress.ledger import DestinationUse
-from remit.sandbox import Layer
 
 _LIMITS: Final[Mapping[str, str]] = {
     "memory_bytes": "memory",
@@ -62,7 +61,7 @@ def sandbox_status(outcome: Outcome) -> SandboxStatus | None:
     """None for what ran in no sandbox."""
     if not (outcome.layers or outcome.missing or outcome.enforced_by):
         return None
-    limits = {_LIMITS[name]: by for name, by in outcome.enforced_by.items()}
+    limits = {_LIMITS.get(name, name): by for name, by in outcome.enforced_by.items()}
     return SandboxStatus(
         layers=[str(layer) for layer in outcome.layers],
         missing=[str(layer) for layer in outcome.missing],
@@ -84,13 +83,15 @@ def _network_status(outcome: Outcome) -> NetworkStatus | None:
 
 
 class AttemptRecord(BaseModel):
-    """The run store's `outcome.json`. Earlier versions of Remit write and read the same."""
+    """The run store's `outcome.json`. Earlier versions of Remit write and read the same; a later one may use words for
+    limits and layers that this one does not know, which stay as they are."""
 
     reason: str
     message: str
     exit_code: int | None = None
     category: str = ""
     retryable: bool = True
+    retry_after_seconds: float = 0.0
     finished_at: MicroTime
     exceeded: list[str] = []
     usage: UsageStatus | None = None
@@ -108,6 +109,7 @@ class AttemptRecord(BaseModel):
             exit_code=outcome.exit_code,
             category=outcome.category,
             retryable=outcome.retryable,
+            retry_after_seconds=outcome.retry_after_seconds,
             finished_at=outcome.finished_at,
             exceeded=[str(limit) for limit in outcome.exceeded],
             usage=usage_status(outcome),
@@ -127,12 +129,13 @@ class AttemptRecord(BaseModel):
             exit_code=self.exit_code,
             category=self.category,
             retryable=self.retryable,
+            retry_after_seconds=self.retry_after_seconds,
             finished_at=self.finished_at,
-            exceeded=tuple(map(Exceeded, self.exceeded)),
+            exceeded=tuple(self.exceeded),
             usage=_usage(self.usage) if self.usage else None,
-            layers=tuple(map(Layer, sandbox.layers)),
-            missing=tuple(map(Layer, sandbox.missing)),
-            enforced_by={_LIMITS_BY_FIELD[field]: by for field, by in sandbox.limits.items()},
+            layers=tuple(sandbox.layers),
+            missing=tuple(sandbox.missing),
+            enforced_by={_LIMITS_BY_FIELD.get(field, field): by for field, by in sandbox.limits.items()},
             network=_network_use(self.network, self.destinations) if self.network else None,
             output=self.output,
             output_digest=self.output_digest,
@@ -146,5 +149,6 @@ def _usage(status: UsageStatus) -> Usage:
 
 def _network_use(status: NetworkStatus, recorded: list[dict[str, str | int]]) -> NetworkUse:
     names = {to_camel(field.name): field.name for field in dataclasses.fields(DestinationUse)}
-    uses = [{names[name]: value for name, value in each.items()} for each in recorded]
+    unknown: dict[str, str | int] = {"destination": "", **dict.fromkeys(set(names.values()) - {"destination"}, 0)}
+    uses = [unknown | {names[name]: value for name, value in each.items() if name in names} for each in recorded]
     return NetworkUse(**status.model_dump(), destinations=tuple(DestinationUse(**use) for use in uses))  # type: ignore[arg-type]

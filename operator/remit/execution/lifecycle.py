@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
 from remit.backends import ExitReason, Outcome
+from remit.backends.failure import LONGEST_RETRY_AFTER
 from remit.execution.retry import delay, longest_delay
 
 MAX_INTERRUPTIONS = 3
@@ -30,6 +31,11 @@ class Idle:
 @dataclass(frozen=True, slots=True)
 class Expire:
     """Delete the task: its time to live is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Write that status, which is final, holds of the spec as it was edited since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class RetryAt:
     message: str
 
 
-Step = Idle | Expire | Stop | Collect | Adopt | AwaitEarlierLeader | Begin | Finish
+Step = Idle | Expire | Acknowledge | Stop | Collect | Adopt | AwaitEarlierLeader | Begin | Finish
 
 
 def deadline(task: ExecutionTask) -> datetime.datetime | None:
@@ -132,17 +138,20 @@ def next_step(
         return deadline_exceeded(task)
     due = status.next_retry_time
     # A clock that was ahead wrote a time beyond the longest wait: another machine's, or ours before it was set back.
-    if due is not None and now < due <= now + datetime.timedelta(seconds=longest_delay(spec.retry.backoff)):
+    longest = max(longest_delay(spec.retry.backoff), LONGEST_RETRY_AFTER if spec.http or spec.file else 0.0)
+    if due is not None and now < due <= now + datetime.timedelta(seconds=longest):
         return Idle(until=min(due, limit) if limit else due)
     return Begin(status.attempt_count + 1)
 
 
-def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire:
+def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire | Acknowledge:
     ended, ttl = task.status.completion_time, task.spec.ttl_seconds_after_finished
-    if ended is None or ttl is None:
-        return Idle()
-    expires = ended + datetime.timedelta(seconds=ttl)
-    return Expire() if now >= expires else Idle(until=expires)
+    expires = None if ended is None or ttl is None else ended + datetime.timedelta(seconds=ttl)
+    if expires is not None and now >= expires:
+        return Expire()
+    # Tools take an end for that of an earlier spec until status says that it was seen.
+    stale = 0 <= task.status.observed_generation < task.metadata.generation
+    return Acknowledge() if stale else Idle(until=expires)
 
 
 _FINAL_REASONS: Mapping[str, str] = {
@@ -197,6 +206,7 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
     if not interrupted and retries >= spec.retry.max_retries:
         return final
     wait = delay(spec.retry.backoff, status.interruptions if interrupted else retries, draw)
+    wait = max(wait, outcome.retry_after_seconds)
     when = now + datetime.timedelta(seconds=wait)
     if limit is not None and when >= limit:
         return deadline_exceeded(task, f"{outcome.message}; the deadline leaves no time for another attempt")

@@ -34,7 +34,13 @@ async def perform(performer: Performer, work: Work, output: OutputSink, cancel: 
         else:
             return Outcome(ExitReason.COMPLETED, doing.result())
     except OperationFailed as error:
-        outcome = Outcome(error.reason, str(error), category=error.category, retryable=error.retryable)
+        outcome = Outcome(
+            error.reason,
+            str(error),
+            category=error.category,
+            retryable=error.retryable,
+            retry_after_seconds=error.retry_after,
+        )
     except PolicyDenied as error:
         outcome = Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
     except RemitError as error:

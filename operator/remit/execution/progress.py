@@ -85,7 +85,7 @@ def scheduled(
 def begun(
     task: ExecutionTask,
     attempt_id: str,
-    policy: PolicyStatus,
+    policy: PolicyStatus | None,
     now: datetime.datetime,
     lease_transitions: int | None = None,
 ) -> ExecutionTaskStatus:
@@ -126,6 +126,20 @@ def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
             "sandbox": sandbox_status(outcome) or status.sandbox,
         }
     )
+
+
+def acknowledged(task: ExecutionTask) -> ExecutionTaskStatus:
+    """The task's end, unchanged by an edit of its spec."""
+    generation = task.metadata.generation
+    conditions = [each.model_copy(update={"observed_generation": generation}) for each in task.status.conditions]
+    return task.status.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
+def awaiting_earlier_leader(task: ExecutionTask, now: datetime.datetime) -> ExecutionTaskStatus:
+    """The open attempt is that of an earlier leader, which may still be at work on it."""
+    number = task.status.attempt_count
+    why = f"attempt {number} was started by an earlier leader; it is left alone until that has stopped for certain"
+    return _moved(task, Phase.RUNNING, "AwaitingEarlierLeader", why, now)
 
 
 def backing_off(task: ExecutionTask, retry: RetryAt, now: datetime.datetime) -> ExecutionTaskStatus:

@@ -20,10 +20,11 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
     """`who` asked; `attempt` is the id of what was let in."""
     status, command = verdict.status, verdict.command
     refused = verdict.finish if isinstance(verdict, Refused) else None
+    withheld = isinstance(verdict, Refused) and verdict.withheld
     return AuditEvent(
         kind="decision",
         **_about(task, who, attempt),
-        what=_what(task, command),
+        what="" if withheld else _what(task, command),
         argv=command.argv if command else (),
         executable=command.program if command else "",
         resolved=(command.resolved or "") if command else "",

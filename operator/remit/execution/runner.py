@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -134,35 +135,45 @@ class Runner:
         """The task is no more: end its run, and keep nothing of it."""
         going = self._going.get(uid)
         if going is None:
-            self._clear(namespace, uid)
+            self._in_background(self.clear(namespace, uid))
         else:
             going.abandoned = True
             self.stop(uid)
 
-    def _clear(self, namespace: str, uid: str) -> None:
-        """Keep nothing of a task of which nothing runs here; a container of it may be left of an earlier process."""
-        runs = self.store.runs(namespace, uid)
+    async def clear(self, namespace: str, uid: str) -> None:
+        """Keep nothing of a task of which nothing runs here. What an earlier process left of it is ended first, in the
+        background, and forgotten then, so that the next process knows of it if this one does not come to that."""
+        if lost := await self._lost(namespace, uid):
+            self._in_background(self._cleared(namespace, uid, lost))
+        else:
+            await asyncio.to_thread(self.store.forget, namespace, uid)
+
+    async def end_lost(self, namespace: str, uid: str) -> None:
+        """End, in the background, what an earlier process left of a task that is gone."""
+        if lost := await self._lost(namespace, uid):
+            self._in_background(self._ended(lost))
+
+    async def _lost(self, namespace: str, uid: str) -> list[Handle]:
+        """What is on record of runs whose end nobody saw."""
+        runs = await asyncio.to_thread(self.store.runs, namespace, uid)
         for run in runs:
             self._results.pop(run.path.name, None)
-        lost = [
-            Handle(**run.process | {"cgroups": ()})
-            for run in runs
-            if run.outcome is None and run.process is not None and run.process.get("container")
-        ]
-        if not lost:
-            self.store.forget(namespace, uid)
-            return
-        clearing = asyncio.ensure_future(self._cleared(namespace, uid, lost))
-        self._clearing.add(clearing)
-        clearing.add_done_callback(self._clearing.discard)
+        return [handle for run in runs if run.outcome is None and (handle := _handle_of(run)) is not None]
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
-        """Forgotten once nothing is left, so that the next process knows if this one does not come to it."""
+        await self._ended(lost)
+        await asyncio.to_thread(self.store.forget, namespace, uid)
+
+    async def _ended(self, lost: Sequence[Handle]) -> None:
         for backend in self.backends.values():
-            if isinstance(backend, AdoptingBackend):
-                for handle in lost:
+            for handle in lost:
+                if isinstance(backend, AdoptingBackend) == bool(handle.container):
                     await _recovered(backend, handle)
-        self.store.forget(namespace, uid)
+
+    def _in_background(self, clearing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(clearing)
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)
 
     async def collect(
         self, namespace: str, uid: str, attempt: AttemptStatus, tail_bytes: int, cause: str = ""
@@ -176,8 +187,8 @@ class Runner:
         if run is not None and (outcome := run.outcome) is not None:
             return outcome
         backend = self.backends.get(attempt.backend)
-        if run is not None and backend is not None and run.process is not None:
-            await backend.recover(Handle(**run.process | {"cgroups": tuple(run.process.get("cgroups", ()))}))
+        if run is not None and backend is not None and (handle := _handle_of(run)) is not None:
+            await backend.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
@@ -212,15 +223,16 @@ class Runner:
         try:
             with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
                 outcome = await self._kept(attempt, cancel, adopt, redactor)
-        except asyncio.CancelledError:
-            del self._going[attempt.uid]
-            raise
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            # A library may cancel what it waits for by itself. Then this task goes on, and has to tell of the end.
+            if isinstance(error, asyncio.CancelledError) and (fence.expired or _is_being_cancelled()):
+                del self._going[attempt.uid]
+                raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
-            self.store.forget(attempt.namespace, attempt.uid)
+            await asyncio.to_thread(self.store.forget, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
@@ -354,6 +366,17 @@ def _broken_down(in_doubt: str) -> Outcome:
     """After a mistake of our own, of which nobody knows more than where it happened."""
     outcome = Outcome(ExitReason.INTERNAL_ERROR, "the operator failed to run it; its log says why")
     return not_retried(outcome, in_doubt) if in_doubt else outcome
+
+
+def _handle_of(run: Run) -> Handle | None:
+    """What is on record of its processes."""
+    process = run.process
+    return None if process is None else Handle(**process | {"cgroups": tuple(process.get("cgroups", ()))})
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _recovered(backend: Backend, handle: Handle) -> None:

@@ -1,9 +1,5 @@
 """When a scheduled task is due, and what to do about it. Pure: the caller has the clock and the children.
 
-Daylight saving follows Debian's cron (and cronsim, which reads the expressions): a time that the spring gap skips runs
-right after the gap; a time that the autumn fold repeats runs the first time only, unless the expression has `*` for the
-hour or the minute's step spans it, as then every turn of the clock counts.
-
 A tick is the minute for which a run is due. Its child is named after it, so that no tick runs twice whoever looks.
 """
 
@@ -11,21 +7,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-
-from cronsim import CronSim, CronSimError
 
 from remit.api import ExecutionTask
 from remit.api.controllerref import is_controlled_by
 from remit.api.executiontask import Schedule
 from remit.api.executiontaskstatus import Phase
 from remit.errors import InvalidInput
+from remit.execution import cron
 from remit.execution.lifecycle import Finish
 
-_FIELDS: Final = 5
 _MAX_NAME: Final = 240
 """Of a parent's name in a child's, which has the minute or a random end besides."""
 _DIGEST: Final = 10
@@ -35,7 +28,7 @@ REQUESTED_BY: Final = "remit.dev/requested-by"
 TICK_ANNOTATION: Final = "remit.dev/scheduled-at"
 CANCELLED: Final = Finish(Phase.CANCELLED, "Cancelled", "Cancelled", "cancelled as spec.cancel asked; no further runs")
 _CLOCK_SKEW: Final = datetime.timedelta(minutes=1)
-"""How far the clock of the API server may be behind."""
+"""How far clocks may differ: that of the API server, or that of the operator before."""
 _NOT_OF_A_CHILD: Final = frozenset({"schedule", "cancel", "ttlSecondsAfterFinished"})
 
 
@@ -76,46 +69,8 @@ class Turn:
 
     action: Action
     next_tick: datetime.datetime | None
-
-
-def check(schedule: Schedule) -> None:
-    """Raises `InvalidInput` naming the field."""
-    zone_of(schedule)
-    if len(schedule.cron.split()) != _FIELDS:
-        raise InvalidInput(
-            f"{schedule.cron!r} has not five fields: minute, hour, day of month, month, day of week",
-            field="spec.schedule.cron",
-        )
-    try:
-        next(CronSim(schedule.cron, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)))
-    except CronSimError as error:
-        raise InvalidInput(f"{schedule.cron!r}: {error}", field="spec.schedule.cron") from None
-    except StopIteration:
-        raise InvalidInput(f"{schedule.cron!r} names a day that never comes", field="spec.schedule.cron") from None
-
-
-def zone_of(schedule: Schedule) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(schedule.time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidInput(
-            f"{schedule.time_zone!r} is no time zone that this host knows; use an IANA name such as Europe/Paris",
-            field="spec.schedule.timeZone",
-        ) from None
-
-
-def following(schedule: Schedule, after: datetime.datetime) -> datetime.datetime:
-    """The first tick after `after`, in UTC."""
-    return next(CronSim(schedule.cron, after.astimezone(zone_of(schedule)))).astimezone(datetime.UTC)
-
-
-def latest(schedule: Schedule, now: datetime.datetime) -> datetime.datetime | None:
-    """The last tick at or before `now`, in UTC: found backwards, so that no number of missed ticks costs anything."""
-    moment = now.replace(microsecond=0) + datetime.timedelta(seconds=1)
-    try:
-        return next(CronSim(schedule.cron, moment.astimezone(zone_of(schedule)), reverse=True)).astimezone(datetime.UTC)
-    except StopIteration:
-        return None
+    set_back: str = ""
+    """Told where the clock was set back since the last run: later ticks are counted from now."""
 
 
 def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> Turn:
@@ -125,23 +80,34 @@ def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> 
     """
     schedule, created = task.spec.schedule, task.metadata.creation_timestamp or now
     assert schedule is not None  # noqa: S101  # by the caller's choice
-    upcoming = following(schedule, now)
+    upcoming = cron.following(schedule, now)
     if schedule.suspend:
         return Turn(Wait(), None)
-    since = max(filter(None, (task.status.last_schedule_time, created)))
-    tick = latest(schedule, now)
-    if tick is None or tick <= since:
-        return Turn(Wait(), upcoming)
+    last, set_back = task.status.last_schedule_time, ""
+    if last is not None and last > now + _CLOCK_SKEW:
+        set_back = (
+            f"the clock was set back: it is {now:%FT%TZ}, and the last run was at {last:%FT%TZ}; the next runs are"
+            " counted from now"
+        )
+        last = now
+    # Before its creation, by this clock, only the tick of this minute counts.
+    since = max(filter(None, (last, min(created, now - _CLOCK_SKEW) if created > now + _CLOCK_SKEW else created)))
+    return Turn(_due(schedule, since, active, now), upcoming, set_back)
+
+
+def _due(schedule: Schedule, since: datetime.datetime, active: Sequence[str], now: datetime.datetime) -> Action:
+    tick = cron.latest(schedule, now, since)
+    if tick is None:
+        return Wait()
     late = (now - tick).total_seconds()
     limit = schedule.starting_deadline_seconds
     if limit is not None and late > limit:
-        why = f"the run for {tick:%FT%TZ} could not start within {limit} s of its time"
-        return Turn(Skip(tick, why), upcoming)
+        return Skip(tick, f"the run for {tick:%FT%TZ} could not start within {limit} s of its time")
     if active and schedule.concurrency_policy == "Forbid":
-        return Turn(Skip(tick, f"the run for {tick:%FT%TZ} was skipped: {active[0]} has not ended"), upcoming)
+        return Skip(tick, f"the run for {tick:%FT%TZ} was skipped: {active[0]} has not ended")
     if active and schedule.concurrency_policy == "Replace":
-        return Turn(Replace(tick, tuple(active)), upcoming)
-    return Turn(Start(tick), upcoming)
+        return Replace(tick, tuple(active))
+    return Start(tick)
 
 
 def child_name(parent: str, tick: datetime.datetime) -> str:

@@ -6,6 +6,8 @@
         outcome.json    how it ended; written before status is, so that a restart in between loses nothing
         audited         there once the audit trail tells how it ended; a restart in between tells it no second time
         stdout.*  stderr.*   what was kept of the output (see `output.py`); below raw/ where that has secrets in it
+    <root>/<namespace>/<task uid>/missing
+        there since the API server has not had the task any more, though nobody saw its deletion
 
 Files are readable by the operator's user only.
 """
@@ -15,13 +17,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from remit.backends import Outcome
 from remit.execution.attemptstatus import AttemptRecord
 from remit.privatefiles import replace_private
+
+_MISSING = "missing"
+_UNREADABLE: Final = (
+    "how it ended was recorded by another version of Remit, which this one cannot read; it may have taken place"
+)
 
 
 class RunStore:
@@ -43,11 +51,26 @@ class RunStore:
 
     def runs(self, namespace: str, uid: str) -> list[Run]:
         """Of one task, in no order."""
-        return [Run(path) for path in (self.root / namespace / uid).glob("*")]
+        return [Run(path) for path in (self.root / namespace / uid).glob("*") if path.name != _MISSING]
 
     def forget(self, namespace: str, uid: str) -> None:
         """Remove everything that is kept of a task."""
         shutil.rmtree(self.root / namespace / uid, ignore_errors=True)
+
+    def missing_since(self, namespace: str, uid: str) -> float | None:
+        """When `mark_missing` was called for the task, in seconds since the epoch. None: it was not."""
+        try:
+            return (self.root / namespace / uid / _MISSING).stat().st_mtime
+        except OSError:
+            return None
+
+    def mark_missing(self, namespace: str, uid: str) -> None:
+        """Remember that the task is not there. Raises OSError."""
+        (self.root / namespace / uid / _MISSING).touch(mode=0o600)
+
+    def unmark_missing(self, namespace: str, uid: str) -> None:
+        """The task is there again."""
+        (self.root / namespace / uid / _MISSING).unlink(missing_ok=True)
 
     def tasks(self) -> Iterator[tuple[str, str]]:
         """Namespace and uid of every task of which something is kept."""
@@ -70,7 +93,12 @@ class Run:
     def outcome(self) -> Outcome | None:
         """What `ended` was told, or None when the run was lost."""
         document = _read(self.path / "outcome.json")
-        return None if document is None else AttemptRecord.model_validate(document).outcome()
+        if document is None:
+            return None
+        try:
+            return AttemptRecord.model_validate(document).outcome()
+        except ValidationError:
+            return Outcome("OutcomeUnreadable", _UNREADABLE, category="Infrastructure", retryable=False)
 
     def started(self, process: dict[str, Any]) -> None:
         # Not synced: if the machine itself goes down, so does the process.

@@ -20,8 +20,9 @@ from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
 from remit.backends import Outcome
 from remit.errors import AuditUnavailable, MissingReference
 from remit.execution import progress, recording
-from remit.execution.admission import Admission, Refused, redacted
+from remit.execution.admission import Admission, Refused, attempt_id, redacted, withheld
 from remit.execution.lifecycle import (
+    Acknowledge,
     Adopt,
     AwaitEarlierLeader,
     Begin,
@@ -116,10 +117,18 @@ class TaskDriver:
 
     def deleted(self, key: str, namespace: str, uid: str) -> None:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        self._let_go(key, uid)
+        self.runner.abandon(namespace, uid)
+
+    def vanished(self, key: str, uid: str) -> None:
+        """The task is not there any more: whatever of it still runs must end. What is kept of it stays."""
+        self._let_go(key, uid)
+        self.runner.stop(uid)
+
+    def _let_go(self, key: str, uid: str) -> None:
         self.leave(key)
         self._denied.pop(uid, None)
         self._recorded.pop(uid, None)
-        self.runner.abandon(namespace, uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
         """Take over from the process before: what is on record as running, and the starts that rates look back on."""
@@ -151,10 +160,16 @@ class TaskDriver:
                 self.runner.stop(task.metadata.uid)
             case Expire():
                 await self.store.delete(stored)
+            case Acknowledge():
+                await self.store.write_status(stored, progress.acknowledged(task))
+                return 0.0
             case Collect(attempt=attempt):
                 return await self._collect(stored, attempt)
             case AwaitEarlierLeader(seconds=seconds):
                 log.info("waits until an attempt of an earlier leader is over for sure", seconds=round(seconds, 1))
+                waits = progress.awaiting_earlier_leader(task, now)
+                if task.status.message != waits.message:
+                    await self.store.write_status(stored, waits)
                 return seconds
             case Adopt(attempt=attempt) if not self.stopping:
                 return await self._adopt(stored, attempt)
@@ -171,6 +186,8 @@ class TaskDriver:
 
     async def _begin(self, stored: StoredTask, number: int) -> float | None:
         """Ask policy and queue, resolve what the task refers to, record the attempt, start it."""
+        if (lost := self._lost(stored.task, number)) is not None:
+            return await self._restore(stored, lost)
         policies = self.policies.current()
         verdict = await self.admission.decided(stored.task, policies, stored.environment)
         if isinstance(verdict, Refused) and verdict.by_policy:
@@ -207,6 +224,21 @@ class TaskDriver:
         except BaseException:
             self.leave(task.key)
             raise
+
+    def _lost(self, task: ExecutionTask, number: int) -> str | None:
+        """The id of attempt `number`, where the run store has it though status tells nothing of it. Status is written
+        before an attempt is on record, so it was taken back since: by somebody who may write it, or by a restore."""
+        metadata, id_ = task.metadata, attempt_id(task, number)
+        return id_ if self.runner.store.find(metadata.namespace, metadata.uid, id_) is not None else None
+
+    async def _restore(self, stored: StoredTask, id_: str) -> float | None:
+        """Collect an attempt that status has forgotten, instead of starting it a second time."""
+        task = stored.task
+        message = f"status told nothing of attempt {id_}, which is on record here; it is not started a second time"
+        self.store.record_event(stored, "Warning", "StatusRestored", message)
+        status = progress.begun(task, id_, task.status.policy, self.now())
+        stored = replace(stored, task=task.model_copy(update={"status": status}))
+        return await self._collect(stored, status.attempts[-1], "status had been taken back")
 
     async def _start(self, stored: StoredTask, number: int) -> float | None:
         """It is the task's turn. Raises `MissingReference`, and whatever keeps the attempt from being recorded."""
@@ -245,8 +277,8 @@ class TaskDriver:
         if secrets is None:
             try:
                 secrets = await self.store.secrets_of(stored)
-            except MissingReference as error:
-                return self._in_time(task, await self._waiting.for_reference(stored, escape(str(error))))
+            except MissingReference as error:  # they cannot be looked for: nothing may be told that could hold one
+                refused, secrets = withheld(refused, escape(str(error))), ()
         with self.runner.redactor.holding(secrets, task.metadata.namespace) as redactor:
             refused = redacted(refused, redactor)
             event = recording.decision(task, self.store.requester(stored), refused)

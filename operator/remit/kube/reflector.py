@@ -22,6 +22,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
 import structlog
@@ -56,6 +57,16 @@ _BEFORE = _Moment(-1, 0)
 """Of what was known when the server's history went back: its resourceVersions mean something else now."""
 
 
+class _Deletion(Enum):
+    """How it is known that an object is gone."""
+
+    SEEN = auto()
+    VANISHED = auto()
+    """Nobody saw its deletion."""
+    SEEN_LATE = auto()
+    """After it was told of as vanished."""
+
+
 class _Tombstone(NamedTuple):
     """That an object is gone, and was so at a moment."""
 
@@ -75,11 +86,15 @@ class ListBegun(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class ResourceEventHandler:
     """Is told of each uid: one `on_add`, any number of `on_update(before, after)`, and one `on_delete` with the form
-    that was told last. They are called on the event loop, in the order of the changes, after the store has changed."""
+    that was told last. They are called on the event loop, in the order of the changes, after the store has changed.
+
+    Where `on_vanish` is given, it is called instead of `on_delete` for an object whose deletion nobody saw: the server
+    just does not have it any more, and may have lost it. If its deletion is seen later, `on_delete` follows."""
 
     on_add: Callable[[Object], None] = lambda obj: None
     on_update: Callable[[Object, Object], None] = lambda before, after: None
     on_delete: Callable[[Object], None] = lambda obj: None
+    on_vanish: Callable[[Object], None] | None = None
 
 
 class Reflector:
@@ -112,7 +127,9 @@ class Reflector:
         """Which of the deleted uids had a name last, by `namespace/name`. Only of those deleted at a known version."""
         self._listed: dict[str | None, int] = {}
         """The version of the newest list of each scope: a namespace, or None for all of them."""
-        self._untold: deque[tuple[Object | None, Object | None]] = deque()
+        self._vanished: dict[str, None] = {}
+        """The last uids whose deletion nobody has seen yet, oldest first."""
+        self._untold: deque[tuple[Object | None, Object | None, _Deletion]] = deque()
         """Changes, before and after, of which the handlers have not been told yet."""
         self._telling = False
         self._arrivals = 0
@@ -138,6 +155,8 @@ class Reflector:
         if self._in_scope(obj):
             now = self._now(obj)
             self._bury(obj, now)
+            if self._was_vanished(obj["metadata"]["uid"]):
+                self._tell(obj, None, _Deletion.SEEN_LATE)
             self._remove(obj["metadata"]["uid"], obj if self._is_news(obj, now) else None)
             self._replace_namesake(obj, now)
 
@@ -145,7 +164,7 @@ class Reflector:
         """`obj` was there, and the server has answered since that there is no object of its name."""
         if self._in_scope(obj):
             self._bury(obj, _Moment(None, self._arrive()))
-            self._remove(obj["metadata"]["uid"])
+            self._remove(obj["metadata"]["uid"], how=_Deletion.VANISHED)
 
     async def list(self, kube: Kube) -> None:
         """List everything and take it over. Raises `ApiError`."""
@@ -184,7 +203,7 @@ class Reflector:
             uid = obj["metadata"]["uid"]
             if uid not in uids and uid in self._moments and not self._moments[uid].after(at):
                 self._bury(obj, at)
-                self._remove(uid)
+                self._remove(uid, how=_Deletion.VANISHED)
             if count % _OBJECTS_PER_TURN == 0:
                 await asyncio.sleep(0)
 
@@ -226,7 +245,7 @@ class Reflector:
             return self._moments[uid]
         if seen.version is not None:  # else it is not proven, and the next list must be able to bring it back
             self._bury(namesake, seen)
-        self._remove(uid)
+        self._remove(uid, how=_Deletion.VANISHED)
         return None
 
     def _is_news(self, obj: Object, changed: _Moment) -> bool:
@@ -244,15 +263,25 @@ class Reflector:
         before = self.objects.put(obj)
         self._tell(before, obj)
 
-    def _remove(self, uid: str, last: Object | None = None) -> None:
+    def _remove(self, uid: str, last: Object | None = None, how: _Deletion = _Deletion.SEEN) -> None:
         """Delete the object `uid` if it is known. `last` is its last form, where that is newer than what is known."""
         self._moments.pop(uid, None)
         known = self.objects.remove(uid)
         if known is None:
             return
+        if how is _Deletion.VANISHED:
+            self._vanished[uid] = None
+            if len(self._vanished) > self._max_tombstones:
+                del self._vanished[next(iter(self._vanished))]
         if last is not None:
             self._tell(known, last)
-        self._tell(last or known, None)
+        self._tell(last or known, None, how)
+
+    def _was_vanished(self, uid: str) -> bool:
+        """Whether it was told of as vanished, and not asked for since."""
+        known = uid in self._vanished
+        self._vanished.pop(uid, None)
+        return known
 
     def _bury(self, obj: Object, at: _Moment) -> None:
         """Remember that `obj` was gone by `at`, unless the newest list covers that."""
@@ -286,17 +315,17 @@ class Reflector:
             if tombstone.scope == scope and not tombstone.at.after(at):
                 self._exhume(uid)
 
-    def _tell(self, before: Object | None, after: Object | None) -> None:
+    def _tell(self, before: Object | None, after: Object | None, how: _Deletion = _Deletion.SEEN) -> None:
         """Call the handlers, one change after the other: what a handler changes is told once all have heard of this."""
-        self._untold.append((before, after))
+        self._untold.append((before, after, how))
         if self._telling:
             return
         self._telling = True
         try:
             while self._untold:
-                before, after = self._untold.popleft()
+                before, after, how = self._untold.popleft()
                 for handler in self._handlers:
-                    _call(handler, before, after)
+                    _call(handler, before, after, how)
         finally:
             self._telling = False
 
@@ -317,12 +346,17 @@ class Reflector:
         return obj["metadata"].get("namespace", "") if self.namespaces else None
 
 
-def _call(handler: ResourceEventHandler, before: Object | None, after: Object | None) -> None:
+def _call(
+    handler: ResourceEventHandler, before: Object | None, after: Object | None, how: _Deletion = _Deletion.SEEN
+) -> None:
     try:
         if before is None and after is not None:
             handler.on_add(after)
         elif before is not None and after is None:
-            handler.on_delete(before)
+            if how is _Deletion.VANISHED and handler.on_vanish is not None:
+                handler.on_vanish(before)
+            elif how is not _Deletion.SEEN_LATE or handler.on_vanish is not None:
+                handler.on_delete(before)
         elif before is not None and after is not None:
             handler.on_update(before, after)
     except Exception:  # a mistake in one handler must not keep the change from the others

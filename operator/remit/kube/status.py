@@ -57,11 +57,14 @@ class StatusWriter:
         decided already when to look at the object again."""
         return after is not self._written
 
-    async def write(self, obj: Object, status: BaseModel) -> Object:
-        """Write `status` unless it is what `obj` says already. Raises `Outdated` when `obj` is not the newest, or is
-        gone by now: whatever was to follow from the status would be the work of nobody."""
+    async def write(self, obj: Object, status: BaseModel | dict[str, Any]) -> Object:
+        """Write `status`, a model or as it is on the wire, unless it is what `obj` says already.
+
+        Raises `Outdated` when `obj` is not the newest, or is gone by now: whatever was to follow from the status would
+        be the work of nobody.
+        """
         metadata = obj["metadata"]
-        patch = difference(obj.get("status") or {}, as_wire(status))
+        patch = difference(obj.get("status") or {}, as_wire(status) if isinstance(status, BaseModel) else status)
         if not patch:
             return obj
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}

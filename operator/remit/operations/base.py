@@ -52,7 +52,6 @@ class Work:
     id: str
     namespace: str
     task: str
-    subject: Subject
     grant: Grant
     timeout_seconds: float
     limits: Limits = field(default_factory=Limits)
@@ -62,6 +61,13 @@ class Work:
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """What no kept output may show."""
     effect: Effect = field(default_factory=Effect)
+
+    @property
+    def subject(self) -> Subject:
+        """The operation as policy has judged it."""
+        subject = self.grant.request.subject
+        assert subject is not None  # noqa: S101  # every task has one
+        return subject
 
 
 def held(wanted: str | int, field: str, instead: str) -> int:

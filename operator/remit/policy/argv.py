@@ -1,9 +1,9 @@
 """A command as policy sees it: which arguments are acceptable at all, and how they are written on one line.
 
-Accepted are Unicode characters except: controls (newline, tab, NUL, escape …), format characters (zero-width, text
-direction, byte order mark), lone surrogates, line and paragraph separators, and every space but U+0020. So `\\s` in a
-pattern can only meet a plain space, and `.` never has a line's end to stop at. Text of several lines belongs in a
-`script`. Letters that only look alike are accepted: a pattern that names its characters does not match them.
+Accepted are Unicode characters except: controls (newline, tab, NUL, escape …), lone surrogates, line and paragraph
+separators, every space but U+0020, and what is not visible (format characters, variation selectors, fillers …). So
+`\\s` in a pattern can only meet a plain space, and `.` never has a line's end to stop at. Text of several lines belongs
+in a `script`. Letters that only look alike are accepted: a pattern that names its characters does not match them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+import regex
+
 from remit.errors import InvalidInput
 
 MAX_CHARACTERS: Final = 64 * 1024
 """Of all arguments together: every rule reads all of them, while others wait for their decision."""
-_REFUSED: Final = {
+_REFUSED: Final = regex.compile(
+    # The general categories of controls, formats, surrogates and separators; the property of what is to be shown as
+    # nothing (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), which letters and marks have, too;
+    # and two symbols that are drawn as a blank.
+    r"(?V1)[[\p{Cc}\p{Cf}\p{Cs}\p{Z}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}"
+    r"\N{BRAILLE PATTERN BLANK}\N{MUSICAL SYMBOL NULL NOTEHEAD}]--[\ ]]"
+)
+_KINDS: Final = {
     "Cc": "a control character",
     "Cf": "an invisible format character",
     "Cs": "a byte that is not valid UTF-8",
@@ -65,10 +74,10 @@ def refused_character(text: str) -> tuple[int, str] | None:
     """Column, counted from 1, and description of the first character that is not accepted."""
     if text.isascii() and text.isprintable():
         return None
-    for column, character in enumerate(text, start=1):
-        if character != " " and (what := _REFUSED.get(unicodedata.category(character))):
-            return column, what
-    return None
+    refused = _REFUSED.search(text)
+    if refused is None:
+        return None
+    return refused.start() + 1, _KINDS.get(unicodedata.category(refused[0]), "an invisible character")
 
 
 def split_line(line: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from remit.api import CommandPolicy, CommandPolicySpec, egress
 from remit.api.base import LabelSelector
-from remit.api.commandpolicy import CommandRule, HttpRule
+from remit.api.commandpolicy import NAMESPACE_LABEL, CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.egress import Egress, EgressRule
 from remit.policy.engines import EnginePattern
@@ -19,9 +19,9 @@ from remit.policy.httprules import CompiledHttpRule, compile_http_rules
 from remit.policy.images import ImagePattern
 from remit.policy.limits import Bounds, bounds_of, contradictions
 from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
-from remit.policy.patterns import BadPattern, Pattern, glob, path_glob
+from remit.policy.patterns import BadPattern, Pattern, any_of, glob, path_glob
 from remit.policy.rate import RateSpec
-from remit.policy.selector import selects
+from remit.policy.selector import unmet
 
 MAX_PROGRAM: Final = 500_000
 """How big all patterns of one policy may be together, in RE2 instructions of 16 bytes."""
@@ -32,8 +32,12 @@ _ELLIPSES: Final = frozenset({"…", "..."})
 
 _CEILING_SELECTOR: Final = (
     "whoever creates a task chooses its labels, and with others this ceiling does not hold it; leave the selector out,"
-    " so that it holds every task"
+    " so that it holds every task, or select by spec.namespaceSelector"
 )
+_NO_CEILING: Final = (
+    "goes with ceilings, which are in the operator's namespace; this policy speaks for its own namespace alone"
+)
+_SELECTORS: Final = ("spec.selector", "spec.namespaceSelector")
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class CompiledPolicy:
     file_deny: tuple[CompiledFileRule, ...]
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
+    functions: Pattern | None
+    """Of PostgreSQL, that may be called besides those that only read."""
     container_mounts: tuple[Pattern, ...]
     container_others: tuple[Pattern, ...]
     engines: tuple[EnginePattern, ...]
@@ -92,16 +98,22 @@ class CompiledPolicy:
     def enforced(self) -> bool:
         return self.spec.enforcement == "Enforce"
 
-    def selects(self, labels: Mapping[str, str]) -> bool:
-        """Whether it speaks for a task with `labels`. A selector that is itself wrong selects everything."""
-        unsound = any(problem.field.startswith("spec.selector") for problem in self.problems)
-        return unsound or selects(self.spec.selector, labels)
+    def selects(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether it speaks for a task of `namespace` with `labels`. A selector that is wrong selects everything."""
+        unsound = any(problem.field.startswith(_SELECTORS) for problem in self.problems)
+        return unsound or self.unmet(namespace, labels) is None
+
+    def unmet(self, namespace: str, labels: Mapping[str, str]) -> str | None:
+        """None, or the first requirement of its selectors that such a task does not meet."""
+        own_name = {NAMESPACE_LABEL: namespace}
+        return unmet(self.spec.namespace_selector, own_name) or unmet(self.spec.selector, labels)
 
     def warnings(self, ceiling_namespace: str) -> tuple[Problem, ...]:
         """What is in force as it is written, and likely not what was meant."""
-        if self.namespace != ceiling_namespace or self.spec.selector == LabelSelector():
-            return ()
-        return (Problem("spec.selector", _CEILING_SELECTOR),)
+        if self.namespace != ceiling_namespace:
+            useless = self.spec.namespace_selector != LabelSelector()
+            return (Problem("spec.namespaceSelector", _NO_CEILING),) if useless else ()
+        return (Problem("spec.selector", _CEILING_SELECTOR),) if self.spec.selector != LabelSelector() else ()
 
     @property
     def key(self) -> str:
@@ -119,6 +131,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
     images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
+    named = spec.databases.postgres.functions if spec.databases.postgres else []
+    functions = any_of(tuple(_globs("spec.databases.postgres.functions", named, problems)))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)
@@ -141,7 +155,9 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         Problem(f"spec.limits.{name}", "the default is above the maximum; lower one or raise the other")
         for name in contradictions(bounds)
     ]
-    problems += _selector_problems(spec.selector)
+    problems += _selector_problems("spec.selector", spec.selector)
+    problems += _selector_problems("spec.namespaceSelector", spec.namespace_selector)
+    problems += _namespace_labels(spec.namespace_selector)
     size = sum(rule.matcher.size + _PATTERN_OVERHEAD for rule in (*allow, *deny))
     size += sum(pattern.size + _PATTERN_OVERHEAD for pattern in scripts)
     if size > MAX_PROGRAM:
@@ -161,6 +177,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         file_deny=file_deny,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         http=requests,
+        functions=functions,
         container_mounts=mounts,
         container_others=others,
         engines=engines,
@@ -256,9 +273,16 @@ def _each(
             problems.append(Problem(f"{field}[{index}]", str(error)))
 
 
-def _selector_problems(selector: LabelSelector) -> Iterator[Problem]:
+def _namespace_labels(selector: LabelSelector) -> Iterator[Problem]:
+    for key in (*selector.match_labels, *(each.key for each in selector.match_expressions)):
+        if key != NAMESPACE_LABEL:
+            message = f"the label {key} of namespaces is not read; select by {NAMESPACE_LABEL}"
+            yield Problem("spec.namespaceSelector", message)
+
+
+def _selector_problems(name: str, selector: LabelSelector) -> Iterator[Problem]:
     for index, requirement in enumerate(selector.match_expressions):
-        field = f"spec.selector.matchExpressions[{index}].values"
+        field = f"{name}.matchExpressions[{index}].values"
         if requirement.operator in {"In", "NotIn"} and not requirement.values:
             yield Problem(field, f"{requirement.operator} needs at least one value")
         if requirement.operator in {"Exists", "DoesNotExist"} and requirement.values:

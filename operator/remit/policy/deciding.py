@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from remit.policy.argv import shell_words, unacceptable
+from remit.policy.argv import refused_character, shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress
 from remit.policy.environment import misplaced_working_dir, refused_names
@@ -28,7 +28,6 @@ from remit.policy.rate import RateClaim
 from remit.policy.request import Request
 from remit.policy.rules import describe
 from remit.policy.rules import unacceptable as unacceptable_operation
-from remit.policy.selector import unmet
 from remit.policy.verdict import Allowance, Denial, Reason
 
 _SHOWN_POLICIES = 5
@@ -117,8 +116,21 @@ def _never_allowed(request: Request) -> Denial | None:
         return Denial(Reason.INVALID_REQUEST, wrong)
     if wrong := refused_names(request.environment):
         return Denial(Reason.ENVIRONMENT_NOT_ALLOWED, wrong)
+    if wrong := _invisible(request):
+        return Denial(Reason.INVALID_REQUEST, wrong)
     if wrong := misplaced_working_dir(request.working_dir, starts_program=request.starts_program):
         return Denial(Reason.WORKING_DIR_NOT_ALLOWED, wrong)
+    return None
+
+
+def _invisible(request: Request) -> str | None:
+    """What is not seen where a text is shown, though rules were written for what is seen. Operations look at their
+    own."""
+    texts = {"image": request.image or "", "workingDir": request.working_dir}
+    texts |= {f"privateFiles of {path}": path for path in request.private_files}
+    for where, text in texts.items():
+        if refused := refused_character(text):
+            return f"spec.{ascii(where)[1:-1]} has {refused[1]} in column {refused[0]}"
     return None
 
 
@@ -143,7 +155,8 @@ def _with_terms(
 
 
 def _verdicts(request: Request, policies: Sequence[CompiledPolicy]) -> list[_Verdict]:
-    chosen = sorted((policy for policy in policies if policy.selects(request.labels)), key=lambda policy: policy.key)
+    selecting = (policy for policy in policies if policy.selects(request.namespace, request.labels))
+    chosen = sorted(selecting, key=lambda policy: policy.key)
     share = MAX_WORK // max(1, len(chosen))
     return [_Verdict(policy, evaluate(policy, request, share)) for policy in chosen]
 
@@ -194,7 +207,8 @@ def _no_policy(request: Request, policies: Sequence[CompiledPolicy]) -> str:
         return f"nothing allows {what}: there is no CommandPolicy in namespace {request.namespace}"
     labels = ",".join(f"{key}={value}" for key, value in sorted(request.labels.items())) or "(none)"
     wanted = [
-        f"{policy.name} wants {unmet(policy.spec.selector, request.labels)}" for policy in policies[:_SHOWN_POLICIES]
+        f"{policy.name} wants {policy.unmet(request.namespace, request.labels)}"
+        for policy in policies[:_SHOWN_POLICIES]
     ]
     return (
         f"nothing allows {what}: no CommandPolicy in namespace {request.namespace} selects a task with the labels"

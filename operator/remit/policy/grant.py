@@ -28,7 +28,7 @@ class Grant:
         return [
             policy
             for policy in (*self.policies, *self.ceilings)
-            if policy.ready and policy.enforced and policy.selects(self.request.labels)
+            if policy.ready and policy.enforced and policy.selects(self.request.namespace, self.request.labels)
         ]
 
     def ask(self, subject: Subject, *, foreign: bool = False) -> Decision:

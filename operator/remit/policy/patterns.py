@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -18,6 +18,10 @@ MAX_MEMORY: Final = 1 << 20
 """Bytes that one compiled pattern may take."""
 
 _RANGE_BYTES: Final = 16
+_CALL_WORK: Final = 1000
+_LOOK_WORK: Final = 100
+"""What it costs to call RE2 at all, and to see that it need not be: names by the thousand, held against hundreds of
+patterns, add up."""
 _left: ContextVar[list[int] | None] = ContextVar("work that patterns may still do", default=None)
 
 _REMEDIES: Final = {
@@ -45,7 +49,7 @@ class TooMuchWork(Exception):
 @contextlib.contextmanager
 def at_most(work: int) -> Iterator[None]:
     """In this block, `matches` raises `TooMuchWork` once all together would have taken more than `work` steps: bytes of
-    text times RE2 instructions, a few nanoseconds each. What cannot match by its first bytes costs none."""
+    text times RE2 instructions, a few nanoseconds each. What cannot match by its first bytes costs next to none."""
     token = _left.set([work])
     try:
         yield
@@ -70,20 +74,18 @@ class Pattern:
         return int(self._regexp.programsize)
 
     def matches(self, text: str) -> bool:
+        data = text.encode(errors="surrogatepass")
+        least, most = self._range
+        possible = least <= data <= most
         if (left := _left.get()) is not None:
-            left[0] -= self._work(text)
+            left[0] -= _CALL_WORK + self.size * len(data) if possible else _LOOK_WORK
             if left[0] < 0:
                 raise TooMuchWork
-        return self._regexp.fullmatch(text) is not None
+        return possible and self._regexp.fullmatch(text) is not None
 
     def is_in(self, text: str) -> bool:
         """Whether some part of the text matches."""
         return self._regexp.search(text) is not None
-
-    def _work(self, text: str) -> int:
-        data = text.encode(errors="surrogatepass")
-        least, most = self._range
-        return self.size * len(data) if least <= data <= most else 0
 
     def __repr__(self) -> str:
         return f"Pattern({self.source!r})"
@@ -92,6 +94,11 @@ class Pattern:
 def glob(text: str) -> Pattern:
     """A pattern in which `*` stands for any characters, `?` for one, and all else for itself."""
     return Pattern("".join({"*": ".*", "?": "."}.get(character) or str(re2.escape(character)) for character in text))
+
+
+def any_of(patterns: Sequence[Pattern]) -> Pattern | None:
+    """One pattern that matches what some of `patterns` match; None where there are none."""
+    return Pattern("|".join(f"(?:{pattern.source})" for pattern in patterns)) if patterns else None
 
 
 def path_glob(text: str) -> Pattern:

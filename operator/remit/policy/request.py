@@ -9,6 +9,7 @@ from typing import Final
 
 from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
+from remit.api.executiontask import Network
 from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
 from remit.policy.argv import split_line
 from remit.policy.environment import WORKSPACE, needing_permission
@@ -45,7 +46,7 @@ class Request:
     foreign: bool = False
     """Whether it turned out to be about something that Remit did not make in this namespace."""
     backend: str = "process"
-    network: str = "none"
+    network: Network = "none"
     environment: frozenset[str] = frozenset()
     """Names of the environment variables that are set for it and that a policy has to list."""
     private_files: frozenset[str] = frozenset()

@@ -1,17 +1,18 @@
-r"""Where the code of an SQL text is, by PostgreSQL's own lexical rules (its scan.l). Pure.
+r"""The code of an SQL text, by PostgreSQL's own lexical rules (its scan.l). Pure.
 
-A statement is hidden from a parser by making it take code for a string or a comment: `1 #-- ' …` begins a comment for
-PostgreSQL, and for others an operator `#-` and, after a minus, a string. So the text is also read the server's way, and
-what is no code is put away: a comment becomes a space and a string `'1'`. This holds under
-`standard_conforming_strings = on` and UTF-8, which the connection sees to.
+What is no code is put away: a comment becomes a space and a string `'1'`. So a statement cannot be hidden by making it
+look like a string or a comment: `1 #-- ' …` begins a comment for PostgreSQL, and for other readers an operator `#-`
+and, after a minus, a string. This holds under `standard_conforming_strings = on` and UTF-8, which the connection sees
+to. The time is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
+
+from remit.policy.argv import refused_character
 
 _TOKEN: Final = re.compile(
     r"""
@@ -21,16 +22,20 @@ _TOKEN: Final = re.compile(
     | (?P<escaped> [eE]' )
     | (?P<plain> ' )
     | (?P<dollar> \$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$ )
-    | (?P<quoted> "(?:[^"]|"")*" )
+    | (?P<quoted> "(?:[^"]|"")*+" )
     | (?P<name> [A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]* )
-    | (?P<other> . )
+    | (?P<space> [ \t\n\r\f\v]+ )
+    | (?P<other> :: | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
 _BLOCK_EDGE: Final = re.compile(r"/\*|\*/")
 _REST: Final = {"plain": re.compile(r"(?:[^']|'')*'"), "escaped": re.compile(r"(?:[^'\\]|\\.|'')*'", re.DOTALL)}
-_CONTINUED: Final = re.compile(r"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\f\v\n\r]|--[^\n\r]*[\n\r])*'")
+_CONTINUED: Final = re.compile(r"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\f\v\n\r]|--[^\n\r]*+[\n\r])*+'")
 """A string goes on, by the rules that it began with, where only blanks and a line's end part it from the next one."""
+_STRING: Final = "'1'"
+_BLANKS: Final = re.compile(r"[\t\n\r\f\v]")
+_ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 class UnreadableStatement(ValueError):
@@ -42,17 +47,22 @@ class Code:
     """What of a text is code."""
 
     text: str
-    names: frozenset[str]
-    """Every name in it, as PostgreSQL folds it."""
+    tokens: tuple[str, ...]
+    """Names as PostgreSQL folds them, or in their double quotes; `'1'` for every string; and else one character each,
+    or `::`."""
 
 
-@lru_cache(maxsize=1024)
 def code_of(sql: str) -> Code:
     """Raises `UnreadableStatement` for what is not closed, and for what cannot be read in one way only."""
     if "\0" in sql:
         raise UnreadableStatement("it has a NUL, which ends a text for the server")
+    if refused := refused_character(_BLANKS.sub(" ", sql)):
+        column, what = refused
+        raise UnreadableStatement(
+            f"it has {what} (U+{ord(sql[column - 1]):04X}) as its character {column}; pass such text as a parameter"
+        )
     parts: list[str] = []
-    names: set[str] = set()
+    tokens: list[str] = []
     at = 0
     while token := _TOKEN.match(sql, at):
         kind, text, at = token.lastgroup or "", token.group(), token.end()
@@ -64,19 +74,22 @@ def code_of(sql: str) -> Code:
             case "block":
                 text, at = " ", _end_of_block(sql, at)
             case "plain" | "escaped":
-                text, at = "'1'" if kind == "plain" else " '1'", _end_of_string(sql, at, _REST[kind])
+                at = _end_of_string(sql, at, _REST[kind])
+                text = _STRING if kind == "plain" else f" {_STRING}"
+                tokens.append(_STRING)
             case "dollar":
-                text, at = " '1' ", _end_of_dollars(sql, at, text)
-            case "quoted":
-                names.add(text[1:-1].replace('""', '"'))
+                text, at = f" {_STRING} ", _end_of_dollars(sql, at, text)
+                tokens.append(_STRING)
             case "name":
                 if not text.replace("$", "_").isidentifier():
                     raise UnreadableStatement(f"the name {text!r} has characters that belong into double quotes")
-                names.add(text.lower())
+                tokens.append(text.translate(_ASCII_LOWER))  # as the server, which leaves other letters as they are
+            case "quoted" | "other":
+                tokens.append(text)
         if text == '"':
             raise UnreadableStatement("a quoted name does not end")
         parts.append(text)
-    return Code("".join(parts), frozenset(names))
+    return Code("".join(parts), tuple(tokens))
 
 
 def _end_of_block(sql: str, at: int) -> int:

@@ -17,6 +17,7 @@ from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import EnvVar, SpecModel
 from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Output, Resources
 from remit.api.manifest import load_all
+from remit.api.mistakes import first_mistake
 from remit.api.operations import (
     Argv,
     CommandOperation,
@@ -223,9 +224,8 @@ def parse_suite(text: str) -> Suite:
     except IndexError:
         raise InvalidInput("the policy test file is empty") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        raise InvalidInput(first["msg"].removeprefix("Value error, "), field=where) from None
+        field, message = first_mistake(error, Suite)
+        raise InvalidInput(message, field=field) from None
 
 
 def parse_policies(text: str) -> list[CompiledPolicy]:

@@ -15,17 +15,35 @@ def observe_spec(desired: Desired, observed: ObservedState, state: PipelineState
 
     Replicas that come together with a new revision come with that revision's side: what is live was not made for them.
     """
-    state = _adopt(desired, observed, state)
+    state = _with_keyed_hash(desired, _adopt(desired, observed, state))
     changed = desired.key != state.key
     if changed:
         state = replace(state, key=desired.key, settled=False, pin=None, rollback_to=None)
-    if desired.replicas == state.replicas:
+    # What was edited away and back was not followed in between, nor were the replicas that came with it.
+    returns = changed and desired.spec.rollback_to is None and state.live is not None and is_live(desired, state.live)
+    if desired.replicas == state.replicas and not returns:
         return state
-    if state.live is not None and (not changed or _satisfied(desired, state.live)):
+    if state.live is not None and (not changed or is_live(desired, state.live)):
         state = replace(state, live=replace(state.live, replicas=desired.replicas))
     if state.releasing is not None and not changed:
         state = replace(state, release=replace(state.releasing, replicas=desired.replicas))
     return replace(state, replicas=desired.replicas)
+
+
+def _with_keyed_hash(desired: Desired, state: PipelineState) -> PipelineState:
+    """The state that version 0.1 left, with the digest of today for what the spec declares: it is the same revision."""
+    former, keyed = desired.snapshot.former_hash, desired.snapshot.spec_hash
+    if not former or state.key != former or former == keyed:
+        return state
+    live, release = state.live, state.release
+    if live is not None and live.spec_hash == former:
+        live = replace(live, spec_hash=keyed)
+    if release is not None and release.spec_hash == former:
+        release = replace(release, spec_hash=keyed)
+    if release is not None and release.key == former:
+        release = replace(release, key=keyed)
+    history = tuple(replace(r, spec_hash=keyed) if r.spec_hash == former else r for r in state.history)
+    return replace(state, key=keyed, live=live, release=release, history=history)
 
 
 def _adopt(desired: Desired, observed: ObservedState, state: PipelineState) -> PipelineState:
@@ -48,7 +66,7 @@ def _adopt(desired: Desired, observed: ObservedState, state: PipelineState) -> P
     )
 
 
-def _satisfied(desired: Desired, live: LiveSide) -> bool:
+def is_live(desired: Desired, live: LiveSide) -> bool:
     """Whether what the spec declares is what is live."""
     back = desired.spec.rollback_to
     return live.spec_hash == desired.snapshot.spec_hash if back is None else live.revision == back.revision
@@ -61,7 +79,7 @@ def superseded(desired: Desired, state: PipelineState, release: Release, *, swit
     """
     if release.key == state.key:
         return ""
-    if state.live is not None and _satisfied(desired, state.live):
+    if state.live is not None and is_live(desired, state.live):
         return f"the spec declares revision {state.live.revision} again"
     return "" if switched or release.promoted_at is not None else "a newer spec took its place"
 
@@ -74,7 +92,7 @@ def begin(
         return _begin_requested(desired, observed, replace(state, rollback_to=None), state.rollback_to, now)
     if state.settled:
         return state
-    if state.live is not None and _satisfied(desired, state.live):
+    if state.live is not None and is_live(desired, state.live):
         return replace(state, settled=True)
     if desired.spec.paused or state.paused:
         return Wait("Paused", "paused; what is live stays live", held=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.resource import Deployment
 from remit.errors import DeploymentError
 
@@ -17,8 +18,8 @@ def over(deployment: Deployment) -> bool:
 
 
 def failure(deployment: Deployment) -> DeploymentError | None:
-    """Why that end is a bad one; None where it is good."""
+    """Why that end is a bad one; None where it is good, or where a rollback by request holds on purpose."""
     stalled = next((each for each in deployment.status.conditions if each.type == "Stalled"), None)
-    if stalled is None or stalled.status != "True":
+    if stalled is None or stalled.status != "True" or deployment.status.phase is DeploymentPhase.PINNED:
         return None
     return DeploymentError(f"deployment {deployment.key}: {stalled.message}", reason=stalled.reason)

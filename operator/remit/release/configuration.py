@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -10,13 +11,17 @@ from typing import Any, Final, Protocol
 import orjson
 
 from remit.api.deployment import DeploymentSpec
+from remit.api.deploymentstatus import PipelineState
 from remit.errors import MissingReference
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
 from remit.telemetry.spellings import excess, told_as
 
 _REVISED: Final = frozenset(
-    {"artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"}
+    {
+        *("artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"),
+        "terminationGracePeriodSeconds",
+    }
 )
 """The fields that make a revision. Replicas, strategy and stages may change without one."""
 
@@ -26,6 +31,9 @@ class Source(Protocol):
 
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
         """What is in one of them. Raises `MissingReference` where it is not there and must be."""
+
+    def secret_uid(self, name: str) -> str:
+        """Of a Secret that was read."""
 
 
 async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Material]:
@@ -54,8 +62,8 @@ async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Materia
     material = reading.material()
     if too_much := excess(material.secrets):
         raise MissingReference(f"the Deployment {too_much}")
-    versions = tuple(reading.versions.values())
-    return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions), material
+    versions, unkeyed = tuple(reading.versions.values()), tuple(reading.unkeyed.values())
+    return Snapshot(_artifact(spec), spec, _digest(spec, versions), versions, _digest(spec, unkeyed)), material
 
 
 def snapshot_with_missing_references(spec: DeploymentSpec, key: str, revisions: Iterable[Revision]) -> Snapshot:
@@ -66,6 +74,15 @@ def snapshot_with_missing_references(spec: DeploymentSpec, key: str, revisions: 
     """
     same = _declares_same_spec(spec, key, revisions)
     return Snapshot(_artifact(spec), spec, key if same else f"unread-{_digest(spec, ())}")
+
+
+def with_recorded_hashes(revisions: Mapping[int, Revision], state: PipelineState) -> dict[int, Revision]:
+    """The kept revisions, each under the digest that the history has of it: version 0.1 kept them under another one."""
+    digests = {record.revision: record.spec_hash for record in state.history if record.spec_hash}
+    return {
+        number: replace(each, snapshot=replace(each.snapshot, spec_hash=digests.get(number, each.snapshot.spec_hash)))
+        for number, each in revisions.items()
+    }
 
 
 def keep_pin(snapshot: Snapshot, key: str, revisions: Iterable[Revision]) -> Snapshot:
@@ -91,11 +108,21 @@ class _Reading:
         self._files: dict[str, bytes] = {}
         self._secrets: set[str] = set()
         self.versions: dict[tuple[bool, str], SourceVersion] = {}
+        self.unkeyed: dict[tuple[bool, str], SourceVersion] = {}
+        """As version 0.1 made them."""
 
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
         found = await self._objects.data(secret, name, optional)
-        digest = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12] if found else ""
-        self.versions[secret, name] = SourceVersion("Secret" if secret else "ConfigMap", name, digest)
+        content = repr(sorted(found.items())).encode()
+        digest = hashlib.sha256(content).hexdigest()[:12] if found else ""
+        version = SourceVersion("Secret" if secret else "ConfigMap", name, digest)
+        self.versions[secret, name] = self.unkeyed[secret, name] = version
+        if secret and found:
+            # Status tells the digest of this. Without a key, whoever reads status could try values until one fits. The
+            # uid is random, and known only to those who may read the Secret.
+            key = self._objects.secret_uid(name).encode()
+            keyed = hmac.new(key, content, hashlib.sha256).hexdigest()[:16]
+            self.versions[secret, name] = replace(version, version=keyed)
         return found
 
     def put(self, values: Mapping[str, bytes], *, secret: bool) -> None:

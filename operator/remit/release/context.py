@@ -12,6 +12,9 @@ from remit.release.model import Desired, ObservedState, Revision, SlotView, othe
 CRASH_LIMIT = 5
 """Restarts of one instance after which a side that was never healthy is given up before its deadline."""
 
+FAILURES_THAT_COUNT = 5
+"""A few failed requests are no share of anything: a service that gets ten an hour is not judged by one of them."""
+
 
 def seconds(count: float) -> datetime.timedelta:
     return datetime.timedelta(seconds=count)
@@ -97,6 +100,24 @@ class Context:
     def lost(self) -> bool:
         """An instance of the new side that was healthy has failed; one that has just begun may be slow."""
         return self.new.failed > 0 and self.new.healthy < self.release.best
+
+    @property
+    def served(self) -> tuple[int, int] | None:
+        """How many requests the new side got since it went live, and how many of them failed; None: nobody counts."""
+        new, before = self.new, self.release.requests_before
+        if before is None or new.requests is None or new.revision != self.release.revision:
+            return None
+        if new.requests < before:  # another proxy took its place, and counts anew
+            return new.requests, new.failed_requests
+        return new.requests - before, max(0, new.failed_requests - (self.release.failed_before or 0))
+
+    def failing(self) -> Fail | None:
+        """Too many of the requests fail since it went live."""
+        percent = self.desired.spec.stages.failure_threshold_percent
+        requests, failed = self.served or (0, 0)
+        if failed < FAILURES_THAT_COUNT or 100 * failed <= percent * requests:
+            return None
+        return Fail("RequestsFailed", f"{failed} of {requests} requests since the switch failed; {percent} % may")
 
     def crashing(self) -> Fail | None:
         """The new side keeps crashing before it was ever healthy, or will never start."""

@@ -159,6 +159,7 @@ class ReleaseDriver:
         observed = ObservedState()
         if may_contact(before, problem):
             revisions, observed = await _observe(place)
+            revisions = configuration.with_recorded_hashes(revisions, before)
         if snapshot is None:
             snapshot = configuration.snapshot_with_missing_references(deployment.spec, before.key, revisions.values())
         elif before.pinning and not (isinstance(request, Request) and request.kind == "retry"):

@@ -49,6 +49,8 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         held=False,
         incarnations={},
     )
+    if (served := ctx.served) is not None:
+        ended = replace(ended, requests=served[0], failed_requests=served[1])
     live = before
     if takes_over:
         live = LiveSide(
@@ -127,9 +129,9 @@ def last_good(state: PipelineState) -> int | None:
 
 def _close_stage(release: Release, name: str, message: str, now: datetime.datetime) -> Release:
     def closed(record: StageStatus) -> StageStatus:
-        if record.name != name:
+        if record.name != name or record.state != "Running":  # one that was never entered did not fail
             return record
-        return replace(record, state="Failed", started_at=record.started_at or now, finished_at=now, message=message)
+        return replace(record, state="Failed", finished_at=now, message=message)
 
     return replace(release, stages=tuple(map(closed, release.stages)))
 

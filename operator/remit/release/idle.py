@@ -12,14 +12,11 @@ from remit.release.ending import trim
 from remit.release.model import SLOTS, Desired, ObservedState, other
 from remit.release.steps import Decision, Drain, Preview, Retire, Step, Wait
 
-DRAIN_SECONDS = 30
-"""How long requests in flight may take to end. After that they are cut."""
 
-
-def clear(observed: ObservedState, state: PipelineState, slot: Slot, now: datetime.datetime) -> Step:
+def clear(desired: Desired, observed: ObservedState, state: PipelineState, slot: Slot, now: datetime.datetime) -> Step:
     """The next step to an empty slot. `drain_since` is when the drain was first asked for."""
     view, since = observed.slot(slot), state.drain_since
-    until = since + seconds(DRAIN_SECONDS) if since is not None else None
+    until = since + seconds(desired.spec.drain_seconds) if since is not None else None
     if until is None or (not view.draining and now < until):
         return Drain(slot)
     if view.connections and now < until:
@@ -40,11 +37,24 @@ def clean_up_idle(
         until = _kept_until(desired, state)
         if until is not None and now < until:
             return Decision(Wait("ScaleDownDelay", f"{slot} is kept until {until:%H:%M:%S} UTC", until), state)
-        step = clear(observed, state, slot, now)
+        if live is not None and (troubled := _troubled(observed, state)):
+            # Where it is left to people to go back, there has to be something to go back to.
+            return Decision(Wait("LiveUnhealthy", f"{slot} is kept, because {troubled}"), state)
+        step = clear(desired, observed, state, slot, now)
         if isinstance(step, Retire):  # nothing of it runs any more, so it is one of those that are kept for a rollback
             state = trim(desired, observed.without(slot), state)
         return Decision(step, retiring(draining(state, step, now), now))
     return None
+
+
+def _troubled(observed: ObservedState, state: PipelineState) -> str:
+    """Why the live side is not to be relied on; empty where it is."""
+    live, release = state.live, state.release
+    if live is None or release is None or release.outcome != "Failed" or release.revision != live.revision:
+        return ""
+    view = observed.slot(live.slot)
+    whole = view.healthy >= live.replicas and not view.failed
+    return "" if whole else f"{view.healthy} of {live.replicas} instances of {live.slot}, which failed, are healthy"
 
 
 def draining(state: PipelineState, step: object, now: datetime.datetime) -> PipelineState:
@@ -61,11 +71,12 @@ def retiring(state: PipelineState, now: datetime.datetime) -> PipelineState:
 
 
 def retired(state: PipelineState, now: datetime.datetime) -> PipelineState:
-    """Show the stage Retire as done: nothing is left to retire."""
+    """Show the stage Retire as done, or as skipped where there was nothing to retire."""
     release = state.release
-    if release is not None and release.stage_record("Retire").state in {"Waiting", "Running"}:
-        started = release.stage_record("Retire").started_at or now
-        release = release.with_stage("Retire", state="Done", started_at=started, finished_at=now)
+    if release is not None and release.stage_record("Retire").state == "Running":
+        release = release.with_stage("Retire", state="Done", finished_at=now)
+    elif release is not None and release.stage_record("Retire").state == "Waiting":
+        release = release.with_stage("Retire", state="Skipped")
     return replace(state, release=release, drain_since=None, idle_since=None)
 
 

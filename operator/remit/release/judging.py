@@ -157,4 +157,6 @@ def _reading(deployment: Deployment, material: Material) -> ExecutionTask:
 def _task(deployment: Deployment, **spec: Any) -> ExecutionTask:
     metadata = deployment.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
     resources = deployment.spec.resources.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if (grace := deployment.spec.termination_grace_period_seconds) is not None:
+        spec["terminationGracePeriodSeconds"] = grace
     return ExecutionTask.parse({"metadata": metadata, "spec": {"resources": resources, **spec}})

@@ -29,7 +29,7 @@ class SourceVersion:
     kind: Literal["ConfigMap", "Secret"]
     name: str
     version: str
-    """A digest of its data; empty where it was optional and not there."""
+    """A digest of its data, of a Secret's under a key; empty where it was optional and not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Snapshot:
     """Digest of what makes a revision: artifact, target, ports, configuration, resources and health check, and the
     versions. Replicas, strategy, stages, `paused` and `rollbackTo` are not in it."""
     versions: tuple[SourceVersion, ...] = ()
+    former_hash: str = ""
+    """`spec_hash` as version 0.1 computed it; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,10 @@ class SlotView:
     """It gets no new requests and finishes those it has."""
     connections: int = 0
     """Requests in flight, or connections open, where the target can tell."""
+    requests: int | None = None
+    """How many requests it got since the target counts, where it can tell."""
+    failed_requests: int = 0
+    """How many of them failed, as a client sees it."""
     message: str = ""
     """What is wrong with its instances, in one sentence, such as the last line of one that crashed."""
     instances: Mapping[str, InstanceView] = field(default_factory=dict)
@@ -220,6 +226,8 @@ class ObservedState:
     """Where requests go; None: nowhere yet."""
     share: int = 0
     """Percent of the requests that go to the other side all the same."""
+    failover: bool = False
+    """Whether requests that cannot be brought to `live` go to the other side."""
     converged: bool = True
     """Whether the data plane was seen to do what `live` and `share` say."""
     preview: Slot | None = None

@@ -38,7 +38,7 @@ def next_step(desired: Desired, observed: ObservedState, state: PipelineState, n
         wait = Wait("TargetUnreachable", observed.unreachable, desired.abandon_at, held=True)
         return Decision(wait, held_over(state, wait, now))
     if desired.deleted:
-        return _tear_down(observed, state, now)
+        return _tear_down(desired, observed, state, now)
     state = consume(desired, observed, observe_spec(desired, observed, with_digests(state, observed)), now)
     release = state.releasing
     if release is None:
@@ -125,7 +125,12 @@ def _passed(ctx: Context, name: StageName) -> Release:
     record = ctx.release.stage_record(name)
     release = ctx.release.with_stage(record.name, state="Done", finished_at=ctx.now)
     release = replace(release, clock=ctx.now, held=False)
-    return replace(release, promoted_at=ctx.now) if name == "Promote" else release
+    if name != "Promote":
+        return release
+    before, failed = ctx.new.requests, ctx.new.failed_requests
+    return replace(
+        release, promoted_at=ctx.now, requests_before=before, failed_before=None if before is None else failed
+    )
 
 
 def _between_releases(
@@ -133,22 +138,20 @@ def _between_releases(
 ) -> Decision:
     """Begin what is due; otherwise keep the live side as it should be, and tidy up the other one."""
     live = state.live
-    if live is not None and (observed.share or observed.live not in {None, live.slot}):
-        # Whoever moved the requests, it was no release: nothing begins from there.
+    if live is not None and (observed.share or observed.failover or observed.live not in {None, live.slot}):
+        # Whoever moved the requests, it was no release: nothing begins from there. What was released stands by itself.
         return Decision(Switch(live.slot), state)
     begun = begin(desired, observed, state, now)
+    blocked = begun if isinstance(begun, Wait) else None
     if isinstance(begun, PipelineState):
         if begun.releasing is not None:
             return _go_on(desired, observed, begun, now)
         state = begun
     step = maintain_live(desired, observed, state)
-    if step is not None:
-        return Decision(step, state)
-    tidying = clean_up_idle(desired, observed, state, now)
-    if tidying is not None:
-        return tidying
-    state = retired(state, now)
-    return Decision(begun if isinstance(begun, Wait) else Wait("Settled", "nothing to do", held=True), state)
+    decision = Decision(step, state) if step is not None else clean_up_idle(desired, observed, state, now)
+    if decision is None:
+        decision = Decision(blocked or Wait("Settled", "nothing to do", held=True), retired(state, now))
+    return replace(decision, blocked=blocked)
 
 
 def _let_go(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision | None:
@@ -162,12 +165,12 @@ def _let_go(desired: Desired, observed: ObservedState, state: PipelineState, now
     return None
 
 
-def _tear_down(observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision:
+def _tear_down(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision:
     """The Deployment is deleted: drain and retire both sides, the idle one first."""
     live = observed.live or "blue"
     for slot in sorted(SLOTS, key=lambda slot: slot == live):
         if observed.slot(slot).revision is not None:
-            step: Step = clear(observed, state, slot, now)
+            step: Step = clear(desired, observed, state, slot, now)
             state = draining(state, step, now) if isinstance(step, Drain | Wait) else state
             return Decision(step, replace(state, drain_since=None) if isinstance(step, Retire) else state)
     return Decision(Finish("Deleted", "Deleted", "nothing of it is left on the target"), state)

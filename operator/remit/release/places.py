@@ -105,8 +105,8 @@ async def carry_out(place: Place, step: Step, material: Material) -> None:
             await target.provision(slot, kept, replicas, configured)
         case Scale(slot=slot, replicas=replicas):
             await target.scale(slot, replicas)
-        case Switch(live=live, share=share):
-            await target.switch(live, share)
+        case Switch(live=live, share=share, failover=failover):
+            await target.switch(live, share, failover=failover)
         case Preview(slot=slot):
             await target.preview(slot)
         case Drain(slot=slot):

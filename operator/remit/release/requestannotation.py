@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Annotated, Any, Final, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from remit.api.base import SpecModel
 from remit.api.deploymentstatus import RequestKind
+from remit.api.mistakes import first_mistake, suggestion
 from remit.kube.client import Object
 from remit.release import MalformedRequest, Request
 from remit.telemetry import escape
@@ -88,7 +87,7 @@ def _read(text: str) -> dict[str, Any]:
     if not text.lstrip().startswith("{"):
         word = text.strip()
         if word not in _VERBS:
-            raise ValueError(f"{word!r} is not a request{_suggestion(word, _VERBS)}")
+            raise ValueError(f"{word!r} is not a request{suggestion(word, _VERBS)}")
         return {word: {}}
     try:
         asked: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
@@ -114,29 +113,8 @@ def _no_constant(name: str) -> None:
 
 def _first_problem(error: ValidationError) -> str:
     """The first mistake: where it is, and what is wrong."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    *parents, name = map(str, first["loc"] or ("",))
-    where = ".".join(filter(None, [*parents, name]))
-    if first["type"] == "extra_forbidden":
-        return f"{where} is not a known field{_suggestion(name, _fields(parents))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-def _fields(path: Iterable[str]) -> list[str]:
-    """The fields of the part of a request that is found there."""
-    model: type[BaseModel] = _WrittenRequest
-    for name in path:
-        model = next(each for each in get_args(model.model_fields[name].annotation) if each is not type(None))
-    return list(model.model_fields)
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; known are {', '.join(known)}" if known else "; it takes none"
+    where, message = first_mistake(error, _WrittenRequest)
+    return f"{where}{' ' if message.startswith('is not a known field') else ': '}{message}" if where else message
 
 
 def _written_at(obj: Object) -> str:

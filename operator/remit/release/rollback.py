@@ -36,7 +36,7 @@ def go_back(ctx: Context, failure: ReleaseFailure) -> Decision:
 def restore(ctx: Context, live: LiveSide) -> Step | None:
     """The next step until all requests are seen to go to the good side again, with all its instances; None: they do."""
     observed, view = ctx.observed, ctx.observed.slot(live.slot)
-    if observed.live is None or (observed.live == live.slot and observed.share):
+    if observed.live is None or (observed.live == live.slot and (observed.share or observed.failover)):
         return Switch(live.slot)
     if not observed.holding(live.revision, live.slot):
         revision = ctx.revision(live.revision)

@@ -35,7 +35,7 @@ def provision(ctx: Context) -> Verdict:
     if takeover.exclusive and ctx.live is not None and ctx.old.started and not ctx.switched:
         return Wait("Stopping", f"{ctx.old.started} instances of the old side are still there")
     if ctx.new.revision not in {None, revision.number}:
-        return clear(ctx.observed, ctx.state, ctx.slot, ctx.now)
+        return clear(ctx.desired, ctx.observed, ctx.state, ctx.slot, ctx.now)
     replicas = takeover.new_replicas(ctx)
     if not ctx.observed.holding(revision.number, ctx.slot):
         return Provision(ctx.slot, revision, replicas)
@@ -49,7 +49,7 @@ def provision(ctx: Context) -> Verdict:
 def health(ctx: Context) -> Verdict:
     replicas = TAKEOVERS[ctx.release.strategy].new_replicas(ctx)
     if ctx.ready(replicas):
-        return None
+        return _proven(ctx)
     return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy{ctx.detail}")
 
 
@@ -103,6 +103,14 @@ def skipped(ctx: Context, stage: StageName) -> bool:
             return False
 
 
+def _proven(ctx: Context) -> Verdict:
+    """It has been healthy for long enough, counted from when the last of its instances became so."""
+    until = ctx.release.clock + seconds(ctx.desired.spec.min_ready_seconds)
+    if ctx.switched or ctx.release.rollback or ctx.now >= until:
+        return None
+    return Wait("MinReady", f"healthy; has to stay so until {until:%H:%M:%S} UTC", until, held=True)
+
+
 def _hooks(ctx: Context, stage: StageName, hooks: list[Hook]) -> Verdict:
     """Run the hooks one after the other. Only success is success: one that was lost runs again."""
     for hook in hooks:
@@ -126,6 +134,8 @@ def _watch(ctx: Context) -> Verdict:
         return Fail("TrafficLost", "requests do not go to it any more")
     if new.failed:
         return Fail("InstanceFailed", f"{new.failed} of its instances failed{ctx.detail}")
+    if failing := ctx.failing():
+        return failing
     wanted = ctx.release.replicas
     return Scale(ctx.slot, wanted) if new.wanted != wanted else None
 

@@ -1,19 +1,37 @@
 """What is said of a Deployment: phase and columns for people, conditions for kubectl wait, kstatus and Argo CD.
 
 kstatus reads `Reconciling` before `Stalled`: while work goes on it is in progress; once it is stalled, no work goes on.
+What tools wait for, `Healthy` and the end of `Reconciling`, holds of the spec that was observed and of no earlier one.
 """
 
 from __future__ import annotations
 
 import datetime
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from remit.api.base import Condition
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, PipelineState, Release, Slot, SlotStatus
-from remit.release.model import SLOTS, Desired, ObservedState, SlotView
-from remit.release.steps import Decision, Wait, sentence
+from remit.api.deploymentstatus import (
+    DeploymentPhase,
+    DeploymentStatus,
+    LiveSide,
+    PipelineState,
+    Release,
+    Slot,
+    SlotStatus,
+)
+from remit.release.beginning import is_live
+from remit.release.model import SLOTS, Desired, ObservedState, SlotView, other
+from remit.release.steps import Decision, Finish, Step, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]
+
+_HELD: Final[Mapping[str, DeploymentPhase]] = {
+    "Paused": DeploymentPhase.PAUSED,
+    "AwaitingPromotion": DeploymentPhase.AWAITING_PROMOTION,
+}
+"""Phases of a release that waits for a person, by the reason of its wait."""
 
 
 def status_after(
@@ -28,27 +46,23 @@ def status_after(
     """The whole status to write with `decision`. `before` is the one that was read; its reports are kept."""
     state, release = decision.state, decision.state.releasing
     view, active = _active(observed, state, before)
-    phase, reason, message = _summary(desired, observed, decision, view)
-    hopeless = release is None and _hopeless(desired, decision)
-    truths = _truths(state, phase, view, settled=_at_rest(state), hopeless=hopeless)
-    wanted = state.live.replicas if state.live else view.wanted
+    summary = _summary(desired, observed, decision, view)
+    verdicts = _verdicts(desired, observed, decision, view, summary)
     return DeploymentStatus(
         observed_generation=generation,
-        phase=phase,
+        phase=summary.phase,
         stage=_stage(state),
         active=_named(state, active[1]),
         preview=_named(state, release.revision) if release and active[1] != release.revision else "",
-        ready=f"{view.healthy}/{wanted}",
-        message=message,
+        ready=before.ready if observed.unreachable else _ready(desired, observed, state, view),
+        message=summary.message,
         active_slot=active[0],
         active_revision=active[1],
         preview_revision=release.revision if release and active[1] != release.revision else None,
         pinned_revision=state.pin,
         replicas=view.wanted,
         ready_replicas=view.healthy,
-        conditions=[
-            _condition(type_, status, reason, message, before, generation, now) for type_, status in truths.items()
-        ],
+        conditions=[_condition(type_, verdict, before, generation, now) for type_, verdict in verdicts.items()],
         slots=before.slots if observed.unreachable else _slots(observed),
         stages=state.release.stages if state.release else (),
         history=state.history,
@@ -56,6 +70,24 @@ def status_after(
         request=state.answer,
         pipeline=state,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """In one word, in one stable CamelCase word, and in one sentence."""
+
+    phase: DeploymentPhase
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a condition says, and why."""
+
+    status: Truth
+    reason: str
+    message: str
 
 
 def _active(
@@ -70,6 +102,17 @@ def _active(
     view = observed.slot(observed.live)
     known = state.live.revision if state.live and state.live.slot == observed.live else None
     return view, (observed.live, view.revision or known)
+
+
+def _ready(desired: Desired, observed: ObservedState, state: PipelineState, view: SlotView) -> str:
+    """Healthy instances that requests go to, on both sides where both serve, and how many there should be."""
+    healthy, wanted = view.healthy, desired.replicas
+    if observed.live is not None and observed.share:
+        healthy += observed.slot(other(observed.live)).healthy
+    for side in (state.live, state.releasing):
+        if side is not None and side.slot == observed.live:
+            wanted = side.replicas
+    return f"{healthy}/{wanted}"
 
 
 def _slots(observed: ObservedState) -> list[SlotStatus]:
@@ -88,93 +131,136 @@ def _slots(observed: ObservedState) -> list[SlotStatus]:
     ]
 
 
-def _hopeless(desired: Desired, decision: Decision) -> bool:
-    """What the spec declares cannot even begin, and waiting does not help."""
-    unknown = isinstance(decision.step, Wait) and decision.step.reason == "RevisionUnknown"
-    back = desired.spec.rollback_to
-    problems = (desired.problem, desired.obstacles.get(back.revision) if back is not None else None)
-    broken = any(each is not None and not each.retryable for each in problems) and not decision.state.settled
-    return unknown or broken
-
-
-def _at_rest(state: PipelineState) -> bool:
-    """Nothing is being brought about: what is left to do is to wait, or to tidy up the old side."""
-    return state.releasing is None and state.settled and state.rollback_to is None
-
-
-def _failed(state: PipelineState) -> Release | None:
+def _failed(desired: Desired, state: PipelineState) -> Release | None:
     """The release that failed what the spec declares, while nothing newer came of it."""
     release = state.release
     if release is None or release.outcome in {None, "Promoted", "Superseded"} or state.pin is not None:
         return None
-    return release if state.settled and release.key == state.key else None
+    return release if state.settled and desired.key == state.key == release.key else None
 
 
-def _summary(
-    desired: Desired, observed: ObservedState, decision: Decision, view: SlotView
-) -> tuple[DeploymentPhase, str, str]:
-    """Phase, reason and message."""
-    state, step = decision.state, decision.step
-    release, failed, waits = state.releasing, _failed(state), step if isinstance(step, Wait) else None
-    if observed.unreachable and desired.deleted:
-        until = waits.until if waits else None
-        rest = f"; from {until:%FT%TZ} on it will no longer be waited for" if until else ""
-        message = f"is being deleted, and the target cannot be reached: {observed.unreachable}{rest}"
-        return DeploymentPhase.PROGRESSING, "TargetUnreachable", message
-    if observed.unreachable:
-        return DeploymentPhase.DEGRADED, "TargetUnreachable", f"the target cannot be reached: {observed.unreachable}"
+def _summary(desired: Desired, observed: ObservedState, decision: Decision, view: SlotView) -> _Summary:
+    state, step, release = decision.state, decision.step, decision.state.releasing
     if desired.deleted:
-        return DeploymentPhase.PROGRESSING, "Deleting", f"is being deleted; {sentence(step)}"
-    if release is not None and release.failure is not None:
-        return DeploymentPhase.ROLLING_BACK, release.failure.reason, release.failure.message
-    if waits is not None and waits.reason == "Paused":
-        return DeploymentPhase.PAUSED, "Paused", waits.why
-    if waits is not None and waits.reason == "AwaitingPromotion":
-        return DeploymentPhase.AWAITING_PROMOTION, waits.reason, waits.why
+        return _terminating(observed, step)
+    if observed.unreachable:
+        phase = DeploymentPhase.PROGRESSING if release else DeploymentPhase.PENDING
+        why = f"the target cannot be reached: {observed.unreachable}"
+        return _Summary(DeploymentPhase.DEGRADED if state.live else phase, "TargetUnreachable", why)
     if release is not None:
-        why = observed.error.message if observed.error and not waits else sentence(step)
-        return DeploymentPhase.PROGRESSING, waits.reason if waits else release.stage or "Progressing", why
-    if failed is not None:
+        return _releasing(desired, observed, step, release)
+    if decision.blocked is not None and decision.blocked.reason == "Paused":
+        return _Summary(DeploymentPhase.PAUSED, "Paused", decision.blocked.why)
+    if (failed := _failed(desired, state)) is not None:
         serving = state.live is not None and failed.reason != "RollbackFailed"
-        return DeploymentPhase.DEGRADED if serving else DeploymentPhase.FAILED, failed.reason, failed.message
-    if waits is not None and not state.settled:
-        phase = DeploymentPhase.DEGRADED if state.live else DeploymentPhase.PENDING
-        return phase, waits.reason, waits.why
-    if state.live is None:
-        return DeploymentPhase.PENDING, "Pending", "nothing was released yet"
-    if view.healthy < state.live.replicas or view.failed:
-        message = f"{view.healthy} of {state.live.replicas} instances are healthy"
-        return DeploymentPhase.DEGRADED, "Unhealthy", f"{message}: {view.message}" if view.message else message
-    if state.pin is not None:
-        return DeploymentPhase.HEALTHY, "Pinned", f"revision {state.pin} was returned to; a new spec releases it"
-    return DeploymentPhase.HEALTHY, "Promoted", f"revision {state.live.revision} is live"
+        phase = DeploymentPhase.DEGRADED if serving else DeploymentPhase.FAILED
+        return _Summary(phase, failed.reason, failed.message)
+    if decision.blocked is not None:
+        return _blocked(state, decision.blocked, view)
+    if not state.settled:
+        after = step.message if isinstance(step, Finish) else sentence(step)
+        return _Summary(DeploymentPhase.PROGRESSING, "Progressing", f"{after}; what the spec declares comes next")
+    return _at_rest(desired, observed, state, view)
 
 
-def _truths(
-    state: PipelineState, phase: DeploymentPhase, view: SlotView, *, settled: bool, hopeless: bool
-) -> dict[str, Truth]:
-    whole = state.live is not None and view.healthy >= state.live.replicas and not view.failed
+def _terminating(observed: ObservedState, step: Step) -> _Summary:
+    if not observed.unreachable:
+        return _Summary(DeploymentPhase.TERMINATING, "Deleting", f"is being deleted; {sentence(step)}")
+    until = step.until if isinstance(step, Wait) else None
+    rest = f"; from {until:%FT%TZ} on it will no longer be waited for" if until else ""
+    why = f"is being deleted, and the target cannot be reached: {observed.unreachable}{rest}"
+    return _Summary(DeploymentPhase.TERMINATING, "TargetUnreachable", why)
+
+
+def _releasing(desired: Desired, observed: ObservedState, step: Step, release: Release) -> _Summary:
+    """While a release goes on, or back."""
+    if release.failure is not None:
+        return _Summary(DeploymentPhase.ROLLING_BACK, release.failure.reason, release.failure.message)
+    waits = step if isinstance(step, Wait) else None
+    why = observed.error.message if observed.error and waits is None else sentence(step)
+    if release.key != desired.key:
+        why = f"{why}; the spec was edited since, and what it declares now is released after this"
+    reason = waits.reason if waits else release.stage or "Progressing"
+    phase = _HELD.get(reason, DeploymentPhase.PROGRESSING) if waits else DeploymentPhase.PROGRESSING
+    return _Summary(phase, reason, why)
+
+
+def _blocked(state: PipelineState, blocked: Wait, view: SlotView) -> _Summary:
+    """What the spec declares cannot begin."""
+    phase = DeploymentPhase.PENDING
+    if not blocked.held:
+        phase = DeploymentPhase.DEGRADED if state.live else DeploymentPhase.FAILED
+    elif state.live is not None and not _whole(state.live, view):
+        phase = DeploymentPhase.DEGRADED
+    return _Summary(phase, blocked.reason, blocked.why)
+
+
+def _at_rest(desired: Desired, observed: ObservedState, state: PipelineState, view: SlotView) -> _Summary:
+    """Nothing is due but to keep what is live as it should be."""
+    live = state.live
+    if live is None:
+        return _Summary(DeploymentPhase.PENDING, "Pending", "nothing was released yet")
+    if observed.live != live.slot or observed.share or view.revision != live.revision:
+        return _Summary(DeploymentPhase.DEGRADED, "Unhealthy", f"revision {live.revision} does not get all requests")
+    if not _whole(live, view):
+        message = f"{view.healthy} of {live.replicas} instances are healthy"
+        return _Summary(
+            DeploymentPhase.DEGRADED, "Unhealthy", f"{message}: {view.message}" if view.message else message
+        )
+    if is_live(desired, live):
+        return _Summary(DeploymentPhase.HEALTHY, "Promoted", f"revision {live.revision} is live")
+    message = (
+        f"revision {live.revision} is live by request, not what the spec declares; a new spec or a retry ends that"
+    )
+    return _Summary(DeploymentPhase.PINNED, "Pinned", message)
+
+
+def _whole(live: LiveSide, view: SlotView) -> bool:
+    return view.healthy >= live.replicas and not view.failed
+
+
+def _verdicts(
+    desired: Desired, observed: ObservedState, decision: Decision, view: SlotView, summary: _Summary
+) -> dict[str, _Verdict]:
+    """`Healthy` is about what the spec declares, and so is the end of `Reconciling`; `Available` is about what serves,
+    as that of an apps/v1 Deployment."""
+    state = decision.state
+
+    def verdict(holds: bool, *, known: bool = True) -> _Verdict:
+        status: Truth = "True" if holds else "False"
+        return _Verdict(status if known else "Unknown", summary.reason, summary.message)
+
+    seen = not observed.unreachable
     empty_by_wish = state.live is not None and state.live.replicas == 0
-    stalled = hopeless or (settled and _failed(state) is not None)
+    stalled = verdict(_gives_up(desired, decision, summary))
+    if stalled.status == "True" and (failed := _failed(desired, state)) is not None:
+        stalled = _Verdict("True", failed.reason, failed.message)
+    healthy = summary.phase is DeploymentPhase.HEALTHY
     return {
-        "Available": _truth(view.healthy > 0 or empty_by_wish),
-        "Progressing": _truth(state.releasing is not None and phase is DeploymentPhase.PROGRESSING),
-        "Healthy": _truth(whole),
-        "Reconciling": _truth(not stalled and not (settled and phase is DeploymentPhase.HEALTHY)),
-        "Stalled": _truth(stalled),
+        "Available": verdict(view.healthy > 0 or empty_by_wish, known=seen or state.live is None),
+        "Progressing": verdict(seen and summary.phase is DeploymentPhase.PROGRESSING),
+        "Healthy": verdict(healthy),
+        "Reconciling": verdict(not healthy and stalled.status == "False"),
+        "Stalled": stalled,
     }
 
 
-def _truth(holds: bool) -> Truth:
-    return "True" if holds else "False"
+def _gives_up(desired: Desired, decision: Decision, summary: _Summary) -> bool:
+    """Whether what the spec declares is not live, and nothing more is done about that."""
+    state, blocked = decision.state, decision.blocked
+    if desired.deleted or state.releasing is not None or state.rollback_to is not None:
+        return False
+    hopeless = blocked is not None and not blocked.held
+    return hopeless or summary.phase is DeploymentPhase.PINNED or _failed(desired, state) is not None
 
 
 def _stage(state: PipelineState) -> str:
+    """The stage that the release is in, or in which it failed while it goes back."""
     release = state.release
     if release is None:
         return ""
-    running = next((record.name for record in release.stages if record.state == "Running"), "")
-    return running or (release.stage or "" if release.outcome is None else "")
+    shown = "Failed" if release.outcome is None and release.failure is not None else "Running"
+    return next((record.name for record in release.stages if record.state == shown), "")
 
 
 def _named(state: PipelineState, revision: int | None) -> str:
@@ -183,21 +269,15 @@ def _named(state: PipelineState, revision: int | None) -> str:
 
 
 def _condition(
-    type_: str,
-    status: Truth,
-    reason: str,
-    message: str,
-    before: DeploymentStatus,
-    generation: int,
-    now: datetime.datetime,
+    type_: str, verdict: _Verdict, before: DeploymentStatus, generation: int, now: datetime.datetime
 ) -> Condition:
     old = next((condition for condition in before.conditions if condition.type == type_), None)
-    since = old.last_transition_time if old is not None and old.status == status else None
+    since = old.last_transition_time if old is not None and old.status == verdict.status else None
     return Condition(
         type=type_,
-        status=status,
-        reason=reason,
-        message=message,
+        status=verdict.status,
+        reason=verdict.reason,
+        message=verdict.message,
         last_transition_time=since or now.replace(microsecond=0),
         observed_generation=generation,
     )

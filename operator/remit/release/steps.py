@@ -56,10 +56,14 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Send requests to `live`, but for `share` percent, which go to the other side. Atomic."""
+    """Send requests to `live`, but for `share` percent, which go to the other side. Atomic.
+
+    With `failover`, those that cannot be brought to `live` go to the other side, where the target can do that.
+    """
 
     live: Slot
     share: int = 0
+    failover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +168,5 @@ class Decision:
 
     step: Step
     state: PipelineState
+    blocked: Wait | None = None
+    """Why what the spec declares cannot begin, where it cannot."""

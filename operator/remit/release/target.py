@@ -50,8 +50,12 @@ class Target(Protocol):
     async def scale(self, slot: Slot, replicas: int) -> None:
         """Have so many instances on `slot`, which keeps its revision, also with 0 of them."""
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
-        """Send requests to `live`, but for `share` percent that go to the other side. Atomic: no request is lost."""
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
+        """Send requests to `live`, but for `share` percent that go to the other side. Atomic: no request is lost.
+
+        With `failover`, those that cannot be brought to `live` go to the other side; a target that cannot do that
+        leaves it.
+        """
 
     async def preview(self, slot: Slot | None) -> None:
         """Let the preview endpoint lead to `slot`, or nowhere."""

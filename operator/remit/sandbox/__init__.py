@@ -6,6 +6,7 @@ from remit.sandbox.cgrouptree import beside
 from remit.sandbox.fencing import fence
 from remit.sandbox.forkserver import (
     KILL_GRACE_SECONDS,
+    TELL_SECONDS,
     Execute,
     ForkedProcess,
     ForkServer,
@@ -36,7 +37,15 @@ from remit.sandbox.model import (
 )
 from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
-from remit.sandbox.processes import ProcessHandle, boot_id, kill_session, start_time, tasks_of_this_user
+from remit.sandbox.processes import (
+    ProcessHandle,
+    boot_id,
+    init_of,
+    kill_session,
+    pid_namespace,
+    start_time,
+    tasks_of_this_user,
+)
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
@@ -44,6 +53,7 @@ __all__ = [
     "NETWORK_PACE",
     "NOT_ENFORCED",
     "STOP",
+    "TELL_SECONDS",
     "Ability",
     "AttemptCgroup",
     "Bare",
@@ -75,8 +85,10 @@ __all__ = [
     "extend_deadline",
     "fence",
     "fork_server",
+    "init_of",
     "kill_cgroups",
     "kill_session",
+    "pid_namespace",
     "plan",
     "probe_host",
     "reader_group",

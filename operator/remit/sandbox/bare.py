@@ -58,7 +58,8 @@ class BareLaunch:
         """The user that it becomes; None: it stays the operator's."""
         self._groups = bare.identities.groups if bare.identities else ()
         self.folder = Path(tempfile.mkdtemp(dir=scratch()))
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             self._make(files)
             self._executable = executable
             names = {*_ROOTS, *files}
@@ -67,13 +68,11 @@ class BareLaunch:
             self._working_dir = self._real(working_dir)
             self._environment = self._holding(marshal.dumps(variables))
             self._go_read, self._go = self._pipe()
-        except BaseException:
-            self.close()
-            raise
-        self._scopes = landlock_scopes
-        self._grants = self._allowed(read_only_paths)
-        self._limits = {RESOURCES[name]: value for name, value in rlimits.items()}
-        self._filter = system_call_filter
+            self._scopes = landlock_scopes
+            self._grants = self._allowed(read_only_paths)
+            self._limits = {RESOURCES[name]: value for name, value in rlimits.items()}
+            self._filter = system_call_filter
+            undo.pop_all()
 
     def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Supervise:
         """The command, confined from before its first instruction."""

@@ -141,14 +141,19 @@ class AttemptCgroup:
             max_tasks=_number(f"{self._folders['pids']}/pids.peak") if "pids" in self._folders else None,
         )
 
+    @property
+    def occupied(self) -> bool:
+        """Whether any process is inside. They joined in the order of `paths`: who is in any is in the first."""
+        return bool(_pids(self.paths[0]))
+
     def kill(self) -> None:
-        """KILL every process inside, now. They joined in the order of `paths`: who is in any is in the first."""
+        """KILL every process inside, now. Blocks for up to a second while they die."""
         kill_cgroups(self.paths[:1])
 
     def remove(self) -> None:
         """Remove the folders; one that still holds a dying process is left to the sweep at the next start.
 
-        A process is told of as ended a moment before it has left, for which this waits.
+        A process is told of as ended a moment before it has left, for which this blocks.
         """
         for _ in range(_MOMENTS):
             if remove_cgroups(self.paths):

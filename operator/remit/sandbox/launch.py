@@ -52,7 +52,8 @@ class Launch:
         check(executable, argv, env, files, working_dir)
         hidden = [(path, closed) for path in read_only_paths if (closed := closed_ancestor(path))]
         self._descriptors: set[int] = set()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             placed = {
                 path: self._holding(content) for path, content in {**system_files(network=network), **files}.items()
             }
@@ -66,37 +67,35 @@ class Launch:
             block_read, self._block = self._pipe()
             # The sandbox holds a writing end, too: the end of the operator must not look like its word to go on.
             sync = self._keep(os.dup(self._block))
-        except BaseException:
-            self.close()
-            raise
-        self._system = encode(released(network=network, read_only_paths=read_only_paths))
-        self._steps: list[tuple[object, ...]] = []
-        self.uid = bubblewrap.identities.uid(next(slots)) if bubblewrap.identities else None
-        """The user that it becomes; None: it stays the operator's."""
-        if bubblewrap.identities:
-            self._steps += [("expose", hidden)] if hidden else []
-            self._steps += [("no_new_privileges",), ("become", self.uid, *bubblewrap.identities.groups)]
-        else:
-            self._steps.append(("no_new_privileges",))
-        self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
-        if landlock_scopes:
-            self._steps.append(("restrict", landlock_scopes))
-        self.pass_fds = (
-            *(placed.values()),
-            *(private_fd, go_read, status_write, block_read, sync),
-            *((filter_fd,) if filter_fd is not None else ()),
-        )
-        self.argv = command_line(
-            bubblewrap,
-            network=network,
-            argument_fds=(private_fd, go_read),
-            status_fd=status_write,
-            executable=executable,
-            argv=argv,
-            block_fd=block_read,
-            sync_fd=sync,
-            filter_fd=filter_fd,
-        )
+            self._system = encode(released(network=network, read_only_paths=read_only_paths))
+            self._steps: list[tuple[object, ...]] = []
+            self.uid = bubblewrap.identities.uid(next(slots)) if bubblewrap.identities else None
+            """The user that it becomes; None: it stays the operator's."""
+            if bubblewrap.identities:
+                self._steps += [("expose", hidden)] if hidden else []
+                self._steps += [("no_new_privileges",), ("become", self.uid, *bubblewrap.identities.groups)]
+            else:
+                self._steps.append(("no_new_privileges",))
+            self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
+            if landlock_scopes:
+                self._steps.append(("restrict", landlock_scopes))
+            self.pass_fds = (
+                *(placed.values()),
+                *(private_fd, go_read, status_write, block_read, sync),
+                *((filter_fd,) if filter_fd is not None else ()),
+            )
+            self.argv = command_line(
+                bubblewrap,
+                network=network,
+                argument_fds=(private_fd, go_read),
+                status_fd=status_write,
+                executable=executable,
+                argv=argv,
+                block_fd=block_read,
+                sync_fd=sync,
+                filter_fd=filter_fd,
+            )
+            undo.pop_all()
 
     def job(self, stdio: tuple[int, int, int], cgroup: CgroupSpec | None) -> Execute:
         """bubblewrap, confined from before its first instruction: in its cgroup, another user than root, limited."""
@@ -152,6 +151,9 @@ def check(
         raise InvalidInput("needs at least one word and an executable resolved to an absolute path", field="command")
     if any("\0" in word for word in (executable, working_dir, *argv, *env, *env.values(), *files)):
         raise InvalidInput("no argument, variable or path may hold a NUL byte", field="command")
+    for field, words in (("command", (executable, *argv)), ("env", (*env, *env.values())), ("files", files)):
+        if not all(map(_is_encodable, words)):
+            raise InvalidInput("holds a surrogate (U+D800 to U+DFFF), which stands for no character", field=field)
     if len(env) + len(files) > _MOST_VARIABLES:
         raise InvalidInput(f"at most {_MOST_VARIABLES} variables and files together", field="env")
     if any(not name or "=" in name for name in env):
@@ -165,3 +167,12 @@ def check(
             raise InvalidInput(f"{path!r}: private files go under {', '.join(_FILE_ROOTS)}", field="files")
         if any(other.startswith(f"{path}/") for other in (*files, f"{working_dir}/")):
             raise InvalidInput(f"{path!r} is a file, and another path goes through it", field="files")
+
+
+def _is_encodable(word: str) -> bool:
+    """Whether it can be passed to a program: lone surrogates that do not stand for a byte cannot."""
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,6 +9,13 @@ from remit.sandbox.seccomp import compile_filter, compile_shared_filter
 NOT_ENFORCED = "not enforced"
 EACH_PROCESS = f"{NOT_ENFORCED} for the task; rlimit AS, of each process"
 """What holds memory where no cgroup counts it. Several processes, and files in memory, take more."""
+LEAST_ADDRESS_SPACE = 8 * 2**20
+"""In bytes. bubblewrap and the libraries of the smallest program map 5 MiB before that begins to run."""
+_TOO_LITTLE_MEMORY = (
+    "spec.resources.memory: {:g} MiB is too little: no cgroup counts memory here, so the limit holds the address space"
+    f" of each process, and with less than {LEAST_ADDRESS_SPACE >> 20} MiB none starts; set it higher, or give the"
+    " operator a delegated cgroup"
+)
 NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
 """What holds a limit of network bandwidth, by `spec.network`."""
 _NO_NETWORK = "spec.network: {} needs namespaces: without them there is no network; run it on a host that has them"
@@ -41,6 +48,9 @@ def plan(confinement: Confinement, host: Host) -> Plan:
     enforced = _enforcement(confinement, host, bare)
     if impossible := [name for name, by in enforced.items() if by == NOT_ENFORCED and name in _PROMISES]:
         raise SandboxUnavailable("; ".join(_PROMISES[name] for name in impossible))
+    memory = confinement.limits.memory_bytes
+    if enforced.get("memory_bytes") == EACH_PROCESS and memory is not None and memory < LEAST_ADDRESS_SPACE:
+        raise SandboxUnavailable(_TOO_LITTLE_MEMORY.format(memory / 2**20))
     in_force = tuple(layer for layer in Layer if host.abilities[layer].available)
     return Plan(
         confinement=confinement,

@@ -26,6 +26,29 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def pid_namespace(pid: int) -> int | None:
+    """The inode of its pid namespace; None where there is no such process, or it may not be asked."""
+    try:
+        return Path(f"/proc/{pid}/ns/pid").stat().st_ino
+    except OSError:
+        return None
+
+
+def init_of(namespace: int) -> int | None:
+    """The pid, as this process sees it, of the init of the pid namespace with this inode. None if there is none."""
+    for pid in _pids():
+        if pid_namespace(pid) == namespace:
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                if status.partition("NSpid:")[2].partition("\n")[0].split()[-1:] == ["1"]:
+                    return pid
+    return None
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+
+
 def tasks_of_this_user() -> int:
     """Processes and threads that the kernel counts for RLIMIT_NPROC beside an attempt's own, as far as can be seen."""
     user, found = os.geteuid(), 0
@@ -45,7 +68,7 @@ def kill_session(leader: int, started: int, program: str) -> bool:
     if start_time(leader) not in {started, None}:
         return False
     found = False
-    for pid in (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()):
+    for pid in _pids():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if os.getsid(pid) == leader != pid and Path(f"/proc/{pid}/comm").read_text().strip() == program:
                 os.kill(pid, signal.SIGKILL)
@@ -78,8 +101,9 @@ class ProcessHandle:
         self._send(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ask a supervisor to end what it watches; another process just ends."""
+        """Ask a supervisor to end what it watches, also where it is stopped; another process just ends."""
         self._send(STOP)
+        self._send(signal.SIGCONT)
 
     def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

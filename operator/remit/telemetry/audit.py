@@ -18,11 +18,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from remit.errors import AuditUnavailable
 from remit.privatefiles import untrusted_owner
 from remit.telemetry.chain import GENESIS, Anchor, AuditEvent, encode, parse_line
 from remit.telemetry.redact import Redactor
 from remit.telemetry.segments import number_after, segment, segments
+
+log = structlog.get_logger(__name__)
 
 _TAIL_BLOCK: Final = 65536
 MAX_BYTES: Final = 64 * 1024**2
@@ -119,14 +123,17 @@ class AuditLog:
         return self._ended
 
     def close(self) -> None:
-        """Write what is waiting and let go of the file."""
+        """Write what is waiting and let go of the file. A disk that hangs is left with it after `HANG_SECONDS`."""
         with self._wake:
             if self._closing:
                 return
             self._closing = True
             self._wake.notify()
-        self._writer.join()
-        os.close(self._descriptor)
+        self._writer.join(HANG_SECONDS)
+        if self._writer.is_alive():  # its file cannot be closed under it
+            log.error("the audit trail was not closed: its disk hangs", path=str(self.path), records=len(self._waiting))
+        else:
+            os.close(self._descriptor)
 
     def __enter__(self) -> AuditLog:
         return self

@@ -41,8 +41,8 @@ class Metrics:
         self.circuits_open: Final = self._gauge(
             "remit_circuits_open", "Hosts and servers that are left alone after failures in a row.", "operation"
         )
-        self.circuit_trips: Final = self._gauge(
-            "remit_circuit_trips", "How often a circuit was opened since the start.", "operation"
+        self.circuit_trips: Final = self._counter(
+            "remit_circuit_trips_total", "How often a circuit was opened.", "operation"
         )
         # The names are those of client-go, which dashboards and alerts for controllers know.
         self.workqueue_depth: Final = self._gauge("workqueue_depth", "Keys that wait for a worker.", "name")

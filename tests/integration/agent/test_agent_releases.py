@@ -15,6 +15,7 @@ import pytest
 
 import supervised
 from conftest import require
+from dockers import LEAKING, sdk_leaves_sockets  # noqa: F401
 from ports import free_port
 from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
 from remit.errors import InvalidInput
@@ -292,3 +293,17 @@ async def test_nothing_is_declared_on_a_target_that_is_not_supported(tmp_path: P
                 await agent.deploy("shop:v1", "production")
             assert failed.value.reason == "NotSupported"
     assert not list(tmp_path.rglob("wishes"))
+
+
+@LEAKING
+async def test_a_target_that_is_away_from_the_start_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    away = {
+        "artifact": {"image": "{version}"},
+        "target": {"docker": {"host": f"unix://{tmp_path}/nobody.sock"}},
+        "ports": [{"name": "http", "containerPort": 80, "published": free_port()}],
+        "progressDeadlineSeconds": 1,
+    }
+    async with ExecutionAgent(state_dir=tmp_path / "state", targets={"away": away}) as agent, asyncio.timeout(60):
+        with pytest.raises(DeploymentError, match=r"cannot be reached: .*tried for 1 s") as caught:
+            await agent.deploy("app:v2", "away")
+        assert (caught.value.reason, caught.value.retryable) == ("TargetUnreachable", True)

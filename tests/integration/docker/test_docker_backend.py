@@ -261,3 +261,47 @@ async def test_a_working_directory_is_not_made(backend: DockerBackend, asking: A
     assert outcome.reason is ExitReason.START_FAILED
     assert f"{path} is not there" in outcome.message
     assert heard.out == b""
+
+
+@pytest.fixture
+async def silent_registry() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Takes connections, and answers nothing. Gives the name of an image there, and what is set when it is asked."""
+    asked, writers = asyncio.Event(), list[asyncio.StreamWriter]()
+
+    def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        asked.set()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}/image:v1", asked
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "time is over", "stopped"])
+async def test_a_pull_that_hangs_holds_nobody_up(
+    asking: Asking, silent_registry: tuple[str, asyncio.Event], how: str
+) -> None:
+    """The engine has an hour for its answer: who waits for that waits longer than this test."""
+    engine, (image, asked) = Engine(at_once=1, answer_seconds=3600), silent_registry
+    request = asking("true", image=image, timeout_seconds=2 if how == "time is over" else 3600)
+    cancel = asyncio.Event()
+    doing = asyncio.create_task(DockerBackend(engine).run(request, Heard(), cancel=cancel))
+    async with asyncio.timeout(PATIENCE):
+        await asked.wait()
+        assert (await engine.call(lambda client: client.version()))["Version"], "it holds no place with the engine"
+        if how == "cancelled":
+            cancel.set()
+        if how == "stopped":
+            doing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await doing
+        else:
+            outcome = await doing
+            expected = ExitReason.CANCELLED if how == "cancelled" else ExitReason.TIMED_OUT
+            assert outcome.reason is expected
+            assert how == "cancelled" or f"before image {image} was pulled" in outcome.message
+        await engine.close()

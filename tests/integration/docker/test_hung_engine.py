@@ -66,7 +66,7 @@ def asking(image: str, script: str, seconds: float = 60, network: Network = "non
 async def until_given_up(engine: Engine) -> None:
     """Until so many calls had no answer that its circuit is open."""
     async with asyncio.timeout(PATIENCE):
-        while not engine.breaker.trips:
+        while not engine.breaker.open():
             await asyncio.sleep(0.05)
 
 
@@ -93,7 +93,8 @@ async def test_what_cannot_be_ended_has_not_ended(
     patient = backend._KILL_SECONDS
     monkeypatch.setattr(backend, "_KILL_SECONDS", 0.1)
     heard, cancel = Heard(), asyncio.Event()
-    request = asking(image, "echo begun; while true; do sleep 1; done", 3 if how == "time is over" else 60, network)
+    seconds = 10 if how == "time is over" else 60
+    request = asking(image, "echo begun; while true; do sleep 1; done", seconds, network)
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=cancel))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     own.hang()
@@ -166,7 +167,7 @@ async def test_a_container_operation_says_what_may_have_come_of_it(own: OwnEngin
     spec = {"container": {"action": "run", "name": "kept", "image": image, "argv": ["sleep", "600"]}}
     task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": spec})
     grant = Grant(request_for(task, None), (), ())
-    work, performer = Work("u-1", "ns", "t", task.spec.subject, grant, timeout_seconds=60), ContainerPerformer(engine)
+    work, performer = Work("u-1", "ns", "t", grant, timeout_seconds=60), ContainerPerformer(engine)
     await engine.call(lambda client: client.ping())
     own.hang()
     with pytest.raises(OperationFailed, match="container kept may be there all the same") as caught:

@@ -81,7 +81,7 @@ CASES = [
     Command(
         name="invisible and reordering characters",
         wants="to be read by people as another command",
-        control="format characters and unusual spaces are refused before any pattern",
+        control="format characters, variation selectors, fillers and unusual spaces are refused before any pattern",
         attacks=tuple(
             ("echo", f"a{character}b")
             for character in ("\u200b", "\u200d", "\u202e", "\u2066", "\ufeff", "\u00ad", "\u00a0", "\u3000", "\u180e")

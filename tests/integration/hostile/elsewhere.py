@@ -198,7 +198,7 @@ REQUESTS = [
         "test_kinds_of_statement_are_allowed_one_by_one",
         "a statement inside a statement",
         "to run COPY … PROGRAM, DROP, SET ROLE or a writing CTE where only others are allowed",
-        "a real parser names every kind in a statement; one statement each",
+        "every word that may begin a change counts; one statement each",
     ),
     _case(
         _POSTGRES,

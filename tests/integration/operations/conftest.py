@@ -37,6 +37,7 @@ class Desk:
     ceilings: list[dict[str, Any]] = field(default_factory=list)
     output: Kept = field(default_factory=Kept)
     limits: Limits = field(default_factory=Limits)
+    namespace: str = "ns"
 
     def decision(self, **operation: Any) -> Decision:
         grant = self._grant(operation)
@@ -47,9 +48,8 @@ class Desk:
         assert grant.request.subject is not None
         return Work(
             "uid-1",
-            "ns",
+            self.namespace,
             "t",
-            grant.request.subject,
             grant,
             timeout_seconds=30,
             limits=self.limits,
@@ -72,8 +72,8 @@ class Desk:
         return await perform(self.performer, work, self.output, asyncio.Event())
 
     def _grant(self, operation: dict[str, Any]) -> Grant:
-        task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": operation})
-        compiled = [_compiled(spec, "ns", index) for index, spec in enumerate(self.policies)]
+        task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": self.namespace}, "spec": operation})
+        compiled = [_compiled(spec, self.namespace, index) for index, spec in enumerate(self.policies)]
         ceilings = [_compiled(spec, "remit-system", index) for index, spec in enumerate(self.ceilings)]
         return Grant(request_for(task, None), compiled, ceilings)
 

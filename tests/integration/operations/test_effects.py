@@ -1,31 +1,41 @@
-"""What has taken place is not done again, whatever breaks afterwards: each effect is counted where it happens."""
+"""What has taken place is not done again, whatever breaks and wherever: faults at each wait of each operation, against
+real servers, with the real decision about a retry. Each effect is counted where it happens."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+import functools
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import redis
+import structlog.testing
 from aiohttp import web
 
+import remit.operations
 import supervised
 from dockers import docker, make_image, needs_docker, remove_image
+from faultpoints import Fault, Lines, disturbed
+from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AttemptRequest, Outcome
+from remit.backends import AttemptRequest, Outcome, OutputSink
 from remit.backends import Command as Program
+from remit.backends.breaker import Breaker
 from remit.backends.docker import Engine
-from remit.execution import runner
+from remit.execution import performing, runner
+from remit.execution.lifecycle import RetryAt, after_attempt
 from remit.execution.output import OutputWriter
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
-from remit.operations import Work
+from remit.operations import Performer, Work
 from remit.operations.container import ContainerPerformer
 from remit.operations.database import PostgresPerformer, RedisPerformer
 from remit.operations.file import FilePerformer
@@ -35,22 +45,389 @@ from remit.sandbox import Confinement, probe_host
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
 from servers import postgres, valkey
+from support import soaking
 from webserver import answering
 
 from .conftest import Desk
 
-ATTEMPTS = 4
 CONNECTION = {"name": "s", "key": "url"}
+ATTEMPTS = 4
 NOW = "2026-01-01T00:00:00Z"
+FOLDER = Path(next(iter(remit.operations.__path__)))
 
 
 @dataclass
 class Case:
-    """An operation that is not safe to repeat, and how often it took place."""
+    """An operation that is not safe to repeat."""
 
-    desk: Desk
-    work: Callable[[], Work]
-    count: Callable[[], Awaitable[int]]
+    performer: Callable[[], Performer]
+    policy: dict[str, Any]
+    work: Callable[[Desk, int], Work]
+    """That of the run of this number."""
+    count: Callable[[int], Awaitable[int]]
+    """How often the run of this number took place."""
+    undone_by_cancel: bool = False
+    """Whether what was cancelled is dead, so that a retry does it once more and does no harm."""
+
+
+@dataclass
+class Tally:
+    """What became of the runs of a case."""
+
+    injected: int = 0
+    retried: int = 0
+    refused: int = 0
+    """Not retried, because it may have taken place."""
+    took_place: int = 0
+    """Of the refused ones."""
+    undisturbed: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Without tracebacks, which take most of the time."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+# ---------------------------------------------------------------- the operations
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server, url = valkey(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield url
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server, url = postgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (i int)")
+    yield url
+    server.stop()
+
+
+@contextlib.asynccontextmanager
+async def of_redis(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+    url = request.getfixturevalue("redis_url")
+    with redis.Redis.from_url(url) as client:
+
+        async def count(number: int) -> int:
+            return int(client.get(f"{folder}-{number}") or 0)
+
+        def work(desk: Desk, number: int) -> Work:
+            operation = {"connection": CONNECTION, "commands": [["INCR", f"{folder}-{number}"]]}
+            return desk.work({"connection": url.encode()}, redis=operation)
+
+        policy = {"databases": {"redis": {"secrets": ["s"], "commands": ["INCR"]}}}
+        yield Case(RedisPerformer, policy, work, count)
+
+
+@contextlib.asynccontextmanager
+async def of_postgres(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+    url = request.getfixturevalue("postgres_url")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE t")
+
+        async def count(number: int) -> int:
+            row = connection.execute("SELECT count(*) FROM t WHERE i = %s", [number]).fetchone()
+            return int(row[0]) if row else 0
+
+        def work(desk: Desk, number: int) -> Work:
+            operation = {"connection": CONNECTION, "statements": [{"sql": f"INSERT INTO t VALUES ({number})"}]}
+            return desk.work({"connection": url.encode()}, postgres=operation)
+
+        policy = {"databases": {"postgres": {"secrets": ["s"], "statements": ["insert"]}}}
+        yield Case(PostgresPerformer, policy, work, count)
+
+
+@contextlib.asynccontextmanager
+async def of_http(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+    seen: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(request.path)
+        return web.Response(text="done")
+
+    async def count(number: int) -> int:
+        return seen.count(f"/{number}")
+
+    async with answering(answer) as port:
+
+        def work(desk: Desk, number: int) -> Work:
+            return desk.work(http={"url": f"http://127.0.0.1:{port}/{number}", "method": "POST"})
+
+        rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["POST"], "addresses": ["127.0.0.0/8"]}
+        yield Case(HttpPerformer, {"http": {"allow": [rule]}}, work, count)
+
+
+def of_file(
+    operation: str, prepare: Callable[[Path], None], counted: Callable[[Path], int], **fields: Any
+) -> Callable[..., contextlib.AbstractAsyncContextManager[Case]]:
+    @contextlib.asynccontextmanager
+    async def opened(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+        async def count(number: int) -> int:
+            return counted(folder / str(number))
+
+        def work(desk: Desk, number: int) -> Work:
+            path = folder / str(number)
+            prepare(path)
+            to = {"destination": f"{path}.moved"} if operation == "move" else {}
+            return desk.work(file={"operation": operation, "path": str(path), **fields, **to})
+
+        rule = {"paths": [f"{folder}/**"], "operations": [operation]}
+        yield Case(FilePerformer, {"files": {"allow": [rule]}}, work, count)
+
+    return opened
+
+
+@contextlib.asynccontextmanager
+async def of_process(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+    host = probe_host()
+    asked = AttemptRequest(
+        id="uid-1",
+        command=Program(("echo", "x"), "/bin/echo"),
+        confinement=Confinement(limits=SandboxLimits(), network="none", require=frozenset()),
+        timeout_seconds=30,
+    )
+
+    def work(desk: Desk, number: int) -> Work:
+        return replace(desk.work(process={"action": "start", "name": f"p{number}", "argv": ["echo", "x"]}), run=asked)
+
+    async def count(number: int) -> int:
+        await supervised.ended(folder)
+        log = folder / "ns" / f"p{number}" / "stdout.log"
+        return log.read_text().count("x") if log.exists() else 0
+
+    yield Case(lambda: ProcessPerformer(Supervision(folder, host)), {}, work, count, undone_by_cancel=True)
+
+
+@contextlib.asynccontextmanager
+async def of_container(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+    needs_docker()
+    image, name = make_image(), f"remit-test-{folder.parent.name}-{folder.name}"
+    marks = ["--label", "remit.dev/namespace=ns", "--label", "remit.dev/task-uid=u"]
+    docker("run", "-d", "--network=none", "--name", name, *marks, image, "/bin/sleep", "600")
+
+    def work(desk: Desk, number: int) -> Work:
+        argv = ["sh", "-c", f"echo x >> /tmp/{number}; echo said"]
+        return desk.work(container={"action": "exec", "name": name, "argv": argv})
+
+    async def count(number: int) -> int:
+        said = await asyncio.to_thread(docker, "exec", name, "sh", "-c", f"cat /tmp/{number} 2>&1 || true")
+        return said.stdout.splitlines().count(b"x")
+
+    try:
+        yield Case(lambda: ContainerPerformer(Engine()), {}, work, count)
+    finally:
+        docker("rm", "-fv", name)
+        remove_image(image)
+
+
+def nothing(path: Path) -> None:
+    """It is not there before."""
+
+
+def make(path: Path) -> None:
+    if not path.with_name(f"{path.name}.moved").exists():
+        path.touch()
+
+
+Opened = Callable[[pytest.FixtureRequest, Path], contextlib.AbstractAsyncContextManager[Case]]
+FILES: dict[str, Opened] = {
+    "append": of_file("append", make, lambda path: len(path.read_text()), content="x"),
+    "create": of_file("create", nothing, lambda path: int(path.exists()), content="x"),
+    "mkdir": of_file("mkdir", nothing, lambda path: int(path.exists())),
+    "move": of_file("move", make, lambda path: int(not path.exists())),
+}
+CHEAP: dict[str, Opened] = {"redis": of_redis, "postgres": of_postgres, "http": of_http, **FILES}
+DEAR: dict[str, Opened] = {"process": of_process, "container": of_container}
+
+
+# ---------------------------------------------------------------- the faults
+
+
+class Overdue:
+    """asyncio as `performing` sees it: its wait is over when a fault says so."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    def come(self) -> None:
+        self._over.set()
+
+    async def wait(self, awaited: set[asyncio.Future[Any]], *, timeout: float, return_when: str) -> Any:
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            return await asyncio.wait({*awaited, over}, timeout=timeout, return_when=return_when)
+        finally:
+            over.cancel()
+            self._over.clear()
+
+
+@dataclass
+class Disturbed:
+    """A performer for each attempt, because a fault may leave one without a connection to spare. The first one meets
+    the fault."""
+
+    make: Callable[[], Performer]
+    disturb: Callable[[Any], Awaitable[str]]
+    made: list[Performer] = field(default_factory=list)
+    breaker: Breaker | None = None
+
+    async def perform(self, work: Work, output: OutputSink) -> str:
+        self.made.append(self.make())
+        performing = self.made[-1].perform(work, output)
+        return await (self.disturb(performing) if len(self.made) == 1 else performing)
+
+    async def close(self) -> None:
+        for performer in self.made:
+            await performer.close()
+
+
+async def attempts(case: Case, root: Path, number: int, disturb: Callable[[Any], Awaitable[str]]) -> list[Outcome]:
+    """The attempts of one task with `maxRetries: 3`. The first one is disturbed."""
+    outcomes: list[Outcome] = []
+    ended = asyncio.Event()
+    desk = Desk(Disturbed(case.performer, disturb), [case.policy])
+    operation = case.work(desk, number).grant.request.operation
+    running = Runner({}, RunStore(root), Redactor(), lambda _: ended.set(), {operation: desk.performer})
+    task = ExecutionTask.parse(
+        {"metadata": {"name": "t", "namespace": "ns"}, "spec": {"command": {"argv": ["x"]}, "retry": {"maxRetries": 3}}}
+    )
+    try:
+        while True:
+            work = replace(case.work(desk, number), id=f"u-{number}.{len(outcomes)}")
+            ended.clear()
+            running.start(Attempt("ns/t", "ns", "u", "process", work, 1000, 100, operation=operation))
+            await asyncio.wait_for(ended.wait(), 20)
+            recorded = AttemptStatus.model_validate({"number": 1, "id": work.id, "startedAt": NOW})
+            outcomes.append(await running.collect("ns", "u", recorded, 100))
+            step = after_attempt(task, outcomes[-1], now=datetime.now(UTC), draw=0.5)
+            if not isinstance(step, RetryAt) or len(outcomes) == ATTEMPTS:
+                return outcomes
+    finally:
+        await desk.performer.close()
+
+
+async def judge(case: Case, number: int, outcomes: list[Outcome], where: str, tally: Tally) -> None:
+    first, last, count = outcomes[0], outcomes[-1], await case.count(number)
+    tally.injected += 1
+    if case.undone_by_cancel and first.reason == "Timeout":
+        assert last.reason == "Completed", where
+        return
+    assert count <= 1, f"{where}: it took place {count} times: {outcomes}"
+    if last.reason == "Completed":
+        assert count == 1, f"{where}: it says that it took place: {outcomes}"
+        tally.retried += len(outcomes) > 1
+        return
+    assert len(outcomes) == 1, f"{where}: a retry was to succeed: {outcomes}"
+    assert not first.retryable, where
+    tally.refused += 1
+    tally.took_place += count
+    assert "; " in first.message, f"{where}: {first} does not tell what may have taken place"
+
+
+FAULTS: dict[str, Callable[[int], Fault]] = {
+    "connection": lambda point: Fault(point, ConnectionResetError(errno.ECONNRESET, "a fault")),
+    "timeout": lambda point: Fault(point, TimeoutError("a fault")),
+    "unexpected": lambda point: Fault(point, RuntimeError("a fault")),
+    "cancelled by itself": lambda point: Fault(point, asyncio.CancelledError("a fault")),
+    "overdue at once": lambda point: Fault(point, None, "instead"),
+    "overdue afterwards": lambda point: Fault(point, None, "after"),
+}
+FEW = ("unexpected", "overdue at once")
+"""For operations whose every run starts programs."""
+
+
+async def at_each_wait(case: Case, root: Path, faults: dict[str, Callable[[int], Fault]], monkeypatch: Any) -> Tally:
+    tally, number = Tally(), 0
+    for name, make_fault in faults.items():
+        for point in range(1, 1000):
+            number += 1
+            overdue, fault = Overdue(), make_fault(point)
+            with monkeypatch.context() as patched:
+                patched.setattr(performing, "asyncio", overdue)
+                disturb = functools.partial(disturbed, fault=fault, overdue=overdue.come)
+                outcomes = await attempts(case, root, number, disturb)
+            if not fault.met:
+                assert [outcome.reason for outcome in outcomes] == ["Completed"], outcomes
+                tally.undisturbed.append(name)
+                break
+            await judge(case, number, outcomes, f"{name} at wait {point}", tally)
+    assert tally.undisturbed == list(faults)
+    return tally
+
+
+LEAKS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+"""A fault may keep a connection from those who would have closed it."""
+
+
+@LEAKS
+@pytest.mark.parametrize("operation", [*CHEAP, *DEAR])
+async def test_no_fault_at_any_wait_repeats_an_effect(
+    tmp_path: Path,
+    operation: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (folder := tmp_path / operation).mkdir()
+    faults = {name: FAULTS[name] for name in FAULTS if operation in CHEAP or soaking() or name in FEW}
+    async with (CHEAP | DEAR)[operation](request, folder) as case:
+        tally = await at_each_wait(case, tmp_path / "runs", faults, monkeypatch)
+    print(operation, tally)
+    gc.collect()
+    assert tally.took_place, "no fault came after the effect"
+    if operation not in FILES:
+        assert tally.retried, "no fault came before the effect"
+
+
+async def at_each_line(case: Case, root: Path) -> Tally:
+    tally = Tally()
+    for number in range(1, 10_000):
+        lines = Lines(FOLDER, number)
+
+        async def disturb(performing: Any, lines: Lines = lines) -> str:
+            with lines.armed():
+                return str(await performing)
+
+        try:
+            outcomes = await attempts(case, root, number, disturb)
+        except TimeoutError:
+            raise AssertionError(f"a fault at {lines.met} has no end") from None
+        if not lines.met:
+            return tally
+        await judge(case, number, outcomes, lines.met, tally)
+    raise AssertionError("it never ends")
+
+
+SOAKED = [pytest.mark.soak, pytest.mark.timeout(3600)]
+"""For operations whose every run takes a while: there are hundreds of lines."""
+
+
+@pytest.mark.no_cover
+@LEAKS
+@pytest.mark.parametrize(
+    "operation",
+    ["redis", *FILES, *(pytest.param(name, marks=SOAKED) for name in ("postgres", "http", *DEAR))],
+)
+async def test_no_mistake_at_any_line_repeats_an_effect(
+    tmp_path: Path, operation: str, request: pytest.FixtureRequest
+) -> None:
+    (folder := tmp_path / operation).mkdir()
+    async with (CHEAP | DEAR)[operation](request, folder) as case:
+        tally = await at_each_line(case, tmp_path / "runs")
+    print(operation, tally)
+    gc.collect()
+    assert tally.took_place, "no fault came after the effect"
+    assert tally.retried, "no fault came before the effect"
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -60,8 +437,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-FAULTS: dict[str, tuple[Any, str, BaseException]] = {
-    "writing the output": (OutputWriter, "write", MemoryError()),
+AFTERWARDS: dict[str, tuple[Any, str, BaseException]] = {
     "closing the output": (OutputWriter, "close", KeyError("stdout")),
     "redaction": (runner, "redacted", RecursionError()),
     "encoding the result": (Run, "ended", TypeError("Integer exceeds 64-bit range")),
@@ -69,154 +445,18 @@ FAULTS: dict[str, tuple[Any, str, BaseException]] = {
 }
 
 
-@contextlib.asynccontextmanager
-async def of_redis(folder: Path) -> AsyncIterator[Case]:
-    server, url = valkey(folder)
-    server.start()
-    desk = Desk(RedisPerformer(), [{"databases": {"redis": {"secrets": ["s"], "commands": ["INCR"]}}}])
-
-    async def count() -> int:
-        with redis.Redis.from_url(url) as client:
-            return int(client.get("n") or 0)
-
-    operation = {"connection": CONNECTION, "commands": [["INCR", "n"]]}
-    try:
-        yield Case(desk, lambda: desk.work({"connection": url.encode()}, redis=operation), count)
-    finally:
-        server.stop()
-
-
-@contextlib.asynccontextmanager
-async def of_postgres(folder: Path) -> AsyncIterator[Case]:
-    server, url = postgres(folder)
-    server.start()
-    desk = Desk(PostgresPerformer(), [{"databases": {"postgres": {"secrets": ["s"], "statements": ["insert"]}}}])
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE t (i int)")
-
-    async def count() -> int:
-        with psycopg.connect(url) as connection:
-            row = connection.execute("SELECT count(*) FROM t").fetchone()
-            return int(row[0]) if row else 0
-
-    operation = {"connection": CONNECTION, "statements": [{"sql": "INSERT INTO t VALUES (1)"}]}
-    try:
-        yield Case(desk, lambda: desk.work({"connection": url.encode()}, postgres=operation), count)
-    finally:
-        server.stop()
-
-
-@contextlib.asynccontextmanager
-async def of_http(folder: Path) -> AsyncIterator[Case]:
-    seen = []
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        seen.append(request.path)
-        return web.Response(text="done")
-
-    async def count() -> int:
-        return len(seen)
-
-    async with answering(answer) as port:
-        rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["POST"], "addresses": ["127.0.0.0/8"]}
-        desk = Desk(HttpPerformer(), [{"http": {"allow": [rule]}}])
-        yield Case(desk, lambda: desk.work(http={"url": f"http://127.0.0.1:{port}/", "method": "POST"}), count)
-
-
-@contextlib.asynccontextmanager
-async def of_file(folder: Path) -> AsyncIterator[Case]:
-    path = folder / "log"
-    path.touch()
-    rule = {"paths": [f"{folder}/**"], "operations": ["append"]}
-    desk = Desk(FilePerformer(), [{"files": {"allow": [rule]}}])
-
-    async def count() -> int:
-        return len(path.read_text())
-
-    yield Case(desk, lambda: desk.work(file={"operation": "append", "path": str(path), "content": "x"}), count)
-
-
-@contextlib.asynccontextmanager
-async def of_process(folder: Path) -> AsyncIterator[Case]:
-    desk = Desk(ProcessPerformer(Supervision(folder, probe_host())))
-    request = AttemptRequest(
-        id="uid-1",
-        command=Program(("echo", "x"), "/bin/echo"),
-        confinement=Confinement(limits=SandboxLimits(), network="none", require=frozenset()),
-        timeout_seconds=30,
-    )
-
-    def work() -> Work:
-        return replace(desk.work(process={"action": "start", "name": "p", "argv": ["echo", "x"]}), run=request)
-
-    async def count() -> int:
-        await supervised.ended(folder)
-        return (folder / "ns" / "p" / "stdout.log").read_text().count("x")
-
-    yield Case(desk, work, count)
-
-
-@contextlib.asynccontextmanager
-async def of_container(folder: Path) -> AsyncIterator[Case]:
-    needs_docker()
-    image, name = make_image(), f"remit-test-{folder.name}"
-    desk = Desk(ContainerPerformer(Engine()))
-    argv = ["sh", "-c", "echo x >> /tmp/began; echo said"]
-    marks = ["--label", "remit.dev/namespace=ns", "--label", "remit.dev/task-uid=u"]
-    docker("run", "-d", "--network=none", "--name", name, *marks, image, "/bin/sleep", "600")
-
-    async def count() -> int:
-        return (await asyncio.to_thread(docker, "exec", name, "cat", "/tmp/began")).stdout.count(b"x")
-
-    try:
-        yield Case(desk, lambda: desk.work(container={"action": "exec", "name": name, "argv": argv}), count)
-    finally:
-        docker("rm", "-fv", name)
-        remove_image(image)
-
-
-OPERATIONS = {
-    "redis": of_redis,
-    "postgres": of_postgres,
-    "http": of_http,
-    "file": of_file,
-    "process": of_process,
-    "container": of_container,
-}
-
-
-async def retried(case: Case, root: Path) -> list[Outcome]:
-    """Attempts of one task, as often as `maxRetries: 3` and the results allow."""
-    results: list[Outcome] = []
-    ended = asyncio.Event()
-    operation = case.work().grant.request.operation
-    running = Runner({}, RunStore(root), Redactor(), lambda _: ended.set(), {operation: case.desk.performer})
-    for number in range(1, ATTEMPTS + 1):
-        work = replace(case.work(), id=f"u-{number}")
-        ended.clear()
-        running.start(Attempt("ns/t", "ns", "u", "process", work, 1000, 100, operation=operation))
-        await asyncio.wait_for(ended.wait(), 60)
-        recorded = AttemptStatus.model_validate({"number": number, "id": work.id, "startedAt": NOW})
-        results.append(await running.collect("ns", "u", recorded, 100))
-        if results[-1].reason == "Completed" or not results[-1].retryable:
-            break
-    return results
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-async def test_no_failure_after_an_effect_repeats_it(
-    tmp_path: Path, operation: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", AFTERWARDS)
+async def test_no_fault_of_the_runner_repeats_an_effect(
+    tmp_path: Path, fault: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / operation).mkdir()
-    async with OPERATIONS[operation](tmp_path / operation) as case, contextlib.AsyncExitStack() as closing:
-        closing.push_async_callback(case.desk.performer.close)
-        for number, (fault, (where, name, error)) in enumerate(FAULTS.items(), start=1):
-            with monkeypatch.context() as broken:
-                broken.setattr(where, name, raising(error))
-                (*_, result) = await retried(case, tmp_path / "runs" / str(number))
-            assert await case.count() == number, fault
-            if fault == "a full disk" or (operation, fault) == ("file", "writing the output"):
-                assert result.reason == "Completed", fault
-            else:
-                assert (result.reason, result.retryable) == ("InternalError", False), fault
-                assert "; " in result.message, "what may have taken place is told"
+    where, name, error = AFTERWARDS[fault]
+    async with of_redis(request, tmp_path) as case:
+        with monkeypatch.context() as broken:
+            broken.setattr(where, name, raising(error))
+            (outcome,) = await attempts(case, tmp_path / "runs", 1, lambda performing: performing)
+        assert await case.count(1) == 1
+    if fault == "a full disk":
+        assert outcome.reason == "Completed"
+    else:
+        assert (outcome.reason, outcome.retryable) == ("InternalError", False)
+        assert "; " in outcome.message, "what may have taken place is told"

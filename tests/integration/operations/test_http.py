@@ -15,11 +15,12 @@ import orjson
 import pytest
 
 from remit.backends import Outcome, breaker
+from remit.backends.egress.dialing import LOOKUPS
 from remit.backends.failure import OperationFailed
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
 from remit.execution.performing import perform
-from remit.operations.http import HttpPerformer
+from remit.operations.http import HttpPerformer, transport
 from remit.policy import Address
 
 from .conftest import Desk
@@ -326,7 +327,7 @@ async def test_a_storm_opens_the_circuit(desk: Desk, server: Server, monkeypatch
         assert (await failure(desk, server, "/storm")).reason == "UnexpectedStatus"
     opened = await failure(desk, server, "/storm")
     assert (opened.reason, opened.retryable, len(server.seen)) == ("CircuitOpen", True, breaker.FAILURES)
-    assert performer.breaker.open() == [f"api.test:{server.port}"]
+    assert performer.breaker.open() == [f"ns/api.test:{server.port}"]
     await send(desk, server, "/open/x", host="other.test")  # the others are not held up
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 0.0)
     await send(desk, server, "/storm")
@@ -352,3 +353,27 @@ async def test_tls_of_a_private_authority(tmp_path: Path, names: Names) -> None:
         for scheme in ("http", "HTTP", "hTtP"):
             with pytest.raises(OperationFailed, match="not encrypted"):
                 await desk.do(pem, http={"url": f"{url}redirect?to={scheme}://api.test:{server.port}/", **authority})
+
+
+async def test_a_name_server_that_does_not_answer_holds_a_share_of_the_threads_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gives up waiting does not give the thread back that asks."""
+    asked, answered = 0, asyncio.Event()
+
+    async def slow(name: str, port: int) -> list[Address]:
+        nonlocal asked
+        asked += 1
+        await answered.wait()
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(transport, "RESOLVE_SECONDS", 0.2)
+    rule = {"hosts": ["*.slow.test"], "ports": [server.port], "addresses": LOCAL}
+    desk = Desk(HttpPerformer(resolve=slow), [{"http": {"allow": [rule]}}])
+    outcomes = await asyncio.gather(
+        *(desk.do(http={"url": f"http://{n}.slow.test:{server.port}/"}) for n in range(LOOKUPS + 4)),
+        return_exceptions=True,
+    )
+    assert {getattr(outcome, "reason", outcome) for outcome in outcomes} == {"ResolveFailed"}
+    assert asked == LOOKUPS
+    answered.set()

@@ -20,6 +20,7 @@ from remit.operations.database import PostgresPerformer
 from remit.operations.database import postgres as postgres_module
 from remit.operations.database.pools import MOST_CONNECTIONS
 from remit.operations.database.rows import MOST_BYTES
+from remit.policy.statements import Statement
 from servers import Server, postgres
 
 from .conftest import Desk
@@ -47,7 +48,11 @@ def url(running: tuple[Server, str]) -> str:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     performer = PostgresPerformer()
-    rule = {"secrets": ["db"], "statements": KINDS, "functions": ["set_config"]}
+    rule = {
+        "secrets": ["db"],
+        "statements": KINDS,
+        "functions": ["set_config", "sneak", "fail", "pg_sleep", "pg_advisory_lock"],
+    }
     yield Desk(performer, [{"databases": {"postgres": rule}}])
     await performer.close()
 
@@ -211,7 +216,117 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
         task.cancel()
     assert {(await task).reason for task in waiting} == {"Completed"}
     assert desk.performer.breaker is not None
-    assert desk.performer.breaker.trips == 0
+    assert desk.performer.breaker.open() == []
+
+
+async def test_a_transaction_that_cannot_go_on_is_tried_again(desk: Desk, url: str) -> None:
+    """What the server itself undid: a deadlock, and its own shutdown in mid-statement."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    with psycopg.connect(url) as other, psycopg.connect(url, autocommit=True) as admin:
+        other.execute("UPDATE t SET name = 'c' WHERE id = 2")
+        first, second = (f"UPDATE t SET name = 'd' WHERE id = {number}" for number in (1, 2))
+        operation = {"connection": CONNECTION, "statements": [{"sql": first}, {"sql": second}]}
+        for end in ("deadlock", "shutdown"):
+            doing = asyncio.create_task(desk.attempt({"connection": url.encode()}, postgres=operation))
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = ANY(%s)"
+            async with asyncio.timeout(30):
+                while (found := admin.execute(waiting, [[first, second]]).fetchone()) is None:
+                    await asyncio.sleep(0.02)
+            if end == "deadlock":
+                other.execute("SET deadlock_timeout = '60s'")
+                await asyncio.to_thread(other.execute, "UPDATE t SET name = 'e' WHERE id = 1")
+            else:
+                admin.execute("SELECT pg_terminate_backend(%s)", found)
+            ended = await doing
+            assert (ended.reason, ended.retryable) == ("StatementFailed", True), ended
+            assert ("40P01" if end == "deadlock" else "57P01") in ended.message
+            assert ended.category == ("Operation" if end == "deadlock" else "Infrastructure")
+
+
+AUTOCOMMIT = {"autocommit": True}
+
+
+async def test_statements_outside_of_a_transaction(desk: Desk, url: str) -> None:
+    desk.policies[0]["databases"]["postgres"]["statements"] = [*KINDS, "vacuum"]
+    index, vacuum = "CREATE INDEX CONCURRENTLY i ON t (name)", "VACUUM t"
+    for sql in (index, vacuum):
+        with pytest.raises(OperationFailed, match="cannot run inside a transaction block") as caught:
+            await run(desk, url, sql)
+        assert (caught.value.reason, caught.value.retryable) == ("StatementFailed", False)
+    results = await run(desk, url, index, ("INSERT INTO t VALUES ($1::int, 'a')", ["1"]), vacuum, **AUTOCOMMIT)
+    assert [result.get("status") for result in results] == ["CREATE INDEX", "INSERT 0 1", None]
+    (after,) = await run(desk, url, "SELECT current_setting('statement_timeout') AS t, count(*)::int AS n FROM t")
+    assert after["rows"] == [{"t": "30s", "n": 1}]
+
+
+async def test_what_was_sent_outside_of_a_transaction_is_not_repeated(desk: Desk, url: str) -> None:
+    """Not even after a conflict: a statement of several transactions leaves the first ones behind."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS int LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '40001'; END $$"
+        )
+    statements = [{"sql": "INSERT INTO t VALUES (1, 'a')"}, {"sql": "SELECT fail()"}]
+    for extra, again, kept in (({}, True, []), (AUTOCOMMIT, False, ["a"])):
+        operation = {"connection": CONNECTION, "statements": statements, **extra}
+        ended = await desk.attempt({"connection": url.encode()}, postgres=operation)
+        assert (ended.reason, ended.retryable) == ("StatementFailed", again)
+        assert names(url) == kept
+    assert "; 1 statements took place, and the next one may have" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("CREATE DATABASE x", "create database"),
+        ("create /* */ tablespace x LOCATION '/tmp'", "create tablespace"),
+        ("DROP DATABASE x", "drop database"),
+        ("ALTER SYSTEM SET work_mem = '1MB'", "alter system"),
+        ("CREATE SUBSCRIPTION s CONNECTION 'host=x' PUBLICATION p", "create subscription"),
+        ("VACUUM t", "vacuum"),
+        ("REINDEX TABLE CONCURRENTLY t", "reindex"),
+        ("CALL p()", "call"),
+        ("DO $$ BEGIN COMMIT; END $$", "do"),
+    ],
+)
+async def test_what_runs_outside_of_a_transaction_is_judged_as_what_it_is(
+    desk: Desk, url: str, sql: str, kind: str
+) -> None:
+    """`create` and its like are about what is in one database."""
+    desk.policies[0]["databases"]["postgres"]["statements"] = [*KINDS, "drop", "alter"]
+    with pytest.raises(PolicyDenied, match=f"does not allow {kind} "):
+        await run(desk, url, sql, **AUTOCOMMIT)
+
+
+async def test_rows_that_are_copied_out(desk: Desk, url: str) -> None:
+    desk.policies[0]["databases"]["postgres"]["statements"] = [*KINDS, "copy"]
+    copy = "COPY (SELECT i, 'é' FROM generate_series(1, 3) AS i) TO STDOUT"
+    inserted, text, binary = await run(
+        desk, url, "INSERT INTO t VALUES (1, 'a')", f"{copy} WITH (FORMAT csv)", f"{copy} WITH (FORMAT binary)"
+    )
+    assert inserted["status"] == "INSERT 0 1"
+    assert text == {"statement": 1, "status": "COPY 3", "rowCount": 3, "truncated": False, "data": "1,é\n2,é\n3,é\n"}
+    assert bytes.fromhex(binary["data"]["hex"]).startswith(b"PGCOPY\n\xff")
+    (capped,) = await run(desk, url, copy, maxRows=2)
+    assert (capped["data"], capped["rowCount"], capped["truncated"]) == ("1\té\n2\té\n", 3, True)
+    (capped,) = await run(desk, url, copy, maxBytes="6")
+    assert (capped["data"], capped["truncated"]) == ("1\té\n", True)
+    (alone,) = await run(desk, url, copy, **AUTOCOMMIT)
+    assert alone["rowCount"] == 3
+    with pytest.raises(OperationFailed, match="nothing was committed") as caught:
+        await run(desk, url, f"COPY (SELECT repeat('x', {2 * MOST_BYTES})) TO STDOUT")
+    assert caught.value.reason == "RowTooLarge"
+    assert names(url) == ["a"]
+
+
+async def test_copying_in_is_refused(desk: Desk, url: str) -> None:
+    desk.policies[0]["databases"]["postgres"]["statements"] = ["copy"]
+    with pytest.raises(PolicyDenied, match="there is nothing to read; use INSERT"):
+        await run(desk, url, "COPY t FROM STDIN")
+    with pytest.raises(OperationFailed, match="could not open file") as caught:
+        await run(desk, url, "COPY t FROM '/nothing/here'")
+    assert (caught.value.reason, caught.value.category) == ("StatementFailed", "Operation")
 
 
 async def test_a_long_statement_ends_on_the_server_too(desk: Desk, url: str) -> None:
@@ -241,7 +356,7 @@ async def _sleeping(url: str, count: int) -> None:
     ("sql", "told"),
     [
         ("DROP TABLE t", "does not allow drop"),
-        ("SELECT 1; DROP TABLE t", "holds 2 statements"),
+        ("SELECT 1; DROP TABLE t", "holds more than one statement"),
         ("COPY t TO PROGRAM 'id'", "does not allow copy"),
         ("DO $$ BEGIN END $$", "does not allow do"),
         ("SET ROLE postgres", "does not allow set"),
@@ -249,7 +364,7 @@ async def _sleeping(url: str, count: int) -> None:
         ("EXPLAIN ANALYZE DELETE FROM t", "does not allow explain"),
         ("WITH x AS (DELETE FROM t RETURNING *) MERGE INTO t USING x ON t.id = x.id WHEN MATCHED THEN DELETE", "merge"),
         ("", "at least 1"),
-        ("SELECT (", "does not parse"),
+        ("SELECT (", "parentheses do not match"),
     ],
 )
 async def test_kinds_of_statement_are_allowed_one_by_one(desk: Desk, url: str, sql: str, told: str) -> None:
@@ -259,7 +374,8 @@ async def test_kinds_of_statement_are_allowed_one_by_one(desk: Desk, url: str, s
 
 async def test_the_server_takes_one_statement_at_a_time(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if the parser were fooled."""
-    monkeypatch.setattr("remit.policy.rules.databases.kinds", lambda sql: frozenset({"select"}))
+    statement = Statement(frozenset({"select"}), (), gives_no_rows=False, copies=False)
+    monkeypatch.setattr("remit.policy.statements._read", lambda sql: statement)
     with pytest.raises(OperationFailed, match="multiple commands"):
         await run(desk, url, "SELECT 1; DROP TABLE t")
     assert names(url) == []

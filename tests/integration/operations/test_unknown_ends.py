@@ -200,7 +200,7 @@ async def test_a_host_that_says_nothing_opens_the_circuit(silent: int) -> None:
         assert desk.performer.breaker.open() == []
         work = replace(desk.work(http=http), timeout_seconds=0.5)
         assert (await perform(desk.performer, work, desk.output, asyncio.Event())).reason == "Timeout"
-    assert desk.performer.breaker.open() == [f"127.0.0.1:{silent}"]
+    assert desk.performer.breaker.open() == [f"ns/127.0.0.1:{silent}"]
 
 
 async def test_a_user_who_cancels_opens_no_circuit(silent: int) -> None:
@@ -250,8 +250,39 @@ async def test_a_server_of_redis_that_still_loads_its_data_is_asked_again_later(
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ended = await end(RedisPerformer(), url, redis={"connection": CONNECTION, "commands": [["INCR", "n"]]})
     assert b"INCR" not in said
-    assert (ended.reason, ended.retryable) == ("ConnectFailed", True), ended
-    assert "loading" in ended.message
+    assert (ended.reason, ended.retryable) == ("NotReady", True), ended
+    assert "LOADING" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("queued", "ended", "reason", "again"),
+    [
+        (b"+QUEUED", b"-EXECABORT Transaction discarded because of: CLUSTERDOWN The cluster is down", "NotReady", True),
+        (b"-TRYAGAIN Multiple keys request during rehashing of slot", b"-EXECABORT discarded", "NotReady", True),
+        (b"-BUSY Valkey is busy running a script.", b"-EXECABORT discarded", "NotReady", True),
+        (b"-LOADING Valkey is loading the dataset in memory", b"-EXECABORT discarded", "NotReady", True),
+        (b"-MOVED 1 10.0.0.1:6379", b"-EXECABORT discarded", "CommandFailed", False),
+        (b"-NOAUTH Authentication required.", b"-EXECABORT discarded", "NotPermitted", False),
+        (b"+QUEUED", b"*1\r\n-LOADING said by a script", "CommandFailed", False),
+        (b"+QUEUED", b"*1\r\n-TRYAGAIN said by a script", "CommandFailed", False),
+    ],
+)
+async def test_what_a_server_of_redis_refuses(queued: bytes, ended: bytes, reason: str, again: bool) -> None:
+    """Before a transaction ran nothing was done; what stands in its replies was."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = {b"INCR": queued, b"EXEC": ended}
+        while line := await reader.readline():
+            words = [await _word(reader) for _ in range(int(line[1:]))]
+            writer.write(answers.get(words[0], b"+OK") + b"\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        found = await end(RedisPerformer(), url, redis=increment(read_only=False))
+    assert (found.reason, found.retryable) == (reason, again), found
+    assert ("nothing was performed" in found.message) is not ended.startswith(b"*")
 
 
 async def _word(reader: asyncio.StreamReader) -> bytes:

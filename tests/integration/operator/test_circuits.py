@@ -31,4 +31,4 @@ async def test_a_circuit_is_seen_in_the_metrics(world: World) -> None:
             status = await world.finished(await world.task(http={"url": f"http://127.0.0.1:{port}/"}))
             reasons.append(status["attempts"][0]["reason"])
         assert reasons == ["UnexpectedStatus"] * FAILURES + ["CircuitOpen"]
-        assert seen(operator, "remit_circuit_trips") == 1
+        assert seen(operator, "remit_circuit_trips_total") == 1

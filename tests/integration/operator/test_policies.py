@@ -14,7 +14,7 @@ async def test_a_bad_pattern_is_told_with_its_column_and_nothing_runs(world: Wor
     async with world.operator():
         name = await world.policy({"pattern": "echo (.*"})
         status = await world.until(name, lambda status: truth(status, "Ready") == "False", POLICIES)
-        (condition,) = status["conditions"]
+        condition = status["conditions"][0]
         assert "commands.allow[0].pattern" in condition["message"]
         assert "column 6" in condition["message"]
         denied = await world.finished(await world.task("echo", "hello"))

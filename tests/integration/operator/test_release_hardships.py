@@ -45,7 +45,7 @@ async def test_a_spec_that_refers_to_what_is_not_there_is_not_said_to_be_live(sh
         await shop.live("v1")
         await shop.change("v2", env=PASSWORD)
         status = await observed(shop)
-        assert (truth(status, "Reconciling"), status["phase"]) == ("True", "Degraded")
+        assert (truth(status, "Reconciling"), status["phase"]) == ("True", "Pending")
         assert "Secret db is not there" in status["message"]
         assert await shop.answer() == "v1"
         await shop.change("v1", env=None)
@@ -75,12 +75,12 @@ async def test_what_goes_while_it_is_live_or_on_its_way_changes_neither_it_nor_a
         await shop.tidy()
         await shop.ask("rollback")
         status = await shop.live("v1")
-        assert (status["pinnedRevision"], status["phase"], await shop.answer()) == (1, "Healthy", "v1")
+        assert (status["pinnedRevision"], status["phase"], await shop.answer()) == (1, "Pinned", "v1")
         await secret(shop, "marlin")  # which releases no pin, nor brings back what was gone back from
         await shop.kube.create(CONFIG_MAPS, "default", config)
         await shop.ask('{"promote": {}, "id": "looked"}')  # the operator has looked at it all when it answers this
         status = await shop.until(lambda status: status["request"]["id"] == "looked")
-        assert (status["pinnedRevision"], status["phase"], len(status["history"])) == (1, "Healthy", 2)
+        assert (status["pinnedRevision"], status["phase"], len(status["history"])) == (1, "Pinned", 2)
         await shop.change("v3", **all_of_it, strategy={"blueGreen": {"autoPromote": True}})
         status = await shop.live("v3")
         assert [each["revision"] for each in status["history"]] == [3, 2, 1]

@@ -11,7 +11,7 @@ import pytest
 
 from remit.api.executiontask import Schedule
 from remit.controllers.operator import Operator
-from remit.execution import schedule
+from remit.execution import cron, schedule
 from remit.execution.schedule import PARENT_LABEL
 from remit.kube.client import EVENTS, TASKS, Object
 
@@ -180,7 +180,7 @@ async def test_a_task_in_the_way_of_a_run_is_not_taken_for_it(
         clock = wound(operator)
         await world.policy("echo", "true")
         name = await scheduled(world, "echo", "tick")
-        due = schedule.latest(Schedule(cron="0 0 1 1 *"), clock() + datetime.timedelta(days=366))
+        due = cron.following(Schedule(cron="0 0 1 1 *"), clock())
         forged = schedule.child(await world.get(name), due)
         forged = {**forged, **{part: {**forged[part], **change} for part, change in changes.items()}}
         await world.kube.create(TASKS, "default", forged)
@@ -224,7 +224,7 @@ async def test_old_runs_go(world: World) -> None:
 
 async def test_a_schedule_that_cannot_be_read(world: World) -> None:
     async with world.operator():
-        name = await world.task("echo", schedule={"cron": "99 * * * *"})
+        name = await world.task("echo", schedule={"cron": "0 2 * * *", "timeZone": "Europe/Pariss"})
         status = await world.finished(name)
     assert (status["phase"], truth(status, "Stalled")) == ("Failed", "True")
-    assert status["message"].startswith("spec.schedule.cron: '99 * * * *': Bad minute")
+    assert "did you mean Europe/Paris?" in status["message"]

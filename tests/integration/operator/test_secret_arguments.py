@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remit.kube.client import EVENTS, POLICIES, SECRETS, TASKS
+from remit.telemetry.spellings import MOST_VALUES
 
 from .conftest import World
 
@@ -86,4 +87,20 @@ async def test_a_secret_that_is_missing_does_not_hold_up_a_denial(world: World) 
         status = await world.finished(await world.task("rm", OTHER, SECRET, env=missing))
         assert status["phase"] == "Denied"
     told = await everything_told(world)
+    assert [where for where, text in told.items() if SECRET in text] == []
+
+
+async def test_secrets_that_are_too_many_to_be_redacted_do_not_hold_up_a_denial(world: World) -> None:
+    """Nothing is told of what was asked for, as it may hold one of them."""
+    many = {f"k{number}": f"{SECRET}-{number}" for number in range(MOST_VALUES + 1)}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "many"}, "stringData": many}
+    await world.kube.create(SECRETS, "default", body)
+    async with world.operator():
+        await world.policy("echo")
+        name = await world.task("rm", SECRET, envFrom=[{"secretRef": {"name": "many"}}])
+        status = await world.finished(name)
+        assert (status["phase"], status["conditions"][0]["reason"]) == ("Denied", "NotAllowed")
+        assert "what was asked is not told, because the task has 1025 values of Secrets" in status["message"]
+    told = await everything_told(world)
+    assert "NotAllowed" in audited(told)
     assert [where for where, text in told.items() if SECRET in text] == []

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from remit.controllers import intake
+from remit.controllers import tasks as tasks_module
 from remit.controllers.operator import Operator
 from remit.errors import ApiError
 from remit.kube.client import POLICIES, TASKS, Kube, Object
@@ -199,7 +201,58 @@ async def test_a_task_that_is_deleted_before_the_answer_to_its_start_comes_is_no
         assert not operator.runner.running(uid)
 
 
-async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_turns_for_others(world: World) -> None:
+async def test_an_api_server_that_lost_its_tasks_costs_no_output_for_a_day(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that holds no tasks, as of a control plane that comes back empty; and a deletion that is seen late."""
+    await world.policy("echo", "sleep")
+    async with world.operator() as operator:
+        ended, deleted, running = [await world.task("echo", "kept") for _ in range(2)] + [
+            await world.task("sleep", "900")
+        ]
+        uids = {name: (await world.get(name))["metadata"]["uid"] for name in (ended, deleted, running)}
+        for name in (ended, deleted):
+            await world.finished(name)
+        await world.phase(running, "Running")
+        store, tasks = operator.runner.store, operator.tasks
+        (run,) = store.runs("default", uids[ended])
+
+        def kept() -> set[str]:
+            return {uid for _, uid in store.tasks()}
+
+        last = await world.get(deleted)
+        begun = tasks.reflector.begin_list()
+        await tasks.reflector.replace([], str(begun.newest), begun)
+        await until(lambda: not operator.runner.running(uids[running]), "the end of what ran")
+        with structlog.testing.capture_logs() as logs:
+            await tasks.sweep()
+            assert logs == [], "their deletion may be on its way"
+            operator.intake.event("executiontasks", "DELETED", last)
+            await until(lambda: uids[deleted] not in kept(), "the removal of what was deleted")
+            await tasks.sweep()
+        assert [each["log_level"] for each in logs if each["event"] == "tasks are missing"] == ["warning"]
+        assert "2 task(s) of namespace default" in next(each["message"] for each in logs if "message" in each)
+        assert run.outcome is not None
+        assert list(run.path.glob("stdout*"))
+        (event,) = await world.events("default", 1)
+        assert (event["type"], event["reason"], event["involvedObject"]["kind"]) == (
+            "Warning",
+            "TasksMissing",
+            "Namespace",
+        )
+
+        await tasks.sweep()
+        assert kept() == {uids[ended], uids[running]}
+        monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
+        await operator.intake.resync()  # they are back: nothing was lost
+        assert store.missing_since("default", uids[ended]) is None
+        assert kept() == {uids[ended], uids[running]}
+
+
+async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_turns_for_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
     async with world.operator() as operator:
         store, turns = operator.runner.store, 0
         for number in range(1000):
@@ -212,7 +265,9 @@ async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_
                 await asyncio.sleep(0)
 
         turning = asyncio.create_task(turn())
-        await operator.tasks.sweep()
+        for left in (1000, 1000, 0):
+            turns = 0
+            await operator.tasks.sweep()
+            assert len(list(store.tasks())) == left
+            assert turns >= 1000
         turning.cancel()
-        assert not list(store.tasks())
-        assert turns >= 1000

@@ -7,12 +7,13 @@ import json
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dockers import docker, make_image, needs_docker, remove_image
-from dockerstage import SERVE, Stage, staged
+from dockerstage import PATIENCE, SERVE, Stage, staged
 from remit.backends.docker import Engine
 from remit.errors import DeploymentError
 from remit.policy import Limits
@@ -69,7 +70,8 @@ async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     await stage.target.close()
     assert await stage.answer() == "v1 hello"
     stage.target = stage.another()
-    assert await stage.target.observe() == before
+    after = await stage.target.observe()
+    assert replace(after, blue=replace(after.blue, requests=before.blue.requests)) == before
     await stage.target.scale("blue", 3)
     await stage.until(lambda observed: observed.ready(1, "blue", 3))
     assert addresses < {stage.address("blue", index) for index in range(3)}
@@ -283,3 +285,26 @@ async def test_what_both_sides_use(stage: Stage) -> None:
     then = await stage.target.usage()
     assert set(then) == {"blue"}
     assert then["blue"].cpu_seconds >= first["blue"].cpu_seconds
+
+
+async def test_an_exit_is_told_of_by_the_engine(stage: Stage) -> None:
+    observed = await stage.live(healthCheck=None)
+    before = observed.blue.instances["blue-0"].incarnation
+    stage.changed.clear()
+    docker("kill", stage.name("blue"))
+    async with asyncio.timeout(PATIENCE):
+        while (await stage.target.observe()).blue.instances["blue-0"].incarnation == before:
+            await stage.changed.wait()
+            stage.changed.clear()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, code: int) -> None:
+    """Nobody may be left who could end a release that failed."""
+    await stage.live()
+    await stage.until(lambda _: stage.inspected("blue")["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped")
+    await stage.provision("green", stage.revision(2, f"exit {code}"))
+    policy = stage.inspected("green")["HostConfig"]["RestartPolicy"]
+    assert policy == {"Name": "on-failure", "MaximumRetryCount": 10}
+    observed = await stage.until(lambda seen: seen.green.instances["green-0"].restarts >= 2)
+    assert observed.blue.healthy == 1

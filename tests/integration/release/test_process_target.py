@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import supervised
@@ -86,6 +87,7 @@ class Stage:
         self.readers = with_group(self.host, reader_group())
         self.artifacts = folder / "artifacts"
         self.kept: dict[int, tuple[Revision, Material]] = {}
+        self.changed = asyncio.Event()
         self.target = self.another()
 
     def another(self) -> ProcessTarget:
@@ -99,7 +101,7 @@ class Stage:
             lambda copy: ProcessBackend(self.readers, read_only_paths=[str(copy)]),
             Permits(self.admit, self.admit_check, self.reading, self.download),
             self.load,
-            lambda: None,
+            self.changed.set,
             reader_group(),
         )
 
@@ -274,7 +276,8 @@ async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
     await stage.target.close()
     assert await stage.answer() == "v1 hello"
     stage.target = stage.another()
-    assert await stage.target.observe() == before
+    after = await stage.target.observe()
+    assert replace(after, blue=replace(after.blue, requests=before.blue.requests)) == before
     await stage.target.scale("blue", 3)
     await stage.until(lambda observed: observed.ready(1, "blue", 3))
     await stage.target.scale("blue", 1)
@@ -489,3 +492,48 @@ async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage
         supervisor.resume()
     assert (observed.live, observed.blue.started) == ("blue", 1)
     await stage.until(lambda observed: "maxRestarts" not in stage.state("blue-0"))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["program", "supervisor"])
+async def test_an_exit_is_told_of_without_a_look(stage: Stage, whole: bool) -> None:
+    await stage.provision("blue", stage.revision(1, healthCheck=None))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    (supervisor,) = supervised.supervisors(stage.folder / "processes" / "default")
+    before = (await stage.target.observe()).blue.instances["blue-0"].incarnation
+    stage.changed.clear()
+    if whole:
+        supervisor.kill()
+    else:
+        await kill(stage)
+    async with asyncio.timeout(PATIENCE):
+        while (await stage.target.observe()).blue.instances["blue-0"].incarnation == before:
+            await stage.changed.wait()
+            stage.changed.clear()
+
+
+async def test_a_supervisor_that_hangs_is_ended_with_its_program(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.operations.process.supervision._END_SECONDS", 0.1)
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    program = psutil.Process(stage.state("blue-0")["process"]["pid"])
+    (supervisor,) = supervised.supervisors(stage.folder / "processes" / "default")
+    supervisor.suspend()
+    async with asyncio.timeout(PATIENCE):
+        await stage.target.retire("blue")
+    assert supervised.supervisors(stage.folder / "processes" / "default") == []
+    async with asyncio.timeout(PATIENCE):
+        while program.is_running() and program.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
+
+
+async def test_failed_requests_are_counted_where_the_side_is_published(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    before = (await stage.target.observe()).blue
+    for _ in range(3):
+        assert await stage.answer() == "v1"
+    after = (await stage.target.observe()).blue
+    assert after.requests is not None
+    assert before.requests is not None
+    assert (after.requests - before.requests, after.failed_requests) == (3, 0)

@@ -85,8 +85,8 @@ class SimulatedTarget:
     async def scale(self, slot: Any, replicas: int) -> None:
         self._do(Scale(slot, replicas))
 
-    async def switch(self, live: Any, share: int = 0) -> None:
-        self._do(Switch(live, share))
+    async def switch(self, live: Any, share: int = 0, *, failover: bool = False) -> None:
+        self._do(Switch(live, share, failover))
 
     async def preview(self, slot: Any) -> None:
         self._do(Preview(slot))
@@ -242,7 +242,6 @@ class ApiStage(Stage):
             events,
             self.places,
             self.problem,
-            lambda _: None,
             self.audit,
             Redactor(),
             lambda _: "tester",

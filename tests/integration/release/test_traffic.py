@@ -13,14 +13,14 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from httpload import Client, load
+from httpload import WORKERS, Client, load
 from httpsides import Side, side
 from ports import free_port
 from remit.api.deploymentstatus import Slot
@@ -102,6 +102,12 @@ async def test_replicas_come_and_go_under_load(traffic: Traffic, sides: dict[Slo
 async def test_the_same_route_again_changes_nothing(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     route = route_to(sides, free_port(), 30)
     await traffic.apply(route)
+
+    async def checked() -> bool:
+        seen = await traffic.look(NAME)
+        return seen is not None and all(each.checked for each in seen.servers)
+
+    await until(checked)
     before = await traffic.look(NAME)
     await traffic.apply(route)
     after = await traffic.look(NAME)
@@ -120,7 +126,7 @@ async def test_weights_share_the_requests(traffic: Traffic, sides: dict[Slot, Si
     seen = await traffic.look(NAME)
     assert seen
     assert seen.ports[port].weights == {"blue": 75, "green": 25}
-    assert seen.ports[port].sides["green"].requests == answers["green"]
+    assert seen.ports[port].side("green").requests == answers["green"]
 
 
 async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict[Slot, Side]) -> None:
@@ -180,7 +186,7 @@ async def test_a_removed_replica_finishes_what_it_has(traffic: Traffic, sides: d
     await traffic.apply(green)
     seen = await traffic.look(NAME)
     assert seen
-    assert [(each.leaving, each.in_flight) for each in seen.ports[port].sides["blue"].servers] == [(True, 1)]
+    assert [(each.leaving, each.in_flight) for each in seen.ports[port].side("blue").servers] == [(True, 1)]
     sides["blue"].answer_slow()
     assert (await reader.read()).endswith(b"blue")
     writer.close()
@@ -189,7 +195,7 @@ async def test_a_removed_replica_finishes_what_it_has(traffic: Traffic, sides: d
     async def gone() -> bool:
         await traffic.apply(green)
         seen = await traffic.look(NAME)
-        return seen is not None and not seen.ports[port].sides["blue"].servers
+        return seen is not None and not seen.ports[port].side("blue").servers
 
     await until(gone)
 
@@ -207,7 +213,7 @@ async def test_a_replica_that_dies_causes_no_failure_while_another_is_there(
     async def marked() -> bool:
         seen = await traffic.look(NAME)
         assert seen
-        return [each.up for each in seen.ports[port].sides["blue"].servers] == [True, False]
+        return [each.up for each in seen.ports[port].side("blue").servers] == [True, False]
 
     await until(marked)
 
@@ -257,6 +263,60 @@ async def test_a_side_without_replicas_gets_no_share(traffic: Traffic, sides: di
     assert {await get(port) for _ in range(20)} == {"blue"}
     await traffic.apply(Route(NAME, (Entry(port, (), (sides["green"].address,), 50),)))
     assert {await get(port) for _ in range(20)} == {"green"}
+
+
+async def test_a_side_that_dies_costs_only_the_requests_that_were_in_it_while_another_one_stands_by(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    with side("green too") as second:
+        green = (sides["green"].address, second.address)
+        entry = Entry(port, (sides["blue"].address,), green, 100, failover=True)
+        await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
+        await traffic.apply(Route(NAME, (entry,)))
+        async with load(port, "new", repetitions(200, soak=500)) as clients:
+            assert {await get(port) for _ in range(20)} == {"green", "green too"}
+            sides["green"].kill()
+            second.kill()
+            assert {await get(port) for _ in range(50)} == {"blue"}
+        seen = await traffic.look(NAME)
+        assert seen is not None
+        assert seen.ports[port].side("blue").requests >= 50, "a backup's requests count as its own side's"
+        assert len(clients.failed) <= WORKERS, clients.failed
+        await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
+        assert await get(port) == "blue"
+
+
+async def test_a_program_that_speaks_no_http_is_passed_through(traffic: Traffic) -> None:
+    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline()).upper())
+        writer.close()
+
+    port = free_port()
+    server = await asyncio.start_server(upper, "127.0.0.1")
+    address = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+    async with server:
+        for entry in (Entry(port, (address,), (), 0), Entry(port, (), (address,), 30)):
+            await traffic.apply(Route(NAME, (replace(entry, protocol="tcp"),)))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"no request\n")
+            assert await reader.read() == b"NO REQUEST\n"
+            writer.close()
+        await traffic.apply(Route(NAME, (Entry(port, protocol="tcp"),)))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_long_heads_are_let_through_as_far_as_is_asked_for(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    route = route_to(sides, port := free_port())
+    for most, status in ((32_768, b"200"), (8192, b"400")):
+        await traffic.apply(replace(route, max_header_bytes=most))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: %b\r\n\r\n" % (b"c" * 20_000))
+        assert (await reader.readline()).split()[1] == status
+        writer.close()
 
 
 async def test_the_proxy_outlives_a_killed_operator_and_is_found_again(
@@ -325,6 +385,29 @@ async def test_a_taken_port_names_its_holder_and_leaves_all_as_it_was(
     assert await get(port) == "blue"
     assert traffic.names() == [NAME]
     await traffic.remove("default/other")
+
+
+async def test_a_proxy_that_hangs_is_no_trouble_of_others(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.runtime._PATIENCE", 0.2)
+    monkeypatch.setattr("remit.release.traffic.instance._DEATH_SECONDS", 0.1)
+    hanging, taken = replace(route_to(sides, free_port()), name="default/other"), free_port()
+    await traffic.apply(hanging)
+    seen = await traffic.look("default/other")
+    assert seen is not None
+    os.kill(seen.pid, signal.SIGSTOP)
+    try:
+        await traffic.apply(route_to(sides, port := free_port()))
+        assert await get(port) == "blue"
+        with (
+            socket.create_server(("127.0.0.1", taken)),
+            pytest.raises(DeploymentError, match=f"port {taken} of default/shop is taken") as caught,
+        ):
+            await traffic.apply(route_to(sides, taken))
+        assert caught.value.reason == "PortTaken"
+    finally:
+        os.kill(seen.pid, signal.SIGCONT)
 
 
 async def test_a_removed_route_frees_its_port_and_leaves_nothing(

@@ -232,6 +232,22 @@ def test_a_killed_supervisor_leaves_nothing(bare_host):
     asyncio.run(both())
 
 
+async def test_recovery_ends_all_that_a_stopped_supervisor_watches(bare_host):
+    mark, started = uuid4().hex, []
+    source = "import os, time; os.fork(); os.setsid() if os.fork() == 0 else 0; time.sleep(3600)"
+    command = Command((PYTHON, "-I", "-c", source, mark), PYTHON)
+    request = AttemptRequest(mark, command, Confinement(require=REQUIRE), 60)
+    backend = ProcessBackend(bare_host)
+    running = asyncio.create_task(backend.run(request, Kept(), cancel=asyncio.Event(), on_started=started.append))
+    async with asyncio.timeout(60):
+        while len(alive(mark)) < 4:
+            await asyncio.sleep(0.01)
+    os.kill(started[0].pid, signal.SIGSTOP)
+    assert await backend.recover(started[0]) is True
+    assert alive(mark) == []
+    await running
+
+
 def test_a_tree_of_any_depth_and_mode_is_removed():
     top = scratch() / uuid4().hex
     top.mkdir()

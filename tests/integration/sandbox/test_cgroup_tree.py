@@ -17,7 +17,6 @@ import pytest
 from conftest import require
 from remit.backends import Handle
 from remit.backends.recovery import recover
-from remit.errors import BackendError
 from remit.sandbox import (
     AttemptCgroup,
     CgroupSpec,
@@ -123,12 +122,10 @@ def test_recovery_empties_a_cgroup_whose_first_process_is_gone(cgroup, occupy):
     gone = subprocess.Popen(["/usr/bin/true"])
     gone.wait(SECONDS)
     handle = Handle(gone.pid, 0, boot_id(), tuple(map(str, cgroup.paths)))
-    with contextlib.suppress(BackendError):  # killed, but not all have left yet
-        assert recover(handle) is True
+    assert recover(handle) is True
+    assert not any(path.exists() for path in cgroup.paths), "it waited until all had left"
     assert process.wait(SECONDS) == -signal.SIGKILL
-    wait_until(lambda: pids(cgroup.paths[0]) == [], "the end of all processes")
     assert recover(handle) is False
-    assert not any(path.exists() for path in cgroup.paths)
 
 
 def test_the_fork_server_removes_a_cgroup_that_was_busy_later(tree, occupy):

@@ -124,6 +124,60 @@ def test_what_the_operator_ignores_a_program_hears(null):
         signal.signal(signal.SIGQUIT, before)
 
 
+INHERITED = """
+import os, re, resource
+print(oct(os.umask(0)), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0))
+print(open("/proc/self/personality").read().strip(), re.findall("SigBlk:(.*)", open("/proc/self/status").read()))
+limits = resource.RLIMIT_STACK, resource.RLIMIT_CORE, resource.RLIMIT_FSIZE
+print([resource.getrlimit(number)[0] for number in limits])
+"""
+ODD = """
+import os, resource, signal, sys
+os.umask(0o077)
+os.nice(5)
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGUSR1})
+limits = {resource.RLIMIT_STACK: 1 << 20, resource.RLIMIT_CORE: 4096, resource.RLIMIT_FSIZE: 1 << 30}
+for number, soft in limits.items():
+    resource.setrlimit(number, (soft, resource.getrlimit(number)[1]))
+from remit.sandbox import Execute, ForkServer
+server, null = ForkServer(), os.open(os.devnull, os.O_RDWR)
+process = server.begin(Execute([sys.argv[1], "-I", "-c", sys.argv[2]], (null, 1, 2)))
+process.wait(30)
+process.close()
+server.close()
+"""
+
+
+def test_what_is_inherited_does_not_depend_on_how_the_operator_was_started():
+    """An ordinary user cannot take back a nice value; where one is refused what was inherited stays."""
+    ran = subprocess.run(
+        ["setarch", "--addr-no-randomize", sys.executable, "-c", ODD, PYTHON, INHERITED],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert ran.stderr == ""
+    nice = 0 if os.geteuid() == 0 else 5
+    assert ran.stdout.splitlines() == [
+        f"0o22 {nice} {os.SCHED_OTHER}",
+        f"00000000 ['\\t{0:016x}']",
+        str([8 << 20, 0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]]),
+    ]
+
+
+def test_a_job_that_cannot_be_sent_leaves_nothing(server, null):
+    done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    spares = {spare.pid for spare in waiting(server)}
+    before = descriptors()
+    with pytest.raises(UnicodeEncodeError):
+        server.begin(Execute(["/usr/bin/true", "\ud800"], (null, null, null)))
+    until(lambda: sum(Path(f"/proc/{pid}").exists() for pid in spares) == len(spares) - 1)
+    done(server, Execute(["/usr/bin/true"], (null, null, null)))
+    waiting(server)
+    assert descriptors() == before
+
+
 def test_descriptors_may_cross(server, null):
     """Numbers wanted in the child are taken by other descriptors on the way."""
     pairs = [os.pipe() for _ in range(130)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from typing import ClassVar
 import pytest
 
 from remit.sandbox import Execute, ForkServer, ProcessHandle
+from remit.sandbox.forkserver import client
 from remit.sandbox.forkserver.supervise import STOP
 
 PYTHON = "/usr/bin/python3"
@@ -148,3 +150,36 @@ def test_a_process_is_not_killed_for_an_earlier_one_of_its_number() -> None:
         timeout=2 * SECONDS,
     )
     assert found.stdout == "alive\n", found.stderr
+
+
+async def test_a_fork_server_that_hangs_is_given_up_with_all_that_it_started(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "START_SECONDS", 0.2)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    with os.fdopen(nothing, "rb"):
+        running = server.begin(Execute(["/usr/bin/sleep", "600"], (nothing,) * 3))
+        running.wait(SECONDS, start=True)
+        os.kill(server.pid, signal.SIGSTOP)
+        processes = [server.begin(Execute(["/usr/bin/true"], (nothing,) * 3)) for _ in range(client.SPARES + 1)]
+        with pytest.raises(OSError, match="did not answer") as late:
+            await processes[-1].started()
+        assert late.value.errno == errno.ETIMEDOUT
+        assert not server.alive
+        with pytest.raises(OSError, match="the fork server ended"):
+            await running.finished(SECONDS)
+        for process in (running, *processes):
+            process.close()
+
+
+def test_a_fork_server_that_takes_no_orders_is_given_up(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ORDER_SECONDS", 0.2)
+    hangs, nothing = ForkServer(), os.open(os.devnull, os.O_RDWR)
+    os.kill(hangs.pid, signal.SIGSTOP)
+    processes: list[client.ForkedProcess] = []
+    with os.fdopen(nothing, "rb"), contextlib.closing(hangs), pytest.raises(OSError, match=r"did not answer|reset"):
+        while len(processes) < 10_000:
+            processes.append(hangs.begin(Execute(["/usr/bin/true"], (nothing,) * 3)))
+    assert not hangs.alive
+    for process in processes:
+        process.close()

@@ -1,6 +1,6 @@
-"""Operators of an ordinary user, killed with SIGKILL while they start tasks: nothing of the tasks goes on.
+"""Operators, killed with SIGKILL while they start tasks: nothing of the tasks goes on.
 
-`make soak` kills a thousand of them, and `python tests/killloop.py` as many as one likes.
+`make soak` kills a thousand of each user, and `python tests/killloop.py` as many as one likes.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from remit.sandbox import ForkedProcess, Host, Launch, ProcessHandle, fork_serve
 from support import repetitions, wait_until
 
 _SECONDS = 30
-_MOMENTS = (0.04, 0.08, 0.12, 0.16, 0.2, *(delay() for _ in range(repetitions(0, 495))))
+_MOMENTS = (0.05, 0.1, 0.2, *(delay() for _ in range(repetitions(0, 497))))
 
 
-@pytest.fixture(scope="module")
-def ordinary() -> Iterator[Operators]:
+@pytest.fixture(scope="module", params=["nobody", "root"])
+def killed(request: pytest.FixtureRequest) -> Iterator[Operators]:
+    """Those of an ordinary user without cgroups, and those of root with what this host has."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     with (
         tempfile.TemporaryDirectory(prefix="remit-killloop-", dir="/var/tmp") as code,
         tempfile.TemporaryDirectory(prefix="remit-killloop-", dir="/var/tmp") as work,
-        operators(carry(Path(code)), Path(work)) as found,
+        operators(carry(Path(code)), Path(work), request.param) as found,
     ):
         yield found
 
 
-def test_a_killed_operator_leaves_nothing(ordinary: Operators) -> None:
-    rounds = [ordinary.dies("operator", moment) for moment in _MOMENTS]
+def test_a_killed_operator_leaves_nothing(killed: Operators) -> None:
+    rounds = [killed.dies("operator", moment) for moment in _MOMENTS]
     assert [each.running for each in rounds] == [()] * len(rounds)
 
 
-def test_what_outlives_the_fork_server_too_is_killed_by_the_next_operator(ordinary: Operators) -> None:
-    rounds = [ordinary.dies("both", moment) for moment in _MOMENTS]
+def test_what_outlives_the_fork_server_too_is_killed_by_the_next_operator(killed: Operators) -> None:
+    rounds = [killed.dies("both", moment) for moment in _MOMENTS]
     assert [each.left for each in rounds] == [()] * len(rounds)
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from outside import oom_scores, until_processes
-from remit.backends import ExitReason, Handle, ProcessBackend
+from remit.backends import ExitReason, Handle, ProcessBackend, child
 from remit.errors import BackendError
 from remit.sandbox import Limits, boot_id, fork_server, start_time
 from support import wait_until
@@ -287,13 +287,14 @@ async def test_the_handle_is_given_before_anything_runs(run):
         assert all(Path(path).is_dir() for path in handle.cgroups)
         if handle.init:
             assert start_time(handle.init) == handle.init_start_time
+            assert Path(f"/proc/{handle.init}/ns/pid").stat().st_ino == handle.pid_namespace
             assert psutil.Process(handle.init).ppid() == handle.pid
         seen.append(handle)
 
     await run.python("print('ran')", sink=sink, on_started=started)
     outer, both = seen
-    assert (outer.init, outer.init_start_time) == (0, 0)
-    assert replace(both, init=0, init_start_time=0) == outer
+    assert (outer.init, outer.init_start_time, outer.pid_namespace) == (0, 0, 0)
+    assert replace(both, init=0, init_start_time=0, pid_namespace=0) == outer
     assert both.init
     assert sink.stdout == b"ran\n"
 
@@ -330,6 +331,24 @@ async def test_recover_kills_an_init_that_outlived_bubblewrap(run, mark):
     assert await run.backend.recover(orphan) is False
 
 
+async def test_recover_finds_an_init_by_its_pid_namespace(run, mark):
+    """As where the pids on record are those that another pid namespace has. The inode alone proves nothing."""
+    sink, handles = run.sink(), []
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    gone = subprocess.Popen(["/usr/bin/true"])
+    gone.wait()
+    elsewhere = replace(handles[-1], pid=gone.pid, init=gone.pid, cgroups=())
+    assert await run.backend.recover(replace(elsewhere, init_start_time=elsewhere.init_start_time - 1)) is False
+    assert len(alive(mark)) > 0
+    assert await run.backend.recover(elsewhere) is True
+    await running
+    assert alive(mark) == []
+    assert await run.backend.recover(elsewhere) is False
+
+
 async def test_recover_kills_what_is_left(run, mark):
     """As after a kill of the operator that the kernel's own signal did not reach."""
     sink, handles = run.sink(), []
@@ -342,6 +361,22 @@ async def test_recover_kills_what_is_left(run, mark):
     assert alive(mark) == []
     assert outcome.reason is ExitReason.SIGNALED
     assert await run.backend.recover(handles[0]) is False
+
+
+async def test_an_attempt_ends_although_the_fork_server_hangs(run, mark, monkeypatch):
+    monkeypatch.setattr(child, "TELL_SECONDS", 0.2)
+    sink, cancel = run.sink(), asyncio.Event()
+    running = asyncio.create_task(
+        run("/usr/bin/python3", "-c", program(SURVIVORS["setsid"], "linger()"), mark, sink=sink, cancel=cancel)
+    )
+    await asyncio.wait_for(sink.seen.wait(), 30)
+    os.kill(fork_server().pid, signal.SIGSTOP)
+    cancel.set()
+    with pytest.raises(BackendError, match="the fork server ended"):
+        await asyncio.wait_for(running, 60)
+    assert alive(mark) == []
+    outcome, _ = await run("/usr/bin/true")
+    assert outcome.exit_code == 0
 
 
 async def test_recover_does_not_touch_a_stranger(run):

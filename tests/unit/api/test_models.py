@@ -22,13 +22,20 @@ def test_a_task_fills_in_what_the_crd_fills_in() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"command": {"line": "x"}, "comand": {}}, "spec.comand: is not a known field"),
+        ({"command": {"line": "x"}, "comand": {}}, "spec.comand: is not a known field; did you mean command?"),
+        ({"command": {"line": "x"}, "env": [{"nmae": "X"}]}, "spec.env[0].name: is required"),
+        ({"command": {"line": "x"}, "retry": {"maxRetrys": 1}}, "spec.retry.maxRetrys: is not a known field; did you"),
+        (
+            {"command": {"line": "x"}, "env": [{"name": "X", "valu": 1}]},
+            "env[0].valu: is not a known field; did you mean",
+        ),
+        ({"command": {"line": "x"}, "backend": "dokcer"}, "spec.backend: must be 'process', 'docker' or 'kubernetes'"),
         ({"backend": "process"}, "spec: set exactly one of command, script, file, process, http, redis, postgres or"),
         ({"command": {"argv": ["x"], "line": "x"}}, "argv and line given"),
-        ({"command": {"argv": []}}, "spec.command.argv: List should have at least 1 item"),
+        ({"command": {"argv": []}}, "spec.command.argv: must have at least 1 item"),
         ({"command": {"line": "x"}, "resources": {"memory": "lots"}}, "is not a quantity; write it as 500m, 0.5"),
         ({"command": {"line": "x"}, "resources": {"memory": True}}, "must be a quantity"),
-        ({"command": {"line": "x"}, "env": [{"name": "1X"}]}, "spec.env[0].name: String should match pattern"),
+        ({"command": {"line": "x"}, "env": [{"name": "1X"}]}, "spec.env[0].name: must match pattern"),
     ],
 )
 def test_a_wrong_task_is_told_where_it_is_wrong(spec: dict[str, Any], message: str) -> None:

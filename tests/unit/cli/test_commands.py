@@ -19,8 +19,10 @@ from remit.errors import ApiError, InvalidInput
 from remit.sandbox import probe_host
 
 COMMANDS = [
-    ["run"], ["logs"], ["get"], ["cancel"], ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
+    ["run"], ["logs"], ["get"], ["cancel"], ["promote"], ["abort"], ["rollback"], ["history"], ["uninstall"],
+    ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
     ["report"], ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
+    ["audit", "export"],
 ]  # fmt: skip
 
 
@@ -38,6 +40,13 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage:" in text
     options = [line for line in text.splitlines() if line.startswith("│ --")]
     assert all(len(line.strip("│ ").split("  ", 1)) == 2 for line in options), "an option has no words"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_nothing_is_cut_from_the_help_on_a_terminal_of_80_columns(command: list[str]) -> None:
+    environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    text = CliRunner().invoke(program.app, [*command, "--help"], env=environment).output
+    assert [line for line in text.splitlines() if "…" in line or len(line) > 80] == []
 
 
 def test_the_help_lists_every_command() -> None:
@@ -84,6 +93,13 @@ def test_version() -> None:
         (["policy", "test", "--", "ls"], "name a policy file"),
         (["audit", "verify", "x", "--head", "1"], "SEQ:HASH"),
         (["nonsense"], "No such command"),
+        (["cancle", "x"], "Did you mean 'cancel'?"),
+        (["get", "deploymnets", "x"], "none of tasks, policies and deployments; did you mean deployments"),
+        (["get", "-n", "A b"], "'A b' is not the name of a namespace: small letters"),
+        (["promote", "x", "--revision", "0"], "greater than or equal to 1"),
+        (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
+        (["operator", "--docker-host", "tcp://x"], "neither off nor a socket such as unix:///var/run/docker.sock"),
+        (["policy", "test", "-f", "x", "--task", "y", "--", "ls"], "give one of a command after --"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -97,7 +113,6 @@ def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -
     ("arguments", "said"),
     [
         (["up", "--state-dir", "broken.yaml/x"], "broken.yaml/x cannot be written; name another directory"),
-        (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
         (["get", "--kubeconfig", "missing"], "there is no kubeconfig missing"),
         (["audit", "verify", "missing"], "missing cannot be read"),
         (["audit", "show", "missing"], "missing: No such file or directory"),

@@ -30,7 +30,7 @@ def task(*attempts: dict[str, Any], phase: str = "Running", **status: Any) -> di
         "kind": "ExecutionTask",
         "metadata": {"name": "t", "namespace": "data", "uid": "u"},
         "spec": {"command": {"line": "ls"}},
-        "status": {"phase": phase, "attempts": numbered, **status},
+        "status": {"observedGeneration": 1, "phase": phase, "attempts": numbered, **status},
     }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -132,8 +133,31 @@ def test_a_file_that_holds_no_policy(tmp_path: Path, text: str, message: str) ->
         invoke("-f", str(tmp_path / "p.yaml"), "--", "ls")
 
 
+def test_policies_alone_are_checked_for_mistakes(team: str, tmp_path: Path) -> None:
+    code, text = invoke("-f", team)
+    assert code == 0
+    assert re.search(r"^policy \S+/\S+ is ready$", text, re.MULTILINE)
+    (tmp_path / "p.yaml").write_text(POLICY.replace("allow:", "deny: [{pattern: 'rm ('}], allow:"))
+    code, text = invoke("-f", team, "-f", str(tmp_path / "p.yaml"))
+    assert code == 1
+    assert "is not ready: spec.commands.deny[0].pattern: column 4: missing )" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: ComandPolicy", "but ComandPolicy; did you mean CommandPolicy?"),
+        (POLICY + "  comands: {}", "spec.comands: is not a known field; did you mean commands?"),
+        (POLICY + "  enforcement: enforce", "spec.enforcement: must be 'Enforce' or 'Audit'"),
+    ],
+)
+def test_what_was_meant_is_suggested(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        invoke("-f", str(tmp_path / "p.yaml"))
+
+
 def test_usage(team: str) -> None:
-    assert invoke("-f", team)[0] == 2
     code, text = invoke("-f", team, "--backend", "mars", "--", "ls")
     assert code == 2
     assert "backend" in text

@@ -24,10 +24,8 @@ MANUAL = {"strategy": {"blueGreen": {"autoPromote": False}}}
 
 def deployment(sim: Sim) -> Deployment:
     """What the operator wrote last, as a client reads it."""
-    spec = sim.wish.model_dump(mode="json", by_alias=True, exclude_none=True)
-    status = sim.status.model_dump(mode="json", by_alias=True)
-    metadata = {"name": "shop", "namespace": "default", "generation": 1}
-    return Deployment.parse({"metadata": metadata, "spec": spec, "status": status})
+    obj = sim.object
+    return Deployment.parse({**obj, "metadata": {**obj["metadata"], "name": "shop", "namespace": "default"}})
 
 
 def tree_of(sim: Sim, *tasks: tuple[HookKey, ExecutionTask], options: str = "") -> ReleaseTree:
@@ -114,6 +112,13 @@ def test_a_release_that_failed_is_over_and_can_be_tried_again() -> None:
     assert [advice.split()[1] for advice in tree.advice] == ["retry"]
 
 
+def test_what_cannot_begin_is_not_to_be_tried_again() -> None:
+    sim = live("v1").apply(version="v1", rollbackTo={"revision": 99})
+    sim.step()
+    tree = tree_of(sim)
+    assert (tree.phase, tree.message, tree.advice) == ("Degraded", "spec.rollbackTo: revision 99 is not kept", ())
+
+
 def test_a_pause_by_request_is_ended_by_one_and_a_pause_in_the_spec_is_not() -> None:
     sim = live("v1").apply(version="v2")
     sim.ask("pause").waits_for("Paused")
@@ -131,6 +136,7 @@ def test_a_pinned_revision_is_marked() -> None:
     sim.settle()
     (marks,) = [branch.marks for branch in tree_of(sim).revisions if branch.number == 1]
     assert marks == ("live", "pinned")
+    assert [advice.split()[1] for advice in tree_of(sim).advice] == ["retry"]
     assert (over(deployment(sim)), failure(deployment(sim))) == (True, None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from remit.cli.supervisor import supervisor, worker
 from remit.cli.supervisor.channel import pair, receive, send
 from remit.cli.supervisor.restarts import MAX_FAILED_STARTS, MAX_SECONDS, STEADY_SECONDS, Restarts
+from remit.cli.supervisor.service import Supervised
 from remit.cli.supervisor.supervisor import Service
 from remit.cli.supervisor.worker import Lines, Worker
 from remit.errors import InvalidInput, RemitError
@@ -132,7 +134,7 @@ async def test_a_stop_ends_the_wait_for_the_next_start(program: Path, monkeypatc
         while service.worker is None:
             await asyncio.sleep(0.01)
         await service.worker.ended
-        await service.stop()
+        await service.stop(60)
         await keeping
 
 
@@ -143,8 +145,51 @@ async def test_what_another_part_is_needed_for_is_stopped_before_it_begins(progr
     async with asyncio.timeout(60):
         while service.worker is None:
             await asyncio.sleep(0.01)
-        await service.stop()
+        await service.stop(60)
         await keeping
+
+
+async def test_a_part_that_says_nothing_as_it_stops_is_killed(program: Path) -> None:
+    program.write_text("import signal; signal.pause()")
+    service = Service("part", "role")
+    keeping = asyncio.ensure_future(service.keep(dict))
+    async with asyncio.timeout(60):
+        while service.worker is None:
+            await asyncio.sleep(0.01)
+        ended = service.worker.ended
+        await service.stop(0.1, unless_heard=True)
+        await keeping
+        assert await ended == "signal 9 (Killed)"
+
+
+async def test_a_part_that_says_that_it_stops_has_its_time(program: Path) -> None:
+    """It ends by itself, although that takes longer than silence may last: its last word was that it is at it."""
+    program.write_text("import signal; signal.pause()")
+    service = Service("part", "role")
+    keeping = asyncio.ensure_future(service.keep(dict))
+    async with asyncio.timeout(60):
+        while service.worker is None:
+            await asyncio.sleep(0.01)
+        worker = service.worker
+        worker.heard = asyncio.get_running_loop().time() + 3600
+        stopping = asyncio.ensure_future(service.stop(0.0, unless_heard=True))
+        while not service._stopping.is_set():
+            await asyncio.sleep(0)
+        assert not worker.ended.done()
+        os.kill(worker.pid, signal.SIGTERM)
+        await asyncio.gather(stopping, keeping)
+        assert await worker.ended == "signal 15 (Terminated)"
+
+
+async def test_a_process_says_that_it_stops() -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        ours.setblocking(False)
+        with Supervised(theirs).stop_requested() as stop:
+            ours.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(60):
+                await stop.wait()
+            assert receive(ours) == {"stopping": True}
 
 
 def package(folder: Path, does: str) -> Path:
@@ -200,11 +245,3 @@ def test_what_a_part_leaves_behind_is_reaped_and_the_parts_are_not() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "reaped\n7\n"
-
-
-def test_a_host_without_an_address_is_told_at_once() -> None:
-    for port in (None, 0):
-        with pytest.raises(InvalidInput, match=r"'nosuch\.invalid': no address is known for this name"):
-            supervisor._listening("nosuch.invalid", port)
-    with pytest.raises(InvalidInput, match="choose a host with an address of this machine"):
-        supervisor._listening("192.0.2.1", None)

@@ -54,11 +54,13 @@ def test_the_count_is_what_counting_all_gives(changes: list[tuple[str, str, int,
                 matched.remove(policies.pop(uid))
         for each, policy in policies.items():
             scope = None if policy.namespace == "remit-system" else policy.namespace
-            labels = [task["metadata"]["labels"] or {} for task in tasks.objects.list(scope)]
+            found = [task["metadata"] for task in tasks.objects.list(scope)]
             if each in before and what in {"task", "no task"}:
                 assert (each in changed) == (before[each] != matched.count(policy))
             if each in before or version % 3 == 0:
-                assert matched.count(policy) == sum(map(policy.selects, labels))
+                assert matched.count(policy) == sum(
+                    policy.selects(each["namespace"], each["labels"] or {}) for each in found
+                )
     for policy in policies.values():
         matched.remove(policy)
     assert not matched._counts and not matched._policies

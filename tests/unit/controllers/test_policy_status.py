@@ -20,6 +20,7 @@ from remit.kube.events import Recorder
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
 from remit.telemetry import Metrics
+from statusreaders import kstatus, waits_for
 from virtualtime import VirtualTimeLoop, virtual_time
 
 ALLOWED = PolicyStatus(name="p", decision="Allowed")
@@ -133,6 +134,21 @@ def test_a_new_task_is_counted_in_the_status_of_the_policies_that_select_it(worl
     world.observe(TASKS, new("t"))
     world.loop.advance(STATUS_DELAY)
     assert {(name, status["matchedTasks"]) for name, status in world.written()} == {("p", 1), ("other", 1)}
+
+
+def test_tools_read_whether_a_policy_is_in_force(world: World) -> None:
+    def read() -> tuple[str, bool]:
+        world.written()
+        obj = world.server.policies["p"]
+        return kstatus(obj), waits_for(obj, "Ready")
+
+    assert read() == ("Current", True)
+    broken = {"commands": {"allow": [{"pattern": "echo ("}]}}
+    world.observe(POLICIES, {**new("p", generation=2, **broken), "status": world.server.policies["p"]["status"]})
+    assert kstatus({**world.server.policies["p"], "metadata": {"generation": 3}}) == "InProgress"
+    assert read() == ("Failed", False)
+    world.observe(POLICIES, {**new("p", generation=3), "status": world.server.policies["p"]["status"]})
+    assert read() == ("Current", True)
 
 
 def test_at_rest_no_policy_is_looked_at(world: World) -> None:

@@ -47,7 +47,12 @@ class World:
             cast(
                 Any,
                 SimpleNamespace(
-                    reconcile=nothing, deleted=lambda obj: None, sweep=nothing, runner=runner, writer=writers[TASKS]
+                    reconcile=nothing,
+                    deleted=lambda obj: None,
+                    vanished=lambda obj: None,
+                    sweep=nothing,
+                    runner=runner,
+                    writer=writers[TASKS],
                 ),
             ),
             self.tasks,
@@ -84,6 +89,13 @@ async def test_a_task_and_those_that_it_is_of_are_looked_at() -> None:
     world.intake.event(POLICIES.plural, "MODIFIED", new("policy", "p"))  # its status
     world.intake.event(DEPLOYMENTS.plural, "ADDED", new("release", "shop"))
     assert await world.queued() == [[], ["ns/shop"], ["ns/p"]]
+
+
+async def test_what_we_create_is_looked_at_before_a_watch_tells_of_it() -> None:
+    world = World()
+    world.reflectors[TASKS].observe(new("task", "run", ("ExecutionTask", "nightly")))
+    world.reflectors[TASKS].observe(new("task", "hook", ("Deployment", "shop")))
+    assert await world.queued() == [["ns/hook", "ns/nightly", "ns/run"], ["ns/shop"], []]
 
 
 async def test_our_own_status_is_looked_at_by_others_alone() -> None:

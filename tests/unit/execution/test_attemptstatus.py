@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.backends import Exceeded, NetworkUse, Outcome, Usage
 from remit.backends.egress.ledger import DestinationUse
-from remit.execution.attemptstatus import closed, destinations
+from remit.execution.attemptstatus import closed, destinations, sandbox_status
 from remit.execution.store import Run
 from remit.sandbox import Layer
 
@@ -90,9 +91,44 @@ def test_a_record_of_the_version_before_is_read(tmp_path: Path) -> None:
     assert Run(tmp_path).outcome == OUTCOME
 
 
+def test_words_of_a_later_version_are_kept_as_they_are(tmp_path: Path) -> None:
+    later = RECORD | {
+        "reason": "Evicted",
+        "exceeded": ["Memory", "Swap"],
+        "usage": RECORD["usage"] | {"joules": 3},
+        "sandbox": {"layers": ["namespaces", "gvisor"], "missing": ["lockdown"], "limits": {"swap": "memory.swap.max"}},
+        "destinations": [{"destination": "api.test:443", "connections": 1, "rateLimited": 4}],
+        "host": "node-1",
+    }
+    (tmp_path / "outcome.json").write_bytes(orjson.dumps(later))
+    outcome = Run(tmp_path).outcome
+    assert outcome is not None
+    assert (outcome.reason, outcome.exceeded, outcome.layers) == (
+        "Evicted",
+        ("Memory", "Swap"),
+        ("namespaces", "gvisor"),
+    )
+    assert (outcome.missing, outcome.enforced_by) == (("lockdown",), {"swap": "memory.swap.max"})
+    assert outcome.network is not None
+    assert outcome.network.destinations == (DestinationUse("api.test:443", 1, 0, 0, 0),)
+    shown = sandbox_status(outcome)
+    assert shown is not None
+    assert (shown.layers, shown.limits) == (["namespaces", "gvisor"], {"swap": "memory.swap.max"})
+
+
+def test_a_record_that_cannot_be_read_ends_its_attempt_and_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text('{"result": "of a much later version"}')
+    outcome = Run(tmp_path).outcome
+    assert outcome is not None
+    assert (outcome.reason, outcome.retryable) == ("OutcomeUnreadable", False)
+    assert "another version of Remit" in outcome.message
+
+
 def test_a_record_is_written_as_the_version_before_did(tmp_path: Path) -> None:
-    Run(tmp_path).ended(OUTCOME)
-    assert orjson.loads((tmp_path / "outcome.json").read_bytes()) == RECORD
+    """But for what that version ignores."""
+    Run(tmp_path).ended(replace(OUTCOME, retry_after_seconds=7))
+    assert orjson.loads((tmp_path / "outcome.json").read_bytes()) == {**RECORD, "retry_after_seconds": 7}
+    assert Run(tmp_path).outcome == replace(OUTCOME, retry_after_seconds=7)
 
 
 def test_an_operation_that_ran_in_no_sandbox(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from remit.api import ExecutionTask, Phase
 from remit.backends import Outcome
 from remit.execution.lifecycle import (
     MAX_INTERRUPTIONS,
+    Acknowledge,
     AwaitEarlierLeader,
     Begin,
     Collect,
@@ -24,6 +25,7 @@ from remit.execution.lifecycle import (
     after_attempt,
     next_step,
 )
+from remit.execution.progress import acknowledged
 from remit.execution.retry import longest_delay
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
@@ -77,6 +79,21 @@ def test_an_attempt_that_an_earlier_leader_may_have_running_is_waited_for() -> N
         assert waits == AwaitEarlierLeader(4.5)
     assert next_step(lost, running=True, now=NOW, seconds_until_over=4.5) == Idle()
     assert next_step(task(), running=False, now=NOW, seconds_until_over=4.5) == Begin(1)
+
+
+def test_an_end_is_acknowledged_for_an_edited_spec() -> None:
+    """Otherwise `kubectl wait --for=condition=Finished` never ends, and kstatus says InProgress for good."""
+    conditions = [{"type": "Finished", "status": "True", "reason": "Completed", "observedGeneration": 1}]
+    ended = task({"cancel": True}, {"phase": "Succeeded", "observedGeneration": 1, "conditions": conditions})
+    ended = ended.model_copy(update={"metadata": ended.metadata.model_copy(update={"generation": 2})})
+    assert step(ended) == Acknowledge()
+    told = ended.model_copy(update={"status": acknowledged(ended)})
+    assert {"observedGeneration": 2} | conditions[0] | {"observedGeneration": 2} == {
+        name: value
+        for name, value in told.model_dump(mode="json", by_alias=True)["status"]["conditions"][0].items()
+        if value
+    }
+    assert step(told) == Idle()
 
 
 def test_cancel_stops_a_run_and_ends_one_that_waits() -> None:
@@ -169,6 +186,24 @@ def test_interruptions_are_retried_only_on_request_and_do_not_use_up_retries() -
     assert isinstance(after("Interrupted", retry, attemptCount=4, interruptions=MAX_INTERRUPTIONS), Finish)
     assert isinstance(after("ExitCode", retry, attemptCount=3, interruptions=2), RetryAt)
     assert isinstance(after("ExitCode", retry, attemptCount=4, interruptions=2), Finish)
+
+
+def test_a_server_is_asked_again_when_it_says() -> None:
+    ended = Outcome("UnexpectedStatus", "it did", retry_after_seconds=7)
+    spec = {"http": {"url": "http://a"}, "command": None, "retry": {"maxRetries": 1, "backoff": {"jitter": 0}}}
+    counted = {"attemptCount": 1}
+    later = NOW + datetime.timedelta(seconds=7)
+    assert after_attempt(task(spec, counted), ended, now=NOW, draw=0.5) == RetryAt(
+        later, "it did; next attempt in 7.0 s"
+    )
+    slow = {**spec, "retry": {"maxRetries": 1, "backoff": {"initialSeconds": 9, "jitter": 0}}}
+    assert isinstance(waits := after_attempt(task(slow, counted), ended, now=NOW, draw=0.5), RetryAt)
+    assert waits.when == NOW + datetime.timedelta(seconds=9)
+    over = after_attempt(task({**spec, "deadlineSeconds": 16}, counted), ended, now=NOW, draw=0.5)
+    assert isinstance(over, Finish)
+    assert over.reason == "DeadlineExceeded"
+    due = NOW + datetime.timedelta(seconds=1000)  # beyond the longest backoff
+    assert step(task(spec, {"phase": "Backoff", "nextRetryTime": due.isoformat()})) == Idle(until=due)
 
 
 def test_no_retry_is_promised_that_the_deadline_forbids() -> None:

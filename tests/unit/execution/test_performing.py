@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from remit.api.operations import CommandOperation
 from remit.backends import Outcome
 from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, PolicyDenied
@@ -41,7 +40,7 @@ class Silence:
 
 def work(seconds: float = 10.0) -> Work:
     grant = Grant(Request(namespace="ns"), (), ())
-    return Work("u-1", "ns", "t", CommandOperation(argv=["-"]), grant, timeout_seconds=seconds)
+    return Work("u-1", "ns", "t", grant, timeout_seconds=seconds)
 
 
 async def end(

@@ -11,6 +11,8 @@ from remit.backends import Outcome
 from remit.execution import progress
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Blocked, Place, WaitReason
+from remit.kube.status import as_wire
+from statusreaders import kstatus, waits_for
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
 ALLOWED = PolicyStatus(name="p", rule="commands.allow[0]", decision="Allowed")
@@ -33,6 +35,46 @@ def ended(reason: str, at: datetime.datetime, exit_code: int | None = None) -> O
 
 def truths(status: ExecutionTaskStatus) -> dict[str, str]:
     return {condition.type: condition.status for condition in status.conditions}
+
+
+def read(status: ExecutionTaskStatus, generation: int = 3) -> tuple[str, bool]:
+    """What kstatus says of it, and whether `kubectl wait --for=condition=Finished` goes on."""
+    obj = {"metadata": {"generation": generation}, "status": as_wire(status)}
+    return kstatus(obj), waits_for(obj, "Finished")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (ExecutionTaskStatus(), ("InProgress", False)),
+        (progress.waiting(task(), Phase.PENDING, "WaitingForReference", "no Secret", NOW), ("InProgress", False)),
+        (progress.begun(task(), "u-1", ALLOWED, NOW), ("InProgress", False)),
+        (progress.awaiting_earlier_leader(task(), NOW), ("InProgress", False)),
+        (progress.backing_off(task(), RetryAt(NOW, "again"), NOW), ("InProgress", False)),
+        (progress.scheduled(task(), NOW, last=None, upcoming=NOW, active=[]), ("Current", False)),
+        (progress.scheduled(task(), NOW, last=None, upcoming=None, active=[]), ("Current", False)),
+        *[
+            (
+                progress.finished(task(), Finish(phase, "R", "C", "m"), NOW),
+                ("Current" if phase is Phase.SUCCEEDED else "Failed", True),
+            )
+            for phase in Phase
+            if phase.final
+        ],
+    ],
+)
+def test_tools_read_each_state(status: ExecutionTaskStatus, expected: tuple[str, bool]) -> None:
+    assert read(status) == expected
+    assert read(status, generation=4) == ("InProgress", False)  # it holds of no later spec
+    assert {each.observed_generation for each in status.conditions} <= {3}
+
+
+def test_waiting_for_an_earlier_leader_says_so() -> None:
+    running = progress.begun(task(), "u-1", ALLOWED, NOW)
+    waits = progress.awaiting_earlier_leader(task(running), later(1))
+    assert (waits.phase, waits.attempts) == (Phase.RUNNING, running.attempts)
+    assert {(each.reason, each.message) for each in waits.conditions} == {("AwaitingEarlierLeader", waits.message)}
+    assert "attempt 1 was started by an earlier leader" in waits.message
 
 
 def test_a_life_in_four_writes() -> None:

@@ -188,7 +188,7 @@ async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_l
     began, bench = asyncio.Event(), Bench(tmp_path, at_once)
     bench.runner.performers = {"http": Posting()}
     http = HttpOperation(url="http://api.test/", method="POST")
-    work = Work("u-1", "ns", "t", http, Grant(Request(namespace="ns"), (), ()), timeout_seconds=60)
+    work = Work("u-1", "ns", "t", Grant(Request(namespace="ns", subject=http), (), ()), timeout_seconds=60)
     bench.runner.start(replace(attempt(), operation="http", request=work))
     await asyncio.wait_for(began.wait(), 10)
     await bench.runner.shutdown()
@@ -248,6 +248,16 @@ async def test_what_is_left_of_a_task_is_forgotten_once_it_is_gone(
     assert [handle.container for handle in bench.backend.recovered] == ["c", "c", "c"]
 
 
+async def test_of_a_task_that_is_gone_the_processes_of_an_earlier_operator_are_ended(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, at_once)
+    process = {"pid": 7, "start_time": 8, "boot_id": "b", "cgroups": ["/c"]}
+    bench.store.open("ns", "u", "u-1").started(process)
+    await bench.runner.end_lost("ns", "u")
+    await asyncio.gather(*bench.runner._clearing)
+    assert bench.backend.recovered == [Handle(7, 8, "b", ("/c",))]
+    assert list(bench.store.tasks()) == [("ns", "u")]
+
+
 async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None:
     bench = Bench(tmp_path, until_cancelled)
     bench.runner.start(attempt())
@@ -261,8 +271,9 @@ async def test_of_a_task_that_is_deleted_before_its_end_is_in_status_no_result_i
     bench = Bench(tmp_path, at_once)
     bench.runner.start(attempt())
     assert await bench.reason() == "Completed"
-    bench.runner.abandon("ns", "u")
+    await bench.runner.clear("ns", "u")
     assert not bench.runner._results
+    assert list(bench.store.tasks()) == []
 
 
 @pytest.mark.parametrize(("most", "met"), [(1000, ()), (4, ("Output",))])

@@ -14,7 +14,7 @@ from remit.api import ExecutionTask
 from remit.api.executiontask import Schedule
 from remit.api.executiontaskstatus import Phase
 from remit.errors import InvalidInput
-from remit.execution import schedule
+from remit.execution import cron, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
 
 HALF_HOUR = "Australia/Lord_Howe"
@@ -25,17 +25,17 @@ def at(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
 
 
-def ticks(cron: str, zone: str, start: str, count: int) -> list[str]:
-    spec, moment, found = Schedule(cron=cron, time_zone=zone), at(start), []
+def ticks(expression: str, zone: str, start: str, count: int) -> list[str]:
+    spec, moment, found = Schedule(cron=expression, time_zone=zone), at(start), []
     for _ in range(count):
-        moment = schedule.following(spec, moment)
-        found.append(moment.astimezone(schedule.zone_of(spec)).isoformat(timespec="minutes"))
-        assert schedule.latest(spec, moment) == moment  # looking back finds the same ticks
+        moment = cron.following(spec, moment)
+        found.append(moment.astimezone(cron.zone_of(spec)).isoformat(timespec="minutes"))
+        assert cron.latest(spec, moment, at(start)) == moment  # looking back finds the same ticks
     return found
 
 
 @pytest.mark.parametrize(
-    ("cron", "zone", "start", "expected"),
+    ("expression", "zone", "start", "expected"),
     [
         # The gap: a time that does not exist runs right after it, once.
         ("30 2 * * *", "Europe/Paris", "2026-03-28T12:00Z", ["2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"]),
@@ -76,21 +76,21 @@ def ticks(cron: str, zone: str, start: str, count: int) -> list[str]:
         ),
     ],
 )
-def test_clock_changes(cron: str, zone: str, start: str, expected: list[str]) -> None:
-    assert ticks(cron, zone, start, len(expected)) == expected
+def test_clock_changes(expression: str, zone: str, start: str, expected: list[str]) -> None:
+    assert ticks(expression, zone, start, len(expected)) == expected
 
 
 @given(
     moment=st.datetimes(datetime.datetime(2026, 1, 1), datetime.datetime(2028, 1, 1)),
     zone=st.sampled_from(["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Etc/UTC"]),
-    cron=st.sampled_from(["*/7 * * * *", "30 2 * * *", "0 0 1 * *", "15 1-3 * * 0", "59 23 29 2 *"]),
+    expression=st.sampled_from(["*/7 * * * *", "30 2 * * *", "0 0 1 * *", "15 1-3 * * 0", "59 23 29 2 *"]),
 )
-def test_looking_back_and_forth_agree(moment: datetime.datetime, zone: str, cron: str) -> None:
-    now, spec = moment.replace(tzinfo=datetime.UTC), Schedule(cron=cron, time_zone=zone)
-    last = schedule.latest(spec, now)
+def test_looking_back_and_forth_agree(moment: datetime.datetime, zone: str, expression: str) -> None:
+    now, spec = moment.replace(tzinfo=datetime.UTC), Schedule(cron=expression, time_zone=zone)
+    last = cron.latest(spec, now, now - datetime.timedelta(days=5 * 366))
     assert last is not None
-    assert last <= now < schedule.following(spec, now)
-    assert schedule.following(spec, last) > now
+    assert last <= now < cron.following(spec, now)
+    assert cron.following(spec, last) > now
 
 
 CREATED = at("2026-06-01T00:00Z")
@@ -104,6 +104,29 @@ def parent(last: str | None = None, **spec: Any) -> ExecutionTask:
             "status": {"lastScheduleTime": last} if last else {},
         }
     )
+
+
+def test_a_clock_that_is_set_back_by_an_hour_holds_up_no_runs() -> None:
+    task = parent(cron="*/5 * * * *", last="2026-06-01T10:00:00Z")
+    back = schedule.turn(task, [], at("2026-06-01T09:02Z"))
+    assert back.action == Wait()
+    assert back.next_tick == at("2026-06-01T09:05Z")
+    assert "2026-06-01T10:00:00Z" in back.set_back
+    told = parent(cron="*/5 * * * *", last="2026-06-01T09:02:00Z")  # as status says then
+    turn = schedule.turn(told, [], at("2026-06-01T09:05:01Z"))
+    assert (turn.action, turn.set_back) == (Start(at("2026-06-01T09:05Z")), "")
+
+
+def test_a_clock_that_is_set_back_to_before_the_creation_holds_up_no_runs() -> None:
+    task = parent(cron="*/5 * * * *")
+    assert schedule.turn(task, [], at("2026-05-31T22:04Z")).action == Wait()
+    assert schedule.turn(task, [], at("2026-05-31T22:05:01Z")).action == Start(at("2026-05-31T22:05Z"))
+
+
+def test_clocks_that_differ_a_little_run_no_tick_twice() -> None:
+    task = parent(cron="*/5 * * * *", last="2026-06-01T10:00:00Z")
+    turn = schedule.turn(task, [], at("2026-06-01T09:59:59Z"))
+    assert (turn.action, turn.set_back) == (Wait(), "")
 
 
 def test_nothing_is_due_before_the_first_tick() -> None:
@@ -157,6 +180,10 @@ def test_forbid_skips_and_says_what_for() -> None:
         ({"cron": "61 * * * *"}, "spec.schedule.cron: '61"),
         ({"cron": "* * * *"}, "has not five fields"),
         ({"cron": "0 * * * * *"}, "has not five fields"),
+        ({"timeZone": "Europe/Pariss"}, "did you mean Europe/Paris?"),
+        ({"timeZone": "america/new york"}, "did you mean America/New_York?"),
+        ({"timeZone": "Berlin"}, "did you mean Europe/Berlin?"),
+        ({"timeZone": "Nowhere"}, "use an IANA name such as Europe/Paris"),
         ({"cron": "0 0 31 2 *"}, "spec.schedule.cron"),
         ({"timeZone": "Mars/Olympus"}, "spec.schedule.timeZone: 'Mars/Olympus' is no time zone"),
         ({"timeZone": "../../etc/passwd"}, "is no time zone"),
@@ -164,7 +191,7 @@ def test_forbid_skips_and_says_what_for() -> None:
 )
 def test_what_cannot_be_read(spec: dict[str, str], told: str) -> None:
     with pytest.raises(InvalidInput, match=r"spec\.schedule") as caught:
-        schedule.check(Schedule.model_validate({"cron": "* * * * *", **spec}))
+        cron.check(Schedule.model_validate({"cron": "* * * * *", **spec}))
     assert told in str(caught.value)
 
 

@@ -16,7 +16,17 @@ WRITERS = [
     *sorted((ROOT / "operator/remit/execution").glob("*.py")),
     *(ROOT / "operator/remit/controllers" / f"{name}.py" for name in ("deployments", "policies", "tasks", "taskstore")),
 ]
-OF_OTHER_FIELDS = {"Allowed", "Audited", "CommandPolicy", "ExecutionTask", "False", "Normal", "True", "Warning"}
+OF_OTHER_FIELDS = {
+    "Allowed",
+    "Audited",
+    "CommandPolicy",
+    "ExecutionTask",
+    "False",
+    "Namespace",
+    "Normal",
+    "True",
+    "Warning",
+}
 """Policy decisions and their metrics, kinds, truth values, and types of Events."""
 WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
 

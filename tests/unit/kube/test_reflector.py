@@ -81,6 +81,40 @@ def test_what_is_no_number_is_opaque(version: str) -> None:
     assert found is not None and found["metadata"]["resourceVersion"] == version
 
 
+async def test_what_is_just_not_there_any_more_is_told_as_vanished() -> None:
+    """What a list, a 404 or another object of the name misses. If its deletion is seen later, that is told, too."""
+    reflector, told = Reflector(THINGS), list[str]()
+    reflector.add_handler(
+        ResourceEventHandler(
+            on_delete=lambda gone: told.append(f"-{gone['metadata']['uid']}"),
+            on_vanish=lambda gone: told.append(f"?{gone['metadata']['uid']}"),
+        )
+    )
+    plain = Told(reflector)
+    await listed(reflector, "10", *(obj(name, "5") for name in "abcd"))
+    reflector.observe_deletion(obj("a", "11"))
+    await listed(reflector, "12", *(obj(name, "5") for name in "cd"))
+    reflector.observe_absence(obj("c", "5"))
+    reflector.observe(obj("d", "13", "d2"))
+    assert told == ["-a", "?b", "?c", "?d"]
+    for _ in range(2):
+        reflector.observe_deletion(obj("b", "11"))
+    assert told == ["-a", "?b", "?c", "?d", "-b"]
+    assert plain.news == ["+a", "+b", "+c", "+d", "~a@11", "-a@11", "-b@5", "-c@5", "-d@5", "+d2"]
+
+
+async def test_no_more_of_what_vanished_is_remembered_than_of_deletions() -> None:
+    reflector, told = Reflector(THINGS, max_tombstones=1), list[str]()
+    reflector.add_handler(
+        ResourceEventHandler(on_delete=lambda gone: told.append(gone["metadata"]["uid"]), on_vanish=lambda gone: None)
+    )
+    await listed(reflector, "10", obj("a", "5"), obj("b", "6"))
+    await listed(reflector, "12")
+    reflector.observe_deletion(obj("a", "11"))
+    reflector.observe_deletion(obj("b", "11"))
+    assert told == ["b"]
+
+
 async def test_a_server_whose_history_went_back_is_believed() -> None:
     """`remit up` with an empty state directory, or etcd restored from a backup."""
     reflector = Reflector(THINGS)

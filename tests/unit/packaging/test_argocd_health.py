@@ -84,9 +84,7 @@ def test_a_release_reads_as_what_it_is() -> None:
     """With what the pipeline itself writes."""
 
     def told(sim: Sim) -> str:
-        spec = sim.wish.model_dump(mode="json", by_alias=True, exclude_none=True)
-        status = sim.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return health("Deployment", {"metadata": {"generation": 1}, "spec": spec, "status": status})[0]
+        return health("Deployment", sim.object)[0]
 
     strategy = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
     sim = live("v1", strategy=strategy)
@@ -98,5 +96,8 @@ def test_a_release_reads_as_what_it_is() -> None:
     sim.ask("pause")
     sim.waits_for("Paused")
     assert told(sim) == "Suspended"
-    sim.ask("abort").settle()
+    sim.ask("resume").ask("abort").settle()
     assert told(sim) == "Degraded"
+    sim.ask("resume").step()
+    sim.ask("rollback", revision=1).settle()
+    assert told(sim) == "Suspended"

@@ -93,6 +93,15 @@ class TestWork:
         others = [f"tool-{number}( --[a-z]{{1,40}}=[^ ]{{0,40}}){{0,4}}" for number in range(120)]
         assert decide(self.long(), [allowing(*others, "echo [ab]+")]).allowed
 
+    @pytest.mark.parametrize("glob", ["*B{}*", "B{}*"])
+    def test_names_by_the_thousand_under_hundreds_of_globs(self, glob):
+        names = frozenset(f"A{number}" for number in range(1500))
+        many = [
+            allowing("ls", name=f"p{n}", environment={"allow": [glob.format(i) for i in range(128)]}) for n in range(10)
+        ]
+        assert decide(request("ls", environment=names), many).reason == Reason.TOO_COSTLY
+        assert decide(request("ls", environment=frozenset({"B1"})), many).allowed
+
     def test_a_script_is_held_to_it_too(self):
         source = self.long().command.argv[1]
         script = ScriptOperation(interpreter="python3", source=source)

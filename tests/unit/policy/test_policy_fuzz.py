@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import posixpath
 import shlex
 import subprocess
@@ -188,3 +189,8 @@ def test_a_working_directory_is_absolute_on_one_line_and_leads_down(text: str) -
         assert spec.working_dir.startswith("/")
         assert not any(ord(character) < 32 or ord(character) == 127 for character in spec.working_dir)
         assert ".." not in spec.working_dir.split("/")
+
+
+@given(st.text("ab*?.é", max_size=6), st.text("abc.é", max_size=6))
+def test_what_a_pattern_cannot_match_by_its_first_bytes_it_does_not_match(text, name):
+    assert glob(text).matches(name) == (fnmatch.fnmatchcase(name, text))

@@ -125,14 +125,17 @@ def test_an_argument_list_is_shown_quoted():
         ("", "the policy test file is empty"),
         ("a: [", "not valid YAML: line 2, column 1: did not find"),
         ("- x", "valid dictionary"),
-        ("policies: [p]\ncases: []", r"cases: List should have at least 1 item"),
-        (HEAD + "- {line: x}", r"cases\[0\].expect: Field required"),
+        ("policies: [p]\ncases: []", r"cases: must have at least 1 item"),
+        (HEAD + "- {line: x}", r"cases\[0\].expect: is required"),
         (
             HEAD + "- {expect: {decision: Allowed}}",
             r"cases\[0\]: set exactly one of argv, line, script, .* or container; none given",
         ),
-        (HEAD + "- {line: x, expect: {decision: Maybe}}", r"cases\[0\].expect.decision: Input should be 'Allowed'"),
-        (HEAD + "- {line: x, expects: {}, expect: {decision: Allowed}}", r"cases\[0\].expects: Extra inputs"),
+        (HEAD + "- {line: x, expect: {decision: Maybe}}", r"cases\[0\].expect.decision: must be 'Allowed'"),
+        (
+            HEAD + "- {line: x, expects: {}, expect: {decision: Allowed}}",
+            r"cases\[0\].expects: is not a known field; did you mean expect",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_says_where(text, message):

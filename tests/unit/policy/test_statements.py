@@ -1,12 +1,24 @@
-"""Kinds of SQL statement, told by a real parser."""
+"""Kinds of SQL statement, and the functions that they call, told by their words."""
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.policy.statements import READING, UnreadableStatement, kinds
+from remit.policy import statements
+from remit.policy.sqlfunctions import KEYWORDS
+from remit.policy.statements import MOST_FUNCTIONS, READING, UnreadableStatement, read_statement
+
+
+def kinds(sql: str) -> frozenset[str]:
+    return read_statement(sql).kinds
+
+
+def functions(sql: str) -> list[str]:
+    return [str(function) for function in read_statement(sql).functions]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +37,8 @@ from remit.policy.statements import READING, UnreadableStatement, kinds
         ("create table n as select 1", {"create"}),
         ("truncate t", {"truncate"}),
         ("copy t to program 'id'", {"copy"}),
+        ("create database d", {"create database"}),
+        ("ALTER /* */ SYSTEM SET a = 1", {"alter system"}),
         ("explain select 1", {"explain", "select"}),
         ("EXPLAIN (ANALYZE, BUFFERS) DELETE FROM t", {"explain", "delete"}),
         ("explain analyze with x as (update t set a=1 returning *) select * from x", {"explain", "select", "update"}),
@@ -68,3 +82,119 @@ def test_what_is_code_for_the_server_is_seen() -> None:
     between = "1 #-- ' \n - 2"
     sql = f"with x as (select {between}), y as (delete from t returning 1), z as (select {between}) select 1"
     assert kinds(sql) == {"select", "delete"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("with recursive x as (select 1 a) search depth first by a set ord delete from t", {"delete"}),
+        ("with recursive x as (select 1 a) cycle a set key using key delete from t", {"delete"}),
+        ("with x as (select 1) (select 2)", {"select"}),
+        ("select a insert into n from t", {"select", "insert", "create"}),
+        ("select (1) insert into n from t", {"select", "insert", "create"}),
+        ("with recursive x as (select 1 a) cycle a set insert using b select a into n from x", {"select", "create"}),
+        ("(with x as (select 1) select (1) insert into n from x)", {"select", "insert", "create"}),
+        ("with x as (insert into t values (1) returning *) select * from x", {"select", "insert"}),
+        ("copy (delete from t returning *) to stdout", {"copy", "delete"}),
+        ("insert into t values (1) on conflict (id) do update set a = 2", {"insert"}),
+        ("select * from t for update", {"select"}),
+        ("select * from t for no key update", {"select"}),
+        ("select t.update, delete from t", {"select"}),
+        ("merge into t using u on t.a = u.a when matched then delete", {"merge", "delete"}),
+        ("explain (table) delete from t", {"explain", "select", "delete"}),
+    ],
+)
+def test_a_change_is_seen_wherever_it_may_begin(sql: str, expected: set[str]) -> None:
+    assert kinds(sql) == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select count(*), lower ( x ), pg_catalog.now() from t", ["count", "lower", "pg_catalog.now"]),
+        ('select "PG_Sleep"(1), s . "f"(1), PG_SLEEP /* ( */ (1)', ["PG_Sleep", "s.f", "pg_sleep"]),
+        ('select coalesce(a, 1), "coalesce"(a), s.coalesce(a), cast(a as numeric(3))', ["coalesce", "s.coalesce"]),
+        ("select a::numeric(3), a::vector(3), b[1:f(2)], b[1::f(2)] from t as t(a, b)", ["f"]),
+        ("with a(x) as (select 1), b(y) as not materialized (select 2) select (1) in (2)", []),
+        ("with a as (select 1) select * from a, dblink('x') as (a int)", ["dblink"]),
+        ("select * from a, dblink('x') as (values int)", ["dblink"]),
+        ("select distinct on (a) pg_read_file('x') from t", ["pg_read_file"]),
+        ("insert into s.t(a, b) values (nextval('q'), default) on conflict (a) do nothing returning (a)", ["nextval"]),
+        ("create unique index i on only t using gin (a, f(b))", ["f"]),
+        ("create table if not exists s.t(a int default f(1), b varchar(3) references u(a), check (g(a)))", ["f", "g"]),
+        ("merge into t using f(1) as u on g(1) when matched then insert (a) values (1)", ["f", "g"]),
+        ("create function f(a int) returns int language sql as $$ select g(1) $$", []),
+        ("select 'f(1)' /* f(1) */ -- f(1)", []),
+        ("copy (select f(1)) to stdout", ["f"]),
+        ("reindex (verbose) table t", []),
+        ("select rank() over (order by (a)) from t group by (a), rollup (a, b) having f(1)", ["rank", "f"]),
+        ("select 1 from t join u using (a) left join v on (f(a)) where exists (select 1) limit (1)", ["f"]),
+    ],
+)
+def test_functions_that_may_be_called(sql: str, expected: list[str]) -> None:
+    assert functions(sql) == expected
+
+
+def test_what_is_copied_to_the_client_is_told_and_what_would_come_from_it_is_refused() -> None:
+    assert read_statement("copy (select 1) to /* */ stdout").copies
+    assert not read_statement("copy t to program 'to stdout'").copies
+    with pytest.raises(UnreadableStatement, match="copies from STDIN"):
+        kinds("copy t(a) from stdin")
+
+
+def test_statements_that_call_very_many_functions_are_refused() -> None:
+    assert len(functions(f"select {', '.join(f'f{n}()' for n in range(MOST_FUNCTIONS))}")) == MOST_FUNCTIONS
+    with pytest.raises(UnreadableStatement, match="more than 256 functions"):
+        kinds(f"select {', '.join(f'f{n}()' for n in range(MOST_FUNCTIONS + 1))}")
+
+
+@given(st.sampled_from(sorted(KEYWORDS)))
+def test_a_keyword_is_a_function_only_in_quotes_or_in_a_schema(word: str) -> None:
+    assert functions(f'select {word}(1), "{word}"(1)') == [word]
+    assert functions(f"select s.{word}(1)") == [f"s.{word}"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select 'a'" + "-- " * 10_000,
+        "select " + "(" * 32_000,
+        "select " + "(" * 16_000 + ")" * 16_000,
+        "select " + "case when " * 3_000,
+        "select " + "''" * 16_000,
+        "select E'" + "\\'" * 16_000,
+        "select " + "/*" * 16_000,
+        "select " + "$a$ $b$ " * 4_000,
+        "select " + "f(" * 200 + ")" * 200 + ", a.b" * 7_000,
+        "with " + ", ".join(f"a{n}(x) as (select 1)" for n in range(1_400)) + " select 1",
+    ],
+    ids=lambda sql: sql[:20],
+)
+def test_the_largest_statements_are_read_in_linear_time(sql: str) -> None:
+    """Each was read by a parser, or by a pattern that tries again, in seconds up to centuries."""
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(count)  # of calls, which are what grows: patterns are held to their time by the test's own
+    try:
+        read_statement(sql)
+    except UnreadableStatement:
+        pass
+    finally:
+        sys.setprofile(None)
+    assert steps < 60 * len(sql)
+
+
+def test_what_cannot_be_read_is_remembered_as_well() -> None:
+    sql = "select (" * 100
+    for _ in range(2):
+        with pytest.raises(UnreadableStatement):
+            read_statement(sql)
+    before = statements._read.cache_info()
+    with pytest.raises(UnreadableStatement):
+        read_statement(sql)
+    after = statements._read.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)

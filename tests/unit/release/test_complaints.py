@@ -38,7 +38,7 @@ def test_an_abort_works_while_the_new_side_is_not_saturated() -> None:
 
 def test_a_rollback_within_the_delay_is_a_switch_and_not_a_redeployment() -> None:
     sim = live("v1").apply(version="v2")
-    sim.finish()
+    sim.waits_for("ScaleDownDelay")
     sim.steps.clear()
     sim.ask("rollback").finish()
     assert [type(s) for s in sim.steps if not isinstance(s, Wait | Finish)] in ([Switch],)

@@ -17,11 +17,14 @@ MOUNT = [{"name": "db", "mountPath": "/run/db"}]
 
 
 class Objects:
-    def __init__(self, **values: bytes) -> None:
-        self.values = values
+    def __init__(self, uid: str = "an-uid", /, **values: bytes) -> None:
+        self.uid, self.values = uid, values
 
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
         return {key.replace("_", "."): value for key, value in self.values.items()}
+
+    def secret_uid(self, name: str) -> str:
+        return self.uid
 
 
 def spec(**changes: Any) -> DeploymentSpec:
@@ -36,6 +39,18 @@ async def test_a_changed_secret_is_another_revision_and_its_value_is_in_no_diges
     assert (one.spec_hash == same.spec_hash, one.spec_hash == other.spec_hash) == (True, False)
     assert (dict(material.env), material.secrets) == ({"PASSWORD": "swordfish"}, {"swordfish"})
     assert "swordfish" not in repr((one, material))
+
+
+async def test_a_digest_does_not_let_its_reader_try_values_of_a_secret() -> None:
+    one, _ = await read(Objects("one", pin=b"1234"), spec(secrets=MOUNT))
+    other, _ = await read(Objects("other", pin=b"1234"), spec(secrets=MOUNT))
+    assert one.spec_hash != other.spec_hash
+    assert one.versions != other.versions
+    assert one.former_hash == other.former_hash == "c6b499fcd4033203"  # as 0.1 has it
+    config = [{"name": "db", "mountPath": "/run/db"}]
+    first, _ = await read(Objects("one", pin=b"1234"), spec(config=config))
+    second, _ = await read(Objects("other", pin=b"1234"), spec(config=config))
+    assert first.spec_hash == second.spec_hash == first.former_hash
 
 
 @pytest.mark.parametrize(

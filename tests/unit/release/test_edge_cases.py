@@ -108,7 +108,7 @@ def test_what_is_being_deleted_says_so() -> None:
     sim.deleted = True
     sim.step()
     assert (sim.status.phase, sim.status.message) == (
-        "Progressing",
+        "Terminating",
         "is being deleted; lets blue finish the requests it has",
     )
 
@@ -129,7 +129,7 @@ def test_a_deletion_gives_up_on_a_target_that_stays_out_of_reach_and_not_before(
     sim.deleted, sim.observed = True, replace(sim.observed, unreachable="no route to host")
     sim.abandon_at = sim.now + datetime.timedelta(seconds=60)
     assert sim.step() == Wait("TargetUnreachable", "no route to host", sim.abandon_at, held=True)
-    assert sim.status.phase == "Progressing"
+    assert sim.status.phase == "Terminating"
     assert "no route to host; from 2026-01-01T" in sim.status.message
     sim.breathe(59)
     assert isinstance(sim.step(), Wait)
@@ -231,6 +231,65 @@ def test_without_automatic_rollback_a_failed_bake_is_only_told_of() -> None:
     assert end(sim) == ("Failed", "InstanceRestarted", "v2")
     sim.ask("rollback")
     assert end(sim) == ("Promoted", "Promoted", "v1")
+
+
+def test_the_good_side_is_kept_while_the_one_that_failed_and_stayed_live_is_not_healthy() -> None:
+    sim = live("v1").apply(version="v2", rollback={"automatic": False})
+    sim.waits_for("Baking")
+    sim.crash("green", back=False)
+    sim.behaviour["v2"] = "crashing"
+    assert sim.finish().outcome == "Failed"
+    wait = sim.waits_for("LiveUnhealthy")
+    sim.breathe(9999)
+    assert sim.step() == wait
+    assert (sim.version("blue"), sim.observed.blue.healthy) == ("v1", 2)
+    sim.behaviour["v2"] = "well"
+    sim.settle()
+    assert sim.version("blue") == ""
+
+
+def test_a_side_is_switched_to_once_it_has_been_healthy_for_min_ready_seconds() -> None:
+    sim = live("v1").apply(version="v2", minReadySeconds=20)
+    wait = sim.waits_for("MinReady")
+    assert wait.until is not None
+    sim.behaviour["v2"] = "unhealthy"
+    sim.waits_for("Unhealthy")
+    sim.behaviour["v2"] = "well"
+    again = sim.waits_for("MinReady")
+    assert again.until is not None
+    assert again.until > wait.until, "it is counted anew"
+    sim.until(Switch)
+    assert sim.now >= again.until
+
+
+@pytest.mark.parametrize(
+    ("percent", "before", "after", "outcome"),
+    [
+        (5, (1000, 500), (1100, 506), "RolledBack"),
+        (5, (0, 0), (100, 5), "Promoted"),
+        (5, (0, 0), (5, 4), "Promoted"),
+        (100, (0, 0), (50, 50), "Promoted"),
+        (0, (0, 0), (1000, 5), "RolledBack"),
+        (5, (1000, 0), (50, 6), "RolledBack"),  # another proxy counts anew
+    ],
+)
+def test_failed_requests_in_the_bake_send_a_release_back(
+    percent: int, before: tuple[int, int], after: tuple[int, int], outcome: str
+) -> None:
+    def serve(requests: int, failed: int) -> None:
+        sim.put("green", replace(sim.observed.green, requests=requests, failed_requests=failed))
+
+    sim = live("v1").apply(version="v2", stages={"failureThresholdPercent": percent})
+    sim.until(Switch)
+    serve(*before)
+    sim.waits_for("Baking")
+    serve(*after)
+    assert sim.finish().outcome == outcome
+    release = sim.state.release
+    assert release is not None
+    first = before if after[0] >= before[0] else (0, 0)
+    assert (release.requests, release.failed_requests) == (after[0] - first[0], after[1] - first[1])
+    assert (release.reason == "RequestsFailed") == (outcome == "RolledBack")
 
 
 def test_a_first_release_that_fails_has_nowhere_to_return_to() -> None:
@@ -382,7 +441,7 @@ def test_a_rollback_to_what_is_live_only_pins_it() -> None:
     sim.ask("rollback")
     assert end(sim) == ("Aborted", "RollbackRequested", "v1")
     sim.settle()
-    assert (sim.serving, sim.status.pinned_revision, sim.status.phase) == ("v1", 1, "Healthy")
+    assert (sim.serving, sim.status.pinned_revision, sim.status.phase) == ("v1", 1, "Pinned")
 
 
 def test_a_rollback_in_git_is_followed_and_taken_back() -> None:
@@ -452,11 +511,11 @@ def test_a_request_that_means_another_revision_is_refused(kind: str) -> None:
 
 def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
     sim = live("v1").apply(version="v2")
-    for retryable, stalled in ((True, "False"), (False, "True")):
+    for retryable, stalled, phase in ((True, "False", "Pending"), (False, "True", "Degraded")):
         sim.problem = Problem("SecretNotFound", "Secret db is not there", retryable)
         sim.waits_for("SecretNotFound")
         assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == stalled
-        assert (sim.serving, sim.status.phase) == ("v1", "Degraded")
+        assert (sim.serving, sim.status.phase) == ("v1", phase)
     sim.problem = None
     assert end(sim) == ("Promoted", "Promoted", "v2")
 

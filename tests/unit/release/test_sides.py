@@ -16,7 +16,7 @@ GREEN = Side(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 
 
 
 def test_what_was_told_is_kept(tmp_path: Path) -> None:
-    told = Told("blue", 10, "green", {"blue": BLUE, "green": GREEN})
+    told = Told("blue", 10, preview="green", sides={"blue": BLUE, "green": GREEN})
     assert read(tmp_path / "told.json") == Told()
     write(tmp_path / "told.json", told)
     assert read(tmp_path / "told.json") == told

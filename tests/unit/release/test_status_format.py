@@ -29,6 +29,7 @@ def hooks_run() -> Sim:
 def pinned() -> Sim:
     sim = live("v1")
     sim.apply(version="v2").until(Finish)
+    sim.step()
     sim.ask("rollback").until(Finish)
     sim.settle()
     return sim

@@ -179,7 +179,7 @@ def test_turning_on_auto_promotion_promotes_what_waits() -> None:
     sim = live("v1").apply(version="v2", strategy=blue_green(autoPromote=False))
     sim.waits_for("AwaitingPromotion")
     sim.apply(version="v2", strategy=blue_green(autoPromote=True))
-    assert sim.step() == Switch("green")
+    assert sim.step() == Switch("green", failover=True)
 
 
 def test_canary_goes_step_by_step() -> None:
@@ -193,7 +193,7 @@ def test_canary_goes_step_by_step() -> None:
     sim.breathe(9999)
     assert isinstance(sim.step(), Wait)
     sim.ask("promote")
-    assert sim.step() == Switch("green")
+    assert sim.step() == Switch("green", failover=True)
     assert sim.finish().outcome == "Promoted"
 
 
@@ -201,7 +201,7 @@ def test_canary_skips_its_pauses_when_fully_promoted() -> None:
     sim = live("v1", strategy=CANARY).apply(version="v2", strategy=CANARY)
     sim.waits_for("CanaryPause")
     sim.ask("promote", full=True)
-    assert sim.step() == Switch("green")
+    assert sim.step() == Switch("green", failover=True)
 
 
 def test_canary_takes_its_share_back_when_it_fails() -> None:
@@ -218,6 +218,7 @@ def test_canary_rolls_back_in_one_switch() -> None:
     sim = live("v1", strategy=CANARY).apply(version="v2", strategy=CANARY)
     sim.waits_for("AwaitingPromotion")
     sim.ask("promote").finish()
+    sim.waits_for("ScaleDownDelay")
     sim.steps.clear()
     sim.ask("rollback").finish()
     assert [step for step in sim.steps if isinstance(step, Switch)] == [Switch("blue")]
@@ -257,7 +258,7 @@ def test_rolling_gives_requests_to_new_instances_before_old_ones_go() -> None:
     sim.finish()
     moves = [step for step in sim.steps if isinstance(step, Switch) or step in [Scale("blue", n) for n in range(4)]]
     assert moves[:4] == [Switch("blue", 25), Scale("blue", 3), Switch("blue", 50), Scale("blue", 2)]
-    assert moves[-1] == Switch("green")
+    assert moves[-1] == Switch("green", failover=True)
 
 
 def test_rolling_that_fails_half_way_brings_the_old_side_back_whole() -> None:

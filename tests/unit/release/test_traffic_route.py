@@ -83,35 +83,42 @@ def test_what_is_written_brings_everything_back() -> None:
     route = Route("a/b", (ENTRY, Entry(81)))
     text = render(route, Process(3, 7))
     assert "  server 10.0.0.1:8080 10.0.0.1:8080 check" in text
+    assert "  server backup-fd00::1:8080 [fd00::1]:8080 check" in text
     assert "  server fd00::1:8080 [fd00::1]:8080 check" in text
     assert "  uid 7\n  gid 7\n  chroot empty\n  nbthread 3\n" in text
     assert "uid" not in render(route, Process())
-    assert render_weights(route) == "80 10\n81 -1\n"
+    assert render_weights(route) == "80 1010\n81 -1\n"
 
 
 def test_what_haproxy_says_is_understood() -> None:
     info = "Name: HAProxy\nPid: 42\nUptime_sec: 7\n"
     stat = (
-        "# pxname,svname,scur,stot,econ,eresp,status,addr,check_status,\n"
-        "80,FRONTEND,9,9,,,OPEN,,,\n"
-        "80.blue,10.0.0.1:8080,2,5,0,0,UP 1/2,10.0.0.1:8080,INI,\n"
-        "80.blue,fd00::1:8080,1,2,0,0,MAINT,[fd00::1]:8080,L4OK,\n"
-        "80.blue,BACKEND,3,7,1,2,UP,,,\n"
-        "81,FRONTEND,0,0,,,OPEN,,,\n\n"
+        "# pxname,svname,scur,stot,econ,hrsp_5xx,status,addr,check_status,bck,mode,\n"
+        "80,FRONTEND,9,9,,,OPEN,,,,http,\n"
+        "80.blue,10.0.0.1:8080,2,5,0,0,UP 1/2,10.0.0.1:8080,INI,0,http,\n"
+        "80.blue,fd00::1:8080,1,2,0,0,MAINT,[fd00::1]:8080,L4OK,0,http,\n"
+        "80.blue,BACKEND,3,7,1,3,UP,,,,http,\n"
+        "80.green.failover,10.0.0.2:8080,1,4,1,2,DOWN,10.0.0.2:8080,L4CON,0,http,\n"
+        "80.green.failover,backup-10.0.0.1:8080,2,3,0,1,UP,10.0.0.1:8080,L4OK,1,http,\n"
+        "80.green.failover,BACKEND,4,9,1,4,UP,,,,http,\n"
+        "81,FRONTEND,0,0,,,OPEN,,,,tcp,\n"
+        "81.blue,BACKEND,0,5,2,,UP,,,,tcp,\n\n"
     )
     seen = parse(info, stat, "0x1 80 0\n0x2 81 -1\n")
     assert (seen.pid, seen.uptime_seconds, set(seen.ports)) == (42, 7, {80, 81})
-    blue = seen.ports[80].sides["blue"]
-    assert (blue.in_flight, blue.requests, blue.failed) == (3, 7, 3)
-    assert [(each.address, each.up, each.leaving, each.in_flight) for each in blue.servers] == [
+    blue, green = seen.ports[80].side("blue"), seen.ports[80].side("green")
+    assert (blue.in_flight, blue.requests, blue.failed) == (3 + 2, 7 + 3, 3 + 1)
+    assert (green.in_flight, green.requests, green.failed) == (2, 6, 3)
+    assert seen.ports[81].side("blue").failed == 2
+    assert [(each.address, each.up, each.leaving, each.in_flight) for each in blue.servers if not each.backup] == [
         ("10.0.0.1:8080", True, False, 2),
         ("[fd00::1]:8080", False, True, 1),
     ]
-    assert [each.checked for each in blue.servers] == [False, False]
+    assert [each.checked for each in blue.servers] == [False, False, True]
     assert seen.reached == {"10.0.0.1:8080"}
     assert seen.ports[81].weights == {"blue": 0, "green": 0}
-    assert seen.in_flight("blue") == 3
-    assert seen.in_flight("green") == 0
+    assert seen.in_flight("blue") == 5
+    assert seen.in_flight("green") == 2
 
 
 @pytest.mark.parametrize(

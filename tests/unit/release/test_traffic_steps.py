@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api.deploymentstatus import Slot
-from remit.release.traffic.route import CLOSED, SLOTS, Entry, Route
+from remit.release.traffic.configuration import FAILOVER, backend
+from remit.release.traffic.route import CLOSED, POOLS, SLOTS, Entry, Pool, Route
 from remit.release.traffic.runtime import Port, Seen, Server, Side
 from remit.release.traffic.steps import Steps, steps, unfound
 
@@ -17,7 +18,11 @@ PORTS = (80, 8081)
 addresses = st.lists(st.sampled_from([f"10.0.0.{n}:80" for n in range(1, 5)] + ["[::1]:80"]), unique=True).map(tuple)
 entries = {
     port: st.builds(
-        partial(Entry, port), blue=addresses, green=addresses, green_percent=st.none() | st.sampled_from([0, 30, 100])
+        partial(Entry, port),
+        blue=addresses,
+        green=addresses,
+        green_percent=st.none() | st.sampled_from([0, 30, 100]),
+        failover=st.booleans(),
     )
     for port in PORTS
 }
@@ -32,51 +37,63 @@ class Proxy:
     up: set[str] = field(default_factory=set)
     green: dict[int, int] = field(default_factory=lambda: dict.fromkeys(PORTS, -1))
     servers: dict[str, dict[str, tuple[str, bool]]] = field(
-        default_factory=lambda: {f"{port}.{slot}": {} for port in PORTS for slot in SLOTS}
+        default_factory=lambda: {backend(port, pool): {} for port in PORTS for pool in POOLS}
     )
 
     def run(self, command: str) -> None:
         match command.split():
             case ["add", "server", path, address, *_, "weight", "0"]:
-                backend, _, name = path.partition("/")
-                assert name not in self.servers[backend]
-                self.servers[backend][name] = (address, False)
+                there, _, name = path.partition("/")
+                assert name not in self.servers[there]
+                self.servers[there][name] = (address, False)
             case ["enable", "health", path]:
                 assert path.partition("/")[2] in self.servers[path.partition("/")[0]]
             case ["set", "server", path, "state", state]:
-                backend, _, name = path.partition("/")
-                self.servers[backend][name] = (self.servers[backend][name][0], state == "ready")
+                there, _, name = path.partition("/")
+                self.servers[there][name] = (self.servers[there][name][0], state == "ready")
                 self.up.add(path)
             case ["set", "server", path, "health", "down"]:
                 self.up.discard(path)
             case ["set", "server", path, "weight", weight]:
                 assert weight == "0" or path not in self.up, "it may get a request before it was checked"
             case ["del", "server", path]:
-                backend, _, name = path.partition("/")
-                assert self.servers[backend][name][1] is False
+                there, _, name = path.partition("/")
+                assert self.servers[there][name][1] is False
                 if not self.busy:
-                    del self.servers[backend][name]
+                    del self.servers[there][name]
             case ["set", "map", "weights", port, value]:
                 self.green[int(port)] = int(value)
             case _:
                 raise AssertionError(command)
 
     def seen(self) -> Seen:
-        return Seen(1, 1, {port: Port(self._weights(port), self._sides(port)) for port in PORTS})
+        return Seen(
+            1, 1, {port: Port(self._weights(port), self._pools(port), self.green[port] >= FAILOVER) for port in PORTS}
+        )
 
-    def ready(self, port: int, slot: Slot) -> set[str]:
-        return {address for address, ready in self.servers[f"{port}.{slot}"].values() if ready}
+    def ready(self, port: int, pool: Pool) -> dict[str, bool]:
+        servers = self.servers[backend(port, pool)].items()
+        return {address: name.startswith("backup-") for name, (address, ready) in servers if ready}
+
+    def used(self, port: int, slot: Slot) -> dict[str, bool]:
+        """The replicas that requests of this side may be given to now."""
+        return self.ready(port, Pool(slot, self.green[port] >= FAILOVER))
 
     def _weights(self, port: int) -> dict[Slot, int]:
         green = self.green[port]
-        return dict(CLOSED) if green < 0 else {"blue": 100 - green, "green": green}
+        if green < 0:
+            return dict(CLOSED)
+        return {"blue": 100 - green % FAILOVER, "green": green % FAILOVER}
 
-    def _sides(self, port: int) -> dict[Slot, Side]:
+    def _pools(self, port: int) -> dict[Pool, Side]:
         return {
-            slot: Side(
-                tuple(Server(address, True, not ready, 0) for address, ready in self.servers[f"{port}.{slot}"].values())
+            pool: Side(
+                tuple(
+                    Server(address, True, not ready, 0, backup=name.startswith("backup-"))
+                    for name, (address, ready) in self.servers[backend(port, pool)].items()
+                )
             )
-            for slot in SLOTS
+            for pool in POOLS
         }
 
 
@@ -92,8 +109,9 @@ def test_any_series_of_routes_comes_into_force_and_stays(series: list[Route], bu
         perform(proxy, steps(route, proxy.seen()))
         for entry in route.entries:
             assert proxy.seen().ports[entry.port].weights == entry.weights
-            for slot in SLOTS:
-                assert proxy.ready(entry.port, slot) == set(entry.side(slot))
+            assert proxy.seen().ports[entry.port].fails_over == entry.fails_over
+            for pool in POOLS:
+                assert proxy.ready(entry.port, pool) == entry.members(pool)
         again = steps(route, proxy.seen())
         assert (again.join, again.switch, again.leave) == ([], [], [])
         assert busy or again.remove == []
@@ -110,7 +128,7 @@ def test_a_side_with_requests_is_never_without_replicas(first: Route, second: Ro
             for slot in SLOTS:
                 if before.weights[slot] and proxy.seen().ports[before.port].weights[slot]:
                     could = bool(before.side(slot)) and (bool(after.side(slot)) or not after.weights[slot])
-                    assert proxy.ready(before.port, slot) or not could
+                    assert proxy.used(before.port, slot) or not could
 
 
 @given(routes, routes)
@@ -118,7 +136,11 @@ def test_each_port_is_switched_by_one_command(first: Route, second: Route) -> No
     proxy = Proxy(busy=False)
     perform(proxy, steps(first, proxy.seen()))
     switches = steps(second, proxy.seen()).switch
-    changed = [a.port for a, b in zip(first.entries, second.entries, strict=True) if a.weights != b.weights]
+    changed = [
+        a.port
+        for a, b in zip(first.entries, second.entries, strict=True)
+        if (a.weights, a.fails_over) != (b.weights, b.fails_over)
+    ]
     assert [int(command.split()[3]) for command in switches] == changed
 
 
@@ -130,7 +152,11 @@ def two_ports(first: Server, second: Server, *, green_percent: int = 0) -> Seen:
     """Blue is up at a live port and at a preview port, green is so."""
     weights: dict[Slot, int] = {"blue": 100 - green_percent, "green": green_percent}
     greens = zip(PORTS, (first, second), strict=True)
-    return Seen(1, 1, {port: Port(weights, {"blue": Side((BLUE,)), "green": Side((green,))}) for port, green in greens})
+    return Seen(
+        1,
+        1,
+        {port: Port(weights, {Pool("blue"): Side((BLUE,)), Pool("green"): Side((green,))}) for port, green in greens},
+    )
 
 
 def test_a_replica_is_reached_where_it_is_up_at_each_port() -> None:

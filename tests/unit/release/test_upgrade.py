@@ -10,6 +10,7 @@ import pytest
 from releases import Sim, hook, spec
 from remit.api.deploymentstatus import DeploymentStatus
 from remit.release import Finish, RunHook
+from remit.release.configuration import with_recorded_hashes
 
 
 def of_version_0_1(status: DeploymentStatus, restarts: int) -> DeploymentStatus:
@@ -59,3 +60,31 @@ def test_a_hook_that_the_version_before_had_begun_runs_again() -> None:
     ended = sim.until(Finish)
     assert isinstance(ended, Finish)
     assert ended.outcome == "Promoted"
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+def test_what_version_0_1_released_with_a_secret_is_released_by_no_new_revision(under_way: bool) -> None:
+    sim = Sim(spec("v1", stages={"bakeSeconds": 60}), secret="a")
+    sim.waits_for("Baking")
+    if not under_way:
+        sim.settle()
+    written = sim.status.model_dump_json(by_alias=True).replace("shop:v1/a", "0.1/shop:v1/a")
+    sim.state = DeploymentStatus.model_validate_json(written).pipeline
+    sim.former = "0.1"
+    sim.settle()
+    assert (sim.state.latest, sim.status.phase) == (1, "Healthy")
+    assert "0.1/" not in sim.status.model_dump_json(by_alias=True)
+    sim.secret = "b"
+    sim.settle()
+    assert (sim.state.latest, sim.serving) == (2, "v1")
+    sim.secret = "a"
+    sim.settle()
+    assert (sim.state.latest, sim.serving) == (3, "v1")
+
+
+def test_kept_revisions_go_by_the_digest_that_the_history_has_of_them() -> None:
+    sim = Sim(spec("v1"), secret="a")
+    sim.settle()
+    kept = {1: replace(sim.revisions[1], snapshot=replace(sim.revisions[1].snapshot, spec_hash="of 0.1"))}
+    found = with_recorded_hashes(kept, sim.state)
+    assert found == sim.revisions

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.errors import InvalidInput
-from remit.sandbox import Bubblewrap, Identities, Launch, Limits, rlimits, sealed_memory
+from remit.sandbox import Bubblewrap, Identities, Launch, Limits, launch, rlimits, sealed_memory
 from remit.sandbox.bubblewrap import encode, private_arguments, walls
 from remit.sandbox.identity import choose, reachable
 
@@ -88,9 +89,37 @@ def test_closing_returns_every_descriptor():
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("step", ["command_line", "released", "shared_memory", "private_arguments"])
+def test_an_error_at_any_step_returns_every_descriptor(monkeypatch, step):
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError(step)
+
+    Launch(PLAIN, **OPTIONS, system_call_filter=b"12345678").close()  # a filter is stored once, and stays
+    monkeypatch.setattr(launch, step, fail)
+    before = descriptors()
+    with pytest.raises(LookupError, match=step):
+        Launch(PLAIN, **OPTIONS, system_call_filter=b"12345678")
+    assert descriptors() == before
+
+
+def test_content_for_which_there_is_no_memory_leaves_no_descriptor(monkeypatch):
+    def fail(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    before = descriptors()
+    with pytest.raises(OSError, match="No space left"):
+        sealed_memory(b"content")
+    assert descriptors() == before
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        ({"env": {"A": "\ud800"}}, "env"),
+        ({"env": {"\ud800": "a"}}, "env"),
+        ({"argv": ("a", "\udfff")}, "command"),
+        ({"files": {"/run/\ud800": b""}}, "files"),
         ({"executable": "env"}, "command"),
         ({"argv": ()}, "command"),
         ({"argv": ("a\0b",)}, "command"),

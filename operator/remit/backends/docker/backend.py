@@ -68,23 +68,31 @@ class DockerBackend:
         given = walls(request.confinement, info)
         if missing := missing_working_dir(request):
             return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
+        began = asyncio.get_running_loop().time()
         try:
-            image = await self._image(request.image)
+            image = await self._image_in_time(request, cancel)
         except OperationFailed as error:
             if error.retryable:
                 raise
             return not_started(given, ExitReason.START_FAILED, f"image {request.image}: {error}")
+        if image is None:
+            if cancel.is_set():
+                return not_started(given, ExitReason.CANCELLED, CANCELLED_MESSAGE)
+            waited = f"timed out after {request.timeout_seconds:g} s, before image {request.image} was pulled"
+            return not_started(given, ExitReason.TIMED_OUT, waited)
+        seconds = max(0.0, request.timeout_seconds - (asyncio.get_running_loop().time() - began))
         private_folders(request)  # what cannot be right is told before there is anything of it
         async with self._network(request) as network:
             if on_started:
                 on_started(_handle(container_name(request.id)))
-            return await self._run(request, sink, cancel, image, info, given, network)
+            return await self._run(request, sink, cancel, seconds, image, info, given, network)
 
     async def _run(
         self,
         request: AttemptRequest,
         sink: OutputSink,
         cancel: asyncio.Event,
+        seconds: float,
         image: Mapping[str, Any],
         info: Mapping[str, Any],
         given: Walls,
@@ -100,7 +108,6 @@ class DockerBackend:
                     outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
                     started, container = True, Container(self._engine, id_, sink)
-                    seconds = request.timeout_seconds
                     outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
         except asyncio.CancelledError:
             if not started:
@@ -251,6 +258,19 @@ class DockerBackend:
             if heard and not carrying.done() and await self._engine_answers():
                 message = f"the Docker engine does not end container {container.id[:12]}; it may still be running"
                 raise BackendError(message)
+
+    async def _image_in_time(self, request: AttemptRequest, cancel: asyncio.Event) -> dict[str, Any] | None:
+        """The image, unless the attempt is cancelled or its time is over before that: then None."""
+        getting = asyncio.ensure_future(self._image(request.image))
+        asked = asyncio.ensure_future(cancel.wait())
+        try:
+            ends: set[asyncio.Future[Any]] = {getting, asked}
+            await asyncio.wait(ends, timeout=request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            return getting.result() if getting.done() else None
+        finally:
+            for task in (getting, asked):
+                task.cancel()
+            await asyncio.gather(getting, asked, return_exceptions=True)
 
     async def _image(self, reference: str) -> dict[str, Any]:
         """The image, fetched if the engine does not have it."""

@@ -68,22 +68,27 @@ class Engine:
     async def call(self, ask: Ask[Answer]) -> Answer:
         """What `ask` gives, asked in a thread. Cancelled, it returns only when nothing is being asked any more."""
         async with self._slots:
-            fence.check()
-            self.breaker.enter(self.host, time.monotonic())
-            try:
-                answer = await self._in_thread(ask)
-            except (DockerException, *_NO_ANSWER) as error:
-                failed = failure(error, self.host, self._answer_seconds)
-                if failed.reason in {"EngineTimeout", "EngineUnavailable"}:
-                    self.breaker.failed(self.host, time.monotonic())
-                else:
-                    self.breaker.succeeded(self.host)
-                raise failed from None
-            except BaseException:
-                self.breaker.unknown(self.host)
-                raise
-            self.breaker.succeeded(self.host)
-            return answer
+            with self._counted():
+                return await self._in_thread(ask)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Has what the engine does within counted by its circuit. What fails is an `OperationFailed`."""
+        fence.check()
+        self.breaker.enter(self.host, time.monotonic())
+        try:
+            yield
+        except (DockerException, *_NO_ANSWER) as error:
+            failed = failure(error, self.host, self._answer_seconds)
+            if failed.reason in {"EngineTimeout", "EngineUnavailable"}:
+                self.breaker.failed(self.host, time.monotonic())
+            else:
+                self.breaker.succeeded(self.host)
+            raise failed from None
+        except BaseException:
+            self.breaker.unknown(self.host)
+            raise
+        self.breaker.succeeded(self.host)
 
     @contextlib.asynccontextmanager
     async def opened(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[AsyncIterator[Answer], None]:
@@ -113,20 +118,32 @@ class Engine:
                 yield piece
 
     async def pull(self, image: str, login: Mapping[str, str] | None = None) -> str:
-        """Fetch an image, as whoever `login` (`username`, `password`) names. Gives the engine's last word on it."""
+        """Fetch an image, as whoever `login` (`username`, `password`) names. Gives the engine's last word on it.
+
+        Cancelled, it returns at once. A registry may leave the engine without an answer for longer than anybody waits;
+        the engine gives the image up when it next has something to tell, or after `answer_seconds`.
+        """
         # A digest is a tag to the SDK; without either it would pull every tag there is.
         name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
         last, wrong = "", ""
         asking = dict(login) if login else None
-        progress = self.stream(
-            lambda client: client.pull(
+
+        def progress() -> Iterator[Any]:
+            yield from self._connected().pull(
                 name, tag=tag if separator else "latest", stream=True, decode=True, auth_config=asking
             )
-        )
+
         try:
-            async with contextlib.aclosing(progress):
-                async for step in progress:
-                    last, wrong = str(step.get("status", last)), str(step.get("error", wrong))
+            with self._counted():
+                pump = _Pump(progress(), asyncio.get_running_loop())
+                try:
+                    while not isinstance(step := await pump.pieces.get(), _End):
+                        pump.room.release()
+                        last, wrong = str(step.get("status", last)), str(step.get("error", wrong))
+                    if step.error is not None:
+                        raise step.error
+                finally:
+                    pump.leave()
         except OperationFailed as error:
             message = f"{image} cannot be pulled: {error}"
             raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
@@ -268,10 +285,14 @@ class _Pump:
         self._thread = threading.Thread(target=self._carry, name="docker stream", daemon=True)
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Returns when the source is closed and its thread is gone."""
+    def leave(self) -> None:
+        """Have its thread end with the next piece, or the next silence that is too long. Nobody waits for it."""
         self._stopping = True
         self.room.release()
+
+    async def stop(self) -> None:
+        """Returns when the source is closed and its thread is gone."""
+        self.leave()
         with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed already
             getattr(self._source, "close", lambda: None)()
         await self._ended.wait()

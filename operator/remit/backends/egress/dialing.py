@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -32,6 +33,33 @@ LOOKUPS: Final = 8
 """At once, for one namespace. A name server that does not answer holds a thread for longer than anybody waits."""
 # Threads of its own: a name server that does not answer must not keep the operator from other work.
 _resolving = ThreadPoolExecutor(max_workers=8 * LOOKUPS, thread_name_prefix="egress-resolver")
+
+
+class Lookups:
+    """Which share of all lookups each namespace has."""
+
+    def __init__(self) -> None:
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def share(self, egress: Sequence[Egress]) -> asyncio.Semaphore:
+        """That of the namespace whose policy, the first, allowed the task."""
+        namespace = egress[0].policy.partition("/")[0] if egress else ""
+        return self._shares.setdefault(namespace, asyncio.Semaphore(LOOKUPS))
+
+
+async def look_up(resolve: Resolver, name: str, port: int, share: asyncio.Semaphore) -> Sequence[Address]:
+    """The addresses of a name. Cancelled, it counts towards its share until the name server is given up: nothing takes
+    back the thread that asks. Raises OSError."""
+    await share.acquire()
+    looking = asyncio.ensure_future(resolve(name, port))
+
+    def looked_up(looking: asyncio.Future[Sequence[Address]]) -> None:
+        share.release()
+        if not looking.cancelled():
+            looking.exception()
+
+    looking.add_done_callback(looked_up)
+    return await asyncio.shield(looking)
 
 
 class Refused(Exception):
@@ -104,20 +132,11 @@ class Dialer:
             return [destination.host]
         try:
             async with asyncio.timeout(self.resolve_seconds):
-                await self.lookups.acquire()
-                looking = asyncio.ensure_future(self.resolve(destination.host, destination.port))
-                looking.add_done_callback(self._looked_up)
-                return await asyncio.shield(looking)
+                return await look_up(self.resolve, destination.host, destination.port, self.lookups)
         except TimeoutError:
             raise Refused(504, f"no name server told where {destination.host} is in time") from None
         except OSError as error:
             raise Refused(502, f"{destination.host} cannot be resolved: {error.strerror or error}") from None
-
-    def _looked_up(self, looking: asyncio.Future[Sequence[Address]]) -> None:
-        """Whether or not anybody still waits for it."""
-        self.lookups.release()
-        if not looking.cancelled():
-            looking.exception()
 
     async def _connect(
         self, destination: Destination, addresses: Sequence[Address]

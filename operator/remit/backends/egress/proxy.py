@@ -12,12 +12,11 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from weakref import WeakValueDictionary
 
 import structlog
 
 from remit.backends.egress.client import Patience, serve
-from remit.backends.egress.dialing import LOOKUPS, Dialer, Resolver, system_resolver
+from remit.backends.egress.dialing import Dialer, Lookups, Resolver, system_resolver
 from remit.backends.egress.ledger import Ledger, NetworkUse
 from remit.backends.egress.pacing import Pace
 from remit.backends.egress.targets import refusal
@@ -47,12 +46,7 @@ class Connections:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most = soft // 2 // _DESCRIPTORS if most is None else most
         self.now = 0
-        self._lookups: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
-    def lookups(self, egress: Sequence[Egress]) -> asyncio.Semaphore:
-        """Those of the namespace whose policy, the first, allowed the task."""
-        namespace = egress[0].policy.partition("/")[0] if egress else ""
-        return self._lookups.setdefault(namespace, asyncio.Semaphore(LOOKUPS))
+        self.lookups = Lookups()
 
 
 class EgressProxy:
@@ -79,7 +73,7 @@ class EgressProxy:
             resolve=resolve,
             resolve_seconds=self._limits.resolve_seconds,
             connect_seconds=self._limits.connect_seconds,
-            lookups=self._all.lookups(egress),
+            lookups=self._all.lookups.share(egress),
         )
         self._servers: list[asyncio.Server] = []
         self._clients: set[asyncio.Task[None]] = set()

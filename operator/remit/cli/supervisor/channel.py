@@ -1,7 +1,8 @@
 """How the supervisor and a process that it started speak: a pair of sockets, one JSON object a packet.
 
 The supervisor sends the settings, once, and closes its sending half when the process is to stop. The process sends
-`{"ready": …}` when it serves, with what others want to know of it, or `{"failed": "why"}` before it ends.
+`{"ready": …}` when it serves, with what others want to know of it, `{"stopping": true}` again and again while it stops,
+and `{"failed": "why"}` before it ends.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(channel: socket.socket, message: Message) -> None:
-    """Nothing happens where the other side is gone: that is found out otherwise."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        channel.send(orjson.dumps(message), socket.MSG_NOSIGNAL)
+    """Nothing happens where the other side is gone, or takes nothing any more: that is found out otherwise."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+        channel.send(orjson.dumps(message), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
 
 def receive(channel: socket.socket) -> Message | None:

@@ -20,6 +20,10 @@ ROLES: Final = {"control-plane": "remit.cli.supervisor.controlplane", "operator"
 """The module of each, whose `serve` is a `Serve`."""
 
 
+STOPPING_SECONDS: Final = 2.0
+"""How often a process that stops says so."""
+
+
 class Supervised:
     """The supervisor, as its process sees it."""
 
@@ -31,20 +35,29 @@ class Supervised:
 
     @contextlib.contextmanager
     def stop_requested(self) -> Iterator[asyncio.Event]:
-        """Set when the process is to stop."""
+        """Set when the process is to stop. From then on the supervisor is told, again and again, that it is at that."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
+        telling: asyncio.TimerHandle | None = None
+
+        def tell() -> None:
+            nonlocal telling
+            send(self._channel, {"stopping": True})
+            telling = loop.call_later(STOPPING_SECONDS, tell)
 
         def on_readable() -> None:
             if receive(self._channel) is None:
                 loop.remove_reader(self._channel)
                 stop.set()
+                tell()
 
         loop.add_reader(self._channel, on_readable)
         try:
             yield stop
         finally:
             loop.remove_reader(self._channel)
+            if telling is not None:
+                telling.cancel()
 
 
 Serve = Callable[[Message, Redactor, Supervised], Coroutine[Any, Any, None]]

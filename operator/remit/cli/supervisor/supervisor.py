@@ -21,7 +21,7 @@ from remit.cli.signals import stop_requested
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.restarts import Restarts
 from remit.cli.supervisor.worker import Worker
-from remit.controlplane.startup import DATABASE, PortTaken, lock_state, open_sockets, raise_descriptor_limit
+from remit.controlplane.startup import DATABASE, AddressInUse, lock_state, open_sockets, raise_descriptor_limit
 from remit.errors import InvalidInput, RemitError
 from remit.privatefiles import private_directory
 from remit.sandbox.cgrouptree import make_room
@@ -37,6 +37,8 @@ _LOCK_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 15.0
 """For the control plane, which has nothing to wait for once the operator has ended."""
+_SILENT_SECONDS: Final = 30.0
+"""For the operator, which says so as long as it stops: tasks may have an hour to end."""
 _KILL_SECONDS: Final = 5.0
 
 
@@ -107,7 +109,7 @@ async def up(settings: UpSettings) -> None:
                 if stop.is_set():
                     log.info("stopping; once more stops at once")
             finally:
-                await operator.stop()
+                await operator.stop(_SILENT_SECONDS, unless_heard=True)
                 await control_plane.stop(_STOP_SECONDS)
                 kill()
             for outcome in await asyncio.gather(*keeping, return_exceptions=True):
@@ -191,18 +193,23 @@ class Service:
         self.ready.set()
         return True
 
-    async def stop(self, seconds: float | None = None) -> None:
-        """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed."""
+    async def stop(self, seconds: float, *, unless_heard: bool = False) -> None:
+        """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed. `unless_heard`:
+        where it says nothing for so long."""
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         self._stopping.set()
         if self.worker is not None:
             self.worker.ask_to_stop()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        except TimeoutError:
-            log.warning("a part did not stop and is killed", part=self.name)
-            _kill(self)
-            await self._ended.wait()
+        while not self._ended.is_set():
+            heard = self.worker.heard if unless_heard and self.worker is not None else 0.0
+            if (left := max(asked, heard) + seconds - clock()) <= 0:
+                log.warning("a part did not stop and is killed", part=self.name)
+                _kill(self)
+                left = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._ended.wait()
 
 
 def _kill(*services: Service) -> None:
@@ -266,7 +273,7 @@ def _listening(host: str, port: int | None) -> list[socket.socket]:
     if port is not None:
         return open_sockets(host, port)
     for candidate in range(USUAL_PORT, USUAL_PORT + _TRIES):
-        with contextlib.suppress(PortTaken):
+        with contextlib.suppress(AddressInUse):
             return open_sockets(host, candidate)
     raise RemitError(f"ports {USUAL_PORT} to {USUAL_PORT + _TRIES - 1} of {host} are taken; choose one with --port")
 

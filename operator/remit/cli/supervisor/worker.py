@@ -60,6 +60,8 @@ class Worker:
         """Why it ended."""
         self.failure = ""
         """In its own words."""
+        self.heard = loop.time()
+        """When it last said anything, on the loop's clock."""
         self._lines = Lines(write)
         self._channel, theirs = pair()
         self._output, output = os.pipe()
@@ -113,6 +115,7 @@ class Worker:
     def _on_message(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while message := receive(self._channel):
+                self.heard = asyncio.get_running_loop().time()
                 self.failure = message.get("failed", self.failure)
                 if (facts := message.get("ready")) is not None and not self.ready.done():
                     self.ready.set_result(facts)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from remit.cli.tour.load import Load
-from remit.cli.tour.stage import Stage, until
+from remit.cli.tour.stage import Stage
 from remit.errors import RemitError
 
 _DEPLOYMENT = "deployments.remit.dev/shop"
@@ -31,21 +31,21 @@ def _first(stage: Stage) -> None:
     stage.say("The second act: a shop goes live, as two processes behind a proxy.")
     stage.run("cat shop.yaml")
     stage.run("kubectl apply -f shop-policy.yaml -f shop.yaml")
-    _wait(stage, "Healthy", 1)
+    _wait(stage, "Healthy")
     stage.run(f"kubectl get {_DEPLOYMENT}")
 
 
 def _second(stage: Stage) -> None:
     stage.say("From now on clients never stop asking. v2 starts beside v1, is tried, and takes over in one switch.")
     stage.run("sed -i s,/v1},/v2}, shop.yaml && kubectl apply -f shop.yaml")
-    _wait(stage, "Healthy", 2)
+    _wait(stage, "Healthy")
     stage.run(f"kubectl get {_DEPLOYMENT}")
 
 
 def _third(stage: Stage) -> None:
     stage.say("v3 looks well, but takes no orders. The check after the switch finds out, and requests go back to v2.")
     stage.run("sed -i s,/v2},/v3}, shop.yaml && kubectl apply -f shop.yaml")
-    _wait(stage, "Degraded", 2)
+    _wait(stage, "Stalled")
     stage.run(f"kubectl get {_DEPLOYMENT} -o jsonpath='{{.status.message}}{{\"\\n\"}}'")
     stage.run("kubectl remit history shop")
 
@@ -61,12 +61,5 @@ def _look(stage: Stage, load: Load) -> None:
         raise RemitError(f"the releases should have ended as {_ENDS}, but ended as {ends}")
 
 
-def _wait(stage: Stage, phase: str, revision: int) -> None:
-    """Until the release is over: the status of an earlier one may say the same."""
-    fields = "{.status.observedGeneration}/{.metadata.generation}/{.status.phase}/{.status.activeRevision}"
-
-    def over() -> bool:
-        observed, generation, *rest = stage.ask(f"kubectl get {_DEPLOYMENT} -o jsonpath='{fields}'").split("/")
-        return observed == generation and rest == [phase, str(revision)]
-
-    until(over, f"the shop to be {phase} with revision {revision}", 60)
+def _wait(stage: Stage, condition: str) -> None:
+    stage.run(f"kubectl wait --for=condition={condition} {_DEPLOYMENT} --timeout=60s")

@@ -3,15 +3,37 @@ files, sockets or environment may come into it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import hashlib
+from collections.abc import Set
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
+from remit.api.operations import PostgresOperation, RedisOperation
 from remit.backends.failure import OperationFailed
+from remit.operations.base import Work
+from remit.operations.tls import TlsMaterial
 
 
-def checked(values: Mapping[str, bytes], schemes: Set[str], options: Set[str]) -> str:
-    """The URL in the connection Secret. Raises `OperationFailed` without ever showing it."""
-    raw = values.get("connection")
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server to connect to. `name` is that of its Secret and key, with the namespace."""
+
+    name: str
+    url: str = field(repr=False)
+    tls: TlsMaterial
+
+    @property
+    def digest(self) -> bytes:
+        """Of all that a connection is made with."""
+        parts = (self.url.encode(), self.tls.authority, self.tls.certificate, self.tls.key)
+        return hashlib.sha256(b"".join(hashlib.sha256(part or b"").digest() for part in parts)).digest()
+
+
+def target(work: Work, schemes: Set[str], options: Set[str]) -> Target:
+    """What the connection Secret of a database operation says. Raises `OperationFailed` without ever showing it."""
+    operation = work.subject
+    assert isinstance(operation, PostgresOperation | RedisOperation)  # noqa: S101  # by its operation
+    raw = work.values.get("connection")
     if raw is None:
         raise invalid("the key that spec…connection names is not there")
     try:
@@ -30,10 +52,17 @@ def checked(values: Mapping[str, bytes], schemes: Set[str], options: Set[str]) -
     if unknown:
         listed = ", ".join(sorted(options))
         raise invalid(f"it may have the options {listed}, and no others; {len(unknown)} others are given")
-    return url
+    name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
+    return Target(name, url, TlsMaterial.of(work))
 
 
 def invalid(message: str) -> OperationFailed:
     return OperationFailed(
         "InvalidConnection", f"the connection Secret: {message}", retryable=False, category="Invalid"
     )
+
+
+def untrusted(why: str, field: str) -> OperationFailed:
+    """`why` is OpenSSL's word, or libpq's."""
+    message = f"the server's certificate is not trusted: {why}; name its authority in {field}.caFrom"
+    return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")

@@ -7,9 +7,13 @@ could otherwise have the operator hold gigabytes.
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Mapping
 from typing import Any, Final
 
+from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser
 from redis.asyncio import Connection, SSLConnection
+from redis.exceptions import AuthenticationWrongNumberOfArgsError, ResponseError
 
 from remit.backends.failure import OperationFailed
 
@@ -45,8 +49,39 @@ class _Meter:
         return data
 
 
+class ErrorReply(ResponseError):
+    """What the server answers in place of a reply, in its own words: `code` is the first.
+
+    The driver has classes for some, of which a few pass for lost connections, and are raised in the midst of a reply.
+    """
+
+    @property
+    def code(self) -> str:
+        return str(self).partition(" ")[0]
+
+
+class _ErrorReplies:
+    @classmethod
+    def parse_error(cls, response: str) -> Exception:
+        known: Exception = super().parse_error(response)  # type: ignore[misc]
+        if isinstance(known, AuthenticationWrongNumberOfArgsError):  # the driver's own business, when it connects
+            return known
+        return ErrorReply(response)
+
+
+class _Resp2(_ErrorReplies, _AsyncRESP2Parser):
+    pass
+
+
+class _Resp3(_ErrorReplies, _AsyncRESP3Parser):
+    pass
+
+
 class MeteredConnection(Connection):
     """In the clear."""
+
+    def __init__(self, protocol: int = 3, **options: Any) -> None:
+        super().__init__(protocol=protocol, parser_class=_Resp2 if protocol == 2 else _Resp3, **options)
 
     _reader: Any
 
@@ -61,7 +96,14 @@ class MeteredConnection(Connection):
 
 
 class MeteredSSLConnection(MeteredConnection, SSLConnection):
-    """Encrypted."""
+    """Encrypted, as `context` says."""
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self._context = context
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._context}
 
 
 def _too_large() -> OperationFailed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 
 from remit.errors import RemitError
 from remit.operations.base import OVERDUE
+from remit.operations.database.connection import Target
 
 MOST_POOLS = 16
 MOST_CONNECTIONS = 4
@@ -34,21 +34,21 @@ class _Pool(Generic[P]):
 
 @dataclass
 class Pools(Generic[P]):
-    """Pools by namespace and Secret. `make` opens one for a URL, `close` closes it; neither keeps the URL here."""
+    """Pools by namespace and Secret. `make` opens one, `close_one` closes it; the URL is not kept here."""
 
-    make: Callable[[str], Awaitable[P]]
+    make: Callable[[Target], Awaitable[P]]
     close_one: Callable[[P], Awaitable[None]]
     _pools: dict[str, _Pool[P]] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextlib.asynccontextmanager
-    async def lease(self, name: str, url: str) -> AsyncIterator[P]:
-        """The pool of the Secret `name`, with a connection to spare, for as long as the block lasts.
+    async def lease(self, target: Target) -> AsyncIterator[P]:
+        """The pool of `target`, with a connection to spare, for as long as the block lasts.
 
         Waits for its turn, in the order of the calls and without a limit of its own: that a pool is in use says nothing
         of its server.
         """
-        held = await self._take(name, url)
+        held = await self._take(target)
         try:
             await _acquire(held.slots)
             try:
@@ -61,16 +61,16 @@ class Pools(Generic[P]):
             if held.retired and not held.users:
                 await self.close_one(held.pool)
 
-    async def _take(self, name: str, url: str) -> _Pool[P]:
-        digest = hashlib.sha256(url.encode()).digest()
+    async def _take(self, target: Target) -> _Pool[P]:
+        name, digest = target.name, target.digest
         async with self._lock:
             held = self._pools.get(name)
-            if held is not None and held.digest != digest:  # the Secret was changed
+            if held is not None and held.digest != digest:  # a Secret was changed
                 await self._retire(name)
                 held = None
             if held is None:
                 await self._make_room()
-                held = self._pools[name] = _Pool(await self.make(url), digest)
+                held = self._pools[name] = _Pool(await self.make(target), digest)
             held.users += 1
             return held
 

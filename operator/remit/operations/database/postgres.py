@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from remit.api.operations import PostgresOperation, SqlStatement
@@ -20,22 +21,36 @@ from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, Work, held
-from remit.operations.database.connection import checked, invalid
+from remit.operations.database.connection import Target, invalid, target, untrusted
+from remit.operations.database.loaders import ADAPTERS, SETTINGS, json_text
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
-from remit.policy.statements import gives_no_rows
+from remit.operations.tls import TlsMaterial, in_memory
+from remit.policy.statements import read_statement
 
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
 _CONNECT_SECONDS = 10.0
 _CLIENT_SECONDS = 5
-# libpq reads passwords and certificates from the operator's home unless it is told otherwise.
-_OWN = {"passfile": "/dev/null", "sslcertmode": "disable", "gssencmode": "disable", "client_encoding": "UTF8"}
+# libpq reads passwords, certificates and services from the operator's home unless it is told otherwise.
+_OWN = {"passfile": "/dev/null", "gssencmode": "disable", "client_encoding": "UTF8"}
+_UNSET = {
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+    "require_auth": "none,password,md5,gss,sspi,scram-sha-256",
+}
+"""libpq's defaults where it does not take an empty value for one that is not set."""
+_NO_FILE = "/dev/null/none"
+"""A path where nothing can be."""
+_VERIFIED = frozenset({"verify-ca", "verify-full"})
 # Under other rules a statement would not be what policy read.
 _READ_BY = {"standard_conforming_strings": "on", "client_encoding": "UTF8"}
-_TROUBLE = ("08", "53", "57", "58")
-"""Classes of SQLSTATE that speak of the server: connections, resources, interventions, the system."""
-_LATER = ("40", "55")
-"""And those after which the same may succeed all the same: rollbacks and locks."""
+_RETRYABLE = ("08", "40", "53", "55006", "55P03", "57P01", "57P02", "57P03", "57P05", "58000", "58030")
+"""SQLSTATEs, or classes of them, after which the same statement may succeed: a connection to elsewhere, a conflict with
+another transaction, resources, locks, a server that stops or starts, input and output."""
+_FINAL = ("08P01", "40002", "53400")
+"""Exceptions to that: parameters that are too few, a constraint, and a limit that is set for the session."""
+_ENDS_THE_SESSION = ("FATAL", "PANIC")
+"""Severities of what is wrong with the server or the session. After an ERROR the server goes on, so it has answered."""
 _PROTOCOL_VIOLATION = "08P01"
 """What a server says of a statement whose parameters are too few or too many."""
 
@@ -44,6 +59,9 @@ _IN_DOUBT = ("08", "57", "58", "40003")
 _NO_ROWS = "didn't produce a result"
 _REFUSAL = re.compile(r", port \d+ failed: (?:FATAL: +)?(.+)")
 """Why there is no connection, in libpq's message or the server's."""
+_DISTRUST = re.compile(
+    r"certificate verify failed|server certificate for .* does not match host name .*|server does not support SSL.*"
+)
 Connection = psycopg.AsyncConnection[Any]
 Pool = AsyncConnectionPool[Connection]
 
@@ -53,26 +71,27 @@ class PostgresPerformer:
 
     def __init__(self) -> None:
         self.breaker = Breaker("database")
-        self._pools: Pools[_Server] = Pools(_open, lambda server: server.pool.close())
+        self._pools: Pools[_Server] = Pools(_open, _Server.close)
 
     async def perform(self, work: Work, output: OutputSink) -> str:
         """See `Performer.perform`. One JSON object a statement goes to stdout."""
         postgres = work.subject
         assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
         most = held(postgres.max_bytes, "spec.postgres.maxBytes", "ask for fewer rows")
-        url = checked(work.values, {"postgres", "postgresql"}, _OPTIONS)
-        name = f"{work.namespace}/{postgres.connection.name}/{postgres.connection.key}"
-        async with self._pools.lease(name, url) as server:
-            with self.breaker.calling(name):
+        wanted = target(work, {"postgres", "postgresql"}, _OPTIONS)
+        perform = _one_by_one if postgres.autocommit else _transact
+        async with self._pools.lease(wanted) as server:
+            with self.breaker.calling(wanted.name):
                 try:
                     await server.meet()
                     async with server.pool.connection(timeout=_CONNECT_SECONDS) as connection:
-                        done = await _transact(connection, postgres, work, most)
+                        done = await perform(connection, postgres, work, most)
                 except (PoolTimeout, psycopg.Error) as error:
                     raise _failure(error) from None
         for _, line in done:
             output.write("stdout", line)
-        return f"committed {len(done)} statements, {sum(count for count, _ in done)} rows"
+        how = "performed" if postgres.autocommit else "committed"
+        return f"{how} {len(done)} statements, {sum(count for count, _ in done)} rows"
 
     async def close(self) -> None:
         await self._pools.close()
@@ -82,6 +101,8 @@ class PostgresPerformer:
 class _Server:
     pool: Pool
     conninfo: str = field(repr=False)
+    files: contextlib.ExitStack
+    """What the pool's connections read certificates from."""
     _met: bool = False
 
     async def meet(self) -> None:
@@ -94,12 +115,59 @@ class _Server:
             await connection.close()
             self._met = True
 
+    async def close(self) -> None:
+        with self.files:
+            await self.pool.close()
 
-async def _open(url: str) -> _Server:
+
+async def _open(wanted: Target) -> _Server:
+    with contextlib.ExitStack() as files:
+        conninfo = _conninfo(wanted, files)
+        return _Server(await _pool(conninfo), conninfo, files.pop_all())
+
+
+def _conninfo(wanted: Target, files: contextlib.ExitStack) -> str:
+    """What libpq is to connect with. `files` are open for as long as it may.
+
+    What the URL does not say has libpq's own default, and never what the operator's environment or home says.
+    """
+    if "PGSERVICE" in os.environ:  # the one that cannot be overruled
+        message = "the operator's environment has PGSERVICE, which every connection would follow; start it without that"
+        raise OperationFailed("ConnectFailed", message, retryable=False, category="Infrastructure")
     try:
-        conninfo = make_conninfo(url, **_OWN)
+        given = conninfo_to_dict(wanted.url)
+        defaults = {
+            (keyword := option.keyword.decode()): (option.compiled or b"").decode() or _UNSET.get(keyword, "")
+            for option in psycopg.pq.Conninfo.get_defaults()
+            if option.envvar is not None and option.keyword not in {b"service", b"connect_timeout"}
+        }
+        options = {**defaults, **_OWN, **given, **_tls(wanted.tls, str(given.get("sslmode", "")), files)}
+        return make_conninfo("", **{keyword: str(value) for keyword, value in options.items()})
     except psycopg.ProgrammingError:
         raise invalid("it is not a URL that PostgreSQL's client can read") from None
+
+
+def _tls(tls: TlsMaterial, mode: str, files: contextlib.ExitStack) -> dict[str, str]:
+    options = {"sslrootcert": _NO_FILE, "sslcrl": _NO_FILE, "sslcertmode": "disable"}
+    if tls.authority is not None:
+        mode = mode or "verify-full"
+        if mode not in _VERIFIED:
+            raise invalid(f"sslmode={mode} does not look at the authority in spec.postgres.caFrom; take verify-full")
+        options["sslrootcert"] = files.enter_context(in_memory(tls.authority))
+    elif mode == "verify-full":
+        options["sslrootcert"] = ssl.get_default_verify_paths().cafile or "system"
+    elif mode == "verify-ca":
+        raise invalid("sslmode=verify-ca needs an authority in spec.postgres.caFrom; or take verify-full")
+    if tls.certificate is not None and tls.key is not None:
+        options |= {
+            "sslcertmode": "allow",
+            "sslcert": files.enter_context(in_memory(tls.certificate)),
+            "sslkey": files.enter_context(in_memory(tls.key)),
+        }
+    return options | ({"sslmode": mode} if mode else {})
+
+
+async def _pool(conninfo: str) -> Pool:
     pool: Pool = AsyncConnectionPool(
         conninfo,
         min_size=0,
@@ -113,6 +181,7 @@ async def _open(url: str) -> _Server:
         open=False,
         connection_class=MeteredConnection,
         kwargs={
+            "context": ADAPTERS,
             "cursor_factory": psycopg.AsyncRawCursor,
             "connect_timeout": int(_CONNECT_SECONDS),
             # DISCARD ALL deallocates the statements that the driver would prepare on its own, and it does not notice.
@@ -120,7 +189,7 @@ async def _open(url: str) -> _Server:
         },
     )
     await pool.open(wait=False)
-    return _Server(pool, conninfo)
+    return pool
 
 
 async def _configure(connection: Connection) -> None:
@@ -153,9 +222,10 @@ async def _transact(
     budget, effect = _Budget(postgres.max_rows, most), Effect() if postgres.read_only else work.effect
     try:
         async with connection.transaction():
+            await _set(connection, work, local=True, read_only=postgres.read_only)
             done = [
-                (result["rowCount"], orjson.dumps(result) + b"\n")
-                for result in await _statements(connection, postgres, work.timeout_seconds, budget)
+                await _statement(connection, index, statement, budget)
+                for index, statement in enumerate(postgres.statements)
             ]
             effect.begin("it was about to commit, and whether it did is not known")
     except psycopg.Error as error:
@@ -166,20 +236,32 @@ async def _transact(
     return done
 
 
-async def _statements(
-    connection: Connection, postgres: PostgresOperation, seconds: float, budget: _Budget
-) -> list[dict[str, Any]]:
-    # The server's own clock, so that a statement ends there too when it ends here.
-    await connection.execute(
-        sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
-    )
-    await connection.execute("SET LOCAL standard_conforming_strings = on")
-    if postgres.read_only:
-        await connection.execute("SET TRANSACTION READ ONLY")
-        await connection.execute("SET LOCAL default_transaction_read_only = on")
-    return [
-        await _statement(connection, index, statement, budget) for index, statement in enumerate(postgres.statements)
-    ]
+async def _one_by_one(
+    connection: Connection, postgres: PostgresOperation, work: Work, most: int
+) -> list[tuple[int, bytes]]:
+    """The same, each statement as the server performs it outside of a transaction block: perhaps in several
+    transactions, so that what fails may have taken place in part."""
+    await connection.set_autocommit(True)
+    await _set(connection, work, local=False, read_only=False)
+    budget, done = _Budget(postgres.max_rows, most), []
+    for index, statement in enumerate(postgres.statements):
+        work.effect.begin(f"{index} statements took place, and the next one may have, at least in part")
+        done.append(await _statement(connection, index, statement, budget))
+    work.effect.begin("the statements took place")
+    return done
+
+
+async def _set(connection: Connection, work: Work, *, local: bool, read_only: bool) -> None:
+    settings = {
+        **SETTINGS,
+        "standard_conforming_strings": "on",
+        # The server's own clock, so that a statement ends there too when it ends here.
+        "statement_timeout": str(max(1, int(work.timeout_seconds * 1000))),
+    }
+    if read_only:
+        settings |= {"transaction_read_only": "on", "default_transaction_read_only": "on"}
+    calls = (sql.SQL("set_config({}, {}, {})").format(name, value, local) for name, value in settings.items())
+    await connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
 
 
 class _Budget:
@@ -202,7 +284,7 @@ class _Rows:
         self.count += 1
         if self.truncated:
             return
-        row = orjson.dumps(_row(names, record), default=_plain, option=orjson.OPT_NON_STR_KEYS)
+        row = orjson.dumps(dict(zip(names, record, strict=True)))
         if self._kept >= self._budget.rows or len(row) > self._budget.bytes:
             self.truncated = True
             return
@@ -214,55 +296,79 @@ class _Rows:
         return orjson.Fragment(b"[" + self._json + b"]")
 
 
-async def _statement(connection: Connection, index: int, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
+async def _statement(connection: Connection, index: int, statement: SqlStatement, budget: _Budget) -> tuple[int, bytes]:
     """One statement by the extended protocol, which takes no second one; its rows come one by one."""
     for setting, value in _READ_BY.items():
         if connection.info.parameter_status(setting) != value:
             message = f"spec.postgres.statements[{index}]: {setting} is no longer {value}, and policy read it so"
             raise OperationFailed("ReadDifferently", message, retryable=False, category="Denied")
-    rows = _Rows(budget)
-    parameters: Sequence[str] = statement.parameters
+    read = read_statement(statement.sql)
+    try:
+        if read.copies:
+            result = await _copy(connection, statement, budget)
+        elif read.gives_no_rows:
+            result = await _change(connection, statement)
+        else:
+            result = await _query(connection, statement, budget)
+    except psycopg.Error as error:
+        error.add_note(f"spec.postgres.statements[{index}]")
+        raise
+    return result["rowCount"], orjson.dumps({"statement": index, **result}) + b"\n"
+
+
+async def _change(connection: Connection, statement: SqlStatement) -> dict[str, Any]:
+    async with connection.cursor() as cursor:
+        # binary: by the extended protocol
+        await cursor.execute(statement.sql.encode(), statement.parameters, binary=True)
+        count = max(0, cursor.rowcount)  # -1: of nothing that is counted
+        return {"status": cursor.statusmessage, "rowCount": count, "rows": []}
+
+
+async def _query(connection: Connection, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
+    rows, names = _Rows(budget), list[str]()
     async with connection.cursor() as cursor:
         try:
-            if await asyncio.to_thread(gives_no_rows, statement.sql):
-                await cursor.execute(statement.sql.encode(), parameters, binary=True)  # binary: by that protocol
-                count = max(0, cursor.rowcount)  # -1: of nothing that is counted
-                return {"statement": index, "status": cursor.statusmessage, "rowCount": count, "rows": []}
-            names: list[str] = []
-            async for record in cursor.stream(statement.sql.encode(), parameters):
-                names = names or [column.name for column in cursor.description or ()]
+            async for record in cursor.stream(statement.sql.encode(), statement.parameters):
+                names = names or _names(cursor.pgresult)
                 rows.add(names, record)
         except psycopg.ProgrammingError as error:
             # psycopg streams rows only; a statement that gives none has been performed all the same.
             if error.sqlstate is not None or _NO_ROWS not in str(error):
-                raise _at(error, index) from error
-        except psycopg.Error as error:
-            raise _at(error, index) from error
-    return {"statement": index, "rowCount": rows.count, "truncated": rows.truncated, "rows": rows.told()}
+                raise
+    return {"rowCount": rows.count, "truncated": rows.truncated, "rows": rows.told()}
 
 
-def _row(names: Sequence[str], record: Sequence[Any]) -> dict[str, Any]:
-    """A row by its columns' names; a name that comes twice gets a number."""
-    row: dict[str, Any] = {}
-    for number, (name, value) in enumerate(zip(names, record, strict=True), start=1):
-        row[name if name not in row else f"{name}_{number}"] = value
-    return row
+async def _copy(connection: Connection, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
+    """What `COPY … TO STDOUT` gives: the server sends a message a row."""
+    kept, messages, truncated = bytearray(), 0, False
+    async with connection.cursor() as cursor:
+        async with cursor.copy(statement.sql.encode(), statement.parameters or None) as copy:
+            async for block in copy:
+                messages += 1
+                truncated = truncated or messages > budget.rows or len(block) > budget.bytes
+                if not truncated:
+                    budget.bytes -= len(block)
+                    kept += block
+        count, data = max(0, cursor.rowcount), json_text(bytes(kept))
+        return {"status": f"COPY {count}", "rowCount": count, "truncated": truncated, "data": data}
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has no word for: bytes as PostgreSQL writes them, and all else as text, exactly."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "\\x" + bytes(value).hex()
-    return str(value)
-
-
-def _at(error: psycopg.Error, index: int) -> psycopg.Error:
-    error.add_note(f"spec.postgres.statements[{index}]")
-    return error
+def _names(result: Any) -> list[str]:
+    """The names of a result's columns; one that comes twice gets a number."""
+    names: dict[str, None] = {}
+    for number in range(result.nfields):
+        name = unique = (result.fname(number) or b"").decode(errors="backslashreplace")
+        suffix = number + 1
+        while unique in names:
+            unique, suffix = f"{name}_{suffix}", suffix + 1
+        names[unique] = None
+    return list(names)
 
 
 def _refused(error: psycopg.OperationalError) -> OperationFailed:
-    why = _REFUSAL.search(str(error))
+    why, distrust = _REFUSAL.search(str(error)), _DISTRUST.search(str(error))
+    if distrust is not None:
+        return untrusted(distrust[0].strip(), "spec.postgres")
     if why is not None:
         message = f"the server gave no connection: {why[1].strip()}"
     elif "resolve host" in str(error):
@@ -279,10 +385,12 @@ def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
         return OperationFailed("ConnectFailed", message, category="Infrastructure")
     where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     state = error.sqlstate
-    if state is None:
+    if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return OperationFailed(
             "ConnectionLost", f"{where}the connection to the server was lost", category="Infrastructure"
         )
+    if state is None:  # the driver refuses what it was given
+        return OperationFailed("StatementFailed", f"{where}{error}", retryable=False)
     message = f"{where}{error.diag.message_primary} (SQLSTATE {state})"
     if state == "57014":
         return OperationFailed("StatementTimeout", message, category="Timeout")
@@ -290,10 +398,10 @@ def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
         return OperationFailed("ReadOnly", message, retryable=False)
     if state == _PROTOCOL_VIOLATION:
         message += "; give it as many parameters as it has $1, $2 …"
-    infrastructure = state.startswith(_TROUBLE) and state != _PROTOCOL_VIOLATION
+    ended = error.diag.severity_nonlocalized in _ENDS_THE_SESSION
     return OperationFailed(
         "StatementFailed",
         message,
-        retryable=infrastructure or state.startswith(_LATER),
-        category="Infrastructure" if infrastructure else "Operation",
+        retryable=state.startswith(_RETRYABLE) and not state.startswith(_FINAL),
+        category="Infrastructure" if ended else "Operation",
     )

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
-import re
-from typing import Any
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final
 
 import orjson
 import redis.asyncio as client
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    ExecAbortError,
-    NoPermissionError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from remit.api.operations import RedisOperation
 from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, Work
-from remit.operations.database.connection import checked
-from remit.operations.database.metering import MeteredConnection, MeteredSSLConnection
+from remit.operations.database.connection import Target, invalid, target, untrusted
+from remit.operations.database.loaders import json_text
+from remit.operations.database.metering import ErrorReply, MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 8 << 20
-_IN_A_PIPELINE = re.compile(
-    r"""Command # (\d+) \(.*\) of pipeline caused error: \(?['"]?(.*?)(?:['"],\))?$""", re.DOTALL
-)
-"""How the driver words what the server says of a command before a transaction: with the whole of the command."""
+_DEEPEST: Final = 200
+"""Levels of a reply that JSON is made of."""
+_SERVER_OUT: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN"})
+"""Codes with which a server refuses everybody for the time being."""
+_FOR_NOW: Final = _SERVER_OUT | {"READONLY", "OOM", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF"}
+"""And those with which it refuses some commands: it was made a replica, is out of memory, moves slots, is busy with a
+script, has lost its replicas, or cannot write to its disk."""
+_NOT_PERMITTED: Final = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
 Pool = client.BlockingConnectionPool
 
 
@@ -49,14 +46,11 @@ class RedisPerformer:
         """See `Performer.perform`. One JSON object a command goes to stdout."""
         operation = work.subject
         assert isinstance(operation, RedisOperation)  # noqa: S101  # by its operation
-        url = checked(work.values, {"redis", "rediss"}, frozenset({"db", "protocol"}))
-        name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
-        async with self._pools.lease(name, url) as pool:
-            with self.breaker.calling(name):
-                try:
-                    replies = await _transact(pool, operation, work.effect)
-                except RedisError as error:
-                    raise _failure(error) from None
+        wanted = target(work, {"redis", "rediss"}, frozenset({"db", "protocol"}))
+        _must_be_text(operation)
+        async with self._pools.lease(wanted) as pool:
+            with self.breaker.calling(wanted.name):
+                replies = await _transact(pool, operation, work)
         failed = _tell(operation, replies, output)
         if failed is not None:
             raise failed
@@ -66,37 +60,92 @@ class RedisPerformer:
         await self._pools.close()
 
 
-async def _open(url: str) -> Pool:
-    pool = client.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MOST_CONNECTIONS,
-        timeout=_CONNECT_SECONDS,
-        socket_connect_timeout=_CONNECT_SECONDS,
-    )
-    encrypted = issubclass(pool.connection_class, client.SSLConnection)
+async def _open(wanted: Target) -> Pool:
+    encrypted = wanted.url.startswith("rediss://")
+    if not encrypted and (wanted.tls.authority or wanted.tls.certificate):
+        raise invalid("it begins with redis://, which is not encrypted; certificates go with rediss://")
+    try:
+        pool = client.BlockingConnectionPool.from_url(
+            wanted.url,
+            max_connections=MOST_CONNECTIONS,
+            timeout=_CONNECT_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
+        )
+    except ValueError:
+        raise invalid("it is not a URL that Redis's client can read") from None
     pool.connection_class = MeteredSSLConnection if encrypted else MeteredConnection
+    if encrypted:
+        pool.connection_kwargs["context"] = wanted.tls.context()
     return pool
 
 
-async def _transact(pool: Pool, operation: RedisOperation, effect: Effect) -> list[Any]:
-    _must_be_text(operation)
-    connection = await _connection(pool)
-    async with client.Redis(connection_pool=pool) as server, server.pipeline(transaction=True) as pipeline:
-        pipeline.connection = connection  # and so given back with the pipeline
-        if operation.read_only:
-            await _must_only_read(connection, operation)
-        for words in operation.commands:
-            pipeline.execute_command(*words)
+async def _transact(pool: Pool, operation: RedisOperation, work: Work) -> list[Any]:
+    """The replies to the commands, those that are errors among them."""
+    connection = await _connected(pool)
+    try:
+        await _begin(connection, operation)
         if not operation.read_only:
-            effect.begin("whether the commands took place is not known")
-        try:
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (ConnectionError, TimeoutError):
+            work.effect.begin("whether the commands took place is not known")
+        replies = await _execute(connection, operation, work.effect)
+    except BaseException as error:
+        # What more comes on it, or in which state it is, is not known.
+        await connection.disconnect(nowait=True)
+        if isinstance(error, ConnectionError | TimeoutError):
             message = "the connection to the server was lost"
             raise OperationFailed("ConnectionLost", message, category="Infrastructure") from None
+        raise
+    finally:
+        await pool.release(connection)
     if not operation.read_only:
-        effect.begin("the commands took place")
+        work.effect.begin("the commands took place")
     return replies
+
+
+async def _begin(connection: Any, operation: RedisOperation) -> None:
+    """Begin a transaction, on a server that is there: what fails here has not taken place."""
+    asked: list[tuple[str, ...]] = [("PING",), ("MULTI",)]
+    if operation.read_only:
+        # The server itself knows which commands only read, those of its modules too. One that has subcommands is asked
+        # about by both words.
+        names = [name for words in operation.commands for name in (words[0], "|".join(words[:2]))]
+        asked.insert(1, ("COMMAND", "INFO", *names))
+    try:
+        replies = await _ask(connection, asked)
+    except (ConnectionError, TimeoutError):  # it had nothing to do for a while, and was closed
+        replies = await _ask(await _reconnected(connection), asked)
+    pong, *told, begun = replies
+    for refusal in (pong, begun, *told):
+        # A user who may not PING is answered too.
+        if isinstance(refusal, ErrorReply) and not (refusal is pong and refusal.code == "NOPERM"):
+            raise _refusal(refusal, "")
+    for info in told:
+        _must_only_read(info, operation)
+
+
+async def _execute(connection: Any, operation: RedisOperation, effect: Effect) -> list[Any]:
+    *queued, replies = await _ask(connection, [*operation.commands, ("EXEC",)])
+    if isinstance(replies, list):
+        return replies
+    effect.settle()  # one that cannot be queued, or a refusal of EXEC: nothing was performed
+    for index, answer in enumerate(queued):
+        if isinstance(answer, ErrorReply):
+            raise _refusal(answer, f"spec.redis.commands[{index}]: ")
+    raise _refusal(replies, "")
+
+
+async def _ask(connection: Any, commands: Sequence[Sequence[str]]) -> list[Any]:
+    await connection.send_packed_command(connection.pack_commands(commands))
+    return [await _read(connection) for _ in commands]
+
+
+async def _read(connection: Any) -> Any:
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except ErrorReply as reply:
+        return reply
+    except (RecursionError, TypeError, ValueError) as error:
+        message = f"a reply is nothing that can be read ({type(error).__name__}); the commands may have taken place"
+        raise OperationFailed("UnreadableReply", message, retryable=False) from None
 
 
 def _must_be_text(operation: RedisOperation) -> None:
@@ -109,43 +158,33 @@ def _must_be_text(operation: RedisOperation) -> None:
             raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
-async def _connection(pool: Pool) -> Any:
-    """One that is up: what fails here has not reached the server."""
+async def _connected(pool: Pool) -> Any:
     try:
-        return await _up(await pool.get_connection(), pool)  # type: ignore[no-untyped-call]
-    except AuthenticationError:
-        raise
-    except BusyLoadingError:
-        message = "the server is still loading its data into memory, and performs nothing before"
-        raise OperationFailed("ConnectFailed", message, category="Infrastructure") from None
-    except (ConnectionError, TimeoutError) as error:
-        message = f"the server gives no connection: {_why(error)}"
-        raise OperationFailed("ConnectFailed", message, category="Infrastructure") from None
+        return await pool.get_connection()  # type: ignore[no-untyped-call]
+    except RedisError as error:
+        raise _not_connected(error) from None
 
 
-async def _up(connection: Any, pool: Pool) -> Any:
+async def _reconnected(connection: Any) -> Any:
     try:
-        if not await _answers(connection):
-            await connection.disconnect()
-            await connection.connect()
-    except BaseException:
-        await pool.release(connection)
-        raise
+        await connection.disconnect()
+        await connection.connect()
+    except RedisError as error:
+        raise _not_connected(error) from None
     return connection
 
 
-async def _answers(connection: Any) -> bool:
-    """Whether the server is still there, at the other end of a connection that had nothing to do for a while."""
-    try:
-        await connection.send_command("PING")
-        await connection.read_response()
-    except BusyLoadingError:
-        raise
-    except ResponseError:
-        return True  # a user who may not is answered too
-    except (ConnectionError, TimeoutError):
-        return False
-    return True
+def _not_connected(error: RedisError) -> OperationFailed:
+    """What fails here has not reached the server."""
+    if isinstance(error, ErrorReply) and (error.code in _NOT_PERMITTED or error.code in _FOR_NOW):
+        return _refusal(error, "")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return untrusted(cause.verify_message, "spec.redis")
+        cause = cause.__cause__ or cause.__context__
+    message = f"the server gives no connection: {error if isinstance(error, ErrorReply) else _why(error)}"
+    return OperationFailed("ConnectFailed", message, category="Infrastructure")
 
 
 def _why(error: BaseException | None) -> str:
@@ -158,12 +197,8 @@ def _why(error: BaseException | None) -> str:
     return "it does not answer"
 
 
-async def _must_only_read(connection: Any, operation: RedisOperation) -> None:
-    """Ask the server itself which of the commands only read: it knows the ones of its modules too. A command that has
-    subcommands is asked about by both words."""
-    asked = [name for words in operation.commands for name in (words[0], "|".join(words[:2]))]
-    await connection.send_command("COMMAND", "INFO", *asked)
-    told = [_flags(info) for info in await connection.read_response()]
+def _must_only_read(info: Any, operation: RedisOperation) -> None:
+    told = [_flags(command) for command in info]
     for index, words in enumerate(operation.commands):
         command, subcommand = told[2 * index : 2 * index + 2]
         if "readonly" not in command | subcommand or "write" in command | subcommand:
@@ -184,12 +219,12 @@ def _tell(operation: RedisOperation, replies: list[Any], output: OutputSink) -> 
     for index, (words, reply) in enumerate(zip(operation.commands, replies, strict=True)):
         told: dict[str, Any] = {"command": index, "name": words[0].upper()}
         if isinstance(reply, Exception):
-            told["error"] = str(reply)
-            message = f"spec.redis.commands[{index}]: {reply}; the other commands of the transaction took place"
+            told["error"] = _words(reply)
+            message = f"spec.redis.commands[{index}]: {_words(reply)}; the other commands of the transaction took place"
             failed = failed or OperationFailed("CommandFailed", message, retryable=False)
         else:
             told["reply"] = _json(reply)
-        line = orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS) + b"\n"
+        line = orjson.dumps(told) + b"\n"
         size += len(line)
         if size > _MOST_BYTES:
             line = orjson.dumps({"command": index, "name": words[0].upper(), "truncated": True}) + b"\n"
@@ -197,41 +232,46 @@ def _tell(operation: RedisOperation, replies: list[Any], output: OutputSink) -> 
     return failed
 
 
-def _json(reply: Any) -> Any:
-    """A reply as JSON: text where it is text, and otherwise base16 under a name that says so."""
+def _json(reply: Any, level: int = 0) -> Any:
+    """A reply as JSON: what JSON has no word for is text, exactly, and bytes that are no text are in base16 under a
+    name that says so."""
+    if level > _DEEPEST:
+        message = f"a reply has more than {_DEEPEST} levels, which is the most that is read; the commands took place"
+        raise OperationFailed("UnreadableReply", message, retryable=False)
     match reply:
         case bytes():
-            try:
-                return reply.decode()
-            except UnicodeDecodeError:
-                return {"hex": reply.hex()}
-        case dict():
-            return {_text(key): _json(value) for key, value in reply.items()}
-        case list() | tuple() | set():
-            return [_json(item) for item in reply]
-        case str() | int() | float() | bool() | None:
+            return json_text(reply)
+        case bool() | None:
             return reply
-    return str(reply)
+        case int():
+            return reply if -(1 << 63) <= reply < 1 << 64 else str(reply)
+        case float():
+            return reply if math.isfinite(reply) else str(reply)
+        case dict():
+            pairs = [(_json(key, level + 1), _json(value, level + 1)) for key, value in reply.items()]
+            # Keys that are no text could be alike in JSON, such as 1 and "1".
+            texts = all(isinstance(key, bytes) for key in reply) and all(isinstance(key, str) for key, _ in pairs)
+            return dict(pairs) if texts else pairs
+        case list():
+            return [_json(item, level + 1) for item in reply]
+    return {"error": _words(reply)} if isinstance(reply, Exception) else str(reply)
+
+
+def _words(error: object) -> str:
+    return str(error).removeprefix("ERR ")
 
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _failure(error: RedisError) -> OperationFailed:
-    match error:
-        case ResponseError() if at := _IN_A_PIPELINE.match(str(error)):
-            reason = "NotPermitted" if isinstance(error, NoPermissionError) else "CommandFailed"
-            message = f"spec.redis.commands[{int(at[1]) - 1}]: {at[2]}; nothing was performed"
-            return OperationFailed(reason, message, retryable=False)
-        case AuthenticationError() | NoPermissionError():
-            return OperationFailed("NotPermitted", f"the server refuses: {error}", retryable=False)
-        case TimeoutError() | ConnectionError():
-            return OperationFailed("ConnectionLost", "the connection to the server was lost", category="Infrastructure")
-        case ReadOnlyError():
-            return OperationFailed("ReadOnly", f"the server refuses: {error}", retryable=False)
-        case ExecAbortError() | ResponseError():
-            return OperationFailed(
-                "CommandFailed", f"the server refuses: {error}; nothing was performed", retryable=False
-            )
-    return OperationFailed("CommandFailed", f"{type(error).__name__}: {error}")
+def _refusal(reply: ErrorReply, where: str) -> OperationFailed:
+    """Why the server performed nothing."""
+    # Redis 7 says of a transaction what the reason was, and says EXECABORT first.
+    said = ErrorReply(str(reply).partition("Transaction discarded because of: ")[2].rstrip(".") or str(reply))
+    message = f"{where}{_words(said)}; nothing was performed"
+    if said.code in _FOR_NOW:
+        category = "Infrastructure" if said.code in _SERVER_OUT else "Operation"
+        return OperationFailed("NotReady", message, category=category)
+    reason = "NotPermitted" if said.code in _NOT_PERMITTED else "CommandFailed"
+    return OperationFailed(reason, message, retryable=False)

@@ -10,15 +10,18 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remit.api.operations import FileOperation
 from remit.errors import PolicyDenied
 from remit.operations.file.beneath import Place, place
 from remit.operations.file.errors import Stopped, failure, refused
 from remit.policy import Grant
+from remit.policy.argv import refused_character
 from remit.policy.rules import files
 
+_LEAVING_OUT = frozenset({"list", "copy", "chmod", "chown"})
+_MOST_TOLD = 5
 NEVER = ("/proc", "/sys", "/dev")
 """Not files but the kernel itself: no policy opens them to file operations."""
 
@@ -31,6 +34,8 @@ class Access:
     file: FileOperation
     protected: Sequence[str]
     stop: threading.Event
+    left_out: list[str] = field(default_factory=list)
+    """Names below a folder that no policy can be asked about."""
 
     @contextmanager
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
@@ -60,9 +65,23 @@ class Access:
         if path != written:
             decision = self.grant.ask(self.file.model_copy(update={"path": path, "destination": None}))
             if not decision.allowed:
-                shown = os.fsencode(path).decode(errors="backslashreplace")
-                start = f"{written} is really {shown}" if written else shown
+                start = f"{written} is really {shown(path)}" if written else shown(path)
                 raise PolicyDenied(f"{start}: {decision.message.removeprefix('spec.file.path: ')}")
+
+    def leaves_out(self, path: str) -> bool:
+        """Whether a name below a folder is left out, and told of: it has bytes that are not UTF-8, or characters that
+        no policy is asked about. What removes or moves a folder does all of it or nothing."""
+        if self.file.operation not in _LEAVING_OUT or not refused_character(path):
+            return False
+        self.left_out.append(shown(path))
+        return True
+
+    def told_left_out(self) -> str:
+        """For the end of what is told of the operation."""
+        if not self.left_out:
+            return ""
+        more = f" and {len(self.left_out) - _MOST_TOLD} more" if len(self.left_out) > _MOST_TOLD else ""
+        return f"; left out, for characters in their names: {', '.join(self.left_out[:_MOST_TOLD])}{more}"
 
     def inspect(self, path: str, info: os.stat_result, *, links: bool = False) -> None:
         """Look at owner and kind before anything is done.
@@ -94,6 +113,12 @@ def check_owner(grant: Grant, operation: str, path: str, info: os.stat_result) -
     owner, wanted = _user(info.st_uid), {str(info.st_uid), _user(info.st_uid)}
     if why := files.owner_refusal(grant.binding(), grant.request.namespace, (operation, path), wanted):
         raise refused("OwnerNotAllowed", f"{path} belongs to {owner}; {why}")
+
+
+def shown(path: str) -> str:
+    """For people: bytes that are not UTF-8 and what cannot be seen are escaped."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def below(path: str, name: str) -> str:

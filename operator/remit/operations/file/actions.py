@@ -20,7 +20,17 @@ from remit.operations.file.beneath import Place
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root
 from remit.operations.file.tree import entries, remove, walk
-from remit.operations.file.writing import Tally, changing, mode_of, permissions, read_all, replacing, sync, write_all
+from remit.operations.file.writing import (
+    REFUSALS,
+    Tally,
+    changing,
+    mode_of,
+    permissions,
+    read_all,
+    replacing,
+    sync,
+    write_all,
+)
 
 _LINES = 1 << 16
 """Bytes of a list that are told at once: each time the event loop is asked."""
@@ -64,7 +74,8 @@ def append(job: Job) -> str:
                 os.fsync(descriptor)
             except BaseException as error:
                 _take_back(descriptor, at, before.st_size, tally.written, error)
-                job.effect.settle()
+                if isinstance(error, REFUSALS):
+                    job.effect.settle()
                 raise
         finally:
             os.close(descriptor)

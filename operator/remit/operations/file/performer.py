@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,17 +67,20 @@ class FilePerformer:
             limit=Limit(work.limits.file_size or (MOST_DOWNLOADED if pulled else None)),
             effect=work.effect,
         )
-        doing = loop.run_in_executor(self._threads, _act, job)
+        doing: asyncio.Future[str] | None = None
         try:
+            doing = loop.run_in_executor(self._threads, _act, job)
             return await asyncio.shield(doing)
-        except asyncio.CancelledError:
+        except BaseException as error:
+            if doing is None or doing.done():
+                raise
             stop.set()
             if pulled is not None:
                 pulled.stop()
-            try:
-                return await doing  # it was done before it heard
-            except Stopped:
-                pass
+            with contextlib.suppress(Stopped):
+                done = await doing
+                if isinstance(error, asyncio.CancelledError):
+                    return done  # it was done before it heard
             raise
         finally:
             if pulled is not None:
@@ -107,7 +111,7 @@ def content(work: Work, file: FileOperation) -> Iterable[bytes]:
 
 def _act(job: Job) -> str:
     try:
-        return ACTIONS[job.file.operation](job)
+        return ACTIONS[job.file.operation](job) + job.access.told_left_out()
     except OSError as error:
         raise failure(error, job.file, job.file.path) from error
     except RecursionError as error:

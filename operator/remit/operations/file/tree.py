@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -37,6 +38,8 @@ def walk(access: Access, top: Place, visit: Callable[[Place, os.stat_result], No
     count = 0
     with entries(top) as found:
         for entry in found:
+            if access.leaves_out(entry.path):
+                continue
             access.check(entry.path)
             info = entry.lstat()
             access.inspect(entry.path, info, links=True)
@@ -68,6 +71,8 @@ def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, dep
         inside = os.open(target.name, _OPEN, dir_fd=target.parent)
         try:
             for entry in found:
+                if access.leaves_out(entry.path):
+                    continue
                 access.check(entry.path)
                 info, copy = entry.lstat(), Place(inside, entry.name, below(target.path, entry.name))
                 access.check(copy.path)
@@ -113,11 +118,30 @@ def reading(access: Access, source: Place) -> Iterator[tuple[int, os.stat_result
 
 
 def transfer(access: Access, source: Place, reading: int, target: Place, writing: int, limit: Limit) -> int:
-    """All bytes from one descriptor to the other."""
-    return write_all(writing, _checked(access, source, reading), lambda size: limit.check(size, target.path))
+    """All bytes from one descriptor to the other; holes stay holes. Gives how many bytes there are."""
+    end = 0
+    while (extent := _extent(reading, end)) is not None:
+        start, end = extent
+        os.lseek(reading, start, os.SEEK_SET)
+        os.lseek(writing, start, os.SEEK_SET)
+        for chunk in read_all(reading, end - start):
+            access.check(source.path, written=source.path)
+            limit.check(start + len(chunk), target.path)
+            write_all(writing, [chunk], lambda _: None)
+            start += len(chunk)
+    size = os.lseek(reading, 0, os.SEEK_END)
+    limit.check(size, target.path)
+    os.ftruncate(writing, size)
+    return size
 
 
-def _checked(access: Access, source: Place, descriptor: int) -> Iterator[bytes]:
-    for chunk in read_all(descriptor):
-        access.check(source.path, written=source.path)
-        yield chunk
+def _extent(descriptor: int, offset: int) -> tuple[int, int] | None:
+    """Where the next data from `offset` on begin and end; None: there is but a hole, or nothing. A file system that
+    knows of no holes tells of data up to the end."""
+    try:
+        start = os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+    return start, os.lseek(descriptor, start, os.SEEK_HOLE)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from remit.backends.failure import OperationFailed
+from remit.errors import RemitError
 from remit.operations.base import Effect
 from remit.operations.file.beneath import Place
 from remit.operations.file.errors import Stopped
@@ -37,13 +38,17 @@ class Limit:
             )
 
 
+REFUSALS = (OSError, RemitError, Stopped)
+"""What the kernel or Remit refuses has a known outcome; after anything else nobody knows what took place."""
+
+
 @contextmanager
 def changing(effect: Effect, in_doubt: str) -> Iterator[None]:
-    """A step that changes the file system. What the kernel or Remit refuses in it has a known outcome."""
+    """A step that changes the file system."""
     effect.begin(in_doubt)
     try:
         yield
-    except (OSError, OperationFailed, Stopped):
+    except REFUSALS:
         effect.settle()
         raise
 
@@ -133,8 +138,10 @@ def write_all(
     return tally.written
 
 
-def read_all(descriptor: int) -> Iterator[bytes]:
-    while chunk := os.read(descriptor, CHUNK):
+def read_all(descriptor: int, count: int | None = None) -> Iterator[bytes]:
+    """The rest of a file in pieces, or the next `count` bytes of it."""
+    while chunk := os.read(descriptor, CHUNK if count is None else min(CHUNK, count)):
+        count = None if count is None else count - len(chunk)
         yield chunk
 
 

@@ -7,13 +7,14 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
 from remit.api.operations import HttpOperation
 from remit.backends.breaker import Breaker
 from remit.backends.egress import Resolver
+from remit.backends.egress.dialing import Lookups
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.base import OVERDUE, Effect
@@ -39,10 +40,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class JudgedClient:
-    """Sends requests to the addresses that policy has judged, and leaves hosts alone that fail again and again."""
+    """Sends requests to the addresses that policy has judged, and leaves hosts alone that fail again and again: each
+    namespace for itself, because a host may well fail for what one of them asks of it."""
 
     resolve: Resolver
     breaker: Breaker
+    lookups: Lookups = field(default_factory=Lookups)
 
     @contextlib.asynccontextmanager
     async def answering(
@@ -64,8 +67,8 @@ class JudgedClient:
                 effect.begin(f"{exchange.method} to {destination} {without}")
 
         egress = egress_of(decision.binding, exchange.method, url)
-        network = JudgedNetwork(destination, egress, self.resolve, sending)
-        with self.breaker.calling(str(destination)) as call:
+        network = JudgedNetwork(destination, egress, self.resolve, self.lookups.share(egress), sending)
+        with self.breaker.calling(f"{grant.request.namespace}/{destination}") as call:
             answered = False
             try:
                 async with _response(JudgedTransport(network, context), exchange) as (response, started, first):
@@ -86,18 +89,23 @@ async def _response(
     # The task's own timeout bounds the whole; these bound a silence.
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
     started = time.monotonic()
-    async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
+    async with transport:
         # No Accept-Encoding: what comes is what is counted, and a small body cannot unfold into a large one.
         headers = httpx.Headers([("accept", "*/*"), ("user-agent", "remit"), ("accept-encoding", "identity")])
         headers.update(httpx.Headers([(name.encode(), value.encode()) for name, value in exchange.headers]))
+        if cookies := exchange.cookies.header(exchange.url):
+            headers["cookie"] = "; ".join([*headers.get_list("cookie"), cookies])
         headers["host"] = exchange.url.authority
         # What policy has judged, and not what the library makes of it.
-        extensions = {"target": exchange.url.target.encode("ascii")}
-        request = client.build_request(
+        extensions = {"target": exchange.url.target.encode("ascii"), "timeout": timeout.as_dict()}
+        request = httpx.Request(
             exchange.method, str(exchange.url), headers=headers, content=exchange.body, extensions=extensions
         )
         sent = time.monotonic()
-        response = await client.send(request, stream=True)
+        # Not by httpx's client, which prepares to follow a redirect on its own, and fails at what it cannot follow.
+        response = await transport.handle_async_request(request)
+        response.request = request
+        exchange.cookies.keep(exchange.url, response)
         try:
             yield response, started, time.monotonic() - sent
         finally:

@@ -13,6 +13,7 @@ from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect
 from remit.operations.http.client import SERVER_ERROR, JudgedClient
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
+from remit.operations.http.retryafter import retry_after
 from remit.policy import Grant, display_url
 
 _LATER = frozenset({408, 425, 429})
@@ -34,7 +35,8 @@ async def download(client: JudgedClient, grant: Grant, url: str) -> AsyncIterato
                 if not httpx.codes.is_success(status):
                     message = f"{exchange.description} answered {status}, not 2xx"
                     again = status >= SERVER_ERROR or status in _LATER
-                    raise OperationFailed("UnexpectedStatus", message, retryable=again)
+                    after = retry_after(answer.response)
+                    raise OperationFailed("UnexpectedStatus", message, retryable=again, retry_after=after)
                 async for chunk in answer.response.aiter_raw():
                     yield chunk
                 return

@@ -22,6 +22,8 @@ from remit.operations.base import Work, held
 from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
+from remit.operations.http.retryafter import retry_after
+from remit.operations.tls import TlsMaterial
 from remit.policy import Grant
 from remit.policy.patterns import BadPattern, Pattern
 
@@ -44,7 +46,7 @@ class HttpPerformer:
         http = work.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
         most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
-        context, expected = _trust(http, work), _pattern(http)
+        context, expected = TlsMaterial.of(work).context(), _pattern(http)
         exchange = first = _first(http, work)
         for _ in range(MOST + 1):
             response, body = await self._send(work, exchange, context, most, output)
@@ -54,7 +56,7 @@ class HttpPerformer:
                 if exchange is first and response.status_code in _LATER:
                     work.effect.settle()  # the server has not acted on it
                 output.write("stdout", body)
-                await _judge(http, expected, exchange, response.status_code, body)
+                await _judge(http, expected, exchange, response, body)
                 return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
             exchange = onward
         message = f"{first.url.without_query} was redirected more than {MOST} times"
@@ -107,17 +109,6 @@ def _first(http: HttpOperation, work: Work) -> Exchange:
     return Exchange(http.method, parse_url(http.url, "spec.http.url"), tuple(headers), body, frozenset(secret))
 
 
-def _trust(http: HttpOperation, work: Work) -> ssl.SSLContext:
-    if http.ca_from is None:
-        return ssl.create_default_context()
-    pem = next((value for path, value in work.values.items() if path.startswith("caFrom.")), b"")
-    try:
-        return ssl.create_default_context(cadata=pem.decode())
-    except (ssl.SSLError, UnicodeDecodeError, ValueError):
-        message = "spec.http.caFrom: what it refers to is no certificate in PEM form"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
-
-
 def _pattern(http: HttpOperation) -> Pattern | None:
     try:
         return None if http.expected_body is None else Pattern(http.expected_body)
@@ -126,8 +117,11 @@ def _pattern(http: HttpOperation) -> Pattern | None:
         raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
 
 
-async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchange, status: int, body: bytes) -> None:
+async def _judge(
+    http: HttpOperation, pattern: Pattern | None, exchange: Exchange, response: httpx.Response, body: bytes
+) -> None:
     """Raises where the answer is not what was expected."""
+    status = response.status_code
     expected = status in http.expected_status if http.expected_status else httpx.codes.is_success(status)
     if not expected:
         wanted = ", ".join(map(str, http.expected_status)) or "2xx"
@@ -135,6 +129,7 @@ async def _judge(http: HttpOperation, pattern: Pattern | None, exchange: Exchang
             "UnexpectedStatus",
             f"{exchange.description} answered {status}, not {wanted}",
             retryable=status in _LATER or status >= SERVER_ERROR,
+            retry_after=retry_after(response),
         )
     if pattern is not None and not await _found(pattern, body):
         message = f"the body of {exchange.url.without_query} has nothing that matches spec.http.expectedBody"

@@ -1,10 +1,11 @@
-"""Where a response sends the client next, and with what. Pure."""
+"""Where a response sends the client next, and with what."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from remit.backends.failure import OperationFailed
+from remit.operations.http.cookies import Cookies
 from remit.policy import BadUrl, Url
 
 MOST = 10
@@ -24,6 +25,8 @@ class Exchange:
     headers: tuple[tuple[str, str], ...]
     body: bytes | None
     secret_headers: frozenset[str]
+    cookies: Cookies = field(default_factory=Cookies, compare=False)
+    """Those of all exchanges of one request."""
 
     @property
     def description(self) -> str:
@@ -65,4 +68,4 @@ def following(sent: Exchange, status: int, location: str | None) -> Exchange | N
     if url.origin != sent.url.origin:
         private = _CREDENTIALS | sent.secret_headers
         headers = tuple(header for header in headers if header[0].lower() not in private)
-    return Exchange(method, url, headers, body, sent.secret_headers)
+    return replace(sent, method=method, url=url, headers=headers, body=body)

@@ -11,7 +11,7 @@ import httpcore
 import httpx
 
 from remit.backends.egress import Resolver
-from remit.backends.egress.dialing import own_addresses
+from remit.backends.egress.dialing import look_up, own_addresses
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.policy import Address, Destination, Egress, Forbidden, permits
@@ -26,11 +26,17 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
     """
 
     def __init__(
-        self, destination: Destination, egress: Sequence[Egress], resolve: Resolver, sending: Callable[[], None]
+        self,
+        destination: Destination,
+        egress: Sequence[Egress],
+        resolve: Resolver,
+        lookups: asyncio.Semaphore,
+        sending: Callable[[], None],
     ) -> None:
         self._destination = destination
         self._egress = egress
         self._resolve = resolve
+        self._lookups = lookups
         self._sending = sending
         self._network = httpcore.AnyIOBackend()
         self.address: str | None = None
@@ -74,7 +80,7 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
             return [host]
         try:
             async with asyncio.timeout(RESOLVE_SECONDS):
-                return await self._resolve(host, self._destination.port)
+                return await look_up(self._resolve, host, self._destination.port, self._lookups)
         except TimeoutError:
             message = f"no name server told where {host} is in {RESOLVE_SECONDS:g} s"
             raise OperationFailed("ResolveFailed", message, category="Infrastructure") from None

@@ -10,7 +10,7 @@ import pickle
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,11 @@ _LINE_BYTES: Final = 1 << 22
 _LISTEN_SECONDS: Final = 0.05
 _ANSWER_SECONDS: Final = 2.0
 """How long a supervisor may take to answer what it does not have to wait for."""
+_START_SECONDS: Final = 60.0
+"""How long it may take until the program runs, or has ended."""
+_END_SECONDS: Final = 10.0
+"""How long it may take beyond the program's grace period to end."""
+_LONGEST_GRACE: Final = 3600.0
 
 State = dict[str, Any]
 """What is known of a process, as `status` shows it: `phase` is one of Starting, Running, Backoff, Stopped, Exited,
@@ -84,7 +89,7 @@ class Supervision:
         digest = _digest(wanted.request, wanted.restart_policy)
         lock = _claim(folder)
         if lock is None:
-            state = await _ask(folder, {"do": "same", "digest": digest})
+            state = await _ask(folder, {"do": "same", "digest": digest}, _START_SECONDS)
             if state.get("same"):
                 return state
             message = (
@@ -111,7 +116,7 @@ class Supervision:
             os.close(lock)
             lock = -1
             with contextlib.suppress(OperationFailed):
-                await _ask(folder, {"do": "stop"})
+                await _end(folder)
             wanted.effect.settle()  # as of a command that was cancelled, nothing of it is alive
             raise
         finally:
@@ -120,9 +125,12 @@ class Supervision:
         return state
 
     async def stop(self, namespace: str, name: str) -> State | None:
-        """TERM, the grace that it was started with, KILL to all that came of it. None: it was not running."""
+        """TERM, the grace that it was started with, KILL to all that came of it. None: it was not running.
+
+        A supervisor that does not answer is killed, and its program with it.
+        """
         folder = self._existing(namespace, name)
-        return await _ask(folder, {"do": "stop"}) if supervised(folder) else None
+        return await _end(folder) if supervised(folder) else None
 
     async def remove(self, namespace: str, name: str) -> None:
         """Stop it, and forget it with its output. Nothing happens if there is none."""
@@ -146,11 +154,21 @@ class Supervision:
 
     async def lift_limit(self, namespace: str, name: str) -> None:
         """Have it restarted however often it ends. Raises OperationFailed where nobody answers."""
+        await _ask(self._existing(namespace, name), {"do": "lift limit"})
+
+    async def watch(self, namespace: str, name: str) -> AsyncGenerator[None, None]:
+        """Yields at each change of its state, and ends with its supervisor. Raises OperationFailed where none lives."""
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await _ask(self._existing(namespace, name), {"do": "lift limit"})
+            reader, writer = await _connected(self._existing(namespace, name), _ANSWER_SECONDS)
         except TimeoutError:
-            raise OperationFailed("SupervisorFailed", f"the supervisor of process {name} does not answer") from None
+            return
+        try:
+            writer.write(orjson.dumps({"do": "watch"}) + b"\n")
+            with contextlib.suppress(ConnectionError):
+                while (line := await reader.readline()).strip() == b"" and line:
+                    yield
+        finally:
+            writer.close()
 
     async def usage(self, namespace: str, name: str) -> dict[str, Any]:
         """`now`, and `samples` of the last ten minutes, the oldest first."""
@@ -164,7 +182,7 @@ class Supervision:
         folder = self._existing(namespace, name)
         if supervised(folder):
             with contextlib.suppress(OperationFailed):  # it ended just now
-                return await _ask(folder, {"do": "status"})
+                return await _ask(folder, {"do": "status"}, _START_SECONDS)
         return _known(folder)
 
     def tails(self, namespace: str, name: str, count: int = TAIL_BYTES) -> dict[str, str]:
@@ -242,42 +260,75 @@ async def _launch(folder: Path, lock: int, specification: Specification, effect:
         child.stdin.write(pickled)
         await child.stdin.drain()
         child.stdin.close()
-    line = await child.stdout.readline()
-    await child.wait()
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            line = await child.stdout.readline()
+            await child.wait()
+    except TimeoutError:
+        child.kill()
+        message = f"the supervisor of {label} did not get it started within {_START_SECONDS:g} s"
+        raise OperationFailed("SupervisorFailed", message) from None
     if not line:
         raise OperationFailed("SupervisorFailed", f"the supervisor of {label} ended; see supervisor.log in {folder}")
     state: State = orjson.loads(line)
     return state
 
 
-async def _ask(folder: Path, request: Mapping[str, Any]) -> State:
-    """Ask the supervisor. One that only begins gets the time to listen."""
-    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+async def _end(folder: Path) -> State:
+    """Stop it. A supervisor that does not do so in time is killed, and takes its program with it."""
+    known = read_state(folder)
+    grace = min(float(known.get("graceSeconds", _END_SECONDS)), _LONGEST_GRACE)
     try:
-        while True:
+        return await _ask(folder, {"do": "stop"}, grace + _END_SECONDS)
+    except OperationFailed as error:
+        if error.reason != "SupervisorFailed":
+            raise
+    identity = Identity.parse(known.get("supervisor"))
+    handle = identity.open() if identity else None
+    if handle is not None:
+        with handle:
+            handle.kill()
+            await handle.death()
+            handle.reap()
+    return _known(folder)
+
+
+async def _ask(folder: Path, request: Mapping[str, Any], seconds: float = _ANSWER_SECONDS) -> State:
+    """Ask the supervisor. Raises OperationFailed: `NotRunning`, or `SupervisorFailed` without an answer in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await _connected(folder, seconds)
             try:
-                # Through the descriptor: a socket's path may only have 107 bytes.
-                reader, writer = await asyncio.open_unix_connection(
-                    f"/proc/self/fd/{directory}/{SOCKET}", limit=_LINE_BYTES
-                )
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                if not supervised(folder):
-                    raise OperationFailed("NotRunning", f"process {folder.name} ended meanwhile") from None
-                await asyncio.sleep(_LISTEN_SECONDS)
-    finally:
-        os.close(directory)
-    try:
-        writer.write(orjson.dumps(request) + b"\n")
-        line = await reader.readline()
-    except ConnectionError:
-        line = b""
-    finally:
-        writer.close()
+                writer.write(orjson.dumps(request) + b"\n")
+                line = await reader.readline()
+            except ConnectionError:
+                line = b""
+            finally:
+                writer.close()
+    except TimeoutError:
+        message = f"the supervisor of process {folder.name} did not answer within {seconds:g} s"
+        raise OperationFailed("SupervisorFailed", message, category="Infrastructure") from None
     if not line:
         raise OperationFailed("NotRunning", f"process {folder.name} ended meanwhile")
     answer: State = orjson.loads(line)
     return answer
+
+
+async def _connected(folder: Path, seconds: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the supervisor. One that only begins gets the time to listen."""
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    # Through the descriptor: a socket's path may only have 107 bytes.
+                    return await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{SOCKET}", limit=_LINE_BYTES)
+                except (FileNotFoundError, ConnectionRefusedError):
+                    if not supervised(folder):
+                        raise OperationFailed("NotRunning", f"process {folder.name} ended meanwhile") from None
+                    await asyncio.sleep(_LISTEN_SECONDS)
+    finally:
+        os.close(directory)
 
 
 def _digest(request: AttemptRequest, restart_policy: str) -> str:

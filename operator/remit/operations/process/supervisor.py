@@ -36,6 +36,7 @@ from remit.telemetry.redact import Redactor
 _WATCH_SECONDS = 2.0
 _SAMPLE_EVERY = 5
 _SAMPLES = 60
+_MOST_WATCHERS = 16
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._settled = asyncio.Event()
         self._over = asyncio.Event()
+        self._watchers: set[asyncio.StreamWriter] = set()
         self._samples: deque[dict[str, Any]] = deque(maxlen=_SAMPLES)
         self._outer: int | None = None
         self._main: Identity | None = None
@@ -82,6 +84,7 @@ class Supervisor:
             "restartPolicy": specification.restart_policy,
             "supervisor": me.show() if me else None,
             "restarts": 0,
+            "graceSeconds": specification.request.grace_seconds,
             **({} if specification.max_restarts is None else {"maxRestarts": specification.max_restarts}),
         }
 
@@ -197,12 +200,26 @@ class Supervisor:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = orjson.loads(await reader.readline())
+            if request == {"do": "watch"}:
+                await self._be_watched(reader, writer)
+                return
             writer.write(orjson.dumps(await self._answer(request)) + b"\n")
             await writer.drain()
         except (orjson.JSONDecodeError, OSError, ValueError):
             pass  # the peer is gone, or is no operator
         finally:
             writer.close()
+
+    async def _be_watched(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Write a line at each change of the state, for as long as the peer is there."""
+        if len(self._watchers) >= _MOST_WATCHERS:
+            return
+        self._watchers.add(writer)
+        try:
+            writer.write(b"\n")
+            await reader.read()
+        finally:
+            self._watchers.discard(writer)
 
     async def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         match request:
@@ -239,6 +256,9 @@ class Supervisor:
         self._state = {key: value for key, value in {**self._state, **news}.items() if value is not None}
         with contextlib.suppress(OSError):  # the folder is gone or the disk full; the socket still knows
             write_state(self.folder, self._state)
+        for each in self._watchers:
+            if each.transport.get_write_buffer_size() == 0:  # who does not read has news already
+                each.write(b"\n")
 
 
 _SHOWN = {ExitReason.COMPLETED: "Exited", ExitReason.EXIT_CODE: "Exited", ExitReason.SIGNALED: "Signaled"}

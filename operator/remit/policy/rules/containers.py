@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from remit.api.containers import ContainerOptions
 from remit.api.operations import ContainerOperation
-from remit.policy.argv import takes_a_detour
+from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.match import Command
 from remit.policy.request import Request
@@ -83,6 +83,9 @@ def _options(policy: CompiledPolicy, options: ContainerOptions) -> Denial | None
             return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.options")
     for index, mount in enumerate(options.mounts):
         where, path = f"spec.container.options.mounts[{index}].source", mount.source
+        if refused := refused_character(path):
+            message = f"{where} has {refused[1]} in column {refused[0]}"
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts")
         if takes_a_detour(path):
             message = f"{where}: {path!r} takes a detour; write it without '..', '.', '//' or a final '/'"
             return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Final
 
 from remit.api.operations import PostgresOperation, RedisOperation
+from remit.policy.argv import refused_character
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
-from remit.policy.sqlfunctions import reaching
-from remit.policy.statements import READING, UnreadableStatement, kinds
+from remit.policy.sqlfunctions import READING as READING_FUNCTIONS
+from remit.policy.statements import READING, Function, UnreadableStatement, read_statement
 from remit.policy.verdict import Denial, Reason
 
 MOST_SQL: Final = 65_536
-"""In characters, of all statements of a task: a parser takes a second for half of it."""
+"""In characters, of all statements of a task."""
+_SHOWN_FUNCTIONS: Final = 5
 NEVER: Final = frozenset(
     [
         "MULTI",
@@ -51,9 +55,10 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
     for index, statement in enumerate(postgres.statements):
         where = f"spec.postgres.statements[{index}]"
         try:
-            found = kinds(statement.sql)
+            read = read_statement(statement.sql)
         except UnreadableStatement as error:
             return Denial(Reason.NOT_ALLOWED, f"{where}: {error}", policy.key)
+        found = read.kinds
         if postgres.read_only and (writing := sorted(found - READING)):
             message = f"{where} is {', '.join(writing)}, but spec.postgres.readOnly is set"
             return Denial(Reason.NOT_ALLOWED, message, policy.key)
@@ -65,10 +70,8 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
                 f" spec.databases.postgres.statements has {listed}",
                 policy.key,
             )
-        for name, what in reaching(statement.sql).items():
-            if rule is None or name not in rule.functions:
-                message = f"{where} has {name}, which {what}; policy {policy.key} would have to name it in"
-                return Denial(Reason.NOT_ALLOWED, f"{message} spec.databases.postgres.functions", policy.key)
+        if unknown := [function for function in read.functions if not _may_be_called(policy, function)]:
+            return Denial(Reason.NOT_ALLOWED, _unknown_functions(policy, where, unknown), policy.key)
     return "databases.postgres"
 
 
@@ -80,7 +83,10 @@ def judge_redis(policy: CompiledPolicy, request: Request) -> str | Denial:
         return denial
     allowed = {name.upper() for name in rule.commands} if rule else set()
     for index, words in enumerate(redis.commands):
-        name, where = words[0].upper(), f"spec.redis.commands[{index}]"
+        name, where = words[0].upper() if words[0].isascii() else words[0], f"spec.redis.commands[{index}]"
+        if not name.isascii() or refused_character(words[0]):  # in capitals, other letters turn into those of ASCII
+            message = f"{where}: the name of a command has plain letters only"
+            return Denial(Reason.NOT_ALLOWED, message, policy.key)
         if name in NEVER:
             message = f"{where}: {name} changes the connection or the transaction, which Remit keeps itself"
             return Denial(Reason.NOT_ALLOWED, message, policy.key)
@@ -102,6 +108,27 @@ def describe(request: Request) -> str:
         case RedisOperation() as redis:
             return f"{', '.join(words[0].upper() for words in redis.commands[:5])} on {redis.connection.name}"
     return "a database operation"
+
+
+def _may_be_called(policy: CompiledPolicy, function: Function) -> bool:
+    if function.schema in {"", "pg_catalog"} and function.name in READING_FUNCTIONS:
+        return True
+    listed = policy.functions
+    return listed is not None and (listed.matches(function.name) or listed.matches(str(function)))
+
+
+def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Function]) -> str:
+    """With the line that the policy's spec needs."""
+    shown = [str(function) for function in unknown[:_SHOWN_FUNCTIONS]]
+    more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
+    rule = policy.spec.databases.postgres
+    listed = json.dumps([*(rule.functions if rule else ()), *shown])  # JSON is YAML
+    which = "a function that is" if len(unknown) == 1 else "functions that are"
+    return (
+        f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; to allow that, the spec of policy"
+        f" {policy.key} needs `databases: {{postgres: {{functions: {listed}}}}}` (the columns of a table's other name"
+        " go after AS, as in `AS t (a)`)"
+    )
 
 
 def _connection(policy: CompiledPolicy, kind: str, secrets: list[str], wanted: str) -> Denial | None:

@@ -45,6 +45,7 @@ def compose(subject: Subject, release: Release, evidence: Evidence) -> Report:
         finished_at=max(release.finished_at or release.started_at, release.started_at),
         stages=tuple(_timed(record) for record in release.stages if record.name != "Retire"),
         restarts=evidence.restarts or 0,
+        served=None if release.requests is None else (release.requests, release.failed_requests or 0),
         evidence=evidence,
     )
 
@@ -59,6 +60,8 @@ def brief(report: Report, ref: str) -> ReleaseReport:
         switch_milliseconds=None if report.switch_milliseconds is None else round(report.switch_milliseconds, 1),
         requests_during_switch=probed.requests if probed else 0,
         failed_during_switch=probed.failed if probed else 0,
+        requests_in_bake=report.served[0] if report.served else None,
+        failed_in_bake=report.served[1] if report.served else None,
         restarts=report.restarts,
         missing=list(report.evidence.missing),
         ref=ref,
@@ -81,6 +84,7 @@ def sentence(report: Report, ref: str) -> str:
         f"revision {report.revision}: {report.outcome} after {rough(report.seconds)}",
         "" if switch is None else f"the switch took {duration(switch / 1000)}",
         f"{probed.failed} of {probed.requests} requests of the probe failed" if probed else "",
+        "{1} of {0} requests of the new side failed".format(*report.served) if report.served else "",
         f"{report.restarts} restarts",
         f"the whole report is in {ref}" if ref else "",
     ]

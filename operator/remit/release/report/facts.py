@@ -22,6 +22,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Took", rough(report.seconds)),
         ("Switch", "not measured" if switch is None else duration(switch / 1000)),
         ("Restarts of the new side", str(report.restarts)),
+        *(
+            [("Its requests since the switch", "{}, of which {} failed".format(*report.served))]
+            if report.served
+            else []
+        ),
     ]
     if probed is not None:
         rows += [

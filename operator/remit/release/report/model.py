@@ -127,6 +127,8 @@ class Report:
     finished_at: datetime.datetime
     stages: tuple[StageTime, ...]
     restarts: int
+    served: tuple[int, int] | None = None
+    """How many requests the new side got since it was live, and how many of them failed."""
     evidence: Evidence = field(default_factory=Evidence)
 
     @property

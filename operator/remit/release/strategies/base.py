@@ -34,7 +34,14 @@ def switch_over(ctx: Context, replicas: int) -> Verdict:
     """Send everything to the new side, once it can take it, and see it done."""
     if ctx.switched:
         return None if ctx.observed.converged else Wait("Converging", "requests still reach the old side")
-    return Switch(ctx.slot) if ctx.ready(replicas) else awaiting_health(ctx, replicas)
+    return Switch(ctx.slot, failover=_stands_by(ctx)) if ctx.ready(replicas) else awaiting_health(ctx, replicas)
+
+
+def _stands_by(ctx: Context) -> bool:
+    """Whether requests that the new side cannot take may go to the old one until the release is over. Where going back
+    is left to people, so is this; a program that cannot run twice has no old side, and a rollback leaves a bad one."""
+    automatic = ctx.desired.spec.rollback.automatic and not ctx.release.rollback
+    return ctx.live is not None and automatic and ctx.release.strategy != "Recreate"
 
 
 def awaiting_health(ctx: Context, replicas: int) -> Wait | Fail:

@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -105,7 +105,7 @@ async def obtain(
                 await _save(download(artifact.address), file)
             else:
                 await asyncio.to_thread(_kept, reading(), artifact.archive or "", file)
-            await asyncio.to_thread(_unpacked, file, artifact, copy)
+            await _unpacked(file, artifact, copy)
     except RemitError as error:
         told = failed(error)
         reason = "ArtifactNotFound" if told.reason == "NotFound" else told.reason
@@ -135,12 +135,25 @@ def _copied(reading: Reading, path: str, copy: Copy) -> None:
         reading.copy(path, made)
 
 
-def _unpacked(file: IO[bytes], artifact: Artifact, copy: Copy) -> None:
-    if artifact.sha256 is not None and (found := _sha256(file)) != artifact.sha256:
+async def _unpacked(file: IO[bytes], artifact: Artifact, copy: Copy) -> None:
+    if artifact.sha256 is not None and (found := await asyncio.to_thread(_sha256, file)) != artifact.sha256:
         message = f"{artifact.archive} has the SHA-256 {found}, not {artifact.sha256}"
         raise DeploymentError(message, reason="DigestMismatch")
-    with copy.made() as made:
-        unpack(file, artifact.archive or "", made, max_bytes=_MOST_UNPACKED, max_members=_MOST_FILES)
+    async with _in_threads(copy.made()) as made:
+        await unpack(file, artifact.archive or "", made, max_bytes=_MOST_UNPACKED, max_members=_MOST_FILES)
+
+
+@asynccontextmanager
+async def _in_threads(blocking: AbstractContextManager[Path]) -> AsyncIterator[Path]:
+    """The same, entered and left in threads."""
+    entered = await asyncio.to_thread(blocking.__enter__)
+    try:
+        yield entered
+    except BaseException as error:
+        await asyncio.to_thread(blocking.__exit__, type(error), error, error.__traceback__)
+        raise
+    else:
+        await asyncio.to_thread(blocking.__exit__, None, None, None)
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -12,6 +12,7 @@ from remit.release.model import SLOTS
 from remit.release.targets import sides
 from remit.release.targets.sides import Told
 from remit.release.traffic import Entry, Route, Seen, Traffic
+from remit.release.traffic.route import POOLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Flow:
     closed: frozenset[str] = frozenset()
     """The addresses that it has found down."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
+    served: Mapping[Slot, tuple[int, int]] = field(default_factory=dict)
+    """How many requests each side got where it is published, and how many of them failed, since the proxy counts."""
     busy: frozenset[str] = frozenset()
     """The addresses that it has requests at."""
     converged: bool = True
@@ -58,9 +61,9 @@ class Front:
         if (route := route_of(self._name, told)) is not None:
             await self._traffic.check(route)
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self.tell(replace(self.told(), live=live, share=share))
+        await self.tell(replace(self.told(), live=live, share=share, failover=failover))
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
@@ -88,6 +91,7 @@ class Front:
             None if route is None else seen.reached,
             seen.closed,
             {slot: seen.in_flight(slot) for slot in SLOTS},
+            _served(told, seen),
             frozenset(each.address for each in seen.servers if each.in_flight),
             _converged(told, route, seen),
             trouble,
@@ -103,16 +107,22 @@ def route_of(name: str, told: Told) -> Route | None:
     """The proxy's route; None where nothing is published."""
     entries: dict[int, Entry] = {}
     published = {port.port for side in told.sides.values() for port in side.published}
-    for side in told.sides.values():
+    # What is live decides what is spoken where both publish a port.
+    ordered = sorted(told.sides.items(), key=lambda each: each[0] == told.live)
+    for _, side in ordered:
         for port in side.published:
             addresses = {slot: each.addresses(port.port) for slot, each in told.sides.items()}
-            entries[port.port] = Entry.of(port.port, addresses, told.weights())
+            protocol = port.protocol
+            entries[port.port] = Entry.of(
+                port.port, addresses, told.weights(), failover=told.failover, protocol=protocol
+            )
             # A preview never takes a port from those who use it, such as that of the side before.
             if side.preview is not None and side.preview not in published and port == side.published[0]:
                 weights: dict[Slot, int] = {slot: 100 if slot == told.preview else 0 for slot in SLOTS}
-                entries[side.preview] = Entry.of(side.preview, addresses, weights)
+                entries[side.preview] = Entry.of(side.preview, addresses, weights, protocol=protocol)
     # In an order of their own: another order would be another proxy.
-    return Route(name, tuple(entries[port] for port in sorted(entries))) if entries else None
+    longest = max((side.max_header_bytes for side in told.sides.values()), default=0)
+    return Route(name, tuple(entries[port] for port in sorted(entries)), longest) if entries else None
 
 
 def _in_force(route: Route, seen: Seen) -> bool:
@@ -120,11 +130,17 @@ def _in_force(route: Route, seen: Seen) -> bool:
     for entry in route.entries:
         if not _weighs(entry, seen):
             return False
-        sides = seen.ports[entry.port].sides
-        for slot in SLOTS:
-            if {each.address for each in sides[slot].servers if not each.leaving} != set(entry.side(slot)):
+        pools = seen.ports[entry.port].pools
+        for pool in POOLS:
+            if {each.address: each.backup for each in pools[pool].servers if not each.leaving} != entry.members(pool):
                 return False
     return True
+
+
+def _served(told: Told, seen: Seen) -> dict[Slot, tuple[int, int]]:
+    published = {port.port for side in told.sides.values() for port in side.published}
+    counted = {slot: [each.side(slot) for port, each in seen.ports.items() if port in published] for slot in SLOTS}
+    return {slot: (sum(e.requests for e in own), sum(e.failed for e in own)) for slot, own in counted.items()}
 
 
 def _converged(told: Told, route: Route | None, seen: Seen) -> bool:
@@ -137,4 +153,4 @@ def _converged(told: Told, route: Route | None, seen: Seen) -> bool:
 
 def _weighs(entry: Entry, seen: Seen) -> bool:
     port = seen.ports.get(entry.port)
-    return port is not None and dict(port.weights) == dict(entry.weights)
+    return port is not None and (dict(port.weights), port.fails_over) == (dict(entry.weights), entry.fails_over)

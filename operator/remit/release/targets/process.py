@@ -24,6 +24,7 @@ from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
+from remit.release.targets.changes import Changes
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.copies import Copies, Download
 from remit.release.targets.failing import failed
@@ -94,7 +95,7 @@ class ProcessTarget:
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
-        self._watches = Watches(changed)
+        self._watches, self._changes = Watches(changed), Changes(changed)
         self._specs: dict[int, DeploymentSpec] = {}
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
@@ -111,6 +112,13 @@ class ProcessTarget:
             told = told.having(slot, await self._revive(slot, side, live=slot == told.live))
         states = self._supervision.list(self._name)
         await self._lift_limits(told, states)
+        await self._changes.have(
+            {
+                (name, str(state.get("supervisor"))): partial(self._supervision.watch, self._name, name)
+                for name, state in states.items()
+                if state.get("phase") in _KEPT
+            }
+        )
         await self._watch(told, states)
         try:
             flow = await self._front.look(told)
@@ -147,9 +155,9 @@ class ProcessTarget:
         revision, material = await self._load(held.revision)
         await self._have(slot, held, replicas, revision, material)
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self._front.switch(live, share)
+        await self._front.switch(live, share, failover=failover)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
@@ -196,6 +204,7 @@ class ProcessTarget:
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+        await self._changes.end()
         await self._copies.stop()
 
     async def _used(self, slot: Slot, side: Side) -> Usage:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import orjson
 
+from remit.api.deployment import protocol_of
 from remit.api.deploymentstatus import Slot
 from remit.privatefiles import write_private
 from remit.release.model import Revision, other
 
-FINISH_SECONDS: Final = 30
-"""How long an instance that is too many may finish the requests that it has."""
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -25,10 +24,11 @@ def address(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port of the program: its `name`, and where it is published."""
+    """A port of the program: its `name`, where it is published, and what is spoken there."""
 
     name: str
     port: int
+    protocol: Literal["http", "tcp"] = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,9 @@ class Side:
     """When those beyond `wanted` became so, in seconds since the epoch."""
     hosts: tuple[str, ...] = ()
     """By instance, the IP address; empty where all are on this host."""
+    drain_seconds: int = 30
+    """How long an instance that is too many may finish the requests that it has."""
+    max_header_bytes: int = 32_768
     draining: bool = False
     restarts: int = 0
     """Of instances whose supervisor was killed: how often they had been started again before, this one included."""
@@ -54,9 +57,17 @@ class Side:
     def of(cls, revision: Revision) -> Side:
         """A side that is to hold `revision`, and has no instance yet."""
         spec = revision.snapshot.spec
-        published = tuple(Published(port.name, port.published or port.container_port) for port in spec.ports)
+        published = tuple(
+            Published(port.name, port.published or port.container_port, protocol_of(spec, port)) for port in spec.ports
+        )
         blue_green = spec.strategy.blue_green
-        return cls(revision.number, published, blue_green.preview_port if blue_green else None)
+        return cls(
+            revision.number,
+            published,
+            blue_green.preview_port if blue_green else None,
+            drain_seconds=spec.drain_seconds,
+            max_header_bytes=spec.proxy.max_header_bytes,
+        )
 
     def host(self, index: int) -> str:
         return self.hosts[index] if self.hosts else LOOPBACK
@@ -71,7 +82,7 @@ class Side:
         """Whether those beyond `wanted` can be stopped: the proxy has no request with them, at the `busy` addresses,
         or has had them for too long."""
         leaving = {each for index in range(self.wanted, len(self.ports)) for each in self.addresses_of(index)}
-        return not leaving & busy or now >= self.leaving_since + FINISH_SECONDS
+        return not leaving & busy or now >= self.leaving_since + self.drain_seconds
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """Where one instance listens."""
@@ -84,6 +95,8 @@ class Told:
 
     live: Slot | None = None
     share: int = 0
+    failover: bool = False
+    """Whether requests that cannot be brought to `live` go to the other side."""
     preview: Slot | None = None
     sides: Mapping[Slot, Side] = field(default_factory=dict)
 

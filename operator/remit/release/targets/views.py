@@ -44,6 +44,7 @@ def observed(
         converged=flow.converged,
         live=told.live,
         share=told.share,
+        failover=told.failover,
         preview=told.preview,
         prepared=prepared,
     )
@@ -53,7 +54,7 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
     side, connections = told.sides.get(slot), flow.in_flight.get(slot, 0)
     if side is None:
         return SlotView(connections=connections)
-    own = found[slot]
+    own, (requests, failed_requests) = found[slot], flow.served.get(slot, (None, 0))
     failed = [index for index, each in sorted(own.items()) if each.failed]
     troubles = {index: each.trouble or _closed(each, side, index, flow) for index, each in sorted(own.items())}
     troubled = failed or [index for index, trouble in troubles.items() if trouble]
@@ -67,6 +68,8 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
         restarts=side.restarts + sum(each.restarts for each in own.values()),
         draining=side.draining,
         connections=connections,
+        requests=requests,
+        failed_requests=failed_requests,
         message=escape(f"{slot}-{troubled[0]}: {troubles[troubled[0]]}" if troubled else flow.trouble),
         instances={
             f"{slot}-{index}": InstanceView(each.incarnation, index in healthy, each.restarts)

@@ -7,17 +7,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from remit.api.deploymentstatus import Slot
-from remit.release.traffic.route import SLOTS, Entry, Route
+from remit.release.traffic.route import POOLS, Entry, Pool, Route, other
 
 HARD_STOP_SECONDS: Final = 30
+_REWRITTEN_BYTES: Final = 1024
+_TUNNEL: Final = "24h"
+_BACKUP: Final = "backup-"
 """How long a proxy that was asked to end may finish what is in flight."""
 PROBE_HEADER: Final = "Remit-Probe"
 """A request that has it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
 SIDE_HEADER: Final = "Remit-Side"
 WEIGHTS: Final = "weights"
-"""The file of a map from port to the percentage of green. Negative: closed."""
+"""The file of a map from port to the percentage of green. Negative: closed; from `FAILOVER` on: with failover."""
+FAILOVER: Final = 1000
 
 _CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
+_GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
+"""Where another side can take over, one refused connection is enough; a check finds the replica again in no time."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,13 @@ class Process:
 def render(route: Route, process: Process) -> str:
     # The socket has a name of its own, because a proxy that takes over sockets takes all that are named alike.
     socket = f"global\n  stats socket unix@{digest(route, process)} mode 600 level admin expose-fd listeners\n"
-    backends = [_backend(entry, slot) for entry in route.entries for slot in SLOTS]
+    backends = [_backend(entry, pool) for entry in route.entries for pool in POOLS]
     return "".join([socket, frame(route, process), *backends])
 
 
 def frame(route: Route, process: Process) -> str:
     """What cannot be changed in a running proxy: everything but addresses and weights."""
-    return _settings(process) + "".join(_frontend(entry) for entry in route.entries)
+    return _settings(process, route.max_header_bytes) + "".join(_frontend(entry) for entry in route.entries)
 
 
 def digest(route: Route, process: Process) -> str:
@@ -50,26 +56,29 @@ def render_weights(route: Route) -> str:
 
 
 def weight(entry: Entry) -> int:
-    return -1 if entry.green_percent is None else entry.green_percent
+    if entry.green_percent is None:
+        return -1
+    return entry.green_percent + (FAILOVER if entry.fails_over else 0)
 
 
-def backend(port: int, slot: Slot) -> str:
-    return f"{port}.{slot}"
+def backend(port: int, pool: Pool) -> str:
+    return f"{port}.{pool.slot}{'.failover' if pool.failover else ''}"
 
 
-def server(address: str) -> str:
+def server(address: str, *, backup: bool) -> str:
     """A name made of the address, so that what runs can be compared with what is wanted."""
-    return address.replace("[", "").replace("]", "")
+    return (_BACKUP if backup else "") + address.replace("[", "").replace("]", "")
 
 
-def added(address: str) -> str:
+def added(address: str, pool: Pool, *, backup: bool) -> str:
     """How a server is described, in a file and to a running proxy."""
-    return f"{address} {_CHECK}"
+    return " ".join([address, _CHECK, *([_GIVE_UP] if pool.failover else []), *(["backup"] if backup else [])])
 
 
-def _settings(process: Process) -> str:
+def _settings(process: Process, max_header_bytes: int) -> str:
     # noreuseport: a second proxy must not get a share of the first one's connections in silence.
     # idle-close-on-response: a kept connection is closed after its next answer, not under its next request.
+    # bufsize: a request's head has to fit in, with what the proxy adds to it.
     # redispatch 1, and retries for failed connects only (the default): a request that a replica may have seen is
     # never sent twice.
     user = "" if process.uid is None else f"  uid {process.uid}\n  gid {process.uid}\n  chroot empty\n"
@@ -80,6 +89,7 @@ def _settings(process: Process) -> str:
         "  fd-hard-limit 65536\n"
         f"  hard-stop-after {HARD_STOP_SECONDS}s\n"
         "  noreuseport\n"
+        f"  tune.bufsize {max_header_bytes + _REWRITTEN_BYTES}\n"
         "defaults\n"
         "  mode http\n"
         "  balance roundrobin\n"
@@ -92,30 +102,66 @@ def _settings(process: Process) -> str:
         "  timeout http-keep-alive 60s\n"
         "  timeout client 10m\n"
         "  timeout server 10m\n"
-        "  timeout tunnel 24h\n"
+        f"  timeout tunnel {_TUNNEL}\n"
     )
 
 
 def _frontend(entry: Entry) -> str:
     """The side is chosen by one look into a map, so that one command switches all replicas at once."""
-    port, blue, green = entry.port, backend(entry.port, "blue"), backend(entry.port, "green")
+    port = entry.port
+    blue, blue_failover, green, green_failover = (backend(port, pool) for pool in POOLS)
+    green_share, closed = f"str({port}),map_str_int({WEIGHTS},-1)", "{ var(txn.green) -m int lt 0 }"
+    if entry.protocol == "http":
+        rules, rule = (
+            (
+                f"  http-request set-var(txn.probe) req.hdr({PROBE_HEADER})\n"
+                f"  http-request del-header {PROBE_HEADER}\n"
+                f"  http-request set-var(txn.green) {green_share}\n"
+                f"  http-request return status 503 if {closed}\n"
+            ),
+            "http-request",
+        )
+    else:
+        rules, rule = (
+            (
+                "  mode tcp\n"
+                f"  timeout client {_TUNNEL}\n"
+                f"  tcp-request content set-var(txn.green) {green_share}\n"
+                f"  tcp-request content reject if {closed}\n"
+            ),
+            "tcp-request content",
+        )
     return (
         f"frontend {port}\n"
         f"  bind *:{port}\n"
-        f"  http-request set-var(txn.probe) req.hdr({PROBE_HEADER})\n"
-        f"  http-request del-header {PROBE_HEADER}\n"
-        f"  http-request set-var(txn.green) str({port}),map_str_int({WEIGHTS},-1)\n"
-        "  http-request return status 503 if { var(txn.green) -m int lt 0 }\n"
-        "  http-request set-var(txn.dice) rand(100),sub(txn.green)\n"
+        f"{rules}"
+        f"  {rule} set-var(txn.dice) rand(100),add({FAILOVER}),sub(txn.green)\n"
         f"  use_backend {green} if {{ var(txn.green) -m int 100 }}\n"
         f"  use_backend {blue} if {{ var(txn.green) -m int 0 }}\n"
-        f"  use_backend {green} if {{ var(txn.dice) -m int lt 0 }} {{ nbsrv({green}) gt 0 }}\n"
-        f"  use_backend {green} if {{ nbsrv({blue}) eq 0 }}\n"
-        f"  default_backend {blue}\n"
+        f"  use_backend {green_failover} if {{ var(txn.dice) -m int lt 0 }}\n"
+        f"  default_backend {blue_failover}\n"
     )
 
 
-def _backend(entry: Entry, slot: Slot) -> str:
-    servers = [f"  server {server(address)} {added(address)}\n" for address in entry.side(slot)]
-    told = f"  http-after-response set-header {SIDE_HEADER} {slot} if {{ var(txn.probe) -m found }}\n"
-    return "".join([f"backend {backend(entry.port, slot)}\n", told, *servers])
+def _backend(entry: Entry, pool: Pool) -> str:
+    members = entry.members(pool).items()
+    servers = [
+        f"  server {server(each, backup=backup)} {added(each, pool, backup=backup)}\n" for each, backup in members
+    ]
+    lines = [f"backend {backend(entry.port, pool)}\n", "  option allbackups\n" if pool.failover else ""]
+    if entry.protocol == "tcp":
+        lines += ["  mode tcp\n", f"  timeout server {_TUNNEL}\n"]
+    else:
+        lines += [
+            f"  http-after-response set-header {SIDE_HEADER} {slot} if {{ var(txn.probe) -m found }}{which}\n"
+            for slot, which in _answering(pool)
+        ]
+    return "".join([*lines, *servers])
+
+
+def _answering(pool: Pool) -> list[tuple[Slot, str]]:
+    """Which side a pool's answer is from, each with the condition that goes with it."""
+    backup = f"srv_name -m beg {_BACKUP}"
+    if not pool.failover:
+        return [(pool.slot, "")]
+    return [(pool.slot, f" !{{ {backup} }}"), (other(pool.slot), f" {{ {backup} }}")]

@@ -31,7 +31,7 @@ from remit.release.traffic.configuration import (
     render_weights,
     server,
 )
-from remit.release.traffic.route import SLOTS, Route
+from remit.release.traffic.route import POOLS, Route, other
 from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look
 from remit.release.traffic.steps import steps, unfound
 from remit.sandbox import ProcessHandle
@@ -116,8 +116,13 @@ class Instance:
     async def doubt(self, route: Route) -> None:
         """Have replicas that get no requests yet be down until a check has found them up: a proxy that starts takes all
         of them for up, whatever they are. Raises DeploymentError if the proxy refuses."""
-        idle = ((entry, slot) for entry in route.entries for slot in SLOTS if not entry.weights[slot])
-        names = [f"{backend(each.port, slot)}/{server(address)}" for each, slot in idle for address in each.side(slot)]
+        names = [
+            f"{backend(entry.port, pool)}/{server(address, backup=backup)}"
+            for entry in route.entries
+            for pool in POOLS
+            for address, backup in entry.members(pool).items()
+            if not entry.weights[other(pool.slot) if backup else pool.slot]
+        ]
         await self._tell([f"set server {name} health down" for name in names])
 
     async def _tell(self, commands: list[str]) -> None:

@@ -61,7 +61,8 @@ class Probe:
 
     def __init__(self, url: str, *, rate: float = 50.0, timeout_seconds: float = 10.0) -> None:
         self._url = url
-        self._rate = rate
+        self.rate = rate
+        """May be changed while it runs."""
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._requests: list[Request] = []
         self._commands: list[tuple[float, Slot]] = []
@@ -127,10 +128,10 @@ class Probe:
 
     async def _run(self) -> None:
         """At fixed times, so that a slow answer hides no request that a client would have made."""
-        began, count = time.monotonic(), 0
+        due = time.monotonic()
         while True:
-            await asyncio.sleep(began + count / self._rate - time.monotonic())
-            count += 1
+            await asyncio.sleep(due - time.monotonic())
+            due += 1 / self.rate
             if len(self._open) < _MAX_OPEN:
                 task = asyncio.create_task(self._ask())
                 self._open.add(task)

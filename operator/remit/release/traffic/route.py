@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
@@ -14,8 +14,24 @@ from remit.errors import DeploymentError
 SLOTS: Final[tuple[Slot, Slot]] = ("blue", "green")
 CLOSED: Final[Mapping[Slot, int]] = {"blue": 0, "green": 0}
 """Weights of a port that answers 503 to everything: nothing is live yet, or there is no preview now."""
+Protocol = Literal["http", "tcp"]
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def other(slot: Slot) -> Slot:
+    return "green" if slot == "blue" else "blue"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Replicas that share the requests of one side; with `failover`, those of the other side are its backups."""
+
+    slot: Slot
+    failover: bool = False
+
+
+POOLS: Final = tuple(Pool(slot, failover) for slot in SLOTS for failover in (False, True))
 
 
 @dataclass(frozen=True)
@@ -24,12 +40,17 @@ class Entry:
 
     `blue` and `green` are addresses of replicas as `IP:PORT`, an IPv6 one in brackets. `green_percent` is the share of
     requests that the green side gets and blue gets the rest; None closes the port: every request is answered 503.
+
+    With `failover`, and wherever both sides have a share, what cannot be brought to a replica of one side goes to the
+    other one. With `protocol` tcp, a connection is passed through as it is: its side is chosen once.
     """
 
     port: int
     blue: tuple[str, ...] = ()
     green: tuple[str, ...] = ()
     green_percent: int | None = None
+    failover: bool = False
+    protocol: Protocol = "http"
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -40,7 +61,15 @@ class Entry:
             _check(address)
 
     @classmethod
-    def of(cls, port: int, sides: Mapping[Slot, tuple[str, ...]], weights: Mapping[Slot, int]) -> Entry:
+    def of(
+        cls,
+        port: int,
+        sides: Mapping[Slot, tuple[str, ...]],
+        weights: Mapping[Slot, int],
+        *,
+        failover: bool = False,
+        protocol: Protocol = "http",
+    ) -> Entry:
         """`weights` are percentages that add up to 100, or are all 0 for a closed port.
 
         Raises DeploymentError for any others.
@@ -49,10 +78,23 @@ class Entry:
         if min(blue, green) < 0 or blue + green not in (0, 100):
             raise _invalid(f"port {port}: the weights of blue and green must add up to 100, or both be 0")
         percent = green if blue + green else None
-        return cls(port, tuple(sides.get("blue", ())), tuple(sides.get("green", ())), percent)
+        blue_addresses, green_addresses = (tuple(sides.get(slot, ())) for slot in SLOTS)
+        return cls(port, blue_addresses, green_addresses, percent, failover, protocol)
 
     def side(self, slot: Slot) -> tuple[str, ...]:
         return self.blue if slot == "blue" else self.green
+
+    @property
+    def fails_over(self) -> bool:
+        """Whether one side's requests may go to the other one."""
+        return self.green_percent is not None and (self.failover or 0 < self.green_percent < 100)
+
+    def members(self, pool: Pool) -> dict[str, bool]:
+        """The addresses that are in a pool, and whether each is a backup: used while none of the others is up."""
+        own, others = self.side(pool.slot), self.side(other(pool.slot))
+        if not pool.failover:
+            return dict.fromkeys(own, False)
+        return {**dict.fromkeys(others, True), **dict.fromkeys(own, False)} if self.fails_over else {}
 
     @property
     def weights(self) -> Mapping[Slot, int]:
@@ -67,6 +109,8 @@ class Route:
 
     name: str
     entries: tuple[Entry, ...]
+    max_header_bytes: int = 32_768
+    """How long the head of a request may be."""
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -12,8 +12,8 @@ from typing import Final
 
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
-from remit.release.traffic.configuration import WEIGHTS
-from remit.release.traffic.route import CLOSED, SLOTS
+from remit.release.traffic.configuration import FAILOVER, WEIGHTS, backend
+from remit.release.traffic.route import CLOSED, POOLS, Pool, other
 
 PROXY_FAILED: Final = "ProxyFailed"
 _NEVER_CHECKED: Final = "INI"
@@ -33,17 +33,50 @@ class Server:
     """Requests and open tunnels such as WebSockets."""
     checked: bool = True
     """Whether `up` is what a check has found, and not what it began as."""
+    backup: bool = False
+    """It belongs to the other side, and is used while none of this one's is up."""
+    requests: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
 class Side:
+    """What is seen of a pool, or of a side: of its own pools, and of where it is the other one's backup."""
+
     servers: tuple[Server, ...] = ()
     in_flight: int = 0
     """Requests and open tunnels, those that wait for a connection included."""
     requests: int = 0
-    """Requests since the proxy started."""
+    """Requests since the proxy started; connections, where it passes them through."""
     failed: int = 0
-    """Of these, how many the proxy could not bring to a replica, or got no valid answer to."""
+    """Of these, how many were answered with a status of 500 and above, by a replica or in place of one; connections
+    that could not be made."""
+
+    def part(self, *, backup: bool) -> Side:
+        """What of it is of its backups, or all else."""
+        backups = [each for each in self.servers if each.backup]
+        theirs = Side(
+            tuple(backups),
+            sum(each.in_flight for each in backups),
+            sum(each.requests for each in backups),
+            sum(each.failed for each in backups),
+        )
+        if backup:
+            return theirs
+        return Side(
+            tuple(each for each in self.servers if not each.backup),
+            max(0, self.in_flight - theirs.in_flight),
+            max(0, self.requests - theirs.requests),
+            max(0, self.failed - theirs.failed),
+        )
+
+    def __add__(self, more: Side) -> Side:
+        return Side(
+            self.servers + more.servers,
+            self.in_flight + more.in_flight,
+            self.requests + more.requests,
+            self.failed + more.failed,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +84,12 @@ class Port:
     """One published port. Weights are percentages; all 0 where the port is closed."""
 
     weights: Mapping[Slot, int]
-    sides: Mapping[Slot, Side]
+    pools: Mapping[Pool, Side]
+    fails_over: bool = False
+
+    def side(self, slot: Slot) -> Side:
+        own, backups = self.pools.get(Pool(slot, True), Side()), self.pools.get(Pool(other(slot), True), Side())
+        return self.pools.get(Pool(slot), Side()) + own.part(backup=False) + backups.part(backup=True)
 
 
 @dataclass(frozen=True)
@@ -63,12 +101,12 @@ class Seen:
     ports: Mapping[int, Port]
 
     def in_flight(self, slot: Slot) -> int:
-        return sum(port.sides[slot].in_flight for port in self.ports.values())
+        return sum(port.side(slot).in_flight for port in self.ports.values())
 
     @property
     def servers(self) -> Iterator[Server]:
-        """All replicas, once for each port."""
-        return (each for port in self.ports.values() for side in port.sides.values() for each in side.servers)
+        """All replicas, once for each pool of each port."""
+        return (each for port in self.ports.values() for pool in port.pools.values() for each in pool.servers)
 
     @property
     def reached(self) -> frozenset[str]:
@@ -125,7 +163,8 @@ def parse(info: str, stat: str, weights: str) -> Seen:
     ports = {
         int(row["pxname"]): Port(
             _weights(shares.get(int(row["pxname"]), -1)),
-            {slot: _side(f"{row['pxname']}.{slot}", rows) for slot in SLOTS},
+            {pool: _pool(backend(int(row["pxname"]), pool), rows) for pool in POOLS},
+            shares.get(int(row["pxname"]), -1) >= FAILOVER,
         )
         for row in rows
         if row["svname"] == "FRONTEND"
@@ -134,21 +173,41 @@ def parse(info: str, stat: str, weights: str) -> Seen:
 
 
 def _weights(green: int) -> Mapping[Slot, int]:
-    return CLOSED if green < 0 else {"blue": 100 - green, "green": green}
+    if green < 0:
+        return CLOSED
+    share = green - FAILOVER if green >= FAILOVER else green
+    return {"blue": 100 - share, "green": share}
 
 
-def _side(name: str, rows: Sequence[Mapping[str, str]]) -> Side:
+def _pool(name: str, rows: Sequence[Mapping[str, str]]) -> Side:
     own = [row for row in rows if row["pxname"] == name]
     total = next((row for row in own if row["svname"] == "BACKEND"), None)
     if total is None:
         return Side()
     servers = tuple(_server(row) for row in own if row["svname"] != "BACKEND")
-    failed = sum(int(total[column] or 0) for column in ("econ", "eresp"))
-    return Side(servers, int(total["scur"] or 0), int(total["stot"] or 0), failed)
+    return Side(servers, _count(total, "scur"), _count(total, "stot"), _failed(total))
 
 
 def _server(row: Mapping[str, str]) -> Server:
     up, leaving = (row["status"].startswith(word) for word in ("UP", "MAINT"))
     # The result of a check may be from before it was told to be down until the next one.
     checked = row["check_status"] not in ({_NEVER_CHECKED} if up else {_NEVER_CHECKED, _WELL})
-    return Server(row["addr"], up, leaving, int(row["scur"] or 0), checked)
+    return Server(
+        row["addr"],
+        up,
+        leaving,
+        _count(row, "scur"),
+        checked,
+        backup=_count(row, "bck") > 0,
+        requests=_count(row, "stot"),
+        failed=_failed(row),
+    )
+
+
+def _failed(row: Mapping[str, str]) -> int:
+    """Connections that are passed through have no statuses."""
+    return _count(row, "econ") if row["mode"] == "tcp" else _count(row, "hrsp_5xx")
+
+
+def _count(row: Mapping[str, str], column: str) -> int:
+    return int(row[column] or 0)

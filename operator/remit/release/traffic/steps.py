@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from remit.release.traffic.configuration import WEIGHTS, added, backend, server, weight
-from remit.release.traffic.route import SLOTS, Route
-from remit.release.traffic.runtime import Seen
+from remit.release.traffic.route import POOLS, Entry, Pool, Route
+from remit.release.traffic.runtime import Seen, Server, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +31,32 @@ def steps(route: Route, seen: Seen) -> Steps:
     result = Steps()
     for entry in route.entries:
         port = seen.ports[entry.port]
-        for slot in SLOTS:
-            known = {each.address: each for each in port.sides[slot].servers}
-            for address in entry.side(slot):
-                name = f"{backend(entry.port, slot)}/{server(address)}"
-                if address not in known:
-                    result.join.append(f"add server {name} {added(address)} weight 0")
-                    result.join.append(f"enable health {name}")
-                if address not in known or known[address].leaving:
-                    # To be ready means to be up. It can be said to be down only then, so till then it has no weight.
-                    words = ("state ready", "health down", "weight 1")
-                    result.join.extend(f"set server {name} {word}" for word in words)
-            for address in known.keys() - entry.side(slot):
-                name = f"{backend(entry.port, slot)}/{server(address)}"
-                if not known[address].leaving:
-                    result.leave.extend(f"set server {name} {word}" for word in ("state maint", "weight 0"))
-                result.remove.append(f"del server {name}")
-        if dict(port.weights) != dict(entry.weights):
+        for pool in POOLS:
+            _bring_members(result, entry, pool, port.pools.get(pool, Side()).servers)
+        if (dict(port.weights), port.fails_over) != (dict(entry.weights), entry.fails_over):
             result.switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
     return result
+
+
+def _bring_members(result: Steps, entry: Entry, pool: Pool, there: Iterable[Server]) -> None:
+    known, wanted = {(each.address, each.backup): each for each in there}, entry.members(pool)
+    for address, backup in wanted.items():
+        name = f"{backend(entry.port, pool)}/{server(address, backup=backup)}"
+        before = known.get((address, backup))
+        if before is None:
+            result.join.append(f"add server {name} {added(address, pool, backup=backup)} weight 0")
+            result.join.append(f"enable health {name}")
+        if before is None or before.leaving:
+            # To be ready means to be up. It can be said to be down only then, so till then it has no weight.
+            words = ("state ready", "health down", "weight 1")
+            result.join.extend(f"set server {name} {word}" for word in words)
+    for (address, backup), each in known.items():
+        if wanted.get(address) == backup:
+            continue
+        name = f"{backend(entry.port, pool)}/{server(address, backup=backup)}"
+        if not each.leaving:
+            result.leave.extend(f"set server {name} {word}" for word in ("state maint", "weight 0"))
+        result.remove.append(f"del server {name}")
 
 
 def unfound(route: Route, seen: Seen) -> set[str]:
@@ -57,8 +65,8 @@ def unfound(route: Route, seen: Seen) -> set[str]:
     result = set()
     for entry in route.entries:
         port = seen.ports[entry.port]
-        for slot in SLOTS:
-            grows = entry.weights[slot] > port.weights[slot]
-            own = (each for each in port.sides[slot].servers if each.address in entry.side(slot))
-            result |= {each.address for each in own if not each.checked or (grows and not each.up)}
+        for pool in POOLS:
+            wanted, grows = entry.members(pool), entry.weights[pool.slot] > port.weights[pool.slot]
+            own = (each for each in port.pools.get(pool, Side()).servers if wanted.get(each.address) == each.backup)
+            result |= {each.address for each in own if not each.checked or (grows and not each.backup and not each.up)}
     return result

@@ -114,7 +114,21 @@ class Traffic:
         return self._root / name
 
     async def _claim(self, ports: set[int], route: str) -> None:
-        known = {seen.pid: f"Deployment {name}" for name in self.names() if (seen := await self.look(name))}
+        """Raises DeploymentError for a port that is taken.
+
+        Another Deployment's proxy may hang without harm to this one: only its name is not known then.
+        """
+        try:
+            claim(ports, route, {})
+        except DeploymentError as error:
+            if error.reason != "PortTaken":
+                raise
+        else:
+            return
+        found = await asyncio.gather(*map(self.look, names := self.names()), return_exceptions=True)
+        known = {
+            seen.pid: f"Deployment {name}" for name, seen in zip(names, found, strict=True) if isinstance(seen, Seen)
+        }
         claim(ports, route, known)
 
 

@@ -5,6 +5,7 @@ standard library: everything they load is copied by each fork.
 """
 
 from remit.sandbox.forkserver.client import (
+    TELL_SECONDS,
     Execute,
     ForkedProcess,
     ForkServer,
@@ -20,6 +21,7 @@ from remit.sandbox.forkserver.wire import KILL_GRACE_SECONDS
 
 __all__ = [
     "KILL_GRACE_SECONDS",
+    "TELL_SECONDS",
     "Execute",
     "ForkServer",
     "ForkedProcess",

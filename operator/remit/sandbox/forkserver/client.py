@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +32,14 @@ from remit.sandbox.model import CgroupTree
 _MOST_INLINE = 1 << 15
 _LOST = "the fork server ended; the next start begins a new one"
 _NOT_TAKEN = "the fork server has too many open files, or has ended"
+_HANGS = "the fork server did not answer, and was ended with all that it had started; the next start begins a new one"
 _LAST_SECONDS = 5.0
+ORDER_SECONDS = 5.0
+"""For a fork server to take orders, where so many wait for it already that there is no room for another."""
+START_SECONDS = 60.0
+"""For a fork server to fork."""
+TELL_SECONDS = 10.0
+"""For a fork server to tell of the end of a process that is dead."""
 SPARES = 2
 """Processes that wait for a frequent job. With one, a start right after another's end would come while it is forked."""
 
@@ -166,6 +173,7 @@ class ForkedProcess:
     result: object = None
     descriptors: list[int] = field(default_factory=list)
     """What a job sent back. They belong to the caller."""
+    _end_server: Callable[[], None] = lambda: None
     _refusal: OSError | None = None
     _lost: bool = False
 
@@ -214,19 +222,41 @@ class ForkedProcess:
             raise self.failure
 
     async def started(self) -> None:
-        """Wait until there is a pid. The program may not be executed yet. Raises `failure`."""
+        """Wait until there is a pid. The program may not be executed yet.
+
+        Raises `failure`, and OSError where the fork server does not answer.
+        """
+        await self._until(lambda: bool(self.pid), START_SECONDS)
+        if not (self.pid or self.ended):
+            self.end_server()
+            raise OSError(errno.ETIMEDOUT, _HANGS)
+
+    async def finished(self, seconds: float) -> None:
+        """Wait until the end. Raises TimeoutError, and `failure`."""
+        await self._until(lambda: False, seconds)
+        if not self.ended:
+            raise TimeoutError(f"still running after {seconds:g} s")
+
+    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+        """Wait until that or its end, or for so long. Raises `failure`."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self.fileno(), news.set)
         try:
             self.update()
-            while not (self.pid or self.ended):
-                await news.wait()
-                news.clear()
-                self.update()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while not (reached() or self.ended):
+                        await news.wait()
+                        news.clear()
+                        self.update()
         finally:
             loop.remove_reader(self.fileno())
         if self.failure:
             raise self.failure
+
+    def end_server(self) -> None:
+        """End a fork server that does not tell what it should. All that it started dies with it."""
+        self._end_server()
 
     def send(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
         """The job. Raises OSError."""
@@ -247,6 +277,11 @@ class ForkedProcess:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
+    @property
+    def closes_slowly(self) -> bool:
+        """Whether `close` may block for some seconds."""
+        return self._lost and self.cgroup is not None
+
     def close(self) -> None:
         """The fork server removes its cgroup then; where that is no more, this does."""
         if self._lost and self.cgroup:
@@ -264,28 +299,27 @@ class ForkServer:
 
     def __init__(self) -> None:
         """Raises OSError where it cannot be started."""
-        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._orders, orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         self._spares: dict[_Kind, deque[ForkedProcess]] = defaultdict(deque)
         self.owner = os.getpid()
-        with control, orders:
-            theirs = [control.fileno(), orders.fileno()]
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(__file__).parent), *map(str, theirs)],
-                    env={},
-                    cwd="/",
-                    pass_fds=theirs,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for the operator, which then stops its attempts in order
-                )
-            except OSError:
-                self._control.close()
-                self._orders.close()
-                raise
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
+            self._control, control = map(undo.enter_context, _pair())
+            theirs.enter_context(control)
+            self._orders, orders = map(undo.enter_context, _pair())
+            theirs.enter_context(orders)
+            self._orders.settimeout(ORDER_SECONDS)
+            descriptors = [control.fileno(), orders.fileno()]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(__file__).parent), *map(str, descriptors)],
+                env={},
+                cwd="/",
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the operator, which then stops its attempts in order
+            )
+            undo.pop_all()
         if fence.deadline < math.inf:
             self.set_deadline(fence.deadline)
 
@@ -307,7 +341,8 @@ class ForkServer:
     def kill(self) -> None:
         """End it by force. What it started dies by the kernel's signal."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_SECONDS)
 
     def begin(self, job: Job) -> ForkedProcess:
         """Ask for it. The descriptors may be closed at once; what went wrong is told by its `failure`.
@@ -329,7 +364,7 @@ class ForkServer:
                 if not process.pid:
                     with contextlib.suppress(BlockingIOError):  # earlier ones, which it has not read yet, are enough
                         self._control.send(b"!", socket.MSG_DONTWAIT)
-            except OSError:
+            except BaseException:
                 process.close()
                 raise
             with contextlib.suppress(OSError):  # told to whoever asks next
@@ -349,8 +384,7 @@ class ForkServer:
             self._process.wait(_LAST_SECONDS)
         except subprocess.TimeoutExpired:  # it hangs; what it started dies with it
             in_time = False
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         for spare in itertools.chain(*self._spares.values()):
             if ours:
                 spare.update()
@@ -362,12 +396,16 @@ class ForkServer:
         """A process that waits for its job, or will when it is forked."""
         cgroup = AttemptCgroup(kind.tree, f"{os.getpid()}.{next(_numbers)}") if kind.tree else None
         entering = cgroup.entering() if cgroup else ((), "", "")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair()
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
-            send(self._orders, (*entering, int(kind.stop)), [theirs.fileno()])
+            try:
+                send(self._orders, (*entering, int(kind.stop)), [theirs.fileno()])
+            except TimeoutError:
+                self.kill()
+                raise OSError(errno.ETIMEDOUT, _HANGS) from None
             undo.pop_all()
-        return ForkedProcess(ours, cgroup)
+        return ForkedProcess(ours, cgroup, _end_server=self.kill)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +414,10 @@ class _Kind:
 
     stop: signal.Signals
     tree: CgroupTree | None
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _give(process: ForkedProcess, job: Job) -> bool:

@@ -30,6 +30,7 @@ import struct
 import time
 
 from remit.libc import call, die_with
+from remit.sandbox.forkserver.baseline import take_known_values
 from remit.sandbox.forkserver.jobs import (
     JOBS,
     become_subreaper,
@@ -83,6 +84,7 @@ class _Child:
 def main(control_fd: int, orders_fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the operator, whose end is ours
+    take_known_values()
     become_subreaper()
     server = _Server(_channel(control_fd), _channel(orders_fd))
     gc.collect()

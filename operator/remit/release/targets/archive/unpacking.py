@@ -6,7 +6,6 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,10 +23,11 @@ _MAX_OPEN_FILES: Final = 64
 _MAX_ANSWER: Final = 1 << 16
 
 _PACKAGES: Final = Path(__file__).parents[4]
+_PYTHON: Final = os.path.realpath(sys.executable)
 
 
-def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_members: int) -> None:
-    """Unpack a tar (plain, gzip, bzip2 or xz) or zip archive into the empty folder `into`. Blocks.
+async def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_members: int) -> None:
+    """Unpack a tar (plain, gzip, bzip2 or xz) or zip archive into the empty folder `into`. Cancelled, it ends at once.
 
     `name` is what messages call the archive. Nothing is kept of its owners, times and special rights.
 
@@ -36,7 +36,7 @@ def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_mem
     """
     archive.flush()
     archive.seek(0)
-    failure = _run(archive, into, max_bytes, max_members)
+    failure = await _run(archive, into, max_bytes, max_members)
     if failure is None:
         return
     reason = "ArtifactTooLarge" if failure.get("too_large") else "ArtifactFailed"
@@ -44,46 +44,39 @@ def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, max_mem
     raise DeploymentError(message, reason=reason, retryable="errno" in failure)
 
 
-def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> dict[str, Any] | None:
+async def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> dict[str, Any] | None:
     """What the process says went wrong, or None."""
     with contextlib.ExitStack() as stack:
         root = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, root)
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         stack.callback(os.close, null)
-        answer = stack.enter_context(_pipe())
+        answer, told = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, answer)
         arguments = [str(_PACKAGES), str(root), str(max_bytes), str(max_members)]
-        job = Execute(
-            [os.path.realpath(sys.executable), "-I", "-S", str(Path(__file__).parent), *arguments],
-            (archive.fileno(), answer[1], null),
-            pass_fds=(root,),
-            steps=_steps(into, max_bytes),
-        )
-        process = fork_server().begin(job)
-        stack.callback(process.close)
-        os.close(answer[1])
         try:
-            process.wait(_MAX_SECONDS)
+            job = Execute(
+                [_PYTHON, "-I", "-S", str(Path(__file__).parent), *arguments],
+                (archive.fileno(), told, null),
+                pass_fds=(root,),
+                steps=_steps(into, max_bytes),
+            )
+            process = fork_server().begin(job)
+        finally:
+            os.close(told)
+        stack.callback(process.close)
+        try:
+            await process.finished(_MAX_SECONDS)
         except TimeoutError:
             return {"message": f"it takes longer than {_MAX_SECONDS} s"}
         if process.returncode == 0:
             return None
-        said = os.read(answer[0], _MAX_ANSWER)
+        said = os.read(answer, _MAX_ANSWER)
     try:
         failure: dict[str, Any] = orjson.loads(said)
     except orjson.JSONDecodeError:
         return {"message": f"the process that unpacks it ended with {process.returncode}"}
     return failure
-
-
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """Both ends. The caller closes the second one."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        yield reading, writing
-    finally:
-        os.close(reading)
 
 
 def _steps(into: Path, max_bytes: int) -> list[tuple[object, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from docker.tls import TLSConfig
 
 from remit.api.deployment import DeploymentSpec, DockerTarget
 from remit.backends.docker import Engine
+from remit.backends.egress.dialing import system_resolver
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.policy.engines import BadEngine, EngineAddress
@@ -24,6 +24,7 @@ from remit.release.targets.sides import LOOPBACK
 Secret = Callable[[str], Awaitable[Mapping[str, bytes]]]
 """The data of a Secret in the Deployment's namespace. Raises RemitError where it is not there."""
 
+_LOOK_UP_SECONDS: Final = 10.0
 _AT_ONCE: Final = 4
 _FILES: Final = ("ca.crt", "tls.crt", "tls.key")
 
@@ -147,8 +148,13 @@ def _is_apart(info: Mapping[str, Any]) -> bool:
 async def _address(host: str) -> str:
     """An IP address, always the same one; of version 4 where there is one."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(_LOOK_UP_SECONDS):
+            found = await system_resolver(host, 0)
+    except TimeoutError:
+        message = f"no name server told where the engine's host, {host}, is in {_LOOK_UP_SECONDS:g} s"
+        raise OperationFailed("HostUnknown", message) from None
     except OSError as error:
         message = f"the name of the engine's host, {host}, leads to no address: {error.strerror or error}"
         raise OperationFailed("HostUnknown", message) from None
-    return min(str(address[0]) for family, _, _, _, address in found if family == min(each[0] for each in found))
+    version = min(address.version for address in found)
+    return min(str(address) for address in found if address.version == version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,6 +23,11 @@ _LAST_LINES: Final = 5
 _LONGEST_LINE: Final = 300
 _LOOK_BACK: Final = 120
 """Seconds before a start in which its cause is. The engine waits for at most a minute before it starts one again."""
+
+_TURNS: Final = ("die", "oom", "start", "destroy", "pause", "unpause", "health_status")
+"""The events by which something may have to be done."""
+
+_ALWAYS: Final = {"Name": "unless-stopped"}
 
 Key = tuple[Slot, int]
 """Which replica: its slot and index."""
@@ -66,6 +71,10 @@ class Container:
         return int(self.told["RestartCount"])
 
     @property
+    def restart_policy(self) -> str:
+        return str(self.told["HostConfig"]["RestartPolicy"]["Name"])
+
+    @property
     def grace(self) -> int:
         """Seconds."""
         return int(self.told["Config"].get("StopTimeout") or 0)
@@ -98,6 +107,14 @@ class Containers:
         found = await engine.call(self._inspected)
         return {key: Container(each) for each in found if (key := _key(each)) is not None}
 
+    async def changes(self) -> AsyncGenerator[object, None]:
+        """Yields at each change of theirs that the engine tells of. Raises OperationFailed."""
+        engine = await self._engine()
+        filters = {"type": ["container"], "label": [self._mark], "event": list(_TURNS)}
+        async with contextlib.aclosing(engine.stream(lambda client: client.events(filters=filters))) as events:
+            async for event in events:
+                yield event
+
     async def create(self, name: str, config: dict[str, Any], files: Mapping[str, bytes]) -> None:
         """Have it run, or leave nothing of it. Raises OperationFailed, and DeploymentError where its name is taken."""
         engine = await self._engine()
@@ -125,6 +142,13 @@ class Containers:
         """Start one that is there and does not run. Raises OperationFailed."""
         engine = await self._engine()
         await engine.call(lambda client: client.start(container.id))
+
+    async def restart_always(self, container: Container) -> None:
+        """Have the engine start it again however often it ends. Raises OperationFailed."""
+        engine, policy = await self._engine(), _ALWAYS
+        await engine.call(
+            lambda client: client.update_container(container.id, restart_policy=policy)  # type: ignore[arg-type]
+        )
 
     async def remove(self, containers: Iterable[Container]) -> None:
         """Ask them to end, kill what has not within its time, and leave nothing. Raises OperationFailed."""

@@ -17,11 +17,15 @@ from remit.backends.docker.planning import has_init
 from remit.errors import DeploymentError
 from remit.operations.container.creating import limited
 from remit.policy import Limits
+from remit.release.context import CRASH_LIMIT
 from remit.release.model import Revision
 from remit.release.target import Material
 from remit.release.targets.docker.files import folders
 
 _NANO: Final = 1_000_000_000
+ON_TRIAL: Final = "on-failure"
+"""The restart policy of what was never live: the engine gives it up in the end, as no operator may be left to do so."""
+_MOST_RESTARTS: Final = 2 * CRASH_LIMIT
 _PIDS: Final = 4096
 """Where nobody says how many: more than a service needs, and fewer than its neighbours would feel."""
 
@@ -73,6 +77,8 @@ class Replica:
     """The name of that which it is in."""
     address: str = ""
     """Its own in the network; empty where it is reached by published ports."""
+    live: bool = False
+    """Whether it is for the side that is live."""
 
     @property
     def name(self) -> str:
@@ -114,8 +120,10 @@ def creation(
         "HostConfig": {
             "NetworkMode": replica.network,
             "PortBindings": dict.fromkeys(ports, published) if reach.host else {},
-            # It outlives the operator and comes back with the engine, unless it was asked to stop.
-            "RestartPolicy": {"Name": "unless-stopped"},
+            # What is live outlives the operator and comes back with the engine, unless it was asked to stop.
+            "RestartPolicy": {"Name": "unless-stopped"}
+            if replica.live
+            else {"Name": ON_TRIAL, "MaximumRetryCount": _MOST_RESTARTS},
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",

@@ -51,9 +51,9 @@ def goes_on(container: Container | None, revision: int) -> bool:
     return container is not None and not is_useless(container, revision) and container.status not in OVER
 
 
-def found(container: Container, health: Health, *, located: bool) -> Found:
+def found(container: Container, health: Health, *, located: bool, started: int = 0) -> Found:
     """`health` is what checks from outside say; a command is checked by the engine, which then knows better. One that
-    is not `located` has a port that leads nowhere."""
+    is not `located` has a port that leads nowhere; it was `started` again so often by us and not by the engine."""
     checked = container.state.get("Health")
     return Found(
         _engines_verdict(checked) if checked else health,
@@ -61,7 +61,7 @@ def found(container: Container, health: Health, *, located: bool) -> Found:
         kept=container.status not in OVER,
         alive=container.status == "running" and located,
         incarnation=f"{container.id[:12]} {container.state['StartedAt']}" if container.status in _ALIVE else "",
-        restarts=container.restarts,
+        restarts=container.restarts + started,
     )
 
 

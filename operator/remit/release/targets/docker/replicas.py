@@ -32,7 +32,14 @@ class Replicas:
     admit: Admit
 
     async def run(
-        self, slot: Slot, indexes: Iterable[int], revision: Revision, material: Material, there: Mapping[Key, Container]
+        self,
+        slot: Slot,
+        indexes: Iterable[int],
+        revision: Revision,
+        material: Material,
+        there: Mapping[Key, Container],
+        *,
+        live: bool,
     ) -> None:
         """Have these run; `there` is what there is. Raises RemitError."""
         limits = self.admit(revision, material)
@@ -49,7 +56,7 @@ class Replicas:
         names = [self.owner.container(slot, index) for index in missing]
         addresses = {} if reach.host else network.assigned(net, names)
         new = [
-            Replica(self.owner, slot, index, revision, image, net.name, addresses.get(name, ""))
+            Replica(self.owner, slot, index, revision, image, net.name, addresses.get(name, ""), live)
             for index, name in zip(missing, names, strict=True)
         ]
         await all_of(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +16,19 @@ import structlog
 from remit.api.deployment import DockerTarget as DockerSpec
 from remit.api.deployment import HealthCheck
 from remit.api.deploymentstatus import Slot
+from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
 from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
+from remit.release.targets.changes import Changes
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
 from remit.release.targets.docker.containers import Container, Containers, End, Key
 from remit.release.targets.docker.images import Images
 from remit.release.targets.docker.login import login
-from remit.release.targets.docker.planning import Owner
-from remit.release.targets.docker.reading import found, goes_on, listening, trouble, used
+from remit.release.targets.docker.planning import ON_TRIAL, Owner
+from remit.release.targets.docker.reading import OVER, found, goes_on, listening, trouble, used
 from remit.release.targets.docker.replicas import Admit, Replicas
 from remit.release.targets.failing import ordering
 from remit.release.targets.front import Flow, Front
@@ -64,9 +68,11 @@ class DockerTarget:
             owner.images, folder / "images.json", self._connection.engine, lambda artifact: login(artifact, secret)
         )
         self._replicas = Replicas(owner, self._connection, self._containers, self._images, admit)
-        self._watches = Watches(changed)
+        self._watches, self._changes = Watches(changed), Changes(changed)
         self._revisions: dict[int, tuple[Revision, Material]] = {}
         self._ends: dict[Hashable, End | None] = {}
+        self._started: Counter[str] = Counter()
+        """How often containers were started again by us, by their ids."""
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
 
@@ -80,6 +86,7 @@ class DockerTarget:
         """See `Target.observe`."""
         try:
             await self._connection.refresh()
+            await self._changes.have({id(await self._connection.engine()): self._containers.changes})
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
@@ -107,9 +114,9 @@ class DockerTarget:
             raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
         await self._have(slot, held, replicas)
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self._front.switch(live, share)
+        await self._front.switch(live, share, failover=failover)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
@@ -164,11 +171,13 @@ class DockerTarget:
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+        await self._changes.end()
         await self._images.close()
         await self._connection.close()
 
     async def _observed(self) -> ObservedState:
         there = await self._mended(self._front.told())
+        await self._lift_limits(self._front.told().live, there)
         told = await self._located(self._front.told(), there)
         if told != self._front.told():
             self._front.note(told)
@@ -177,6 +186,8 @@ class DockerTarget:
         await self._let_go(told, flow, there)
         known = {each.incarnation for each in there.values()}
         self._ends = {key: end for key, end in self._ends.items() if key in known}
+        ids = {each.id for each in there.values()}
+        self._started = Counter({id_: count for id_, count in self._started.items() if id_ in ids})
         instances = {
             slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
             for slot, side in told.sides.items()
@@ -194,7 +205,8 @@ class DockerTarget:
             there = await self._containers.all()
             side = replace(side, wanted=replicas, leaving_since=time.time())
             self._front.note(await self._located(self._front.told().having(slot, side), there))
-            await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there)
+            live = slot == self._front.told().live
+            await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there, live=live)
             await self._front.tell(await self._located(self._front.told(), await self._containers.all()))
 
     async def _let_go(self, told: Told, flow: Flow, there: Mapping[Key, Container]) -> None:
@@ -216,7 +228,9 @@ class DockerTarget:
             if indexes:
                 try:
                     revision, material = await self._revision(told.sides[slot].revision)
-                    await self._replicas.run(slot, indexes, revision, material, there)
+                    over = [each for index in indexes if (each := there.get((slot, index))) and each.status in OVER]
+                    await self._replicas.run(slot, indexes, revision, material, there, live=slot == told.live)
+                    self._started.update(each.id for each in over)
                 except RemitError as error:
                     if self._refused.get(slot) != str(error):
                         log.warning("an instance cannot be started again", slot=slot, error=str(error))
@@ -224,6 +238,13 @@ class DockerTarget:
                     continue
             self._refused.pop(slot, None)
         return await self._containers.all() if any(lost.values()) else there
+
+    async def _lift_limits(self, live: Slot | None, there: Mapping[Key, Container]) -> None:
+        """Have the engine restart what is live for ever, also while no operator runs."""
+        for (slot, _), container in there.items():
+            if slot == live and container.restart_policy == ON_TRIAL:
+                with contextlib.suppress(OperationFailed):  # it went meanwhile, which the next look finds
+                    await self._containers.restart_always(container)
 
     async def _located(self, told: Told, there: Mapping[Key, Container]) -> Told:
         """`told`, with where its instances listen."""
@@ -258,7 +279,9 @@ class DockerTarget:
             return Found(Health(), trouble=f"it is gone, and not started again: {refused}" if refused else "")
         revision, material = await self._revision(side.revision)
         located = len(side.ports[index]) == len(revision.snapshot.spec.ports)
-        instance = found(container, self._watches.health(container.incarnation), located=located)
+        instance = found(
+            container, self._watches.health(container.incarnation), located=located, started=self._started[container.id]
+        )
         if not instance.failed and not instance.restarts:
             return instance
         if container.incarnation not in self._ends or container.status != "running":

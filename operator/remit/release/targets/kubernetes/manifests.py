@@ -28,7 +28,8 @@ SERVING: Final = f"{GROUP}/serving"
 CONTAINER: Final = "app"
 LEAVING_SECONDS: Final = 5
 """How long a pod serves on after it was told to go: until every node has heard that it does."""
-GRACE_SECONDS: Final = 30 + LEAVING_SECONDS
+GRACE_SECONDS: Final = 30
+"""How long a pod may take to end after that, where the spec does not say."""
 _NOWHERE: Final = "none"
 
 
@@ -82,6 +83,7 @@ def _service(
             "port": port.published or port.container_port,
             "targetPort": port.container_port,
             "protocol": "TCP",
+            **({"appProtocol": port.app_protocol} if port.app_protocol else {}),
         }
         for port in spec.ports
     ]
@@ -100,6 +102,7 @@ def _pod(identity: Identity, number: int, spec: DeploymentSpec, material: Materi
     target = spec.target.kubernetes
     assert target is not None  # noqa: S101  # by its place
     volumes, mounts = _files(identity, number, material)
+    grace = spec.termination_grace_period_seconds
     container: Object = {
         "name": CONTAINER,
         "image": spec.artifact.image,
@@ -127,7 +130,7 @@ def _pod(identity: Identity, number: int, spec: DeploymentSpec, material: Materi
         "containers": [container],
         "volumes": volumes,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": LEAVING_SECONDS + (GRACE_SECONDS if grace is None else grace),
         "imagePullSecrets": [{"name": name} for name in spec.artifact.pull_secrets or ()],
         **(
             {"serviceAccountName": target.service_account_name}

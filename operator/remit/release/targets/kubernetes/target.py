@@ -93,7 +93,7 @@ class KubernetesTarget:
         """See `Target.scale`."""
         await self._change(slot, {"spec": {"replicas": replicas}})
 
-    async def switch(self, live: Slot, share: int = 0) -> None:
+    async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`. A share is as exact as the number of pods allows."""
         with answering():
             seen = await self._look()

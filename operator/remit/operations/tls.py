@@ -1,0 +1,79 @@
+"""Whom an operation trusts, and who it says it is, over TLS: certificates that a task refers to, instead of files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from remit.backends.failure import OperationFailed
+from remit.operations.base import Work
+from remit.sandbox.memory import sealed_memory
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """What `caFrom`, `certFrom` and `keyFrom` of an operation lead to, in PEM form; None: not set."""
+
+    authority: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, work: Work) -> TlsMaterial:
+        """Raises `OperationFailed` for what is no certificate or no key, or where the two do not belong together."""
+        material = cls(*(_value(work, name) for name in ("ca_from", "cert_from", "key_from")))
+        material.context(_field(work))
+        return material
+
+    def context(self, where: str = "") -> ssl.SSLContext:
+        """For clients. `where` is the operation's field, for messages."""
+        try:
+            context = ssl.create_default_context(cadata=None if self.authority is None else self.authority.decode())
+        except (ssl.SSLError, ValueError):
+            raise _invalid(f"{where}.caFrom: what it refers to is no certificate in PEM form") from None
+        if self.authority is not None:
+            # As libpq and curl have it: Python 3.13 asks for extensions that authorities of one's own often lack.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if self.certificate is not None and self.key is not None:
+            with in_memory(self.certificate) as certificate, in_memory(self.key) as key:
+                try:
+                    context.load_cert_chain(certificate, key, password=lambda: "")
+                except (ssl.SSLError, ValueError):
+                    message = (
+                        f"{where}.certFrom and {where}.keyFrom: no certificate in PEM form and its unencrypted key"
+                    )
+                    raise _invalid(message) from None
+        return context
+
+
+@contextlib.contextmanager
+def in_memory(content: bytes) -> Iterator[str]:
+    """The path of a file that is on no disk and that nobody else may read, for libraries that take nothing else."""
+    descriptor = sealed_memory(content)
+    try:
+        os.fchmod(descriptor, 0o600)  # libpq insists on it
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _value(work: Work, name: str) -> bytes | None:
+    info = type(work.subject).model_fields[name]
+    if getattr(work.subject, name) is None:
+        return None
+    value = next((value for path, value in work.values.items() if path.startswith(f"{info.alias}.")), None)
+    if value is None:  # optional, and not there: to go on without it would be to trust others
+        raise _invalid(f"{_field(work)}.{info.alias}: what it refers to is not there")
+    return value
+
+
+def _field(work: Work) -> str:
+    return f"spec.{work.grant.request.operation}"
+
+
+def _invalid(message: str) -> OperationFailed:
+    return OperationFailed("Invalid", message, retryable=False, category="Invalid")

@@ -1,0 +1,43 @@
+"""A new side that dies while it is watched, under requests: the proxy sends them to the side that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from remit.release.traffic import Probe
+from shops import Ground, Shop, on_every_ground, open_shop
+
+from .conftest import World
+
+pytestmark = [on_every_ground, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(ground, world.kube, world.settings.state_dir, tmp_path / "versions") as shop:
+        yield shop
+
+
+async def test_a_new_side_that_dies_in_the_bake_costs_only_the_requests_that_were_in_it(
+    world: World, shop: Shop
+) -> None:
+    async with world.operator():
+        await shop.create("v1", replicas=2)
+        await shop.live("v1")
+        await shop.change("v2", replicas=2, stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake" and status.get("activeRevision") == 2)
+        assert await shop.answer() == "v2"
+        async with Probe(f"http://127.0.0.1:{shop.port}/", rate=100) as clients:
+            await shop.crash(world.settings.state_dir, "green")
+            status = await shop.until(lambda status: status["history"][0]["outcome"] == "RolledBack", "as to go back")
+            assert status["pipeline"]["release"]["reason"] in {"InstanceFailed", "InstanceRestarted"}
+            assert await shop.answer() == "v1"
+            done = len(clients.requests) + 100
+            while len(clients.requests) < done:
+                await asyncio.sleep(0.02)
+        failed = [request for request in clients.requests if request.error]
+        assert len(failed) <= 10, failed

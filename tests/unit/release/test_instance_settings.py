@@ -1,0 +1,66 @@
+"""What a spec says of the end of instances and of what is spoken at their ports, as targets take it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from releases import snapshot, spec
+from remit.api import Deployment
+from remit.api.deployment import DeploymentSpec, protocol_of
+from remit.policy import Limits
+from remit.release import Material, Revision
+from remit.release.judging import _process
+from remit.release.targets.front import route_of
+from remit.release.targets.kubernetes import Identity
+from remit.release.targets.kubernetes.manifests import service, workload
+from remit.release.targets.sides import Published, Side, Told
+
+PORTS = [{"name": "http", "containerPort": 8080}, {"name": "db", "containerPort": 5432}]
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "protocol"),
+    [
+        ({"tcp": {"port": "db"}}, {}, "tcp"),
+        ({"tcp": {"port": 5432}}, {}, "tcp"),
+        ({"tcp": {"port": "db"}}, {"appProtocol": "http"}, "http"),
+        ({"http": {"port": "http"}}, {}, "http"),
+        ({"http": {"port": "http"}}, {"appProtocol": "tcp"}, "tcp"),
+    ],
+)
+def test_a_port_that_is_checked_by_a_connection_is_passed_through(
+    check: dict[str, Any], changes: dict[str, Any], protocol: str
+) -> None:
+    declared = spec(ports=[PORTS[0], {**PORTS[1], **changes}], healthCheck=check)
+    assert [protocol_of(declared, port) for port in declared.ports] == ["http", protocol]
+    side = Side.of(Revision(1, snapshot(declared)))
+    route = route_of("default/shop", Told("blue", sides={"blue": side}))
+    assert route is not None
+    assert {entry.port: entry.protocol for entry in route.entries} == {8080: "http", 5432: protocol}
+
+
+def test_what_is_live_decides_what_is_spoken_at_a_port() -> None:
+    blue, green = (Side(n, (Published("p", 80, protocol),)) for n, protocol in ((1, "http"), (2, "tcp")))  # type: ignore[arg-type]
+    for live, protocol in (("blue", "http"), ("green", "tcp")):
+        for sides in ({"blue": blue, "green": green}, {"green": green, "blue": blue}):
+            route = route_of("default/shop", Told(live, sides=sides))  # type: ignore[arg-type]
+            assert route is not None
+            assert [entry.protocol for entry in route.entries] == [protocol]
+
+
+@pytest.mark.parametrize(("seconds", "process", "pods"), [(None, 5, 35), (60, 60, 65), (0, 0, 5)])
+def test_the_grace_period_reaches_instances(seconds: int | None, process: int, pods: int) -> None:
+    grace = {} if seconds is None else {"terminationGracePeriodSeconds": seconds}
+    declared = {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["shop"]}}, **grace}
+    deployment = Deployment.parse({"metadata": {"name": "shop", "namespace": "default"}, "spec": declared})
+    assert _process(deployment, Material(), ["shop"]).spec.termination_grace_period_seconds == process
+    on_cluster = DeploymentSpec.model_validate(
+        {"artifact": {"image": "shop"}, "target": {"kubernetes": {}}, "ports": [{**PORTS[0], "appProtocol": "http"}]}
+        | grace
+    )
+    identity, revision = Identity("default", "shop", "uid", "default"), Revision(1, snapshot(on_cluster))
+    made = workload(identity, "blue", revision, 1, Material(), Limits())
+    assert made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == pods
+    assert service(identity, on_cluster, "blue", 0)["spec"]["ports"][0]["appProtocol"] == "http"
