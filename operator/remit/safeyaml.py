@@ -59,6 +59,11 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),  # `1e3`, which is text to PyYAML alone
+    list("-+.0123456789"),
+)
 
 
 def load(text: str | bytes) -> Any:

@@ -303,3 +303,69 @@ async def test_malformed_delete_options(api: Api) -> None:
         body = {"kind": "DeleteOptions", "apiVersion": "v1", **options}
         (await api.delete(f"{api.configmaps}/a", body, view=outcome)).refused(400, "BadRequest")
     (await api.delete(f"{api.configmaps}/a", "[]", view=outcome)).refused(400, "BadRequest")
+
+
+ATTRIBUTES = {"resourceAttributes": {"namespace": "default", "verb": "get", "resource": "configmaps"}}
+MASTERS = {"groups": ["system:masters"], **ATTRIBUTES}
+
+
+@conformance()
+async def test_reviews(api: Api) -> None:
+    """What webhooks and dashboards ask: whose token it is, and what somebody may do."""
+    authentication, authorization = "/apis/authentication.k8s.io/v1", "/apis/authorization.k8s.io/v1"
+    local = f"{authorization}/namespaces/default/localsubjectaccessreviews"
+    for path, kind in (
+        (f"{authorization}/subjectaccessreviews", "SubjectAccessReview"),
+        (local, "LocalSubjectAccessReview"),
+    ):
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind}
+        allowed = await api.post(path, {**body, "spec": MASTERS}, view=lambda body: body["status"]["allowed"])
+        assert allowed.ok(201)["status"]["allowed"] is True
+        for spec in ({}, ATTRIBUTES, {"user": "bob"}, {"user": 5}, {"user": "bob", "groups": "x", **ATTRIBUTES}):
+            answer = await api.post(path, {**body, "spec": spec}, view=lambda body: body.get("code", "taken"))
+            assert answer.status < 500, spec
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
+    tokens = f"{authentication}/tokenreviews"
+    refused = await api.post(tokens, {**review, "spec": {"token": "nobody's"}}, view=None)
+    assert not refused.ok(201)["status"].get("authenticated") and refused.ok(201)["status"]["error"]
+    for spec in ({}, {"token": 5}, {"token": ""}):
+        (await api.post(tokens, {**review, "spec": spec}, view=outcome)).refused(400, "BadRequest")
+
+
+NUMBERS = (
+    "9223372036854775807",
+    "-9223372036854775808",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1e19",
+    "1e18",
+    "9223372036854775808.0",
+    "100000000000000000000000",
+)
+
+
+@conformance()
+async def test_integers_beyond_64_bits(api: Api) -> None:
+    """They do not fit an integer, and come back as floating point numbers where a schema takes those."""
+    words = {"i": {"type": "integer"}, "n": {"type": "number"}, "f": {"type": "integer", "format": "int64"}}
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    await api.install(crd("Gadget", spec_schema(**words, x=anything), group=api.group))
+    path = f"/apis/{api.group}/v1/namespaces/{api.namespace}/gadgets"
+    head = f'{{"apiVersion": "{api.group}/v1", "kind": "Gadget", "metadata": {{"name": "a"}}, "spec": '
+
+    def spec_or_refusal(body: Any) -> Any:
+        if "spec" not in body:
+            code, reason, fields = outcome(body)
+            return code, reason, [field for field in fields if field[0] != "<nil>"]
+        ((field, value),) = body["spec"].items()
+        return field, float(value["a"] if field == "x" else value)
+
+    for number in NUMBERS:
+        for field in ('{"i": %s}', '{"n": %s}', '{"f": %s}', '{"x": {"a": %s}}'):
+            body = head + field % number + "}"
+            answer = await api.post(path, body, dryRun="All", view=spec_or_refusal)
+            assert answer.status < 500, body
+            answer = await api.post(path, f"# YAML\n{body}", content_type=YAML, dryRun="All", view=spec_or_refusal)
+            assert answer.status < 500, body

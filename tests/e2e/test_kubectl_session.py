@@ -182,6 +182,7 @@ def test_core_objects(run: Kubectl) -> None:
 
 def test_questions_about_the_server(run: Kubectl) -> None:
     assert run("auth", "can-i", "create", "widgets").strip().endswith("yes")
+    assert "remit-admin" in run("auth", "whoami")
     assert "widgets" in run("api-resources") and "example.dev/v1" in run("api-versions")
     assert "Server Version" in run("version")
     assert "NAMESPACED" in run("api-resources", "--namespaced=true")

@@ -167,12 +167,12 @@ async def test_bad_objects_do_not_keep_the_server_from_starting(tmp_path: Path) 
     )
     plant(tmp_path, "widgets.example.dev", "default", "none", b"{")
     plant(tmp_path, "customresourcedefinitions.apiextensions.k8s.io", "", "nones.example.dev", b"[]")
-    event = {"metadata": {"name": "e", "namespace": "default", "creationTimestamp": 5, "ownerReferences": None}}
+    event = {"metadata": {"name": "e", "namespace": "default", "creationTimestamp": "x", "ownerReferences": None}}
     plant(tmp_path, "events", "default", "e", orjson.dumps(event))
     with capture_logs() as logs:
         async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
             named = {entry.get("crd") or entry.get("name") for entry in logs}
-            assert named >= {"owned", "none", "nones.example.dev", *(f"{name}s.example.dev" for name in BROKEN)}
+            assert named >= {"owned", "e", "none", "nones.example.dev", *(f"{name}s.example.dev" for name in BROKEN)}
             assert await client.names(WIDGETS) == ["good"] and await client.names(CONFIGMAPS) == ["good"]
             await client.create(WIDGETS, widget("new"))
             for path in ("/openapi/v3", "/apis/example.dev/v1", CRDS):
@@ -182,6 +182,7 @@ async def test_bad_objects_do_not_keep_the_server_from_starting(tmp_path: Path) 
                 await client.gone(f"{CRDS}/{name}.example.dev")
             await client.ok("DELETE", f"{WIDGETS}/none")
             await client.ok("DELETE", f"{CONFIGMAPS}/owned")
+            await client.ok("DELETE", "/api/v1/namespaces/default/events/e")
             assert (await client.call("DELETE", f"{CONFIGMAPS}/owned"))[0] == 404
     with capture_logs() as logs:
         async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
@@ -196,3 +197,74 @@ async def test_a_state_directory_or_port_in_use_is_refused(tmp_path: Path) -> No
             await ControlPlane(tmp_path / "a").start()
         with pytest.raises(InvalidInput, match="choose another host or port"):
             await ControlPlane(tmp_path / "b", port=first.port).start()
+
+
+def with_colour(present: bool) -> dict[str, Any]:
+    crd = copy.deepcopy(WIDGETS_CRD)
+    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    if present:
+        properties["colour"] = {"type": "string", "default": "grey"}
+    return crd
+
+
+async def forms(client: Client, name: str, since: str) -> list[Any]:
+    """An object as each way to read it shows it."""
+    async with client.watch(WIDGETS, resourceVersion=since) as events:
+        watched = (await events.next())[1]
+    listed = next(item for item in (await client.get(WIDGETS))["items"] if item["metadata"]["name"] == name)
+    return [await client.get(f"{WIDGETS}/{name}"), listed, watched]
+
+
+async def test_a_field_that_leaves_the_crd_and_comes_back_has_its_value(tmp_path: Path) -> None:
+    """As with kube-apiserver, which prunes what it reads. Until the object is written: what is gone then is gone."""
+
+    async def define(client: Client, present: bool) -> None:
+        await client.merge(f"{CRDS}/widgets.example.dev", {"spec": with_colour(present)["spec"]})
+
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        await client.create(CRDS, with_colour(True))
+        since = (await client.get(WIDGETS))["metadata"]["resourceVersion"]
+        body = widget("a")
+        red = await client.create(WIDGETS, {**body, "spec": {**body["spec"], "colour": "red"}})
+        await define(client, False)
+        without = await forms(client, "a", since)
+        assert all("colour" not in shown["spec"] for shown in without)
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        assert await forms(client, "a", since) == without, "the same after a restart"
+        await define(client, True)
+        assert await forms(client, "a", since) == [red, red, red]
+        await define(client, False)
+        await client.merge(f"{WIDGETS}/a", {"spec": {"size": 7}})
+        await define(client, True)
+        assert (await client.get(f"{WIDGETS}/a"))["spec"]["colour"] == "grey"
+
+
+async def test_what_another_version_stored_is_shown_alike_before_and_after_a_restart(tmp_path: Path) -> None:
+    """A field that only the version has in which the object was written, and not the one in which it is stored."""
+    crd = with_colour(False)
+    other = copy.deepcopy(with_colour(True)["spec"]["versions"][0]) | {"name": "v2", "storage": False}
+    crd["spec"]["versions"].append(other)
+    beta = WIDGETS.replace("/v1/", "/v2/")
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        await client.create(CRDS, crd)
+        body = {**widget("a"), "apiVersion": "example.dev/v2"}
+        await client.create(beta, {**body, "spec": {**body["spec"], "colour": "red"}})
+        before = [await client.get(f"{path}/a") for path in (WIDGETS, beta)]
+    async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+        assert [await client.get(f"{path}/a") for path in (WIDGETS, beta)] == before
+
+
+async def test_the_store_is_identified_in_the_api(tmp_path: Path) -> None:
+    async def identity() -> str:
+        async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
+            annotations = (await client.get("/api/v1/namespaces/kube-system"))["metadata"]["annotations"]
+            await client.call("POST", CONFIGMAPS, configmap("a"))
+            return str(annotations["remit.dev/store"])
+
+    first = await identity()
+    assert await identity() == first
+    for path in tmp_path.glob("state.db*"):
+        path.unlink()
+    with capture_logs() as logs:
+        assert await identity() != first
+    assert [entry["event"] for entry in logs] == ["store_lost_writes"]

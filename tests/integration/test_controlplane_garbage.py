@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from controlplanes import CONFIGMAPS, CRDS, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, options, widget
+from controlplanes import (
+    CONFIGMAPS,
+    CRDS,
+    PATIENCE,
+    WIDGETS,
+    WIDGETS_CRD,
+    Client,
+    client_of,
+    configmap,
+    options,
+    widget,
+)
 from remit.controlplane import ControlPlane
 from remit.controlplane.controllers.expiry import expire_events
 from remit.controlplane.resources import Registry
@@ -113,3 +125,34 @@ async def test_events_expire(client: Client, server: ControlPlane) -> None:
     assert expire_events(later) == 1
     await client.gone(f"{events}/old")
     assert await client.names(events) == ["new"]
+
+
+async def test_a_namespace_tells_what_it_waits_for(client: Client) -> None:
+    """In the conditions that kube-controller-manager writes, which `kubectl describe` shows."""
+    await client.create("/api/v1/namespaces", {"metadata": {"name": "going"}})
+    for name in ("a", "b"):
+        await client.create("/api/v1/namespaces/going/configmaps", configmap(name, finalizers=["example.dev/f"]))
+    await client.create("/api/v1/namespaces/going/configmaps", configmap("free"))
+    await client.ok("DELETE", "/api/v1/namespaces/going")
+    await client.gone("/api/v1/namespaces/going/configmaps/free")
+    namespace = await client.get("/api/v1/namespaces/going")
+    async with asyncio.timeout(PATIENCE):
+        while "configmaps. has 2" not in str(namespace["status"].get("conditions")):
+            await asyncio.sleep(0.02)
+            namespace = await client.get("/api/v1/namespaces/going")
+    conditions = {
+        each["type"]: (each["status"], each["reason"], each["message"]) for each in namespace["status"]["conditions"]
+    }
+    assert conditions["NamespaceContentRemaining"] == (
+        "True", "SomeResourcesRemain", "Some resources are remaining: configmaps. has 2 resource instances"
+    )  # fmt: skip
+    assert conditions["NamespaceFinalizersRemaining"] == (
+        "True",
+        "SomeFinalizersRemain",
+        "Some content in the namespace has finalizers remaining: example.dev/f in 2 resource instances",
+    )
+    failures = ("DiscoveryFailure", "GroupVersionParsingFailure", "ContentFailure")
+    assert all(conditions[f"NamespaceDeletion{name}"][0] == "False" for name in failures)
+    for name in ("a", "b"):
+        await client.merge(f"/api/v1/namespaces/going/configmaps/{name}", {"metadata": {"finalizers": None}})
+    await client.gone("/api/v1/namespaces/going")

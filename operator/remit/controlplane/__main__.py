@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from remit.controlplane.server import ControlPlane
+from remit.controlplane.startup import return_freed_memory
 from remit.errors import RemitError
 
 
@@ -47,6 +48,7 @@ def main() -> int:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for the ready line
     )
+    return_freed_memory()
     try:
         asyncio.run(serve(arguments.state, arguments.host, arguments.port))
     except RemitError as error:

@@ -16,9 +16,10 @@ from remit.controlplane.http.dispatch import Dispatcher
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.front import Front
 from remit.controlplane.http.listener import Listener
+from remit.controlplane.http.reviews import Reviews
 from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
-from remit.controlplane.resources import Registry
-from remit.controlplane.resources.builtin import builtin_resources
+from remit.controlplane.resources import Registry, Resource
+from remit.controlplane.resources.builtin import builtin_resources, check_stored
 from remit.controlplane.schema.celworker import WORKER
 from remit.controlplane.startup import DATABASE, lock_state, open_sockets, raise_descriptor_limit
 from remit.controlplane.storage import Store
@@ -85,15 +86,16 @@ class ControlPlane:
             if not self._sockets:
                 self._sockets = await asyncio.to_thread(open_sockets, self.host, self.port)
             self.port = self._sockets[0].getsockname()[1]
-            self._store = Store(database, locked=True)
-            await self._serve(self._store)
+            builtin = builtin_resources()
+            self._store = Store(database, locked=True, check=check_stored(builtin))
+            await self._serve(self._store, builtin)
         except BaseException:
             await self.stop()
             raise
 
-    async def _serve(self, store: Store) -> None:
+    async def _serve(self, store: Store, builtin: list[Resource]) -> None:
         registry = Registry()
-        for resource in builtin_resources():
+        for resource in builtin:
             registry.replace(resource.group, resource.plural, [resource])
         cluster = Cluster(store, registry)
         store.start()
@@ -103,7 +105,7 @@ class ControlPlane:
         token = ensure_token(self.state_dir / "token")
         tls = ensure_tls(self.state_dir / "tls", list(dict.fromkeys([self.host, "127.0.0.1", "::1", "localhost"])))
         documents = Documents(cluster, self.host)
-        self._front = Front(Dispatcher(cluster, documents), token)
+        self._front = Front(Dispatcher(cluster, documents, Reviews(token)), token)
         self._listener = Listener(self._front, tls.server_context(), descriptors=raise_descriptor_limit())
         self._front.on_authenticated = self._listener.authenticated
         self._listener.listen(self._sockets)

@@ -245,3 +245,8 @@ def test_what_a_part_leaves_behind_is_reaped_and_the_parts_are_not() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "reaped\n7\n"
+
+
+def test_no_other_port_is_tried_on_a_host_that_has_no_address() -> None:
+    with pytest.raises(InvalidInput, match=r"cannot serve on nosuch\.invalid"):
+        supervisor._listening("nosuch.invalid", None)

@@ -127,4 +127,4 @@ def test_the_shape_of_an_expression(source: str, nodes: int | None, depth: int, 
 def test_ordinary_rules_are_evaluated_in_the_server() -> None:
     assert Shape.of("self.low <= self.high").steps(1_000_000, 500_000) < MOST_STEPS
     assert Shape.of("self.all(s, !has(s.after) || self.exists(o, o.name == s.after))").steps(2_000, 30) < MOST_STEPS
-    assert Shape.of("self.all(a, self.all(b, !b.path.startsWith(a.path + '')))").steps(2_000, 30) < MOST_STEPS
+    assert Shape.of("self.all(a, self.all(b, !b.path.startsWith(a.path + '')))").steps(1_000, 15) < MOST_STEPS

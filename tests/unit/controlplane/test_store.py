@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -273,3 +275,156 @@ async def test_a_newer_format_is_refused(store: Store, tmp_path: Path) -> None:
     await store.stop()
     with pytest.raises(InvalidInput, match="format 99"):
         Store(tmp_path / "state.db")
+
+
+# ---- what history holds ----------------------------------------------------------------------------------------------
+
+
+def held(store: Store) -> int:
+    """JSON that only history keeps."""
+    current = {id(record.raw) for _, record in store.scan()}
+    changes = [*store._history, *(c for each in store._collections.values() for c in each.history)]
+    records = [record for c in changes for record in (c.record, c.previous) if record is not None]
+    return sum({id(r.raw): len(r.raw) for r in records if id(r.raw) not in current}.values())
+
+
+async def test_history_is_bounded_by_the_memory_that_it_holds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.controlplane.storage.store.HISTORY_BYTES", 1_000_000)
+    subscription = store.subscribe("things", 0, lambda: None)
+    for number in range(150):
+        store.put("things", thing("a", annotations={"large": "x" * 100_000, "number": str(number)}))
+        store.put("things", thing(f"small-{number}"))
+    for number in range(20):
+        store.remove("things", thing(f"small-{number}", annotations={"large": "x" * 100_000}))
+    await store.durable()
+    assert 700_000 < held(store) < 1_000_000
+    assert subscription.overrun and not subscription.changes, "a watcher that does not read keeps no history"
+
+
+async def test_a_watcher_that_reads_is_not_cut_off_by_what_history_forgets(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db", history=3)
+    store.start()
+    subscription = store.subscribe("things", 0, lambda: None)
+    seen = []
+    for number in range(10):
+        store.put("things", thing(f"t{number}"))
+        await store.durable()
+        seen.append(subscription.changes.popleft().record.name)
+    assert seen == [f"t{number}" for number in range(10)] and not subscription.overrun
+    await store.stop()
+
+
+# ---- what the database lost ------------------------------------------------------------------------------------------
+
+
+def written(path: Path) -> dict[str, bytes]:
+    return {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal", "-shm")}
+
+
+async def test_the_identity_stays_over_restarts(store: Store, tmp_path: Path) -> None:
+    identity = store.identity
+    store.put("things", thing("a"))
+    with capture_logs() as logs:
+        again = await reopen(store, tmp_path / "state.db")
+        assert again.identity == identity
+        await again.stop()
+        (tmp_path / "state.mark").write_bytes(b"no mark")
+        again = Store(tmp_path / "state.db")
+        assert again.identity == identity
+        await again.stop()
+    assert not logs
+
+
+@pytest.mark.parametrize("damage", ["end", "all", "removed"])
+async def test_lost_writes_are_told_and_revisions_do_not_come_twice(tmp_path: Path, damage: str) -> None:
+    """As after a power cut with a damaged disk, and after somebody has removed the database."""
+    path = tmp_path / "state.db"
+    store = Store(path)
+    store.start()
+    identity = store.identity
+    for name in ("a", "b", "c"):
+        store.put("things", thing(name))
+        await store.durable()
+    files = written(path)
+    await store.stop()
+    for name, content in files.items():
+        Path(f"{path}{name}").write_bytes(content)
+    if damage == "removed":
+        for name in files:
+            Path(f"{path}{name}").unlink()
+    else:
+        wal = bytearray(files["-wal"])
+        at = 100 if damage == "all" else len(wal) - 2000
+        wal[at : at + 8] = b"\xff" * 8
+        Path(f"{path}-wal").write_bytes(wal)
+    with capture_logs() as logs:
+        store = Store(path)
+        store.start()
+    (told,) = logs
+    assert (told["event"], told["log_level"], told["acknowledged"]) == ("store_lost_writes", "error", 3)
+    assert told["store"] == store.identity != identity and "restore a backup" in told["remedy"]
+    names = [record.name for record in store.collection("things").select()]
+    assert names == (["a", "b"] if damage == "end" else [])
+    assert store.revision > 3 and store.floor == store.revision, "watches of before are told 410"
+    assert store.put("things", thing("d")).revision > 3
+    again = store.identity
+    with capture_logs() as logs:
+        store = await reopen(store, path)
+    assert store.identity == again and not logs
+    await store.stop()
+
+
+@pytest.mark.parametrize("content", [b"no database at all, " * 300, b"SQLite format 3\x00" + b"\xff" * 8000])
+async def test_a_damaged_database_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(content)
+    for _ in range(2):  # nothing is held after the refusal
+        with pytest.raises(InvalidInput, match=r"state\.db cannot be used: .*it is damaged: restore a backup"):
+            Store(path)
+    assert path.read_bytes() == content
+
+
+async def test_a_damaged_page_is_named_with_the_remedy(store: Store, tmp_path: Path) -> None:
+    for number in range(200):
+        store.put("things", thing(f"t{number}", annotations={"a": "x" * 1000}))
+    await store.stop()
+    path = tmp_path / "state.db"
+    content = bytearray(path.read_bytes())
+    for page in range(8, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"state\.db cannot be used: .*restore a backup"):
+        Store(path)
+
+
+async def test_rows_of_wrong_types_are_left_out_and_named(store: Store, tmp_path: Path) -> None:
+    store.put("things", thing("good"))
+    await store.stop()
+    path = tmp_path / "state.db"
+    rows: list[tuple[Any, ...]] = [
+        ("things", "default", "null", 0, b"null"),
+        ("things", "default", "number", 0, 5),
+        ("things", "default", "text", 0, "{"),
+        ("things", "default", "binary", 0, b"\xff\x00"),
+        (b"\xff", "default", "resource", 0, b"{}"),
+        ("things", b"\xff\xfe", "namespace", 0, b"{}"),
+        ("things", "default", 7, "x", b'{"metadata":5}'),
+    ]
+    with sqlite3.connect(path) as db:
+        for row in rows:
+            db.execute("INSERT INTO journal SELECT max(rv) + 1, ?, ?, ?, ?, ? FROM journal", row)
+        db.execute("UPDATE journal SET name = CAST(x'fffe' AS TEXT) WHERE name = 'null'")
+    db.close()
+    with capture_logs() as logs:
+        store = Store(path)
+    assert [record.name for record in store.collection("things").select()] == ["good"]
+    assert len(logs) == 6 and {entry["event"] for entry in logs} == {"object_unreadable"}, logs
+    await store.stop()
+
+
+async def test_records_take_no_more_memory_than_their_json(store: Store) -> None:
+    """The buffers of the JSON library are larger than what it writes into them."""
+    usable = ctypes.CDLL(None).malloc_usable_size
+    usable.argtypes = [ctypes.c_void_p]
+    record = store.put("things", thing("a", annotations={"a": "x" * 3_000, **{f"k{n}": "v" for n in range(100)}}))
+    assert usable(id(record.raw)) < len(record.raw) + 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from remit.controlplane.controllers.workset import WorkSet
+from remit.controlplane.controllers.workset import MOST_STEPS, WorkSet
 from remit.controlplane.storage import StoreFailed
 
 
@@ -24,9 +24,29 @@ def test_a_failed_item_stays_and_the_others_are_worked_on() -> None:
         work.add(item)
     with capture_logs() as logs:
         assert not work.process(step)
-    assert done == ["a", "c"] and len(work) == 2
+    assert done == ["a", "c"] and len(work) == 1 and work.retry() and len(work) == 2
     assert [(entry["event"], entry["item"]) for entry in logs] == [("controller_step_failed", "b")]
     assert work.process(step) and sorted(done) == ["a", "b", "c", "d"] and not len(work)
+
+
+def test_what_goes_on_failing_is_logged_once() -> None:
+    work: WorkSet[str] = WorkSet("tests")
+
+    def step(item: str) -> None:
+        raise KeyError(item)
+
+    work.add("a")
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert not work.process(step) and work.retry()
+    assert len(logs) == 1
+
+
+def test_a_round_of_work_is_bounded() -> None:
+    work: WorkSet[int] = WorkSet("tests")
+    for item in range(MOST_STEPS + 5):
+        work.add(item)
+    assert work.process(lambda item: None) and len(work) == 5
 
 
 def test_a_failed_store_ends_the_work() -> None:

@@ -11,11 +11,13 @@ from remit.cli.signals import until
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.service import Supervised
 from remit.controlplane import ADMIN, ControlPlane
+from remit.controlplane.startup import return_freed_memory
 from remit.telemetry.redact import Redactor
 
 
 async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -> None:
     """Until told to stop, on the lock and the sockets that the supervisor holds. Raises `RemitError`."""
+    return_freed_memory()
     state_dir = Path(settings["state_dir"])
     for descriptor in (settings["lock"], *settings["sockets"]):
         os.set_inheritable(descriptor, False)

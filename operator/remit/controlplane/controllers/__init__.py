@@ -15,6 +15,8 @@ from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import Cluster, Target
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
+STORE_ANNOTATION = "remit.dev/store"
+"""Of the namespace kube-system: the store's identity. Another one tells that acknowledged writes may be lost."""
 EXPIRY_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
@@ -29,11 +31,13 @@ class Controllers:
         self._garbage = GarbageCollector(cluster)
         self._awake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._retrying: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Take up what the last run left undone, before the first request is served."""
         self._crds.resync()
         self._make_namespaces()
+        self._tell_identity()
         self._namespaces.resync()
         self._garbage.resync()
         self._cluster.store.listen(self._on_change)
@@ -43,6 +47,8 @@ class Controllers:
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
 
     async def stop(self) -> None:
+        if self._retrying is not None:
+            self._retrying.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -59,11 +65,19 @@ class Controllers:
             while True:
                 await self._awake.wait()
                 self._awake.clear()
-                succeeded = [controller.work() for controller in (self._crds, self._namespaces, self._garbage)]
-                if not all(succeeded):
-                    loop.call_later(RETRY_SECONDS, self._awake.set)
-                elif not self._garbage.idle:
+                controllers = (self._crds, self._namespaces, self._garbage)
+                succeeded = [controller.work() for controller in controllers]
+                if not all(succeeded) and self._retrying is None:
+                    self._retrying = loop.call_later(RETRY_SECONDS, self._retry)
+                if any(len(controller.due) for controller in controllers):
                     self._awake.set()
+                    await asyncio.sleep(0)  # requests have their turn
+
+    def _retry(self) -> None:
+        self._retrying = None
+        for controller in (self._crds, self._namespaces, self._garbage):
+            if controller.due.retry():
+                self._awake.set()
 
     async def _expire(self) -> None:
         with contextlib.suppress(StoreFailed):
@@ -78,3 +92,14 @@ class Controllers:
             if self._cluster.store.latest("namespaces", "", name) is None:
                 request = Request("POST", "/api/v1/namespaces", {}, {"User-Agent": "remit"})
                 write.create(self._cluster, Target(resource), {"metadata": {"name": name}}, request)
+
+    def _tell_identity(self) -> None:
+        store = self._cluster.store
+        record = store.latest("namespaces", "", "kube-system")
+        if record is None:
+            return
+        namespace = record.load()
+        annotations = namespace["metadata"].get("annotations") or {}
+        if annotations.get(STORE_ANNOTATION) != store.identity:
+            namespace["metadata"]["annotations"] = {**annotations, STORE_ANNOTATION: store.identity}
+            store.put("namespaces", namespace)

@@ -6,7 +6,6 @@ import structlog
 
 from remit.controlplane import schema
 from remit.controlplane.controllers.workset import WorkSet
-from remit.controlplane.resources import Resource
 from remit.controlplane.resources.crd import CRDS, is_established, resources_of, status_of
 from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster, timestamp
@@ -24,7 +23,7 @@ class CrdController:
         self._cluster = cluster
         self._served: dict[str, object] = {}
         """By CRD name: the part of its spec that decides what is served."""
-        self._due: WorkSet[str] = WorkSet("crds")
+        self.due: WorkSet[str] = WorkSet("crds")
 
     def resync(self) -> None:
         records = list(self._cluster.store.collection(CRDS).records.values())
@@ -42,14 +41,14 @@ class CrdController:
             else:
                 self._reconcile(change.record)
         elif change.deleted:
-            self._due.add(change.resource)
+            self.due.add(change.resource)
 
     def work(self) -> bool:
         """Look again at CRDs whose objects were deleted: one that is going may have lost its last.
 
         Whether all succeeded.
         """
-        return self._due.process(self._look_again)
+        return self.due.process(self._look_again)
 
     def _look_again(self, name: str) -> None:
         record = self._cluster.store.get(CRDS, "", name)
@@ -57,7 +56,7 @@ class CrdController:
             self._reconcile(record)
 
     def _restore(self, record: Record) -> None:
-        self._serve(record.load(), stored_too=True)
+        self._serve(record.load())
 
     def _reconcile(self, record: Record) -> None:
         if self._cluster.store.latest(CRDS, "", record.name) is not record:
@@ -84,7 +83,7 @@ class CrdController:
             if resource is not None and self._empty(record.name):
                 release(self._cluster, resource, record, CRD_CLEANUP)
 
-    def _serve(self, crd: Object, *, stored_too: bool = False) -> None:
+    def _serve(self, crd: Object) -> None:
         if not is_established(crd):
             return
         name, spec = crd["metadata"]["name"], crd["spec"]
@@ -97,23 +96,8 @@ class CrdController:
         except (schema.Invalid, schema.Undecodable) as error:
             log.warning("crd_not_served", crd=name, error=str(error), exc_info=False)
             return
-        changed = stored_too or name in self._served
         self._served[name] = served
         self._cluster.registry.replace(spec["group"], spec["names"]["plural"], resources)
-        if changed:
-            self._refresh(resources)
-
-    def _refresh(self, resources: list[Resource]) -> None:
-        """Show stored objects through the new schema: pruned and defaulted, their resourceVersion unchanged."""
-        for resource in resources:
-            if resource.version != resource.storage_version:
-                continue
-            collection = self._cluster.store.collection(resource.stored_as)
-            for record in list(collection.records.values()):
-                try:
-                    collection.replace(_through_schema(resource, record))
-                except (ValueError, RecursionError) as error:
-                    log.warning("object_not_refreshed", resource=str(resource), object=record.key, error=str(error))
 
     def _withdraw(self, name: str) -> None:
         self._served.pop(name, None)
@@ -130,11 +114,3 @@ class CrdController:
             else:  # the CRD was never served: nobody could release a finalizer
                 store.remove(stored_as, record.load())
         return not store.latest_all(stored_as)
-
-
-def _through_schema(resource: Resource, record: Record) -> Record:
-    obj = record.load()
-    obj["apiVersion"] = f"{resource.group}/{resource.storage_version}"
-    resource.schema.prune(obj)
-    resource.schema.default(obj)
-    return Record.of(obj, record.revision)

@@ -18,7 +18,7 @@ def expire_events(cluster: Cluster, life: timedelta = EVENT_LIFE) -> int:
         event = record.load()
         try:
             old = _last_seen(event) < limit
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             old = True  # nobody can say how old it is, and no server would take it today
         if old and cluster.store.latest("events", record.namespace, record.name) is record:
             cluster.store.remove("events", event)

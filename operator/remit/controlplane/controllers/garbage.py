@@ -24,7 +24,7 @@ Reference = dict[str, Any]
 class GarbageCollector:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._due: WorkSet[tuple[str, str, str]] = WorkSet("garbage")
+        self.due: WorkSet[tuple[str, str, str]] = WorkSet("garbage")
         self._absent: OrderedDict[str, None] = OrderedDict()
         """Uids seen deleted: their kind may not be served any more when the dependents are looked at."""
 
@@ -48,16 +48,9 @@ class GarbageCollector:
         if previous and previous.owners and (change.deleted or previous.owners != record.owners):
             self._enqueue_owners(previous)
 
-    @property
-    def idle(self) -> bool:
-        return not len(self._due)
-
     def work(self) -> bool:
-        """Take one step for everything that is due; what follows from it comes back as changes.
-
-        Whether all succeeded.
-        """
-        return self._due.process(self._step)
+        """Take one step for what is due; what follows from it comes back as changes. Whether all succeeded."""
+        return self.due.process(self._step)
 
     def _step(self, item: tuple[str, str, str]) -> None:
         stored_as, namespace, name = item
@@ -67,7 +60,7 @@ class GarbageCollector:
             self._reconcile(resource, record)
 
     def _enqueue(self, stored_as: str, record: Record) -> None:
-        self._due.add((stored_as, record.namespace, record.name))
+        self.due.add((stored_as, record.namespace, record.name))
 
     def _enqueue_owners(self, dependent: Record) -> None:
         for reference in dependent.load()["metadata"].get("ownerReferences") or ():
@@ -80,12 +73,12 @@ class GarbageCollector:
         """The owner with its resource; False when it is gone; True when nobody can know: its kind is not served."""
         if reference["uid"] in self._absent:
             return False
-        group = reference["apiVersion"].rpartition("/")[0]
-        resource = self._cluster.registry.by_kind(group, reference["kind"])
+        group = reference.get("apiVersion", "").rpartition("/")[0]
+        resource = self._cluster.registry.by_kind(group, reference.get("kind", ""))
         if resource is None or (resource.namespaced and not namespace):
             return True
         owner = self._cluster.store.latest(
-            resource.stored_as, namespace if resource.namespaced else "", reference["name"]
+            resource.stored_as, namespace if resource.namespaced else "", reference.get("name", "")
         )
         return (resource, owner) if owner is not None and owner.uid == reference["uid"] else False
 

@@ -16,9 +16,12 @@ from remit.controlplane.schema import duplicate_keys, duplicate_yaml_keys
 from remit.controlplane.schema.protobuf import decode_protobuf
 
 _SHOWN = 30
-_FRACTION = re.compile(rb"\d(\.0*[,\s}\]eE]|[eE])")
-_EXACT = 1e21
-"""From here on Go writes an exponent."""
+_UNLIKE_GO = re.compile(rb"\d(\.0*[,\s}\]eE]|[eE])|\d{19}")
+"""Numbers that Go may read as another type."""
+_INTEGERS = 1 << 63
+"""Go reads what does not fit 64 bits as a floating point number."""
+_EXACT = (1 << 53) - 1
+"""A floating point number of at most this size counts as an integer when it is one."""
 _GO_TYPE = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 
 
@@ -53,7 +56,7 @@ def repeated_keys(body: bytes, content_type: str) -> list[str]:
 
 def _from_json(body: bytes, kind: str) -> Any:
     try:
-        return _parsed(body)
+        return load_json(body)
     except orjson.JSONDecodeError as error:
         why = f"couldn't get version/kind; json parse error: {json_mistake(error, body)}"
         if kind == "DeleteOptions":
@@ -61,20 +64,29 @@ def _from_json(body: bytes, kind: str) -> Any:
         raise unreadable(kind, why, body) from None
 
 
-def _parsed(body: bytes) -> Any:
+def load_json(body: bytes) -> Any:
+    """JSON with the numbers as Go reads them. Raises `orjson.JSONDecodeError`."""
     parsed = orjson.loads(body)
-    return _as_written_by_go(parsed) if _FRACTION.search(body) else parsed
+    return _as_read_by_go(parsed, _EXACT) if _UNLIKE_GO.search(body) else parsed
 
 
-def _as_written_by_go(value: Any) -> Any:
-    """2.0 and 1e3 are 2 and 1000 once Go has read and written them: an `integer` may be given so."""
+def _as_read_by_go(value: Any, exact: int) -> Any:
+    """2.0 and 1e3 are 2 and 1000 up to `exact`: an `integer` may be given so. What exceeds 64 bits is none.
+
+    Raises ValueError for what is no number there.
+    """
     match value:
-        case float() if value.is_integer() and abs(value) < _EXACT:
+        case float() if value.is_integer() and abs(value) <= exact:
             return int(value)
+        case int() if not -_INTEGERS <= value < _INTEGERS:
+            try:
+                return float(value)
+            except OverflowError:
+                raise ValueError("yaml: a number must be finite") from None
         case dict():
-            return {key: _as_written_by_go(item) for key, item in value.items()}
+            return {key: _as_read_by_go(item, exact) for key, item in value.items()}
         case list():
-            return [_as_written_by_go(item) for item in value]
+            return [_as_read_by_go(item, exact) for item in value]
     return value
 
 
@@ -121,12 +133,13 @@ def load_yaml(body: bytes) -> Any:
     """YAML, or the JSON that most clients send in its place. Raises ValueError."""
     if body[:1] == b"{":
         with contextlib.suppress(orjson.JSONDecodeError):
-            return _parsed(body)
+            return load_json(body)
     try:
-        return safeyaml.load(body)
+        loaded = safeyaml.load(body)
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) or 1
         raise ValueError(f"yaml: line {line}: {error.problem}") from None
     except yaml.YAMLError as error:
         text = re.sub(r"\s+", " ", str(error))
         raise ValueError(f"yaml: {text}") from None
+    return _as_read_by_go(loaded, _INTEGERS - 1)  # Go makes JSON of it first

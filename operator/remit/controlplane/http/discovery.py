@@ -9,25 +9,19 @@ from typing import Any
 import orjson
 
 from remit.controlplane.http.negotiation import media_types
+from remit.controlplane.http.reviews import REVIEWS
 from remit.controlplane.resources import Registry, Resource
 
 AGGREGATED = ("v2", "v2beta1")
 _CUSTOM_ORDER = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
-_REVIEWS: dict[tuple[str, str], list[tuple[str, str]]] = {
-    ("authentication.k8s.io", "v1"): [("selfsubjectreviews", "SelfSubjectReview")],
-    ("authorization.k8s.io", "v1"): [
-        ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
-        ("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
-    ],
-}
 
 
 def groups(registry: Registry) -> list[str]:
-    return [*registry.groups(), *(group for group, _ in _REVIEWS)]
+    return [*registry.groups(), *(group for group, _ in REVIEWS)]
 
 
 def versions(registry: Registry, group: str) -> list[str]:
-    return registry.versions(group) or [version for name, version in _REVIEWS if name == group]
+    return registry.versions(group) or [version for name, version in REVIEWS if name == group]
 
 
 def wanted_aggregation(accept: str) -> str | None:
@@ -72,10 +66,15 @@ def resource_list(registry: Registry, group: str, version: str) -> dict[str, Any
     for resource in registry.served(group, version):
         entries.append(_entry(resource))
         entries += [_subresource_entry(resource, name) for name in subresources(resource)]
-    for plural, kind in _REVIEWS.get((group, version), ()):
-        singular = kind.lower()
+    for plural, review in REVIEWS.get((group, version), {}).items():
         entries.append(
-            {"name": plural, "singularName": singular, "namespaced": False, "kind": kind, "verbs": ["create"]}
+            {
+                "name": plural,
+                "singularName": review.kind.lower(),
+                "namespaced": review.namespaced,
+                "kind": review.kind,
+                "verbs": ["create"],
+            }
         )
     return {
         "kind": "APIResourceList",
@@ -150,13 +149,13 @@ def aggregated(registry: Registry, names: list[str], version: str) -> dict[str, 
 
 def _aggregated_version(registry: Registry, group: str, version: str) -> dict[str, Any]:
     resources = [_aggregated_resource(resource) for resource in registry.served(group, version)]
-    for plural, kind in _REVIEWS.get((group, version), ()):
+    for plural, review in REVIEWS.get((group, version), {}).items():
         resources.append(
             {
                 "resource": plural,
-                "responseKind": {"group": group, "version": version, "kind": kind},
-                "scope": "Cluster",
-                "singularResource": kind.lower(),
+                "responseKind": {"group": group, "version": version, "kind": review.kind},
+                "scope": "Namespaced" if review.namespaced else "Cluster",
+                "singularResource": review.kind.lower(),
                 "verbs": ["create"],
             }
         )

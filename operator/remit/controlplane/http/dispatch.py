@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 import orjson
 
 from remit.controlplane.failures import (
     Failure,
     bad_request,
+    body_too_large,
+    conflict,
     forbidden,
     no_such_method,
     no_such_path,
     no_such_resource,
     not_supported,
 )
-from remit.controlplane.http import discovery, reviews
+from remit.controlplane.http import discovery
 from remit.controlplane.http.bodies import decode, load_yaml, unreadable
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request, ResourcePath, parse_path
+from remit.controlplane.http.reviews import Reviews
 from remit.controlplane.resources import Resource
 from remit.controlplane.resources.builtin import BUILTIN_GROUPS
+from remit.controlplane.schema.celcost import NotOnLoop
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs import read, scale, write
-from remit.controlplane.verbs.cluster import Cluster, Target
+from remit.controlplane.verbs.cluster import Cluster, Target, Writer
 from remit.controlplane.verbs.delete import DeleteOptions, delete, delete_collection
-from remit.controlplane.verbs.patches import APPLY_PATCH, patch_type
+from remit.controlplane.verbs.draft import Aside, Draft
+from remit.controlplane.verbs.patches import APPLY_PATCH, JSON_PATCH, patch_type
 from remit.controlplane.verbs.shapes import show
 from remit.controlplane.verbs.watch import Watch
+
+LONG_BYTES = 64 * 1024
+"""Larger objects are decided upon in a thread: a dictionary of that size takes some 20 ms."""
+MANY_OBJECTS = 200
+MOST_THREADS = 2
+MOST_DECISIONS = 10
+"""How often a write is decided upon anew because others wrote meanwhile."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,23 +60,25 @@ class Answer:
 
 
 class Dispatcher:
-    def __init__(self, cluster: Cluster, documents: Documents) -> None:
+    def __init__(self, cluster: Cluster, documents: Documents, reviews: Reviews) -> None:
         self._cluster = cluster
         self._documents = documents
+        self._reviews = reviews
+        self._threads = asyncio.Semaphore(MOST_THREADS)
 
     async def answer(self, request: Request) -> Answer:
         """Raises `Failure` and `PlainFailure` for everything that is refused."""
         path = parse_path(request.path)
         if path is None:
             return self._document(request)
-        if request.method == "POST" and not path.name and (review := self._review(path, request)):
-            return review
+        if request.method == "POST" and (review := self._reviews.answer(path, partial(self._review_body, request))):
+            return Answer(201, orjson.dumps(review))
         target = self._target(path)
         accepted = negotiate(request.headers.get("Accept", ""), pretty=request.flag("pretty"))
         if target.resource.deprecated:
             request.warnings.append(target.resource.deprecated)
         if request.method in ("GET", "HEAD"):
-            return self._read(target, request, accepted)
+            return await self._read(target, request, accepted)
         try:
             return await self._write(target, request, accepted)
         except Failure:
@@ -72,12 +91,15 @@ class Dispatcher:
             raise no_such_resource() if request.path.startswith("/api/") else no_such_path()
         return Answer(found.status, found.body, found.content_type, found.headers)
 
-    def _review(self, path: ResourcePath, request: Request) -> Answer | None:
-        if (path.group, path.version) not in (("authorization.k8s.io", "v1"), ("authentication.k8s.io", "v1")):
-            return None
-        body = decode(request.body, request.headers.get("Content-Type", ""), "SelfSubjectAccessReview")
-        answer = reviews.review(path.resource, body if isinstance(body, dict) else {})
-        return Answer(201, orjson.dumps(answer)) if answer else None
+    async def _decode(self, request: Request, kind: str) -> Any:
+        content_type = request.headers.get("Content-Type", "")
+        act = partial(decode, request.body, content_type, kind)
+        return await self._aside(act) if is_long(request.body, content_type) else act()
+
+    def _review_body(self, request: Request, kind: str) -> Any:
+        if len(request.body) > LONG_BYTES:
+            raise body_too_large(LONG_BYTES)
+        return decode(request.body, request.headers.get("Content-Type", ""), kind)
 
     def _target(self, path: ResourcePath) -> Target:
         resource = self._cluster.registry.find(path.group, path.version, path.resource)
@@ -93,13 +115,16 @@ class Dispatcher:
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    def _read(self, target: Target, request: Request, accepted: Accepted) -> Answer:
+    async def _read(self, target: Target, request: Request, accepted: Accepted) -> Answer:
         if request.flag("watch") and not target.name:
             return Answer(200, Watch(self._cluster, target, request, accepted))
         if target.subresource == "scale":
             return Answer(200, accepted.dump(scale.get_scale(self._cluster, target)), accepted.content_type)
-        verb = read.get if target.name else read.list_objects
-        return Answer(200, verb(self._cluster, target, request, accepted), accepted.content_type)
+        if target.name:
+            return Answer(200, read.get(self._cluster, target, request, accepted), accepted.content_type)
+        listing = read.list_objects(self._cluster, target, request, accepted)
+        shown = await self._aside(listing.show) if listing.candidates > MANY_OBJECTS else listing.show()
+        return Answer(200, shown, accepted.content_type)
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
@@ -109,51 +134,81 @@ class Dispatcher:
                 raise no_such_path()
             case "PUT" | "PATCH" if target.resource.custom and not target.name:
                 raise bad_request("name must be provided")
-            case "POST" if not target.name:
-                written = self._with_body(target, request, "create", write.create)
-            case "PUT" if target.name:
-                update = scale.put_scale if target.subresource == "scale" else write.update
-                written = self._with_body(target, request, "update", update)
-            case "PATCH" if target.name and target.subresource != "finalize":
-                written = self._patch(target, request)
             case "DELETE" if not target.subresource:
                 return await self._delete(target, request, accepted)
-            case _:
-                raise not_allowed(target.resource, request.method)
+        written = await self._decide(target, request)
         await self._cluster.store.durable()
         if target.subresource == "scale":
-            shown = accepted.dump(written.obj)
+            shown = accepted.dump(scale.show_scale(target.resource, written.obj))
         else:
             shown = show(target.resource, orjson.dumps(written.obj), accepted, self._cluster.now())
         return Answer(written.status, shown, accepted.content_type)
 
+    async def _decide(self, target: Target, request: Request) -> write.Written:
+        """What becomes of a write, on its way to the store. The event loop does not stand still for it."""
+        told = len(request.warnings)
+        if not self._takes_long(target, request):
+            try:
+                return self._act(self._cluster, target, request)
+            except NotOnLoop:
+                del request.warnings[told:]
+        for _ in range(MOST_DECISIONS):
+            draft = Draft(self._cluster.store)
+            aside = Aside(draft, self._cluster.now)
+            written = await self._aside(partial(self._act, aside, target, request))
+            if draft.commit():
+                return written
+            del request.warnings[told:]
+        raise conflict(target.resource.group, target.resource.plural, target.name)
+
+    def _takes_long(self, target: Target, request: Request) -> bool:
+        live = self._cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
+        return is_long(request.body, request.headers.get("Content-Type", "")) or (
+            live is not None and len(live.raw) > LONG_BYTES
+        )
+
+    async def _aside(self, act: Callable[[], T]) -> T:
+        """In a thread. There are few, so that the event loop has its share of the interpreter."""
+        async with self._threads:
+            return await asyncio.to_thread(act)
+
+    def _act(self, cluster: Writer, target: Target, request: Request) -> write.Written:
+        match request.method:
+            case "POST" if not target.name:
+                return self._with_body(cluster, target, request, "create", write.create)
+            case "PUT" if target.name:
+                update = scale.put_scale if target.subresource == "scale" else write.update
+                return self._with_body(cluster, target, request, "update", update)
+            case "PATCH" if target.name and target.subresource != "finalize":
+                return self._patch(cluster, target, request)
+        raise not_allowed(target.resource, request.method)
+
     def _with_body(
-        self, target: Target, request: Request, verb: str, act: Callable[..., write.Written]
+        self, cluster: Writer, target: Target, request: Request, verb: str, act: Callable[..., write.Written]
     ) -> write.Written:
         self._require_verb(target.resource, verb)
         resource = target.resource
         body = decode(
             request.body, request.headers.get("Content-Type", ""), resource.kind, protobuf=not resource.custom
         )
-        return act(self._cluster, target, body, request, request.body)
+        return act(cluster, target, body, request, request.body)
 
-    def _patch(self, target: Target, request: Request) -> write.Written:
+    def _patch(self, cluster: Writer, target: Target, request: Request) -> write.Written:
         self._require_verb(target.resource, "patch")
         media = patch_type(target.resource, request.headers.get("Content-Type", ""))
         if target.subresource == "scale":
-            return scale.patch_scale(self._cluster, target, media, request)
+            return scale.patch_scale(cluster, target, media, request)
         if media == APPLY_PATCH:
             try:
                 config = load_yaml(request.body)
             except ValueError as error:
                 raise unreadable(target.resource.kind, str(error), request.body) from None
-            return write.apply(self._cluster, target, config, request)
-        return write.patch(self._cluster, target, media, request.body, request)
+            return write.apply(cluster, target, config, request)
+        return write.patch(cluster, target, media, request.body, request)
 
     async def _delete(self, target: Target, request: Request, accepted: Accepted) -> Answer:
         self._require_verb(target.resource, "delete" if target.name else "deletecollection")
-        content_type = request.headers.get("Content-Type", "")
-        body = decode(request.body, content_type, "DeleteOptions") if request.body else None
+        body = await self._decode(request, "DeleteOptions") if request.body else None
         options = DeleteOptions.of(request, body)
         if target.name:
             status, obj = delete(self._cluster, target, options)
@@ -161,7 +216,7 @@ class Dispatcher:
             if obj["kind"] == "Status":
                 return Answer(status, accepted.dump(obj), accepted.content_type)
             return Answer(status, show(target.resource, orjson.dumps(obj), accepted, self._cluster.now()))
-        gone = delete_collection(self._cluster, target, request, options)
+        gone = await delete_collection(self._cluster, target, request, options)
         await self._cluster.store.durable()
         metadata: Object = {"resourceVersion": str(self._cluster.store.revision)}
         if target.resource.custom:
@@ -175,6 +230,13 @@ class Dispatcher:
             why = f"{verb} not allowed while custom resource definition is terminating"
             raise forbidden(resource.group, resource.plural, "", why)
         raise not_supported(resource.group, resource.plural, verb)
+
+
+def is_long(body: bytes, content_type: str) -> bool:
+    """Whether reading or applying the body may take longer than the event loop may stand still."""
+    if len(body) > LONG_BYTES or ("yaml" in content_type and body[:1] != b"{"):
+        return True
+    return JSON_PATCH in content_type and (len(body) > 1024 or b"copy" in body or b"\\" in body)
 
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

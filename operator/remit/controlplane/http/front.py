@@ -38,9 +38,7 @@ OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 _UNCACHED = {"Cache-Control": "no-cache, private"}
 
 log = structlog.get_logger(__name__)
-_TOO_DEEP = (
-    "the object cannot be written as JSON: it is nested deeper than 250 levels, or has an integer beyond 64 bits"
-)
+_TOO_DEEP = "the object cannot be written as JSON: it is nested deeper than 250 levels"
 
 
 class Front:

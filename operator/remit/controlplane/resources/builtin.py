@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 from remit.controlplane import schema
+from remit.controlplane.resources.crd import CRDS
 from remit.controlplane.resources.events import EVENTS_VIEW, check_event
 from remit.controlplane.resources.resource import ALL_VERBS, Resource
 from remit.controlplane.storage import Object
@@ -96,6 +98,29 @@ def builtin_resources() -> list[Resource]:
             check=schema.validate_crd,
         ),
     ]
+
+
+def check_stored(resources: list[Resource]) -> Callable[[str, Object], None]:
+    """What a stored object must be to be served: of the types without which nothing can be said of it.
+
+    Raises ValueError when it is not. The rest of a custom resource is for its own schema, and of a CRD for its
+    controller, to see.
+    """
+    schemas = {resource.stored_as: resource.schema for resource in resources if resource.stored_as != CRDS}
+
+    def check(stored_as: str, obj: Object) -> None:
+        try:
+            if not all(obj.get(field) and isinstance(obj[field], str) for field in ("apiVersion", "kind")):
+                raise ValueError("it has no apiVersion or kind")
+            if not obj["metadata"].get("uid"):
+                raise ValueError("it has no uid")
+            schema.decode(schema.OBJECT_META, obj["metadata"], schema.Place("metadata", "metadata"))
+            if (known := schemas.get(stored_as)) is not None:
+                known.decode(obj)
+        except schema.Undecodable as error:
+            raise ValueError(str(error)) from None
+
+    return check
 
 
 def _builtin(group: str, version: str, plural: str, kind: str, *, stored_as: str = "", **more: Any) -> Resource:

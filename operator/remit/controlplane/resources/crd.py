@@ -13,14 +13,30 @@ CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 def resources_of(crd: Object) -> list[Resource]:
     """One per served version. Raises `schema.Invalid` when a schema does not compile."""
-    return [_resource(crd, version) for version in crd["spec"]["versions"] if version.get("served")]
+    versions = crd["spec"]["versions"]
+    stored = next(version for version in versions if version.get("storage"))
+    schema_of_stored = schema.Schema.compile(_openapi(stored))
+    return [
+        _resource(
+            crd,
+            version,
+            schema_of_stored if version is stored else schema.Schema.compile(_openapi(version)),
+            schema_of_stored,
+        )
+        for version in versions
+        if version.get("served")
+    ]
 
 
-def _resource(crd: Object, version: dict[str, Any]) -> Resource:
+def _openapi(version: dict[str, Any]) -> dict[str, Any]:
+    return (version.get("schema") or {}).get("openAPIV3Schema") or {}
+
+
+def _resource(crd: Object, version: dict[str, Any], own: schema.Schema, stored: schema.Schema) -> Resource:
     spec, names = crd["spec"], crd["spec"]["names"]
     subresources = version.get("subresources") or {}
     scale = subresources.get("scale")
-    openapi = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    openapi = _openapi(version)
     status = "status" in subresources
     storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
     warning = ""
@@ -35,7 +51,8 @@ def _resource(crd: Object, version: dict[str, Any]) -> Resource:
         kind=names["kind"],
         singular=names.get("singular") or names["kind"].lower(),
         list_kind=names.get("listKind") or f"{names['kind']}List",
-        schema=schema.Schema.compile(openapi),
+        schema=own,
+        stored_schema=stored,
         columns=schema.Columns(version.get("additionalPrinterColumns") or []),
         stored_as=f"{names['plural']}.{spec['group']}",
         storage_version=storage,

@@ -58,6 +58,8 @@ class Resource:
     categories: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
     custom: bool = False
+    stored_schema: Schema | None = None
+    """Of the storage version, where that is another one than this."""
     status: bool = False
     scale: ScalePaths | None = None
     has_generation: bool = False

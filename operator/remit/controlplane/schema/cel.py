@@ -19,7 +19,7 @@ import cel
 import orjson
 
 from remit.controlplane.schema.causes import Cause
-from remit.controlplane.schema.celcost import Budget, Shape, is_cheap
+from remit.controlplane.schema.celcost import Budget, NotOnLoop, Shape, is_cheap
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
 from remit.controlplane.schema.celworker import CPU_SECONDS, WORKER, Evaluation, Outcome, evaluate
 from remit.controlplane.schema.formats import parse_date_time, parse_duration
@@ -112,6 +112,8 @@ class Rule:
         started = time.thread_time()
         if is_cheap(self.shape, size, value, old):
             outcome: Outcome | None = evaluate(evaluation, self.program, self.message_program)
+        elif budget.on_loop:
+            raise NotOnLoop
         else:
             outcome = WORKER.evaluate(evaluation)
             budget.spend(outcome.cpu_seconds if outcome else CPU_SECONDS)

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import orjson
 
-MOST_STEPS: Final = 5_000_000
-"""Steps of a rule that is evaluated in this process: half a second at most, and far less for real rules."""
+MOST_STEPS: Final = 1_000_000
+"""Steps of a rule that is evaluated in this process: a tenth of a second at most, and far less for real rules."""
 CPU_SECONDS_OF_A_CALL: Final = 2.0
 """For all rules of one object together."""
+CPU_SECONDS_ON_LOOP: Final = 0.05
+"""For all rules of one object that are evaluated on the event loop."""
 _BYTES_OF_A_STEP: Final = 100
 _STEPS_OF_A_PATTERN: Final = 20_000
 """To compile a regular expression of 100 bytes."""
@@ -73,18 +75,26 @@ class Shape:
         return _capped(rounds * steps * (_STEPS_OF_A_PART if self.splits else 1))
 
 
-class Budget:
-    """The time that the rules of one object may still take."""
+class NotOnLoop(Exception):
+    """The rules of an object take longer than the event loop may stand still: validate it in a thread."""
 
-    def __init__(self) -> None:
+
+class Budget:
+    """The time that the rules of one object may still take. `on_loop`: they are evaluated on the event loop."""
+
+    def __init__(self, *, on_loop: bool = False) -> None:
         self._left = CPU_SECONDS_OF_A_CALL
+        self.on_loop = on_loop
 
     @property
     def exhausted(self) -> bool:
         return self._left <= 0
 
     def spend(self, cpu_seconds: float) -> None:
+        """Raises `NotOnLoop`."""
         self._left -= cpu_seconds
+        if self.on_loop and self._left < CPU_SECONDS_OF_A_CALL - CPU_SECONDS_ON_LOOP:
+            raise NotOnLoop
 
 
 def is_cheap(shape: Shape, size: int, *values: Any) -> bool:

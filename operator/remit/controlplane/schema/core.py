@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from remit.controlplane.schema.causes import Cause
+from remit.controlplane.schema.celcost import Budget
 from remit.controlplane.schema.decoding import decode
 from remit.controlplane.schema.schema import Schema
 from remit.controlplane.schema.schemaprops import decode_schemas
@@ -196,8 +197,8 @@ class CoreSchema(Schema):
             decode_schemas(obj, unknown)
         return unknown
 
-    def validate(self, obj: Raw, old: Raw | None = None) -> list[Cause]:
-        causes = super().validate(obj, old)
+    def validate(self, obj: Raw, old: Raw | None = None, budget: Budget | None = None) -> list[Cause]:
+        causes = super().validate(obj, old, budget)
         return causes if causes or self._rules is None else self._rules(obj, old)
 
 

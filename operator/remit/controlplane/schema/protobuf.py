@@ -91,6 +91,7 @@ _ACCESS: Final = _message(
     resourceAttributes=(1, _strings("namespace", "verb", "group", "version", "resource", "subresource", "name")),
     nonResourceAttributes=(2, _strings("path", "verb")),
 )
+_SUBJECT: Final = {**_ACCESS, **_message(user=(3, "string"), groups=(4, Many("string")), uid=(6, "string"))}
 
 _KINDS: Final[Mapping[tuple[str, str], Message]] = {
     ("v1", "Namespace"): _message(
@@ -166,6 +167,12 @@ _KINDS: Final[Mapping[tuple[str, str], Message]] = {
             ),
         ),
     ),
+    ("authentication.k8s.io/v1", "SelfSubjectReview"): _message(metadata=(1, _METADATA)),
+    ("authentication.k8s.io/v1", "TokenReview"): _message(
+        metadata=(1, _METADATA), spec=(2, _message(token=(1, "string"), audiences=(2, Many("string"))))
+    ),
+    ("authorization.k8s.io/v1", "LocalSubjectAccessReview"): _message(metadata=(1, _METADATA), spec=(2, _SUBJECT)),
+    ("authorization.k8s.io/v1", "SubjectAccessReview"): _message(metadata=(1, _METADATA), spec=(2, _SUBJECT)),
     ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): _message(metadata=(1, _METADATA), spec=(2, _ACCESS)),
     ("authorization.k8s.io/v1", "SelfSubjectRulesReview"): _message(
         metadata=(1, _METADATA), spec=(2, _strings("namespace"))

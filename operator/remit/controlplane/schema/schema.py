@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import hashlib
+from typing import Any, Final, Self
+
+import orjson
 
 from remit.controlplane.schema.causes import Cause, joined
+from remit.controlplane.schema.celcost import Budget
 from remit.controlplane.schema.decoding import OBJECT_META, STRING, Place, decode
 from remit.controlplane.schema.defaulting import default
 from remit.controlplane.schema.pruning import prune
 from remit.controlplane.schema.structural import Node, compile_node
 from remit.controlplane.schema.validation import MISSING, validate
+
+_MOST_RECENT: Final = 8
+_RECENT: Final[dict[bytes, Node]] = {}
+"""Compiled schemas: a CRD is compiled in a thread when it is validated, and on the event loop when it is served."""
 
 
 class Schema:
@@ -22,7 +30,12 @@ class Schema:
     @classmethod
     def compile(cls, openapi_v3_schema: dict[str, Any], *, path: str = "spec.validation.openAPIV3Schema") -> Self:
         """Raises `Invalid` when it is not structural, or a CEL rule in it does not compile."""
-        return cls(openapi_v3_schema, compile_node(openapi_v3_schema, path, resource=True))
+        digest = hashlib.sha256(orjson.dumps(openapi_v3_schema)).digest()
+        if (node := _RECENT.get(digest)) is None:
+            node = _RECENT[digest] = compile_node(openapi_v3_schema, path, resource=True)
+            while len(_RECENT) > _MOST_RECENT:
+                _RECENT.pop(next(iter(_RECENT)), None)
+        return cls(openapi_v3_schema, node)
 
     def decode(self, obj: dict[str, Any]) -> None:
         """Check the types without which a real API server could not read the object. Raises `Undecodable`."""
@@ -39,9 +52,14 @@ class Schema:
         """Fill in defaults, and drop nulls that may not be."""
         default(self.node, obj)
 
-    def validate(self, obj: dict[str, Any], old: dict[str, Any] | None = None) -> list[Cause]:
-        """Everything that is wrong, in a real API server's words; what `old` has just the same is let be."""
-        return validate(self.node, obj, MISSING if old is None else old)
+    def validate(
+        self, obj: dict[str, Any], old: dict[str, Any] | None = None, budget: Budget | None = None
+    ) -> list[Cause]:
+        """Everything that is wrong, in a real API server's words; what `old` has just the same is let be.
+
+        Raises `NotOnLoop`: see `Budget`.
+        """
+        return validate(self.node, obj, MISSING if old is None else old, budget or Budget())
 
 
 def _decode_embedded(node: Node, value: Any, path: str) -> None:

@@ -28,15 +28,18 @@ _NOT_CHECKED: Final = Cause(
 )
 
 
-def validate(node: Node, value: Any, old: Any = MISSING) -> list[Cause]:
-    """Everything that is wrong with `value`. CEL rules are asked only when its shape is sound."""
+def validate(node: Node, value: Any, old: Any, budget: Budget) -> list[Cause]:
+    """Everything that is wrong with `value`. CEL rules are asked only when its shape is sound.
+
+    Raises `NotOnLoop` when they cost more than a budget for the event loop has.
+    """
     causes: list[Cause] = []
     _validate(node, value, old, "", causes)
     if node.has_rules:
         if any(cause.reason in _BLOCKING for cause in causes):
             causes.append(_NOT_CHECKED)
         else:
-            _rules(node, value, old, "", causes, Budget())
+            _rules(node, value, old, "", causes, budget)
     return causes
 
 
@@ -104,7 +107,7 @@ def _type_fits(node: Node, value: Any) -> bool:
             return True
         case "integer":
             return (isinstance(value, int) and not isinstance(value, bool)) or (
-                isinstance(value, float) and value.is_integer()
+                isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT
             )
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool)
@@ -127,6 +130,7 @@ def _string(node: Node, value: str, path: str, out: list[Cause]) -> None:
 
 
 _BITS = {"int32": 31, "int64": 63}
+_EXACT: Final = (1 << 53) - 1
 
 
 def _number(raw: dict[str, Any], value: float, path: str, out: list[Cause]) -> None:

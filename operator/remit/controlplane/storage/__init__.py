@@ -1,7 +1,7 @@
 """Durable objects with history: what etcd is to a kube-apiserver."""
 
 from remit.controlplane.storage.collection import Collection, Subscription
-from remit.controlplane.storage.records import Change, EventType, Object, Record, object_key
+from remit.controlplane.storage.records import Change, EventType, Object, Record, compact, object_key
 from remit.controlplane.storage.store import Store, StoreFailed, WriteAbandoned
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "StoreFailed",
     "Subscription",
     "WriteAbandoned",
+    "compact",
     "object_key",
 ]

@@ -30,6 +30,13 @@ class Subscription:
             self.overrun = True
         self._wake()
 
+    def forget(self, change: Change) -> None:
+        """History forgets `change`. A watcher that has still to read it is cut off, or it would keep history alive."""
+        if self.changes and self.changes[0] is change:
+            self.changes.clear()
+            self.overrun = True
+            self._wake()
+
 
 class Collection:
     """Reads see committed records only. `history` holds committed changes, oldest first."""
@@ -55,9 +62,11 @@ class Collection:
         for subscription in self.subscriptions:
             subscription.push(change)
 
-    def replace(self, record: Record) -> None:
-        """Show the same revision differently (a schema changed its defaults): no event, no write."""
-        self.records[record.key] = record
+    def forget_oldest(self) -> None:
+        """Remove the oldest change from the history."""
+        oldest = self.history.popleft()
+        for subscription in self.subscriptions:
+            subscription.forget(oldest)
 
     def keys(self) -> list[str]:
         """In list order."""

@@ -4,25 +4,42 @@ Like etcd, the journal keeps every revision since the last compaction, and the n
 table therefore holds both the state and the history that lets a watch go on after a restart.
 
     journal(rv, resource, namespace, name, deleted, raw)    one row per write; rv is the resourceVersion
-    meta(key, value)                                        format; compacted: the newest revision ever removed
+    meta(key, value)                                        format; compacted: the newest revision ever removed; store:
+                                                            its identity
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import orjson
+import structlog
 
 from remit.controlplane.startup import lock_state
-from remit.controlplane.storage.records import Change, Record, Unreadable
+from remit.controlplane.storage.mark import Mark, Position
+from remit.controlplane.storage.records import Change, Object, Record, Unreadable
 from remit.errors import InvalidInput
 from remit.privatefiles import open_private
 
 FORMAT = 1
+REVISIONS_SKIPPED = 1_000_000
+"""When the end of the journal is lost, revisions go on this far behind the last one known: none comes twice."""
+
+log = structlog.get_logger(__name__)
+
+
+def _anything_goes(resource: str, obj: Object) -> None:
+    """For stores without schemas."""
+
+
+T = TypeVar("T", int, str)
+Check = Callable[[str, Object], None]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
@@ -36,28 +53,98 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 class Journal:
     """The file. Every method blocks; the store calls them from its one writer thread.
 
-    Raises `InvalidInput` when the file cannot be used: held by another process, or written by a newer Remit.
+    Raises `InvalidInput` when the file cannot be used: held by another process, damaged, or written by a newer Remit.
     """
 
-    def __init__(self, path: Path, *, locked: bool = False) -> None:
-        """`locked`: the caller holds the lock of the state directory."""
+    def __init__(self, path: Path, *, check: Check = _anything_goes, locked: bool = False) -> None:
+        """`check` raises an error for an object that cannot be served, and may bring its parts into their usual form.
+
+        `locked`: the caller holds the lock of the state directory.
+        """
         self.path = path
+        self._check = check
         self._lock = -1 if locked else lock_state(path)
-        os.close(open_private(path))
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA journal_size_limit = 67108864")
-        self._db.executescript(_SCHEMA)
+        self._db: sqlite3.Connection | None = None
+        self._mark: Mark | None = None
+        try:
+            os.close(open_private(path))
+            self._mark = Mark(path.with_suffix(".mark"))
+            with self._explained():
+                self._open()
+                self.identity = self._identify(self._mark)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        db.text_factory = _text
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.executescript(_SCHEMA)
         written = self._meta("format", FORMAT)
         if written != FORMAT:
-            self.close()
-            raise InvalidInput(f"{path} has format {written}, this Remit reads {FORMAT}; use the Remit that wrote it")
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+            raise InvalidInput(
+                f"{self.path} has format {written}, this Remit reads {FORMAT}; use the Remit that wrote it"
+            )
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
 
-    def _meta(self, key: str, default: int) -> int:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return int(row[0]) if row else default
+    def _identify(self, mark: Mark) -> str:
+        """The identity of the store: a new one where the mark tells of another database, or of more than is here."""
+        noted, known = mark.read(), self._meta("store", "")
+        newest = self._newest()
+        if known and (noted is None or (noted.identity == known and noted.revision <= newest)):
+            mark.write(Position(known, newest))
+            return known
+        identity = str(uuid.uuid4())
+        if noted is not None:
+            log.error(
+                "store_lost_writes",
+                database=str(self.path),
+                newest=newest,
+                acknowledged=noted.revision,
+                store=identity,
+                remedy="what was written last, or all, is gone from the database: restore a backup of state.db and "
+                "state.db-wal if there is one; until then, remove nothing elsewhere for not being in here",
+            )
+            newest = max(newest, noted.revision) + REVISIONS_SKIPPED
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('store', ?)", (identity,))
+            if noted is not None:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (newest,))
+        mark.write(Position(identity, newest))
+        return identity
+
+    def _newest(self) -> int:
+        (written,) = self._connection.execute("SELECT max(rv) FROM journal").fetchone()
+        return max(written or 0, self.compacted)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell the user what is wrong with the file. Raises `InvalidInput`."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                remedy = (
+                    "it is damaged: restore a backup of it, or move it, its -wal and its -shm away to start with an "
+                    "empty one"
+                )
+            else:
+                remedy = "make its disk writable and end other programs that have it open"
+            raise InvalidInput(f"{self.path} cannot be used: {error}; {remedy}") from None
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise RuntimeError("the journal is closed")
+        return self._db
+
+    def _meta(self, key: str, default: T) -> T:
+        """A value of the type of `default`, which stands for one that is missing or of another type."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row and isinstance(row[0], type(default)) else default
 
     @property
     def compacted(self) -> int:
@@ -65,16 +152,18 @@ class Journal:
         return self._meta("compacted", 0)
 
     def changes(self) -> Iterator[Change | Unreadable]:
-        """Everything in the journal, oldest first, as it was written."""
+        """Everything in the journal, oldest first, as it was written. Raises `InvalidInput` where it is damaged."""
         newest: dict[tuple[str, str, str], Record] = {}
-        rows = self._db.execute("SELECT rv, resource, namespace, name, deleted, raw FROM journal ORDER BY rv")
-        for revision, resource, namespace, name, deleted, raw in rows:
-            key = (resource, namespace, name)
+        for revision, *names, deleted, raw in self._rows():
+            key = resource, namespace, name = str(names[0]), str(names[1]), str(names[2])
             try:
-                record = _read(raw, revision, namespace, name)
-            except (ValueError, TypeError) as error:
+                obj = orjson.loads(raw)
+                if not deleted:
+                    self._check(resource, obj)
+                record = _record(obj, revision, namespace, name)
+            except Exception as error:  # whatever is wrong with one object keeps no other from being served
                 newest.pop(key, None)
-                yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error))
+                yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error) or type(error).__name__)
                 continue
             yield Change(resource, record, newest.get(key), bool(deleted))
             if deleted:
@@ -82,7 +171,13 @@ class Journal:
             else:
                 newest[key] = record
 
-    def append(self, changes: Iterable[Change]) -> None:
+    def _rows(self) -> Iterator[Any]:
+        with self._explained():
+            yield from self._connection.execute(
+                "SELECT rv, resource, namespace, name, deleted, raw FROM journal ORDER BY rv"
+            )
+
+    def append(self, changes: Sequence[Change]) -> None:
         """Make the changes durable, all or none: on return they are on the disk.
 
         A deletion without a previous record is that of an unreadable object, whose revisions are removed with it.
@@ -94,38 +189,51 @@ class Journal:
             rows.append((c.record.revision, *key, int(c.deleted), c.record.raw))
             if c.deleted and c.previous is None:
                 unreadable.append((*key, c.record.revision))
-        with self._transaction():
-            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+        with self._transaction() as db:
+            db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
             forget = "DELETE FROM journal WHERE resource = ? AND namespace = ? AND name = ? AND rv < ?"
-            self._db.executemany(forget, unreadable)
+            db.executemany(forget, unreadable)
+        if self._mark is not None and changes:
+            self._mark.write(Position(self.identity, changes[-1].record.revision))
 
     def compact(self, through: int, revisions: Iterable[int]) -> None:
         """Forget superseded `revisions`, and remember that history up to `through` is no longer complete."""
-        with self._transaction():
-            self._db.executemany("DELETE FROM journal WHERE rv = ?", [(rv,) for rv in revisions])
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (through,))
+        with self._transaction() as db:
+            db.executemany("DELETE FROM journal WHERE rv = ?", [(rv,) for rv in revisions])
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (through,))
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._connection
+        db.execute("BEGIN IMMEDIATE")
         try:
-            yield
-            self._db.execute("COMMIT")
+            yield db
+            db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
 
     def close(self) -> None:
         """Give the file back. May be called twice."""
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
+        if self._mark is not None:
+            self._mark.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
-def _read(raw: bytes, revision: int, namespace: str, name: str) -> Record:
-    record = Record.of(orjson.loads(raw), revision)
+def _text(written: bytes) -> str:
+    """What is no UTF-8 belongs to one damaged row, and does not end the reading of all."""
+    return written.decode("utf-8", "replace")
+
+
+def _record(obj: Any, revision: int, namespace: str, name: str) -> Record:
+    if isinstance(obj, dict) and isinstance(obj.get("metadata"), dict):
+        obj["metadata"]["resourceVersion"] = str(revision)
+    record = Record.of(obj, revision)
     if (record.namespace, record.name) != (namespace, name):
         raise ValueError(f"its metadata names {record.key!r}")
     return record

@@ -11,6 +11,9 @@ Object = dict[str, Any]
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 T = TypeVar("T")
 
+CHANGE_BYTES = 1024
+"""Of a change and its record without their JSON, roughly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -23,6 +26,8 @@ class Record:
     labels: dict[str, str]
     owners: tuple[str, ...]
     raw: bytes
+    shown: tuple[object, bytes] | None = field(default=None, init=False, compare=False, repr=False)
+    """The schema by which it was last shown, and how: see `remember_shown`."""
 
     @property
     def key(self) -> str:
@@ -30,8 +35,12 @@ class Record:
         return object_key(self.namespace, self.name)
 
     def load(self) -> Object:
-        """A fresh copy of the object, the caller's to change."""
+        """A fresh copy of the object as it is stored, the caller's to change."""
         return cast(Object, orjson.loads(self.raw))
+
+    def remember_shown(self, schema: object, shown: bytes) -> None:
+        """Keep how `schema` shows the object: what is stored may be older than the schema and stays as it is."""
+        object.__setattr__(self, "shown", (schema, shown))
 
     @classmethod
     def of(cls, obj: Object, revision: int) -> Record:
@@ -46,8 +55,13 @@ class Record:
             uid=_typed(metadata.get("uid") or "", str, "metadata.uid"),
             labels={key: _typed(value, str, "metadata.labels") for key, value in labels.items()},
             owners=tuple(_owner(owner) for owner in owners),
-            raw=orjson.dumps(obj),
+            raw=compact(orjson.dumps(obj)),
         )
+
+
+def compact(encoded: bytes) -> bytes:
+    """A copy of no more than its size: what orjson gives keeps its buffer, which may be ten times as large."""
+    return bytes(memoryview(encoded))
 
 
 def _typed(value: Any, expected: type[T], what: str) -> T:
@@ -73,14 +87,18 @@ class Change:
     record: Record
     previous: Record | None
     deleted: bool = False
-    encoded: dict[str, bytes] = field(default_factory=dict)
-    """Watch lines already encoded for this change, shared by all watchers that want the same form."""
 
     @property
     def type(self) -> EventType:
         if self.deleted:
             return "DELETED"
         return "MODIFIED" if self.previous else "ADDED"
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the change holds: what it replaced, which nothing but history needs, and itself."""
+        held = CHANGE_BYTES + (len(self.previous.raw) if self.previous else 0)
+        return held + (len(self.record.raw) if self.deleted else 0)
 
 
 class Unreadable(NamedTuple):

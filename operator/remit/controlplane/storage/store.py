@@ -25,13 +25,14 @@ from pathlib import Path
 import structlog
 
 from remit.controlplane.storage.collection import Collection, Subscription
-from remit.controlplane.storage.journal import Journal
+from remit.controlplane.storage.journal import Check, Journal
 from remit.controlplane.storage.records import Change, Object, Record, Unreadable, object_key
 from remit.errors import BackendError
 
 HISTORY_CHANGES = 20_000
 """How many changes a watch can resume over."""
 HISTORY_BYTES = 128 * 1024 * 1024
+"""Memory that history holds: see `Change.held_bytes`."""
 SUBSCRIPTION_LIMIT = 10_000
 """A watcher this many changes behind is cut off; it resumes from the history, or lists again."""
 COMPACT_EVERY = 1_000
@@ -56,8 +57,11 @@ class _Batch:
 
 
 class Store:
-    def __init__(self, path: Path, *, history: int = HISTORY_CHANGES, locked: bool = False) -> None:
-        self._journal = Journal(path, locked=locked)
+    def __init__(self, path: Path, *, history: int = HISTORY_CHANGES, locked: bool = False, **more: Check) -> None:
+        """`check` is that of `Journal`."""
+        self._journal = Journal(path, locked=locked, **more)
+        self.identity = self._journal.identity
+        """Another one since the store was made anew or lost writes that it had acknowledged."""
         self._collections: defaultdict[str, Collection] = defaultdict(Collection)
         self._history: deque[Change] = deque()
         self._history_limit = history
@@ -78,7 +82,12 @@ class Store:
         """History is complete after this revision."""
         self.revision = self.floor
         """The newest committed revision."""
-        self._load()
+        try:
+            self._load()
+        except BaseException:
+            self._executor.shutdown()
+            self._journal.close()
+            raise
         self._next = self.revision
 
     def _load(self) -> None:
@@ -90,7 +99,7 @@ class Store:
                 self._skip(change)
                 continue
             self._absorb(change)
-            self.revision = change.record.revision
+            self.revision = max(self.revision, change.record.revision)
             if change.record.revision > self.floor:
                 self._collections[change.resource].history.append(change)
                 self._remember(change)
@@ -110,7 +119,7 @@ class Store:
 
     def _skip(self, revision: Unreadable) -> None:
         """Leave out an object whose newest revision cannot be read."""
-        self.revision = revision.revision
+        self.revision = max(self.revision, revision.revision)
         earlier = self._collections[revision.resource].records.get(revision.key)
         if earlier is not None:
             self._absorb(Change(revision.resource, earlier, earlier, deleted=True))
@@ -147,7 +156,8 @@ class Store:
         change = self._uncommitted.get((resource, key))
         if change is not None:
             return None if change.deleted else change.record
-        return self._collections[resource].records.get(key)
+        collection = self._collections.get(resource)  # without making one: threads read here too
+        return collection.records.get(key) if collection is not None else None
 
     def is_unreadable(self, resource: str, namespace: str, name: str) -> bool:
         """Whether the database holds an object of this name that could not be read when the store was loaded."""
@@ -321,11 +331,11 @@ class Store:
     def _remember(self, change: Change) -> None:
         """Add to the history window; what falls out of it is superseded on disk too."""
         self._history.append(change)
-        self._history_bytes += len(change.record.raw)
+        self._history_bytes += change.held_bytes
         while len(self._history) > self._history_limit or self._history_bytes > HISTORY_BYTES:
             oldest = self._history.popleft()
-            self._history_bytes -= len(oldest.record.raw)
-            self._collections[oldest.resource].history.popleft()
+            self._history_bytes -= oldest.held_bytes
+            self._collections[oldest.resource].forget_oldest()
             self.floor = oldest.record.revision
             if oldest.previous:
                 self._superseded.append(oldest.previous.revision)

@@ -23,7 +23,7 @@ from remit.controlplane.resources import Resource
 from remit.controlplane.schema import Cause
 from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import Cluster, Target, timestamp
+from remit.controlplane.verbs.cluster import Target, Writer, timestamp
 
 OBJECT_LIMIT = 1_572_864
 """Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""
@@ -119,7 +119,7 @@ def check_place(target: Target, obj: Object) -> None:
         metadata["name"] = target.name
 
 
-def check_namespace(cluster: Cluster, target: Target, obj: Object) -> None:
+def check_namespace(cluster: Writer, target: Target, obj: Object) -> None:
     """New objects need a namespace that exists and is not going away."""
     if not target.resource.namespaced:
         return
@@ -137,7 +137,7 @@ def check_namespace(cluster: Cluster, target: Target, obj: Object) -> None:
         )
 
 
-def set_new_metadata(cluster: Cluster, obj: Object) -> None:
+def set_new_metadata(cluster: Writer, obj: Object) -> None:
     metadata = obj["metadata"]
     if metadata.get("resourceVersion") not in (None, "", "0"):
         raise Failure(500, "", "resourceVersion should not be set on objects to be created")
@@ -203,9 +203,9 @@ def _uid_causes(obj: Object, old: Object | None) -> list[Cause]:
     return [Cause("FieldValueInvalid", f'Invalid value: "{uid}": field is immutable', "metadata.uid")]
 
 
-def validate(resource: Resource, obj: Object, old: Object | None = None) -> None:
-    """Metadata, schema, and the resource's own rules. Raises 422 with every cause."""
-    shape = resource.schema.validate(obj, old)
+def validate(cluster: Writer, resource: Resource, obj: Object, old: Object | None = None) -> None:
+    """Metadata, schema, and the resource's own rules. Raises 422 with every cause, and `NotOnLoop`."""
+    shape = resource.schema.validate(obj, old, cluster.rule_budget())
     if not resource.custom:
         _refuse_undecodable(resource, shape)
     causes: list[Any] = [

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
+
+import orjson
 
 from remit.controlplane.resources import Registry, Resource
-from remit.controlplane.storage import Object, Store
+from remit.controlplane.schema.celcost import Budget
+from remit.controlplane.storage import Object, Record, Store, compact
 
 
 def utc_now() -> datetime:
@@ -25,6 +29,31 @@ class Cluster:
     registry: Registry
     now: Callable[[], datetime] = field(default=utc_now)
 
+    def rule_budget(self) -> Budget:
+        return Budget(on_loop=True)
+
+
+class WriteStore(Protocol):
+    """What of `Store` a write uses."""
+
+    def latest(self, resource: str, namespace: str, name: str) -> Record | None: ...
+
+    def put(self, resource: str, obj: Object) -> Record: ...
+
+    def remove(self, resource: str, obj: Object) -> Record: ...
+
+
+class Writer(Protocol):
+    """What verbs that create, update and patch work on: `Cluster` on the event loop, `Aside` in a thread."""
+
+    @property
+    def store(self) -> WriteStore: ...
+
+    @property
+    def now(self) -> Callable[[], datetime]: ...
+
+    def rule_budget(self) -> Budget: ...
+
 
 @dataclass(frozen=True)
 class Target:
@@ -36,23 +65,52 @@ class Target:
     subresource: str = ""
 
 
-def view(resource: Resource, raw: bytes) -> bytes:
-    """A stored object as this version of the resource shows it."""
-    if resource.conversion is None and resource.version == resource.storage_version:
-        return raw
-    import orjson
+def view(resource: Resource, record: Record) -> bytes:
+    """A stored object as this version of the resource shows it.
 
-    return orjson.dumps(convert(resource, orjson.loads(raw)))
+    A custom resource is pruned and defaulted by its schema as it is now, as kube-apiserver does when it reads from
+    etcd: a field that leaves the CRD and comes back has its value again.
+    """
+    if not resource.custom:
+        return record.raw if resource.conversion is None else orjson.dumps(convert(resource, record.load()))
+    schema = resource.stored_schema or resource.schema
+    if record.shown is None or record.shown[0] is not schema:
+        shown = orjson.dumps(_through_stored_schema(resource, record.load()))
+        record.remember_shown(schema, record.raw if shown == record.raw else compact(shown))
+        assert record.shown is not None  # noqa: S101 - just set
+    if resource.version == resource.storage_version:
+        return record.shown[1]
+    return orjson.dumps(_through_own_schema(resource, orjson.loads(record.shown[1])))
+
+
+def load(resource: Resource, record: Record) -> Object:
+    """Like `view`, as a fresh object, the caller's to change."""
+    obj: Object = orjson.loads(view(resource, record))
+    return obj
 
 
 def convert(resource: Resource, obj: Object) -> Object:
-    """Like `view`, for an object that the caller owns."""
+    """A stored object of the caller's as this version of the resource shows it."""
     if resource.conversion is not None:
         return resource.conversion.to_view(obj)
-    if obj["apiVersion"] != resource.api_version:
-        obj["apiVersion"] = resource.api_version
-        resource.schema.prune(obj)
-        resource.schema.default(obj)
+    if not resource.custom:
+        return obj
+    obj = _through_stored_schema(resource, obj)
+    return obj if resource.version == resource.storage_version else _through_own_schema(resource, obj)
+
+
+def _through_stored_schema(resource: Resource, obj: Object) -> Object:
+    schema = resource.stored_schema or resource.schema
+    obj["apiVersion"] = f"{resource.group}/{resource.storage_version}"
+    schema.prune(obj)
+    schema.default(obj)
+    return obj
+
+
+def _through_own_schema(resource: Resource, obj: Object) -> Object:
+    obj["apiVersion"] = resource.api_version
+    resource.schema.prune(obj)
+    resource.schema.default(obj)
     return obj
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 CRD_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 _UNDELETABLE = ("default", "kube-system", "kube-public")
+_BETWEEN_TURNS = 100
 Propagation = Literal["Background", "Foreground", "Orphan", ""]
 
 
@@ -168,11 +170,16 @@ def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions
         raise conflict(resource.group, resource.kind, metadata["name"], why)
 
 
-def delete_collection(cluster: Cluster, target: Target, request: Request, options: DeleteOptions) -> list[Record]:
-    """Delete what the selectors choose; the result is what it was before."""
+async def delete_collection(cluster: Cluster, target: Target, request: Request, options: DeleteOptions) -> list[Record]:
+    """Delete what the selectors choose; the result is what it was before. Others have their turn meanwhile."""
     selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))
     resource = target.resource
-    chosen = [r for r in cluster.store.latest_all(resource.stored_as, target.namespace) if selection(r)]
-    for record in chosen:
-        delete_record(cluster, resource, record, options)
+    chosen: list[Record] = []
+    for number, record in enumerate(cluster.store.latest_all(resource.stored_as, target.namespace), 1):
+        latest = cluster.store.latest(resource.stored_as, record.namespace, record.name)
+        if latest is not None and selection(latest):
+            delete_record(cluster, resource, latest, options)
+            chosen.append(latest)
+        if number % _BETWEEN_TURNS == 0:
+            await asyncio.sleep(0)
     return chosen

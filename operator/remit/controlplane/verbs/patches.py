@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from remit.controlplane.failures import bad_request, too_many_operations, unsupported_media_type
+from remit.controlplane.http.bodies import load_json
 from remit.controlplane.resources import Resource
 from remit.controlplane.schema.patches import apply_json_patch, apply_merge_patch, apply_strategic, rejected
 from remit.controlplane.storage import Object
@@ -32,7 +31,7 @@ def patch_type(resource: Resource, content_type: str) -> str:
 def patched(resource: Resource, media: str, body: bytes, obj: Object) -> Any:
     """`obj` after the patch; `obj` itself may be changed."""
     try:
-        patch = orjson.loads(body)
+        patch = load_json(body)
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from None
     if media == JSON_PATCH:

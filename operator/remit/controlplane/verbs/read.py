@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from itertools import islice
+from typing import NamedTuple
 
 import orjson
 
@@ -11,9 +14,9 @@ from remit.controlplane.http.negotiation import Accepted
 from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Record
-from remit.controlplane.verbs.cluster import Cluster, Target, view
+from remit.controlplane.verbs.cluster import Cluster, Target, load, view
 from remit.controlplane.verbs.revisions import Continue, check_list_revision, parse_revision, require_reached
-from remit.controlplane.verbs.selection import select
+from remit.controlplane.verbs.selection import Selection, select
 from remit.controlplane.verbs.shapes import partial_metadata, show, table
 
 
@@ -22,10 +25,23 @@ def get(cluster: Cluster, target: Target, request: Request, accepted: Accepted) 
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    return show(target.resource, record.raw, accepted, cluster.now(), request.text("includeObject", "Metadata"))
+    return show(
+        target.resource,
+        view(target.resource, record),
+        accepted,
+        cluster.now(),
+        request.text("includeObject", "Metadata"),
+    )
 
 
-def list_objects(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> bytes:
+class Listing(NamedTuple):
+    """A list that is decided upon. `show` selects and encodes its objects; it may be called in a thread."""
+
+    candidates: int
+    show: Callable[[], bytes]
+
+
+def list_objects(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> Listing:
     """A list is one consistent view: a chunk that continues shows the revision of the first chunk."""
     store, resource = cluster.store, target.resource
     asked, match = check_list_revision(request)
@@ -44,9 +60,22 @@ def list_objects(cluster: Cluster, target: Target, request: Request, accepted: A
     collection = store.collection(resource.stored_as)
     if revision < store.revision:
         collection = collection.at(revision)
-    found = collection.select(target.namespace, start)
-    if not selection.everything:
-        found = filter(selection, found)
+    candidates = list(collection.select(target.namespace, start))
+    now = cluster.now()
+    return Listing(len(candidates), lambda: _list(candidates, selection, revision, limit, request, accepted, now))
+
+
+def _list(
+    candidates: list[Record],
+    selection: Selection,
+    revision: int,
+    limit: int,
+    request: Request,
+    accepted: Accepted,
+    now: datetime,
+) -> bytes:
+    resource = selection.resource
+    found = iter(candidates) if selection.everything else filter(selection, candidates)
     metadata: dict[str, object] = {"resourceVersion": str(revision)}
     if resource.custom and accepted.shape == "Object":
         metadata["continue"] = ""
@@ -59,7 +88,7 @@ def list_objects(cluster: Cluster, target: Target, request: Request, accepted: A
                 metadata["remainingItemCount"] = 1 + sum(1 for _ in found)
     else:
         records = list(found)
-    return _show_list(cluster, resource, records, metadata, request, accepted)
+    return _show_list(resource, records, metadata, request, accepted, now)
 
 
 _EXPIRED_CONTINUE = (
@@ -71,19 +100,19 @@ _EXPIRED_CONTINUE = (
 
 
 def _show_list(
-    cluster: Cluster,
     resource: Resource,
     records: list[Record],
     metadata: dict[str, object],
     request: Request,
     accepted: Accepted,
+    now: datetime,
 ) -> bytes:
     if accepted.shape == "Object" and not accepted.yaml and not accepted.pretty:
         return join_list(resource, records, metadata)
-    objects = [orjson.loads(view(resource, record.raw)) for record in records]
+    objects = [load(resource, record) for record in records]
     if accepted.shape == "Table":
         include = request.text("includeObject", "Metadata")
-        shown = table(resource, objects, cluster.now(), version=accepted.version, include=include, metadata=metadata)
+        shown = table(resource, objects, now, version=accepted.version, include=include, metadata=metadata)
     elif accepted.shape == "Metadata":
         shown = {
             "kind": "PartialObjectMetadataList",
@@ -98,9 +127,15 @@ def _show_list(
 
 def join_list(resource: Resource, records: list[Record], metadata: dict[str, object]) -> bytes:
     """The list's JSON, made of the records' own bytes. Items of built-in kinds do not repeat their type."""
-    items = [view(resource, record.raw) for record in records]
+    items = [view(resource, record) for record in records]
     if not resource.custom and resource.conversion is None:
-        typed = len(resource.prefix)
-        items = [b"{" + item[typed:] for item in items]
+        items = [_without_type(resource, item) for item in items]
     head = {"apiVersion": resource.api_version, "kind": resource.list_kind, "metadata": metadata}
     return orjson.dumps(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+
+
+def _without_type(resource: Resource, item: bytes) -> bytes:
+    if item.startswith(resource.prefix):
+        return b"{" + item[len(resource.prefix) :]
+    obj = orjson.loads(item)  # not written by this server
+    return orjson.dumps({key: value for key, value in obj.items() if key not in ("apiVersion", "kind")})

@@ -11,7 +11,7 @@ from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Resource
 from remit.controlplane.schema import SCALE, Undecodable, decode
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import Cluster, Target, convert
+from remit.controlplane.verbs.cluster import Cluster, Target, Writer, load
 from remit.controlplane.verbs.patches import patched
 from remit.controlplane.verbs.write import Written, replace
 
@@ -22,7 +22,8 @@ def _at(obj: Any, path: str) -> Any:
     return obj
 
 
-def _show(resource: Resource, obj: Object) -> Object:
+def show_scale(resource: Resource, obj: Object) -> Object:
+    """The Scale of a custom resource's object."""
     assert resource.scale is not None  # noqa: S101 - the path is served only where there is one
     metadata = obj["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -44,33 +45,33 @@ def get_scale(cluster: Cluster, target: Target) -> Object:
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    obj = convert(target.resource, record.load())
+    obj = load(target.resource, record)
     assert target.resource.scale is not None  # noqa: S101 - the path is served only where there is one
     path = target.resource.scale.spec_replicas
     if _at(obj, path) is None:
         raise internal(f'the spec replicas field ".{path}" does not exist')
-    return _show(target.resource, obj)
+    return show_scale(target.resource, obj)
 
 
-def _live(cluster: Cluster, target: Target) -> Object:
+def _live(cluster: Writer, target: Target) -> Object:
     record = cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
-    return convert(target.resource, record.load())
+    return load(target.resource, record)
 
 
-def put_scale(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+def put_scale(cluster: Writer, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     live = _live(cluster, target)
     return _replace(cluster, target, live, body, request)
 
 
-def patch_scale(cluster: Cluster, target: Target, media: str, request: Request) -> Written:
+def patch_scale(cluster: Writer, target: Target, media: str, request: Request) -> Written:
     live = _live(cluster, target)
-    body = patched(target.resource, media, request.body, _show(target.resource, live))
+    body = patched(target.resource, media, request.body, show_scale(target.resource, live))
     return _replace(cluster, target, live, body, request)
 
 
-def _replace(cluster: Cluster, target: Target, live: Object, scale: Any, request: Request) -> Written:
+def _replace(cluster: Writer, target: Target, live: Object, scale: Any, request: Request) -> Written:
     resource = target.resource
     assert resource.scale is not None  # noqa: S101
     if not isinstance(scale, dict) or scale.get("kind") != "Scale":
@@ -92,5 +93,4 @@ def _replace(cluster: Cluster, target: Target, live: Object, scale: Any, request
         if not isinstance(place, dict):
             raise internal(f'the spec replicas field ".{resource.scale.spec_replicas}" is not within objects')
     place[last] = replicas
-    written = replace(cluster, target, live, obj, request)
-    return Written(written.status, _show(resource, written.obj))
+    return replace(cluster, target, live, obj, request)

@@ -10,7 +10,7 @@ from remit.controlplane.resources import Resource
 from remit.controlplane.schema import parse_field_selector, parse_label_selector
 from remit.controlplane.schema.selectors import Selector
 from remit.controlplane.storage import Object, Record
-from remit.controlplane.verbs.cluster import Target, convert
+from remit.controlplane.verbs.cluster import Target, load
 
 _METADATA_FIELDS = frozenset({"metadata.name", "metadata.namespace"})
 
@@ -37,7 +37,7 @@ class Selection:
     def _values(self, record: Record, fields: Selector) -> dict[str, str]:
         values = {"metadata.name": record.name, "metadata.namespace": record.namespace}
         if not fields.keys <= _METADATA_FIELDS:
-            obj = convert(self.resource, record.load())
+            obj = load(self.resource, record)
             values |= {key: _field(obj, key) for key in fields.keys - _METADATA_FIELDS}
         return values
 

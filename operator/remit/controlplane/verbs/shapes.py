@@ -12,7 +12,6 @@ from remit.controlplane.failures import bad_request
 from remit.controlplane.http.negotiation import Accepted
 from remit.controlplane.resources import Resource
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import view
 
 
 def partial_metadata(obj: Object, version: str) -> Object:
@@ -56,9 +55,8 @@ def table(
     }
 
 
-def show(resource: Resource, raw: bytes, accepted: Accepted, now: datetime, include: str = "Metadata") -> bytes:
-    """One stored object in the form that was asked for."""
-    shown = view(resource, raw)
+def show(resource: Resource, shown: bytes, accepted: Accepted, now: datetime, include: str = "Metadata") -> bytes:
+    """One object, as its resource shows it, in the form that was asked for."""
     if accepted.shape == "Object" and not accepted.yaml and not accepted.pretty:
         return shown
     obj = orjson.loads(shown)

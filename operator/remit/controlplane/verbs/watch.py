@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -12,14 +12,18 @@ import orjson
 from remit.controlplane.failures import Failure, invalid
 from remit.controlplane.http.negotiation import Accepted
 from remit.controlplane.http.request import Request
-from remit.controlplane.storage import Change, EventType, Object, Record
-from remit.controlplane.verbs.cluster import Cluster, Target, view
+from remit.controlplane.storage import Change, EventType, Object, Record, Subscription
+from remit.controlplane.verbs.cluster import Cluster, Target, load, view
 from remit.controlplane.verbs.revisions import parse_revision, too_old
 from remit.controlplane.verbs.selection import Selection, select
 from remit.controlplane.verbs.shapes import partial_metadata, table
 
 BOOKMARK_SECONDS = 50.0
 """kopf gives up on a watch that is silent for 70 s; kube-apiserver sends about one a minute."""
+CHUNK_BYTES = 256 * 1024
+"""A watcher is sent so much at once: what it does not read stays in history, which all watchers share."""
+_LINE_BYTES = 64
+"""A change that this watcher does not see counts too, for the time that it takes."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +91,16 @@ class Watch:
             return
         subscription = store.subscribe(stored_as, after, self._awake.set)
         try:
-            lines = self._initial_lines() if options.initial else []
-            if options.initial_end:
-                lines.append(self._bookmark(after, initial_end=True))
-            yield b"".join(lines)
+            if options.initial:
+                for chunk in self._initial_chunks():
+                    yield chunk
+            yield self._bookmark(after, initial_end=True) if options.initial_end else b""
             loop = asyncio.get_running_loop()
             end = loop.time() + options.timeout
             while (now := loop.time()) < end and not self._stopping:
                 if subscription.changes:
-                    changes = list(subscription.changes)
-                    subscription.changes.clear()
                     self._awake.clear()
-                    yield b"".join(self._line(change) for change in changes)
+                    yield self._chunk(subscription)
                 elif subscription.overrun:
                     return
                 else:
@@ -114,9 +116,27 @@ class Watch:
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
-    def _initial_lines(self) -> list[bytes]:
-        records = self._cluster.store.collection(self._resource.stored_as).select(self._selection.namespace)
-        return [self._encode("ADDED", record) for record in records if self._selection(record)]
+    def _initial_chunks(self) -> Iterator[bytes]:
+        records = list(self._cluster.store.collection(self._resource.stored_as).select(self._selection.namespace))
+        lines: list[bytes] = []
+        size = 0
+        for record in records:
+            if self._selection(record):
+                lines.append(self._encode("ADDED", record))
+                size += len(lines[-1])
+            if size >= CHUNK_BYTES:
+                yield b"".join(lines)
+                lines, size = [], 0
+        yield b"".join(lines)
+
+    def _chunk(self, subscription: Subscription) -> bytes:
+        """The next changes, so many that their memory does not count."""
+        lines: list[bytes] = []
+        size = 0
+        while subscription.changes and size < CHUNK_BYTES:
+            lines.append(self._line(subscription.changes.popleft()))
+            size += len(lines[-1]) + _LINE_BYTES
+        return b"".join(lines)
 
     def _line(self, change: Change) -> bytes:
         """The event as this watcher's selectors see it: objects come and go with their labels."""
@@ -124,23 +144,17 @@ class Watch:
         now = not change.deleted and selection(change.record)
         before = change.previous is not None and selection(change.previous)
         if change.deleted:
-            return self._encode("DELETED", change.record, change) if before else b""
+            return self._encode("DELETED", change.record) if before else b""
         if now:
-            return self._encode("MODIFIED" if before else "ADDED", change.record, change)
+            return self._encode("MODIFIED" if before else "ADDED", change.record)
         if before and change.previous is not None:
             return self._encode("DELETED", _at_revision(change.previous, change.record.revision))
         return b""
 
-    def _encode(self, kind: EventType, record: Record, change: Change | None = None) -> bytes:
+    def _encode(self, kind: EventType, record: Record) -> bytes:
         if self._accepted.shape != "Object":
-            return self._wrap(kind, self._reshape(orjson.loads(view(self._resource, record.raw))))
-        if change is None:
-            return _event(kind, view(self._resource, record.raw))
-        form = f"{kind} {self._resource.group}/{self._resource.version}"
-        line = change.encoded.get(form)
-        if line is None:
-            line = change.encoded[form] = _event(kind, view(self._resource, record.raw))
-        return line
+            return self._wrap(kind, self._reshape(load(self._resource, record)))
+        return _event(kind, view(self._resource, record))
 
     def _reshape(self, obj: Object) -> Object:
         if self._accepted.shape == "Metadata":

@@ -1,7 +1,8 @@
 """create, update and patch.
 
-Every function that decides is synchronous: between reading the live object and handing the new one to the store
-nothing else can run, so a write never meets a conflict that its client did not cause.
+Every function that decides is synchronous: on the event loop nothing else can run between reading the live object and
+handing the new one to the store, so a write never meets a conflict that its client did not cause. One that takes long
+is decided in a thread, and again when the live object has changed meanwhile (`draft.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from remit.controlplane.schema.jsontypes import same
 from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
-from remit.controlplane.verbs.cluster import Cluster, Target, convert, to_storage
+from remit.controlplane.verbs.cluster import Target, Writer, load, to_storage
 from remit.controlplane.verbs.patches import patched
 
 LONGEST_MANAGER = 128
@@ -40,7 +41,7 @@ class Written(NamedTuple):
     obj: Object
 
 
-def create(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+def create(cluster: Writer, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     resource = target.resource
     obj = admit.check_type(resource, body, request, raw)
     admit.check_place(target, obj)
@@ -49,7 +50,7 @@ def create(cluster: Cluster, target: Target, body: Any, request: Request, raw: b
     return _create(cluster, target, obj, request)
 
 
-def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, applied: bool = False) -> Written:
+def _create(cluster: Writer, target: Target, obj: Object, request: Request, *, applied: bool = False) -> Written:
     resource = target.resource
     generated = not obj["metadata"].get("name")
     if resource.status:
@@ -62,7 +63,7 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
     admit.tidy(resource, obj)
     if not applied:
         _track(cluster, target, None, obj, request)
-    admit.validate(resource, obj)
+    admit.validate(cluster, resource, obj)
     resource.settle(obj, None)
     name = obj["metadata"]["name"]
     existing = cluster.store.latest(resource.stored_as, target.namespace, name)
@@ -73,7 +74,7 @@ def _create(cluster: Cluster, target: Target, obj: Object, request: Request, *, 
     return Written(201, _put(cluster, resource, obj, request))
 
 
-def update(cluster: Cluster, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+def update(cluster: Writer, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
     """PUT: replace the object, or its status."""
     resource = target.resource
     obj = admit.check_type(resource, body, request, raw)
@@ -87,13 +88,13 @@ def update(cluster: Cluster, target: Target, body: Any, request: Request, raw: b
         raise resource.not_found(target.name)
     if not obj["metadata"].get("name"):
         raise bad_request("name must be provided")
-    old = convert(resource, live.load())
+    old = load(resource, live)
     admit.check_uid(resource, obj, old)
     return replace(cluster, target, old, obj, request, revision_required=not resource.unconditional_update)
 
 
 def replace(
-    cluster: Cluster,
+    cluster: Writer,
     target: Target,
     old: Object,
     obj: Object,
@@ -115,7 +116,7 @@ def replace(
         _track(cluster, target, old, obj, request)
     if resource.has_generation and target.subresource != "status" and _spec(resource, obj) != _spec(resource, old):
         obj["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-    admit.validate(resource, obj, old)
+    admit.validate(cluster, resource, obj, old)
     if not target.subresource:
         resource.settle(obj, old)
     if _same(obj, old):
@@ -133,15 +134,15 @@ def _held(obj: Object) -> bool:
     return bool(obj["metadata"].get("finalizers") or (obj["kind"] == "Namespace" and obj["spec"].get("finalizers")))
 
 
-def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, request: Request) -> Written:
+def patch(cluster: Writer, target: Target, content_type: str, body: bytes, request: Request) -> Written:
     """JSON patch, merge patch, strategic merge patch."""
     _check_patch_options(request, applied=False)
     resource = target.resource
     live = _live(cluster, target)
     if live is None:
         raise resource.not_found(target.name)
-    old = convert(resource, live.load())
-    result = patched(resource, content_type, body, convert(resource, live.load()))
+    old = load(resource, live)
+    result = patched(resource, content_type, body, load(resource, live))
     if resource.custom and isinstance(result, dict) and result.get("apiVersion") != resource.api_version:
         why = f'Invalid value: "{result.get("apiVersion", "")}": must be {resource.api_version}'
         raise invalid("", resource.kind, target.name, [("FieldValueInvalid", why, "apiVersion")])
@@ -151,7 +152,7 @@ def patch(cluster: Cluster, target: Target, content_type: str, body: bytes, requ
     return replace(cluster, target, old, obj, request)
 
 
-def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Written:
+def apply(cluster: Writer, target: Target, config: Any, request: Request) -> Written:
     """Server-side apply: create the object, or merge into it what the manager owns."""
     resource = target.resource
     manager = _check_patch_options(request, applied=True)
@@ -167,13 +168,13 @@ def apply(cluster: Cluster, target: Target, config: Any, request: Request) -> Wr
     live = _live(cluster, target)
     if live is None and target.subresource:
         raise resource.not_found(target.name)
-    old = convert(resource, live.load()) if live else None
+    old = load(resource, live) if live else None
     if resource.status and not target.subresource:
         config.pop("status", None)
     if config["metadata"].get("resourceVersion") and live is None:
         raise conflict(resource.group, resource.plural, target.name)
     obj = server_side_apply(
-        convert(resource, live.load()) if live else None,
+        load(resource, live) if live else None,
         config,
         manager=manager,
         force=request.flag("force"),
@@ -207,7 +208,7 @@ def _check_patch_options(request: Request, *, applied: bool) -> str:
     return manager
 
 
-def _live(cluster: Cluster, target: Target) -> Record | None:
+def _live(cluster: Writer, target: Target) -> Record | None:
     return cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
 
 
@@ -248,7 +249,7 @@ def _timeless(obj: Object) -> Object:
     return {**obj, "metadata": {**metadata, "managedFields": entries}}
 
 
-def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, request: Request) -> None:
+def _track(cluster: Writer, target: Target, old: Object | None, obj: Object, request: Request) -> None:
     if target.resource.status and not target.subresource:
         # The main endpoint does not own status, not even what its default put there. Metadata stays shared.
         old = old and _without_status(old)
@@ -266,12 +267,16 @@ def _track(cluster: Cluster, target: Target, old: Object | None, obj: Object, re
         obj["metadata"].pop("managedFields", None)
 
 
-def _put(cluster: Cluster, resource: Resource, obj: Object, request: Request) -> Object:
-    """Hand the object to the store, unless this is a dry run; the result is what the client is shown."""
+def _put(cluster: Writer, resource: Resource, obj: Object, request: Request) -> Object:
+    """Hand the object to the store, unless this is a dry run; the result is what the client is shown.
+
+    Both share their metadata, in which the store sets the resourceVersion.
+    """
     stored = to_storage(resource, obj)
     admit.check_size(orjson.dumps(stored))
     if request.dry_run:
         return obj
-    cluster.store.put(resource.stored_as, stored)
-    obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
+    record = cluster.store.put(resource.stored_as, stored)
+    if resource.version == resource.storage_version:
+        record.remember_shown(resource.schema, record.raw)  # it has just been pruned and defaulted
     return obj

@@ -1,0 +1,121 @@
+"""No request holds up the others: what takes long is done beside the event loop, which is measured here.
+
+The test's client runs on the same loop, so its share is counted too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from controlplanes import CONFIGMAPS, CRDS, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, widget
+from loopwatch import watch_loop
+from remit.controlplane import ControlPlane
+
+NESTED = "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))"
+JOINED = f"size({' + '.join(['self.s'] * 400)}) >= 0"
+MANY = 1_000
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    async with ControlPlane(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: ControlPlane) -> AsyncIterator[Client]:
+    async with client_of(server.kubeconfig) as client:
+        await client.create(CRDS, crd_with_rules(NESTED, JOINED))
+        yield client
+
+
+def crd_with_rules(*rules: str) -> dict[str, Any]:
+    crd = copy.deepcopy(WIDGETS_CRD)
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"] |= {"l": {"type": "array", "items": {"type": "integer"}, "default": []}}
+    spec["properties"] |= {"s": {"type": "string", "default": ""}}
+    spec["x-kubernetes-validations"] = [{"rule": rule} for rule in rules]
+    return crd
+
+
+def costly(**spec: Any) -> dict[str, Any]:
+    made = widget("costly")
+    return {**made, "spec": {**made["spec"], **spec}}
+
+
+async def test_costly_rules_refuse_the_write_and_hold_nobody_up(client: Client) -> None:
+    for spec, rule in (({"l": list(range(300))}, NESTED), ({"s": "x" * 1_000_000}, JOINED)):
+        answered = asyncio.create_task(client.call("POST", WIDGETS, costly(**spec)))
+        with watch_loop() as watch:
+            while not (await asyncio.wait([answered], timeout=0.1))[0]:
+                await client.get("/readyz")
+            status, answer = await answered
+        assert status == 422 and rule in answer["message"] and "cost limit exceeded" in answer["message"]
+        watch.assert_no_stall()
+    await client.create(WIDGETS, widget("ordinary"))
+
+
+async def test_a_write_that_is_decided_aside_meets_the_writes_of_others(client: Client) -> None:
+    await client.create(CONFIGMAPS, {**configmap("a"), "data": {"large": "x" * 100_000}})
+    await asyncio.gather(
+        *(client.merge(f"{CONFIGMAPS}/a", {"data": {f"key{number}": "y"}}) for number in range(8)),
+        *(client.merge(f"{CONFIGMAPS}/a", {"data": {f"long{number}": "z" * 70_000}}) for number in range(4)),
+    )
+    data = (await client.get(f"{CONFIGMAPS}/a"))["data"]
+    assert len(data) == 13, sorted(data)
+
+
+LARGE = {
+    "JSON": ("application/json", {f"k{number}": "" for number in range(30_000)}),
+    "YAML": ("application/yaml", {f"k{number}": "" for number in range(20_000)}),
+}
+
+
+@pytest.mark.parametrize(("media", "data"), LARGE.values(), ids=LARGE.keys())
+async def test_large_objects_hold_nobody_up(client: Client, media: str, data: dict[str, str]) -> None:
+    body = {**configmap("large"), "data": data}
+    encoded = orjson.dumps(body)
+    if media != "application/json":
+        encoded = b"# YAML\n" + encoded
+    with watch_loop() as watch:
+        status, answer = await client.call("POST", CONFIGMAPS, encoded, type=media)
+        assert status == 201, answer
+        await client.merge(f"{CONFIGMAPS}/large", {"metadata": {"labels": {"a": "b"}}})
+        patch = [{"op": "copy", "from": "/data", "path": "/data/x"}]
+        await client.call("PATCH", f"{CONFIGMAPS}/large", patch, type="application/json-patch+json")
+        await client.ok("DELETE", f"{CONFIGMAPS}/large")
+    watch.assert_no_stall()
+
+
+async def test_many_objects_hold_nobody_up(client: Client, server: ControlPlane) -> None:
+    """Shown as a table, selected by a field, shown by a new schema, collected with their owner, and deleted at once."""
+    owner = await client.create(CONFIGMAPS, configmap("owner"))
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    assert server._store is not None
+    for number in range(MANY):
+        made = widget(f"w{number}", creationTimestamp="2026-01-01T00:00:00Z", uid=f"u{number}", namespace="default")
+        if number % 2:
+            made["metadata"]["ownerReferences"] = [reference]
+        server._store.put("widgets.example.dev", made)
+    await server._store.durable()
+    crd = await client.get(f"{CRDS}/widgets.example.dev")
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["more"] = {"type": "string", "default": "x"}
+    accept = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+    with watch_loop() as watch:
+        await client.ok("PUT", f"{CRDS}/widgets.example.dev", crd)
+        async with client.session.get(client.url + WIDGETS, headers=accept) as answer:
+            assert b'"rows":' in await answer.read()
+        await client.ok("DELETE", f"{CONFIGMAPS}/owner")
+        await client.gone(f"{WIDGETS}/w{MANY - 1}")
+        assert (await client.call("GET", f"{WIDGETS}/w0"))[1]["spec"]["more"] == "x"
+        await client.ok("DELETE", WIDGETS)
+        await client.gone(f"{WIDGETS}/w0")
+    watch.assert_no_stall()
