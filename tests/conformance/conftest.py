@@ -17,7 +17,7 @@ from conformance.harness.play import prepare
 from conformance.harness.servers import Server, embedded, kube_apiserver, real_server_available
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # a kube-apiserver that has nothing to do still takes a twentieth of a core
 def contestants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     wanted = os.environ.get("CONFORMANCE_SERVERS", "kube-apiserver,embedded").split(",")
     home: Path = tmp_path_factory.mktemp("servers")
