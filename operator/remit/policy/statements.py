@@ -2,8 +2,8 @@
 
 It is told from the words of its code (see `sqltext`), in a time linear in its length, and never less is told than is
 there: a statement that changes data within another one begins with its own word, and a function is called by its name
-and a parenthesis. What is no statement at all is for the server to refuse. The server itself takes one statement at a
-time (the extended protocol), and holds a read-only transaction.
+and a parenthesis, or as a column of its argument. What is no statement at all is for the server to refuse. The server itself
+takes one statement at a time (the extended protocol), and holds a read-only transaction.
 """
 
 from __future__ import annotations
@@ -45,8 +45,37 @@ grammar can a call follow them."""
 _BEFORE_OPERAND_SIGNS: Final = frozenset("([,:=+-*/<>~!@#%^&|`?")
 _BEFORE_OPERAND: Final = frozenset(
     [
-        *("select", "distinct", "all", "any", "some", "case", "when", "then", "else", "where", "and", "or", "not", "by"),
-        *("having", "from", "join", "lateral", "on", "using", "between", "symmetric", "like", "ilike", "to", "is", "in"),
+        *(
+            "select",
+            "distinct",
+            "all",
+            "any",
+            "some",
+            "case",
+            "when",
+            "then",
+            "else",
+            "where",
+            "and",
+            "or",
+            "not",
+            "by",
+        ),
+        *(
+            "having",
+            "from",
+            "join",
+            "lateral",
+            "on",
+            "using",
+            "between",
+            "symmetric",
+            "like",
+            "ilike",
+            "to",
+            "is",
+            "in",
+        ),
         *("limit", "offset", "returning", "default", "call", "variadic"),
     ]
 )
@@ -60,8 +89,8 @@ _ENDS_FROM: Final = frozenset(
 )
 """Reserved words, which end the FROM clause that they follow."""
 _BEFORE_FUNCTION: Final = frozenset({"from", ",", "join", "lateral", "using", "("})
-_ROWS_OF_COLUMNS: Final = frozenset({"json_table", "xmltable"})
-"""Syntax in FROM that gives rows, and never a mere value."""
+_NO_FUNCTION: Final = _BEFORE_FUNCTION | {"json_table", "xmltable"}
+"""What a parenthesis follows in FROM without a call, or in the syntax of rows that are never a mere value."""
 _WITHOUT_PARENTHESES: Final = frozenset(
     [
         *("current_catalog", "current_date", "current_role", "current_schema", "current_time", "current_timestamp"),
@@ -241,11 +270,12 @@ def _functions(tokens: Sequence[str], depths: Sequence[int]) -> tuple[Function, 
             if not _is_called_as_column(tokens, start, at, columns):
                 continue
             start = at
-        elif start == at and (token in KEYWORDS or (token in SYNTAX and not _is_operand(tokens, depths, at))):
-            continue
-        elif before in _DECLARING or (before == "," and _defines_query(tokens, closings[at + 1])):
-            continue
-        elif creates_index and before in {"on", "only", "using"}:
+        elif (
+            (start == at and _is_syntax(tokens, depths, at))
+            or before in _DECLARING
+            or (before == "," and _defines_query(tokens, closings[at + 1]))
+            or (creates_index and before in {"on", "only", "using"})
+        ):
             continue
         found[Function(_unquoted(token), ".".join(map(_unquoted, tokens[start:at:2])))] = None
         if len(found) > MOST_FUNCTIONS:
@@ -265,10 +295,10 @@ def _starts_of_names(tokens: Sequence[str]) -> list[int]:
 def _closings(tokens: Sequence[str]) -> dict[int, int]:
     """Of each parenthesis that opens, where it closes."""
     opened, closings = list[int](), dict[int, int]()
-    for at, token in enumerate(tokens):
-        if token == "(":
+    for at, word in enumerate(tokens):
+        if word == "(":
             opened.append(at)
-        elif token == ")":
+        elif word == ")":
             closings[opened.pop()] = at
     return closings
 
@@ -278,6 +308,11 @@ def _defines_query(tokens: Sequence[str], closing: int) -> bool:
     rows in FROM, as in `, f(x) as (a int)`, never begin with a reserved word, and no type with a parenthesis."""
     rest = [token for token in tokens[closing + 1 : closing + 6] if token not in {"not", "materialized"}]
     return rest[:2] == ["as", "("] and (rest[2:3] in (["select"], ["with"], ["table"]) or rest[2:4] == ["values", "("])
+
+
+def _is_syntax(tokens: Sequence[str], depths: Sequence[int], at: int) -> bool:
+    """Whether the parenthesis after the word at `at` does not make a call of it."""
+    return tokens[at] in KEYWORDS or (tokens[at] in SYNTAX and not _is_operand(tokens, depths, at))
 
 
 def _is_operand(tokens: Sequence[str], depths: Sequence[int], at: int) -> bool:
@@ -320,23 +355,23 @@ def _columns_of_functions(
     certain."""
     found: dict[str, set[str]] = {}
     in_from = [False]
-    for at, token in enumerate(tokens):
+    for at, word in enumerate(tokens):
         if at and tokens[at - 1] == ".":
             continue
-        if token == ")":
+        if word == ")":
             in_from.pop()
-        elif token in _BEGINS_FROM:
+        elif word in _BEGINS_FROM:
             in_from[-1] = True
-        elif token in _ENDS_FROM:
+        elif word in _ENDS_FROM:
             in_from[-1] = False
-        elif in_from[-1] and token in _WITHOUT_PARENTHESES:
-            _add_columns(found, tokens, closings, at + 1, token)
-        elif token == "(":
+        elif in_from[-1] and word in _WITHOUT_PARENTHESES:
+            _add_columns(found, tokens, closings, at + 1, word)
+        elif word == "(":
             name = tokens[at - 1] if at else ""
             before = tokens[starts[at - 1] - 1] if at and starts[at - 1] else ""
-            if in_from[-1] and before in _BEFORE_FUNCTION and _is_name(name) and name not in _ROWS_OF_COLUMNS:
-                _add_columns(found, tokens, closings, closings[at] + 1, name)
-            elif in_from[-1] and name == "from" and before == "rows":
+            if (in_from[-1] and before in _BEFORE_FUNCTION and _is_name(name) and name not in _NO_FUNCTION) or (
+                in_from[-1] and name == "from" and before == "rows"
+            ):
                 _add_columns(found, tokens, closings, closings[at] + 1, name)
             in_from.append(in_from[-1])
     return found

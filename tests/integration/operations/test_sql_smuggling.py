@@ -126,6 +126,9 @@ REACHING = {
     "what somebody created": "SELECT public.change()",
     "the same with a list of columns": "SELECT * FROM change() AS (a int)",
     "in an expression of DISTINCT": "SELECT DISTINCT ON (1) change() FROM t",
+    "as a column of a value": "SELECT ('/etc/passwd'::text).pg_read_file",
+    "as a column of an element": "SELECT a[1].pg_read_file FROM (VALUES (ARRAY['/etc/passwd'])) AS v(a)",
+    "as a column of what a function gives": "SELECT x.pg_read_file FROM lower('/etc/passwd') AS x",
     "in a list of rows": "SELECT * FROM ROWS FROM (change(), lower('x'))",
     "in the place of a table": "SELECT * FROM t, LATERAL change()",
 }
