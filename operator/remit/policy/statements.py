@@ -2,8 +2,8 @@
 
 It is told from the words of its code (see `sqltext`), in a time linear in its length, and never less is told than is
 there: a statement that changes data within another one begins with its own word, and a function is called by its name
-and a parenthesis, or as a column of its argument. What is no statement at all is for the server to refuse. The server itself
-takes one statement at a time (the extended protocol), and holds a read-only transaction.
+and a parenthesis, or as a column of its argument. What is no statement at all is for the server to refuse. The server
+itself takes one statement at a time (the extended protocol), and holds a read-only transaction.
 """
 
 from __future__ import annotations
@@ -369,9 +369,8 @@ def _columns_of_functions(
         elif word == "(":
             name = tokens[at - 1] if at else ""
             before = tokens[starts[at - 1] - 1] if at and starts[at - 1] else ""
-            if (in_from[-1] and before in _BEFORE_FUNCTION and _is_name(name) and name not in _NO_FUNCTION) or (
-                in_from[-1] and name == "from" and before == "rows"
-            ):
+            is_call = before in _BEFORE_FUNCTION and _is_name(name) and name not in _NO_FUNCTION
+            if in_from[-1] and (is_call or (before, name) == ("rows", "from")):
                 _add_columns(found, tokens, closings, closings[at] + 1, name)
             in_from.append(in_from[-1])
     return found

@@ -184,7 +184,7 @@ select e.key, e.value from events, jsonb_each_text(events.data) e
 select elem.value from events cross join lateral jsonb_array_elements(data->'items') as elem
 select x.a, x.b from events, jsonb_to_recordset(data) as x(a int, b numeric(9, 2))
 select u.ordinality, v.o from t, unnest(t.ids) with ordinality u, unnest(t.ids) with ordinality as v(i, o)
-select percentile_cont(0.5) within group (order by o.m) filter (where o.k), lag(o.a) over w from o window w as (order by o.a)
+select percentile_cont(0.5) within group (order by a) filter (where k), lag(a) over w from o window w as (order by o.a)
 select grouping(a), sum(b) from s group by grouping sets ((a), cube (b), rollup (a, b), ()), cube (a), a, rollup (b)
 select extract(epoch from max(o.at) - min(o.at)) / 3600, o.id from orders o where a.x is not distinct from o.y
 select a.id from a tablesample system (1) full join b on (a.id = b.id) where a.n not ilike ('%' || b.n) escape '!'
@@ -194,7 +194,7 @@ select sum(x) sales, sales.region from sales where sales.at at time zone ('UTC')
 select j.id from docs, json_table(docs.d, '$[*]' columns (id int path '$.id')) as j
 select substring(a.name from 1 for 3), trim(both ' ' from a.name) as b, a.id from a
 insert into t (a) select x.a from x on conflict (a) do update set (b, c) = row (excluded.b, excluded.c)
-merge into t using s on t.a = s.a when matched then update set (a) = row (1) when not matched then insert (id) values (1)
+merge into t using s on t.a = s.a when matched then update set (a) = row (1) when not matched then insert (a) values (1)
 create table t (id int generated always as identity (start 1), exclude using gist (a with =)) partition by list (a)
 grant select (a), update (b), insert (c) on t to u
 with x as not materialized (select 1) select x.a from x, y as materialized
