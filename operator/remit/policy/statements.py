@@ -356,7 +356,7 @@ def _columns_of_functions(
     found: dict[str, set[str]] = {}
     in_from = [False]
     for at, word in enumerate(tokens):
-        if at and tokens[at - 1] == ".":
+        if at and tokens[at - 1] == "." and _is_name(word):
             continue
         if word == ")":
             in_from.pop()

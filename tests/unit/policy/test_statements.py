@@ -65,7 +65,9 @@ def test_what_is_not_one_statement(sql: str) -> None:
         kinds(sql)
 
 
-WORDS = "select insert into delete from t with x as ( ) ; , * $1 returning explain analyze copy program 'a' $$ -- /* */"
+WORDS = (
+    "select insert into delete from t with x as ( ) . ; , * $1 returning explain analyze copy program 'a' $$ -- /* */"
+)
 
 
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join))
