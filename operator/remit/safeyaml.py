@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import yaml
 
@@ -31,6 +31,8 @@ def _without_base_60(pattern: re.Pattern[str]) -> re.Pattern[str]:
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A safe loader of what JSON can hold."""
+
+    bool_values: ClassVar = yaml.SafeLoader.bool_values | {"y": True, "n": False}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
@@ -64,6 +66,10 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),  # `1e3`, which is text to PyYAML alone
     list("-+.0123456789"),
 )
+# More that is text to PyYAML alone. What looks octal and is not is a decimal number.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]\Z"), list("yYnN"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7]+\Z"), list("-+0"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?0[0-7_]*[89][0-9_]*\Z"), list("-+0"))
 
 
 def load(text: str | bytes) -> Any:
