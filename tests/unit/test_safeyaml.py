@@ -74,6 +74,12 @@ def test_yaml_is_read_as_kubernetes_reads_it(text: str, value: Any) -> None:
     assert safeyaml.load(text) == value
 
 
+def test_text_is_written_so_that_it_is_read_as_text() -> None:
+    texts = "y N yes ~ 08 0o17 -0o17 1e3 12E5 1_0 0x1f 1.5 .inf 2020-01-01 12:30"
+    document = {text: text for text in texts.split()}
+    assert safeyaml.load(yaml.dump(document, Dumper=safeyaml.Dumper)) == document
+
+
 @pytest.mark.parametrize("text", ["12:30", "22:22", "1:30.5", "-190:20:30"])
 def test_times_and_pairs_of_ports_stay_text_as_for_kubectl(text: str) -> None:
     assert safeyaml.load(f"a: {text}") == {"a": text}

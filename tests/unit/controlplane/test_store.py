@@ -343,7 +343,7 @@ async def test_a_disk_without_room_for_the_mark_is_told(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Mark, "write", refused)
-    with pytest.raises(InvalidInput, match=r"state\.db cannot be used: .*No space left on device; make room on its disk"):
+    with pytest.raises(InvalidInput, match=r"state\.db cannot be used: .*No space left on device; make room"):
         Store(tmp_path / "state.db")
 
 

@@ -68,7 +68,7 @@ class Dispatcher:
         self._reviews = reviews
         self._threads = asyncio.Semaphore(MOST_THREADS)
         self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
-        """Of objects upon which a write is decided anew: other writes wait for it, or it might lose to them for ever."""
+        """Of objects upon which a write is decided anew: others wait for it, or it might lose to them for ever."""
 
     async def answer(self, request: Request) -> Answer:
         """Raises `Failure` and `PlainFailure` for everything that is refused."""

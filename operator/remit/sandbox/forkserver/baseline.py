@@ -62,9 +62,9 @@ def take_known_values() -> None:
         call("prctl", _PR_SET_TIMERSLACK, _TIMER_SLACK_NANOSECONDS, 0, 0, 0)
     with contextlib.suppress(OSError):
         call("personality", _PERSONALITY_LINUX)
-    if number := _IOPRIO_SET.get(os.uname().machine):
+    if io_priority := _IOPRIO_SET.get(os.uname().machine):
         with contextlib.suppress(OSError):
-            call("syscall", number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_BY_NICE)
+            call("syscall", io_priority, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_BY_NICE)
 
 
 def _least(value: int, hard: int) -> int:
