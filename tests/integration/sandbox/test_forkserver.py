@@ -23,6 +23,7 @@ import pytest
 from remit.backends import ExitReason, attempt
 from remit.errors import BackendError, LeaseLost
 from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fencing, fork_server
+from remit.sandbox.bubblewrap import HOST_NAME
 from remit.sandbox.forkserver import client
 from support import wait_until
 
@@ -367,7 +368,7 @@ async def test_an_attempt_whose_fork_server_dies_is_an_infrastructure_failure(ru
     os.kill(doomed.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="fork server"):
         await running
-    assert swept == [(handles[0].pid, handles[0].start_time, "bwrap")]
+    assert swept == [(handles[0].pid, handles[0].start_time, HOST_NAME)]
     wait_until(lambda: not doomed.alive, "the end of the fork server")
     outcome, _ = await run("/usr/bin/true")
     assert outcome.reason is ExitReason.COMPLETED
