@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, coroutine
 from typing import Any, Literal
 
-Moment = Literal["instead", "after"]
+Moment = Literal["instead", "after", "meanwhile"]
 Overdue = Callable[[], None]
 
 
@@ -21,7 +21,7 @@ Overdue = Callable[[], None]
 class Fault:
     """Something that happens at the `point`-th wait, counted from 1: `error` is raised there once what is waited for
     has come about. Without an error, `overdue` is called, and the cancellation that follows meets the wait before
-    (`instead`) or after that."""
+    (`instead`) or after that; `meanwhile` waits for no cancellation."""
 
     point: int
     error: BaseException | None
@@ -46,6 +46,9 @@ def disturbed(running: Coroutine[Any, Any, Any], fault: Fault, overdue: Overdue)
             if isinstance(awaited, asyncio.Future):
                 awaited.cancel()
             continue
+        if here and fault.moment == "meanwhile":
+            fault.met, here = True, False
+            overdue()
         try:
             yield awaited
         except BaseException as raised:

@@ -10,6 +10,7 @@
     │   ├── ResourceError       it asks for more than a policy gives, or the host has no more to give
     │   ├── ExecutionCancelled  somebody cancelled it, and nothing of it is alive
     │   ├── BackendError        the place where work runs failed, not the work; retryable
+    │   │   └── OutcomeUnknown      … after the work may have run, and nobody saw how it ended; not retried
     │   └── AuditUnavailable    the audit trail cannot be written, so nothing may be decided or run; retryable
     ├── DeploymentError         a release cannot be made, or failed
     ├── WaitTimeout             whoever waited gave up; what was waited for goes on; also a builtin TimeoutError
@@ -97,6 +98,12 @@ class BackendError(ExecutionError):
     """The place where work runs failed, not the work itself."""
 
     retryable = True
+
+
+class OutcomeUnknown(BackendError):
+    """The place failed after the work may have run, and nobody saw how it ended: a retry could do it a second time."""
+
+    retryable = False
 
 
 class AuditUnavailable(ExecutionError):

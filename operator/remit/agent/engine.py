@@ -165,7 +165,7 @@ class Engine:
             await self._close_attempt(execution)
             raise
         finally:
-            self._driver.leave(execution.task.key)
+            self._driver.let_go(execution.task.key, execution.task.metadata.uid)
             if execution.timer is not None:
                 execution.timer.cancel()
             self._keep(execution)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from remit.backends.accounts import handle_of, usage_of, with_init
 from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.child import Child, first_of
-from remit.backends.ending import Ending, conclude
+from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
-from remit.errors import BackendError
 from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
 from remit.sandbox.bubblewrap import HOST_NAME
 
@@ -51,6 +50,8 @@ class ProcessAttempt:
         self._read_only_paths = read_only_paths
         self._door = door
         self._sink_failed = asyncio.Event()
+        self.may_have_run = False
+        """So that what breaks from now on must not be retried."""
 
     async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
         """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a cgroup or a process."""
@@ -87,6 +88,7 @@ class ProcessAttempt:
                 launch.begun()
                 record(handle)
                 started = time.monotonic()
+                self.may_have_run = True
                 launch.release()
                 timeout = self._request.timeout_seconds
                 await first_of((status.reported, child.exited, cancel, self._sink_failed), timeout)
@@ -112,9 +114,10 @@ class ProcessAttempt:
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
             if child.failure:
+                self.may_have_run = not child.refused
                 raise child.failure
             if child.sink_failure:
-                raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
+                raise not_stored(child.sink_failure, completed=not stopped and status.exit_code == 0)
             met = exceeded(
                 exit_code=status.exit_code,
                 oom_kills=cgroup.oom_kills() if cgroup else 0,

@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from remit.backends.accounts import handle_of, usage_of
 from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.child import Child
-from remit.backends.ending import Ending, conclude
+from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import Exceeded, exceeded
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.sampling import Sampling
-from remit.errors import BackendError
 from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, CgroupSpec, Plan, rlimits, tasks_of_this_user
 
 _SHELL_SIGNAL_BASE = 128
@@ -49,6 +48,8 @@ class BareAttempt:
         self._sink = sink
         self._read_only_paths = read_only_paths
         self._sink_failed = asyncio.Event()
+        self.may_have_run = False
+        """So that what breaks from now on must not be retried."""
 
     async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
         """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a folder or a process."""
@@ -81,6 +82,7 @@ class BareAttempt:
                 if on_started:
                     on_started(handle_of(child.pid, cgroup))
                 started = time.monotonic()
+                self.may_have_run = True
                 launch.release()
                 sampler = None if cgroup else Sampling(child.pid)
                 stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
@@ -101,10 +103,11 @@ class BareAttempt:
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
             if child.failure:
+                self.may_have_run = not child.refused
                 raise child.failure
-            if child.sink_failure:
-                raise BackendError(f"the output could not be stored: {child.sink_failure}") from child.sink_failure
             report = _report(child.result)
+            if child.sink_failure:
+                raise not_stored(child.sink_failure, completed=not stopped and report.exit_code == 0)
             met = exceeded(
                 exit_code=report.exit_code,
                 oom_kills=cgroup.oom_kills() if cgroup else 0,

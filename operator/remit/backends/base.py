@@ -87,7 +87,8 @@ class Backend(Protocol):
         Raises:
             SandboxUnavailable: a required layer is missing on this host.
             InvalidInput: the request cannot be right (a NUL byte, a relative path).
-            BackendError: the place failed, not the work.
+            BackendError: the place failed, not the work; an `OutcomeUnknown` where that may have run, and nobody saw
+                how it ended.
         """
         ...
 

@@ -96,6 +96,11 @@ class Child:
         return self._process.failure
 
     @property
+    def refused(self) -> bool:
+        """Whether `failure` is that it could not be executed."""
+        return self._process.refused
+
+    @property
     def returncode(self) -> int | None:
         """As subprocess has it: negative is the signal that ended it, None while it runs and if it failed."""
         return self._process.returncode

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from remit.backends.base import AttemptRequest
 from remit.backends.exceeded import Exceeded, remedy
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import BackendError
+from remit.errors import BackendError, OutcomeUnknown
 
 _SHELL_SIGNAL_BASE = 128
 _REASONS: Mapping[Exceeded, ExitReason] = {
@@ -65,6 +65,13 @@ def conclude(ending: Ending, request: AttemptRequest) -> Outcome:
     if code:
         return Outcome(ExitReason.EXIT_CODE, f"exited with code {code}", code, exceeded=met)
     return Outcome(ExitReason.COMPLETED, "completed", 0, exceeded=met)
+
+
+def not_stored(error: Exception, *, completed: bool) -> BackendError:
+    """Of an attempt whose output could not be stored: it was killed for that, or had `completed` by itself."""
+    failed = (OutcomeUnknown if completed else BackendError)(f"the output could not be stored: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 def signal_of(exit_code: int | None) -> int | None:

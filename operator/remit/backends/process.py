@@ -14,7 +14,7 @@ from remit.backends.egress.doors import Doors
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
-from remit.errors import BackendError
+from remit.errors import BackendError, OutcomeUnknown
 from remit.sandbox import Host, Plan, plan, probe_host
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class ProcessBackend:
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
-            raise BackendError(f"the process backend could not run an attempt: {error}") from error
+            failed = OutcomeUnknown if attempt.may_have_run else BackendError
+            raise failed(f"the process backend could not run an attempt: {error}") from error
 
     def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
         if chosen.bubblewrap:

@@ -32,6 +32,7 @@ from remit.kube.indexer import key_of
 from remit.kube.leadership import Leadership
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
+from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,7 @@ class TaskReconciler:
     metrics: Metrics
     events: Recorder
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    boot: Callable[[], float] = boot_time
     requester: Callable[[Object], str] = field(default_factory=Requester)
     leadership: Leadership | None = None
     """None without leader election."""
@@ -85,6 +87,7 @@ class TaskReconciler:
             self.admission,
             self.audit,
             now=lambda: self.now(),
+            boot=self.boot,
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
@@ -172,7 +175,7 @@ class TaskReconciler:
 
     def queued(self, reason: WaitReason) -> int:
         """How many tasks wait for `reason`."""
-        return self.turns.waiting(reason, self.now().timestamp())
+        return self._driver.waiting(reason)
 
     async def restore(self) -> None:
         """Take over from the operator before what the API server tells of it."""

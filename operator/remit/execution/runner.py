@@ -16,7 +16,7 @@ import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, Outcome
-from remit.errors import InvalidInput, RemitError, SandboxUnavailable
+from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
@@ -27,6 +27,7 @@ from remit.telemetry import Redactor
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
+_MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
     "status shows nothing of its output, which is kept raw: the secrets that it was given may have changed since, so"
@@ -290,6 +291,8 @@ class Runner:
             return Outcome(ExitReason.SANDBOX_UNAVAILABLE, str(error))
         except InvalidInput as error:
             return Outcome(ExitReason.START_FAILED, str(error))
+        except OutcomeUnknown as error:
+            return not_retried(Outcome(ExitReason.BACKEND_ERROR, str(error)), _MAY_HAVE_RUN)
         except RemitError as error:
             return Outcome(ExitReason.BACKEND_ERROR, str(error))
 
@@ -306,11 +309,11 @@ class Runner:
             if attempt.secret_versions and self._lasting(attempt):
                 run.keep_secret_versions(attempt.secret_versions)
             run.started(dataclasses.asdict(handle))
-            attempt.effect.begin("it may have run")
+            attempt.effect.begin(_MAY_HAVE_RUN)
 
         def found(handle: Handle) -> None:
             run.resumed(dataclasses.asdict(handle))
-            attempt.effect.begin("it may have run")
+            attempt.effect.begin(_MAY_HAVE_RUN)
 
         backend = self.backends[attempt.backend]
         if adopt and isinstance(backend, AdoptingBackend):

@@ -39,9 +39,10 @@ from remit.execution.lifecycle import (
     next_step,
     waits_since,
 )
-from remit.execution.queue import Claims, Queue
+from remit.execution.queue import Claims, Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import Run
+from remit.execution.taskclock import TaskClock
 from remit.execution.taskstore import PolicySource, StatusConflict, StoredTask, TaskStore
 from remit.execution.waiting import Waiting
 from remit.kube.leadership import Leadership
@@ -68,6 +69,8 @@ class TaskDriver:
     admission: Admission
     audit: AuditLog
     now: Callable[[], datetime.datetime] = _utc_now
+    """The time of day: what status, Events and the audit trail tell. What is due is compared with `_clock`."""
+    boot: Callable[[], float] = boot_time
     waits_for_audit: bool = True
     """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
     somebody who waits for the task and can decide."""
@@ -76,6 +79,7 @@ class TaskDriver:
     stopping: bool = False
     """Set once the process goes: what ends is still written, and nothing more is started."""
     _waiting: Waiting = field(init=False)
+    _clock: TaskClock = field(init=False)
     _denied: dict[str, AuditEvent] = field(default_factory=dict)
     """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
     changes the denial is another one, and recorded."""
@@ -85,6 +89,7 @@ class TaskDriver:
 
     def __post_init__(self) -> None:
         self._waiting = Waiting(self.store, lambda: self.now())
+        self._clock = TaskClock(lambda: self.now(), self.boot)
 
     async def step(self, stored: StoredTask) -> float | None:
         """One step for a task that has no schedule. Gives seconds until it wants to be looked at again, or None."""
@@ -104,6 +109,7 @@ class TaskDriver:
         self.leave(stored.task.key)
         status = progress.finished(stored.task, finish, self.now(), policy)
         await self.store.write_status(stored, status)
+        self._clock.restart(stored.task.metadata.uid)
         self._denied.pop(stored.task.metadata.uid, None)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
@@ -112,21 +118,27 @@ class TaskDriver:
 
     def leave(self, key: str) -> None:
         """The task neither runs nor waits, or is gone: its place is for others."""
-        self.turns.leave(key, self.now().timestamp())
+        self.turns.leave(key, self._clock.steady())
         self._waiting.over(key)
+
+    def waiting(self, reason: WaitReason) -> int:
+        """How many tasks wait for `reason`."""
+        return self.turns.waiting(reason, self._clock.steady())
 
     def deleted(self, key: str, namespace: str, uid: str) -> None:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
-        self._let_go(key, uid)
+        self.let_go(key, uid)
         self.runner.abandon(namespace, uid)
 
     def vanished(self, key: str, uid: str) -> None:
         """The task is not there any more: whatever of it still runs must end. What is kept of it stays."""
-        self._let_go(key, uid)
+        self.let_go(key, uid)
         self.runner.stop(uid)
 
-    def _let_go(self, key: str, uid: str) -> None:
+    def let_go(self, key: str, uid: str) -> None:
+        """Remember nothing of it."""
         self.leave(key)
+        self._clock.forget(uid)
         self._denied.pop(uid, None)
         self._recorded.pop(uid, None)
 
@@ -141,10 +153,10 @@ class TaskDriver:
             starts += [(namespace, claims, attempt.started_at.timestamp()) for attempt in attempts]
             if attempts and attempts[-1].finished_at is None and not (task.status.phase and task.status.phase.final):
                 running[task.key] = namespace, claims
-        self.turns.restore(running, starts, self.now().timestamp())
+        self.turns.restore(running, starts, self._clock.steady())
 
     async def _step(self, stored: StoredTask) -> float | None:
-        task, now = stored.task, self.now()
+        task, now = stored.task, self._clock.now(stored.task.metadata.uid)
         running = self.runner.running(task.metadata.uid)
         adoptable, seconds = False, 0.0
         if not running and (attempt := _open_attempt(task)) is not None:
@@ -201,7 +213,7 @@ class TaskDriver:
         limit = deadline_after(task, verdict.limits.deadline_seconds)
         task = task.model_copy(update={"status": task.status.model_copy(update={"deadline": limit})})
         stored = replace(stored, task=task)
-        now = self.now()
+        now = self._clock.now(task.metadata.uid)
         if limit is not None and now >= limit:
             return await self.finish(stored, deadline_exceeded(task))
         place = self.turns.enter(
@@ -209,7 +221,7 @@ class TaskDriver:
             task.metadata.namespace,
             verdict.rates,
             since=waits_since(task, now).timestamp(),
-            now=now.timestamp(),
+            now=self._clock.steady(),
             memory=verdict.memory,
         )
         if place is not None:
@@ -252,7 +264,7 @@ class TaskDriver:
         if self.stopping:  # since it was asked: a run that is started now would be lost at once
             self.leave(task.key)
             return None
-        left = (limit - self.now()).total_seconds() if limit else None
+        left = (limit - self._clock.now(task.metadata.uid)).total_seconds() if limit else None
         attempt = self.store.prepare(stored, self.admission.attempt(task, verdict, number, resolved, left))
         with self.runner.redactor.holding(resolved.secrets, namespace) as redactor:
             verdict = redacted(verdict, redactor)
@@ -324,7 +336,7 @@ class TaskDriver:
 
     async def _settle(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome) -> float | None:
         """An attempt has ended: the end of the task, or a retry. One write says both."""
-        task, now = stored.task, self.now()
+        task, now = stored.task, self._clock.now(stored.task.metadata.uid)
         self.leave(task.key)
         await self._record_end(stored, attempt, outcome)
         if outcome.output is not None and outcome.output.altered:
@@ -366,7 +378,9 @@ class TaskDriver:
     def _in_time(self, task: ExecutionTask, seconds: float) -> float:
         """`seconds`, or less where the task's deadline comes first."""
         limit = deadline(task)
-        return seconds if limit is None else max(0.0, min(seconds, (limit - self.now()).total_seconds()))
+        if limit is None:
+            return seconds
+        return max(0.0, min(seconds, (limit - self._clock.now(task.metadata.uid)).total_seconds()))
 
 
 def _open_attempt(task: ExecutionTask) -> AttemptStatus | None:

@@ -113,7 +113,7 @@ class BareLaunch:
         self._close(self._go)
 
     def close(self) -> None:
-        """Only when everything that ran is dead. Raises BackendError where the folder cannot be removed."""
+        """Only when everything that ran is dead. Raises OutcomeUnknown where the folder cannot be removed."""
         for descriptor in tuple(self._descriptors):
             self._close(descriptor)
         remove(self.folder)

@@ -10,7 +10,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from remit.errors import BackendError
+from remit.errors import OutcomeUnknown
 
 _PREFIX = "remit-scratch-"
 _ENTER_ONLY = 0o711  # another user, which attempts of root's are, must get to a folder whose name it knows
@@ -49,7 +49,7 @@ def remove(folder: Path) -> None:
     """Remove a tree that nobody uses any more, of whatever depth and modes, following no link.
 
     Raises:
-        BackendError: something stays.
+        OutcomeUnknown: something stays.
     """
     try:
         top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -61,7 +61,7 @@ def remove(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise BackendError(f"the private folder {folder} cannot be removed: {error.strerror}") from error
+        raise OutcomeUnknown(f"the private folder {folder} cannot be removed: {error.strerror}") from error
 
 
 def _empty(top: int) -> None:

@@ -8,6 +8,8 @@ import contextlib
 import errno
 import functools
 import gc
+import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -36,11 +38,13 @@ from remit.execution.output import OutputWriter
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
 from remit.operations import Performer, Work
+from remit.operations.base import Effect
 from remit.operations.container import ContainerPerformer
 from remit.operations.database import PostgresPerformer, RedisPerformer
 from remit.operations.file import FilePerformer
 from remit.operations.http import HttpPerformer
 from remit.operations.process import ProcessPerformer, Supervision
+from remit.operations.process.supervision import Wanted
 from remit.sandbox import Confinement, probe_host
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
@@ -186,7 +190,7 @@ def of_file(
 
 
 @contextlib.asynccontextmanager
-async def of_process(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+async def of_start(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
     host = probe_host()
     asked = AttemptRequest(
         id="uid-1",
@@ -207,7 +211,42 @@ async def of_process(request: pytest.FixtureRequest, folder: Path) -> AsyncItera
 
 
 @contextlib.asynccontextmanager
-async def of_container(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+async def of_signal(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+    supervision, log = Supervision(folder, probe_host()), folder / "ns" / "p" / "stdout.log"
+    told: dict[int, int] = {}
+    source = "trap 'echo x' USR1; trap 'echo y' USR2; echo y; while :; do sleep 600 & wait; kill $!; done"
+    command = Program(("sh", "-c", source), "/bin/sh")
+    confinement = Confinement(limits=SandboxLimits(), network="none", require=frozenset())
+    await supervision.start(Wanted("ns", "p", AttemptRequest("uid-1", command, confinement, timeout_seconds=30)))
+
+    def said(word: str) -> int:
+        return log.read_text().split().count(word) if log.exists() else 0
+
+    async def until_said(word: str, times: int) -> None:
+        async with asyncio.timeout(60):
+            while said(word) < times:
+                await asyncio.sleep(0.005)
+
+    def work(desk: Desk, number: int) -> Work:
+        told.setdefault(number, said("x"))
+        return desk.work(process={"action": "signal", "name": "p", "signal": "SIGUSR1"})
+
+    async def count(number: int) -> int:
+        """Once it has answered another signal, which it takes after all that came before."""
+        heard = said("y")
+        await supervision.signal("ns", "p", signal.SIGUSR2, Effect())
+        await until_said("y", heard + 1)
+        return said("x") - told[number]
+
+    try:
+        await until_said("y", 1)
+        yield Case(lambda: ProcessPerformer(supervision), {}, work, count)
+    finally:
+        await supervision.stop("ns", "p")
+
+
+@contextlib.asynccontextmanager
+async def of_exec(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
     needs_docker()
     image, name = make_image(), f"remit-test-{folder.parent.name}-{folder.name}"
     marks = ["--label", "remit.dev/namespace=ns", "--label", "remit.dev/task-uid=u"]
@@ -228,6 +267,41 @@ async def of_container(request: pytest.FixtureRequest, folder: Path) -> AsyncIte
         remove_image(image)
 
 
+def of_lives(action: str) -> Callable[..., contextlib.AbstractAsyncContextManager[Case]]:
+    """What starts a container: `run` another one each time, `restart` the same one."""
+
+    @contextlib.asynccontextmanager
+    async def opened(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
+        needs_docker()
+        image, start = make_image(), f"remit-test-{folder.parent.name}-{folder.name}".replace("_", "-")
+        argv = ["/bin/sh", "-c", "trap exit TERM; sleep 600 & wait"]
+        marks = ["--label", "remit.dev/namespace=ns", "--label", "remit.dev/task-uid=u"]
+        since: dict[int, float] = {}
+
+        def name(number: int) -> str:
+            return f"{start}-{number}" if action == "run" else start
+
+        def work(desk: Desk, number: int) -> Work:
+            since.setdefault(number, time.time())
+            more = {"image": image, "argv": argv} if action == "run" else {}
+            return desk.work(container={"action": action, "name": name(number), **more})
+
+        async def count(number: int) -> int:
+            span = ["--since", f"{since[number]:.9f}", "--until", f"{time.time():.9f}"]
+            which = ["--filter", f"container={name(number)}", "--filter", "event=start", "--format", "x"]
+            return (await asyncio.to_thread(docker, "events", *span, *which)).stdout.split().count(b"x")
+
+        try:
+            if action == "restart":
+                docker("run", "-d", "--network=none", "--name", start, *marks, image, *argv)
+            yield Case(lambda: ContainerPerformer(Engine()), {}, work, count)
+        finally:
+            docker("rm", "-fv", *(docker("ps", "-aq", "--filter", f"ancestor={image}").stdout.decode().split()))
+            remove_image(image)
+
+    return opened
+
+
 def nothing(path: Path) -> None:
     """It is not there before."""
 
@@ -237,15 +311,29 @@ def make(path: Path) -> None:
         path.touch()
 
 
+def make_once(path: Path) -> None:
+    """For what removes it: a second attempt finds nothing."""
+    if not (seen := path.with_name(f"{path.name}.moved")).exists():
+        seen.touch()
+        path.touch()
+
+
 Opened = Callable[[pytest.FixtureRequest, Path], contextlib.AbstractAsyncContextManager[Case]]
 FILES: dict[str, Opened] = {
     "append": of_file("append", make, lambda path: len(path.read_text()), content="x"),
     "create": of_file("create", nothing, lambda path: int(path.exists()), content="x"),
     "mkdir": of_file("mkdir", nothing, lambda path: int(path.exists())),
     "move": of_file("move", make, lambda path: int(not path.exists())),
+    "delete": of_file("delete", make_once, lambda path: int(not path.exists())),
 }
 CHEAP: dict[str, Opened] = {"redis": of_redis, "postgres": of_postgres, "http": of_http, **FILES}
-DEAR: dict[str, Opened] = {"process": of_process, "container": of_container}
+DEAR: dict[str, Opened] = {
+    "start": of_start,
+    "signal": of_signal,
+    "exec": of_exec,
+    "run": of_lives("run"),
+    "restart": of_lives("restart"),
+}
 
 
 # ---------------------------------------------------------------- the faults

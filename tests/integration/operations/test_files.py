@@ -334,7 +334,7 @@ async def test_a_name_that_is_no_text(desk: Desk, folder: Path) -> None:
     await do(desk, "list", folder / "tree")
     assert orjson.loads(desk.output.stdout)["path"] == f"{folder}/tree/\\xff"
     with pytest.raises(PolicyDenied, match=r"\\xff: the path has a byte that is not valid UTF-8") as caught:
-        await do(desk, "delete", folder / "tree", recursive=True)
+        await do(desk, "move", folder / "tree", destination=f"{folder}/moved")
     str(caught.value).encode()  # it can be written into status
 
 
@@ -609,3 +609,133 @@ async def test_what_goes_wrong_names_the_field_and_the_remedy(
     with pytest.raises(OperationFailed) as caught:
         await do(desk, operation, folder / path, **rest)
     assert told.format(folder=folder) in str(caught.value)
+
+
+LEVELS = 300
+LONG = "n" * 255
+
+
+@pytest.fixture
+def hazards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A tree of what cannot be worked on and what can, the names `a` and `z` among it in each sense. Its folder has an
+    entry that vanishes while it is walked."""
+    (tree := folder / "tree").mkdir()
+    for name in ("a", "z", LONG):
+        (tree / name).write_text(name[0])
+        (tree / name).chmod(0o600)
+    os.mkfifo(tree / "pipe")
+    (folder.parent / "elsewhere").write_text("canary")
+    os.link(folder.parent / "elsewhere", tree / "hardlink")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tree / "socket"))
+    with open(os.fsencode(tree) + b"/odd\xff", "w"):  # noqa: PTH123  # a name in bytes
+        pass
+    _nest(tree, "deep", LEVELS)
+    _nest(tree, LONG[1:], 20)  # the path is longer than PATH_MAX
+    listed = os.listdir
+
+    def with_ghost(where: Any) -> list[str]:
+        names = listed(where)
+        return [*names, "ghost"] if "pipe" in names else names
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", with_ghost)
+        yield tree
+    subprocess.run(["rm", "-rf", *folder.iterdir()], check=True)
+
+
+def _nest(top: Path, name: str, levels: int) -> None:
+    descriptor = os.open(top, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("bottom", os.O_CREAT, 0o600, dir_fd=descriptor))
+    os.close(descriptor)
+
+
+async def told_of(desk: Desk, operation: str, tree: Path, **rest: Any) -> str:
+    told = await do(desk, operation, tree, recursive=True, **rest)
+    assert told.isprintable()
+    assert len(told) < 2000
+    return told
+
+
+async def test_a_list_has_all_that_it_can_tell(desk: Desk, hazards: Path) -> None:
+    told = await told_of(desk, "list", hazards)
+    lines = [orjson.loads(line) for line in desk.output.stdout.splitlines()]
+    types = {line["path"].removeprefix(f"{hazards}/"): line["type"] for line in lines}
+    assert types["a"] == types["z"] == types[LONG] == types["hardlink"] == "file"
+    assert types["pipe"] == types["socket"] == "other"
+    assert sum(path.endswith("/bottom") for path in types) == 1
+    assert max(map(len, types)) > os.pathconf(hazards, "PC_PATH_MAX")
+    assert "ghost (it was" in await do(desk, "list", hazards)
+    ghost = "ghost (it was removed or replaced meanwhile)"
+    for left_out in (r"odd\xff (characters in its name)", ghost, "(nested deeper than"):
+        assert left_out in told
+
+
+async def test_a_copy_has_all_that_can_be_copied(desk: Desk, hazards: Path, folder: Path) -> None:
+    told = await told_of(desk, "copy", hazards, destination=f"{folder}/copy")
+    names = {path.name for path in (folder / "copy").iterdir()}
+    assert names == {"a", "z", LONG, "deep", LONG[1:]}
+    for left_out in (r"odd\xff", "pipe (a pipe)", "hardlink (2 names)", "and 1 more"):
+        assert left_out in told
+
+
+async def test_a_mode_is_given_to_all_that_can_have_it(desk: Desk, hazards: Path, folder: Path) -> None:
+    told = await told_of(desk, "chmod", hazards, mode="0700")
+    modes = {name: stat.S_IMODE((hazards / name).stat().st_mode) for name in ("a", "z", LONG, "hardlink", "pipe")}
+    assert modes["a"] == modes["z"] == modes[LONG] == 0o700
+    assert 0o700 not in {modes["hardlink"], modes["pipe"]}
+    for left_out in (r"odd\xff", "pipe (a pipe)", "hardlink (2 names)", "and 1 more"):
+        assert left_out in told
+
+
+async def test_a_deletion_removes_all_that_it_can_and_names_the_rest(desk: Desk, hazards: Path) -> None:
+    with pytest.raises(OperationFailed, match=r"left out: .*odd\\xff \(characters in its name\)") as caught:
+        await do(desk, "delete", hazards, recursive=True)
+    assert (caught.value.reason, caught.value.retryable) == ("PartlyDeleted", False)
+    assert sorted(path.name for path in hazards.iterdir() if path.name != "ghost") == ["deep", "odd\udcff"]
+    assert (hazards.parent.parent / "elsewhere").read_text() == "canary"
+
+
+async def test_a_deletion_of_pipes_and_sockets(desk: Desk, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    await do(desk, "delete", folder / "pipe")
+    (folder / "tree").mkdir()
+    os.mkfifo(folder / "tree" / "pipe")
+    await do(desk, "delete", folder / "tree", recursive=True)
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_move_takes_all_or_nothing(desk: Desk, hazards: Path, folder: Path) -> None:
+    before = sorted(os.listdir(hazards))  # noqa: PTH208
+    with pytest.raises((OperationFailed, PolicyDenied)):
+        await do(desk, "move", hazards, destination=f"{folder}/moved")
+    assert sorted(os.listdir(hazards)) == before  # noqa: PTH208
+    assert not (folder / "moved").exists()
+
+
+@pytest.mark.parametrize(("operation", "more"), [("copy", {"destination": "{0}/copy"}), ("chmod", {"mode": "0700"})])
+async def test_what_vanishes_once_it_was_looked_at_is_left_out(
+    desk: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch, operation: str, more: dict[str, str]
+) -> None:
+    (folder / "tree").mkdir()
+    for name in ("a", "b", "z"):
+        (folder / "tree" / name).write_text(name)
+    opened = beneath.Place.open
+
+    def vanishing(place: beneath.Place, *flags: int) -> int:
+        if place.path == f"{folder}/tree/b":
+            Path(place.path).unlink()
+        return opened(place, *flags)
+
+    monkeypatch.setattr(beneath.Place, "open", vanishing)
+    rest = {name: value.format(folder) for name, value in more.items()}
+    told = await do(desk, operation, folder / "tree", recursive=True, **rest)
+    assert "tree/b (it was removed or replaced meanwhile)" in told
+    done = folder / ("copy" if operation == "copy" else "tree")
+    assert sorted(path.name for path in done.iterdir()) == ["a", "z"]
+    assert operation == "copy" or stat.S_IMODE((done / "z").stat().st_mode) == 0o700

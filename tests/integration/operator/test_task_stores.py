@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,9 @@ class Stage:
     def now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC) + self.ahead
 
+    def boot(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) + self.ahead.total_seconds()
+
     async def open(self) -> None:
         """Make the task, and the policy that it is judged by."""
 
@@ -157,6 +161,7 @@ class ApiServer(Stage):
             metrics,
             self.events,
             now=self.now,
+            boot=self.boot,
             requester=lambda obj: "somebody",
         )
         kinds = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy"}
@@ -199,6 +204,7 @@ class Agent(Stage):
             self.admission,
             self.audit,
             now=self.now,
+            boot=self.boot,
         )
 
     async def look(self) -> float | None:

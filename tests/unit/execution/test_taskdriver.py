@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.api import ExecutionTask
@@ -67,3 +71,103 @@ async def test_a_task_that_has_ended_does_not_depend_on_the_run_store(
         assert await driver.step(StoredTask(task, Execution(task, Resolved({})))) is None
     finally:
         audit.close()
+
+
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass
+class Time:
+    """A machine's two clocks. One goes on, and the other can be set, too."""
+
+    passed: float = 0.0
+    set_by: float = 0.0
+
+    def wall(self) -> datetime.datetime:
+        return START + datetime.timedelta(seconds=self.passed + self.set_by)
+
+    def boot(self) -> float:
+        return 1000.0 + self.passed
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(ExecutionStore):
+    """What becomes of tasks, as far as time brings it about."""
+
+    deleted: list[str] = field(default_factory=list)
+
+    async def delete(self, stored: StoredTask) -> None:
+        self.deleted.append(stored.task.metadata.uid)
+
+
+@dataclass
+class Timed:
+    driver: TaskDriver
+    store: Kept
+    time: Time
+
+    async def step(self, task: ExecutionTask) -> float | None:
+        return await self.driver.step(StoredTask(task, Execution(task, Resolved({}))))
+
+
+@pytest.fixture
+def timed(tmp_path: Path) -> Iterator[Timed]:
+    runner = Runner({}, RunStore(tmp_path / "runs"), Redactor(), lambda key: None)
+    audit = AuditLog(tmp_path / "audit.jsonl", redactor=runner.redactor)
+    store, time, turns = Kept("somebody", 0), Time(), Queue(1, wake=lambda key, seconds: None)
+    driver = TaskDriver(store, runner, turns, OwnPolicies([]), Admission(), audit, now=time.wall, boot=time.boot)
+    yield Timed(driver, store, time)
+    audit.close()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_set_changes_no_time_to_live(timed: Timed, hours: int) -> None:
+    task = ExecutionTask.parse({**FINISHED, "spec": {**FINISHED["spec"], "ttlSecondsAfterFinished": 60}})
+    assert await timed.step(task) == pytest.approx(62)
+    timed.time.passed, timed.time.set_by = 10, hours * 3600
+    with structlog.testing.capture_logs() as logs:
+        assert await timed.step(task) == pytest.approx(52)
+        assert await timed.step(task) == pytest.approx(52)
+    assert [entry["seconds"] for entry in logs] == [hours * 3600]
+    assert timed.store.deleted == []
+    timed.time.passed = 62
+    await timed.step(task)
+    assert timed.store.deleted == ["u"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_set_changes_no_deadline_and_no_retry(timed: Timed, hours: int) -> None:
+    backoff = {"initialSeconds": 300, "maxSeconds": 300}
+    task = ExecutionTask.parse(
+        {
+            "metadata": FINISHED["metadata"],
+            "spec": {"command": {"argv": ["true"]}, "deadlineSeconds": 100, "retry": {"backoff": backoff}},
+            "status": {"phase": "Backoff", "nextRetryTime": "2026-01-01T00:00:50Z"},
+        }
+    )
+    assert await timed.step(task) == pytest.approx(50)
+    timed.time.passed, timed.time.set_by = 10, hours * 3600
+    assert await timed.step(task) == pytest.approx(40)
+    timed.time.passed = 100
+    await timed.driver.step(StoredTask(task, execution := Execution(task, Resolved({}))))
+    assert execution.task.status.phase == "TimedOut"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_task_that_comes_after_the_clock_was_set_has_the_new_time(timed: Timed, hours: int) -> None:
+    timed.time.set_by = hours * 3600
+    end = timed.time.wall().strftime("%FT%TZ")
+    task = ExecutionTask.parse(
+        {
+            **FINISHED,
+            "spec": {**FINISHED["spec"], "ttlSecondsAfterFinished": 60},
+            "status": {**FINISHED["status"], "completionTime": end},
+        }
+    )
+    assert await timed.step(task) == pytest.approx(60)
+
+
+async def test_nothing_is_kept_of_a_task_that_is_gone(timed: Timed) -> None:
+    await timed.step(ExecutionTask.parse(FINISHED))
+    timed.driver.deleted("default/t", "default", "u")
+    assert timed.driver._clock._offsets == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import BackendError
+from remit.errors import BackendError, OutcomeUnknown
 
 Answer = TypeVar("Answer")
 _KILL_SECONDS = 60.0
@@ -104,11 +104,14 @@ class DockerBackend:
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
                 if request.command.stdin:
                     await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
-                if refused := await self._start(id_, network):
+                with _unknown_from_now_on():
+                    refused = await self._start(id_, network)
+                if refused:
                     outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
                     started, container = True, Container(self._engine, id_, sink)
-                    outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
+                    with _unknown_from_now_on():
+                        outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
         except asyncio.CancelledError:
             if not started:
                 with contextlib.suppress(OperationFailed):
@@ -169,9 +172,10 @@ class DockerBackend:
             left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
             container = Container(self._engine, found["Id"], sink)
             try:
-                if network and found["State"]["Running"]:
-                    await network.resume(await self._holder(found))
-                outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given, network)
+                with _unknown_from_now_on():
+                    if network and found["State"]["Running"]:
+                        await network.resume(await self._holder(found))
+                    outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given, network)
             except asyncio.CancelledError:
                 raise
             except BaseException:
@@ -257,7 +261,7 @@ class DockerBackend:
             await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
             if heard and not carrying.done() and await self._engine_answers():
                 message = f"the Docker engine does not end container {container.id[:12]}; it may still be running"
-                raise BackendError(message)
+                raise OutcomeUnknown(message)
 
     async def _image_in_time(self, request: AttemptRequest, cancel: asyncio.Event) -> dict[str, Any] | None:
         """The image, unless the attempt is cancelled or its time is over before that: then None."""
@@ -333,6 +337,15 @@ class DockerBackend:
     async def _about_engine(self) -> Mapping[str, Any]:
         """Asked each time: an engine may come back with other settings."""
         return await self._engine.call(lambda client: client.info())
+
+
+@contextlib.contextmanager
+def _unknown_from_now_on() -> Iterator[None]:
+    """What the engine fails in once it was asked to start the container: that may have run."""
+    try:
+        yield
+    except OperationFailed as error:
+        raise OutcomeUnknown(str(error)) from error
 
 
 def _handle(name: str) -> Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 import pwd
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from remit.api.operations import FileOperation
+from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.file.beneath import Place, place
 from remit.operations.file.errors import Stopped, failure, refused
@@ -20,10 +22,43 @@ from remit.policy import Grant
 from remit.policy.argv import refused_character
 from remit.policy.rules import files
 
-_LEAVING_OUT = frozenset({"list", "copy", "chmod", "chown"})
-_MOST_TOLD = 5
+_LEAVING_OUT = frozenset({"list", "copy", "chmod", "chown", "delete"})
+_OF_ANY_KIND = frozenset({"list", "stat", "delete"})
+"""What neither opens nor changes what it finds."""
+_MOST_TOLD, _MOST_SHOWN = 5, 120
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What the kernel says of an entry that was removed or replaced since it was found."""
 NEVER = ("/proc", "/sys", "/dev")
 """Not files but the kernel itself: no policy opens them to file operations."""
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What an operation on a folder could not be done to, while it was done to the rest."""
+
+    count: int = 0
+    _first: list[str] = field(default_factory=list)
+
+    def add(self, path: str, why: str) -> None:
+        self.count += 1
+        if len(self._first) < _MOST_TOLD:
+            text = shown(path)
+            self._first.append(f"{text if len(text) <= _MOST_SHOWN else f'…{text[-_MOST_SHOWN:]}'} ({why})")
+
+    def __str__(self) -> str:
+        """For the end of what is told of the operation."""
+        if not self.count:
+            return ""
+        more = f" and {self.count - _MOST_TOLD} more" if self.count > _MOST_TOLD else ""
+        return f"; left out: {', '.join(self._first)}{more}"
+
+
+class Unsuitable(OperationFailed):
+    """Refused for what an entry is, whatever policy says. Below a folder it is left out; `why` is for that."""
+
+    def __init__(self, reason: str, message: str, why: str) -> None:
+        super().__init__(reason, message, retryable=False, category="Denied")
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +69,7 @@ class Access:
     file: FileOperation
     protected: Sequence[str]
     stop: threading.Event
-    left_out: list[str] = field(default_factory=list)
-    """Names below a folder that no policy can be asked about."""
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @contextmanager
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
@@ -70,30 +104,43 @@ class Access:
 
     def leaves_out(self, path: str) -> bool:
         """Whether a name below a folder is left out, and told of: it has bytes that are not UTF-8, or characters that
-        no policy is asked about. What removes or moves a folder does all of it or nothing."""
+        no policy is asked about. What moves a folder does all of it or nothing."""
         if self.file.operation not in _LEAVING_OUT or not refused_character(path):
             return False
-        self.left_out.append(shown(path))
+        self.left_out.add(path, "characters in its name")
         return True
 
-    def told_left_out(self) -> str:
-        """For the end of what is told of the operation."""
-        if not self.left_out:
-            return ""
-        more = f" and {len(self.left_out) - _MOST_TOLD} more" if len(self.left_out) > _MOST_TOLD else ""
-        return f"; left out, for characters in their names: {', '.join(self.left_out[:_MOST_TOLD])}{more}"
+    @contextmanager
+    def leaving_out(self, path: str) -> Iterator[None]:
+        """One entry below a folder does not keep the rest from being done: it is left out, and told of."""
+        try:
+            yield
+        except (OperationFailed, OSError) as error:
+            cause = error.__cause__ if isinstance(error, OperationFailed) else error
+            gone = isinstance(cause, OSError) and cause.errno in _GONE
+            if self.file.operation not in _LEAVING_OUT or not (gone or isinstance(error, Unsuitable)):
+                raise
+            if isinstance(error, Unsuitable):
+                self.left_out.add(path, error.why)
+            elif self.file.operation != "delete":
+                self.left_out.add(path, "it was removed or replaced meanwhile")
 
     def inspect(self, path: str, info: os.stat_result, *, links: bool = False) -> None:
         """Look at owner and kind before anything is done.
 
         A file with a second name could be one from elsewhere, linked here; a device or a pipe is no file.
         """
-        if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode) or (links and stat.S_ISLNK(info.st_mode))):
-            raise refused("NotAFile", f"{path} is {_kind(info.st_mode)}, not a file or a directory")
-        if stat.S_ISREG(info.st_mode) and info.st_nlink > 1 and self.file.operation not in {"stat", "list", "delete"}:
-            raise refused("HardLink", f"{path} has {info.st_nlink} names: it may be a file from elsewhere, linked here")
+        any_kind = self.file.operation in _OF_ANY_KIND and (links or not stat.S_ISLNK(info.st_mode))
+        plain = stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode) or (links and stat.S_ISLNK(info.st_mode))
+        if not (plain or any_kind):
+            kind = _kind(info.st_mode)
+            raise Unsuitable("NotAFile", f"{path} is {kind}, not a file or a directory", kind)
+        if stat.S_ISREG(info.st_mode) and info.st_nlink > 1 and self.file.operation not in _OF_ANY_KIND:
+            names = f"{info.st_nlink} names"
+            raise Unsuitable("HardLink", f"{path} has {names}: it may be a file from elsewhere, linked here", names)
         if info.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(info.st_mode) and self._changes:
-            raise refused("SetUserId", f"{path} runs with its owner's rights (mode {info.st_mode & 0o7777:o})")
+            mode = f"mode {info.st_mode & 0o7777:o}"
+            raise Unsuitable("SetUserId", f"{path} runs with its owner's rights ({mode})", mode)
         check_owner(self.grant, self.file.operation, path, info)
 
     @property

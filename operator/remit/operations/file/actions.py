@@ -144,13 +144,28 @@ def delete(job: Job) -> str:
         not_the_root(job, at)
         info = at.lstat()
         job.access.inspect(at.path, info, links=True)
-        count = 0
+        count, left_out = 0, job.access.left_out
+
+        def visit(entry: Place, info: os.stat_result) -> None:
+            nonlocal count
+            try:
+                remove(entry, info)
+                count += 1
+            except OSError as error:
+                if error.errno != errno.ENOENT and not (error.errno == errno.ENOTEMPTY and left_out.count):
+                    raise
+
         with changing(job.effect, f"{at.path} may have been deleted"):
             if stat.S_ISDIR(info.st_mode) and job.file.recursive:
-                count = walk(job.access, at, remove)
-            remove(at, info)
+                walk(job.access, at, visit)
+            if not left_out.count:
+                remove(at, info)
         sync(at)
-    return f"deleted {at.path}" + (f" and {count} entries below it" if count else "")
+    below = f"{count} entries below it"
+    if left_out.count:
+        message = f"{at.path} stays, {below} are deleted{left_out}"
+        raise OperationFailed("PartlyDeleted", message, retryable=False)
+    return f"deleted {at.path}" + (f" and {below}" if count else "")
 
 
 def list_(job: Job) -> str:
@@ -180,8 +195,9 @@ def _listed(job: Job, at: Place, emit: Callable[[Place, os.stat_result], None]) 
     with entries(at) as found:
         for entry in found:
             check(job, at, 0)
-            emit(entry, entry.lstat())
-            count += 1
+            with job.access.leaving_out(entry.path):
+                emit(entry, entry.lstat())
+                count += 1
     return count
 
 

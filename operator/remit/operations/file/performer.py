@@ -111,7 +111,7 @@ def content(work: Work, file: FileOperation) -> Iterable[bytes]:
 
 def _act(job: Job) -> str:
     try:
-        return ACTIONS[job.file.operation](job) + job.access.told_left_out()
+        return ACTIONS[job.file.operation](job) + str(job.access.left_out)
     except OSError as error:
         raise failure(error, job.file, job.file.path) from error
     except RecursionError as error:

@@ -8,9 +8,8 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from remit.operations.file.access import Access, below
+from remit.operations.file.access import Access, Unsuitable, below
 from remit.operations.file.beneath import Place
-from remit.operations.file.errors import refused
 from remit.operations.file.writing import Limit, permissions, read_all, write_all
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,22 +32,29 @@ def walk(access: Access, top: Place, visit: Callable[[Place, os.stat_result], No
 
     Policy is asked about each path; one that it does not allow ends the walk.
     """
-    if depth > MAX_DEPTH:
-        raise refused("TooDeep", f"{top.path} is nested deeper than {MAX_DEPTH} directories")
+    _check_depth(top, depth)
     count = 0
     with entries(top) as found:
         for entry in found:
             if access.leaves_out(entry.path):
                 continue
-            access.check(entry.path)
-            info = entry.lstat()
-            access.inspect(entry.path, info, links=True)
-            if stat.S_ISDIR(info.st_mode):
-                count += walk(access, entry, visit, depth=depth + 1)
-            with access.about(entry.path):
-                visit(entry, info)
-            count += 1
+            with access.leaving_out(entry.path):
+                access.check(entry.path)
+                info = entry.lstat()
+                access.inspect(entry.path, info, links=True)
+                if stat.S_ISDIR(info.st_mode):
+                    count += walk(access, entry, visit, depth=depth + 1)
+                with access.about(entry.path):
+                    visit(entry, info)
+                count += 1
     return count
+
+
+def _check_depth(at: Place, depth: int) -> None:
+    """Each level takes descriptors and stack."""
+    if depth > MAX_DEPTH:
+        why = f"nested deeper than {MAX_DEPTH} directories"
+        raise Unsuitable("TooDeep", f"{at.path} is {why}", why)
 
 
 def remove(entry: Place, info: os.stat_result) -> None:
@@ -63,8 +69,7 @@ def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, dep
 
     Policy is asked about each path, where it is and where it goes.
     """
-    if depth > MAX_DEPTH:
-        raise refused("TooDeep", f"{source.path} is nested deeper than {MAX_DEPTH} directories")
+    _check_depth(source, depth)
     os.mkdir(target.name, 0o700, dir_fd=target.parent)
     mode, count = permissions(source.lstat()), 0
     with entries(source) as found:
@@ -73,17 +78,18 @@ def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, dep
             for entry in found:
                 if access.leaves_out(entry.path):
                     continue
-                access.check(entry.path)
-                info, copy = entry.lstat(), Place(inside, entry.name, below(target.path, entry.name))
-                access.check(copy.path)
-                access.inspect(entry.path, info, links=True)
-                if stat.S_ISDIR(info.st_mode):
-                    count += copy_tree(access, entry, copy, limit, depth=depth + 1)
-                elif stat.S_ISLNK(info.st_mode):
-                    os.symlink(os.readlink(entry.name, dir_fd=entry.parent), copy.name, dir_fd=inside)
-                else:
-                    copy_file(access, entry, copy, limit)
-                    count += 1
+                with access.leaving_out(entry.path):
+                    access.check(entry.path)
+                    info, copy = entry.lstat(), Place(inside, entry.name, below(target.path, entry.name))
+                    access.check(copy.path)
+                    access.inspect(entry.path, info, links=True)
+                    if stat.S_ISDIR(info.st_mode):
+                        count += copy_tree(access, entry, copy, limit, depth=depth + 1)
+                    elif stat.S_ISLNK(info.st_mode):
+                        os.symlink(os.readlink(entry.name, dir_fd=entry.parent), copy.name, dir_fd=inside)
+                    else:
+                        copy_file(access, entry, copy, limit)
+                        count += 1
             os.fchmod(inside, mode)
             os.fsync(inside)
         finally:

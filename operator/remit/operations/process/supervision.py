@@ -10,7 +10,7 @@ import pickle
 import shutil
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -148,8 +148,11 @@ class Supervision:
         folder = self._existing(namespace, name)
         if not supervised(folder):
             raise _not_running(name)
-        effect.begin(f"the signal may have been sent to process {name}")
-        if not (await _ask(folder, {"do": "signal", "number": number})).get("sent"):
+
+        def sending() -> None:
+            effect.begin(f"the signal may have been sent to process {name}")
+
+        if not (await _ask(folder, {"do": "signal", "number": number}, sending=sending)).get("sent"):
             raise _not_running(name)
 
     async def lift_limit(self, namespace: str, name: str) -> None:
@@ -293,12 +296,19 @@ async def _end(folder: Path) -> State:
     return _known(folder)
 
 
-async def _ask(folder: Path, request: Mapping[str, Any], seconds: float = _ANSWER_SECONDS) -> State:
-    """Ask the supervisor. Raises OperationFailed: `NotRunning`, or `SupervisorFailed` without an answer in time."""
+async def _ask(
+    folder: Path,
+    request: Mapping[str, Any],
+    seconds: float = _ANSWER_SECONDS,
+    sending: Callable[[], None] = lambda: None,
+) -> State:
+    """Ask the supervisor; `sending` is called right before it can hear of it. Raises OperationFailed: `NotRunning`, or
+    `SupervisorFailed` without an answer in time."""
     try:
         async with asyncio.timeout(seconds):
             reader, writer = await _connected(folder, seconds)
             try:
+                sending()
                 writer.write(orjson.dumps(request) + b"\n")
                 line = await reader.readline()
             except ConnectionError:

@@ -184,6 +184,11 @@ class ForkedProcess:
     def ended(self) -> bool:
         return self.failure is not None or self.returncode is not None
 
+    @property
+    def refused(self) -> bool:
+        """Whether `failure` is why it could not be done, so that nothing of it ran."""
+        return self._refusal is not None
+
     def update(self) -> None:
         """Take all news there is, without waiting."""
         while not self.ended:

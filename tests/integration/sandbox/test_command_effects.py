@@ -1,0 +1,204 @@
+"""A command or script that may have run is not run again, whatever breaks and wherever: faults at each wait of its
+attempt, in a real sandbox, with the real decision about a retry. The effect is a line in a pipe outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog.testing
+
+from faultpoints import Fault, disturbed
+from remit.api import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.backends import AttemptRequest, Command, ExitReason, Outcome, ProcessBackend
+from remit.execution import progress
+from remit.execution.lifecycle import RetryAt, after_attempt
+from remit.execution.runner import Attempt, Runner
+from remit.execution.store import RunStore
+from remit.sandbox import Confinement, Limits, probe_host
+from remit.telemetry import Redactor
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ATTEMPTS = 4
+SCRIPT = "/run/remit/script"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Without tracebacks, which take most of the time."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+@dataclass
+class Effects:
+    """Lines that were written to a pipe: the sandbox sees its folder read-only, which does not hold for pipes."""
+
+    folder: Path
+    seen: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        os.mkfifo(self.path)
+        self.path.chmod(0o666)
+        self._reading = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "effects"
+
+    def count(self, number: int) -> int:
+        with contextlib.suppress(BlockingIOError):
+            self.seen += os.read(self._reading, 1 << 16).decode().split()
+        return self.seen.count(str(number))
+
+    def close(self) -> None:
+        os.close(self._reading)
+
+
+class Disturbed(Runner):
+    """Whose first attempt meets a fault."""
+
+    disturb: Callable[[Coroutine[Any, Any, Outcome]], Coroutine[Any, Any, Outcome]] | None = None
+
+    async def _kept(self, *args: Any) -> Outcome:
+        disturb, self.disturb = self.disturb, None
+        running = super()._kept(*args)
+        return await (disturb(running) if disturb else running)
+
+
+@dataclass
+class Bench:
+    backend: ProcessBackend
+    effects: Effects
+    runs: Path
+    form: str
+
+    def request(self, id_: str, number: int) -> AttemptRequest:
+        source = f"echo {number} > {self.effects.path}"
+        argv = ("sh", "-c", source) if self.form == "command" else ("sh", SCRIPT)
+        return AttemptRequest(
+            id=id_,
+            command=Command(argv, "/bin/sh"),
+            confinement=Confinement(limits=Limits(), network="none", require=frozenset()),
+            timeout_seconds=30,
+            grace_seconds=0.2,
+            files={} if self.form == "command" else {SCRIPT: source.encode()},
+        )
+
+    async def attempts(self, number: int, fault: Fault, on_interruption: str) -> list[Outcome]:
+        """The attempts of one task with `maxRetries: 3`. The first one is disturbed."""
+        ended, outcomes = asyncio.Event(), list[Outcome]()
+        runner = Disturbed({"process": self.backend}, RunStore(self.runs), Redactor(), lambda _: ended.set())
+        interrupt = functools.partial(runner.stop, "u", ExitReason.INTERRUPTED)
+        runner.disturb = functools.partial(disturbed, fault=fault, overdue=interrupt)
+        retry = {"maxRetries": ATTEMPTS - 1, "onInterruption": on_interruption}
+        task = ExecutionTask.parse(
+            {"metadata": {"name": "t", "namespace": "ns"}, "spec": {"command": {"argv": ["x"]}, "retry": retry}}
+        )
+        while True:
+            id_ = f"u-{number}.{len(outcomes)}"
+            ended.clear()
+            runner.start(Attempt("ns/t", "ns", "u", "process", self.request(id_, number), 1000, 100))
+            await asyncio.wait_for(ended.wait(), 30)
+            task = task.model_copy(update={"status": progress.begun(task, id_, None, NOW)})
+            recorded = AttemptStatus(number=1, id=id_, started_at=NOW)
+            outcomes.append(await runner.collect("ns", "u", recorded, 100))
+            task = task.model_copy(update={"status": progress.attempt_ended(task, outcomes[-1])})
+            step = after_attempt(task, outcomes[-1], now=datetime.now(UTC), draw=0.5)
+            if not isinstance(step, RetryAt) or len(outcomes) == ATTEMPTS:
+                return outcomes
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, form: str) -> AsyncIterator[Bench]:
+    (outside := folder / "outside").mkdir()
+    effects = Effects(outside)
+    try:
+        yield Bench(ProcessBackend(probe_host(), read_only_paths=[str(outside)]), effects, folder / "runs", form)
+    finally:
+        effects.close()
+
+
+FAULTS: dict[str, Callable[[int], Fault]] = {
+    "connection": lambda point: Fault(point, ConnectionResetError(errno.ECONNRESET, "a fault")),
+    "timeout": lambda point: Fault(point, TimeoutError("a fault")),
+    "unexpected": lambda point: Fault(point, RuntimeError("a fault")),
+    "cancelled by itself": lambda point: Fault(point, asyncio.CancelledError("a fault")),
+    "interrupted": lambda point: Fault(point, None, "meanwhile"),
+}
+USUAL = {
+    ("command", "Fail"): ("connection", "unexpected", "interrupted"),
+    ("command", "Retry"): ("interrupted",),
+    ("script", "Fail"): ("timeout", "cancelled by itself"),
+    ("script", "Retry"): (),
+}
+SOAKED = [pytest.mark.soak, pytest.mark.timeout(3600)]
+CASES = [
+    pytest.param(form, on_interruption, fault, marks=() if fault in usual else SOAKED)
+    for (form, on_interruption), usual in USUAL.items()
+    for fault in FAULTS
+]
+
+
+@dataclass
+class Tally:
+    """What became of the faults of one kind."""
+
+    injected: int = 0
+    retried: int = 0
+    refused: int = 0
+    took_place: int = 0
+    """Of the refused ones."""
+
+
+def judge(bench: Bench, number: int, outcomes: list[Outcome], where: str, tally: Tally, on_interruption: str) -> None:
+    first, last, count = outcomes[0], outcomes[-1], bench.effects.count(number)
+    tally.injected += 1
+    if first.reason == "Interrupted" and on_interruption == "Retry":
+        assert last.reason == "Completed", f"{where}: {outcomes}"
+        assert 1 <= count <= 2, where
+        tally.retried += 1
+        return
+    assert count <= 1, f"{where}: it took place {count} times: {outcomes}"
+    if last.reason == "Completed":
+        assert count == 1, f"{where}: it says that it took place: {outcomes}"
+        tally.retried += len(outcomes) > 1
+        return
+    assert len(outcomes) == 1, f"{where}: a retry was to succeed: {outcomes}"
+    tally.refused += 1
+    tally.took_place += count
+    if first.reason != "Interrupted":
+        assert not first.retryable, where
+        assert "; it may have run" in first.message, f"{where}: {first} does not tell what may have taken place"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize(("form", "on_interruption", "fault"), CASES)
+async def test_no_fault_at_any_wait_runs_it_again(tmp_path: Path, form: str, on_interruption: str, fault: str) -> None:
+    tally = Tally()
+    async with opened(tmp_path, form) as bench:
+        for point in range(1, 1000):
+            injected = FAULTS[fault](point)
+            outcomes = await bench.attempts(point, injected, on_interruption)
+            if not injected.met:
+                assert [outcome.reason for outcome in outcomes] == ["Completed"], outcomes
+                assert bench.effects.count(point) == 1
+                break
+            judge(bench, point, outcomes, f"{fault} at wait {point}", tally, on_interruption)
+    print(form, fault, on_interruption, tally)
+    gc.collect()
+    if (on_interruption, fault) != ("Retry", "interrupted"):
+        assert tally.took_place, "no fault came after the effect"
+    if (on_interruption, fault) != ("Fail", "interrupted"):
+        assert tally.retried, "no fault came before the effect"
