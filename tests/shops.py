@@ -39,7 +39,8 @@ class Connection(asyncio.Protocol):
             head, _, self.head = self.head.partition(b"\\r\\n\\r\\n")
             if head.startswith(b"GET /exit"):
                 os._exit(3)
-            well = not (head.startswith(b"GET /healthz") and os.path.exists("sick"))
+            checked = head.startswith(b"GET /healthz")
+            well = not os.path.exists("sick" if checked else "broken")
             status = b"200 OK" if well else b"500 Internal Server Error"
             self.transport.write(b"HTTP/1.1 %b\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (status, len(VERSION), VERSION))
             if b"\\nconnection: close" in head.lower() or head.endswith(b"HTTP/1.0"):
@@ -75,7 +76,8 @@ class Ground:
 
 
 Spec = Callable[[str, Iterable[str]], dict[str, Any]]
-"""`artifact` and `target` for a version. Its marks are `sick`: its health check fails, and `crash`: it ends at once."""
+"""`artifact` and `target` for a version. Its marks are `sick`: its health check fails, `broken`: all else is
+answered with 500, and `crash`: it ends at once."""
 
 
 @asynccontextmanager

@@ -22,6 +22,23 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
         yield shop
 
 
+async def test_a_new_side_that_fails_requests_goes_back_however_well_it_answers_probes(world: World, shop: Shop) -> None:
+    async with world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v2", "broken", stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake" and status.get("activeRevision") == 2)
+        async with Probe(f"http://127.0.0.1:{shop.port}/healthz", rate=200) as probe:
+            while len(probe.requests) < 200:
+                await asyncio.sleep(0.02)
+            for _ in range(5):
+                await shop.answer()
+            status = await shop.until(lambda status: status["history"][0]["outcome"] == "RolledBack", "as to go back")
+        assert status["pipeline"]["release"]["reason"] == "RequestsFailed"
+        assert status["pipeline"]["release"]["message"].startswith("5 of 5 requests since the switch failed; 5 % may")
+        assert await shop.answer() == "v1"
+
+
 async def test_a_new_side_that_dies_in_the_bake_costs_only_the_requests_that_were_in_it(
     world: World, shop: Shop
 ) -> None:
