@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import ssl
@@ -11,13 +12,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 import yaml
+from typer.testing import CliRunner
+
+from remit.cli.app import app
+from remit.cli.errors import report
 
 SOURCE = Path(__file__).parents[1] / "operator"
 START_SECONDS = 60
@@ -126,6 +131,15 @@ class RemitUp:
             timeout=timeout,
             check=False,
         )
+
+    def remit_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As `remit`, in this process, which takes a second of CPU less: for tests of many commands."""
+        stderr = io.StringIO()
+        with redirect_stderr(stderr):
+            done = CliRunner().invoke(app, arguments, env=self.env)
+            error = done.exception
+            code = done.exit_code if error is None or isinstance(error, SystemExit) else report(error)
+        return subprocess.CompletedProcess(arguments, code, done.stdout, done.stderr + stderr.getvalue())
 
     @contextmanager
     def spawn(self, *arguments: str) -> Iterator[Running]:

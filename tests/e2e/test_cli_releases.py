@@ -78,7 +78,7 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     table = up.kubectl("get", "deployments.remit.dev", "site").splitlines()
     assert table[0].split() == ["NAME", "PHASE", "STAGE", "ACTIVE", "PREVIEW", "READY", "AGE"]
     assert served() == "one"
-    tree = up.remit("get", "deploy", "site").stdout
+    tree = up.remit_here("get", "deploy", "site").stdout
     assert tree.startswith("deployment site  AwaitingPromotion  BlueGreen on processes\n")
     for line in (
         "stage  Promote  (6 of 9)",
@@ -93,21 +93,21 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
         assert (watching.process.wait(60), watching.stderr.read()) == (0, "")
     asked = up.remit("promote", "site")
     assert (asked.returncode, asked.stdout) == (0, "deployment site: revision 2 goes on\n")
-    followed = up.remit("get", "deploy", "site", "-w", "--until-done")
+    followed = up.remit_here("get", "deploy", "site", "-w", "--until-done")
     assert followed.returncode == 0, followed.stderr
     assert "Healthy: revision 2 is live; revision 2 on green 1/1 live" in followed.stdout.splitlines()[-1]
     assert served() == "two"
-    refused = up.remit("promote", "site")
+    refused = up.remit_here("promote", "site")
     assert (refused.returncode, refused.stderr) == (1, "deployment site: there is no release to promote\n")
-    assert up.remit("rollback", "site").returncode == 0
+    assert up.remit_here("rollback", "site").returncode == 0
     wait_until(lambda: status().get("pinnedRevision") == 1 and status().get("phase") == "Pinned", "revision 1")
     assert served() == "one"
-    lines = [line.split() for line in up.remit("history", "site").stdout.splitlines() if line.strip()]
+    lines = [line.split() for line in up.remit_here("history", "site").stdout.splitlines() if line.strip()]
     rows = {line[0]: line for line in lines if line[0] in {"1", "2"}}
     assert "live," in rows["1"]
     assert "pinned" in rows["1"]
     assert "RolledBack" in rows["2"]
-    nobody = up.remit("promote", "nobody")
+    nobody = up.remit_here("promote", "nobody")
     assert nobody.returncode != 0
     assert "there is no Deployment nobody" in nobody.stderr
     wait_until(lambda: status().get("report", {}).get("revision") == 1, "the report of the rollback")
@@ -125,33 +125,33 @@ def test_kubectl_waits_for_what_was_applied_and_for_a_pause(up: RemitUp, site: i
         assert answer_of(site) == version
     up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", site))
     waits_for("AwaitingPromotion")
-    assert up.remit("pause", "site").returncode == 0
+    assert up.remit_here("pause", "site").returncode == 0
     waits_for("Paused")
-    assert "remit resume site" in up.remit("get", "deploy", "site").stdout
-    assert up.remit("resume", "site").returncode == 0
+    assert "remit resume site" in up.remit_here("get", "deploy", "site").stdout
+    assert up.remit_here("resume", "site").returncode == 0
     waits_for("AwaitingPromotion")
-    assert up.remit("abort", "site").returncode == 0
+    assert up.remit_here("abort", "site").returncode == 0
     up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Stalled", "--timeout=60s")
-    assert "remit retry site" in up.remit("get", "deploy", "site").stdout
+    assert "remit retry site" in up.remit_here("get", "deploy", "site").stdout
 
 
 def reports_are_printed(up: RemitUp, name: str) -> None:
     """Revision 2 was promoted and has a report; then came a rollback."""
-    last = up.remit("report", name).stdout
+    last = up.remit_here("report", name).stdout
     assert last.startswith(f"# default/{name}: revision 1, Promoted\n")
     assert "as a rollback" in last
-    second = up.remit("report", name, "--revision", "2", "-o", "json")
+    second = up.remit_here("report", name, "--revision", "2", "-o", "json")
     assert json.loads(second.stdout)["evidence"]["probed"]["failed"] == 0
-    page = Path(up.remit("report", name, "--revision", "2", "-o", "path").stdout.strip())
-    assert up.remit("report", name, "--revision", "2", "-o", "html").stdout == page.read_text()
+    page = Path(up.remit_here("report", name, "--revision", "2", "-o", "path").stdout.strip())
+    assert up.remit_here("report", name, "--revision", "2", "-o", "html").stdout == page.read_text()
     page.with_suffix(".json").unlink()  # what is not whole is not shown, but what status has
-    short = up.remit("report", name, "--revision", "2")
+    short = up.remit_here("report", name, "--revision", "2")
     assert short.stdout.startswith(f"default/{name}, revision 2\n")
     assert f"the whole report is on the operator's host: {page}" in short.stderr
     for arguments, why in (
         (["--revision", "2", "-o", "html"], "not on this machine"),
         (["--revision", "9"], "no revision 9"),
     ):
-        refused = up.remit("report", name, *arguments)
+        refused = up.remit_here("report", name, *arguments)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert why in refused.stderr
