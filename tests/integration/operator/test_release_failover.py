@@ -1,4 +1,4 @@
-"""A new side that dies while it is watched, under requests: the proxy sends them to the side that is kept."""
+"""What clients of either side meet in a release: one that dies or fails while it is watched, and one that drains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remit.release.traffic import Probe
-from shops import Ground, Shop, on_every_ground, open_shop
+from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
 
@@ -22,7 +22,7 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
         yield shop
 
 
-async def test_a_new_side_that_fails_requests_goes_back_however_well_it_answers_probes(world: World, shop: Shop) -> None:
+async def test_a_new_side_that_fails_requests_goes_back_whatever_probes_hear(world: World, shop: Shop) -> None:
     async with world.operator():
         await shop.create("v1")
         await shop.live("v1")
@@ -37,6 +37,23 @@ async def test_a_new_side_that_fails_requests_goes_back_however_well_it_answers_
         assert status["pipeline"]["release"]["reason"] == "RequestsFailed"
         assert status["pipeline"]["release"]["message"].startswith("5 of 5 requests since the switch failed; 5 % may")
         assert await shop.answer() == "v1"
+
+
+async def test_a_connection_goes_on_at_the_old_side_for_as_long_as_it_may(world: World, shop: Shop) -> None:
+    async with world.operator():
+        await shop.create("v1", drainSeconds=600)
+        await shop.live("v1")
+        reader, writer = await shop.upgraded()
+        await shop.change("v2", drainSeconds=600)
+        await shop.until(lambda status: any(slot.get("draining") for slot in status["slots"]), "as to drain")
+        assert await shop.answer() == "v2"
+        writer.write(b"still here")
+        assert await reader.readexactly(10) == b"still here"
+        await shop.change("v2", drainSeconds=0)
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
+        await shop.tidy()
 
 
 async def test_a_new_side_that_dies_in_the_bake_costs_only_the_requests_that_were_in_it(

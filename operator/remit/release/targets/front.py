@@ -141,7 +141,7 @@ def _in_force(route: Route, seen: Seen) -> bool:
 def _served(told: Told, seen: Seen) -> dict[Slot, tuple[int, int]]:
     published = {port.port for side in told.sides.values() for port in side.published}
     counted = {slot: [each.served(slot) for port, each in seen.ports.items() if port in published] for slot in SLOTS}
-    return {slot: (sum(answered for answered, _ in own), sum(failed for _, failed in own)) for slot, own in counted.items()}
+    return {slot: (sum(each[0] for each in own), sum(each[1] for each in own)) for slot, own in counted.items()}
 
 
 def _converged(told: Told, route: Route | None, seen: Seen) -> bool:
