@@ -8,12 +8,9 @@ import pty
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
 from remitup import REMIT, RemitUp, until
-
-pytestmark = pytest.mark.cover_programs
 
 HEADER = ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"]
 

@@ -15,6 +15,8 @@ from ports import free_port
 from remitup import RemitUp
 from support import wait_until
 
+pytestmark = pytest.mark.cover_programs
+
 POLICY = """
 apiVersion: remit.dev/v1alpha1
 kind: CommandPolicy

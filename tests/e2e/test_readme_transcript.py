@@ -4,6 +4,8 @@ import pytest
 
 import transcript
 
+pytestmark = pytest.mark.cover_programs
+
 EARLIER = """\
 applied 12:00:01.25  executiontask.remit.dev/hello   uid 0b6f1c1e-3b0c-4b3e-9d64-0f7f2f5c7a11
 NAME    PHASE       DURATION   AGE

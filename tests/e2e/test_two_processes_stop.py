@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cover_programs
 HASTY = """
 from remit.cli import main
 from remit.cli.supervisor import restarts, supervisor
-restarts.INITIAL_SECONDS = 0.05
+restarts.INITIAL_SECONDS, restarts.MAX_FAILED_STARTS = 0.05, 2
 supervisor._STOP_SECONDS = 2.0
 supervisor._SILENT_SECONDS = 10.0
 main()
@@ -32,7 +32,7 @@ main()
 
 @pytest.fixture(scope="module")
 def hasty_up(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None) -> Iterator[RemitUp]:
-    """Its supervisor starts parts again after a moment, and does not wait long for those that do not stop."""
+    """Its supervisor starts parts again after a moment, once, and does not wait long for those that do not stop."""
     state = tmp_path_factory.mktemp("hasty") / "state"
     with RemitUp(state, kubectl, program=(sys.executable, "-c", HASTY)) as running:
         running.kubectl("apply", "-f", "-", stdin=SHELL)
@@ -90,7 +90,7 @@ def test_what_does_not_come_up_again_is_given_up_with_the_reason(hasty_up: Remit
     worker(up, "control-plane").kill()
     assert up.process.wait(90) == 1
     last = up.log.read_text().splitlines()[-1]
-    assert re.fullmatch(r"error: the control plane does not come up, after 5 tries: .* has format 99, .*", last)
+    assert re.fullmatch(r"error: the control plane does not come up, after 2 tries: .* has format 99, .*", last)
     assert dead(everything)
 
 

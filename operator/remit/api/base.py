@@ -43,7 +43,7 @@ class SpecModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+        defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
     )
 
     exactly_one: ClassVar[tuple[str, ...]] = ()
@@ -81,7 +81,7 @@ class StatusModel(BaseModel):
     """A part of what Remit writes. A newer version's fields are ignored: status can always be worked out again."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+        defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
     )
 
 
@@ -93,7 +93,7 @@ class StatusRecord:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", use_attribute_docstrings=True
+        alias_generator=to_camel, populate_by_name=True, extra="ignore"
     )
 
 

@@ -20,6 +20,7 @@ import yaml
 
 from remit.api import commandpolicy, deployment, executiontask
 from remit.api.base import GROUP, VERSION
+from remit.api.descriptions import DescribedJsonSchema
 from remit.api.resource import CommandPolicy, Deployment, ExecutionTask, Resource
 
 Schema = dict[str, Any]
@@ -159,7 +160,7 @@ def _paragraphs(text: str) -> str:
 
 def _root_schema(kind: Kind) -> Schema:
     model = kind.model
-    generated = model.model_json_schema(by_alias=True)
+    generated = model.model_json_schema(by_alias=True, schema_generator=DescribedJsonSchema)
     parts = {part: structural(generated["properties"][part], generated["$defs"]) for part in ("spec", "status")}
     # Status is what the operator writes: nothing is filled in but the mark that it has not been seen yet. Tools that
     # follow kstatus would otherwise take an object without a status for a finished one.

@@ -34,7 +34,9 @@ class ObjectMeta(StatusModel):
 
 
 class Resource(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
     """What must hold of the whole object, in CEL; goes into the CRD."""

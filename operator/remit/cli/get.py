@@ -92,11 +92,7 @@ def get(
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
     if "," in selector and not all(selector.split(",")):
         raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
-    try:
-        asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
-    except KeyboardInterrupt:  # how a watch ends
-        if not watch:
-            raise
+    asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
 
 
 def _show_release(

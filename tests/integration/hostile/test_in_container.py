@@ -113,7 +113,7 @@ def container() -> Iterator[Container]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("user", ["root", pytest.param("nobody", marks=pytest.mark.soak)])
 def test_nothing_runs_bare_in_a_container(container: Container, user: str) -> None:
     source = str(container.portable.folder / "repository" / "operator")
     path = f"{container.portable.environment['PYTHONPATH']}:{source}"

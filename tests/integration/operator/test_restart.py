@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from remit.controllers import tasks as tasks_module
 from remit.errors import RemitError
 from remit.kube.client import TASKS
 
@@ -47,7 +48,9 @@ async def test_backoff_outlives_a_restart(world: World) -> None:
     assert status["attempts"][1]["startedAt"] >= due
 
 
-async def test_what_happened_while_no_operator_was_there_is_made_up_for(world: World) -> None:
+async def test_what_happened_while_no_operator_was_there_is_made_up_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.operator() as operator:
         await world.policy("echo")
         done = await world.task("echo")
@@ -58,6 +61,9 @@ async def test_what_happened_while_no_operator_was_there_is_made_up_for(world: W
     waiting = await world.task("echo")
     async with world.operator() as operator:
         assert (await world.finished(waiting))["phase"] == "Succeeded"
+        monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
+        for _ in range(2):  # one to miss it, one to remove what was kept of it
+            await operator.tasks.sweep()
         assert ("default", uid) not in list(operator.runner.store.tasks())
 
 

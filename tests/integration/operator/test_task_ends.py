@@ -166,7 +166,7 @@ async def test_the_deadline_covers_retries(world: World) -> None:
     async with world.operator():
         await world.policy("sh")
         retry = {"maxRetries": 100, "backoff": {"initialSeconds": 0.1, "factor": 1}}
-        name = await world.sh("exit 1", deadlineSeconds=2, retry=retry)
+        name = await world.sh("exit 1", deadlineSeconds=5, retry=retry)
         status = await world.finished(name)
     assert (status["phase"], status["error"]["category"]) == ("TimedOut", "Deadline")
     assert status["attemptCount"] > 1
@@ -219,7 +219,6 @@ async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: Wor
     ("spec", "words"),
     [
         ({"command": {"argv": ["echo"]}, "backend": "kubernetes", "image": "x"}, "no backend kubernetes"),
-        ({"command": {"line": "echo 'open"}}, "cannot be split"),
         ({"command": {"line": "echo a | rm -rf /"}}, "no shell reads the line"),
     ],
 )

@@ -21,6 +21,9 @@ from conftest import require
 from policies import reading
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError
+from remit.release.targets import artifacts
+from remit.release.targets.archive.destination import Destination, Refused
+from remit.release.targets.archive.members import MALFORMED, unpack_into
 from remit.release.targets.archive.unpacking import _steps
 from remit.release.targets.artifacts import Copy, obtain
 from remit.sandbox import Execute, Layer, fork_server, probe_host
@@ -34,7 +37,18 @@ async def unpacked(tmp_path: Path, archive: bytes) -> Path:
     place = tmp_path / "copies" / "1"
     artifact = Artifact(archive=str(tmp_path / "archive"))
     await obtain(artifact, Copy(place), lambda: reading(f"{tmp_path}/*"), _nothing)
+    unpacked_here(tmp_path, archive)
     return place
+
+
+def unpacked_here(tmp_path: Path, archive: bytes) -> None:
+    """By the rules alone, without the sandbox that they run in. Raises what they do."""
+    (folder := tmp_path / "here").mkdir()
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        unpack_into(Destination(root, artifacts._MOST_UNPACKED, artifacts._MOST_FILES), io.BytesIO(archive))
+    finally:
+        os.close(root)
 
 
 async def refused(tmp_path: Path, archive: bytes) -> DeploymentError:
@@ -43,6 +57,8 @@ async def refused(tmp_path: Path, archive: bytes) -> DeploymentError:
         await unpacked(tmp_path, archive)
     assert list((tmp_path / "copies").iterdir()) == []
     assert not caught.value.retryable
+    with pytest.raises((Refused, OSError, MemoryError, RecursionError, *MALFORMED)):
+        unpacked_here(tmp_path, archive)
     return caught.value
 
 

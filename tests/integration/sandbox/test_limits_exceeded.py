@@ -69,7 +69,9 @@ async def test_processor_time(counted: Runner) -> None:
 
     async def until_throttled(handle: Handle) -> None:
         counts = [Path(folder, "cpu.stat") for folder in handle.cgroups]
-        while not any(re.search(r"^nr_throttled [1-9]", path.read_text(), re.M) for path in counts if path.exists()):
+        while not any(
+            re.search(r"^throttled_(usec|time) [1-9]", path.read_text(), re.M) for path in counts if path.exists()
+        ):
             await asyncio.sleep(0.05)
         cancel.set()
 
