@@ -86,11 +86,15 @@ def replace_private(path: Path, content: bytes, *, sync: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()  # of a writer that was killed
-    with os.fdopen(os.open(temporary, _NEW_FILE, 0o600), "wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with os.fdopen(os.open(temporary, _NEW_FILE, 0o600), "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write to a full disk does not say where
+        raise
     temporary.replace(path)
 
 

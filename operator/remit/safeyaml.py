@@ -1,4 +1,4 @@
-"""YAML from outside: the one loader for manifests, request bodies, policy tests and kubeconfigs.
+"""YAML: the one loader for manifests, request bodies, policy tests and kubeconfigs, and the dumper for others.
 
 The result is what JSON could hold, as Kubernetes reads YAML: dates and times of day stay text and keys are strings.
 Before anything is built, the parser's events are counted, because a few hundred bytes of aliases can stand for
@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import yaml
 
@@ -31,6 +31,8 @@ def _without_base_60(pattern: re.Pattern[str]) -> re.Pattern[str]:
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A safe loader of what JSON can hold."""
+
+    bool_values: ClassVar = yaml.SafeLoader.bool_values | {"y": True, "n": False}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
@@ -59,11 +61,20 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),  # `1e3`, which is text to PyYAML alone
-    list("-+.0123456789"),
-)
+
+
+class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """A safe dumper that puts text in quotes which `load`, or kubectl, would take for something else."""
+
+
+for _tag, _pattern, _first in (
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z", "-+.0123456789"),
+    ("bool", r"[yYnN]\Z", "yYnN"),
+    ("int", r"[-+]?0o[0-7]+\Z", "-+0"),
+    ("float", r"[-+]?0[0-7_]*[89][0-9_]*\Z", "-+0"),  # what looks octal and is not is a decimal number
+):  # `1e3`, `y`, `0o17` and `08` are text to PyYAML alone
+    for _each in (_Loader, Dumper):
+        _each.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 def load(text: str | bytes) -> Any:

@@ -45,18 +45,18 @@ def test_following_goes_on_over_retries(up: RemitUp) -> None:
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 1}}
     submit(up, "twice", "echo attempt $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2", retry=retry)
     until(lambda: up.task("twice").get("status", {}).get("attempts"), "the first attempt")
-    done = up.remit("logs", "-f", "twice", "--attempt", "1")
+    done = up.remit_here("logs", "-f", "twice", "--attempt", "1")
     assert done.stdout == "attempt 1\nattempt 2\n"
 
 
 def test_streams_and_attempts_are_kept_apart(up: RemitUp) -> None:
     script = "echo out $REMIT_ATTEMPT; echo err $REMIT_ATTEMPT >&2; test $REMIT_ATTEMPT = 2"
     finish(up, "apart", script, retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
-    both = up.remit("logs", "apart")
+    both = up.remit_here("logs", "apart")
     assert (both.stdout, both.stderr) == ("out 2\n", "err 2\n")
-    assert up.remit("logs", "apart", "--stdout").stderr == ""
-    assert up.remit("logs", "apart", "--stderr", "--attempt", "1").stderr == "err 1\n"
-    missing = up.remit("logs", "apart", "--attempt", "3")
+    assert up.remit_here("logs", "apart", "--stdout").stderr == ""
+    assert up.remit_here("logs", "apart", "--stderr", "--attempt", "1").stderr == "err 1\n"
+    missing = up.remit_here("logs", "apart", "--attempt", "3")
     assert missing.returncode == 1
     assert "has no attempt 3 in its status; there are: 1, 2" in missing.stderr
 
@@ -94,16 +94,16 @@ def test_away_from_the_operators_host_the_tails_are_shown(up: RemitUp, tmp_path:
     del kubeconfig["clusters"][0]["cluster"]["extensions"]
     elsewhere = tmp_path / "kubeconfig"
     elsewhere.write_text(yaml.safe_dump(kubeconfig))
-    done = up.remit("logs", "remote", "--kubeconfig", str(elsewhere))
+    done = up.remit_here("logs", "remote", "--kubeconfig", str(elsewhere))
     assert done.stdout.endswith("\n1999\n2000\n")
     assert len(done.stdout) == 100
     assert "only the end of 8893 bytes of stdout" in done.stderr
-    assert up.remit("logs", "remote").stdout.startswith("1\n2\n")
+    assert up.remit_here("logs", "remote").stdout.startswith("1\n2\n")
 
 
 def test_a_task_that_is_not_there(up: RemitUp) -> None:
     for command in ("logs", "cancel", "get"):
-        done = up.remit(command, "nobody")
+        done = up.remit_here(command, "nobody")
         assert done.returncode == 1
         assert done.stderr == "error: there is no ExecutionTask nobody in namespace default; 'remit get -A' lists all\n"
 
@@ -112,7 +112,7 @@ def test_cancel_ends_what_runs_and_leaves_what_ended(up: RemitUp) -> None:
     finish(up, "done-already", "true")
     submit(up, "endless", "sleep 600")
     until(lambda: up.phase("endless") == "Running", "the task to run")
-    done = up.remit("cancel", "--wait", "endless", "done-already")
+    done = up.remit_here("cancel", "--wait", "endless", "done-already")
     assert done.returncode == 0
     assert "default/endless is being cancelled" in done.stdout
     assert "default/done-already had already ended (Succeeded)" in done.stdout
@@ -121,18 +121,20 @@ def test_cancel_ends_what_runs_and_leaves_what_ended(up: RemitUp) -> None:
 
 def test_get_shows_tables_and_documents(up: RemitUp) -> None:
     finish(up, "shown", "exit 3")
-    table = up.remit("get").stdout
+    table = up.remit_here("get").stdout
     assert table.splitlines()[0].split() == HEADER
     row = next(line for line in table.splitlines() if line.startswith("shown "))
     assert row.split()[1:5] == ["command", "process", "Failed", "1"]
     assert "exited with code 3" in row
-    assert "NAMESPACE" in up.remit("get", "-A").stdout
-    assert "commands.allow[0]" in up.remit("get", "tasks", "shown", "-o", "wide").stdout
-    assert up.remit("get", "task", "shown", "-o", "name").stdout == "executiontask.remit.dev/shown\n"
-    assert json.loads(up.remit("get", "shown", "-o", "json").stdout)["status"]["exitCode"] == 3
-    assert yaml.safe_load(up.remit("get", "policies", "-o", "yaml").stdout)["items"][0]["metadata"]["name"] == "tests"
-    until(lambda: "True" in up.remit("get", "policy", "tests").stdout, "the policy to be ready")
-    assert up.remit("get", "-n", "elsewhere").stderr == "no tasks in namespace elsewhere\n"
+    assert "NAMESPACE" in up.remit_here("get", "-A").stdout
+    assert "commands.allow[0]" in up.remit_here("get", "tasks", "shown", "-o", "wide").stdout
+    assert up.remit_here("get", "task", "shown", "-o", "name").stdout == "executiontask.remit.dev/shown\n"
+    assert json.loads(up.remit_here("get", "shown", "-o", "json").stdout)["status"]["exitCode"] == 3
+    assert (
+        yaml.safe_load(up.remit_here("get", "policies", "-o", "yaml").stdout)["items"][0]["metadata"]["name"] == "tests"
+    )
+    until(lambda: "True" in up.remit_here("get", "policy", "tests").stdout, "the policy to be ready")
+    assert up.remit_here("get", "-n", "elsewhere").stderr == "no tasks in namespace elsewhere\n"
 
 
 def test_names_of_tasks_are_completed(up: RemitUp) -> None:
@@ -145,10 +147,10 @@ def test_names_of_tasks_are_completed(up: RemitUp) -> None:
 
 def test_the_audit_trail_is_whole_and_readable(up: RemitUp) -> None:
     finish(up, "audited", "true")
-    verified = up.remit("audit", "verify", "--state-dir", str(up.state_dir))
+    verified = up.remit_here("audit", "verify", "--state-dir", str(up.state_dir))
     assert verified.returncode == 0
     assert "whole\nhead " in verified.stdout
-    shown = up.remit("audit", "show", "--state-dir", str(up.state_dir), "--task", "audited").stdout.splitlines()
+    shown = up.remit_here("audit", "show", "--state-dir", str(up.state_dir), "--task", "audited").stdout.splitlines()
     assert shown[0].split() == ["SEQ", "TIME", "KIND", "VERDICT", "TASK", "ABOUT"]
     assert [line.split()[2:4] for line in shown[1:]] == [["decision", "Allowed"], ["execution", "Completed"]]
     assert "sh -c true" in shown[1]

@@ -9,8 +9,6 @@ import pytest
 
 from remitup import RemitUp, until
 
-pytestmark = pytest.mark.cover_programs
-
 TASK = """
 apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask
@@ -38,7 +36,7 @@ def test_output_and_exit_code_are_the_commands_own(up: RemitUp) -> None:
 def test_other_ends_have_codes_of_their_own(
     up: RemitUp, flags: list[str], argv: list[str], code: int, said: str
 ) -> None:
-    done = up.remit("run", *flags, "--", *argv)
+    done = up.remit_here("run", *flags, "--", *argv)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert done.stdout == ""
@@ -52,7 +50,7 @@ def test_environment_and_standard_input_reach_the_program(up: RemitUp) -> None:
 
 
 def test_retries_are_told_and_their_output_shown(up: RemitUp) -> None:
-    done = up.remit("run", "--retries", "1", "--", "sh", "-c", "echo try $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2")
+    done = up.remit_here("run", "--retries", "1", "--", "sh", "-c", "echo try $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2")
     assert (done.returncode, done.stdout) == (0, "try 1\ntry 2\n")
     assert "exited with code 1; next attempt in" in done.stderr
 
@@ -60,21 +58,21 @@ def test_retries_are_told_and_their_output_shown(up: RemitUp) -> None:
 def test_a_task_from_a_file_is_removed_when_asked(up: RemitUp, tmp_path: Path) -> None:
     file = tmp_path / "task.yaml"
     file.write_text(TASK)
-    done = up.remit("run", "-q", "--rm", "-f", str(file))
+    done = up.remit_here("run", "-q", "--rm", "-f", str(file))
     assert (done.returncode, done.stdout) == (0, "from a file\n")
     assert up.kubectl("get", "executiontasks", "from-a-file", "--ignore-not-found") == ""
     assert up.remit("run", "-q", "--rm", "-f", "-", "--name", "by-stdin", stdin=TASK).stdout == "from a file\n"
 
 
 def test_without_waiting_the_name_is_printed(up: RemitUp) -> None:
-    done = up.remit("run", "--no-wait", "--name", "not-waited-for", "--", "sh", "-c", "true")
+    done = up.remit_here("run", "--no-wait", "--name", "not-waited-for", "--", "sh", "-c", "true")
     assert (done.returncode, done.stdout) == (0, "executiontask.remit.dev/not-waited-for\n")
     until(lambda: up.phase("not-waited-for") == "Succeeded", "the task")
 
 
 def test_a_name_that_is_taken_is_one_clear_line(up: RemitUp) -> None:
-    assert up.remit("run", "-q", "--name", "taken", "--", "sh", "-c", "true").returncode == 0
-    done = up.remit("run", "--name", "taken", "--", "sh", "-c", "true")
+    assert up.remit_here("run", "-q", "--name", "taken", "--", "sh", "-c", "true").returncode == 0
+    done = up.remit_here("run", "--name", "taken", "--", "sh", "-c", "true")
     assert done.returncode == 125
     assert done.stderr.startswith("error: ")
     assert "already exists" in done.stderr
@@ -107,11 +105,11 @@ def test_a_second_ctrl_c_leaves_at_once(up: RemitUp) -> None:
 def test_a_scheduled_task_is_run_by_hand(up: RemitUp) -> None:
     task = TASK.replace("from-a-file", "yearly").replace("spec:", 'spec:\n  schedule: {cron: "0 0 1 1 *"}')
     up.kubectl("apply", "-f", "-", stdin=task)
-    done = up.remit("run", "--from-schedule", "yearly", "--rm")
+    done = up.remit_here("run", "--from-schedule", "yearly", "--rm")
     assert (done.returncode, done.stdout) == (0, "from a file\n")
     assert "yearly-manual-" in done.stderr
     for name, said in (("none", "there is no ExecutionTask none"), ("yearly", "cannot be used with -f or")):
         flags = ["--memory", "1Gi"] if name == "yearly" else []
-        done = up.remit("run", *flags, "--from-schedule", name)
+        done = up.remit_here("run", *flags, "--from-schedule", name)
         assert done.returncode != 0
         assert said in done.stderr

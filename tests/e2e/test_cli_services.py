@@ -62,7 +62,7 @@ def test_a_stop_ends_what_runs_and_the_next_start_knows(own_up: RemitUp) -> None
 
 def test_a_second_signal_stops_at_once(own_up: RemitUp) -> None:
     submit(own_up, "stubborn", "trap '' TERM; echo on; sleep 600")
-    until(lambda: own_up.remit("logs", "stubborn").stdout == "on\n", "the task to run")
+    until(lambda: own_up.remit_here("logs", "stubborn").stdout == "on\n", "the task to run")
     own_up.process.terminate()
     until(lambda: "once more" in own_up.log.read_text(), "the first signal to be taken")
     own_up.process.send_signal(signal.SIGINT)

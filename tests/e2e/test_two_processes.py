@@ -54,13 +54,13 @@ def test_tasks_do_not_notice_a_restart_of_the_control_plane(up: RemitUp) -> None
     submit(up, "later", "echo later")  # the new one has the old address, and the operator watches it
     assert ended(up, "later") == ("Succeeded", ["Completed"])
     assert ended(up, "short") == ("Succeeded", ["Completed"])
-    assert up.remit("logs", "short").stdout == "done\n"
+    assert up.remit_here("logs", "short").stdout == "done\n"
     assert up.phase("long") == "Running"
     assert all(process.is_running() for process in tree)
     assert worker(up, "operator") == operator
     assert (up.state_dir / "kubeconfig").read_text() == config
     assert "a part ended and is started again" in up.log.read_text()
-    up.remit("cancel", "long", "--wait")
+    up.remit_here("cancel", "long", "--wait")
     assert ended(up, "long") == ("Cancelled", ["Cancelled"])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from typing import Any
 import orjson
 import pytest
 
-from controlplanes import CONFIGMAPS, CRDS, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, widget
+from controlplanes import CONFIGMAPS, CRDS, PATIENCE, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, widget
 from loopwatch import watch_loop
 from remit.controlplane import ControlPlane
+from remit.controlplane.http.dispatch import LONG_BYTES
+from remit.controlplane.http.request import Request
+from remit.controlplane.verbs import write
+from remit.controlplane.verbs.cluster import Target, Writer
 
 NESTED = "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))"
 JOINED = f"size({' + '.join(['self.s'] * 400)}) >= 0"
@@ -70,6 +75,63 @@ async def test_a_write_that_is_decided_aside_meets_the_writes_of_others(client: 
     )
     data = (await client.get(f"{CONFIGMAPS}/a"))["data"]
     assert len(data) == 13, sorted(data)
+
+
+async def test_a_write_that_is_decided_aside_does_not_lose_to_small_ones_for_ever(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that it is decided upon, another write to the object is sent before it can be stored."""
+    await client.create(CONFIGMAPS, configmap("a"))
+    loop, patch, others = asyncio.get_running_loop(), write.patch, list[asyncio.Task[Any]]()
+
+    async def send_another() -> None:
+        others.append(asyncio.create_task(client.merge(f"{CONFIGMAPS}/a", {"data": {f"small{len(others)}": "x"}})))
+        for _ in range(3):
+            await client.get("/readyz")
+
+    def patched_slowly(cluster: Writer, target: Target, media: str, body: bytes, request: Request) -> write.Written:
+        written = patch(cluster, target, media, body, request)
+        if len(body) > LONG_BYTES:
+            asyncio.run_coroutine_threadsafe(send_another(), loop).result(PATIENCE)
+        return written
+
+    monkeypatch.setattr(write, "patch", patched_slowly)
+    await client.merge(f"{CONFIGMAPS}/a", {"data": {"large": "x" * LONG_BYTES}})
+    await asyncio.gather(*others)
+    assert len((await client.get(f"{CONFIGMAPS}/a"))["data"]) == 2 + len(others)
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "changed"])
+async def test_a_kind_changes_while_a_write_is_decided_aside(
+    client: Client, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    """Nothing is stored of a kind that is gone, or by a schema that is not in force any more."""
+    create, decided, changed = write.create, threading.Event(), threading.Event()
+
+    def created_slowly(cluster: Writer, target: Target, *more: Any) -> write.Written:
+        written = create(cluster, target, *more)
+        if target.resource.custom:
+            decided.set()
+            assert changed.wait(PATIENCE)
+        return written
+
+    monkeypatch.setattr(write, "create", created_slowly)
+    writing = asyncio.create_task(client.call("POST", WIDGETS, widget("late", annotations={"a": "x" * 70_000})))
+    assert await asyncio.to_thread(decided.wait, PATIENCE)
+    kind = f"{CRDS}/widgets.example.dev"
+    if deleted:
+        await client.ok("DELETE", kind)
+        await client.gone(kind)
+    else:
+        crd = await client.get(kind)
+        spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        spec["properties"]["size"]["maximum"] = 0
+        await client.ok("PUT", kind, crd)
+    changed.set()
+    assert (await writing)[0] == (404 if deleted else 422)
+    if deleted:
+        await client.create(CRDS, WIDGETS_CRD)
+    assert await client.names(WIDGETS) == []
 
 
 LARGE = {

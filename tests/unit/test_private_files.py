@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +123,17 @@ def test_links_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
     with pytest.raises(InvalidInput, match="larger than 1 MiB"):
         read_private(tmp_path / "large")
+
+
+def test_a_write_that_fails_says_where(tmp_path: Path) -> None:
+    """As on a full disk. Nothing is replaced."""
+    path = tmp_path / "key"
+    replace_private(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            replace_private(path, b"new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failed.value.filename == str(path) and path.read_bytes() == b"old"

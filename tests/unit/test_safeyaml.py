@@ -63,13 +63,21 @@ def test_nodes_are_bounded_too(text: str, why: str) -> None:
         ("a: =", {"a": "="}),
         ("[1e3, -2.5E-1, 1e, e3, 0x1e3, 12e03]", [1000.0, -0.25, "1e", "e3", 483, 12000.0]),
         ("{2: a, yes: b, 1.5: c}", {"2": "a", "true": "b", "1.5": "c"}),
-        ("a: &a {x: 1}\nb: {<<: *a, y: 2}", {"a": {"x": 1}, "b": {"x": 1, "y": 2}}),
+        ("{a: y, b: N, n: c, d: yes it is}", {"a": True, "b": False, "false": "c", "d": "yes it is"}),
+        ("[0o17, -0o17, 0o18, 08, -019, 0_8, 0777]", [15, -15, "0o18", 8.0, -19.0, 8.0, 511]),
+        ("a: &a {x: 1}\nb: {<<: *a, z: 2}", {"a": {"x": 1}, "b": {"x": 1, "z": 2}}),
         ("a: &a [1, 2]\nb: *a", {"a": [1, 2], "b": [1, 2]}),
         ("", None),
     ],
 )
 def test_yaml_is_read_as_kubernetes_reads_it(text: str, value: Any) -> None:
     assert safeyaml.load(text) == value
+
+
+def test_text_is_written_so_that_it_is_read_as_text() -> None:
+    texts = "y N yes ~ 08 0o17 -0o17 1e3 12E5 1_0 0x1f 1.5 .inf 2020-01-01 12:30"
+    document = {text: text for text in texts.split()}
+    assert safeyaml.load(yaml.dump(document, Dumper=safeyaml.Dumper)) == document
 
 
 @pytest.mark.parametrize("text", ["12:30", "22:22", "1:30.5", "-190:20:30"])

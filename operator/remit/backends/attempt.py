@@ -22,7 +22,7 @@ from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
 from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
-from remit.sandbox.bubblewrap import PROGRAM
+from remit.sandbox.bubblewrap import HOST_NAME
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
@@ -104,7 +104,7 @@ class ProcessAttempt:
                 try:
                     await _kill(child, status, cgroup)
                     if child.failure:
-                        await asyncio.to_thread(kill_session, handle.pid, handle.start_time, PROGRAM)
+                        await asyncio.to_thread(kill_session, handle.pid, handle.start_time, HOST_NAME)
                     if sampler:
                         await sampler.stop()
                 finally:

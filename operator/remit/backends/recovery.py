@@ -10,7 +10,7 @@ from pathlib import Path
 from remit.backends.base import Handle
 from remit.errors import BackendError
 from remit.sandbox import ProcessHandle, boot_id, init_of, kill_cgroups, kill_session, remove_cgroups, start_time
-from remit.sandbox.bubblewrap import PROGRAM
+from remit.sandbox.bubblewrap import HOST_NAME
 
 _DEATH_SECONDS = 10.0
 _MOMENT_SECONDS = 0.01
@@ -36,7 +36,7 @@ def recover(handle: Handle) -> bool:
     alive = _kill_process(handle.pid, handle.start_time, ask=True)
     for init in (handle.init, handle.pid_namespace and init_of(handle.pid_namespace)):
         alive = bool(init and _kill_process(init, handle.init_start_time, ask=False)) or alive
-    alive = kill_session(handle.pid, handle.start_time, PROGRAM) or alive
+    alive = kill_session(handle.pid, handle.start_time, HOST_NAME) or alive
     cgroups = [Path(path) for path in handle.cgroups]
     alive = kill_cgroups(cgroups) or alive
     if not _emptied(cgroups):

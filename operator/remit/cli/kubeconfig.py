@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from remit import safeyaml
 from remit.errors import InvalidInput
 from remit.regularfile import read_text
 from remit.userpaths import home
@@ -93,5 +94,5 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     temporary.unlink(missing_ok=True)  # its name can be guessed, and somebody else may write to the folder
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        yaml.safe_dump(document, file, sort_keys=False)
+        yaml.dump(document, file, safeyaml.Dumper, sort_keys=False)
     temporary.replace(path)

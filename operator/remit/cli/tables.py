@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from remit import safeyaml
 from remit.api import CommandPolicy, Deployment, ExecutionTask, Phase
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.execution.progress import human_duration
@@ -201,7 +202,7 @@ def dump(document: Any, form: str) -> str:
 def _dumped(document: Any, form: str, *, ascii_only: bool) -> str:
     if form == "json":
         return json.dumps(document, indent=2, ensure_ascii=ascii_only)
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=not ascii_only)
+    text: str = yaml.dump(document, Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=not ascii_only)
     return text.rstrip("\n")
 
 

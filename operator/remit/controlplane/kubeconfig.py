@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from remit import safeyaml
 from remit.privatefiles import read_private, replace_private
 
 
@@ -52,4 +53,4 @@ def write_kubeconfig(
         "contexts": [{"name": "remit", "context": {"cluster": "remit", "user": "remit-admin", "namespace": "default"}}],
         "current-context": "remit",
     }
-    replace_private(path, yaml.safe_dump(config, sort_keys=False).encode())
+    replace_private(path, yaml.dump(config, Dumper=safeyaml.Dumper, sort_keys=False).encode())

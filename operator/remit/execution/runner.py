@@ -368,10 +368,16 @@ def _broken_down(in_doubt: str) -> Outcome:
     return not_retried(outcome, in_doubt) if in_doubt else outcome
 
 
+_HANDLE_FIELDS = frozenset(field.name for field in dataclasses.fields(Handle))
+
+
 def _handle_of(run: Run) -> Handle | None:
-    """What is on record of its processes."""
+    """What is on record of its processes, as far as this version knows it."""
     process = run.process
-    return None if process is None else Handle(**process | {"cgroups": tuple(process.get("cgroups", ()))})
+    if process is None:
+        return None
+    known = {key: value for key, value in process.items() if key in _HANDLE_FIELDS}
+    return Handle(**known | {"cgroups": tuple(process.get("cgroups", ()))})
 
 
 def _is_being_cancelled() -> bool:

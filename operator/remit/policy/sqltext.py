@@ -22,6 +22,8 @@ _TOKEN: Final = re.compile(
     | (?P<escaped> [eE]' )
     | (?P<plain> ' )
     | (?P<dollar> \$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$ )
+    | (?P<parameter> \$[0-9]+ )
+    | (?P<number> (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)? )
     | (?P<quoted> "(?:[^"]|"")*+" )
     | (?P<name> [A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]* )
     | (?P<space> [ \t\n\r\f\v]+ )
@@ -48,8 +50,8 @@ class Code:
 
     text: str
     tokens: tuple[str, ...]
-    """Names as PostgreSQL folds them, or in their double quotes; `'1'` for every string; and else one character each,
-    or `::`."""
+    """Names as PostgreSQL folds them, or in their double quotes; `'1'` for every string; numbers; parameters such as
+    `$1`; and else one character each, or `::`."""
 
 
 def code_of(sql: str) -> Code:
@@ -84,7 +86,7 @@ def code_of(sql: str) -> Code:
                 if not text.replace("$", "_").isidentifier():
                     raise UnreadableStatement(f"the name {text!r} has characters that belong into double quotes")
                 tokens.append(text.translate(_ASCII_LOWER))  # as the server, which leaves other letters as they are
-            case "quoted" | "other":
+            case "quoted" | "number" | "parameter" | "other":
                 tokens.append(text)
         if text == '"':
             raise UnreadableStatement("a quoted name does not end")

@@ -2,19 +2,19 @@
 
 It is told from the words of its code (see `sqltext`), in a time linear in its length, and never less is told than is
 there: a statement that changes data within another one begins with its own word, and a function is called by its name
-and a parenthesis. What is no statement at all is for the server to refuse. The server itself takes one statement at a
-time (the extended protocol), and holds a read-only transaction.
+and a parenthesis, or as a column of its argument. What is no statement at all is for the server to refuse. The server
+itself takes one statement at a time (the extended protocol), and holds a read-only transaction.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from remit.policy.sqlfunctions import SYNTAX
+from remit.policy.sqlfunctions import KEYWORDS, SYNTAX
 from remit.policy.sqltext import UnreadableStatement, code_of
 
 __all__ = ["READING", "Function", "Statement", "UnreadableStatement", "read_statement"]
@@ -27,8 +27,9 @@ _CHANGING: Final = frozenset({"insert", "update", "delete", "merge"})
 _FOLLOWED_BY_INTO: Final = frozenset({"insert", "merge"})
 _QUERY_WORDS: Final = frozenset({"select", "with", "values", "table"})
 _EXPLAINED_WORDS: Final = _QUERY_WORDS | _CHANGING | {"create"}
-_HOLDS_STATEMENTS: Final = _QUERY_WORDS | _CHANGING | {"copy"}
-"""First words of what may have another statement within."""
+_HOLDS_STATEMENTS: Final = _QUERY_WORDS | _CHANGING | {"copy", "prepare"}
+"""First words of what may have another statement within, as CREATE TABLE may, too."""
+_BEFORE_TABLE: Final = frozenset({"global", "local", "temporary", "temp", "unlogged"})
 _OUTSIDE: Final = frozenset({"database", "tablespace", "system", "subscription"})
 """What concerns more than a database, as its second word: kinds of their own, such as `create database`."""
 _OF_THE_SCHEMA: Final = frozenset({"create", "drop", "alter", "truncate"})
@@ -41,6 +42,72 @@ _DECLARING: Final = frozenset(
 )
 """After these, a name with a parenthesis is that of a type, a table, or what is defined. In no place of PostgreSQL's
 grammar can a call follow them."""
+_BEFORE_OPERAND_SIGNS: Final = frozenset("([,:=+-*/<>~!@#%^&|`?")
+_BEFORE_OPERAND: Final = frozenset(
+    [
+        *(
+            "select",
+            "distinct",
+            "all",
+            "any",
+            "some",
+            "case",
+            "when",
+            "then",
+            "else",
+            "where",
+            "and",
+            "or",
+            "not",
+            "by",
+        ),
+        *(
+            "having",
+            "from",
+            "join",
+            "lateral",
+            "on",
+            "using",
+            "between",
+            "symmetric",
+            "like",
+            "ilike",
+            "to",
+            "is",
+            "in",
+        ),
+        *("limit", "offset", "returning", "default", "call", "variadic"),
+    ]
+)
+"""After these signs and words a value may begin, so a name with a parenthesis is a call there."""
+_BEGINS_FROM: Final = frozenset({"from", "using"})
+_ENDS_FROM: Final = frozenset(
+    [
+        *("select", "where", "group", "having", "window", "order", "limit", "offset", "fetch", "for"),
+        *("union", "intersect", "except", "returning"),
+    ]
+)
+"""Reserved words, which end the FROM clause that they follow."""
+_BEFORE_FUNCTION: Final = frozenset({"from", ",", "join", "lateral", "using", "("})
+_NO_FUNCTION: Final = _BEFORE_FUNCTION | {"json_table", "xmltable"}
+"""What a parenthesis follows in FROM without a call, or in the syntax of rows that are never a mere value."""
+_WITHOUT_PARENTHESES: Final = frozenset(
+    [
+        *("current_catalog", "current_date", "current_role", "current_schema", "current_time", "current_timestamp"),
+        *("current_user", "localtime", "localtimestamp", "session_user", "system_user", "user"),
+    ]
+)
+_COLUMNS: Final = {
+    **dict.fromkeys(("json_each", "json_each_text", "jsonb_each", "jsonb_each_text"), ("key", "value")),
+    **dict.fromkeys(
+        [
+            *("json_array_elements", "json_array_elements_text"),
+            *("jsonb_array_elements", "jsonb_array_elements_text"),
+        ],
+        ("value",),
+    ),
+}
+"""Columns that functions of the server give their rows, unless the statement names them otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +148,7 @@ def _read(sql: str) -> Statement | str:
     try:
         tokens = _tokens(sql)
         depths = _depths(tokens)
-        copies = _copies(tokens, "to", "stdout")
+        copies = _copies(tokens, "to")
         return Statement(_kinds(tokens), _functions(tokens, depths), _gives_no_rows(tokens, depths), copies)
     except UnreadableStatement as error:
         return str(error)
@@ -95,7 +162,7 @@ def _tokens(sql: str) -> list[str]:
     if not tokens or ";" in tokens:
         holds = "more than one statement" if tokens else "no statement"
         raise UnreadableStatement(f"it holds {holds}; write each as an entry of its own")
-    if _copies(tokens, "from", "stdin"):
+    if _copies(tokens, "from"):
         raise UnreadableStatement("it copies from STDIN, and there is nothing to read; use INSERT with parameters")
     return tokens
 
@@ -123,7 +190,7 @@ def _kinds(tokens: Sequence[str]) -> frozenset[str]:
         if start is None:
             raise UnreadableStatement("what EXPLAIN explains cannot be told")
         return frozenset({"explain"}) | _kinds(tokens[start:])  # ANALYZE performs it
-    changes = _changes(tokens) if first in _HOLDS_STATEMENTS else {}
+    changes = _changes(tokens) if first in _HOLDS_STATEMENTS or _creates_table(tokens) else {}
     found = set(changes.values())
     if first in {"create", "drop", "alter"} and tokens[1:2] and tokens[1] in _OUTSIDE:
         return frozenset({f"{first} {tokens[1]}"})
@@ -137,6 +204,11 @@ def _kinds(tokens: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _creates_table(tokens: Sequence[str]) -> bool:
+    what = next((token for token in tokens[1:4] if token not in _BEFORE_TABLE), "")
+    return tokens[0] == "create" and what == "table"
+
+
 def _changes(tokens: Sequence[str]) -> dict[int, str]:
     """Where statements that change data begin. A column of such a name may be among them."""
     return {at: token for at, token in enumerate(tokens) if token in _CHANGING and _may_begin(tokens, at)}
@@ -145,9 +217,9 @@ def _changes(tokens: Sequence[str]) -> dict[int, str]:
 def _may_begin(tokens: Sequence[str], at: int) -> bool:
     """Whether a statement may begin with the word at `at`, or a change within MERGE."""
     verb, before, after = tokens[at], tokens[at - 1] if at else "", tokens[at + 1] if at + 1 < len(tokens) else ""
-    if before == "then" and "merge" in tokens:
+    if before == "then":
         return True
-    if before in {".", ",", "do"}:
+    if before in {".", ",", "do", "on"}:
         return False
     if verb == "update":
         return before != "for" and tokens[max(0, at - 3) : at] != ["for", "no", "key"]
@@ -171,8 +243,9 @@ def _verbs(tokens: Sequence[str], changes: Collection[int]) -> tuple[str, bool]:
     return verbs[0], creates
 
 
-def _copies(tokens: Sequence[str], way: str, end: str) -> bool:
-    return tokens[0] == "copy" and (way, end) in itertools.pairwise(tokens)
+def _copies(tokens: Sequence[str], way: str) -> bool:
+    """Whether it copies to or from the client. The server takes STDIN and STDOUT for the same."""
+    return tokens[0] == "copy" and any(pair in {(way, "stdin"), (way, "stdout")} for pair in itertools.pairwise(tokens))
 
 
 def _gives_no_rows(tokens: Sequence[str], depths: Sequence[int]) -> bool:
@@ -185,17 +258,24 @@ def _gives_no_rows(tokens: Sequence[str], depths: Sequence[int]) -> bool:
 
 def _functions(tokens: Sequence[str], depths: Sequence[int]) -> tuple[Function, ...]:
     found: dict[Function, None] = {}
-    creates_index = "index" in tokens[1:3] and tokens[0] == "create"
-    for at, token in enumerate(tokens[:-1]):
-        if tokens[at + 1] != "(" or not _is_name(token):
+    starts, closings = _starts_of_names(tokens), _closings(tokens)
+    columns = _columns_of_functions(tokens, starts, closings)
+    creates_index = tokens[:2] == ["create", "index"] or tokens[:3] == ["create", "unique", "index"]
+    for at, token in enumerate(tokens):
+        if not _is_name(token):
             continue
-        start = _start_of_name(tokens, at)
+        start = starts[at]
         before = tokens[start - 1] if start else ""
-        if start == at and token in SYNTAX:
-            continue
-        if before in _DECLARING or (before == "," and _defines_query(tokens, depths, at + 1)):
-            continue
-        if creates_index and before in {"on", "only", "using"}:
+        if tokens[at + 1 : at + 2] != ["("]:
+            if not _is_called_as_column(tokens, start, at, columns):
+                continue
+            start = at
+        elif (
+            (start == at and _is_syntax(tokens, depths, at))
+            or before in _DECLARING
+            or (before == "," and _defines_query(tokens, closings[at + 1]))
+            or (creates_index and before in {"on", "only", "using"})
+        ):
             continue
         found[Function(_unquoted(token), ".".join(map(_unquoted, tokens[start:at:2])))] = None
         if len(found) > MOST_FUNCTIONS:
@@ -203,23 +283,131 @@ def _functions(tokens: Sequence[str], depths: Sequence[int]) -> tuple[Function, 
     return tuple(found)
 
 
-def _start_of_name(tokens: Sequence[str], at: int) -> int:
-    """Where the name that ends at `at` begins: `a . b . c` is one."""
-    while at >= 2 and tokens[at - 1] == "." and _is_name(tokens[at - 2]):
-        at -= 2
-    return at
+def _starts_of_names(tokens: Sequence[str]) -> list[int]:
+    """Where the name begins that ends with each token: `a . b . c` is one."""
+    starts: list[int] = []
+    for at, token in enumerate(tokens):
+        goes_on = at >= 2 and tokens[at - 1] == "." and _is_name(token) and _is_name(tokens[at - 2])
+        starts.append(starts[at - 2] if goes_on else at)
+    return starts
 
 
-def _defines_query(tokens: Sequence[str], depths: Sequence[int], opening: int) -> bool:
-    """Whether the parenthesis at `opening` has the columns of a WITH query, as in `, b (x) as (select`. The columns of
-    a function's rows in FROM, as in `, f(x) as (a int)`, never begin with a reserved word."""
-    closing = next(at for at in range(opening + 1, len(tokens)) if depths[at] == depths[opening] and tokens[at] == ")")
+def _closings(tokens: Sequence[str]) -> dict[int, int]:
+    """Of each parenthesis that opens, where it closes."""
+    opened, closings = list[int](), dict[int, int]()
+    for at, word in enumerate(tokens):
+        if word == "(":
+            opened.append(at)
+        elif word == ")":
+            closings[opened.pop()] = at
+    return closings
+
+
+def _defines_query(tokens: Sequence[str], closing: int) -> bool:
+    """Whether a parenthesis has the columns of a WITH query, as in `, b (x) as (select`. The columns of a function's
+    rows in FROM, as in `, f(x) as (a int)`, never begin with a reserved word, and no type with a parenthesis."""
     rest = [token for token in tokens[closing + 1 : closing + 6] if token not in {"not", "materialized"}]
-    return rest[:2] == ["as", "("] and rest[2:3] in (["select"], ["with"], ["table"])
+    return rest[:2] == ["as", "("] and (rest[2:3] in (["select"], ["with"], ["table"]) or rest[2:4] == ["values", "("])
+
+
+def _is_syntax(tokens: Sequence[str], depths: Sequence[int], at: int) -> bool:
+    """Whether the parenthesis after the word at `at` does not make a call of it."""
+    return tokens[at] in KEYWORDS or (tokens[at] in SYNTAX and not _is_operand(tokens, depths, at))
+
+
+def _is_operand(tokens: Sequence[str], depths: Sequence[int], at: int) -> bool:
+    """Whether the word at `at`, with a parenthesis after it, stands where the server expects a value."""
+    word, before = tokens[at], tokens[at - 1] if at else ""
+    if before not in _BEFORE_OPERAND and before[:1] not in _BEFORE_OPERAND_SIGNS:
+        return False
+    match word, before:
+        case ("by" | "like" | "ilike" | "operator", _) | ("conflict", "on") | ("insert", "then"):
+            return False
+        case ("insert" | "update", _) if tokens[0] in {"grant", "revoke"}:
+            return False
+        case "rollup" | "cube", "by" | "," | "(":
+            return False
+        case "list" | "range" | "hash", "by":
+            return tokens[0] != "create" or depths[at] > 0
+        case "materialized", "not":
+            return tokens[at - 2] != "as"
+        case _, "using":
+            return tokens[at - 2] != "exclude"
+    return True
+
+
+def _is_called_as_column(tokens: Sequence[str], start: int, at: int, columns: Mapping[str, Collection[str]]) -> bool:
+    """Whether the name at `at`, which is part of the one that begins at `start`, may be that of a function.
+
+    The server takes `(x).f` for `f(x)`, and so it takes `t.f` where `t` stands for the value of a function in FROM.
+    Where `t` is a row, `f` is a column of it, or else a function of rows, which cannot be told from one here.
+    """
+    if start and tokens[start - 1] == ".":
+        return True
+    name = _unquoted(tokens[at])
+    return at - start == 2 and name not in columns.get(_unquoted(tokens[start]), {name})
+
+
+def _columns_of_functions(
+    tokens: Sequence[str], starts: Sequence[int], closings: Mapping[int, int]
+) -> dict[str, set[str]]:
+    """The names under which a statement may refer to a function in its FROM clauses, and what is a column of it for
+    certain."""
+    found: dict[str, set[str]] = {}
+    in_from = [False]
+    for at, word in enumerate(tokens):
+        if at and tokens[at - 1] == "." and _is_name(word):
+            continue
+        if word == ")":
+            in_from.pop()
+        elif word in _BEGINS_FROM:
+            in_from[-1] = True
+        elif word in _ENDS_FROM:
+            in_from[-1] = False
+        elif in_from[-1] and word in _WITHOUT_PARENTHESES:
+            _add_columns(found, tokens, closings, at + 1, word)
+        elif word == "(":
+            name = tokens[at - 1] if at else ""
+            before = tokens[starts[at - 1] - 1] if at and starts[at - 1] else ""
+            is_call = before in _BEFORE_FUNCTION and _is_name(name) and name not in _NO_FUNCTION
+            if in_from[-1] and (is_call or (before, name) == ("rows", "from")):
+                _add_columns(found, tokens, closings, closings[at] + 1, name)
+            in_from.append(in_from[-1])
+    return found
+
+
+def _add_columns(
+    found: dict[str, set[str]], tokens: Sequence[str], closings: Mapping[int, int], at: int, function: str
+) -> None:
+    """`at`: after the call of `function`."""
+    columns = set(_COLUMNS.get(_unquoted(function), ()))
+    if tokens[at : at + 2] == ["with", "ordinality"]:
+        columns.add("ordinality")
+        at += 2
+    at += tokens[at : at + 1] == ["as"]
+    names = [function]
+    if at < len(tokens) and _is_name(tokens[at]):  # or a reserved word, which nothing refers to
+        names.append(tokens[at])
+        at += 1
+    if tokens[at : at + 1] == ["("]:
+        columns |= _listed(tokens, closings, at)
+    for name in map(_unquoted, names):
+        certain = columns if tokens[at : at + 1] == ["("] else columns | {name}
+        found[name] = found.get(name, certain) & certain
+
+
+def _listed(tokens: Sequence[str], closings: Mapping[int, int], opening: int) -> set[str]:
+    """The first name in the parenthesis at `opening`, and those after each comma."""
+    found, at = set[str](), opening + 1
+    while at < closings[opening]:
+        if tokens[at - 1] in {"(", ","}:
+            found.add(_unquoted(tokens[at]))
+        at = closings[at] if tokens[at] == "(" else at + 1
+    return found
 
 
 def _is_word(token: str) -> bool:
-    return token[:1].isalpha() or token[:1] == "_"
+    return token[:1].isidentifier()
 
 
 def _is_name(token: str) -> bool:

@@ -17,6 +17,8 @@ from remit.sandbox.filesystem import UID, private_mounts, sealing, system_mounts
 from remit.sandbox.model import Bubblewrap, Network
 
 PROGRAM = "bwrap"
+HOST_NAME = ("--hostname", "remit")
+"""Arguments by which a bubblewrap that Remit started is known from those of other programs."""
 DEFAULT_DISK_BYTES = 256 * 1024 * 1024
 
 
@@ -43,7 +45,7 @@ def walls(network: Network) -> list[str]:
     return [
         *("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup", *shared),
         *("--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
-        *("--uid", str(UID), "--gid", str(UID), "--hostname", "remit"),
+        *("--uid", str(UID), "--gid", str(UID), *HOST_NAME),
     ]
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from remit.sandbox.forkserver.supervise import STOP
@@ -59,19 +60,21 @@ def tasks_of_this_user() -> int:
     return found
 
 
-def kill_session(leader: int, started: int, program: str) -> bool:
-    """KILL every `program` in the session of a leader that has ended; True if there is any.
+def kill_session(leader: int, started: int, words: Sequence[str]) -> bool:
+    """KILL all with `words` among their arguments in the session of a leader that has ended; True if there is any.
 
     While a session has a member, the kernel gives its number to no new process. So a process `leader` that did not
-    start at `started` means that the session is over.
+    start at `started` means that the session is over. Where there is none, the number may have been that of another
+    session since: by `words` the caller knows its own.
     """
     if start_time(leader) not in {started, None}:
         return False
+    wanted = b"".join(word.encode() + b"\0" for word in words)
     found = False
     for pid in _pids():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if os.getsid(pid) == leader != pid and Path(f"/proc/{pid}/comm").read_text().strip() == program:
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError), ProcessHandle(pid) as process:
+            if os.getsid(pid) == leader != pid and wanted in Path(f"/proc/{pid}/cmdline").read_bytes():
+                process.kill()
                 found = True
     return found
 

@@ -108,6 +108,7 @@ async def test_cookies_are_bounded(site: Site) -> None:
         (timedelta(seconds=900), 1, 900),
         (timedelta(seconds=-900), 0, 0),
         ("9" * 5000, LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 0, 0),
         ("-7", 0, 0),
         ("soon", 0, 0),
         ("\u0667", 0, 0),

@@ -126,6 +126,9 @@ REACHING = {
     "what somebody created": "SELECT public.change()",
     "the same with a list of columns": "SELECT * FROM change() AS (a int)",
     "in an expression of DISTINCT": "SELECT DISTINCT ON (1) change() FROM t",
+    "as a column of a value": "SELECT ('/etc/passwd'::text).pg_read_file",
+    "as a column of an element": "SELECT a[1].pg_read_file FROM (VALUES (ARRAY['/etc/passwd'])) AS v(a)",
+    "as a column of what a function gives": "SELECT x.pg_read_file FROM lower('/etc/passwd') AS x",
     "in a list of rows": "SELECT * FROM ROWS FROM (change(), lower('x'))",
     "in the place of a table": "SELECT * FROM t, LATERAL change()",
 }
@@ -179,6 +182,29 @@ async def test_read_only_is_not_lifted_by_a_statement(desk: Desk, url: str, sql:
     rule["statements"] = ["select", "delete", "set", "reset", "rollback", "commit"]
     with pytest.raises(PolicyDenied, match=r"readOnly is set"):
         await run(desk, url, sql, WRITES, readOnly=True)
+    assert rows(url) == 1
+
+
+async def test_parameters_do_not_become_part_of_a_copy(desk: Desk, url: str) -> None:
+    """The driver would put them in the place of `%s`, within quotes as well."""
+    desk.policies[0]["databases"]["postgres"]["statements"] = ["copy", "select"]
+    statement = {"sql": "COPY (SELECT '%s') TO STDOUT", "parameters": ["|| pg_read_file($$/etc/passwd$$) ||"]}
+    with pytest.raises(OperationFailed, match="COPY takes no parameters"):
+        await desk.do({"connection": url.encode()}, postgres={"connection": CONNECTION, "statements": [statement]})
+    assert desk.output.stdout == b""
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1; DROP TABLE t", "COPY (SELECT 1) TO STDOUT; DROP TABLE t"])
+async def test_the_server_takes_one_statement_at_a_time(
+    desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    """Even where policy would have read it as one."""
+    first = read_statement(sql.partition(";")[0])
+    for module in ("remit.policy.rules.databases", "remit.operations.database.postgres"):
+        monkeypatch.setattr(f"{module}.read_statement", lambda _: first)
+    desk.policies[0]["databases"]["postgres"]["statements"] = ["copy", "select"]
+    with pytest.raises(OperationFailed, match="multiple commands"):
+        await run(desk, url, sql)
     assert rows(url) == 1
 
 

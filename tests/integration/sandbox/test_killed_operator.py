@@ -19,6 +19,7 @@ import pytest
 from killloop import Operators, delay, operators
 from portable import carry
 from remit.sandbox import ForkedProcess, Host, Launch, ProcessHandle, fork_server, kill_session, start_time
+from remit.sandbox.bubblewrap import HOST_NAME
 from support import repetitions, wait_until
 
 _SECONDS = 30
@@ -125,6 +126,13 @@ def test_the_fork_server_kills_an_init_whose_bubblewrap_was_killed(launch: Launc
     wait_until(lambda: not Path(f"/proc/{init}").exists(), "the end of the init")
 
 
+def test_an_init_that_is_not_on_record_is_found_by_its_session(launch: Launch, started: Started) -> None:
+    launch.release()
+    init = started.init()
+    assert kill_session(started.process.pid, start_time(started.process.pid) or 0, HOST_NAME)
+    wait_until(lambda: not Path(f"/proc/{init}").exists(), "the end of the init")
+
+
 LEADER = """
 import os, subprocess, sys
 child = subprocess.Popen(["/usr/bin/sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -134,7 +142,8 @@ sys.stdin.readline()
 
 
 def test_what_is_left_in_a_session_is_killed() -> None:
-    """A leader that lives is another than the one meant if it started at another time: then nothing is left."""
+    """A leader that lives is another than the one meant if it started at another time: then nothing is left. Once it
+    has ended, its number may have been another's: what has other arguments is not ours."""
     with subprocess.Popen(
         [sys.executable, "-I", "-c", LEADER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as leader:
@@ -144,9 +153,9 @@ def test_what_is_left_in_a_session_is_killed() -> None:
             wait_until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", "the program")
             begun = start_time(leader.pid)
             assert begun
-            assert kill_session(leader.pid, begun - 1, "sleep") is False
+            assert kill_session(leader.pid, begun - 1, ["600"]) is False
             leader.communicate(b"end\n", timeout=_SECONDS)
-            assert kill_session(leader.pid, begun, "bwrap") is False
+            assert kill_session(leader.pid, begun, HOST_NAME) is False
             assert not child.dead
-            assert kill_session(leader.pid, begun, "sleep") is True
+            assert kill_session(leader.pid, begun, ["600"]) is True
             wait_until(lambda: child.dead, "the end of what was left")

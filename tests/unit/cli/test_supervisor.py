@@ -162,23 +162,28 @@ async def test_a_part_that_says_nothing_as_it_stops_is_killed(program: Path) -> 
         assert await ended == "signal 9 (Killed)"
 
 
-async def test_a_part_that_says_that_it_stops_has_its_time(program: Path) -> None:
-    """It ends by itself, although that takes longer than silence may last: its last word was that it is at it."""
+@pytest.mark.parametrize(("leaps", "said"), [(100, True), (1, False)], ids=["it says so", "everything stood still"])
+async def test_a_part_that_stops_has_its_time(
+    program: Path, monkeypatch: pytest.MonkeyPatch, leaps: int, said: bool
+) -> None:
+    """It ends by itself, although that takes longer than silence may last by the clock."""
     program.write_text("import signal; signal.pause()")
-    service = Service("part", "role")
+    service, loop = Service("part", "role"), asyncio.get_running_loop()
     keeping = asyncio.ensure_future(service.keep(dict))
-    async with asyncio.timeout(60):
-        while service.worker is None:
-            await asyncio.sleep(0.01)
-        worker = service.worker
-        worker.heard = asyncio.get_running_loop().time() + 3600
-        stopping = asyncio.ensure_future(service.stop(0.0, unless_heard=True))
-        while not service._stopping.is_set():
+    while service.worker is None:
+        await asyncio.sleep(0.01)
+    worker, time, ahead = service.worker, loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead)
+    stopping = asyncio.ensure_future(service.stop(60, unless_heard=True))
+    for _ in range(leaps):
+        await asyncio.sleep(0)
+        ahead += 3600
+        worker.heard = loop.time() if said else worker.heard
+        for _ in range(5):
             await asyncio.sleep(0)
-        assert not worker.ended.done()
-        os.kill(worker.pid, signal.SIGTERM)
-        await asyncio.gather(stopping, keeping)
-        assert await worker.ended == "signal 15 (Terminated)"
+    os.kill(worker.pid, signal.SIGTERM)
+    await asyncio.gather(stopping, keeping)
+    assert await worker.ended == "signal 15 (Terminated)"
 
 
 async def test_a_process_says_that_it_stops() -> None:

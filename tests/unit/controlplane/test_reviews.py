@@ -50,6 +50,9 @@ def test_the_administrator_may_do_everything_and_nobody_else_anything() -> None:
         assert review(kind, path, user="bob", **ACCESS)["allowed"] is False
     assert review("SelfSubjectAccessReview", **ACCESS) == {"allowed": True}
     assert review("SelfSubjectAccessReview", nonResourceAttributes={"path": "/", "verb": "get"}) == {"allowed": True}
+    impersonation = {"resourceAttributes": {"verb": "impersonate", "resource": "users"}}
+    assert review("SelfSubjectAccessReview", **impersonation)["allowed"] is False  # it is not served
+    assert review("SubjectAccessReview", user=ADMIN, **impersonation)["allowed"] is False
     elsewhere = local.replace("default", "other")
     assert refused("LocalSubjectAccessReview", elsewhere, user="bob", **ACCESS)[0] == 400
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from remit.controlplane.storage import Change, Store, StoreFailed, WriteAbandoned
+from remit.controlplane.storage.mark import Mark
 from remit.errors import InvalidInput
 
 
@@ -333,6 +336,15 @@ async def test_the_identity_stays_over_restarts(store: Store, tmp_path: Path) ->
         assert again.identity == identity
         await again.stop()
     assert not logs
+
+
+async def test_a_disk_without_room_for_the_mark_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Mark, "write", refused)
+    with pytest.raises(InvalidInput, match=r"state\.db cannot be used: .*No space left on device; make room"):
+        Store(tmp_path / "state.db")
 
 
 @pytest.mark.parametrize("damage", ["end", "all", "removed"])

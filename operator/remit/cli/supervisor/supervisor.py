@@ -39,6 +39,7 @@ _STOP_SECONDS: Final = 15.0
 """For the control plane, which has nothing to wait for once the operator has ended."""
 _SILENT_SECONDS: Final = 30.0
 """For the operator, which says so as long as it stops: tasks may have an hour to end."""
+_STOP_LOOK_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 5.0
 
 
@@ -195,21 +196,29 @@ class Service:
 
     async def stop(self, seconds: float, *, unless_heard: bool = False) -> None:
         """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed. `unless_heard`:
-        where it says nothing for so long."""
-        clock = asyncio.get_running_loop().time
-        asked = clock()
+        where it says nothing for so long.
+
+        The wait is one of many looks: where everything stood still, as in a container that is paused, it goes on.
+        """
+        left: float | None = seconds
+        heard = self.worker.heard if self.worker is not None else 0.0
         self._stopping.set()
         if self.worker is not None:
             self.worker.ask_to_stop()
         while not self._ended.is_set():
-            heard = self.worker.heard if unless_heard and self.worker is not None else 0.0
-            if (left := max(asked, heard) + seconds - clock()) <= 0:
+            look = None if left is None else min(left, _STOP_LOOK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(look):
+                    await self._ended.wait()
+            if look is None or left is None or self._ended.is_set():
+                continue
+            left -= look
+            if unless_heard and self.worker is not None and self.worker.heard > heard:
+                heard, left = self.worker.heard, seconds
+            elif left <= 0:
                 log.warning("a part did not stop and is killed", part=self.name)
                 _kill(self)
                 left = None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._ended.wait()
 
 
 def _kill(*services: Service) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -65,6 +67,8 @@ class Dispatcher:
         self._documents = documents
         self._reviews = reviews
         self._threads = asyncio.Semaphore(MOST_THREADS)
+        self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
+        """Of objects upon which a write is decided anew: others wait for it, or it might lose to them for ever."""
 
     async def answer(self, request: Request) -> Answer:
         """Raises `Failure` and `PlainFailure` for everything that is refused."""
@@ -80,7 +84,7 @@ class Dispatcher:
         if request.method in ("GET", "HEAD"):
             return await self._read(target, request, accepted)
         try:
-            return await self._write(target, request, accepted)
+            return await self._write(path, target, request, accepted)
         except Failure:
             await self._cluster.store.durable()  # the refusal may speak of a write that is still on its way
             raise
@@ -128,7 +132,7 @@ class Dispatcher:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    async def _write(self, target: Target, request: Request, accepted: Accepted) -> Answer:
+    async def _write(self, path: ResourcePath, target: Target, request: Request, accepted: Accepted) -> Answer:
         match request.method:
             case "POST" | "DELETE" if target.resource.namespaced and not target.namespace:
                 raise no_such_path()
@@ -136,7 +140,7 @@ class Dispatcher:
                 raise bad_request("name must be provided")
             case "DELETE" if not target.subresource:
                 return await self._delete(target, request, accepted)
-        written = await self._decide(target, request)
+        written = await self._decide(path, request)
         await self._cluster.store.durable()
         if target.subresource == "scale":
             shown = accepted.dump(scale.show_scale(target.resource, written.obj))
@@ -144,22 +148,32 @@ class Dispatcher:
             shown = show(target.resource, orjson.dumps(written.obj), accepted, self._cluster.now())
         return Answer(written.status, shown, accepted.content_type)
 
-    async def _decide(self, target: Target, request: Request) -> write.Written:
+    async def _decide(self, path: ResourcePath, request: Request) -> write.Written:
         """What becomes of a write, on its way to the store. The event loop does not stand still for it."""
         told = len(request.warnings)
-        if not self._takes_long(target, request):
-            try:
-                return self._act(self._cluster, target, request)
-            except NotOnLoop:
+        key = path.group, path.resource, path.namespace, path.name
+        async with self._turns.get(key) or contextlib.nullcontext():
+            target = self._target(path)
+            if not self._takes_long(target, request):
+                try:
+                    return self._act(self._cluster, target, request)
+                except NotOnLoop:
+                    del request.warnings[told:]
+        if (written := await self._decide_aside(path, request)) is not None:
+            return written
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            for _ in range(MOST_DECISIONS):
                 del request.warnings[told:]
-        for _ in range(MOST_DECISIONS):
-            draft = Draft(self._cluster.store)
-            aside = Aside(draft, self._cluster.now)
-            written = await self._aside(partial(self._act, aside, target, request))
-            if draft.commit():
-                return written
-            del request.warnings[told:]
+                if (written := await self._decide_aside(path, request)) is not None:
+                    return written
         raise conflict(target.resource.group, target.resource.plural, target.name)
+
+    async def _decide_aside(self, path: ResourcePath, request: Request) -> write.Written | None:
+        """Decide in a thread. None, and nothing is written, when the object or its kind has changed meanwhile."""
+        target = self._target(path)
+        draft = Draft(self._cluster.store)
+        written = await self._aside(partial(self._act, Aside(draft, self._cluster.now), target, request))
+        return written if self._target(path).resource is target.resource and draft.commit() else None
 
     def _takes_long(self, target: Target, request: Request) -> bool:
         live = self._cluster.store.latest(target.resource.stored_as, target.namespace, target.name)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import orjson
 import yaml
 
+from remit import safeyaml
 from remit.controlplane.failures import not_acceptable
 
 JSON = "application/json"
@@ -34,7 +35,7 @@ class Accepted:
 
     def dump(self, obj: Any) -> bytes:
         if self.yaml:
-            return yaml.dump(obj, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)).encode()
+            return yaml.dump(obj, Dumper=safeyaml.Dumper).encode()
         return orjson.dumps(obj, option=orjson.OPT_INDENT_2 if self.pretty else None)
 
 

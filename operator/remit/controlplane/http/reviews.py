@@ -93,13 +93,13 @@ class Reviews:
         if namespace and about != namespace:
             raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {namespace}")
         if spec.get("user") == ADMIN or _MASTERS in groups:
-            return {"allowed": True}
+            return _answer_for_admin(spec)
         return {"allowed": False, "reason": f"this server has one user, {ADMIN}"}
 
     def _own_access(self, spec: Object, namespace: str) -> Object:
         if causes := _attribute_causes(spec):
             raise invalid("authorization.k8s.io", "SelfSubjectAccessReview", "", causes)
-        return {"allowed": True}
+        return _answer_for_admin(spec)
 
     def _own_rules(self, spec: Object, namespace: str) -> Object:
         return {
@@ -113,6 +113,12 @@ class Reviews:
 
 
 _NO_SUBJECT: Final = 'Invalid value: "": at least one of user or group must be specified'
+
+
+def _answer_for_admin(spec: Object) -> Object:
+    if (spec.get("resourceAttributes") or {}).get("verb") == "impersonate":
+        return {"allowed": False, "reason": "this server has one user and no impersonation"}
+    return {"allowed": True}
 
 
 def _attribute_causes(spec: Object) -> list[tuple[str, str, str]]:

@@ -67,9 +67,9 @@ class Journal:
         self._db: sqlite3.Connection | None = None
         self._mark: Mark | None = None
         try:
-            os.close(open_private(path))
-            self._mark = Mark(path.with_suffix(".mark"))
             with self._explained():
+                os.close(open_private(path))
+                self._mark = Mark(path.with_suffix(".mark"))
                 self._open()
                 self.identity = self._identify(self._mark)
         except BaseException:
@@ -125,14 +125,14 @@ class Journal:
         """Tell the user what is wrong with the file. Raises `InvalidInput`."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 remedy = (
                     "it is damaged: restore a backup of it, or move it, its -wal and its -shm away to start with an "
                     "empty one"
                 )
             else:
-                remedy = "make its disk writable and end other programs that have it open"
+                remedy = "make room on its disk, make it writable, and end other programs that have it open"
             raise InvalidInput(f"{self.path} cannot be used: {error}; {remedy}") from None
 
     @property

@@ -74,13 +74,16 @@ def view(resource: Resource, record: Record) -> bytes:
     if not resource.custom:
         return record.raw if resource.conversion is None else orjson.dumps(convert(resource, record.load()))
     schema = resource.stored_schema or resource.schema
-    if record.shown is None or record.shown[0] is not schema:
-        shown = orjson.dumps(_through_stored_schema(resource, record.load()))
-        record.remember_shown(schema, record.raw if shown == record.raw else compact(shown))
-        assert record.shown is not None  # noqa: S101 - just set
+    remembered = record.shown  # which a thread that knows another schema may replace meanwhile
+    if remembered is not None and remembered[0] is schema:
+        shown = remembered[1]
+    else:
+        encoded = orjson.dumps(_through_stored_schema(resource, record.load()))
+        shown = record.raw if encoded == record.raw else compact(encoded)
+        record.remember_shown(schema, shown)
     if resource.version == resource.storage_version:
-        return record.shown[1]
-    return orjson.dumps(_through_own_schema(resource, orjson.loads(record.shown[1])))
+        return shown
+    return orjson.dumps(_through_own_schema(resource, orjson.loads(shown)))
 
 
 def load(resource: Resource, record: Record) -> Object:

@@ -66,6 +66,13 @@ Connection = psycopg.AsyncConnection[Any]
 Pool = AsyncConnectionPool[Connection]
 
 
+class _Cursor(psycopg.AsyncRawCursor[Any]):
+    """One that sends everything by the extended protocol, which takes one statement at a time."""
+
+    def _execute_send(self, query: Any, *, force_extended: bool = True, binary: bool | None = None) -> None:
+        super()._execute_send(query, force_extended=True, binary=binary)
+
+
 class PostgresPerformer:
     """Statements on PostgreSQL servers, over pooled connections."""
 
@@ -182,7 +189,7 @@ async def _pool(conninfo: str) -> Pool:
         connection_class=MeteredConnection,
         kwargs={
             "context": ADAPTERS,
-            "cursor_factory": psycopg.AsyncRawCursor,
+            "cursor_factory": _Cursor,
             "connect_timeout": int(_CONNECT_SECONDS),
             # DISCARD ALL deallocates the statements that the driver would prepare on its own, and it does not notice.
             "prepare_threshold": None,
@@ -318,7 +325,6 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
 
 async def _change(connection: Connection, statement: SqlStatement) -> dict[str, Any]:
     async with connection.cursor() as cursor:
-        # binary: by the extended protocol
         await cursor.execute(statement.sql.encode(), statement.parameters, binary=True)
         count = max(0, cursor.rowcount)  # -1: of nothing that is counted
         return {"status": cursor.statusmessage, "rowCount": count, "rows": []}
@@ -340,9 +346,11 @@ async def _query(connection: Connection, statement: SqlStatement, budget: _Budge
 
 async def _copy(connection: Connection, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
     """What `COPY … TO STDOUT` gives: the server sends a message a row."""
+    if statement.parameters:  # the driver would write them into the statement, after policy has read it
+        raise OperationFailed("StatementFailed", "COPY takes no parameters", retryable=False)
     kept, messages, truncated = bytearray(), 0, False
     async with connection.cursor() as cursor:
-        async with cursor.copy(statement.sql.encode(), statement.parameters or None) as copy:
+        async with cursor.copy(statement.sql.encode()) as copy:
             async for block in copy:
                 messages += 1
                 truncated = truncated or messages > budget.rows or len(block) > budget.bytes

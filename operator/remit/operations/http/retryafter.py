@@ -17,7 +17,7 @@ def retry_after(response: httpx.Response) -> float:
         return float(said) if len(said) < 10 else LONGEST_RETRY_AFTER
     try:
         until = parsedate_to_datetime(said)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if until.tzinfo is None:  # an old form of dates, which are in UTC all the same
         until = until.replace(tzinfo=UTC)

@@ -126,8 +126,8 @@ def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Fun
     which = "a function that is" if len(unknown) == 1 else "functions that are"
     return (
         f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; to allow that, the spec of policy"
-        f" {policy.key} needs `databases: {{postgres: {{functions: {listed}}}}}` (the columns of a table's other name"
-        " go after AS, as in `AS t (a)`)"
+        f" {policy.key} needs `databases: {{postgres: {{functions: {listed}}}}}` (columns of a table's"
+        " other name, or of a function's rows, go after AS, as in `FROM f(1) AS t (a)`)"
     )
 
 

@@ -39,10 +39,14 @@ _HARD_LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NICE: 0, resource.RLIMI
 _PR_SET_TIMERSLACK = 29
 _TIMER_SLACK_NANOSECONDS = 50_000
 _PERSONALITY_LINUX = 0
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+"""The number of the system call, which has no function in libc."""
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_BY_NICE = 0
 
 
 def take_known_values() -> None:
-    """Set signal mask, umask, resource limits, priority, scheduling, timer slack and personality of this process."""
+    """Set signal mask, umask, resource limits, priorities, scheduling, timer slack and personality of this process."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(UMASK)
     for number, value in _SOFT_LIMITS.items():
@@ -58,6 +62,9 @@ def take_known_values() -> None:
         call("prctl", _PR_SET_TIMERSLACK, _TIMER_SLACK_NANOSECONDS, 0, 0, 0)
     with contextlib.suppress(OSError):
         call("personality", _PERSONALITY_LINUX)
+    if io_priority := _IOPRIO_SET.get(os.uname().machine):
+        with contextlib.suppress(OSError):
+            call("syscall", io_priority, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_BY_NICE)
 
 
 def _least(value: int, hard: int) -> int:
