@@ -32,14 +32,21 @@ import asyncio, os, signal, sys
 VERSION = open("version").read().encode()
 class Connection(asyncio.Protocol):
     def connection_made(self, transport):
-        self.transport, self.head = transport, b""
+        self.transport, self.head, self.upgraded = transport, b"", False
     def data_received(self, data):
+        if self.upgraded:
+            return self.transport.write(data)
         self.head += data
         while b"\\r\\n\\r\\n" in self.head:
             head, _, self.head = self.head.partition(b"\\r\\n\\r\\n")
             if head.startswith(b"GET /exit"):
                 os._exit(3)
-            well = not (head.startswith(b"GET /healthz") and os.path.exists("sick"))
+            if b"\\r\\nupgrade: echo" in head.lower():
+                self.upgraded = True
+                head = b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: echo\\r\\nConnection: Upgrade\\r\\n\\r\\n"
+                return self.transport.write(head)
+            checked = head.startswith(b"GET /healthz")
+            well = not os.path.exists("sick" if checked else "broken")
             status = b"200 OK" if well else b"500 Internal Server Error"
             self.transport.write(b"HTTP/1.1 %b\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (status, len(VERSION), VERSION))
             if b"\\nconnection: close" in head.lower() or head.endswith(b"HTTP/1.0"):
@@ -75,7 +82,8 @@ class Ground:
 
 
 Spec = Callable[[str, Iterable[str]], dict[str, Any]]
-"""`artifact` and `target` for a version. Its marks are `sick`: its health check fails, and `crash`: it ends at once."""
+"""`artifact` and `target` for a version. Its marks are `sick`: its health check fails, `broken`: all else is
+answered with 500, and `crash`: it ends at once."""
 
 
 @asynccontextmanager
@@ -240,6 +248,13 @@ class Shop:
         said = (await reader.read()).decode()
         writer.close()
         return said.rpartition("\r\n\r\n")[2]
+
+    async def upgraded(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that goes on, as a WebSocket does: what is written comes back."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        return reader, writer
 
     async def crash(self, state: Path, slot: str) -> None:
         """End the program of every instance of a side; `state` is the operator's."""

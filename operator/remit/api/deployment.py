@@ -228,8 +228,9 @@ class Stages(SpecModel):
     bake_seconds: Seconds = 30
     """How long the new side is watched after the switch, before the old one is retired."""
     failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] = 5
-    """How many of the requests since the switch may fail, in percent, before the release goes back: at the proxy of the
-    process and docker targets, with a status of 500 and above, and from the fifth failure on. 100: any number."""
+    """How many of the requests since the switch, and of those in the last one to two minutes, may fail, in percent,
+    before the release goes back: at the proxy of the process and docker targets, with a status of 500 and above, and
+    from the fifth failure on. 100: any number."""
 
 
 class Rollback(SpecModel):

@@ -149,6 +149,18 @@ class HookTask(StatusRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCount(StatusRecord):
+    """What the proxy had counted of the new side at a moment."""
+
+    at: Time
+    """When."""
+    requests: int
+    """How many requests it had answered."""
+    failed: int
+    """How many of them had failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release(StatusRecord):
     """The release that goes on, or the last one."""
 
@@ -192,6 +204,8 @@ class Release(StatusRecord):
     """How many requests the proxy had given to the new side before it went live, where it can tell."""
     failed_before: int | None = None
     """How many of them had failed."""
+    marks: tuple[RequestCount, ...] = ()
+    """Counts of the last minutes of the bake, from which the share of requests that failed lately is computed."""
     requests: int | None = None
     """How many requests the new side got since it is live; known once the bake is over."""
     failed_requests: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
-from remit.api.deploymentstatus import LiveSide, PipelineState, Release, Slot
+from remit.api.deploymentstatus import LiveSide, PipelineState, Release, RequestCount, Slot
 from remit.api.strategy import Strategy
 from remit.release.model import Desired, ObservedState, Revision, SlotView, other
 
@@ -14,6 +14,10 @@ CRASH_LIMIT = 5
 
 FAILURES_THAT_COUNT = 5
 """A few failed requests are no share of anything: a service that gets ten an hour is not judged by one of them."""
+
+MARK_SECONDS = 60
+"""How far the counts are apart that are remembered. Requests are judged over the last one to two of these, too: an
+outage late in a long bake is not outweighed by all that went well before."""
 
 
 def seconds(count: float) -> datetime.timedelta:
@@ -104,20 +108,38 @@ class Context:
     @property
     def served(self) -> tuple[int, int] | None:
         """How many requests the new side got since it went live, and how many of them failed; None: nobody counts."""
-        new, before = self.new, self.release.requests_before
-        if before is None or new.requests is None or new.revision != self.release.revision:
+        before, failed = self.release.requests_before, self.release.failed_before or 0
+        return None if before is None else self._served_since(before, failed)
+
+    def _served_since(self, before: int, failed: int) -> tuple[int, int] | None:
+        new = self.new
+        if new.requests is None or new.revision != self.release.revision:
             return None
         if new.requests < before:  # another proxy took its place, and counts anew
             return new.requests, new.failed_requests
-        return new.requests - before, max(0, new.failed_requests - (self.release.failed_before or 0))
+        return new.requests - before, max(0, new.failed_requests - failed)
+
+    def marked(self) -> Release | None:
+        """The release with the counts of now, once those that it remembers are old; None: they are not."""
+        new, marks = self.new, self.release.marks
+        if new.requests is None or (marks and self.now < marks[-1].at + seconds(MARK_SECONDS)):
+            return None
+        mark = RequestCount(at=self.now, requests=new.requests, failed=new.failed_requests)
+        return replace(self.release, marks=(*marks[-1:], mark))
 
     def failing(self) -> Fail | None:
-        """Too many of the requests fail since it went live."""
+        """Too many of the requests fail, of those since it went live or of the latest."""
+        spans = [(self.served, "since the switch")]
+        if self.release.marks:
+            first = self.release.marks[0]
+            lately = f"since {first.at:%H:%M:%S} UTC"
+            spans.append((self._served_since(first.requests, first.failed), lately))
         percent = self.desired.spec.stages.failure_threshold_percent
-        requests, failed = self.served or (0, 0)
-        if failed < FAILURES_THAT_COUNT or 100 * failed <= percent * requests:
-            return None
-        return Fail("RequestsFailed", f"{failed} of {requests} requests since the switch failed; {percent} % may")
+        for served, when in spans:
+            requests, failed = served or (0, 0)
+            if failed >= FAILURES_THAT_COUNT and 100 * failed > percent * requests:
+                return Fail("RequestsFailed", f"{failed} of {requests} requests {when} failed; {percent} % may")
+        return None
 
     def crashing(self) -> Fail | None:
         """The new side keeps crashing before it was ever healthy, or will never start."""

@@ -48,6 +48,7 @@ def finish(ctx: Context, outcome: Outcome, reason: str, message: str, *, takes_o
         finished_at=now,
         held=False,
         incarnations={},
+        marks=(),
     )
     if (served := ctx.served) is not None:
         ended = replace(ended, requests=served[0], failed_requests=served[1])

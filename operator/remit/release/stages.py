@@ -134,8 +134,8 @@ def _watch(ctx: Context) -> Verdict:
         return Fail("TrafficLost", "requests do not go to it any more")
     if new.failed:
         return Fail("InstanceFailed", f"{new.failed} of its instances failed{ctx.detail}")
-    if failing := ctx.failing():
-        return failing
+    if verdict := ctx.failing() or ctx.marked():
+        return verdict
     wanted = ctx.release.replicas
     return Scale(ctx.slot, wanted) if new.wanted != wanted else None
 

@@ -1,4 +1,4 @@
-"""A new side that dies while it is watched, under requests: the proxy sends them to the side that is kept."""
+"""What clients of either side meet in a release: one that dies or fails while it is watched, and one that drains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remit.release.traffic import Probe
-from shops import Ground, Shop, on_every_ground, open_shop
+from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
 
@@ -20,6 +20,40 @@ pytestmark = [on_every_ground, pytest.mark.timeout(300)]
 async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Shop]:
     async with open_shop(ground, world.kube, world.settings.state_dir, tmp_path / "versions") as shop:
         yield shop
+
+
+async def test_a_new_side_that_fails_requests_goes_back_whatever_probes_hear(world: World, shop: Shop) -> None:
+    async with world.operator():
+        await shop.create("v1")
+        await shop.live("v1")
+        await shop.change("v2", "broken", stages={"bakeSeconds": 600})
+        await shop.until(lambda status: status.get("stage") == "Bake" and status.get("activeRevision") == 2)
+        async with Probe(f"http://127.0.0.1:{shop.port}/healthz", rate=200) as probe:
+            while len(probe.requests) < 200:
+                await asyncio.sleep(0.02)
+            for _ in range(5):
+                await shop.answer()
+            status = await shop.until(lambda status: status["history"][0]["outcome"] == "RolledBack", "as to go back")
+        assert status["pipeline"]["release"]["reason"] == "RequestsFailed"
+        assert status["pipeline"]["release"]["message"].startswith("5 of 5 requests since the switch failed; 5 % may")
+        assert await shop.answer() == "v1"
+
+
+async def test_a_connection_goes_on_at_the_old_side_for_as_long_as_it_may(world: World, shop: Shop) -> None:
+    async with world.operator():
+        await shop.create("v1", drainSeconds=600)
+        await shop.live("v1")
+        reader, writer = await shop.upgraded()
+        await shop.change("v2", drainSeconds=600)
+        await shop.until(lambda status: any(slot.get("draining") for slot in status["slots"]), "as to drain")
+        assert await shop.answer() == "v2"
+        writer.write(b"still here")
+        assert await reader.readexactly(10) == b"still here"
+        await shop.change("v2", drainSeconds=0)
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
+        await shop.tidy()
 
 
 async def test_a_new_side_that_dies_in_the_bake_costs_only_the_requests_that_were_in_it(

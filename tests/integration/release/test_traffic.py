@@ -126,7 +126,7 @@ async def test_weights_share_the_requests(traffic: Traffic, sides: dict[Slot, Si
     seen = await traffic.look(NAME)
     assert seen
     assert seen.ports[port].weights == {"blue": 75, "green": 25}
-    assert seen.ports[port].side("green").requests == answers["green"]
+    assert seen.ports[port].served("green")[0] == answers["green"]
 
 
 async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict[Slot, Side]) -> None:
@@ -265,6 +265,49 @@ async def test_a_side_without_replicas_gets_no_share(traffic: Traffic, sides: di
     assert {await get(port) for _ in range(20)} == {"green"}
 
 
+async def test_requests_are_counted_of_the_side_that_answers_and_not_those_of_the_probe(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """Also those that nobody can take, and those that the other side takes over."""
+    port = free_port()
+    entry = Entry(port, (sides["blue"].address,), (sides["green"].address,), 100, failover=True)
+    await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
+    await traffic.apply(Route(NAME, (entry,)))
+
+    async def served() -> list[tuple[int, int]]:
+        seen = await traffic.look(NAME)
+        assert seen is not None
+        return [seen.ports[port].served(slot) for slot in ("blue", "green")]
+
+    async with Probe(f"http://127.0.0.1:{port}/", rate=200) as probe:
+        await get(port)
+        await until_probed(probe, 20)
+        assert await served() == [(0, 0), (1, 0)]
+        sides["green"].kill()
+        assert await get(port) == "blue"
+        assert await served() == [(1, 0), (1, 0)]
+        sides["blue"].kill()
+        await until_probed(probe, 20, failed=True)
+        with pytest.raises(ValueError, match="503"):
+            await get(port)
+        assert await served() == [(1, 0), (2, 1)]
+        assert probe.report().failed >= 20
+
+
+async def until_probed(probe: Probe, more: int, *, failed: bool = False) -> None:
+    """Until so many more requests were made, or failed."""
+
+    def count() -> int:
+        return sum(not failed or request.error != "" for request in probe.requests)
+
+    due = count() + more
+
+    async def done() -> bool:
+        return count() >= due
+
+    await until(done)
+
+
 async def test_a_side_that_dies_costs_only_the_requests_that_were_in_it_while_another_one_stands_by(
     traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
@@ -281,7 +324,7 @@ async def test_a_side_that_dies_costs_only_the_requests_that_were_in_it_while_an
             assert {await get(port) for _ in range(50)} == {"blue"}
         seen = await traffic.look(NAME)
         assert seen is not None
-        assert seen.ports[port].side("blue").requests >= 50, "a backup's requests count as its own side's"
+        assert seen.ports[port].served("blue")[0] >= 50, "a backup's requests count as its own side's"
         assert len(clients.failed) <= WORKERS, clients.failed
         await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
         assert await get(port) == "blue"

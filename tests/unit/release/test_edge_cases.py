@@ -292,6 +292,43 @@ def test_failed_requests_in_the_bake_send_a_release_back(
     assert (release.reason == "RequestsFailed") == (outcome == "RolledBack")
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "outcome"),
+    [
+        (0, 5, "RolledBack"),
+        (100, 6, "RolledBack"),  # more than 5 % lately, far fewer since the switch
+        (100, 4, "Promoted"),  # too few to count
+        (200, 6, "Promoted"),  # 3 % lately
+    ],
+)
+def test_requests_that_fail_late_in_a_long_bake_are_not_outweighed_by_earlier_ones(
+    good: int, bad: int, outcome: str
+) -> None:
+    def serve(requests: int, failed: int) -> None:
+        green = sim.observed.green
+        counts = {"requests": (green.requests or 0) + requests, "failed_requests": green.failed_requests + failed}
+        sim.put("green", replace(green, **counts))
+
+    sim = live("v1").apply(version="v2", stages={"bakeSeconds": 1000})
+    sim.until(Switch)
+    serve(0, 0)
+    sim.waits_for("Baking")
+    for _ in range(10):
+        serve(1000, 0)
+        sim.breathe(30)
+        sim.step()
+    for _ in range(2):
+        sim.breathe(60)
+        sim.step()
+    serve(good + bad, bad)
+    finish = sim.until(Finish, seconds=60)
+    assert isinstance(finish, Finish)
+    assert finish.outcome == outcome
+    assert sim.state.release is not None
+    assert sim.state.release.reason == ("RequestsFailed" if outcome == "RolledBack" else "Promoted")
+    assert sim.state.release.marks == ()
+
+
 def test_a_first_release_that_fails_has_nowhere_to_return_to() -> None:
     sim = Sim(behaviour={"v1": "crashing"})
     assert end(sim) == ("Failed", "CrashLoop", "")

@@ -93,29 +93,38 @@ def test_what_is_written_brings_everything_back() -> None:
 def test_what_haproxy_says_is_understood() -> None:
     info = "Name: HAProxy\nPid: 42\nUptime_sec: 7\n"
     stat = (
-        "# pxname,svname,scur,stot,econ,hrsp_5xx,status,addr,check_status,bck,mode,\n"
-        "80,FRONTEND,9,9,,,OPEN,,,,http,\n"
-        "80.blue,10.0.0.1:8080,2,5,0,0,UP 1/2,10.0.0.1:8080,INI,0,http,\n"
-        "80.blue,fd00::1:8080,1,2,0,0,MAINT,[fd00::1]:8080,L4OK,0,http,\n"
-        "80.blue,BACKEND,3,7,1,3,UP,,,,http,\n"
-        "80.green.failover,10.0.0.2:8080,1,4,1,2,DOWN,10.0.0.2:8080,L4CON,0,http,\n"
-        "80.green.failover,backup-10.0.0.1:8080,2,3,0,1,UP,10.0.0.1:8080,L4OK,1,http,\n"
-        "80.green.failover,BACKEND,4,9,1,4,UP,,,,http,\n"
-        "81,FRONTEND,0,0,,,OPEN,,,,tcp,\n"
-        "81.blue,BACKEND,0,5,2,,UP,,,,tcp,\n\n"
+        "# pxname,svname,scur,stot,econ,status,addr,check_status,bck,mode,\n"
+        "80,FRONTEND,9,9,,OPEN,,,,http,\n"
+        "80.blue,10.0.0.1:8080,2,5,0,UP 1/2,10.0.0.1:8080,INI,0,http,\n"
+        "80.blue,fd00::1:8080,1,2,0,MAINT,[fd00::1]:8080,L4OK,0,http,\n"
+        "80.blue,BACKEND,3,7,1,UP,,,,http,\n"
+        "80.green.failover,10.0.0.2:8080,1,4,1,DOWN,10.0.0.2:8080,L4CON,0,http,\n"
+        "80.green.failover,backup-10.0.0.1:8080,2,3,0,UP,10.0.0.1:8080,L4OK,1,http,\n"
+        "80.green.failover,BACKEND,4,9,1,UP,,,,http,\n"
+        "81,FRONTEND,0,0,,OPEN,,,,tcp,\n"
+        "81.green,10.0.0.2:9090,0,6,0,UP,10.0.0.2:9090,L4OK,0,tcp,\n"
+        "81.green,BACKEND,0,8,2,UP,,,,tcp,\n"
+        "81.blue.failover,backup-10.0.0.2:9090,0,5,1,UP,10.0.0.2:9090,L4OK,1,tcp,\n"
+        "81.blue.failover,BACKEND,0,9,4,UP,,,,tcp,\n\n"
     )
-    seen = parse(info, stat, "0x1 80 0\n0x2 81 -1\n")
+    table = (
+        "# table: counts, type: string, size:1024, used:2\n"
+        "0x1: key=80.blue use=0 exp=0 shard=0 gpc0=12 gpc1=3\n"
+        "0x2: key=80.green use=1 exp=0 shard=0 gpc0=0 gpc1=0\n"
+    )
+    seen = parse(info, stat, "0x1 80 0\n0x2 81 -1\n", table)
     assert (seen.pid, seen.uptime_seconds, set(seen.ports)) == (42, 7, {80, 81})
     blue, green = seen.ports[80].side("blue"), seen.ports[80].side("green")
-    assert (blue.in_flight, blue.requests, blue.failed) == (3 + 2, 7 + 3, 3 + 1)
-    assert (green.in_flight, green.requests, green.failed) == (2, 6, 3)
-    assert seen.ports[81].side("blue").failed == 2
+    assert (blue.in_flight, green.in_flight) == (3 + 2, 2)
+    assert [seen.ports[80].served(slot) for slot in ("blue", "green")] == [(12, 3), (0, 0)]
+    assert [seen.ports[81].served(slot) for slot in ("blue", "green")] == [(4, 3), (8 + 5, 2 + 1)]
+    assert parse(info, stat, "", "No such table\n").ports[80].served("blue") == (0, 0), "a proxy of an earlier version"
     assert [(each.address, each.up, each.leaving, each.in_flight) for each in blue.servers if not each.backup] == [
         ("10.0.0.1:8080", True, False, 2),
         ("[fd00::1]:8080", False, True, 1),
     ]
     assert [each.checked for each in blue.servers] == [False, False, True]
-    assert seen.reached == {"10.0.0.1:8080"}
+    assert seen.reached == {"10.0.0.1:8080", "10.0.0.2:9090"}
     assert seen.ports[81].weights == {"blue": 0, "green": 0}
     assert seen.in_flight("blue") == 5
     assert seen.in_flight("green") == 2

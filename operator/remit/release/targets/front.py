@@ -26,7 +26,8 @@ class Flow:
     """The addresses that it has found down."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
     served: Mapping[Slot, tuple[int, int]] = field(default_factory=dict)
-    """How many requests each side got where it is published, and how many of them failed, since the proxy counts."""
+    """How many requests each side answered where it is published, and how many of them failed, since the proxy counts.
+    """
     busy: frozenset[str] = frozenset()
     """The addresses that it has requests at."""
     converged: bool = True
@@ -139,8 +140,8 @@ def _in_force(route: Route, seen: Seen) -> bool:
 
 def _served(told: Told, seen: Seen) -> dict[Slot, tuple[int, int]]:
     published = {port.port for side in told.sides.values() for port in side.published}
-    counted = {slot: [each.side(slot) for port, each in seen.ports.items() if port in published] for slot in SLOTS}
-    return {slot: (sum(e.requests for e in own), sum(e.failed for e in own)) for slot, own in counted.items()}
+    counted = {slot: [each.served(slot) for port, each in seen.ports.items() if port in published] for slot in SLOTS}
+    return {slot: (sum(each[0] for each in own), sum(each[1] for each in own)) for slot, own in counted.items()}
 
 
 def _converged(told: Told, route: Route | None, seen: Seen) -> bool:

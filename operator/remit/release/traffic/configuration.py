@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from remit.api.deploymentstatus import Slot
-from remit.release.traffic.route import POOLS, Entry, Pool, Route, other
+from remit.release.traffic.route import POOLS, SLOTS, Entry, Pool, Route, other
 
 HARD_STOP_SECONDS: Final = 30
 _REWRITTEN_BYTES: Final = 1024
@@ -20,6 +20,9 @@ SIDE_HEADER: Final = "Remit-Side"
 WEIGHTS: Final = "weights"
 """The file of a map from port to the percentage of green. Negative: closed; from `FAILOVER` on: with failover."""
 FAILOVER: Final = 1000
+COUNTS: Final = "counts"
+"""The table of how many requests each side answered at each port, and how many of them with a status of 500 and above,
+by `PORT.SIDE`. Requests of the probe are not counted: they would hide those of others that fail."""
 
 _CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
 _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
@@ -43,7 +46,8 @@ def render(route: Route, process: Process) -> str:
 
 def frame(route: Route, process: Process) -> str:
     """What cannot be changed in a running proxy: everything but addresses and weights."""
-    return _settings(process, route.max_header_bytes) + "".join(_frontend(entry) for entry in route.entries)
+    table = f"backend {COUNTS}\n  stick-table type string len 16 size 1k store gpc(2)\n"
+    return _settings(process, route.max_header_bytes) + table + "".join(_frontend(entry) for entry in route.entries)
 
 
 def digest(route: Route, process: Process) -> str:
@@ -112,10 +116,15 @@ def _frontend(entry: Entry) -> str:
     blue, blue_failover, green, green_failover = (backend(port, pool) for pool in POOLS)
     green_share, closed = f"str({port}),map_str_int({WEIGHTS},-1)", "{ var(txn.green) -m int lt 0 }"
     if entry.protocol == "http":
+        tracked = "".join(
+            f"  http-request track-sc{index} str({port}.{slot}) table {COUNTS} unless {{ var(txn.probe) -m found }}\n"
+            for index, slot in enumerate(SLOTS)
+        )
         rules, rule = (
             (
                 f"  http-request set-var(txn.probe) req.hdr({PROBE_HEADER})\n"
                 f"  http-request del-header {PROBE_HEADER}\n"
+                f"{tracked}"
                 f"  http-request set-var(txn.green) {green_share}\n"
                 f"  http-request return status 503 if {closed}\n"
             ),
@@ -152,10 +161,13 @@ def _backend(entry: Entry, pool: Pool) -> str:
     if entry.protocol == "tcp":
         lines += ["  mode tcp\n", f"  timeout server {_TUNNEL}\n"]
     else:
-        lines += [
-            f"  http-after-response set-header {SIDE_HEADER} {slot} if {{ var(txn.probe) -m found }}{which}\n"
-            for slot, which in _answering(pool)
-        ]
+        for slot, which in _answering(pool):
+            counter = SLOTS.index(slot)
+            lines += [
+                f"  http-after-response set-header {SIDE_HEADER} {slot} if {{ var(txn.probe) -m found }}{which}\n",
+                f"  http-after-response sc-inc-gpc(0,{counter}){which and f' if{which}'}\n",
+                f"  http-after-response sc-inc-gpc(1,{counter}) if {{ status ge 500 }}{which}\n",
+            ]
     return "".join([*lines, *servers])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
-from remit.release.traffic.configuration import FAILOVER, WEIGHTS, backend
+from remit.release.traffic.configuration import COUNTS, FAILOVER, WEIGHTS, backend
 from remit.release.traffic.route import CLOSED, POOLS, Pool, other
 
 PROXY_FAILED: Final = "ProxyFailed"
@@ -20,6 +21,7 @@ _NEVER_CHECKED: Final = "INI"
 _WELL: Final = "L4OK"
 _PATIENCE: Final = 5.0
 _LINE_BYTES: Final = 1 << 24
+_COUNTED: Final = re.compile(r"key=(\d+)\.(blue|green) .*gpc0=(\d+) gpc1=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Server:
     """Whether `up` is what a check has found, and not what it began as."""
     backup: bool = False
     """It belongs to the other side, and is used while none of this one's is up."""
-    requests: int = 0
+    connections: int = 0
+    """All that there were, and how many could not be made."""
     failed: int = 0
 
 
@@ -46,11 +49,10 @@ class Side:
     servers: tuple[Server, ...] = ()
     in_flight: int = 0
     """Requests and open tunnels, those that wait for a connection included."""
-    requests: int = 0
-    """Requests since the proxy started; connections, where it passes them through."""
+    connections: int = 0
+    """Connections that were passed through since the proxy started; requests, where it speaks HTTP."""
     failed: int = 0
-    """Of these, how many were answered with a status of 500 and above, by a replica or in place of one; connections
-    that could not be made."""
+    """How many connections could not be made."""
 
     def part(self, *, backup: bool) -> Side:
         """What of it is of its backups, or all else."""
@@ -58,7 +60,7 @@ class Side:
         theirs = Side(
             tuple(backups),
             sum(each.in_flight for each in backups),
-            sum(each.requests for each in backups),
+            sum(each.connections for each in backups),
             sum(each.failed for each in backups),
         )
         if backup:
@@ -66,7 +68,7 @@ class Side:
         return Side(
             tuple(each for each in self.servers if not each.backup),
             max(0, self.in_flight - theirs.in_flight),
-            max(0, self.requests - theirs.requests),
+            max(0, self.connections - theirs.connections),
             max(0, self.failed - theirs.failed),
         )
 
@@ -74,7 +76,7 @@ class Side:
         return Side(
             self.servers + more.servers,
             self.in_flight + more.in_flight,
-            self.requests + more.requests,
+            self.connections + more.connections,
             self.failed + more.failed,
         )
 
@@ -86,6 +88,16 @@ class Port:
     weights: Mapping[Slot, int]
     pools: Mapping[Pool, Side]
     fails_over: bool = False
+    counts: Mapping[Slot, tuple[int, int]] | None = None
+    """How many requests each side answered, and how many failed; None where connections are passed through."""
+
+    def served(self, slot: Slot) -> tuple[int, int]:
+        """How many requests that side answered, and how many of them with a status of 500 and above, but for those of
+        the probe; where connections are passed through, how many there were and how many could not be made."""
+        if self.counts is not None:
+            return self.counts.get(slot, (0, 0))
+        side = self.side(slot)
+        return side.connections, side.failed
 
     def side(self, slot: Slot) -> Side:
         own, backups = self.pools.get(Pool(slot, True), Side()), self.pools.get(Pool(other(slot), True), Side())
@@ -152,19 +164,23 @@ async def ask(folder: Path, *commands: str) -> list[str]:
 
 async def look(folder: Path) -> Seen:
     """Raises as `ask` does."""
-    info, stat, weights = await ask(folder, "show info", "show stat", f"show map {WEIGHTS}")
-    return parse(info, stat, weights)
+    commands = ("show info", "show stat", f"show map {WEIGHTS}", f"show table {COUNTS}")
+    return parse(*await ask(folder, *commands))
 
 
-def parse(info: str, stat: str, weights: str) -> Seen:
+def parse(info: str, stat: str, weights: str, counts: str) -> Seen:
     about = dict(line.partition(": ")[::2] for line in info.splitlines())
     rows = list(csv.DictReader(stat.removeprefix("# ").splitlines()))
     shares = {int(port): int(green) for _, port, green in (line.split() for line in weights.splitlines())}
+    counted: dict[int, dict[Slot, tuple[int, int]]] = {}
+    for port, slot, requests, failed in _COUNTED.findall(counts):
+        counted.setdefault(int(port), {})[slot] = int(requests), int(failed)
     ports = {
         int(row["pxname"]): Port(
             _weights(shares.get(int(row["pxname"]), -1)),
             {pool: _pool(backend(int(row["pxname"]), pool), rows) for pool in POOLS},
             shares.get(int(row["pxname"]), -1) >= FAILOVER,
+            counted.get(int(row["pxname"]), {}) if row["mode"] == "http" else None,
         )
         for row in rows
         if row["svname"] == "FRONTEND"
@@ -185,7 +201,7 @@ def _pool(name: str, rows: Sequence[Mapping[str, str]]) -> Side:
     if total is None:
         return Side()
     servers = tuple(_server(row) for row in own if row["svname"] != "BACKEND")
-    return Side(servers, _count(total, "scur"), _count(total, "stot"), _failed(total))
+    return Side(servers, _count(total, "scur"), _count(total, "stot"), _count(total, "econ"))
 
 
 def _server(row: Mapping[str, str]) -> Server:
@@ -199,14 +215,9 @@ def _server(row: Mapping[str, str]) -> Server:
         _count(row, "scur"),
         checked,
         backup=_count(row, "bck") > 0,
-        requests=_count(row, "stot"),
-        failed=_failed(row),
+        connections=_count(row, "stot"),
+        failed=_count(row, "econ"),
     )
-
-
-def _failed(row: Mapping[str, str]) -> int:
-    """Connections that are passed through have no statuses."""
-    return _count(row, "econ") if row["mode"] == "tcp" else _count(row, "hrsp_5xx")
 
 
 def _count(row: Mapping[str, str], column: str) -> int:
