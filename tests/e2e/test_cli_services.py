@@ -18,8 +18,6 @@ import yaml
 
 from remitup import REMIT, RemitUp, environment, until
 
-pytestmark = pytest.mark.cover_programs
-
 TASK = """
 apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask
