@@ -54,7 +54,7 @@ class Progress:
         self._reporter.write_line("What tests need besides Python, as found on this machine:")
         for text in parts.report():
             self._reporter.write_line(text)
-        self._reporter.write_line("All tests take about ten minutes on two cores.")
+        self._reporter.write_line("All tests take 10 to 15 minutes on two cores.")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
