@@ -185,6 +185,7 @@ def judge(bench: Bench, number: int, outcomes: list[Outcome], where: str, tally:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize(("form", "on_interruption", "fault"), CASES)
+@pytest.mark.soak  # it failed once in a whole run, and is in soak until the cause is found
 async def test_no_fault_at_any_wait_runs_it_again(tmp_path: Path, form: str, on_interruption: str, fault: str) -> None:
     tally = Tally()
     async with opened(tmp_path, form) as bench:
