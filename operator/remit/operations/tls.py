@@ -21,19 +21,28 @@ class TlsMaterial:
     certificate: bytes | None = None
     key: bytes | None = field(default=None, repr=False)
 
+    where: str = ""
+    """The operation's field, for messages."""
+
     @classmethod
     def of(cls, work: Work) -> TlsMaterial:
-        """Raises `OperationFailed` for what is no certificate or no key, or where the two do not belong together."""
-        material = cls(*(_value(work, name) for name in ("ca_from", "cert_from", "key_from")))
-        material.context(_field(work))
-        return material
+        """Raises `OperationFailed` where something is referred to and not there."""
+        authority, certificate, key = (_value(work, name) for name in ("ca_from", "cert_from", "key_from"))
+        return cls(authority, certificate, key, where=_field(work))
 
-    def context(self, where: str = "") -> ssl.SSLContext:
-        """For clients. `where` is the operation's field, for messages."""
+    @property
+    def is_empty(self) -> bool:
+        return self.authority is None and self.certificate is None and self.key is None
+
+    def context(self) -> ssl.SSLContext:
+        """For clients. It reads all authorities of the system where none is given, which takes a while.
+
+        Raises `OperationFailed` for what is no certificate or no key, or where the two do not belong together.
+        """
         try:
             context = ssl.create_default_context(cadata=None if self.authority is None else self.authority.decode())
         except (ssl.SSLError, ValueError):
-            raise _invalid(f"{where}.caFrom: what it refers to is no certificate in PEM form") from None
+            raise _invalid(f"{self.where}.caFrom: what it refers to is no certificate in PEM form") from None
         if self.authority is not None:
             # As libpq and curl have it: Python 3.13 asks for extensions that authorities of one's own often lack.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -43,10 +52,8 @@ class TlsMaterial:
                 try:
                     context.load_cert_chain(certificate, key, password=lambda: "")
                 except (ssl.SSLError, ValueError):
-                    message = (
-                        f"{where}.certFrom and {where}.keyFrom: no certificate in PEM form and its unencrypted key"
-                    )
-                    raise _invalid(message) from None
+                    fields = f"{self.where}.certFrom and {self.where}.keyFrom"
+                    raise _invalid(f"{fields}: no certificate in PEM form and its unencrypted key") from None
         return context
 
 

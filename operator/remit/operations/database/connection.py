@@ -53,7 +53,10 @@ def target(work: Work, schemes: Set[str], options: Set[str]) -> Target:
         listed = ", ".join(sorted(options))
         raise invalid(f"it may have the options {listed}, and no others; {len(unknown)} others are given")
     name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
-    return Target(name, url, TlsMaterial.of(work))
+    tls = TlsMaterial.of(work)
+    if not tls.is_empty:
+        tls.context()  # what is wrong with it is told before anything is connected to
+    return Target(name, url, tls)
 
 
 def invalid(message: str) -> OperationFailed:
