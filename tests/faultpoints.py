@@ -8,10 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, coroutine
 from typing import Any, Literal
+
+from remit.backends import Outcome
 
 Moment = Literal["instead", "after", "meanwhile"]
 Overdue = Callable[[], None]
@@ -27,6 +29,32 @@ class Fault:
     error: BaseException | None
     moment: Moment = "after"
     met: bool = False
+
+
+@dataclass
+class Tally:
+    """What became of the tasks whose first attempt met a fault."""
+
+    injected: int = 0
+    retried: int = 0
+    refused: int = 0
+    """Not retried, because the effect may have taken place."""
+    took_place: int = 0
+    """Of the refused ones."""
+    undisturbed: list[str] = field(default_factory=list)
+
+    def was_refused(self, outcomes: list[Outcome], count: int, where: str) -> bool:
+        """Whether it was not retried. `outcomes` are those of its attempts, and `count` says how often it took place."""
+        last = outcomes[-1]
+        assert count <= 1, f"{where}: it took place {count} times: {outcomes}"
+        if last.reason == "Completed":
+            assert count == 1, f"{where}: it says that it took place: {outcomes}"
+            self.retried += len(outcomes) > 1
+            return False
+        assert len(outcomes) == 1, f"{where}: a retry was to succeed: {outcomes}"
+        self.refused += 1
+        self.took_place += count
+        return True
 
 
 @coroutine
