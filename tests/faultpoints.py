@@ -44,7 +44,7 @@ class Tally:
     undisturbed: list[str] = field(default_factory=list)
 
     def was_refused(self, outcomes: list[Outcome], count: int, where: str) -> bool:
-        """Whether it was not retried. `outcomes` are those of its attempts, and `count` says how often it took place."""
+        """Whether it was not retried. `outcomes` are those of its attempts; `count`: how often it took place."""
         last = outcomes[-1]
         assert count <= 1, f"{where}: it took place {count} times: {outcomes}"
         if last.reason == "Completed":

@@ -1,4 +1,4 @@
-"""Tasks of `remit up` that are trees of processes, and the processes that `remit up` itself has."""
+"""Tasks for `remit up`, their trees of processes, and the processes that `remit up` itself has."""
 
 from __future__ import annotations
 

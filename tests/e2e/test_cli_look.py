@@ -11,18 +11,9 @@ from pathlib import Path
 import yaml
 
 from remitup import REMIT, RemitUp, until
+from trees import submit
 
 HEADER = ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"]
-
-
-def submit(up: RemitUp, name: str, script: str, **spec: object) -> None:
-    task = {
-        "apiVersion": "remit.dev/v1alpha1",
-        "kind": "ExecutionTask",
-        "metadata": {"name": name},
-        "spec": {"command": {"argv": ["sh", "-c", script]}, **spec},
-    }
-    up.kubectl("apply", "-f", "-", stdin=json.dumps(task))
 
 
 def finish(up: RemitUp, name: str, script: str, **spec: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
@@ -17,14 +16,7 @@ import pytest
 import yaml
 
 from remitup import REMIT, RemitUp, environment, until
-
-TASK = """
-apiVersion: remit.dev/v1alpha1
-kind: ExecutionTask
-metadata: {name: NAME}
-spec:
-  command: {argv: [sh, -c, SCRIPT]}
-"""
+from trees import submit
 
 
 @contextmanager
@@ -43,10 +35,6 @@ def service(log: Path, *arguments: str, **env: str) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
-
-
-def submit(up: RemitUp, name: str, script: str) -> None:
-    up.kubectl("apply", "-f", "-", stdin=TASK.replace("NAME", name).replace("SCRIPT", json.dumps(script)))
 
 
 def test_a_stop_ends_what_runs_and_the_next_start_knows(own_up: RemitUp) -> None:

@@ -99,7 +99,7 @@ class Bench:
     async def attempts(
         self, number: int, fault: Fault, on_interruption: str, *, interrupted_after: bool = False
     ) -> list[Outcome]:
-        """The attempts of one task with `maxRetries: 3`. The first one is disturbed; `interrupted_after`: its program
+        """The attempts of one task with `maxRetries: 3`. The first one is disturbed. `interrupted_after`: its program
         goes on after the effect, and is interrupted once that is seen."""
         ended, outcomes = asyncio.Event(), list[Outcome]()
         runner = Disturbed({"process": self.backend}, RunStore(self.runs), Redactor(), lambda _: ended.set())
