@@ -141,7 +141,9 @@ class TaskReconciler:
         is told of when the second sweep misses it, because its deletion may be on its way.
         """
         store, tasks, told = self.runner.store, self.reflector, dict[str, int]()
-        for namespace, uid, since in await asyncio.to_thread(_kept, store):
+        kept = await asyncio.to_thread(_kept, store)
+        self._missing &= {uid for _, uid, _ in kept}
+        for namespace, uid, since in kept:
             if tasks.namespaces and namespace not in tasks.namespaces:
                 continue
             if uid in tasks.objects or self.runner.running(uid):
@@ -157,7 +159,6 @@ class TaskReconciler:
                 told[namespace] = told.get(namespace, 0) + 1
                 await self.runner.end_lost(namespace, uid)
             elif time.time() - since >= ORPHAN_SECONDS:
-                self._missing.discard(uid)
                 await self.runner.clear(namespace, uid)
             await asyncio.sleep(0)  # there may be thousands
         for namespace, count in told.items():
