@@ -70,6 +70,15 @@ def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: st
     assert outcome in done.stdout, done.stdout + done.stderr
 
 
+def test_schemathesis_is_imported_by_nobody_but_its_test(tmp_path: Path) -> None:
+    """Its plugin takes most of a second, for each worker."""
+    (tmp_path / "test_it.py").write_text("import sys\ndef test_it(): assert 'schemathesis' not in sys.modules\n")
+    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
+    argv += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(argv, env={"PATH": ""}, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REMIT_SOAK", raising=False)
     assert repetitions(2, 200) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import structlog
 
 from remit.controlplane import schema
@@ -98,6 +100,9 @@ class CrdController:
             return
         self._served[name] = served
         self._cluster.registry.replace(spec["group"], spec["names"]["plural"], resources)
+        # Compiled schemas have many objects and no cycles, and are freed by their last reference. A garbage collection
+        # that goes over those of a hundred large CRDs would hold up the event loop for a quarter of a second.
+        gc.freeze()
 
     def _withdraw(self, name: str) -> None:
         self._served.pop(name, None)
