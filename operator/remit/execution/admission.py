@@ -17,6 +17,7 @@ from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
 from remit.execution.lifecycle import Finish
+from remit.execution.mounts import mounts_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import Work
@@ -97,6 +98,8 @@ class Admitted:
     memory: int = 0
     """What it takes of the memory that tasks may use together, in bytes."""
     egress: tuple[Egress, ...] = ()
+    policies: tuple[CompiledPolicy, ...] = ()
+    """The policy that allowed it and the ceilings, whose terms its volumes are under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ class Admission:
             rates=decision.rates,
             memory=memory,
             egress=decision.egress,
+            policies=decision.binding,
         )
 
     async def decided(
@@ -287,6 +291,7 @@ def _confined(
             network=judged.network,
             require=admitted.layers,
             working_dir=judged.working_dir,
+            mounts=mounts_of(judged, admitted.policies, resolved.folders),
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
@@ -333,6 +338,8 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: froze
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
+    if spec.volume_mounts or spec.artifacts or spec.results:
+        return "this version of Remit mounts no volumes and keeps no artifacts; leave them out"
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]
