@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final, Protocol
 
-from remit.backends.outcome import Outcome
+from remit.backends.outcome import ExitReason, Outcome
 from remit.policy.patterns import Pattern, path_glob
 from remit.sandbox.fsuser import open_as
 
@@ -55,6 +56,19 @@ class FileTree(Protocol):
 
 Collector = Callable[[FileTree, Outcome], Outcome]
 """Keeps what is to be kept of what an attempt left, given how it ended; gives how it ended then. It blocks."""
+
+
+COLLECTING_SECONDS: Final = 1800.0
+
+
+async def collected(collector: Collector, tree: FileTree, outcome: Outcome) -> Outcome:
+    """How the attempt ended, with what was kept. A filesystem that does not answer is not waited for any longer."""
+    try:
+        async with asyncio.timeout(COLLECTING_SECONDS):
+            return await asyncio.to_thread(collector, tree, outcome)
+    except TimeoutError:
+        message = f"{outcome.message}; what it left could not be read within {COLLECTING_SECONDS:g} s"
+        return replace(outcome, reason=ExitReason.ARTIFACT_UNREADABLE, message=message, category="Artifacts")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ leads is seen when it is opened, beneath the root of the rule that allowed it (`
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from remit.api.volumes import Access, Artifact, Volume, WorkspaceVolume
 from remit.errors import InvalidInput
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
+from remit.policy.environment import WORKSPACE
 from remit.policy.filerules import CompiledHostPathRule
 from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
@@ -42,11 +44,23 @@ def unacceptable_volumes(request: Request) -> str | None:
             return f"{where}.hostPath.path: {wrong}"
     texts = {f"volumeMounts[{index}].mountPath": mount.mount_path for index, mount in enumerate(request.mounts)}
     texts |= {f"volumeMounts[{index}].subPath": mount.sub_path or "" for index, mount in enumerate(request.mounts)}
-    texts |= {f"artifacts[{index}].path": artifact.path for index, artifact in enumerate(request.artifacts)}
+    texts |= request.kept_paths
     for where, text in texts.items():
         if refused := refused_character(text):
             return f"spec.{where} has {refused[1]} in column {refused[0]}"
+    places = [WORKSPACE, *(mount.mount_path for mount in request.mounts)]
+    for where, path in request.kept_paths.items():
+        if takes_a_detour(path):
+            return f"spec.{where}: {path!r} takes a detour; write it without '..', '.', '//' or a final '/'"
+        inside = path_inside(path, request.working_dir)
+        if not any(inside == place or inside.startswith(f"{place}/") for place in places):
+            return f"spec.{where}: {inside} is neither in {WORKSPACE} nor in a mounted folder, so nothing of it is kept"
     return None
+
+
+def path_inside(path: str, working_dir: str) -> str:
+    """Where in the program's view the path of an artifact or a result is."""
+    return posixpath.normpath(posixpath.join(working_dir, path))
 
 
 def _unacceptable_host_path(path: str) -> str | None:

@@ -11,6 +11,7 @@ removed by `prune`, unless they are so new that their record may still come.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -24,12 +25,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import orjson
+import structlog
 
 from remit.privatefiles import replace_private
 
+log = structlog.get_logger(__name__)
 _CHUNK: Final = 1 << 20
 _FRESH_SECONDS: Final = 3600.0
 """How long contents may be without a record: longer than any attempt takes to be collected."""
+
+
+_PRUNE_SECONDS: Final = 600.0
 
 
 class TooLarge(Exception):
@@ -206,6 +212,16 @@ class ArtifactStore:
         for path in self._tasks.glob(pattern):
             with contextlib.suppress(FileNotFoundError):
                 yield _Record.read(path)
+
+
+async def keep_pruning(store: ArtifactStore, most_bytes: int) -> None:
+    """Remove what is out of date now and then, for as long as it is let. What goes wrong is logged."""
+    while True:
+        try:
+            await asyncio.to_thread(store.prune, most_bytes)
+        except (OSError, ValueError) as error:
+            log.warning("artifacts could not be pruned", error=str(error))
+        await asyncio.sleep(_PRUNE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
