@@ -152,6 +152,7 @@ def run(
 
     labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
 
+    from remit.api.mountwords import artifacts, volumes
     from remit.cli import runfiles, tasks
     from remit.cli.exitcodes import BROKEN
 
@@ -179,8 +180,8 @@ def run(
                 backend=backend or ("docker" if image else None),
                 image=image,
                 workingDir=workdir,
-                artifacts=runfiles.artifacts(artifact or []),
-                **runfiles.volumes(mount or [], workspace or []),
+                artifacts=artifacts(artifact or []),
+                **volumes(mount or [], workspace or []),
             )
         code = asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
     except (RemitError, OSError) as error:

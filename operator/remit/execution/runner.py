@@ -161,7 +161,7 @@ class Runner:
         if lost := await self._lost(namespace, uid):
             self._in_background(self._cleared(namespace, uid, lost))
         else:
-            await asyncio.to_thread(self._forget_task, namespace, uid)
+            await asyncio.to_thread(self.forget_task, namespace, uid)
 
     async def end_lost(self, namespace: str, uid: str) -> None:
         """End, in the background, what an earlier process left of a task that is gone."""
@@ -177,9 +177,10 @@ class Runner:
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
         await self._ended(lost)
-        await asyncio.to_thread(self._forget_task, namespace, uid)
+        await asyncio.to_thread(self.forget_task, namespace, uid)
 
-    def _forget_task(self, namespace: str, uid: str) -> None:
+    def forget_task(self, namespace: str, uid: str) -> None:
+        """Keep nothing of a task that is gone, but the artifacts that are to be kept longer. Blocks."""
         self.store.forget(namespace, uid)
         if self.folders is not None:
             self.folders.artifacts.release(namespace, uid)
@@ -253,7 +254,7 @@ class Runner:
         await self._touch_workspaces(attempt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
-            await asyncio.to_thread(self._forget_task, attempt.namespace, attempt.uid)
+            await asyncio.to_thread(self.forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)

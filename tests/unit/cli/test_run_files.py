@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from remit.api.mountwords import artifacts, volumes
 from remit.cli.artifacts import find
-from remit.cli.runfiles import artifacts, require_same_machine, secrets, volumes
+from remit.cli.runfiles import require_same_machine, secrets
 from remit.cli.tasks import for_command
 from remit.errors import InvalidInput, RemitError
 from remit.execution.artifacts import StoredArtifact, StoredFile
@@ -34,7 +35,7 @@ def test_mounts_and_workspaces_become_volumes(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.mark.parametrize("word", ["shop", ":/src", "shop:", "shop:src", "shop:/src:rwx", "shop:/src:rw:z"])
 def test_a_mount_that_cannot_be_read_is_told_with_an_example(word: str) -> None:
-    with pytest.raises(InvalidInput, match=r"--mount: .* such as \./shop:/src"):
+    with pytest.raises(InvalidInput, match=r"mounts: .* such as \./shop:/src"):
         volumes([word], [])
 
 

@@ -2,9 +2,10 @@
 
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.saving import save, save_file
-from remit.execution.artifacts.store import ArtifactStore, StoredArtifact, StoredFile, keep_pruning
+from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, StoredArtifact, StoredFile, keep_pruning
 
 __all__ = [
+    "ARTIFACT_BYTES",
     "ArtifactStore",
     "StoredArtifact",
     "StoredFile",
