@@ -266,10 +266,20 @@ class ContainerOperation(SpecModel):
         Rule("self.action in ['run', 'exec'] || !has(self.env) || size(self.env) == 0", "env goes with run and exec"),
         Rule("self.action == 'run' || !has(self.options)", "options go with run"),
         Rule("self.action == 'logs' || !has(self.tailLines)", "tailLines goes with logs"),
+        Rule("self.action == 'run' || (!self.wait && !self.remove)", "wait and remove go with run"),
+        Rule(
+            "!self.remove || self.wait || self.action != 'run'",
+            "remove needs wait: the container is removed when it has ended; set wait: true",
+        ),
+        Rule(
+            "!self.wait || !has(self.options) || !has(self.options.restartPolicy)"
+            " || self.options.restartPolicy == 'Never'",
+            "options.restartPolicy does not go with wait: what is started again has no end to wait for; leave it out",
+        ),
     )
 
     action: ContainerAction
-    """What to do. `run` creates and starts a container that goes on after the task has ended."""
+    """What to do. `run` creates and starts a container that goes on after the task has ended, unless `wait` is set."""
     name: ContainerName | None = None
     """The container's name on the engine, for all but pull and list. `run` makes one up if there is none."""
     image: ImageReference | None = None
@@ -284,6 +294,11 @@ class ContainerOperation(SpecModel):
     """How many lines of the end, for logs. Not set: all that the engine kept."""
     options: ContainerOptions | None = None
     """What the container gets beyond the safe defaults, for run; a policy must allow each."""
+    wait: bool = False
+    """Wait until the container has ended, for run: its output and its exit code are the task's, and a timeout or a
+    cancel stops it. An operator that is restarted meanwhile goes on waiting."""
+    remove: bool = False
+    """Remove the container and its anonymous volumes when it has ended, however it did, for run with `wait`."""
 
 
 Subject = (

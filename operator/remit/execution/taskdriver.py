@@ -161,7 +161,9 @@ class TaskDriver:
         adoptable, seconds = False, 0.0
         if not running and (attempt := _open_attempt(task)) is not None:
             metadata = task.metadata
-            adoptable = self.runner.adoptable(metadata.namespace, metadata.uid, attempt)
+            adoptable = self.runner.adoptable(
+                metadata.namespace, metadata.uid, attempt, task.spec.operation, task.spec.subject
+            )
             seconds = self._seconds_until_over(task, attempt)
         match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):

@@ -88,6 +88,13 @@ BAD: dict[str, list[Bad]] = {
         Bad({"action": "run"}, "spec.container", "image goes with run and pull"),
         Bad({"action": "logs"}, "spec.container", "name the container"),
         Bad({"action": "run", "image": "a b"}, "spec.container.image", "match"),
+        Bad({"action": "stop", "name": "ab", "wait": True}, "spec.container", "wait and remove go with run"),
+        Bad({"action": "run", "image": "a", "remove": True}, "spec.container", "remove needs wait"),
+        Bad(
+            {"action": "run", "image": "a", "wait": True, "options": {"restartPolicy": "Always"}},
+            "spec.container",
+            "restartPolicy does not go with wait",
+        ),
     ],
 }
 
