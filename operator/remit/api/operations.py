@@ -8,6 +8,7 @@ from pydantic import Field
 
 from remit.api.base import ConfigMapKeySelector, EnvVar, Rule, SecretKeySelector, SpecModel, ValueSource, map_by
 from remit.api.containers import ContainerAction, ContainerName, ContainerOptions, ImageReference
+from remit.api.duration import Duration
 from remit.api.quantity import Quantity
 
 Argument = Annotated[str, Field(max_length=8192)]
@@ -97,6 +98,18 @@ class FileOperation(SpecModel):
             "!self.recursive || self.operation in ['copy', 'delete', 'list', 'chmod', 'chown', 'mkdir']",
             "recursive goes with copy, delete, list, chmod, chown and mkdir",
         ),
+        Rule("!has(self.glob) || self.operation in ['list', 'delete']", "glob goes with list and delete"),
+        Rule("!has(self.glob) || !self.recursive", "recursive does not go with glob: '**/' in glob is every folder"),
+        Rule(
+            r"!has(self.glob) || !self.glob.matches('(^|/)\\.{0,2}(/|$)|[^/]\\*\\*|\\*\\*[^/]')",
+            "write the glob below path, without '..', '.', '//' or a '/' at either end; '**' is a whole part of it",
+            ".glob",
+        ),
+        Rule(
+            "!has(self.olderThan) || self.operation == 'list' || (self.operation == 'delete' && has(self.glob))",
+            "olderThan goes with list, and with delete that has a glob",
+        ),
+        Rule("!self.dryRun || self.operation == 'delete'", "dryRun goes with delete"),
         *(
             Rule(
                 rf"!has(self.{field}) || !self.{field}.matches('/\\.{{0,2}}(/|$)')",
@@ -125,6 +138,14 @@ class FileOperation(SpecModel):
     """Group name or id, for chown."""
     recursive: bool = False
     """Include everything below, for copy, delete, list, chmod, chown and mkdir."""
+    glob: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """What is meant below the folder `path`, for list and delete, such as `*.log` or `**/*.tmp`: `*` and `?` stand for
+    characters of one name, `**/` for any number of folders. `delete` removes what is no folder. Links are not followed,
+    and a policy is asked about each path."""
+    older_than: Duration | None = None
+    """Only what was last modified longer ago, for list, and for delete with a glob: `90m`, `36h`, `7d` or `1d12h`."""
+    dry_run: bool = False
+    """Remove nothing, and list what would be removed, for delete."""
     algorithm: Literal["sha256", "sha512", "blake2b"] = "sha256"
     """The digest, for checksum."""
 

@@ -59,6 +59,12 @@ BAD: dict[str, list[Bad]] = {
         Bad({"operation": "read", "path": "srv"}, "spec.file.path", "^/"),
         Bad({"operation": "burn", "path": "/srv"}, "spec.file.operation", "create"),
         Bad({"operation": "chmod", "path": "/srv/a", "mode": "9"}, "spec.file.mode", "[0-7]{3}"),
+        Bad({"operation": "read", "path": "/srv", "glob": "*"}, "spec.file", "glob goes with list and delete"),
+        Bad({"operation": "delete", "path": "/srv", "glob": "../*"}, "spec.file.glob", "below path"),
+        Bad({"operation": "list", "path": "/srv", "glob": "*", "recursive": True}, "spec.file", "'**/' in glob"),
+        Bad({"operation": "delete", "path": "/srv", "olderThan": "7d"}, "spec.file", "olderThan goes with list"),
+        Bad({"operation": "list", "path": "/srv", "olderThan": "7 days"}, "spec.file.olderThan", "d"),
+        Bad({"operation": "list", "path": "/srv", "dryRun": True}, "spec.file", "dryRun goes with delete"),
         Bad({"operation": "stat", "path": "/srv/a"}, "spec", "leave it out", {"backend": "docker", "image": "a:1"}),
     ],
     "process": [
