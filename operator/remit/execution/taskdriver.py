@@ -343,6 +343,8 @@ class TaskDriver:
         await self._record_end(stored, attempt, outcome)
         if outcome.output is not None and outcome.output.altered:
             self.store.record_event(stored, "Warning", "OutputRedacted", outcome.output.changed(attempt.number))
+        if outcome.output is not None and (binary := outcome.output.looks_binary(attempt.number)):
+            self.store.record_event(stored, "Normal", "OutputBinary", binary)
         ended = task.model_copy(update={"status": progress.attempt_ended(task, outcome)})
         match after_attempt(task, outcome, now=now, draw=random.random()):  # noqa: S311 (jitter)
             case Finish() as finish:

@@ -79,9 +79,28 @@ async def test_what_redaction_changed_is_told(world: World) -> None:
         status = await world.finished(changed)
         assert status["output"]["redactions"] == 3
         (event,) = (each for each in await world.events(changed, 2) if each["reason"] == "OutputRedacted")
-        assert (event["type"], "3 times" in event["message"]) == ("Warning", True)
+        assert (event["type"], "3 times in stdout and stderr" in event["message"]) == ("Warning", True)
+        assert SECRET not in event["message"]
         assert not (await world.finished(as_it_was))["output"].get("redactions")
         assert "OutputRedacted" not in str(await world.events(as_it_was, 1))
+
+
+async def test_output_that_looks_binary_is_told(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh", environment={"allow": ["PASSWORD"]})
+        await secret(world, "db", password=SECRET)
+        env = [{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}]
+        script = 'printf "dump\\0%s" "$PASSWORD"; echo text >&2; exit 1'
+        binary = await world.sh(script, env=env, retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
+        text = await world.sh("echo déjà vu")
+        status = await world.finished(binary)
+        assert status["output"]["binaryStreams"] == ["stdout"]
+        events = [each for each in await world.events(binary, 6) if each["reason"] == "OutputBinary"]
+        assert len(events) == 2, "once an attempt"
+        assert all("stdout" in event["message"] and "spec.output.raw" in event["message"] for event in events)
+        assert SECRET not in str(events)
+        assert "OutputBinary" not in str(await world.events(text, 1))
+        assert not (await world.finished(text))["output"].get("binaryStreams")
 
 
 async def test_a_task_waits_for_what_it_refers_to(world: World) -> None:
