@@ -148,7 +148,7 @@ class OutputStatus(StatusModel):
     redacted_streams: list[Stream] = []
     """In which of them, where that is known."""
     binary_streams: list[Stream] = []
-    """Those whose beginning looks binary: it has NUL bytes or is not UTF-8. The ends shown here are text all the same."""
+    """Those whose beginning looks binary: it has NUL bytes or is not UTF-8. Their ends shown here are text."""
     ref: str = ""
     """Where `remit logs` finds all that is kept."""
 

@@ -271,7 +271,7 @@ def _confined(
             argv=command.argv,
             executable=command.resolved or "",
             env={**_base_environment(judged.backend), **resolved.env, **about},
-            stdin=spec.stdin.encode(),
+            stdin=spec.stdin.encode() if resolved.stdin is None else resolved.stdin,
         ),
         confinement=Confinement(
             limits=SandboxLimits(

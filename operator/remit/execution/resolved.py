@@ -13,6 +13,8 @@ class Resolved:
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    stdin: bytes | None = None
+    """What `stdinFrom` refers to; None: it is not set, or not there."""
     values: dict[str, bytes] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     secret_versions: dict[str, str] = field(default_factory=dict)

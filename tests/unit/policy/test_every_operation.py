@@ -51,6 +51,13 @@ BAD: dict[str, list[Bad]] = {
         Bad({"argv": ["ls"], "line": "ls"}, "spec.command", "set exactly one of argv or line"),
         Bad({"argv": []}, "spec.command.argv", "at least 1 item"),
         Bad({"line": "a | b"}, "column 3", "use a script"),
+        Bad(
+            {"line": "cat"},
+            "spec",
+            "set stdin or stdinFrom, not both",
+            {"stdin": "x", "stdinFrom": {"configMapKeyRef": CONNECTION}},
+        ),
+        Bad({"line": "cat"}, "spec.stdinFrom", "set exactly one of", {"stdinFrom": {}}),
     ],
     "script": [Bad({"interpreter": "sh"}, "spec.script.source", "Required")],
     "file": [
@@ -59,6 +66,12 @@ BAD: dict[str, list[Bad]] = {
         Bad({"operation": "read", "path": "srv"}, "spec.file.path", "^/"),
         Bad({"operation": "burn", "path": "/srv"}, "spec.file.operation", "create"),
         Bad({"operation": "chmod", "path": "/srv/a", "mode": "9"}, "spec.file.mode", "[0-7]{3}"),
+        Bad(
+            {"operation": "read", "path": "/srv"},
+            "spec",
+            "stdinFrom goes with command, script and the start of a process",
+            {"stdinFrom": {"configMapKeyRef": CONNECTION}},
+        ),
         Bad({"operation": "read", "path": "/srv", "glob": "*"}, "spec.file", "glob goes with list and delete"),
         Bad({"operation": "delete", "path": "/srv", "glob": "../*"}, "spec.file.glob", "below path"),
         Bad({"operation": "list", "path": "/srv", "glob": "*", "recursive": True}, "spec.file", "'**/' in glob"),
