@@ -213,6 +213,7 @@ class Operator:
         )
         admission = Admission(
             settings.search_path,
+            readable,
             default_limits(host),
             frozenset(performing),
             frozenset(backends),

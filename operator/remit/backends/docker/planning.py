@@ -105,7 +105,7 @@ def missing_working_dir(request: AttemptRequest) -> str | None:
     path = request.confinement.working_dir
     if posixpath.normpath(path) == _WRITABLE[0]:
         return None
-    return f"{path} is not there: in a container, {_WRITABLE[0]} is the only working directory"
+    return f"spec.workingDir {path} is not there: in a container, {_WRITABLE[0]} is the only one; leave it out"
 
 
 def creation(
