@@ -66,7 +66,8 @@ class ProcessBackend:
             raise failed(f"the process backend could not run an attempt: {error}") from error
         hint = ""
         if outcome.reason == ExitReason.START_FAILED:
-            hint = await asyncio.to_thread(explain_absence, request.command.executable, self._read_only_paths)
+            seen = (*self._read_only_paths, *(mount.mount_path for mount in request.confinement.mounts))
+            hint = await asyncio.to_thread(explain_absence, request.command.executable, seen)
         return replace(outcome, message=f"{outcome.message}; {hint}") if hint else outcome
 
     def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
