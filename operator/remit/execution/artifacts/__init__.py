@@ -1,6 +1,7 @@
 """What is kept of the files that tasks make, and how later tasks and users get at it."""
 
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
+from remit.execution.artifacts.saving import save, save_file
 from remit.execution.artifacts.store import ArtifactStore, StoredArtifact, StoredFile, keep_pruning
 
 __all__ = [
@@ -11,4 +12,6 @@ __all__ = [
     "WantedResult",
     "collector",
     "keep_pruning",
+    "save",
+    "save_file",
 ]
