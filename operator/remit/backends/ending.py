@@ -91,7 +91,9 @@ def _not_executed(ending: Ending, request: AttemptRequest) -> Outcome:
     if any(word in said for word in _NOT_EXECUTED):
         if said.startswith("Can't chdir to"):
             where = f"spec.workingDir {request.confinement.working_dir}: {said.rpartition(': ')[2]}"
-            message = f"could not be started: {where}; leave it out, or name a folder that is mounted or has a private file"
+            message = (
+                f"could not be started: {where}; leave it out, or name a folder that is mounted or has a private file"
+            )
             return Outcome(ExitReason.START_FAILED, message, exceeded=met)
         inside = f"{request.command.executable} in {request.confinement.working_dir}"
         return Outcome(ExitReason.START_FAILED, f"could not be started: {inside}: {said}", exceeded=met)
