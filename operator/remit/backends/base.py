@@ -55,7 +55,9 @@ class Handle:
     boot_id: str
     cgroups: tuple[str, ...] = ()
     container: str = ""
-    """Instead of a process: the name of a container."""
+    """Instead of a process: the name or the id of a container."""
+    operation: str = ""
+    """Which operation of Remit's own started it; empty: a backend did."""
     init: int = 0
     """The init of the pid namespace that the process made; 0: none is known."""
     init_start_time: int = 0

@@ -108,7 +108,10 @@ def read_standard_input() -> str:
     """All of it, as text. Raises `InvalidInput` when it is more than a task may carry, or no text."""
     data = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(data) > MAX_STDIN:
-        raise InvalidInput(f"standard input is larger than the {MAX_STDIN} bytes that a task may carry")
+        raise InvalidInput(
+            f"standard input is larger than the {MAX_STDIN} bytes that a task may carry; put it into a ConfigMap, which"
+            " takes 1Mi, and name that in spec.stdinFrom"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -18,14 +18,15 @@ from typing import Any
 import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
+from remit.api.operations import Subject
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.artifacts import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
-from remit.execution.performing import not_retried, perform
+from remit.execution.performing import attend, not_retried, perform
 from remit.execution.store import Run, RunStore
-from remit.operations.base import Effect, Performer, Work
+from remit.operations.base import AdoptingPerformer, Effect, Performer, Work
 from remit.sandbox import HostMount, fence
 from remit.telemetry import Redactor
 
@@ -124,9 +125,18 @@ class Runner:
         run = self.store.find(namespace, uid, attempt.id)
         return run is not None and run.outcome is not None
 
-    def adoptable(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
+    def adoptable(
+        self,
+        namespace: str,
+        uid: str,
+        attempt: AttemptStatus,
+        operation: str = "command",
+        subject: Subject | None = None,
+    ) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
         adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        if subject is not None and (performer := self.performers.get(operation)) is not None:
+            adopting = isinstance(performer, AdoptingPerformer) and performer.outlives(subject)
         return adopting and not self.has_ended(namespace, uid, attempt)
 
     def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
@@ -136,8 +146,10 @@ class Runner:
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
-        confined = isinstance(attempt.request, AttemptRequest)
-        return confined and isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        if isinstance(attempt.request, Work):
+            performer = self.performers.get(attempt.operation)
+            return isinstance(performer, AdoptingPerformer) and performer.outlives(attempt.request.subject)
+        return isinstance(self.backends.get(attempt.backend), AdoptingBackend)
 
     def stop(self, uid: str, reason: ExitReason = ExitReason.CANCELLED) -> None:
         """Ask a run to end: SIGTERM, and after its grace period the end of everything it started."""
@@ -186,10 +198,17 @@ class Runner:
             self.folders.artifacts.release(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
-        for backend in self.backends.values():
-            for handle in lost:
+        for handle in lost:
+            if handle.operation:
+                await _recovered(self._performer_of(handle), handle)
+                continue
+            for backend in self.backends.values():
                 if isinstance(backend, AdoptingBackend) == bool(handle.container):
                     await _recovered(backend, handle)
+
+    def _performer_of(self, handle: Handle) -> AdoptingPerformer | None:
+        performer = self.performers.get(handle.operation)
+        return performer if isinstance(performer, AdoptingPerformer) else None
 
     def _in_background(self, clearing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(clearing)
@@ -207,9 +226,10 @@ class Runner:
         run = self.store.find(namespace, uid, attempt.id)
         if run is not None and (outcome := run.outcome) is not None:
             return outcome
-        backend = self.backends.get(attempt.backend)
-        if run is not None and backend is not None and (handle := _handle_of(run)) is not None:
-            await backend.recover(handle)
+        if run is not None and (handle := _handle_of(run)) is not None:
+            where = self._performer_of(handle) if handle.operation else self.backends.get(attempt.backend)
+            if where is not None:
+                await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
@@ -306,7 +326,7 @@ class Runner:
         try:
             fence.check()
             if isinstance(attempt.request, Work):
-                return await perform(self.performers[attempt.operation], attempt.request, writer, cancel)
+                return await self._performed(attempt, attempt.request, run, writer, cancel, adopt)
             return await self._confined(attempt, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
             return Outcome(ExitReason.SANDBOX_UNAVAILABLE, str(error))
@@ -317,6 +337,30 @@ class Runner:
         except RemitError as error:
             return Outcome(ExitReason.BACKEND_ERROR, str(error))
 
+    async def _performed(
+        self, attempt: Attempt, work: Work, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
+    ) -> Outcome:
+        performer = self.performers[attempt.operation]
+        if not isinstance(performer, AdoptingPerformer) or not performer.outlives(work.subject):
+            return await perform(performer, work, writer, cancel)
+        recorded = self._recorder(attempt, run, adopt)
+        outcome = await attend(performer, work, writer, cancel, on_started=recorded, adopt=adopt)
+        return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
+
+    def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:
+        """What puts on record where an attempt runs, before it can: from then on it may have run."""
+
+        def started(handle: Handle) -> None:
+            if adopt:
+                run.resumed(dataclasses.asdict(handle))
+            else:
+                if attempt.secret_versions and self._lasting(attempt):
+                    run.keep_secret_versions(attempt.secret_versions)
+                run.started(dataclasses.asdict(handle))
+            attempt.effect.begin(_MAY_HAVE_RUN)
+
+        return started
+
     async def _confined(
         self,
         attempt: Attempt,
@@ -326,25 +370,17 @@ class Runner:
         cancel: asyncio.Event,
         adopt: bool,
     ) -> Outcome:
-        def started(handle: Handle) -> None:
-            if attempt.secret_versions and self._lasting(attempt):
-                run.keep_secret_versions(attempt.secret_versions)
-            run.started(dataclasses.asdict(handle))
-            attempt.effect.begin(_MAY_HAVE_RUN)
-
-        def found(handle: Handle) -> None:
-            run.resumed(dataclasses.asdict(handle))
-            attempt.effect.begin(_MAY_HAVE_RUN)
-
         backend = self.backends[attempt.backend]
         if attempt.artifacts or attempt.results:
             request = dataclasses.replace(request, collector=self._collector(attempt))
         if adopt and isinstance(backend, AdoptingBackend):
+            found = self._recorder(attempt, run, adopt=True)
             adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
             if adopted is None:
                 return Outcome(ExitReason.INTERRUPTED, _LOST)
             outcome = adopted
         else:
+            started = self._recorder(attempt, run, adopt=False)
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
 
@@ -437,11 +473,11 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _recovered(backend: Backend, handle: Handle) -> None:
-    """Nothing is left, as soon as its place can be reached."""
-    while True:
+async def _recovered(where: Backend | AdoptingPerformer | None, handle: Handle) -> None:
+    """Nothing is left, as soon as its place can be reached. None: this operator has no such place."""
+    while where is not None:
         try:
-            await backend.recover(handle)
+            await where.recover(handle)
         except RemitError as error:
             if error.retryable:
                 await asyncio.sleep(_CLEAR_SECONDS)

@@ -7,12 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
-
-import docker
+from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
-from remit.backends.docker.container import Container, State, moment
+from remit.backends.docker.container import ENGINE_ENDS, Container, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
 from remit.backends.docker.holding import holder_name
@@ -33,11 +31,7 @@ from remit.backends.failure import OperationFailed
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError, OutcomeUnknown
 
-Answer = TypeVar("Answer")
-_KILL_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
-_ENGINE_ENDS = frozenset({137, 143, 255})
-"""Exit codes of a container that its engine ends, on its own end or when asked to."""
 
 
 class DockerBackend:
@@ -162,7 +156,7 @@ class DockerBackend:
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
-        found = await self._patiently(lambda client: client.inspect_container(name))
+        found = await self._engine.patiently(lambda client: client.inspect_container(name))
         async with self._network(request) as network:
             if found is None or found["State"]["Status"] == "created":  # it never ran
                 await self._surely_remove(name, network)
@@ -207,7 +201,9 @@ class DockerBackend:
     async def _holder(self, found: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The container whose network that of an attempt joined; None if it is gone."""
         kind, _, id_ = str(found["HostConfig"]["NetworkMode"]).partition(":")
-        return await self._patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
+        return (
+            await self._engine.patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
+        )
 
     async def _until_over(
         self,
@@ -221,47 +217,20 @@ class DockerBackend:
     ) -> Outcome:
         """Carry its output, end it when its time is over, it is to be cancelled or has lost its network, and say how it
         ended."""
-        carrying = asyncio.create_task(container.carry(output))
-        sampling = asyncio.create_task(container.sample())
-        asked = asyncio.create_task(cancel.wait())
-        stopped: ExitReason | None = None
-        try:
-            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([network.failed] if network else [])}
-            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not carrying.done():
-                lost = network is not None and network.failed.done()
-                stopped = ExitReason.CANCELLED if asked.done() else None if lost else ExitReason.TIMED_OUT
-                await container.look()
-                await self._end(container, carrying, request.grace_seconds)
-                if network and not stopped:
-                    network.check()
-            try:
-                state = carrying.result()
-            except OSError as error:
-                raise BackendError(f"the output could not be stored: {error}") from error
-        finally:
-            for task in (carrying, sampling, asked):
-                task.cancel()
-            await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
-        by_itself = stopped or state.oom_killed or state.exit_code not in _ENGINE_ENDS
+        ended = await container.until_over(
+            output, cancel, seconds, request.grace_seconds, lost=network.failed if network else None
+        )
+        state = ended.state
+        if ended.lost and network:
+            network.check()
+        by_itself = ended.stopped or state.oom_killed or state.exit_code not in ENGINE_ENDS
         if not by_itself:
             if await container.was_ended_from_outside(state):
                 raise BackendError(
                     "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
                 )
             state = await container.settled(state)
-        return outcome_of(container, request, state, stopped, given)
-
-    async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
-        if grace > 0:
-            await container.signal("SIGTERM")
-            await asyncio.wait({carrying}, timeout=grace)
-        while not carrying.done():
-            heard = await container.signal("SIGKILL")
-            await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
-            if heard and not carrying.done() and await self._engine_answers():
-                message = f"the Docker engine does not end container {container.id[:12]}; it may still be running"
-                raise OutcomeUnknown(message)
+        return outcome_of(container, request, state, ended.stopped, given)
 
     async def _image_in_time(self, request: AttemptRequest, cancel: asyncio.Event) -> dict[str, Any] | None:
         """The image, unless the attempt is cancelled or its time is over before that: then None."""
@@ -285,18 +254,6 @@ class DockerBackend:
                 raise
         await self._engine.pull(reference)
         return await self._engine.call(lambda client: inspect_image(client, reference))
-
-    async def _patiently(self, ask: Callable[[docker.APIClient], Answer]) -> Answer | None:
-        """The answer of an engine that is waited for; None where there is no such container."""
-        while True:
-            try:
-                return await self._engine.call(ask)
-            except OperationFailed as error:
-                if error.reason == "NotFound":
-                    return None
-                if not error.retryable:
-                    raise
-            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> NetworkUse | None:
         """Nothing is told of an attempt while its container may be alive, or may yet be started.
@@ -324,13 +281,6 @@ class DockerBackend:
                 raise OperationFailed(error.reason, str(error), category="Infrastructure") from None
             if error.retryable:
                 raise
-            return False
-        return True
-
-    async def _engine_answers(self) -> bool:
-        try:
-            await self._about_engine()
-        except OperationFailed:
             return False
         return True
 

@@ -28,6 +28,7 @@ OFF = "off"
 MOST_AT_ONCE = 8
 """Docker 20.10 was seen to deadlock under 32 concurrent create and start calls, and is no faster with more than 8."""
 ANSWER_SECONDS = 30
+_RETRY_SECONDS = 1.0
 _CONNECTIONS = 64
 _READ_AHEAD = 4
 """Pieces of a stream that are taken from the engine before they are wanted. A piece is at most 32 KiB."""
@@ -70,6 +71,18 @@ class Engine:
         async with self._slots:
             with self._counted():
                 return await self._in_thread(ask)
+
+    async def patiently(self, ask: Ask[Answer]) -> Answer | None:
+        """The same of an engine that is waited for, for ever; None where there is nothing of that name."""
+        while True:
+            try:
+                return await self.call(ask)
+            except OperationFailed as error:
+                if error.reason == "NotFound":
+                    return None
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
