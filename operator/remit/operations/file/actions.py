@@ -16,7 +16,6 @@ from typing import Any
 import orjson
 
 from remit.backends.failure import OperationFailed
-from remit.operations.file.beneath import Place
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root
 from remit.operations.file.tree import entries, remove, walk
@@ -31,6 +30,7 @@ from remit.operations.file.writing import (
     sync,
     write_all,
 )
+from remit.sandbox.beneath import Place
 
 _LINES = 1 << 16
 """Bytes of a list that are told at once: each time the event loop is asked."""
