@@ -20,12 +20,27 @@ from remit.backends.exceeded import exceeded
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
-from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
-from remit.sandbox.bubblewrap import HOST_NAME
+from remit.backends.threads import in_thread
+from remit.errors import BackendError
+from remit.sandbox import (
+    AttemptCgroup,
+    Bubblewrap,
+    CgroupSpec,
+    HostMount,
+    Launch,
+    Limits,
+    Mounts,
+    Plan,
+    kill_session,
+    rlimits,
+)
+from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES, HOST_NAME
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
 
+_MOUNT_SECONDS = 20.0
+"""For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
 
@@ -41,14 +56,16 @@ class ProcessAttempt:
         sink: OutputSink,
         read_only_paths: Sequence[str] = (),
         door: Door | None = None,
+        protected: Sequence[str] = (),
     ) -> None:
-        """`door` is the way out of a sandbox whose network is restricted."""
+        """`door` is the way out of a sandbox whose network is restricted; of `protected` nothing is mounted."""
         self._request = request
         self._plan = chosen
         self._bubblewrap = bubblewrap
         self._sink = sink
         self._read_only_paths = read_only_paths
         self._door = door
+        self._protected = protected
         self._sink_failed = asyncio.Event()
         self.may_have_run = False
         """So that what breaks from now on must not be retried."""
@@ -59,6 +76,10 @@ class ProcessAttempt:
         limits = _counting_bubblewrap(confinement.limits)
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         async with contextlib.AsyncExitStack() as stack:
+            mounts = await self._mounts() if confinement.mounts else None
+            if mounts:
+                stack.callback(mounts.close)
+                await asyncio.to_thread(mounts.take_over)
             launch = Launch(
                 self._bubblewrap,
                 executable=command.executable,
@@ -72,6 +93,7 @@ class ProcessAttempt:
                 rlimits=rlimits(limits, controllers=held),
                 system_call_filter=self._plan.system_call_filter,
                 landlock_scopes=self._plan.landlock_scopes,
+                mounts=mounts,
             )
             stack.callback(launch.close)
             tree = self._plan.cgroups
@@ -86,6 +108,8 @@ class ProcessAttempt:
             stopped, sampler = None, None
             try:
                 launch.begun()
+                if mounts:
+                    mounts.close()
                 record(handle)
                 started = time.monotonic()
                 self.may_have_run = True
@@ -141,6 +165,23 @@ class ProcessAttempt:
                 enforced_by=self._plan.enforced_by,
                 network=network,
             )
+
+    async def _mounts(self) -> Mounts:
+        """Raises InvalidInput, and BackendError where the host does not answer."""
+        confinement = self._request.confinement
+
+        def opened() -> Mounts:
+            size = confinement.limits.disk_bytes or DEFAULT_DISK_BYTES
+            return Mounts(confinement.mounts, self._bubblewrap, self._protected, disk_bytes=size)
+
+        try:
+            return await in_thread(opened, _MOUNT_SECONDS, Mounts.close)
+        except TimeoutError:
+            paths = ", ".join(mount.path for mount in confinement.mounts if isinstance(mount, HostMount))
+            raise BackendError(
+                f"the host did not answer within {_MOUNT_SECONDS:g} s where {paths} was looked for; see whether that is"
+                " on a filesystem that hangs"
+            ) from None
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
         """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""
