@@ -152,6 +152,8 @@ class Artifact(SpecModel):
     within one folder, `**` spans them; of a folder, everything below it is kept. No link is followed."""
     when: Literal["Succeeded", "Always"] = "Succeeded"
     """Of which attempts: those that succeed, or all."""
+    optional: bool = False
+    """Go on without it when no file is there. Otherwise an attempt that succeeded then fails as ArtifactMissing."""
     max_bytes: Quantity = "100Mi"
     """The most that is kept. An attempt that leaves more fails as ArtifactTooLarge, and nothing of it is kept."""
     retain_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
@@ -164,4 +166,6 @@ class Result(SpecModel):
     name: Name
     """By which it is found in `status.results`."""
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f*?]+$", min_length=1, max_length=1024)]
-    """The file, as in `artifacts`, at most 4 KiB of UTF-8 text."""
+    """The file, as in `artifacts`, at most 4 KiB of UTF-8 text. A final line break is left out."""
+    optional: bool = False
+    """Go on without it when the file is not there."""

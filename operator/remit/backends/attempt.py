@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +18,13 @@ from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
+from remit.backends.filetree import DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
 from remit.backends.threads import in_thread
 from remit.errors import BackendError
+from remit.policy.environment import WORKSPACE
 from remit.sandbox import (
     AttemptCgroup,
     Bubblewrap,
@@ -35,12 +38,14 @@ from remit.sandbox import (
     rlimits,
 )
 from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES, HOST_NAME
+from remit.sandbox.inside import open_inside
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
 
 _MOUNT_SECONDS = 20.0
 """For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
+_BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
 
@@ -106,6 +111,7 @@ class ProcessAttempt:
             cgroup = child.cgroup
             handle, record = handle_of(child.pid, cgroup), on_started or _not_recorded
             stopped, sampler = None, None
+            places: dict[str, int] = {}
             try:
                 launch.begun()
                 if mounts:
@@ -120,6 +126,11 @@ class ProcessAttempt:
                     record(with_init(handle, status.init.pid))
                     if self._door:
                         await self._door.open(status.init)
+                    if self._request.collector:
+                        mounted = [mount.mount_path for mount in confinement.mounts]
+                        places = await _open_places(status, child, [WORKSPACE, *mounted])
+                        for descriptor in places.values():
+                            stack.callback(os.close, descriptor)
                     launch.enter(status.init.pid)
                 sampler = None if cgroup else Sampling(child.pid)
                 left = timeout - (time.monotonic() - started)
@@ -156,7 +167,7 @@ class ProcessAttempt:
                 exceeded=met,
                 stderr=child.first_stderr,
             )
-            return replace(
+            outcome = replace(
                 conclude(ending, self._request),
                 finished_at=finished_at,
                 usage=replace(usage_of(cgroup, sampler, beside=BUBBLEWRAP_TASKS), wall_seconds=wall),
@@ -165,6 +176,10 @@ class ProcessAttempt:
                 enforced_by=self._plan.enforced_by,
                 network=network,
             )
+            if self._request.collector and places:
+                made = DescriptorTree(places, launch.uid)
+                outcome = await collected(self._request.collector, made, outcome)
+            return outcome
 
     async def _mounts(self) -> Mounts:
         """Raises InvalidInput, and BackendError where the host does not answer."""
@@ -192,6 +207,20 @@ class ProcessAttempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._request.grace_seconds):
                 await child.exited.wait()
+
+
+async def _open_places(status: StatusPipe, child: Child, paths: Sequence[str]) -> dict[str, int]:
+    """Descriptors of those of `paths` that are folders in the sandbox, once that is there; none where it ended before.
+
+    Its program waits meanwhile. Nothing tells when bubblewrap has built the rest, so it is looked for. Raises
+    BackendError.
+    """
+    while status.init and not child.exited.is_set():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (found := open_inside(status.init.pid, paths)) is not None:
+                return found
+        await first_of((child.exited,), _BUILDING_SECONDS)
+    return {}
 
 
 async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:

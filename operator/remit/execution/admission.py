@@ -10,14 +10,16 @@ from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, Phase
+from remit.api import ExecutionTask, Phase, parse_bytes
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
+from remit.api.volumes import Artifact
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
+from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
-from remit.execution.mounts import mounts_of
+from remit.execution.mounts import empty_bytes, mounts_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import Work
@@ -38,6 +40,7 @@ from remit.policy import (
     executed,
     request_for,
 )
+from remit.policy.volumes import path_inside, workspace_claims
 from remit.sandbox import Confinement, Host, Layer, MemoryBudget
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
@@ -74,7 +77,7 @@ class PolicySet:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
 
     def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
-        """The rates that the task's last start counted for: of the policy named in status, and of ceilings."""
+        """What the task's last start counted for: rates of the policy named in status and of ceilings, workspaces."""
         namespace, decided = task.metadata.namespace, task.status.policy
         own = f"{namespace}/{decided.name}" if decided is not None else ""
         chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
@@ -82,7 +85,8 @@ class PolicySet:
             policy for policy in self.ceilings_for(namespace) if policy.selects(namespace, task.metadata.labels)
         ]
         binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
-        return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        rates = tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        return (*rates, *workspace_claims(request_for(task, None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ class Admission:
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """For what runs beside the operator."""
+    host_paths: bool = True
+    """Whether it is known which host they would be of."""
 
     def decide(
         self,
@@ -162,7 +168,7 @@ class Admission:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env`
         and `envFrom` come to, once they are read, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
-        if (missing := _not_offered(task, self.performed, self.backends)) is not None:
+        if (missing := _not_offered(task, self)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
         try:
             argv = executed(spec)
@@ -176,9 +182,10 @@ class Admission:
             return _refused(decision, command)
         limits = _filled(decision.limits, self.defaults)
         beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
-        memory = self.memory.demand(limits.memory, limits.disk) if beside_us else 0
+        volumes = empty_bytes(request, limits.disk or 0)
+        memory = self.memory.demand(limits.memory, limits.disk, volumes) if beside_us else 0
         if self.memory.total is not None and memory > self.memory.total:
-            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, self.memory))
+            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, volumes, self.memory))
             return Refused(finish, _status(decision), command)
         return Admitted(
             command=command,
@@ -186,7 +193,7 @@ class Admission:
             grant=Grant(request, own, ceilings),
             limits=limits,
             layers=frozenset(Layer(name) for name in decision.layers),
-            rates=decision.rates,
+            rates=(*decision.rates, *workspace_claims(request)),
             memory=memory,
             egress=decision.egress,
             policies=decision.binding,
@@ -203,7 +210,8 @@ class Admission:
     def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
         """What lies in an image cannot be looked up here."""
         elsewhere = task.spec.backend != "process" or task.spec.operation == "container"
-        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path)
+        mounted = [mount.mount_path for mount in task.spec.volume_mounts]
+        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path, mounted)
 
     def attempt(
         self,
@@ -230,6 +238,12 @@ class Admission:
             raw_output=spec.output.raw,
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
+            task=task.metadata.name,
+            artifacts=tuple(_wanted_artifact(each, spec.working_dir) for each in spec.artifacts),
+            results=tuple(
+                WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
+                for each in spec.results
+            ),
         )
 
 
@@ -247,13 +261,15 @@ def default_limits(host: Host) -> Limits:
     )
 
 
-def _too_large(limits: Limits, budget: MemoryBudget) -> str:
+def _too_large(limits: Limits, volumes: int, budget: MemoryBudget) -> str:
     parts = [f"the {limits.memory} of spec.resources.memory"] if limits.memory else []
     if budget.tmpfs and limits.disk:
         parts.append(f"{budget.tmpfs} times the {limits.disk} of spec.resources.disk")
+    if budget.tmpfs and volumes:
+        parts.append(f"{volumes} of emptyDir volumes")
     return (
-        f"needs {budget.demand(limits.memory, limits.disk)} bytes of memory ({' and '.join(parts)}), and this operator"
-        f" has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
+        f"needs {budget.demand(limits.memory, limits.disk, volumes)} bytes of memory ({' and '.join(parts)}), and this"
+        f" operator has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
     )
 
 
@@ -301,6 +317,17 @@ def _confined(
     )
 
 
+def _wanted_artifact(artifact: Artifact, working_dir: str) -> WantedArtifact:
+    return WantedArtifact(
+        name=artifact.name,
+        pattern=path_inside(artifact.path, working_dir),
+        most_bytes=parse_bytes(artifact.max_bytes),
+        always=artifact.when == "Always",
+        optional=artifact.optional,
+        retain_seconds=artifact.retain_seconds or 0,
+    )
+
+
 def _script(judged: Request) -> Mapping[str, bytes]:
     return {SCRIPT_PATH: judged.subject.source.encode()} if isinstance(judged.subject, ScriptOperation) else {}
 
@@ -331,15 +358,20 @@ def attempt_id(task: ExecutionTask, number: int) -> str:
     return f"{task.metadata.uid}-{number}"
 
 
-def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: frozenset[str]) -> str | None:
-    spec = task.spec
-    offered = CONFINED_OPERATIONS | performed
+def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
+    spec, backends = task.spec, here.backends
+    offered = CONFINED_OPERATIONS | here.performed
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
-    if spec.volume_mounts or spec.artifacts or spec.results:
-        return "this version of Remit mounts no volumes and keeps no artifacts; leave them out"
+    if spec.backend != "process" and (spec.volume_mounts or spec.artifacts or spec.results):
+        return "this version of Remit mounts volumes and keeps artifacts on backend process only; leave them out"
+    if not here.host_paths and (volume := next((each for each in spec.volumes if each.host_path), None)):
+        return (
+            f"spec.volumes[{volume.name}].hostPath: this operator runs on a cluster, where nobody knows which host that"
+            " would be; use a workspace, an artifact or a ConfigMap"
+        )
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]

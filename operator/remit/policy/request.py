@@ -55,6 +55,8 @@ class Request:
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[VolumeMount, ...] = ()
     """Where the volumes are found, each by its volume's name."""
+    kept_paths: Mapping[str, str] = field(default_factory=dict)
+    """The paths of artifacts and results, as they are written, by their field of the spec."""
     artifacts: tuple[Artifact, ...] = ()
     working_dir: str = WORKSPACE
     """Where its program is started."""
@@ -121,6 +123,10 @@ def request_for(
         volumes=tuple(spec.volumes),
         mounts=tuple(spec.volume_mounts),
         artifacts=tuple(spec.artifacts),
+        kept_paths={
+            **{f"artifacts[{index}].path": artifact.path for index, artifact in enumerate(spec.artifacts)},
+            **{f"results[{index}].path": result.path for index, result in enumerate(spec.results)},
+        },
         working_dir=spec.working_dir,
         raw_output=spec.output.raw,
         image=spec.image,

@@ -7,6 +7,7 @@ leads is seen when it is opened, beneath the root of the rule that allowed it (`
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,9 @@ from remit.api.volumes import Access, Artifact, Volume, WorkspaceVolume
 from remit.errors import InvalidInput
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
+from remit.policy.environment import WORKSPACE
 from remit.policy.filerules import CompiledHostPathRule
+from remit.policy.rate import RateClaim
 from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
 
@@ -42,11 +45,23 @@ def unacceptable_volumes(request: Request) -> str | None:
             return f"{where}.hostPath.path: {wrong}"
     texts = {f"volumeMounts[{index}].mountPath": mount.mount_path for index, mount in enumerate(request.mounts)}
     texts |= {f"volumeMounts[{index}].subPath": mount.sub_path or "" for index, mount in enumerate(request.mounts)}
-    texts |= {f"artifacts[{index}].path": artifact.path for index, artifact in enumerate(request.artifacts)}
+    texts |= request.kept_paths
     for where, text in texts.items():
         if refused := refused_character(text):
             return f"spec.{where} has {refused[1]} in column {refused[0]}"
+    places = [WORKSPACE, *(mount.mount_path for mount in request.mounts)]
+    for where, path in request.kept_paths.items():
+        if takes_a_detour(path):
+            return f"spec.{where}: {path!r} takes a detour; write it without '..', '.', '//' or a final '/'"
+        inside = path_inside(path, request.working_dir)
+        if not any(inside == place or inside.startswith(f"{place}/") for place in places):
+            return f"spec.{where}: {inside} is neither in {WORKSPACE} nor in a mounted folder, so nothing of it is kept"
     return None
+
+
+def path_inside(path: str, working_dir: str) -> str:
+    """Where in the program's view the path of an artifact or a result is."""
+    return posixpath.normpath(posixpath.join(working_dir, path))
 
 
 def _unacceptable_host_path(path: str) -> str | None:
@@ -155,8 +170,9 @@ def _no_artifacts(policy: CompiledPolicy, what: str) -> Denial:
 def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Access) -> HostPathTerms:
     """Under which terms `policies`, the one that allowed and the ceilings, have `path` mounted.
 
-    Every policy that has a rule for it is held to: the root is the deepest of theirs. Without any, as where policies
-    only audit, no link in the path is followed at all.
+    Every policy that has a rule for it is held to: the root is the deepest of theirs. That of a rule such as `/a/**` is
+    `/a`, whose rest it allows, too, wherever in that a link leads. With other wildcards, and without any rule, as where
+    policies only audit, it is the path itself: a link could lead to what no rule allows.
 
     Raises `InvalidInput` where they want different users.
     """
@@ -165,7 +181,22 @@ def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Acces
     if len(users) > 1:
         names = ", ".join(rule.name for rule in rules if rule.run_as_user is not None)
         raise InvalidInput(f"{path} is to be mounted for different users by {names}; let policies agree on runAsUser")
-    return HostPathTerms(max((rule.root(path) for rule in rules), key=len, default=path), next(iter(users), None))
+    roots = (_root(rule, path) for rule in rules)
+    return HostPathTerms(max(roots, key=len, default=path), next(iter(users), None))
+
+
+def _root(rule: CompiledHostPathRule, path: str) -> str:
+    folders = (
+        glob.removesuffix("/**") for glob, pattern in rule.globs if glob.endswith("/**") and pattern.matches(path)
+    )
+    return max((folder or "/" for folder in folders if not {"*", "?"} & {*folder}), key=len, default=path)
+
+
+def workspace_claims(request: Request) -> tuple[RateClaim, ...]:
+    """The workspaces that the task must have to itself: those that it writes to."""
+    writable = {mount.name for mount in request.mounts if mount.access == "ReadWrite"}
+    names = {volume.workspace.name for volume in request.volumes if volume.workspace and volume.name in writable}
+    return tuple(RateClaim.of_workspace(request.namespace, name) for name in sorted(names))
 
 
 def workspace_bytes(policies: Sequence[CompiledPolicy], workspace: WorkspaceVolume) -> int:

@@ -217,7 +217,7 @@ def _open_host(mount: HostMount, trusts_links_of_root: bool) -> int:
         (mount.path, mount.root, posixpath.relpath(mount.path, mount.root)),
         (f"{mount.path}/{mount.sub_path}", mount.path, mount.sub_path or SELF),
     ]
-    here = _resolved(mount, mount.root, mount.root, lambda: _open_root(mount.root, trusts_links_of_root))
+    here = _resolved(mount, mount.root, mount.root, lambda: _open_root(mount, trusts_links_of_root))
     for path, root, relative in steps:
         if relative == SELF:
             continue
@@ -249,8 +249,12 @@ def _explained(error: OSError, path: str, root: str) -> str:
     return f"{path} cannot be opened: {error.strerror}"
 
 
-def _open_root(root: str, trusts_links_of_root: bool) -> int:
-    """Links are followed only where root made them: what others may replace leads nowhere."""
+def _open_root(mount: HostMount, trusts_links_of_root: bool) -> int:
+    """Links are followed only where root made them, and on the way to the operator's own state: what others may replace
+    leads nowhere."""
+    root = mount.root
+    if mount.internal:
+        return os.open(root, _OPEN)
     top = os.open("/", _OPEN | os.O_DIRECTORY)
     try:
         try:
