@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +48,10 @@ class Portable:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
 
-    def pytest(self, junit: Path, *more: str) -> list[str]:
-        hostile = self.folder / "repository" / "tests" / "integration" / "hostile"
-        suite = [str(hostile / name) for name in SUITE + (_ALIKE_EVERYWHERE if soaking() else ())]
+    def pytest(self, junit: Path, *more: str, of: str = "hostile", suite: Sequence[str] = ()) -> list[str]:
+        """The hostile suite; or the files `suite` of the folder `of` of the integration tests."""
+        folder = self.folder / "repository" / "tests" / "integration" / of
+        names = suite or SUITE + (_ALIKE_EVERYWHERE if soaking() else ())
         options = (
             "-q",
             "-o",
@@ -62,7 +63,15 @@ class Portable:
             "--rootdir",
             str(self.folder / "repository"),
         )
-        return [self.python, "-m", "pytest", *options, f"--junitxml={junit}", *more, *suite]
+        return [
+            self.python,
+            "-m",
+            "pytest",
+            *options,
+            f"--junitxml={junit}",
+            *more,
+            *(str(folder / name) for name in names),
+        ]
 
 
 def carry(folder: Path) -> Portable:

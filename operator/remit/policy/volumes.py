@@ -186,10 +186,9 @@ def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Acces
 
 
 def _root(rule: CompiledHostPathRule, path: str) -> str:
-    folders = (
-        glob.removesuffix("/**") for glob, pattern in rule.globs if glob.endswith("/**") and pattern.matches(path)
-    )
-    return max((folder or "/" for folder in folders if not {"*", "?"} & {*folder}), key=len, default=path)
+    matching = (glob for glob, pattern in rule.globs if pattern.matches(path))
+    folders = (glob.removesuffix("/**") or "/" for glob in matching if glob.endswith("/**"))
+    return max((folder for folder in folders if not {"*", "?"} & {*folder}), key=len, default=path)
 
 
 def workspace_claims(request: Request) -> tuple[RateClaim, ...]:

@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,16 @@ def portable() -> Iterator[Portable]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
+    assert set(run_as_nobody(portable)) == {"confined"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_so_do_the_walls_of_mounted_folders(portable: Portable) -> None:
+    assert set(run_as_nobody(portable, of="sandbox", suite=["test_mounts.py"])) == {"confined", "skipped"}
+
+
+def run_as_nobody(portable: Portable, **of: Any) -> Counter[str]:
     if os.geteuid() != 0:
         pytest.skip("is run by an ordinary user already")
     setpriv = shutil.which("setpriv")
@@ -34,7 +46,7 @@ def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
         junit = Path(folder) / "junit.xml"
         become = [setpriv, "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"]
         done = subprocess.run(
-            [*become, *portable.pytest(junit, f"--basetemp={folder}/tests")],
+            [*become, *portable.pytest(junit, f"--basetemp={folder}/tests", **of)],
             env={**portable.environment, "TMPDIR": folder},
             cwd=folder,
             capture_output=True,
@@ -45,4 +57,4 @@ def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
             done.stdout[-3000:],
             done.stderr[-2000:],
         )
-        assert set(ends(junit)) == {"confined"}
+        return ends(junit)
