@@ -63,15 +63,8 @@ class Portable:
             "--rootdir",
             str(self.folder / "repository"),
         )
-        return [
-            self.python,
-            "-m",
-            "pytest",
-            *options,
-            f"--junitxml={junit}",
-            *more,
-            *(str(folder / name) for name in names),
-        ]
+        files = [str(folder / name) for name in names]
+        return [self.python, "-m", "pytest", *options, f"--junitxml={junit}", *more, *files]
 
 
 def carry(folder: Path) -> Portable:
@@ -114,6 +107,12 @@ def ends(junit: Path, among: Iterable[str] = ("refused", "confined")) -> Counter
     """How the programs ended that were run inside: what `test_inside` recorded of each."""
     values = (found.get("value", "") for found in ET.parse(junit).iter("property") if found.get("name") == "end")
     return Counter(value for value in values if value in among)
+
+
+def passed(junit: Path) -> set[str]:
+    """The names of the tests that passed, rather than to be skipped."""
+    cases = [case for case in ET.parse(junit).iter("testcase") if case.find("skipped") is None]
+    return {str(case.get("name")) for case in cases} - {each.partition(": ")[0] for each in failures(junit)}
 
 
 def failures(junit: Path) -> list[str]:

@@ -131,7 +131,8 @@ class ProcessAttempt:
                         places = await _open_places(status, child, [WORKSPACE, *mounted])
                         for descriptor in places.values():
                             stack.callback(os.close, descriptor)
-                    launch.enter(status.init.pid)
+                    await launch.count_processes(status.init.pid)
+                    launch.enter()
                 sampler = None if cgroup else Sampling(child.pid)
                 left = timeout - (time.monotonic() - started)
                 stopped = await child.until_over(cancel, self._sink_failed, left)

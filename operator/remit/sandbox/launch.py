@@ -13,7 +13,7 @@ from remit.errors import InvalidInput
 from remit.sandbox.bubblewrap import command_line, encode, private_arguments, released
 from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.filesystem import system_files
-from remit.sandbox.forkserver import Execute
+from remit.sandbox.forkserver import Execute, Restrict, fork_server
 from remit.sandbox.identity import closed_ancestor, slots
 from remit.sandbox.memory import sealed_memory, shared_memory
 from remit.sandbox.model import Bubblewrap, Identities, Network
@@ -22,6 +22,7 @@ from remit.sandbox.mountuser import User
 from remit.sandbox.rlimits import RESOURCES
 
 _MOST_VARIABLES = 1500  # bubblewrap takes 9000 arguments in all, and a file is five of them
+_LIMIT_SECONDS = 10.0
 _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
 
 
@@ -85,6 +86,7 @@ class Launch:
             sync = self._keep(os.dup(self._block))
             self._system = encode(released(network=network, read_only_paths=read_only_paths))
             self._steps: list[tuple[object, ...]] = []
+            self._user = user
             self.uid = user.uid if user else None
             """The user that it becomes; None: it stays the operator's."""
             self._steps += [mounts.step] if mounts and mounts.step else []
@@ -131,11 +133,22 @@ class Launch:
             os.write(self._go, self._system)
         self._close(self._go)
 
-    def enter(self, init: int) -> None:
-        """Let the command be executed. `init` is the pid here of the namespace's init, by now on record; it gets the
-        limit that can only be set once its user namespace is there to count in."""
-        if self._late is not None:
+    async def count_processes(self, init: int) -> None:
+        """Set the limit of processes on the namespace's init, whose pid here that is: where others run as its user, it can
+        only be set once there is a user namespace of its own to count in. Raises OSError."""
+        if self._late is None:
+            return
+        try:
             resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
+        except PermissionError:  # root without CAP_SYS_RESOURCE may not do it for others
+            if self._user is None:
+                raise
+            job = Restrict(init, self._user.uid, self._user.gid, resource.RLIMIT_NPROC, self._late)
+            with contextlib.closing(fork_server().begin(job)) as process:
+                await process.finished(_LIMIT_SECONDS)
+
+    def enter(self) -> None:
+        """Let the command be executed, when the namespace's init is on record."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._block, b"1")
         self._close(self._block)

@@ -269,7 +269,7 @@ def _run(
         launch.begun()
         process.wait(_TIMEOUT_SECONDS, start=True)
         launch.release()
-        launch.enter(process.pid)  # nothing here outlasts this process, and so need not be on record
+        launch.enter()  # nothing here outlasts this process, and so need not be on record
         process.wait(_TIMEOUT_SECONDS)
         said = [os.pread(file.fileno(), _MOST_SAID, 0) for file in (stdout, stderr)]
         return subprocess.CompletedProcess(argv, 1 if process.returncode is None else process.returncode, *said)

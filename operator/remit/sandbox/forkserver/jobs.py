@@ -204,8 +204,15 @@ def try_scopes(channel: socket.socket, descriptors: Sequence[int], data: dict[st
         send(channel, ("result", False))
 
 
+def restrict_process(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
+    """Set a resource limit of another process, as its own user."""
+    become(data["uid"], data["gid"])
+    resource.prlimit(data["pid"], data["number"], (data["value"], data["value"]))
+
+
 JOBS: dict[str, Callable[[socket.socket, Sequence[int], dict[str, Any]], None]] = {
     "execute": execute,
     "listen": listen,
     "try_scopes": try_scopes,
+    "restrict_process": restrict_process,
 }
