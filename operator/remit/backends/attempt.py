@@ -84,7 +84,8 @@ class ProcessAttempt:
             mounts = await self._mounts() if confinement.mounts else None
             if mounts:
                 stack.callback(mounts.close)
-                await asyncio.to_thread(mounts.take_over)
+                if mounts.change_hands:
+                    await asyncio.to_thread(mounts.take_over)
             launch = Launch(
                 self._bubblewrap,
                 executable=command.executable,
