@@ -37,6 +37,8 @@ _WATCH_SECONDS = 2.0
 _SAMPLE_EVERY = 5
 _SAMPLES = 60
 _MOST_WATCHERS = 16
+_PEER_SECONDS = 10.0
+"""For who connects to say what it wants, and to read the answer."""
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,14 @@ class Supervisor:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = orjson.loads(await reader.readline())
+            async with asyncio.timeout(_PEER_SECONDS):
+                request = orjson.loads(await reader.readline())
             if request == {"do": "watch"}:
                 await self._be_watched(reader, writer)
                 return
             writer.write(orjson.dumps(await self._answer(request)) + b"\n")
-            await writer.drain()
+            async with asyncio.timeout(_PEER_SECONDS):
+                await writer.drain()
         except (orjson.JSONDecodeError, OSError, ValueError):
             pass  # the peer is gone, or is no operator
         finally:
