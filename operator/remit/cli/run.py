@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.cli.errors import INTERRUPTED, report
 from remit.errors import RemitError
@@ -120,7 +121,7 @@ def run(
                 memory=memory,
                 raw_output=raw_output,
             )
-        code = asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet))
+        code = threads.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet))
     except (RemitError, OSError) as error:
         report(error)
         code = BROKEN  # 1 could be the command's own

@@ -27,6 +27,8 @@ from remit.telemetry import Redactor
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
+_DEATH_SECONDS = 60.0
+"""For what was told to end, after its grace period: then it does not die, as on a disk that hangs."""
 _MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
@@ -69,6 +71,7 @@ class _Going:
     cancel: asyncio.Event
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
+    grace_seconds: float = 0.0
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
 
@@ -101,7 +104,8 @@ class Runner:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
-        self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
+        grace = attempt.request.grace_seconds if isinstance(attempt.request, AttemptRequest) else 0.0
+        self._going[attempt.uid] = _Going(task, cancel, self._lasting(attempt), grace)
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
         """Whether it is known how an attempt ended."""
@@ -199,7 +203,8 @@ class Runner:
 
     async def shutdown(self) -> None:
         """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us, also
-        of what is to be cancelled and is slow to end: the next process takes it up, and ends it."""
+        of what is to be cancelled and is slow to end: the next process takes it up, and ends it. So it does with what
+        does not die here."""
         for uid, going in list(self._going.items()):
             if going.lasting and not going.cancel.is_set():
                 going.task.cancel()
@@ -213,7 +218,13 @@ class Runner:
                 going.task.cancel()
         for clearing in self._clearing:
             clearing.cancel()
-        await asyncio.gather(*(going.task for going in ending), *self._clearing, return_exceptions=True)
+        left = {*(going.task for going in ending), *self._clearing}
+        if left:
+            grace = max((going.grace_seconds for going in ending), default=0.0)
+            _, left = await asyncio.wait(left, timeout=grace + _DEATH_SECONDS)
+        for task in left:
+            log.error("it did not end, and is left to the next start", work=task.get_name())
+            task.cancel()
 
     async def close(self) -> None:
         """Let go of what the performers hold. After `shutdown`."""

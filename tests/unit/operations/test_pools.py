@@ -60,9 +60,8 @@ def test_a_pool_that_does_not_close_holds_up_no_other_task() -> None:
 def test_a_task_whose_pool_was_retired_meanwhile_does_not_wait_for_it_to_close() -> None:
     async def scenario() -> None:
         silent, now = Silent(), asyncio.get_running_loop().time
-        async with silent.pools.lease(at("db")):
-            async with silent.pools.lease(at("db", "redis://two")):
-                assert not silent.closed
+        async with silent.pools.lease(at("db")), silent.pools.lease(at("db", "redis://two")):
+            assert not silent.closed
         assert now() == 0
         await asyncio.sleep(0)
         assert silent.closed == ["redis://one"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from importlib import import_module
 from typing import Any, Final
 
+from remit import threads
 from remit.cli.errors import FAILURE, described, wants_traceback
 from remit.cli.logsetup import set_up_logs
 from remit.cli.supervisor.channel import Message, receive, send
@@ -74,7 +75,7 @@ def run(role: str, descriptor: int) -> int:
             if (settings := receive(channel)) is None:
                 return 0  # stopped before it began
             redactor = set_up_logs(settings["log_format"], settings["log_level"], colors=settings["log_colors"])
-            asyncio.run(serve(settings, redactor, Supervised(channel)))
+            threads.run(serve(settings, redactor, Supervised(channel)))
         except Exception as error:
             if wants_traceback(error):
                 traceback.print_exc()

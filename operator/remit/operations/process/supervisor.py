@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from remit import threads
 from remit.backends import AttemptRequest, ExitReason, Handle, NetworkUse, Outcome, ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
@@ -299,7 +300,7 @@ def run() -> None:
     specification = pickle.load(sys.stdin.buffer)  # noqa: S301  # a pipe from our own parent
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    asyncio.run(_run(specification, Path.cwd()))
+    threads.run(_run(specification, Path.cwd()))
 
 
 async def _run(specification: Specification, folder: Path) -> None:
