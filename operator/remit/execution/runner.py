@@ -328,7 +328,7 @@ class Runner:
 
         backend = self.backends[attempt.backend]
         if adopt and isinstance(backend, AdoptingBackend):
-            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
+            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=_handle_of(run))
             if adopted is None:
                 return Outcome(ExitReason.INTERRUPTED, _LOST)
             outcome = adopted
