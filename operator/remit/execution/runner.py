@@ -92,7 +92,7 @@ class Runner:
     """Of the operations that Remit performs itself, by name."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
-    _clearing: set[asyncio.Future[None]] = field(default_factory=set)
+    _clearing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._going)
