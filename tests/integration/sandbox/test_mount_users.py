@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remit.backends import Handle, ProcessBackend
-from remit.backends.threads import in_thread
+from remit.backends.blocking import in_thread
 from remit.sandbox import EmptyMount, Host, Limits
 
 from .conftest import Runner, without_cgroups
