@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from remit.backends.accounts import handle_of, usage_of, with_init
 from remit.backends.base import AttemptRequest, Handle, OutputSink
+from remit.backends.blocking import in_thread
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
@@ -22,7 +23,6 @@ from remit.backends.filetree import DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
-from remit.backends.threads import in_thread
 from remit.errors import BackendError
 from remit.policy.environment import WORKSPACE
 from remit.sandbox import (
@@ -84,7 +84,8 @@ class ProcessAttempt:
             mounts = await self._mounts() if confinement.mounts else None
             if mounts:
                 stack.callback(mounts.close)
-                await asyncio.to_thread(mounts.take_over)
+                if mounts.change_hands:
+                    await asyncio.to_thread(mounts.take_over)
             launch = Launch(
                 self._bubblewrap,
                 executable=command.executable,

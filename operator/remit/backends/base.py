@@ -63,6 +63,8 @@ class Handle:
     init_start_time: int = 0
     pid_namespace: int = 0
     """The inode of the init's pid namespace. The kernel reuses it, so it means nothing without `init_start_time`."""
+    begun: float = 0.0
+    """Of a container: since when its time counts, in seconds of CLOCK_BOOTTIME of the boot `boot_id`. 0: not known."""
 
 
 class OutputSink(Protocol):
@@ -116,10 +118,12 @@ class AdoptingBackend(Backend, Protocol):
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """Take up an attempt that an earlier operator started: all of its output, and its end, as `run` would tell.
 
-        None where nothing of it is there, and then `on_found` was not called. The time that it has had counts.
+        None where nothing of it is there, and then `on_found` was not called. The time that it has had counts, by the
+        clock of this machine where what is `recorded` of it says so.
 
         Raises:
             BackendError: the place failed, not the work.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 from remit.errors import RemitError
 
@@ -38,7 +38,7 @@ def artifacts(
     On the operator's host, where they are kept. Those of a task that was deleted are listed as long as they are
     retained.
     """
-    asyncio.run(_list(name, output, namespace, kubeconfig, context, state_dir))
+    threads.run(_list(name, output, namespace, kubeconfig, context, state_dir))
 
 
 async def _list(
@@ -99,7 +99,7 @@ def cp(
         raise typer.BadParameter(
             f"{source!r} is not task/NAME:PATH, such as task/build:report.html; files are copied from tasks only"
         )
-    asyncio.run(_copy(task.removeprefix("task/"), path, target, namespace, kubeconfig, context, state_dir))
+    threads.run(_copy(task.removeprefix("task/"), path, target, namespace, kubeconfig, context, state_dir))
 
 
 async def _copy(

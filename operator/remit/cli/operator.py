@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 
 _LEASE = "Lease"
@@ -92,4 +92,4 @@ def operator(
         trust_requested_by=trust_requested_by,
     )
     redactor = set_up_logs(log_format, log_level)
-    asyncio.run(serve.operator(settings, redactor, kubeconfig, context))
+    threads.run(serve.operator(settings, redactor, kubeconfig, context))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.cli.errors import INTERRUPTED, report
 from remit.errors import RemitError
@@ -183,7 +184,7 @@ def run(
                 artifacts=artifacts(artifact or []),
                 **volumes(mount or [], workspace or []),
             )
-        code = asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
+        code = threads.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
     except (RemitError, OSError) as error:
         report(error)
         code = BROKEN  # 1 could be the command's own

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 
@@ -58,6 +58,6 @@ def up(
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
     }
-    asyncio.run(
+    threads.run(
         supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))
     )

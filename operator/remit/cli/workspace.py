@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 from remit.cli.helptext import command
 from remit.errors import RemitError
@@ -29,7 +29,7 @@ def list_all(
     context: options.Context = None,
     state_dir: options.StateDir = None,
 ) -> None:
-    asyncio.run(_list(all_namespaces, namespace, kubeconfig, context, state_dir))
+    threads.run(_list(all_namespaces, namespace, kubeconfig, context, state_dir))
 
 
 async def _list(
@@ -71,7 +71,7 @@ def show(
     state_dir: options.StateDir = None,
 ) -> None:
     """Say where a workspace is, how large it may become, how long it is kept, and who uses it."""
-    asyncio.run(_show(name, namespace, kubeconfig, context, state_dir))
+    threads.run(_show(name, namespace, kubeconfig, context, state_dir))
 
 
 async def _show(
@@ -106,7 +106,7 @@ def rm(
     state_dir: options.StateDir = None,
 ) -> None:
     """Remove a workspace and all that is in it."""
-    asyncio.run(_remove(name, force, namespace, kubeconfig, context, state_dir))
+    threads.run(_remove(name, force, namespace, kubeconfig, context, state_dir))
 
 
 async def _remove(

@@ -33,6 +33,8 @@ from remit.telemetry import Redactor
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
+_DEATH_SECONDS = 60.0
+"""For what was told to end, after its grace period: then it does not die, as on a disk that hangs."""
 _MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
@@ -79,6 +81,7 @@ class _Going:
     cancel: asyncio.Event
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
+    grace_seconds: float = 0.0
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
     workspaces: frozenset[Path] = frozenset()
@@ -102,7 +105,7 @@ class Runner:
     """Where workspaces and artifacts are kept."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
-    _clearing: set[asyncio.Future[None]] = field(default_factory=set)
+    _clearing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._going)
@@ -114,8 +117,13 @@ class Runner:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
+        request = attempt.request
         self._going[attempt.uid] = _Going(
-            task, cancel, lasting=self._lasting(attempt), workspaces=_workspaces(attempt.request)
+            task,
+            cancel,
+            lasting=self._lasting(attempt),
+            grace_seconds=request.grace_seconds if isinstance(request, AttemptRequest) else 0.0,
+            workspaces=_workspaces(request),
         )
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
@@ -239,7 +247,8 @@ class Runner:
 
     async def shutdown(self) -> None:
         """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us, also
-        of what is to be cancelled and is slow to end: the next process takes it up, and ends it."""
+        of what is to be cancelled and is slow to end: the next process takes it up, and ends it. So it does with what
+        does not die here."""
         for uid, going in list(self._going.items()):
             if going.lasting and not going.cancel.is_set():
                 going.task.cancel()
@@ -253,7 +262,13 @@ class Runner:
                 going.task.cancel()
         for clearing in self._clearing:
             clearing.cancel()
-        await asyncio.gather(*(going.task for going in ending), *self._clearing, return_exceptions=True)
+        left = {*(going.task for going in ending), *self._clearing}
+        if left:
+            grace = max((going.grace_seconds for going in ending), default=0.0)
+            _, left = await asyncio.wait(left, timeout=grace + _DEATH_SECONDS)
+        for task in left:
+            log.error("it did not end, and is left to the next start", work=task.get_name())
+            task.cancel()
 
     async def close(self) -> None:
         """Let go of what the performers hold. After `shutdown`."""
@@ -374,8 +389,8 @@ class Runner:
         if attempt.artifacts or attempt.results:
             request = dataclasses.replace(request, collector=self._collector(attempt))
         if adopt and isinstance(backend, AdoptingBackend):
-            found = self._recorder(attempt, run, adopt=True)
-            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
+            found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
             if adopted is None:
                 return Outcome(ExitReason.INTERRUPTED, _LOST)
             outcome = adopted

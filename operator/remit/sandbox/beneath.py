@@ -24,6 +24,8 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x0
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.EINVAL}
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 SELF = "."
 """The name of the root itself."""
 
@@ -100,10 +102,9 @@ def open_beneath(root: int, relative: str, flags: int, *, links: bool = True) ->
 
 
 def _openat2(root: int, relative: str, how: bytes) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     while True:
         descriptor = int(
-            libc.syscall(
+            _libc.syscall(
                 ctypes.c_long(_OPENAT2), ctypes.c_int(root), os.fsencode(relative), how, ctypes.c_size_t(len(how))
             )
         )

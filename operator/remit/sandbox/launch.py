@@ -134,8 +134,8 @@ class Launch:
         self._close(self._go)
 
     async def count_processes(self, init: int) -> None:
-        """Set the limit of processes on the namespace's init, whose pid here that is: where others run as its user, it can
-        only be set once there is a user namespace of its own to count in. Raises OSError."""
+        """Set the limit of processes on the namespace's init, whose pid here that is: where others run as its user, it
+        can only be set once there is a user namespace of its own to count in. Raises OSError."""
         if self._late is None:
             return
         try:

@@ -94,12 +94,20 @@ class Mounts:
         outer = _around(self._found, path)
         return outer is not None and isinstance(outer.mount, HostMount)
 
+    @property
+    def change_hands(self) -> bool:
+        """Whether there are folders of Remit's that another user owns, as yet."""
+        return bool(self._others())
+
     def take_over(self) -> None:
         """Have the attempt's user own the folders that are Remit's. May take as long as there are files."""
-        for each in self._found:
-            owned = isinstance(each.mount, HostMount) and each.mount.own
-            if owned and self.user and each.status and each.status.st_uid != self.user.uid:
+        for each in self._others():
+            if self.user:
                 give(each.descriptor, self.user.uid, self.user.gid)
+
+    def _others(self) -> list[_Found]:
+        own = [each for each in self._found if isinstance(each.mount, HostMount) and each.mount.own]
+        return [each for each in own if self.user and each.status and each.status.st_uid != self.user.uid]
 
     @property
     def step(self) -> tuple[object, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -61,22 +62,30 @@ class Protected:
 
     def _objection_to_mounts(self, path: str, on: bytes) -> str | None:
         """Of what is mounted beneath `path`, and of the mount `on` which it is."""
-        inside = path.rstrip("/") + "/"
+        inside = os.fsencode(path.rstrip("/") + "/")
+        for number, kind, point in self._mounts:
+            beneath = point.startswith(inside)
+            if kind in _KERNEL and (beneath or number == on):
+                what = f"has {os.fsdecode(point)} in it, which is" if beneath else "is"
+                return f"{path} {what} part of the host's {kind}, and that is never mounted"
+            if beneath:
+                with contextlib.suppress(OSError):
+                    found = _id(Path(os.fsdecode(point)).stat())
+                    if protected := self._themselves.get(found) or self._above.get(found):
+                        return (
+                            f"{path} has {os.fsdecode(point)} in it, where {protected} is, too, which is never mounted"
+                        )
+        return None
+
+    @functools.cached_property
+    def _mounts(self) -> list[tuple[bytes, str, bytes]]:
+        """The id, the kind and the place of everything that is mounted."""
+        found = []
         for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
             words, _, tail = line.partition(b" - ")
-            fields = words.split()
-            kind, point = os.fsdecode(tail.split()[0]), _unescaped(fields[4])
-            if fields[0] == on and kind in _KERNEL:
-                return f"{path} is part of the host's {kind}, which is never mounted"
-            if not point.startswith(inside):
-                continue
-            if kind in _KERNEL:
-                return f"{path} has {point} in it, where the host's {kind} is mounted, and that is never mounted"
-            with contextlib.suppress(OSError):
-                found = _id(Path(point).stat())
-                if protected := self._themselves.get(found) or self._above.get(found):
-                    return f"{path} has {point} in it, where {protected} is mounted, too, and that is never mounted"
-        return None
+            fields = words.split(b" ", 5)
+            found.append((fields[0], tail.partition(b" ")[0].decode(), _unescaped(fields[4])))
+        return found
 
 
 def _mount_id(descriptor: int) -> bytes:
@@ -98,6 +107,6 @@ def _above(descriptor: int) -> int | None:
         return None
 
 
-def _unescaped(point: bytes) -> str:
+def _unescaped(point: bytes) -> bytes:
     """As /proc/self/mountinfo writes it: blanks and backslashes in octal."""
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point))
+    return re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point) if b"\\" in point else point

@@ -30,6 +30,8 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError, OutcomeUnknown
+from remit.sandbox import boot_id
+from remit.sandbox.fencing import now as boot_time
 
 _RETRY_SECONDS = 1.0
 
@@ -43,8 +45,15 @@ class DockerBackend:
 
     name = "docker"
 
-    def __init__(self, engine: Engine, doors: Doors | None = None, books: Books | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        doors: Doors | None = None,
+        books: Books | None = None,
+        boot: Callable[[], float] = boot_time,
+    ) -> None:
         self._engine = engine
+        self._boot = boot
         self._doors, self._books = doors or Doors(), books
 
     async def run(
@@ -78,7 +87,7 @@ class DockerBackend:
         private_folders(request)  # what cannot be right is told before there is anything of it
         async with self._network(request) as network:
             if on_started:
-                on_started(_handle(container_name(request.id)))
+                on_started(self._handle(container_name(request.id), request.timeout_seconds - seconds))
             return await self._run(request, sink, cancel, seconds, image, info, given, network)
 
     async def _run(
@@ -153,6 +162,7 @@ class DockerBackend:
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
@@ -161,9 +171,11 @@ class DockerBackend:
             if found is None or found["State"]["Status"] == "created":  # it never ran
                 await self._surely_remove(name, network)
                 return None
-            on_found(_handle(name))
-            given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
-            left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+            info = await self._about_engine()
+            had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
+            on_found(self._handle(name, had))
+            given = walls(replace(request.confinement, require=frozenset()), info)
+            left = request.timeout_seconds - had
             container = Container(self._engine, found["Id"], sink)
             try:
                 with _unknown_from_now_on():
@@ -176,6 +188,10 @@ class DockerBackend:
                 await self._surely_remove(name, network)
                 raise
             return replace(outcome, network=await self._surely_remove(name, network))
+
+    def _handle(self, name: str, had: float) -> Handle:
+        """Of a container that has had so many seconds."""
+        return Handle(pid=0, start_time=0, boot_id=boot_id(), container=name, begun=self._boot() - had)
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
@@ -298,5 +314,11 @@ def _unknown_from_now_on() -> Iterator[None]:
         raise OutcomeUnknown(str(error)) from error
 
 
-def _handle(name: str) -> Handle:
-    return Handle(pid=0, start_time=0, boot_id="", container=name)
+def time_had(recorded: Handle | None, boot: str, now: float, started_at: str, engine_time: str) -> float:
+    """Seconds that a container has had. Where it was started in this `boot`, by the clock that nobody sets, which is at
+    `now`; elsewhere by the engine's time of day, which may be another one than ours: it started it, and tells its own.
+    """
+    if recorded is not None and recorded.begun > 0 and recorded.boot_id == boot:
+        return max(0.0, now - recorded.begun)
+    engine = datetime.fromisoformat(engine_time) if engine_time else datetime.now(UTC)
+    return max(0.0, (engine - moment(started_at)).total_seconds())

@@ -8,7 +8,6 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import docker
@@ -21,6 +20,7 @@ from remit.backends.breaker import Breaker
 from remit.backends.docker.labels import LEASE_TRANSITIONS
 from remit.backends.failure import OperationFailed
 from remit.sandbox import fence
+from remit.threads import DaemonThreadPool
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 OFF = "off"
@@ -62,7 +62,7 @@ class Engine:
         self.breaker = Breaker("the Docker engine")
         self._answer_seconds = answer_seconds
         self._slots = asyncio.Semaphore(at_once)
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="docker")
+        self._threads = DaemonThreadPool(at_once, thread_name_prefix="docker")
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
 
