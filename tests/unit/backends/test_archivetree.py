@@ -112,7 +112,9 @@ _KINDS = st.sampled_from(["file", "file", "file", "link", "pipe", "second name"]
 _PATTERNS = st.lists(st.sampled_from(["a", "b", "*", "?", "a*", "**"]), max_size=4).map("/".join)
 
 
-@given(paths=st.dictionaries(_PATHS, _KINDS, min_size=1, max_size=8), patterns=st.lists(_PATTERNS, min_size=1, max_size=4))
+@given(
+    paths=st.dictionaries(_PATHS, _KINDS, min_size=1, max_size=8), patterns=st.lists(_PATTERNS, min_size=1, max_size=4)
+)
 def test_finds_what_is_found_by_descriptor(
     tmp_path_factory: pytest.TempPathFactory, paths: dict[str, str], patterns: Sequence[str]
 ) -> None:
@@ -138,7 +140,9 @@ def test_finds_what_is_found_by_descriptor(
     try:
         for pattern in patterns:
             wanted = f"/workspace/{pattern}".rstrip("/")
-            assert found(tree(Folder(root)), wanted) == found(DescriptorTree({"/workspace": descriptor}), wanted), wanted
+            assert found(tree(Folder(root)), wanted) == found(DescriptorTree({"/workspace": descriptor}), wanted), (
+                wanted
+            )
     finally:
         os.close(descriptor)
 
@@ -164,7 +168,17 @@ def test_no_link_is_followed_on_the_way(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../x", "workspace/../x", "workspace/a/../../x", "workspace/./x", "workspace//x", "other/x", "x", ""],
+    [
+        "/etc/passwd",
+        "../x",
+        "workspace/../x",
+        "workspace/a/../../x",
+        "workspace/./x",
+        "workspace//x",
+        "other/x",
+        "x",
+        "",
+    ],
 )
 def test_what_is_not_beneath_is_an_error(name: str) -> None:
     with pytest.raises(OSError, match="which is not in it|cannot be read"):
@@ -207,7 +221,9 @@ def test_what_is_no_archive_is_an_error(junk: bytes) -> None:
 def test_a_huge_file_is_not_passed_over(folder: Path) -> None:
     with (folder / "sparse").open("wb") as sparse:
         sparse.truncate(1 << 40)
-    with pytest.raises(OSError, match=r"sparse of 1099511627776 bytes; put what is to be kept into a folder of its own"):
+    with pytest.raises(
+        OSError, match=r"sparse of 1099511627776 bytes; put what is to be kept into a folder of its own"
+    ):
         found(tree(Folder(folder.parent)), "/workspace/*.html")
     assert found(tree(Folder(folder.parent)), "/workspace/dist/*.whl")
 
@@ -235,9 +251,7 @@ def test_a_closed_folder_on_the_way(folder: Path) -> None:
 
 
 def test_folders_that_lie_too_deep() -> None:
-    deep = [
-        entry("workspace" + "/d" * depth, type=tarfile.DIRTYPE, mode=0o755) for depth in range(1, MAX_DEPTH + 2)
-    ]
+    deep = [entry("workspace" + "/d" * depth, type=tarfile.DIRTYPE, mode=0o755) for depth in range(1, MAX_DEPTH + 2)]
     assert found(tree(Given(ROOT, *deep[:-1], entry("workspace" + "/d" * MAX_DEPTH + "/x", b"x"))), "/workspace/**")
     with pytest.raises(OSError, match="deep in each other"):
         found(tree(Given(ROOT, *deep)), "/workspace/**")

@@ -140,7 +140,9 @@ class _Walk:
                     yield from self._entry(entry, names, content)
                 self._pass(entry, names)
 
-    def _entry(self, entry: tarfile.TarInfo, names: tuple[str, ...], content: Callable[[], BinaryIO]) -> Iterator[_File]:
+    def _entry(
+        self, entry: tarfile.TarInfo, names: tuple[str, ...], content: Callable[[], BinaryIO]
+    ) -> Iterator[_File]:
         if entry.isdir():
             if len(names) > MAX_DEPTH:
                 raise too_deep("/".join(names))
@@ -208,7 +210,7 @@ class _Entry(tarfile.TarInfo):
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not know it
             cast(_Tar, tarfile_).is_complete = True
             raise
 
@@ -221,7 +223,8 @@ class _Tar(tarfile.TarFile):
 def _entries(archive: Readable) -> Iterator[tuple[tarfile.TarInfo, tuple[str, ...], Callable[[], BinaryIO]]]:
     """Each entry, the names on the way to it from what the archive is of, and what opens its content."""
     with _unreadable():
-        tar = _Tar.open(mode="r|", fileobj=archive, bufsize=_BLOCK, encoding="utf-8", errors="surrogateescape")
+        source = cast(IO[bytes], archive)  # of which nothing but this is used
+        tar = _Tar.open(mode="r|", fileobj=source, bufsize=_BLOCK, encoding="utf-8", errors="surrogateescape")
     with contextlib.closing(tar):
         root: str | None = None
         while True:
@@ -233,7 +236,9 @@ def _entries(archive: Readable) -> Iterator[tuple[tarfile.TarInfo, tuple[str, ..
             first, *names = entry.name.split("/")
             root = first if root is None else root
             if first != root or not first or {"", ".", ".."} & set(names):
-                raise OSError(errno.EIO, f"the engine's archive of {root} has an entry {entry.name!r}, which is not in it")
+                raise OSError(
+                    errno.EIO, f"the engine's archive of {root} has an entry {entry.name!r}, which is not in it"
+                )
             yield entry, tuple(names), lambda entry=entry: _content(tar, entry)  # type: ignore[misc]
         if not tar.is_complete:
             raise OSError(errno.EIO, "the engine's archive breaks off")

@@ -11,11 +11,12 @@ from typing import Any, Final
 from remit.backends.base import AttemptRequest
 from remit.backends.docker import labels, pause
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, Layer
+from remit.policy.environment import WORKSPACE
+from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, EmptyMount, Layer
 
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
-_WRITABLE: Final = ("/workspace", "/tmp")  # noqa: S108 (the container's own)
+_WRITABLE: Final = (WORKSPACE, "/tmp")  # noqa: S108 (the container's own)
 LOG: Final[Mapping[str, Any]] = MappingProxyType(
     {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}}
 )
@@ -45,8 +46,8 @@ def container_name(attempt_id: str) -> str:
     return f"remit-{attempt_id}"
 
 
-def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
-    """What the engine that says `info` of itself gives.
+def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> Walls:
+    """What the engine that says `info` of itself gives; `keeps`: to an attempt of which something is to be kept.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -61,11 +62,16 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
         raise SandboxUnavailable(
             f"the backend docker has no {', '.join(lacking)} here, and a policy requires it; use backend: process"
         )
-    if confinement.network == "restricted" and info.get("Architecture") not in pause.ARCHITECTURES:
+    if info.get("Architecture") not in pause.ARCHITECTURES and (keeps or confinement.network == "restricted"):
         known = " and ".join(sorted(set(pause.ARCHITECTURES.values())))
+        what, remedy = (
+            ("restricts the network to hosts", "use network: none")
+            if confinement.network == "restricted"
+            else ("keeps artifacts and results", "leave them out")
+        )
         raise SandboxUnavailable(
-            f"the backend docker restricts the network to hosts on {known}, and its engine is on"
-            f" {info.get('Architecture') or 'an unknown one'}; use network: none, or backend: process"
+            f"the backend docker {what} on {known}, and its engine is on {info.get('Architecture') or 'an unknown one'};"
+            f" {remedy}, or use backend: process"
         )
     limits, name = confinement.limits, f"cgroup v{info.get('CgroupVersion', '1')}"
     pace = NETWORK_PACE[confinement.network]
@@ -100,6 +106,18 @@ def private_folders(request: AttemptRequest) -> list[str]:
     return sorted(folders)
 
 
+def kept_folders(request: AttemptRequest) -> dict[str, int | None]:
+    """The folders in memory that are read when the attempt has ended, with the size of each; none where nothing is."""
+    return _folders_in_memory(request) if request.collector else {}
+
+
+def _folders_in_memory(request: AttemptRequest) -> dict[str, int | None]:
+    disk = request.confinement.limits.disk_bytes
+    empty = (mount for mount in request.confinement.mounts if isinstance(mount, EmptyMount))
+    sizes = {mount.mount_path: disk if mount.size_bytes is None else mount.size_bytes for mount in empty}
+    return {WORKSPACE: disk, **sizes}
+
+
 def missing_working_dir(request: AttemptRequest) -> str | None:
     """None, or why an attempt cannot start where it should: an engine would make the directory, as root."""
     path = request.confinement.working_dir
@@ -114,15 +132,19 @@ def creation(
     info: Mapping[str, Any],
     network: str,
     proxy: Mapping[str, str] = MappingProxyType({}),
+    holder: str = "",
 ) -> dict[str, Any]:
     """The engine's `POST /containers/create` for an attempt in `image`, as the engine inspected it.
 
-    `network` is its mode, in the engine's words; `proxy` is the environment by which programs find the way out.
+    `network` is its mode, in the engine's words; `proxy` is the environment by which programs find the way out;
+    `holder` is the id of the container that has the folders of which something is kept.
     """
     command, limits = request.command, request.confinement.limits
     # Volumes that the image declares would be a disk without a limit.
     folders = private_folders(request)
-    places = dict.fromkeys([*_WRITABLE, *(path for path in declared_volumes(image) if path not in folders)])
+    kept, disk = kept_folders(request), limits.disk_bytes
+    places = {place: disk for place in (*_WRITABLE, *declared_volumes(image)) if place not in folders}
+    places |= _folders_in_memory(request)
     ulimits = {"nofile": limits.open_files, "fsize": limits.file_bytes}
     return {
         "Image": image["Id"],
@@ -140,8 +162,9 @@ def creation(
             "NetworkMode": network,
             "ReadonlyRootfs": True,
             "ShmSize": limits.disk_bytes or 0,
+            "VolumesFrom": [holder] if kept else [],
             "Mounts": [
-                *(in_memory(place, limits.disk_bytes) for place in places),
+                *(in_memory(place, size) for place, size in places.items() if place not in kept),
                 *({"Type": "volume", "Target": folder} for folder in folders),
             ],
             "CapDrop": ["ALL"],
