@@ -49,9 +49,13 @@ class Folder:
                 thread.join()
 
     def _write(self, path: str, target: IO[bytes]) -> None:
-        with contextlib.suppress(BrokenPipeError), contextlib.closing(target):
-            with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:
-                tar.add(self.root / path.lstrip("/"), arcname=path.rpartition("/")[2])
+        options: dict[str, Any] = {"format": tarfile.PAX_FORMAT, "errors": "surrogateescape"}
+        with (
+            contextlib.suppress(BrokenPipeError),
+            contextlib.closing(target),
+            tarfile.open(fileobj=target, mode="w|", **options) as tar,
+        ):
+            tar.add(self.root / path.lstrip("/"), arcname=path.rpartition("/")[2])
 
 
 class Given:
@@ -181,7 +185,7 @@ def test_no_link_is_followed_on_the_way(folder: Path) -> None:
     ],
 )
 def test_what_is_not_beneath_is_an_error(name: str) -> None:
-    with pytest.raises(OSError, match="which is not in it|cannot be read"):
+    with pytest.raises(OSError, match=r"which is not in it|cannot be read"):
         found(tree(Given(ROOT, entry(name, b"x"))), "/workspace/**")
 
 
@@ -206,7 +210,7 @@ def test_an_archive_that_breaks_off_is_not_taken_for_all() -> None:
     assert set(found(tree(whole), "/workspace/*")) == {"a", "b"}
     for cut in (0, 1, 512, 700, 1024, 1536, 2047, 2048, 2560, 3072, 3584):
         broken = Given(ROOT, entry("workspace/a", b"a" * 600), entry("workspace/b", b"b" * 600), cut=cut)
-        with pytest.raises(OSError, match="breaks off|cannot be read"):
+        with pytest.raises(OSError, match=r"breaks off|cannot be read"):
             found(tree(broken), "/workspace/*")
 
 
@@ -214,7 +218,7 @@ def test_an_archive_that_breaks_off_is_not_taken_for_all() -> None:
 def test_what_is_no_archive_is_an_error(junk: bytes) -> None:
     archives = Given()
     archives.content = junk
-    with pytest.raises(OSError, match="breaks off|cannot be read|not in it"):
+    with pytest.raises(OSError, match=r"breaks off|cannot be read|not in it"):
         found(tree(archives), "/workspace/**")
 
 
@@ -253,9 +257,9 @@ def test_a_closed_folder_on_the_way(folder: Path) -> None:
 def test_folders_that_lie_too_deep() -> None:
     deep = [entry("workspace" + "/d" * depth, type=tarfile.DIRTYPE, mode=0o755) for depth in range(1, MAX_DEPTH + 2)]
     assert found(tree(Given(ROOT, *deep[:-1], entry("workspace" + "/d" * MAX_DEPTH + "/x", b"x"))), "/workspace/**")
-    with pytest.raises(OSError, match="deep in each other"):
+    with pytest.raises(OSError, match=r"deep in each other"):
         found(tree(Given(ROOT, *deep)), "/workspace/**")
-    with pytest.raises(OSError, match="deep in each other"):
+    with pytest.raises(OSError, match=r"deep in each other"):
         found(tree(Given(ROOT)), "/workspace" + "/d" * (MAX_DEPTH + 2))
 
 

@@ -1,7 +1,8 @@
 """What an attempt left in a container, read from the archives that its engine makes, in constant memory.
 
-An archive is only ever asked for of what no link leads to: the folders on the way to it are looked at first, and nothing
-of the attempt is alive that could change them. Nothing is unpacked, so what an archive says of links means nothing.
+An archive is only ever asked for of what no link leads to: the folders on the way to it are looked at first, and
+nothing of the attempt is alive that could change them. Nothing is unpacked, so what an archive says of links means
+nothing.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Archives(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveTree:
-    """`places` are folders of the container's own, by their absolute paths inside; `hosts` are those of the host that it
-    had mounted. Files are read as the user `uid` in the group `gid` could. `most_beside` bytes at most are passed over:
-    of a folder, the engine gives everything or nothing."""
+    """`places` are folders of the container's own, by their absolute paths inside; `hosts` are those of the host that
+    it had mounted. Files are read as the user `uid` in the group `gid` could. `most_beside` bytes at most are passed
+    over: of a folder, the engine gives everything or nothing."""
 
     archives: Archives
     places: Sequence[str]
@@ -117,7 +118,7 @@ class _Walk:
         return names if is_wanted else None
 
     def _enters(self, names: tuple[str, ...]) -> bool:
-        """Whether that is a folder. Raises PermissionError where the owner has closed it: all in there is the user's."""
+        """Whether that is a folder. Raises PermissionError where its owner has closed it, who is the user."""
         mode = self._tree.archives.mode(self._path(names))
         if stat.S_ISDIR(mode) and mode & 0o500 != 0o500:
             raise _not_allowed(names)
@@ -230,7 +231,7 @@ def _entries(archive: Readable) -> Iterator[tuple[tarfile.TarInfo, tuple[str, ..
         while True:
             with _unreadable():
                 entry = tar.next()
-            tar.members = []  # it would keep every one
+            tar.members = []  # type: ignore[attr-defined]  # it would keep every one
             if entry is None:
                 break
             first, *names = entry.name.split("/")

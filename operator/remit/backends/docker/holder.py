@@ -1,4 +1,4 @@
-"""Starts the container that holds the network of an attempt, or what it leaves, from before that starts until its end."""
+"""Starts the container that holds the network of an attempt, or what that leaves."""
 
 from __future__ import annotations
 
