@@ -371,8 +371,8 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
     if spec.backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
         return (
-            f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only; leave"
-            " them out"
+            f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
+            " leave them out"
         )
     if not here.host_paths and (volume := next((each for each in spec.volumes if each.host_path), None)):
         return (

@@ -63,7 +63,9 @@ class Mounts:
         """Opens them. May block for as long as a filesystem of the host does not answer.
 
         `identities` are those of attempts, where the operator is root; `stages`: whether `step` is taken. `protected`
-        are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none. Raises InvalidInput for what is not there, or must not be mounted.
+        are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none.
+
+        Raises InvalidInput for what is not there, or must not be mounted.
         """
         self._found: list[_Found] = []
         self._stages = stages

@@ -172,7 +172,7 @@ async def test_only_regular_files_and_no_links(backend: DockerBackend, asking: A
 @pytest.mark.parametrize(
     ("script", "pattern", "reason", "why"),
     [
-        ("dd if=/dev/zero of=s bs=1 count=1 seek=999999999999", "/workspace/s", ExitReason.ARTIFACT_TOO_LARGE, "maxBytes"),
+        ("dd if=/dev/zero of=s bs=1 count=1 seek=9999999999", "/workspace/s", ExitReason.ARTIFACT_TOO_LARGE, "maxBytes"),
         ("dd if=/dev/zero of=s bs=1 count=1 seek=999999999999; echo > x.t", "/workspace/*.t", ExitReason.ARTIFACT_UNREADABLE, "folder of its own"),  # noqa: E501
         ("printf x > \"$(printf 'a\\377.t')\"", "/workspace/*.t", ExitReason.ARTIFACT_UNREADABLE, "not UTF-8"),
         ("echo > x.t; chmod 0 x.t", "/workspace/*.t", ExitReason.ARTIFACT_UNREADABLE, "Permission denied"),
@@ -197,7 +197,8 @@ async def test_what_cannot_be_kept(
 
 async def test_the_same_is_found_as_by_descriptor(backend: DockerBackend, asking: Asking, tmp_path: Path) -> None:
     script = (
-        "for d in . a a/b a/b/ab 'x y'; do mkdir -p \"$d\"; for f in 1.t '*.t' 'ü.t' -rf; do echo $f > \"$d/$f\"; done; done;"
+        "for d in . a a/b a/b/ab 'x y'; do mkdir -p \"$d\"; for f in 1.t '*.t' 'ü.t' -rf; do echo $f > \"$d/$f\"; done;"
+        " done;"
         " ln -s a s; ln a/1.t a/2.t"
     )
     patterns = [

@@ -34,7 +34,7 @@ def task(volumes: list[dict[str, Any]], mounts: list[dict[str, Any]], argv: str 
 
 def decided(asked: ExecutionTask, **admission: Any) -> Admitted | Refused:
     policy = CommandPolicy.parse({"metadata": {"name": "p", "namespace": "ns"}, "spec": ALLOWED})
-    here = Admission(backends=frozenset({"process", "docker"}), **admission)
+    here = Admission(**{"backends": frozenset({"process", "docker"}), **admission})
     return here.decide(asked, PolicySet({"ns": [compile_policy(policy)]}, "remit-system"))
 
 
@@ -92,10 +92,12 @@ def test_on_a_cluster_nobody_knows_which_host_that_would_be() -> None:
     admitted(task([{"name": "a", "emptyDir": {}}], [{"name": "a", "mountPath": "/a"}]), host_paths=False)
 
 
-def test_only_the_process_backend_mounts() -> None:
-    verdict = decided(task(*SRC, backend="docker", image="i"))
+def test_not_every_backend_mounts() -> None:
+    admitted(task(*SRC, backend="docker", image="i"))
+    verdict = decided(task(*SRC, backend="kubernetes", image="i"), backends=frozenset({"process", "kubernetes"}))
     assert isinstance(verdict, Refused)
     assert verdict.finish.reason == "NotSupported"
+    assert "on docker and process only" in verdict.finish.message
 
 
 @pytest.mark.parametrize("program", ["/src/run.sh", "/src/bin/../run.sh", "/src/bin/python"])

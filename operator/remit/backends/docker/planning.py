@@ -82,9 +82,9 @@ def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = Fa
             if confinement.network == "restricted"
             else ("keeps artifacts and results", "leave them out")
         )
+        here = info.get("Architecture") or "an unknown one"
         raise SandboxUnavailable(
-            f"the backend docker {what} on {known}, and its engine is on {info.get('Architecture') or 'an unknown one'};"
-            f" {remedy}, or use backend: process"
+            f"the backend docker {what} on {known}, and its engine is on {here}; {remedy}, or use backend: process"
         )
     limits, name = confinement.limits, f"cgroup v{info.get('CgroupVersion', '1')}"
     pace = NETWORK_PACE[confinement.network]
@@ -154,8 +154,8 @@ def missing_working_dir(request: AttemptRequest) -> str | None:
     if path in there:
         return None
     return (
-        f"spec.workingDir {path} is not there: in a container there are only {', '.join(sorted(there))}; leave it out, or"
-        " name one of them"
+        f"spec.workingDir {path} is not there: in a container there are only {', '.join(sorted(there))}; leave it out,"
+        " or name one of them"
     )
 
 
@@ -181,8 +181,8 @@ def creation(
     for host in hosts:
         if inside := [place for place in declared_volumes(image) if is_below(place, host) and place != host]:
             raise InvalidInput(
-                f"the image has a volume at {inside[0]}, which its engine would make in the mounted folder; choose another"
-                " mountPath",
+                f"the image has a volume at {inside[0]}, which its engine would make in the mounted folder; choose"
+                " another mountPath",
                 field=f"the volume at {host}",
             )
     places = {place: size for place, size in places.items() if place not in hosts}
