@@ -106,6 +106,8 @@ class Refused:
     finish: Finish
     status: PolicyStatus | None = None
     command: Command | None = None
+    request: Request | None = None
+    """What policy was asked, unless that is told nowhere."""
     by_policy: bool = False
     withheld: bool = False
     """Whether what was asked is told nowhere."""
@@ -130,7 +132,7 @@ def withheld(refused: Refused, why: str) -> Refused:
     status = refused.status.model_copy(update={"audited": []}) if refused.status is not None else None
     message = f"{refused.finish.reason}; what was asked is not told, because {why}"
     finish = replace(refused.finish, message=message)
-    return replace(refused, finish=finish, status=status, command=None, withheld=True)
+    return replace(refused, finish=finish, status=status, command=None, request=None, withheld=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class Admission:
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
         if not decision.allowed:
-            return _refused(decision, command)
+            return _refused(decision, request)
         limits = _filled(decision.limits, self.defaults)
         beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
         memory = self.memory.demand(limits.memory, limits.disk) if beside_us else 0
@@ -351,12 +353,12 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, command: Command | None) -> Refused:
+def _refused(decision: Decision, request: Request) -> Refused:
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
         finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", decision.message)
     else:
         finish = Finish(Phase.DENIED, str(decision.reason), "Denied", decision.message)
-    return Refused(finish, _status(decision), command, by_policy=finish.phase is Phase.DENIED)
+    return Refused(finish, _status(decision), request.command, request, by_policy=finish.phase is Phase.DENIED)
 
 
 def _filled(limits: Limits, defaults: Limits) -> Limits:
