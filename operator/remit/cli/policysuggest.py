@@ -21,7 +21,6 @@ from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, Request
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest
 from remit.policy.testing import request_of
-from remit.telemetry import Redactor
 from remit.telemetry.redact import MASK
 from remit.telemetry.trail import Filter, read
 
@@ -129,8 +128,8 @@ async def _add(seen: Seen, source: Source, obj: Object) -> None:
             raise
         seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
         return
-    redactor = Redactor(secrets)
-    seen.runs.append(Run(name=name, request=request, stdin=bool(task.spec.stdin), mask=redactor.redact, masked=MASK))
+    stdin, mask = bool(task.spec.stdin), Redactor(secrets).redact_cut
+    seen.runs.append(Run(name=name, request=request, stdin=stdin, mask=mask, masked=MASK))
 
 
 async def _environment(source: Source, task: ExecutionTask) -> dict[str, str | None]:

@@ -40,6 +40,8 @@ _TOLD_BY_RULE: Final = frozenset({"commands", "files", "http"})
 _OWN_RULES: Final = frozenset({"commands", "files", "http", "scripts", "databases"})
 """Sections of a policy that are about one kind of operation each, and say nothing of another."""
 _AT_ONCE: Final = 32
+_NEVER: Final = frozenset({Reason.INVALID_COMMAND, Reason.INVALID_REQUEST, Reason.WORKING_DIR_NOT_ALLOWED})
+"""Denied before any policy is asked."""
 _SHOWN_RUNS: Final = 5
 _ONLY_AUDITED: Final = "; it runs today because policies only audit, and not once an enforced one is there"
 _WHERE: Final[Part] = {"backends": ["process"], "networks": ["none"]}
@@ -61,7 +63,7 @@ class Run:
     stdin: bool = False
     """Whether its program was given an input."""
     mask: Callable[[str], str] = lambda text: text
-    """Puts `masked` in the place of what must not be told."""
+    """Puts `masked` in the place of what must not be told, also where a text was cut off in the middle of it."""
     masked: str = "[redacted]"
     hidden: bool = False
     """Whether `request` has that in it already, as on the audit trail."""
@@ -146,13 +148,14 @@ def suggest(
         if decision.allowed:
             allowed += [(run, decision) for run in alike]
             continue
-        need = _need(alike, there)
+        need = _words(decision) if decision.reason in _NEVER else _need(alike, there)
         denial = there.forbids(need) if isinstance(need, _Need) else need
         if isinstance(need, _Need) and denial is None:
             needs.append(need)
         else:
             audited = decide(first.request, policies, ceilings).allowed
-            left_out += [LeftOut(run, f"{denial}{_ONLY_AUDITED if audited else ''}") for run in alike]
+            why = f"{first.mask(str(denial))}{_ONLY_AUDITED if audited else ''}"
+            left_out += [LeftOut(run, why) for run in alike]
     groups = [needs] if options.generalize or there.base is not None else _groups(needs, there)
     names = there.free_names()
     suggested = [_policy(next(names), group, there, options) for group in groups if group]
@@ -255,15 +258,17 @@ def _need(alike: Sequence[Run], there: _There) -> _Need | str:
     """What the runs lack, or why that cannot be said."""
     run = alike[0]
     shown = _shown(run)
-    fitted = _fitted(shown, there)
-    if isinstance(fitted, Denial):
-        return f"{fitted.reason}: {fitted.message}"
     hides = run.hidden or (shown.command, shown.subject) != (run.request.command, run.request.subject)
     argv = _argv(shown)
     masks = hides and any(run.masked in argument for argument in argv)
+    if masks and (run.masked in argv[0] or runs_text(argv, stdin=run.stdin)):
+        return f"a part of its command is a secret, so that no rule can say what ran; {_REMEDY}"
+    fitted = _fitted(shown, there)
+    if isinstance(fitted, Denial):
+        return f"{fitted.reason}: {fitted.message}"
     part = _with_masks(fitted, argv, run) if masks else fitted
     if part is None:
-        return f"a part of its command is a secret, so that no rule can say which command it was; {_REMEDY}"
+        return f"its command is too long for a rule that leaves a secret out; {_REMEDY}"
     told = json.dumps({**part, "commands": {}}, ensure_ascii=False)
     if run.mask(told) != told or (run.masked in told and not masks):
         return f"its rule would have to name a secret; {_REMEDY}"
@@ -307,14 +312,11 @@ def _fitted(request: Request, there: _There) -> Part | Denial:
 
 
 def _with_masks(part: Part, argv: Sequence[str], run: Run) -> Part | None:
-    """Any text in the place of what is not told. None where the rule would not be about one argument then, or about the
-    text of a program."""
+    """Any text in the place of what is not told. None where the rule would not be about one argument then."""
     hidden = exactly(run.masked)
     rules = part["commands"]["allow"]
     wanted = [exactly(argument) for argument in argv[1:]]
-    if run.masked in argv[0] or runs_text(argv, stdin=run.stdin):
-        return None
-    changed = []
+    changed: list[Part] = []
     for rule in rules:
         if rule.get("executable") == argv[0] and rule.get("args") == wanted:
             changed.append({**rule, "args": [pattern.replace(hidden, ".+") for pattern in wanted]})
