@@ -15,6 +15,7 @@ from remit.backends import Backend, ProcessBackend
 from remit.errors import AuditUnavailable, ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, default_limits
+from remit.execution.artifacts import ArtifactStore
 from remit.execution.queue import Queue
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
@@ -75,7 +76,12 @@ class Engine:
         self._done = sorted(store.tasks(), key=lambda task: (store.root / task[0] / task[1]).stat().st_mtime)
         performing = performers(folder.path, host)
         self._runner = Runner(
-            {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
+            {"process": self.backend or ProcessBackend(host)},
+            store,
+            self._redactor,
+            self._wake,
+            performing,
+            ArtifactStore(folder.path / "artifacts"),
         )
         self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
         self._driver = TaskDriver(

@@ -34,6 +34,7 @@ from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
+from remit.execution.artifacts import ArtifactStore, keep_pruning
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
@@ -199,6 +200,7 @@ class Operator:
             redactor=redactor,
             on_ended=queue.add,
             performers=performing,
+            artifacts=ArtifactStore(settings.state_dir / "artifacts"),
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
         policies = Policies(
@@ -307,6 +309,8 @@ class Operator:
             self.spawn(controller.run(self.metrics), controller.kind)
         self.spawn(self.intake.keep_resyncing(), "resync")
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
+        if self.runner.artifacts is not None:
+            self.spawn(keep_pruning(self.runner.artifacts, self.settings.artifact_bytes), "artifacts")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

@@ -12,7 +12,7 @@ from remit.api.executiontaskstatus import (
     QueueStatus,
 )
 from remit.backends import ExitReason, Outcome
-from remit.execution.attemptstatus import closed, sandbox_status
+from remit.execution.attemptstatus import artifact_statuses, closed, result_statuses, sandbox_status
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
@@ -121,6 +121,8 @@ def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
         update={
             "attempts": [*earlier, closed(attempt, outcome)],
             "exit_code": outcome.exit_code,
+            "artifacts": artifact_statuses(outcome),
+            "results": result_statuses(outcome),
             "interruptions": status.interruptions + (outcome.reason == ExitReason.INTERRUPTED),
             "output": outcome.output or status.output,
             "sandbox": sandbox_status(outcome) or status.sandbox,

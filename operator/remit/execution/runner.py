@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
-from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, Outcome
+from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
+from remit.execution.artifacts import ArtifactStore, WantedArtifact, WantedResult, collector
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
@@ -52,6 +54,10 @@ class Attempt:
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     """Which versions of which Secrets they come from: see `Resolved.secret_versions`."""
     operation: str = "command"
+    task: str = ""
+    """The task's name, under which its artifacts are found."""
+    artifacts: tuple[WantedArtifact, ...] = ()
+    results: tuple[WantedResult, ...] = ()
     listener: Listener | None = None
     """Told of its output as it comes."""
     effect: Effect = field(default_factory=Effect)
@@ -87,6 +93,8 @@ class Runner:
     on_ended: Callable[[str], None]
     performers: Mapping[str, Performer] = field(default_factory=dict)
     """Of the operations that Remit performs itself, by name."""
+    artifacts: ArtifactStore | None = None
+    """Where what attempts leave is kept."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Future[None]] = field(default_factory=set)
@@ -147,7 +155,7 @@ class Runner:
         if lost := await self._lost(namespace, uid):
             self._in_background(self._cleared(namespace, uid, lost))
         else:
-            await asyncio.to_thread(self.store.forget, namespace, uid)
+            await asyncio.to_thread(self._forget_task, namespace, uid)
 
     async def end_lost(self, namespace: str, uid: str) -> None:
         """End, in the background, what an earlier process left of a task that is gone."""
@@ -163,7 +171,12 @@ class Runner:
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
         await self._ended(lost)
-        await asyncio.to_thread(self.store.forget, namespace, uid)
+        await asyncio.to_thread(self._forget_task, namespace, uid)
+
+    def _forget_task(self, namespace: str, uid: str) -> None:
+        self.store.forget(namespace, uid)
+        if self.artifacts is not None:
+            self.artifacts.release(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
         for backend in self.backends.values():
@@ -233,7 +246,7 @@ class Runner:
             outcome = _broken_down(attempt.in_doubt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
-            await asyncio.to_thread(self.store.forget, attempt.namespace, attempt.uid)
+            await asyncio.to_thread(self._forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
@@ -316,6 +329,8 @@ class Runner:
             attempt.effect.begin(_MAY_HAVE_RUN)
 
         backend = self.backends[attempt.backend]
+        if attempt.artifacts or attempt.results:
+            request = dataclasses.replace(request, collector=self._collector(attempt))
         if adopt and isinstance(backend, AdoptingBackend):
             adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
             if adopted is None:
@@ -324,6 +339,13 @@ class Runner:
         else:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
+
+    def _collector(self, attempt: Attempt) -> Collector:
+        store = self.artifacts
+        if store is None:
+            raise InvalidInput("this operator keeps no artifacts; leave them out", field="spec.artifacts")
+        save = functools.partial(store.save, attempt.namespace, attempt.task, attempt.uid)
+        return collector(store, save, attempt.artifacts, attempt.results)
 
 
 def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
@@ -338,7 +360,8 @@ def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
                 dataclasses.replace(one, destination=redactor.redact(one.destination)) for one in network.destinations
             ),
         )
-    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network)
+    results = {name: redactor.redact(value) for name, value in outcome.results.items()}
+    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network, results=results)
 
 
 def _with_recovered(outcome: Outcome, output: OutputStatus) -> Outcome:
