@@ -21,7 +21,7 @@ from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, Request
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest
 from remit.policy.testing import request_of
-from remit.telemetry.redact import MASK
+from remit.telemetry.redact import MASK, Redactor
 from remit.telemetry.trail import Filter, read
 
 _NOTHING: Final = Request(namespace="")

@@ -13,8 +13,10 @@ from remit import safeyaml
 from remit.policy.suggestion import LeftOut, Path, SuggestedPolicy, Suggestion
 from remit.telemetry import escape
 
-_WIDTH: Final = 110
-"""Of comments. Rules are on one line each, so that a difference shows whole rules."""
+_MOST_COMMENT: Final = 440
+"""In characters, of one line."""
+_ONE_LINE: Final = 1 << 30
+"""A width. Rules are on one line each, so that a difference shows whole rules."""
 
 
 def as_json(suggestion: Suggestion) -> str:
@@ -84,7 +86,7 @@ def _block(name: str, value: Any, path: Path, comments: Mapping[Path, Sequence[s
 def _comment(lines: Sequence[str], indent: str) -> Iterator[str]:
     for line in lines:
         text = escape(line)
-        yield f"{indent}# {text if len(text) <= 4 * _WIDTH else text[: 4 * _WIDTH] + '…'}"
+        yield f"{indent}# {text if len(text) <= _MOST_COMMENT else text[:_MOST_COMMENT] + '…'}"
 
 
 def _flow(value: Any) -> str:
@@ -99,7 +101,7 @@ def _flow(value: Any) -> str:
         Dumper=safeyaml.Dumper,
         default_flow_style=True,
         sort_keys=False,
-        width=float("inf"),
+        width=_ONE_LINE,
         allow_unicode=not ascii_only,
     )
     return dumped.rstrip("\n")

@@ -6,12 +6,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, Final, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel
 
 from remit.api import ExecutionTask
 from remit.api.executiontask import Network
 from remit.api.operations import HttpMethod, HttpOperation
+from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
@@ -22,6 +25,7 @@ from remit.telemetry.chain import MAX_TEXT
 
 NODE: Final = os.environ.get("NODE_NAME") or os.uname().nodename
 """Where this process decides and runs."""
+M = TypeVar("M", bound=BaseModel)
 _LIMITS: Final = tuple(each.name for each in dataclasses.fields(Limits))
 
 
@@ -66,6 +70,13 @@ def execution(task: ExecutionTask, who: str, attempt: str, outcome: Outcome) -> 
 
 def request_on_record(record: Mapping[str, Any]) -> Request | None:
     """What was asked of policy in the decision `record`; None where it does not tell enough of that."""
+    try:
+        return _request(record)
+    except (ValueError, TypeError, AttributeError):  # of another version
+        return None
+
+
+def _request(record: Mapping[str, Any]) -> Request | None:
     asks, argv, operation = record.get("asks"), record.get("argv"), record.get("operation")
     if not isinstance(asks, dict) or asks.get("network") not in get_args(Network) or "argv_digest" in record:
         return None
@@ -88,6 +99,9 @@ def request_on_record(record: Mapping[str, Any]) -> Request | None:
         network=asks["network"],
         environment=frozenset(map(str, asks.get("environment") or ())),
         private_files=frozenset(map(str, asks.get("privateFiles") or ())),
+        volumes=_parsed(Volume, asks.get("volumes")),
+        mounts=_parsed(VolumeMount, asks.get("volumeMounts")),
+        artifacts=_parsed(Artifact, asks.get("artifacts")),
         working_dir=str(asks.get("workingDir") or WORKSPACE),
         raw_output=record.get("output") == "raw",
         image=asks.get("image"),
@@ -105,6 +119,9 @@ def _asks(request: Request | None) -> dict[str, Any]:
         "labels": dict(request.labels),
         "environment": sorted(request.environment),
         "privateFiles": sorted(request.private_files),
+        "volumes": _dumped(request.volumes),
+        "volumeMounts": _dumped(request.mounts),
+        "artifacts": _dumped(request.artifacts),
         "workingDir": request.working_dir if request.working_dir != WORKSPACE else "",
         "image": request.image or "",
         "limits": limits,
@@ -113,12 +130,18 @@ def _asks(request: Request | None) -> dict[str, Any]:
     return found if len(json.dumps(found)) <= MAX_TEXT else {}
 
 
+def _dumped(models: Sequence[BaseModel]) -> list[Any]:
+    return [each.model_dump(mode="json", by_alias=True, exclude_unset=True) for each in models]
+
+
+def _parsed(model: type[M], found: Any) -> tuple[M, ...]:
+    """Raises `ValueError`."""
+    return tuple(model.model_validate(each) for each in found or ())
+
+
 def _http(what: str) -> HttpOperation | None:
     method, _, url = what.partition(" ")
-    try:
-        return HttpOperation(url=url, method=method) if method in get_args(HttpMethod) else None
-    except ValueError:
-        return None
+    return HttpOperation.model_validate({"url": url, "method": method}) if method in get_args(HttpMethod) else None
 
 
 def _what(task: ExecutionTask, command: Command | None) -> str:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from remit.api import parse_quantity
 from remit.policy.argv import canonical
 
 Part = dict[str, Any]
@@ -29,6 +30,7 @@ _WITH_SUBCOMMAND: Final = frozenset(
     }
 )
 """Of Redis."""
+_AMOUNTS: Final = frozenset({"max", "maxBytes", "maxRetainSeconds", "maxSize"})
 _WILDCARD: Final = re.compile(r"[*?]")
 
 
@@ -122,6 +124,23 @@ def private_files(paths: Sequence[str]) -> Part:
     return {"privateFiles": {"allow": [re.sub(r"([*?[])", r"[\1]", path) for path in paths]}}
 
 
+def host_paths(path: str, access: str) -> Part | None:
+    """None for a path with a wildcard in its name."""
+    if _WILDCARD.search(path):
+        return None
+    return {"volumes": {"hostPaths": [{"paths": [path], "access": [access]}]}}
+
+
+def workspaces(name: str, size: str | int | None) -> Part:
+    """`size`: None where the task asks for none."""
+    return {"volumes": {"workspaces": [{"names": [name], **({} if size is None else {"maxSize": size})}]}}
+
+
+def artifacts(**most: str | int) -> Part:
+    """`most`: `maxBytes` and `maxRetainSeconds`, as far as they are more than a policy says by default."""
+    return {"volumes": {"artifacts": most}}
+
+
 def raw_output() -> Part:
     return {"output": {"allowRaw": True}}
 
@@ -132,7 +151,7 @@ def limit(name: str, most: str | int) -> Part:
 
 
 def merged(spec: Mapping[str, Any], part: Mapping[str, Any]) -> Part:
-    """`spec` and what `part` adds: lists have the entries of both, and other values are those of `part`."""
+    """`spec` and what `part` adds: lists have the entries of both, and of two amounts the larger one counts."""
     result = copy.deepcopy(dict(spec))
     for key, value in part.items():
         before = result.get(key)
@@ -140,15 +159,18 @@ def merged(spec: Mapping[str, Any], part: Mapping[str, Any]) -> Part:
             result[key] = merged(before, value)
         elif isinstance(before, list):
             result[key] = [*before, *(copy.deepcopy(each) for each in value if each not in before)]
-        else:
+        elif before is None or key not in _AMOUNTS:
             result[key] = copy.deepcopy(value)
+        else:
+            result[key] = max(before, value, key=parse_quantity)
     return result
 
 
 def line(part: Mapping[str, Any]) -> str:
     """`part` on one line of YAML, with every text quoted: `environment: {allow: ["PGHOST"]}`."""
-    return ", ".join(f"{key}: {_flow(value)}" for key, value in part.items())
+    return ", ".join(f"{key}: {flow(value)}" for key, value in part.items())
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """A value on one line of YAML."""
     return f"{{{line(value)}}}" if isinstance(value, Mapping) else json.dumps(value)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import CommandPolicy, CommandPolicySpec
+from remit.api import CommandPolicy, CommandPolicySpec, parse_bytes
 from remit.api.base import API_VERSION
 from remit.api.operations import ContainerOperation, ProcessOperation
 from remit.errors import InvalidInput
@@ -423,7 +423,7 @@ def _limits(requests: Sequence[Request]) -> Part:
     """The most that was asked for of what every run asks for: a maximum is also what a task gets that asks for none."""
     found: Part = {}
     for name in NAMES:
-        asked = [getattr(each.limits, name) for each in requests]
+        asked = [_most_disk(each) if name == "disk" else getattr(each.limits, name) for each in requests]
         if name == "timeout_seconds":
             asked = [DEFAULT_TIMEOUT_SECONDS if each is None else each for each in asked]
         elif name == "retries":
@@ -433,6 +433,13 @@ def _limits(requests: Sequence[Request]) -> Part:
         if all(each is not None for each in asked) and (most := max(asked)):
             found[to_camel(name)] = {"max": as_amount(name, most)}
     return found
+
+
+def _most_disk(request: Request) -> int | None:
+    """For itself or for an empty folder; None where it asks for none for itself."""
+    folders = [volume.empty_dir.size_limit for volume in request.volumes if volume.empty_dir]
+    own = request.limits.disk
+    return None if own is None else max(own, *(parse_bytes(size) for size in folders if size is not None), 0)
 
 
 def _command_rules(

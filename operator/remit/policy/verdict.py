@@ -46,6 +46,8 @@ HELPED_BY_A_RULE: Final = frozenset(
         Reason.NETWORK_NOT_ALLOWED,
         Reason.ENVIRONMENT_NOT_ALLOWED,
         Reason.PRIVATE_FILE_NOT_ALLOWED,
+        Reason.VOLUME_NOT_ALLOWED,
+        Reason.ARTIFACT_NOT_ALLOWED,
         Reason.RAW_OUTPUT_NOT_ALLOWED,
         Reason.IMAGE_NOT_ALLOWED,
         Reason.LIMIT_EXCEEDED,

@@ -271,6 +271,40 @@ class TestSurroundings:
         found = suggested(command("a", "ls"), policies=[team])
         assert found.policies[0].spec["sandbox"] == {"require": ["namespaces", "seccomp"]}
 
+    def test_volumes_workspaces_and_artifacts_are_as_they_were(self):
+        volumes = [
+            {"name": "src", "hostPath": {"path": "/srv/src"}},
+            {"name": "ws", "workspace": {"name": "cache", "size": "2Gi"}},
+            {"name": "in", "artifact": {"task": "earlier", "name": "build"}},
+        ]
+        mounts = [
+            {"name": "src", "mountPath": "/src", "access": "ReadWrite"},
+            {"name": "ws", "mountPath": "/ws", "access": "ReadWrite"},
+            {"name": "in", "mountPath": "/in"},
+        ]
+        spec: dict[str, Any] = {
+            "command": {"line": "make"},
+            "volumes": volumes,
+            "volumeMounts": mounts,
+            "artifacts": [{"name": "a", "path": "out", "maxBytes": "1Gi", "retainSeconds": 60}],
+        }
+        found = suggested(run("a", **spec), command("b", "ls"))
+        assert decided(found, asked(spec)).allowed
+        for other in (
+            {"volumes": [{"name": "src", "hostPath": {"path": "/srv/src2"}}, *volumes[1:]]},
+            {"volumes": [volumes[0], {"name": "ws", "workspace": {"name": "cache", "size": "3Gi"}}, volumes[2]]},
+            {"volumeMounts": [{**mounts[0], "access": "ReadOnly"}, *mounts[1:]]},
+            {"artifacts": [{"name": "a", "path": "out", "maxBytes": "2Gi"}]},
+            {"command": {"line": "ls"}},
+        ):
+            assert not decided(found, asked({**spec, **other})).allowed, other
+        assert decided(suggested(run("a", **spec), command("b", "ls"), generalize=True), asked(spec)).allowed
+
+    def test_an_empty_folder_may_be_larger_than_the_disk(self):
+        folder = {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "2Gi"}}]}
+        found = suggested(command("a", "ls", resources={"disk": "1Mi"}, **folder))
+        assert found.policies[0].spec["limits"]["disk"] == {"max": "2Gi"}
+
     def test_labels_become_the_selector(self):
         found = suggested(run("a", {"team": "data", "x": "y"}, command={"line": "ls"}), labels={"team": "data"})
         assert found.policies[0].spec["selector"] == {"matchLabels": {"team": "data"}}
