@@ -19,7 +19,7 @@ from remit.execution.recording import request_on_record
 from remit.kube.client import POLICIES, TASKS, Object
 from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, Request
-from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest
+from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import request_of
 from remit.telemetry.redact import MASK, Redactor
 from remit.telemetry.trail import Filter, read
@@ -58,13 +58,13 @@ class Seen:
 class Today:
     """The policies of the namespace, and the ceilings."""
 
-    objects: Sequence[Object]
     policies: Sequence[CompiledPolicy]
     ceilings: Sequence[CompiledPolicy]
 
     @property
     def specs(self) -> dict[str, dict[str, Any]]:
-        return {obj["metadata"]["name"]: obj.get("spec") or {} for obj in self.objects}
+        """By the names of the namespace's own policies."""
+        return {policy.name: written(policy) for policy in self.policies}
 
 
 async def suggested(
@@ -92,7 +92,7 @@ async def policies_of(connection: Connection, operator_namespace: str) -> Today:
         )
     objects = await connection.kube.list(POLICIES, namespace)
     ceilings = await connection.kube.list(POLICIES, operator_namespace)
-    return Today(objects, [compile_object(obj) for obj in objects], [compile_object(obj) for obj in ceilings])
+    return Today([compile_object(obj) for obj in objects], [compile_object(obj) for obj in ceilings])
 
 
 async def tasks_of(connection: Connection, wanted: Wanted) -> Seen:

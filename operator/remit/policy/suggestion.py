@@ -159,7 +159,8 @@ def suggest(
     groups = [needs] if options.generalize or there.base is not None else _groups(needs, there)
     names = there.free_names()
     suggested = [_policy(next(names), group, there, options) for group in groups if group]
-    held, broken = there.verified([each for each in suggested if each.spec != there.base_spec], needs)
+    unchanged = written(there.base) if there.base else None
+    held, broken = there.verified([each for each in suggested if each.spec != unchanged], needs)
     return Suggestion(tuple(held), tuple(left_out + broken), tuple(allowed))
 
 
@@ -181,11 +182,7 @@ class _There:
     @property
     def base_spec(self) -> Part:
         """What it says, with its defaults; nothing where a new one is made."""
-        if self.base is None:
-            return {}
-        spec = self.base.spec
-        written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return {**written, "backends": list(spec.backends), "networks": list(spec.networks)}
+        return {} if self.base is None else {**_WHERE, **written(self.base)}
 
     def compiled(self, spec: Part, name: str = "") -> CompiledPolicy:
         """Raises `InvalidInput`."""
@@ -257,6 +254,8 @@ def _alike(runs: Sequence[Run]) -> list[list[Run]]:
 def _need(alike: Sequence[Run], there: _There) -> _Need | str:
     """What the runs lack, or why that cannot be said."""
     run = alike[0]
+    if there.base is not None and not there.base.ready:
+        return f"policy {there.base.key} is not ready, so nothing is added to it: {there.base.problems[0]}"
     shown = _shown(run)
     hides = run.hidden or (shown.command, shown.subject) != (run.request.command, run.request.subject)
     argv = _argv(shown)
@@ -396,8 +395,7 @@ def _policy(name: str, group: Sequence[_Need], there: _There, options: Options) 
             for at, rule in enumerate(spec[kind]["allow"][kept:], start=kept):
                 about = [need for need in group if _speaks_of(rule, need.part.get(kind, {}).get("allow", []), lists)]
                 comments[kind, "allow", at] = (_who([run for need in about for run in need.runs]),)
-    if not base:
-        spec = {name: value for name, value in spec.items() if value != _WHERE.get(name)}
+    spec = _without_defaults(spec)
     comments |= _comments(spec, group, base)
     runs = tuple(run for need in group for run in need.runs)
     return SuggestedPolicy(name, there.namespace, _ordered(spec), runs, comments)
@@ -513,6 +511,16 @@ def _comments(spec: Part, group: Sequence[_Need], base: Part) -> dict[Path, tupl
         more = "host is all of the operator's network"
         found[("networks",)] = (*found.get(("networks",), ()), more)
     return found
+
+
+def written(policy: CompiledPolicy) -> Part:
+    """What a policy says, as a suggestion would write it: without what is so by default."""
+    spec = policy.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return _ordered(_without_defaults(spec))
+
+
+def _without_defaults(spec: Part) -> Part:
+    return {name: value for name, value in spec.items() if value != _WHERE.get(name)}
 
 
 def _ordered(spec: Part) -> Part:

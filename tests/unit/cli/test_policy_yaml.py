@@ -12,12 +12,12 @@ from remit.api import ExecutionTask
 from remit.api.manifest import load_all
 from remit.cli import policyyaml
 from remit.policy import decide
-from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest
+from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import parse_policies, request_of
 from remit.telemetry import escape
 
 WORDS = st.text(min_size=1, max_size=8) | st.sampled_from(
-    ["yes", "1e3", "0o17", "~", "null", "# x", "- a", "a: b", "{}", "*", "&a", "!t", "'", '"', "\\", "…", "é", "日本", "12:30", "="]
+    ["yes", "1e3", "0o17", "~", "null", "# x", "- a", "a: b", "{}", "*", "&a", "!t", "'", '"', "\\", "…", "日本", "="]
 )  # fmt: skip
 
 
@@ -79,11 +79,11 @@ spec:
 
 
 def test_a_difference_shows_what_today_s_policy_gets() -> None:
-    today = {"commands": {"allow": [{"executable": "ls"}]}, "backends": ["process"], "networks": ["none"]}
+    today = {"commands": {"allow": [{"executable": "ls"}]}, "limits": {"pids": {"max": 5}}, "backends": ["process"]}
     text = "kind: CommandPolicy\nmetadata: {name: team, namespace: data}\nspec: " + json.dumps(today)
     policies = parse_policies(text)
     found = suggest([run("task a", "cat", "x")], "data", policies, (), Options(name="team"))
-    assert policyyaml.difference(found, {"team": today}).splitlines() == [
+    assert policyyaml.difference(found, {"team": written(policies[0])}).splitlines() == [
         "--- data/team today",
         "+++ data/team suggested",
         "@@ -5,5 +5,7 @@",
@@ -92,8 +92,8 @@ def test_a_difference_shows_what_today_s_policy_gets() -> None:
         "     - {executable: ls}",
         "+    # 1 run: task a",
         "+    - {executable: cat, args: [x]}",
-        "   backends: [process]",
-        "   networks: [none]",
+        "   limits:",
+        "     pids: {max: 5}",
     ]
     new = suggest([run("task a", "cat", "x")], "data", policies)
     assert all(line.startswith(("---", "+++", "@@", "+")) for line in policyyaml.difference(new, {}).splitlines())

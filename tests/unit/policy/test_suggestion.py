@@ -357,6 +357,12 @@ class TestOtherPolicies:
         assert [each.name for each in found.policies] == ["suggested-2"]
         assert "DeniedByRule" in why(found)["task b"]
 
+    def test_to_a_policy_with_a_mistake_nothing_is_added(self):
+        broken = policy("team", commands={"allow": [{"pattern": "("}]})
+        found = suggested(command("a", "ls"), policies=[broken], name="team")
+        assert found.policies == ()
+        assert "team is not ready" in why(found)["task a"]
+
     def test_a_policy_that_is_named_keeps_what_it_says_and_gets_what_it_lacks(self):
         team = policy(
             "team",
