@@ -16,11 +16,13 @@ from remit.errors import AuditUnavailable, ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, default_limits
 from remit.execution.artifacts import ArtifactStore
+from remit.execution.folders import Folders
 from remit.execution.queue import Queue
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
+from remit.execution.workspaces import WorkspaceStore
 from remit.operations import performers
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
@@ -81,7 +83,7 @@ class Engine:
             self._redactor,
             self._wake,
             performing,
-            ArtifactStore(folder.path / "artifacts"),
+            Folders(ArtifactStore(folder.path / "artifacts"), WorkspaceStore(folder.path / "workspaces")),
         )
         self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
         self._driver = TaskDriver(

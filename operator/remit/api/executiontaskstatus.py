@@ -50,7 +50,7 @@ class QueueStatus(StatusModel):
     waiting: int
     """How many tasks wait in its namespace."""
     reason: str
-    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency or PolicyRate."""
+    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency, PolicyRate or Workspace."""
     policy: str = ""
     """The policy, as `namespace/name`, where one does."""
 
@@ -184,6 +184,15 @@ class ResultStatus(StatusModel):
     """The text, with secrets redacted."""
 
 
+class VolumeStatus(StatusModel):
+    """What a volume turned out to be."""
+
+    name: str
+    """Its name in `spec.volumes`."""
+    digest: str = ""
+    """Of an artifact: which content is mounted, in every attempt."""
+
+
 class ErrorStatus(StatusModel):
     """Why the task failed."""
 
@@ -220,6 +229,8 @@ class ExecutionTaskStatus(StatusModel):
     """How many of them were lost with the operator."""
     output: OutputStatus | None = None
     """The last run's output."""
+    volumes: Annotated[list[VolumeStatus], Field(json_schema_extra=map_by("name"))] = []
+    """The artifacts among its volumes, pinned when the first run started."""
     artifacts: Annotated[list[ArtifactStatus], Field(json_schema_extra=map_by("name"))] = []
     """What is kept of the files that the last run made."""
     results: Annotated[list[ResultStatus], Field(json_schema_extra=map_by("name"))] = []

@@ -40,7 +40,7 @@ from remit.policy import (
     executed,
     request_for,
 )
-from remit.policy.volumes import path_inside
+from remit.policy.volumes import path_inside, workspace_claims
 from remit.sandbox import Confinement, Host, Layer, MemoryBudget
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
@@ -77,7 +77,7 @@ class PolicySet:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
 
     def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
-        """The rates that the task's last start counted for: of the policy named in status, and of ceilings."""
+        """What the task's last start counted for: rates of the policy named in status and of ceilings, workspaces."""
         namespace, decided = task.metadata.namespace, task.status.policy
         own = f"{namespace}/{decided.name}" if decided is not None else ""
         chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
@@ -85,7 +85,8 @@ class PolicySet:
             policy for policy in self.ceilings_for(namespace) if policy.selects(namespace, task.metadata.labels)
         ]
         binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
-        return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        rates = tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        return (*rates, *workspace_claims(request_for(task, None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ class Admission:
             grant=Grant(request, own, ceilings),
             limits=limits,
             layers=frozenset(Layer(name) for name in decision.layers),
-            rates=decision.rates,
+            rates=(*decision.rates, *workspace_claims(request)),
             memory=memory,
             egress=decision.egress,
             policies=decision.binding,

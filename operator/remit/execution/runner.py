@@ -7,10 +7,12 @@ result can be collected: from memory or, after a restart, from the run store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,12 +20,13 @@ import structlog
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
-from remit.execution.artifacts import ArtifactStore, WantedArtifact, WantedResult, collector
+from remit.execution.artifacts import WantedArtifact, WantedResult, collector
+from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
 from remit.operations.base import Effect, Performer, Work
-from remit.sandbox import fence
+from remit.sandbox import HostMount, fence
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
@@ -77,6 +80,7 @@ class _Going:
     """Whether it outlives this process, for the next one to adopt."""
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
+    workspaces: frozenset[Path] = frozenset()
 
 
 @dataclass
@@ -93,8 +97,8 @@ class Runner:
     on_ended: Callable[[str], None]
     performers: Mapping[str, Performer] = field(default_factory=dict)
     """Of the operations that Remit performs itself, by name."""
-    artifacts: ArtifactStore | None = None
-    """Where what attempts leave is kept."""
+    folders: Folders | None = None
+    """Where workspaces and artifacts are kept."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Future[None]] = field(default_factory=set)
@@ -109,7 +113,9 @@ class Runner:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
-        self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
+        self._going[attempt.uid] = _Going(
+            task, cancel, lasting=self._lasting(attempt), workspaces=_workspaces(attempt.request)
+        )
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
         """Whether it is known how an attempt ended."""
@@ -175,8 +181,8 @@ class Runner:
 
     def _forget_task(self, namespace: str, uid: str) -> None:
         self.store.forget(namespace, uid)
-        if self.artifacts is not None:
-            self.artifacts.release(namespace, uid)
+        if self.folders is not None:
+            self.folders.artifacts.release(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
         for backend in self.backends.values():
@@ -244,6 +250,7 @@ class Runner:
                 raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
+        await self._touch_workspaces(attempt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
             await asyncio.to_thread(self._forget_task, attempt.namespace, attempt.uid)
@@ -340,10 +347,20 @@ class Runner:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
 
+    def workspaces_in_use(self) -> set[Path]:
+        """The data folders that attempts have mounted."""
+        return {path for going in self._going.values() for path in going.workspaces}
+
+    async def _touch_workspaces(self, attempt: Attempt) -> None:
+        for path in _workspaces(attempt.request):
+            if self.folders is not None:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(self.folders.workspaces.touch, path)
+
     def _collector(self, attempt: Attempt) -> Collector:
-        store = self.artifacts
-        if store is None:
+        if self.folders is None:
             raise InvalidInput("this operator keeps no artifacts; leave them out", field="spec.artifacts")
+        store = self.folders.artifacts
         save = functools.partial(store.save, attempt.namespace, attempt.task, attempt.uid)
         return collector(store, save, attempt.artifacts, attempt.results)
 
@@ -392,6 +409,14 @@ def _broken_down(in_doubt: str) -> Outcome:
     """After a mistake of our own, of which nobody knows more than where it happened."""
     outcome = Outcome(ExitReason.INTERNAL_ERROR, "the operator failed to run it; its log says why")
     return not_retried(outcome, in_doubt) if in_doubt else outcome
+
+
+def _workspaces(request: AttemptRequest | Work) -> frozenset[Path]:
+    """The data folders of those that it has mounted."""
+    if isinstance(request, Work):
+        return frozenset()
+    mounts = request.confinement.mounts
+    return frozenset(Path(mount.path) for mount in mounts if isinstance(mount, HostMount) and mount.own)
 
 
 _HANDLE_FIELDS = frozenset(field.name for field in dataclasses.fields(Handle))

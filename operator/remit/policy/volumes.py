@@ -20,6 +20,7 @@ from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.environment import WORKSPACE
 from remit.policy.filerules import CompiledHostPathRule
+from remit.policy.rate import RateClaim
 from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
 
@@ -182,6 +183,13 @@ def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Acces
         names = ", ".join(rule.name for rule in rules if rule.run_as_user is not None)
         raise InvalidInput(f"{path} is to be mounted for different users by {names}; let policies agree on runAsUser")
     return HostPathTerms(max((rule.root(path) for rule in rules), key=len, default=path), next(iter(users), None))
+
+
+def workspace_claims(request: Request) -> tuple[RateClaim, ...]:
+    """The workspaces that the task must have to itself: those that it writes to."""
+    writable = {mount.name for mount in request.mounts if mount.access == "ReadWrite"}
+    names = {volume.workspace.name for volume in request.volumes if volume.workspace and volume.name in writable}
+    return tuple(RateClaim.of_workspace(request.namespace, name) for name in sorted(names))
 
 
 def workspace_bytes(policies: Sequence[CompiledPolicy], workspace: WorkspaceVolume) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import shutil
@@ -27,6 +28,7 @@ from typing import Any, BinaryIO, Final
 import orjson
 import structlog
 
+from remit.execution.output import nearly_full
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)
@@ -36,6 +38,7 @@ _FRESH_SECONDS: Final = 3600.0
 
 
 _PRUNE_SECONDS: Final = 600.0
+_LOOK_BYTES: Final = 64 * _CHUNK
 
 
 class TooLarge(Exception):
@@ -95,7 +98,7 @@ class ArtifactStore:
         descriptor, temporary = tempfile.mkstemp(dir=self._blobs, prefix=".new-")
         try:
             with os.fdopen(descriptor, "wb") as target:
-                size, digest = _copy(source, target, most)
+                size, digest = self._copy(source, target, most)
                 os.fchmod(descriptor, 0o555 if executable else 0o444)
             stored = StoredFile(path, size, digest, executable)
             blob = self._blob(stored)
@@ -198,6 +201,19 @@ class ArtifactStore:
             left = {file.sha256 for record in records for each in record.artifacts for file in each.files}
             sizes = {digest: size for digest, size in sizes.items() if digest in left}
 
+    def _copy(self, source: BinaryIO, target: BinaryIO, most: int) -> tuple[int, str]:
+        """Gives how many bytes it was, and their SHA-256. Raises `TooLarge`."""
+        digest, size = hashlib.sha256(), 0
+        while chunk := source.read(_CHUNK):
+            if size % _LOOK_BYTES == 0 and nearly_full(self.root):
+                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: what is left is for the audit trail")
+            size += len(chunk)
+            if size > most:
+                raise TooLarge
+            digest.update(chunk)
+            target.write(chunk)
+        return size, digest.hexdigest()
+
     def _blob(self, file: StoredFile) -> Path:
         return self._blobs / file.sha256[:2] / (file.sha256 + (".x" if file.executable else ""))
 
@@ -239,18 +255,6 @@ class _Record:
             for each in document["artifacts"]
         ]
         return cls(path, document["keptAt"], artifacts, document.get("releasedAt"))
-
-
-def _copy(source: BinaryIO, target: BinaryIO, most: int) -> tuple[int, str]:
-    """Gives how many bytes it was, and their SHA-256. Raises `TooLarge`."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := source.read(_CHUNK):
-        size += len(chunk)
-        if size > most:
-            raise TooLarge
-        digest.update(chunk)
-        target.write(chunk)
-    return size, digest.hexdigest()
 
 
 def _remove_stale(path: Path, now: float) -> None:
