@@ -428,7 +428,8 @@ def _limits(requests: Sequence[Request]) -> Part:
             asked = [each or 0 for each in asked]
         elif name in _NOT_ASKED_FOR:
             continue
-        if all(each is not None for each in asked) and (most := max(asked)):
+        known = [each for each in asked if each is not None]
+        if len(known) == len(asked) and (most := max(known)):
             found[to_camel(name)] = {"max": as_amount(name, most)}
     return found
 

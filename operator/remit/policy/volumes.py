@@ -147,11 +147,8 @@ def _judge_artifact(policy: CompiledPolicy, artifact: Artifact) -> Denial | None
     if rule is None:
         return _no_artifacts(policy, f"the artifact {artifact.name}")
     asked = {"maxBytes": artifact.max_bytes} if parse_bytes(artifact.max_bytes) > parse_bytes(rule.max_bytes) else {}
-    kept = (
-        {"maxRetainSeconds": artifact.retain_seconds}
-        if (artifact.retain_seconds or 0) > rule.max_retain_seconds
-        else {}
-    )
+    seconds = artifact.retain_seconds or 0
+    kept = {"maxRetainSeconds": seconds} if seconds > rule.max_retain_seconds else {}
     if not asked and not kept:
         return None
     line = needs.line(needs.artifacts(**{**rule.model_dump(by_alias=True), **asked, **kept}))
