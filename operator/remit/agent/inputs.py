@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remit.agent.starter import STARTER
-from remit.api import CommandPolicy, ExecutionTask
+from remit.api import CommandPolicy, ExecutionTask, mountwords
 from remit.api.executiontask import Network, Retry
 from remit.api.manifest import TaskManifest, documents, task_object
 from remit.api.references import references
@@ -30,6 +30,9 @@ def task_of_command(
     retry: int | Retry = 0,
     deadline: int | None = None,
     network: Network | None = None,
+    mounts: Sequence[str] = (),
+    workspaces: Sequence[str] = (),
+    artifacts: Sequence[str] = (),
 ) -> ExecutionTask:
     """Raises `InvalidInput`."""
     argv = split_line(command) if isinstance(command, str) else [str(word) for word in command]
@@ -45,6 +48,8 @@ def task_of_command(
         "resources": limits.as_resources().model_dump(by_alias=True) if limits else None,
         "workingDir": cwd,
         "network": network,
+        "artifacts": mountwords.artifacts(artifacts),
+        **mountwords.volumes(mounts, workspaces),
     }
     spec = {name: value for name, value in spec.items() if value is not None}
     return ExecutionTask.parse({"metadata": {"name": "command"}, "spec": spec})

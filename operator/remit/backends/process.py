@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remit.backends.attempt import ProcessAttempt
@@ -15,7 +16,7 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
 from remit.errors import BackendError, OutcomeUnknown
-from remit.sandbox import Host, Plan, plan, probe_host
+from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
@@ -57,12 +58,17 @@ class ProcessBackend:
             return _not_started(chosen, ExitReason.CANCELLED, CANCELLED_MESSAGE)
         attempt = self._attempt(request, chosen, sink)
         try:
-            return await attempt.run(cancel, on_started)
+            outcome = await attempt.run(cancel, on_started)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
             failed = OutcomeUnknown if attempt.may_have_run else BackendError
             raise failed(f"the process backend could not run an attempt: {error}") from error
+        hint = ""
+        if outcome.reason == ExitReason.START_FAILED:
+            seen = (*self._read_only_paths, *(mount.mount_path for mount in request.confinement.mounts))
+            hint = await asyncio.to_thread(explain_absence, request.command.executable, seen)
+        return replace(outcome, message=f"{outcome.message}; {hint}") if hint else outcome
 
     def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
         if chosen.bubblewrap:

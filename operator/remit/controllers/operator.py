@@ -219,6 +219,7 @@ class Operator:
         )
         admission = Admission(
             settings.search_path,
+            readable,
             default_limits(host),
             frozenset(performing),
             frozenset(backends),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remit.execution.artifacts import ARTIFACT_BYTES
 from remit.operations.command import SEARCH_PATH
 from remit.sandbox import KILL_GRACE_SECONDS
 from remit.userpaths import default_state_dir
@@ -39,7 +40,7 @@ class Settings:
     """The one user that the API server knows, where it knows but one."""
     docker_host: str = DEFAULT_DOCKER_HOST
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
-    artifact_bytes: int = 10 * 1024**3
+    artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""

@@ -8,6 +8,7 @@ import binascii
 from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
 from remit.api.endpoint import Resource
+from remit.api.executiontask import StdinSource
 from remit.api.references import references
 from remit.errors import ApiError, InvalidInput, MissingReference
 from remit.execution.mounts import mounted_files
@@ -17,7 +18,8 @@ from remit.telemetry.spellings import MIN_LENGTH, excess, told_as
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
-    """The task's `envFrom` and `env`, the latter winning, its private files, and what its operation refers to.
+    """The task's `envFrom` and `env`, the latter winning, its private files, its standard input, and what its operation
+    refers to.
 
     Raises `MissingReference`.
     """
@@ -41,6 +43,10 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
             resolved.files[file.path] = content
             if file.value_from is not None and file.value_from.secret_key_ref is not None:
                 _keep_secret(resolved, content, f"private file {file.path}")
+    if spec.stdin_from is not None:
+        resolved.stdin = await source.value(spec.stdin_from)
+        if resolved.stdin and spec.stdin_from.secret_key_ref is not None:
+            _keep_secret(resolved, resolved.stdin, "stdin")
     await _resolve_volumes(source, spec, resolved)
     for path, wanted in references(spec.subject):
         if (content := await source.key(wanted)) is not None:
@@ -125,7 +131,7 @@ class Source:
         self.secret_versions: dict[str, str] = {}
         """By name: the uid and resourceVersion of each Secret that was read."""
 
-    async def value(self, source: ValueSource) -> bytes | None:
+    async def value(self, source: ValueSource | StdinSource) -> bytes | None:
         selector = source.secret_key_ref or source.config_map_key_ref
         return await self.key(selector) if selector else None
 

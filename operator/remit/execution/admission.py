@@ -41,7 +41,7 @@ from remit.policy import (
     request_for,
 )
 from remit.policy.volumes import path_inside, workspace_claims
-from remit.sandbox import Confinement, Host, Layer, MemoryBudget
+from remit.sandbox import Confinement, Host, Layer, MemoryBudget, explain_absence
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
 
@@ -147,6 +147,8 @@ class Admission:
     """Puts policy, operation and limits together. Reads the disk only to look programs up."""
 
     search_path: Sequence[str] = SEARCH_PATH
+    read_only_paths: Sequence[str] = ()
+    """The folders that sandboxes see besides the system's."""
     defaults: Limits = field(default_factory=Limits)
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
@@ -179,7 +181,7 @@ class Admission:
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
         if not decision.allowed:
-            return _refused(decision, request)
+            return _refused(decision, request, self.read_only_paths)
         limits = _filled(decision.limits, self.defaults)
         beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
         memory = self.memory.demand(limits.memory, limits.disk) if beside_us else 0
@@ -287,7 +289,7 @@ def _confined(
             argv=command.argv,
             executable=command.resolved or "",
             env={**_base_environment(judged.backend), **resolved.env, **about},
-            stdin=spec.stdin.encode(),
+            stdin=spec.stdin.encode() if resolved.stdin is None else resolved.stdin,
         ),
         confinement=Confinement(
             limits=SandboxLimits(
@@ -381,12 +383,15 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, request: Request) -> Refused:
+def _refused(decision: Decision, request: Request, read_only_paths: Sequence[str]) -> Refused:
+    command = request.command
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
-        finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", decision.message)
+        hint = explain_absence(command.program, read_only_paths) if command else ""
+        message = f"{decision.message}; {hint}" if hint else decision.message
+        finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", message)
     else:
         finish = Finish(Phase.DENIED, str(decision.reason), "Denied", decision.message)
-    return Refused(finish, _status(decision), request.command, request, by_policy=finish.phase is Phase.DENIED)
+    return Refused(finish, _status(decision), command, request, by_policy=finish.phase is Phase.DENIED)
 
 
 def _filled(limits: Limits, defaults: Limits) -> Limits:

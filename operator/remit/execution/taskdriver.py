@@ -167,7 +167,9 @@ class TaskDriver:
         adoptable, seconds = False, 0.0
         if not running and (attempt := _open_attempt(task)) is not None:
             metadata = task.metadata
-            adoptable = self.runner.adoptable(metadata.namespace, metadata.uid, attempt)
+            adoptable = self.runner.adoptable(
+                metadata.namespace, metadata.uid, attempt, task.spec.operation, task.spec.subject
+            )
             seconds = self._seconds_until_over(task, attempt)
         match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):
@@ -370,6 +372,8 @@ class TaskDriver:
         await self._record_end(stored, attempt, outcome)
         if outcome.output is not None and outcome.output.altered:
             self.store.record_event(stored, "Warning", "OutputRedacted", outcome.output.changed(attempt.number))
+        if outcome.output is not None and (binary := outcome.output.looks_binary(attempt.number)):
+            self.store.record_event(stored, "Normal", "OutputBinary", binary)
         ended = task.model_copy(update={"status": progress.attempt_ended(task, outcome)})
         match after_attempt(task, outcome, now=now, draw=random.random()):  # noqa: S311 (jitter)
             case Finish() as finish:

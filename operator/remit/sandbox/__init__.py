@@ -49,6 +49,7 @@ from remit.sandbox.processes import (
     start_time,
     tasks_of_this_user,
 )
+from remit.sandbox.programs import explain_absence
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "boot_id",
     "closed_ancestor",
     "end_work",
+    "explain_absence",
     "extend_deadline",
     "fence",
     "fork_server",

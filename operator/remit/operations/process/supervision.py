@@ -24,7 +24,7 @@ from remit.operations.process.logs import tail
 from remit.operations.process.record import SOCKET, Identity, read_state, supervised, try_lock
 from remit.operations.process.restarting import RestartPolicy
 from remit.operations.process.supervisor import Specification
-from remit.sandbox import Host, plan
+from remit.sandbox import Host, kill_session, plan, start_time
 
 DEFAULT_OUTPUT_BYTES: Final = 10 * 1024 * 1024
 MAX_OUTPUT_BYTES: Final = 256 * 1024 * 1024
@@ -41,6 +41,8 @@ _START_SECONDS: Final = 60.0
 """How long it may take until the program runs, or has ended."""
 _END_SECONDS: Final = 10.0
 """How long it may take beyond the program's grace period to end."""
+_DEATH_SECONDS: Final = 10.0
+"""How long a supervisor that was killed may take to be dead."""
 _LONGEST_GRACE: Final = 3600.0
 
 State = dict[str, Any]
@@ -110,19 +112,7 @@ class Supervision:
             secrets=wanted.secrets,
             max_restarts=wanted.max_restarts,
         )
-        try:
-            state = await _launch(folder, lock, specification, wanted.effect)
-        except asyncio.CancelledError:
-            os.close(lock)
-            lock = -1
-            with contextlib.suppress(OperationFailed):
-                await _end(folder)
-            wanted.effect.settle()  # as of a command that was cancelled, nothing of it is alive
-            raise
-        finally:
-            if lock >= 0:
-                os.close(lock)
-        return state
+        return await _launch(folder, lock, specification, wanted.effect)
 
     async def stop(self, namespace: str, name: str) -> State | None:
         """TERM, the grace that it was started with, KILL to all that came of it. None: it was not running.
@@ -239,37 +229,47 @@ def _reap(state: Mapping[str, Any]) -> None:
 
 
 async def _launch(folder: Path, lock: int, specification: Specification, effect: Effect) -> State:
+    """Start a supervisor, which gets the `lock`. It is ended where it does not get so far in time, or on a
+    cancellation, and nothing is in doubt once it is dead."""
     label = f"{specification.namespace}/{specification.name}"
     pickled = pickle.dumps(specification)
-    log = os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, label),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            env={},
-            pass_fds=[lock],
-            start_new_session=True,
-            limit=_LINE_BYTES,
-        )
+        log = os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, label),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env={},
+                pass_fds=[lock],
+                start_new_session=True,
+                limit=_LINE_BYTES,
+            )
+        finally:
+            os.close(log)
     finally:
-        os.close(log)
-    assert child.stdin is not None  # noqa: S101  # asked for
-    assert child.stdout is not None  # noqa: S101
+        os.close(lock)
+    started = start_time(child.pid) or 0
     effect.begin(f"process {specification.name} may have been started")
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        child.stdin.write(pickled)
-        await child.stdin.drain()
-        child.stdin.close()
     try:
         async with asyncio.timeout(_START_SECONDS):
-            line = await child.stdout.readline()
-            await child.wait()
-    except TimeoutError:
-        child.kill()
-        message = f"the supervisor of {label} did not get it started within {_START_SECONDS:g} s"
+            line = await _first_word(child, pickled)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                with contextlib.suppress(OperationFailed):
+                    await _end(folder)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            kill_session(child.pid, started, (str(_PROGRAM), _PACKAGES, label))
+        if await _is_dead(folder):
+            effect.settle()  # as of a command that was cancelled, nothing of it is alive
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        message = f"the supervisor of {label} did not get it started within {_START_SECONDS:g} s, and was ended"
         raise OperationFailed("SupervisorFailed", message) from None
     if not line:
         raise OperationFailed("SupervisorFailed", f"the supervisor of {label} ended; see supervisor.log in {folder}")
@@ -277,8 +277,33 @@ async def _launch(folder: Path, lock: int, specification: Specification, effect:
     return state
 
 
+async def _first_word(child: asyncio.subprocess.Process, pickled: bytes) -> bytes:
+    """What the supervisor says once it has heard what to supervise; empty where it ends before."""
+    assert child.stdin is not None  # noqa: S101  # asked for
+    assert child.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        child.stdin.write(pickled)
+        await child.stdin.drain()
+    child.stdin.close()
+    line = await child.stdout.readline()
+    await child.wait()
+    return line
+
+
+async def _is_dead(folder: Path) -> bool:
+    """Whether no supervisor lives, as soon as one that was killed is dead, or else when that takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DEATH_SECONDS):
+            while supervised(folder):  # noqa: ASYNC110  # nothing tells of it
+                await asyncio.sleep(_LISTEN_SECONDS)
+    return not supervised(folder)
+
+
 async def _end(folder: Path) -> State:
-    """Stop it. A supervisor that does not do so in time is killed, and takes its program with it."""
+    """Stop it. A supervisor that does not do so in time is killed, and takes its program with it.
+
+    Raises OperationFailed where it does not die even then.
+    """
     known = read_state(folder)
     grace = min(float(known.get("graceSeconds", _END_SECONDS)), _LONGEST_GRACE)
     try:
@@ -291,7 +316,12 @@ async def _end(folder: Path) -> State:
     if handle is not None:
         with handle:
             handle.kill()
-            await handle.death()
+            try:
+                async with asyncio.timeout(_DEATH_SECONDS):
+                    await handle.death()
+            except TimeoutError:
+                message = f"the supervisor of process {folder.name} was killed, and goes on after {_DEATH_SECONDS:g} s"
+                raise OperationFailed("SupervisorFailed", message, category="Infrastructure") from None
             handle.reap()
     return _known(folder)
 

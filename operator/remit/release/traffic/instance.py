@@ -41,6 +41,8 @@ _LOCK: Final = "lock"
 _START_SECONDS: Final = 10.0
 _DEATH_SECONDS: Final = 2.0
 _CHECK_SECONDS: Final = 2.0
+_KILLED_SECONDS: Final = 10.0
+"""For a process that was killed to be dead."""
 _END_SECONDS: Final = HARD_STOP_SECONDS + 10.0
 
 
@@ -139,7 +141,8 @@ class Instance:
                     await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
-        """Close its ports, let it finish what is in flight, and wait for its end."""
+        """Close its ports, let it finish what is in flight, and wait for its end. Raises DeploymentError where it does
+        not even die."""
         seen = await self.look()
         if seen is None:
             return
@@ -149,9 +152,16 @@ class Instance:
                 async with asyncio.timeout(_END_SECONDS):
                     await handle.death()
             except TimeoutError:
-                handle.kill()
-                await handle.death()
+                await self._kill(handle)
             handle.reap()
+
+    async def _kill(self, handle: ProcessHandle) -> None:
+        handle.kill()
+        try:
+            async with asyncio.timeout(_KILLED_SECONDS):
+                await handle.death()
+        except TimeoutError:
+            raise _failed(f"the traffic proxy in {self.folder} was killed, and does not die") from None
 
     async def _lock(self) -> int | None:
         """The lock's descriptor; None if the process goes on to hold it."""
