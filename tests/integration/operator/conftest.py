@@ -26,6 +26,7 @@ from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resou
 from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
+from support import pauses
 
 PATIENCE = 60
 """Seconds: far more than anything takes, for the sake of busy machines."""
@@ -113,13 +114,14 @@ class World:
     ) -> dict[str, Any]:
         """The status of an object as soon as `condition` holds of it."""
         status: dict[str, Any] = {}
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE):
                 while True:
                     status = (await self.get(name, resource, namespace)).get("status", {})
                     if condition(status):
                         return status
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(next(pause))
         except TimeoutError:
             pytest.fail(f"{name} never came so far; its status: {status}")
 
@@ -132,10 +134,11 @@ class World:
     async def events(self, name: str, count: int) -> list[Object]:
         """The Events of an object, as soon as there are `count`: they are posted after status is written."""
         found: list[Object] = []
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE):
                 while len(found) < count:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(next(pause))
                     found = await self.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
         except TimeoutError:
             pytest.fail(f"{name} never had {count} Events, only {[event['reason'] for event in found]}")
@@ -148,6 +151,7 @@ class World:
                 await asyncio.sleep(0.02)
 
     async def gone(self, name: str, resource: Resource = TASKS) -> None:
+        pause = pauses()
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
@@ -155,7 +159,7 @@ class World:
                 except ApiError as error:
                     assert error.status == 404
                     return
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(next(pause))
 
 
 def truth(status: dict[str, Any], type_: str) -> str | None:
