@@ -62,8 +62,7 @@ class Judge:
         return self._admitted(_reading, deployment, revision, material)[1].grant
 
     def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
-        """What a container of the revision may use. Raises DeploymentError where it, or a command that checks it, may not
-        run."""
+        """What a container of the revision may use. Raises DeploymentError where it, or what checks it, may not run."""
         for check in _checks(revision.snapshot.spec):
             self._admitted(check, deployment, revision, material)
         return self._admitted(_instance, deployment, revision, material)[1].limits

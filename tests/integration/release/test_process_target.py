@@ -78,6 +78,21 @@ urllib.request.urlopen(f"http://127.0.0.1:{os.environ['PORT']}/alive")
 """
 
 
+CLOSING = f"""
+import threading
+{APP.rpartition("Server((")[0]}
+turns = [signal.SIGUSR1, signal.SIGUSR2]
+signal.pthread_sigmask(signal.SIG_BLOCK, turns)
+while True:
+    server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    signal.sigwait(turns[:1])
+    server.shutdown()
+    server.server_close()
+    signal.sigwait(turns[1:])
+"""
+
+
 CHECK = """
 import os, sys, urllib.request
 try:
@@ -539,6 +554,41 @@ async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage
         supervisor.resume()
     assert (observed.live, observed.blue.started) == ("blue", 1)
     await stage.until(lambda observed: "maxRestarts" not in stage.state("blue-0"))
+
+
+async def test_a_port_that_an_instance_closes_and_opens_is_told_of_by_the_proxy(stage: Stage) -> None:
+    """Its own check is not due for an hour."""
+    revision = stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600})
+    (stage.folder / "v1" / "app.py").write_text(CLOSING)
+    await stage.provision("blue", revision)
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.target.observe()
+    program = stage.state("blue-0")["process"]["pid"]
+    for signal_, healthy in ((signal.SIGUSR1, 0), (signal.SIGUSR2, 1)):
+        stage.changed.clear()
+        os.kill(program, signal_)
+        async with asyncio.timeout(PATIENCE):
+            await stage.changed.wait()
+            while (observed := await stage.target.observe()).blue.healthy != healthy:
+                stage.changed.clear()
+                await stage.changed.wait()
+        assert (observed.blue.failed, observed.blue.restarts) == (0, 0)
+
+
+async def test_a_proxy_that_dies_is_told_of(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600}))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.until(lambda observed: observed.live == "blue")
+    seen = await Traffic(stage.folder / "traffic").look("default/shop")
+    assert seen
+    stage.changed.clear()
+    os.kill(seen.pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await stage.changed.wait()
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    assert await stage.answer() == "v1"
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["program", "supervisor"])

@@ -17,7 +17,6 @@ from remit.release.targets.sides import address
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
-_SOON_SECONDS: Final = 0.1
 _LONGEST_LOOK: Final = 2.0
 """How long a look at a target waits for first verdicts. A check may take an hour, in which a release is to be aborted.
 """
@@ -122,8 +121,7 @@ class Watches:
     _going: dict[Hashable, Watch] = field(default_factory=dict)
 
     async def have(self, due: Mapping[Hashable, tuple[HealthCheck, Check]]) -> None:
-        """Watch exactly these. New checks of health are waited for a little, so that few instances are merely unknown.
-        """
+        """Watch exactly these. New checks of health are waited for a little, so that few instances are merely unknown."""
         gone = [key for key in self._going if key not in due]
         await asyncio.gather(*(self._going.pop(key).end() for key in gone))
         new = {key: Watch(*how, self.changed, self.liveness) for key, how in due.items() if key not in self._going}
@@ -141,10 +139,6 @@ class Watches:
     async def ask(self, key: Hashable) -> str:
         """Why a check that is made now fails; empty where it does not, and of what is not watched any more."""
         return await self._going[key].ask() if key in self._going else ""
-
-    def look_again(self) -> None:
-        """Call `changed` soon: something is about to change that nobody will tell of."""
-        asyncio.get_running_loop().call_later(_SOON_SECONDS, self.changed)
 
     async def end(self) -> None:
         await self.have({})

@@ -24,7 +24,7 @@ from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
-from remit.release.targets.changes import Changes
+from remit.release.targets.changes import Changes, Source
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.copies import Copies, Download
 from remit.release.targets.failing import failed
@@ -35,7 +35,7 @@ from remit.release.targets.localports import free_ports
 from remit.release.targets.processchecks import run_check
 from remit.release.targets.reading import Reading
 from remit.release.targets.sides import LOOPBACK, Side, Told
-from remit.release.targets.views import Found, observed, unreached
+from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
 
 Admit = Callable[[Revision, Material], AttemptRequest]
@@ -114,13 +114,12 @@ class ProcessTarget:
             told = told.having(slot, await self._revive(slot, side, live=slot == told.live))
         states = self._supervision.list(self._name)
         await self._lift_limits(told, states)
-        await self._changes.have(
-            {
-                (name, str(state.get("supervisor"))): partial(self._supervision.watch, self._name, name)
-                for name, state in states.items()
-                if state.get("phase") in _KEPT
-            }
-        )
+        sources: dict[Hashable, Source] = {
+            (name, str(state.get("supervisor"))): partial(self._supervision.watch, self._name, name)
+            for name, state in states.items()
+            if state.get("phase") in _KEPT
+        }
+        await self._changes.have(sources | self._front.sources())
         await self._watch(told, states)
         try:
             flow = await self._front.look(told)
@@ -131,8 +130,6 @@ class ProcessTarget:
             slot: {i: self._found(slot, side, i, states.get(f"{slot}-{i}", {})) for i in range(side.wanted)}
             for slot, side in told.sides.items()
         }
-        if unreached(told, found, flow):
-            self._watches.look_again()
         return replace(observed(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
 
     async def prepare(self, revision: Revision) -> None:

@@ -24,6 +24,9 @@ COUNTS: Final = "counts"
 """The table of how many requests each side answered at each port, and how many of them with a status of 500 and above,
 by `PORT.SIDE`. Requests of the probe are not counted: they would hide those of others that fail."""
 
+CHANGES: Final = "changes"
+"""The ring buffer in which it tells of replicas that it finds up or down."""
+
 _CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
 _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
 """Where another side can take over, one refused connection is enough; a check finds the replica again in no time."""
@@ -83,6 +86,7 @@ def _settings(process: Process, max_header_bytes: int) -> str:
     # noreuseport: a second proxy must not get a share of the first one's connections in silence.
     # idle-close-on-response: a kept connection is closed after its next answer, not under its next request.
     # bufsize: a request's head has to fit in, with what the proxy adds to it.
+    # stats timeout: how long somebody may listen to changes without hearing of one.
     # redispatch 1, and retries for failed connects only (the default): a request that a replica may have seen is
     # never sent twice.
     user = "" if process.uid is None else f"  uid {process.uid}\n  gid {process.uid}\n  chroot empty\n"
@@ -93,7 +97,11 @@ def _settings(process: Process, max_header_bytes: int) -> str:
         "  fd-hard-limit 65536\n"
         f"  hard-stop-after {HARD_STOP_SECONDS}s\n"
         "  noreuseport\n"
+        "  stats timeout 24h\n"
         f"  tune.bufsize {max_header_bytes + _REWRITTEN_BYTES}\n"
+        f"ring {CHANGES}\n"
+        "  format raw\n"
+        "  size 16384\n"
         "defaults\n"
         "  mode http\n"
         "  balance roundrobin\n"
@@ -157,7 +165,9 @@ def _backend(entry: Entry, pool: Pool) -> str:
     servers = [
         f"  server {server(each, backup=backup)} {added(each, pool, backup=backup)}\n" for each, backup in members
     ]
-    lines = [f"backend {backend(entry.port, pool)}\n", "  option allbackups\n" if pool.failover else ""]
+    # A log of a frontend would have a line for each request.
+    name = backend(entry.port, pool)
+    lines = [f"backend {name}\n  log ring@{CHANGES} local0 notice\n", "  option allbackups\n" if pool.failover else ""]
     if entry.protocol == "tcp":
         lines += ["  mode tcp\n", f"  timeout server {_TUNNEL}\n"]
     else:

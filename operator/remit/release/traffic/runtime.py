@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
-from remit.release.traffic.configuration import COUNTS, FAILOVER, WEIGHTS, backend
+from remit.release.traffic.configuration import CHANGES, COUNTS, FAILOVER, WEIGHTS, backend
 from remit.release.traffic.route import CLOSED, POOLS, Pool, other
 
 PROXY_FAILED: Final = "ProxyFailed"
@@ -21,6 +22,7 @@ _NEVER_CHECKED: Final = "INI"
 _WELL: Final = "L4OK"
 _PATIENCE: Final = 5.0
 _LINE_BYTES: Final = 1 << 24
+_TURN: Final = re.compile(rb"(Backup )?Server \S+ is (UP|DOWN)[,/. ]")
 _COUNTED: Final = re.compile(r"key=(\d+)\.(blue|green) .*gpc0=(\d+) gpc1=(\d+)")
 
 
@@ -138,28 +140,44 @@ async def ask(folder: Path, *commands: str) -> list[str]:
 
     Raises ConnectionRefusedError or FileNotFoundError if none runs there, DeploymentError if it does not answer.
     """
-    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        async with asyncio.timeout(_PATIENCE):
-            # Through the descriptor, because a socket's path may only have 107 bytes.
-            reader, writer = await asyncio.open_unix_connection(
-                f"/proc/self/fd/{directory}/{folder.name}", limit=_LINE_BYTES
-            )
-            try:
-                answers = []
-                writer.write(b"prompt\n")
-                await reader.readuntil(b"> ")
-                for command in commands:
-                    writer.write(command.encode() + b"\n")
-                    answers.append((await reader.readuntil(b"\n> "))[:-2].decode().strip())
-            finally:
-                writer.close()
+        async with asyncio.timeout(_PATIENCE), _connected(folder) as (reader, writer):
+            answers = []
+            writer.write(b"prompt\n")
+            await reader.readuntil(b"> ")
+            for command in commands:
+                writer.write(command.encode() + b"\n")
+                answers.append((await reader.readuntil(b"\n> "))[:-2].decode().strip())
     except (TimeoutError, asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError) as error:
         message = f"the traffic proxy in {folder} does not answer: {error!r}"
         raise DeploymentError(message, reason=PROXY_FAILED, retryable=True) from error
+    return answers
+
+
+async def changes(folder: Path) -> AsyncGenerator[None, None]:
+    """Yields whenever the proxy in `folder` has found a replica up or down, until it ends; first of all for what it has
+    found already. Raises OSError if none runs there."""
+    async with _connected(folder) as (reader, writer):
+        writer.write(f"show events {CHANGES} -w\n".encode())
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                if _TURN.match(line):
+                    yield
+
+
+@contextlib.asynccontextmanager
+async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Through the descriptor, because a socket's path may only have 107 bytes.
+        path = f"/proc/self/fd/{directory}/{folder.name}"
+        reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
     finally:
         os.close(directory)
-    return answers
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 async def look(folder: Path) -> Seen:

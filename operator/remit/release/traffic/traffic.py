@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -20,7 +21,7 @@ from remit.release.traffic.configuration import Process, digest
 from remit.release.traffic.instance import Instance
 from remit.release.traffic.ports import claim
 from remit.release.traffic.route import Route, check_name
-from remit.release.traffic.runtime import Seen
+from remit.release.traffic.runtime import Seen, changes
 from remit.sandbox import service_user
 
 _LIVE = "live"
@@ -81,6 +82,25 @@ class Traffic:
         """
         live = _live(self._home(name))
         return await live.look() if live else None
+
+    def serving(self, name: str) -> Path | None:
+        """What tells the proxy that serves a Deployment from another that took its place; None if there is none."""
+        live = _live(self._home(name))
+        return live.folder if live else None
+
+    async def changes(self, name: str) -> AsyncGenerator[None, None]:
+        """Yields whenever that Deployment's proxy has found a replica up or down, and when it has died."""
+        live = _live(self._home(name))
+        if live is None:
+            return
+        try:
+            async with contextlib.aclosing(changes(live.folder)) as turns:
+                async for _ in turns:
+                    yield
+        except OSError:  # a look finds that out, too
+            return
+        if await live.look() is None:
+            yield
 
     async def in_flight(self, name: str, slot: Slot) -> int:
         """How many requests and open tunnels that side has now: 0 once it has drained."""

@@ -22,7 +22,7 @@ from remit.errors import DeploymentError, RemitError
 from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
-from remit.release.targets.changes import Changes
+from remit.release.targets.changes import Changes, Source
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
 from remit.release.targets.docker.containers import Container, Containers, End, Key
@@ -36,7 +36,7 @@ from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.liveness import Due, Liveness
 from remit.release.targets.sides import Side, Told
-from remit.release.targets.views import Found, observed, unreached
+from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
 from remit.telemetry import Redactor
 
@@ -90,7 +90,8 @@ class DockerTarget:
         """See `Target.observe`."""
         try:
             await self._connection.refresh()
-            await self._changes.have({id(await self._connection.engine()): self._containers.changes})
+            engine: dict[Hashable, Source] = {id(await self._connection.engine()): self._containers.changes}
+            await self._changes.have(engine | self._front.sources())
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
@@ -198,8 +199,6 @@ class DockerTarget:
             slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
             for slot, side in told.sides.items()
         }
-        if unreached(told, instances, flow):
-            self._watches.look_again()
         return observed(told, instances, flow, frozenset(await self._images.at_hand()))
 
     async def _have(self, slot: Slot, side: Side, replicas: int) -> None:
