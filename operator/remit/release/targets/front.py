@@ -99,7 +99,7 @@ class Front:
             seen.closed,
             {slot: seen.in_flight(slot) for slot in SLOTS},
             _served(told, seen),
-            frozenset(each.address for each in seen.servers if each.in_flight),
+            seen.busy,
             _converged(told, route, seen),
             trouble,
         )

@@ -121,7 +121,7 @@ class Watches:
     _going: dict[Hashable, Watch] = field(default_factory=dict)
 
     async def have(self, due: Mapping[Hashable, tuple[HealthCheck, Check]]) -> None:
-        """Watch exactly these. New checks of health are waited for a little, so that few instances are merely unknown."""
+        """Watch exactly these. New ones of health are waited for a little, so that few instances are merely unknown."""
         gone = [key for key in self._going if key not in due]
         await asyncio.gather(*(self._going.pop(key).end() for key in gone))
         new = {key: Watch(*how, self.changed, self.liveness) for key, how in due.items() if key not in self._going}

@@ -9,11 +9,11 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.route import POOLS, SLOTS, Entry, Pool, Route, other
 
-HARD_STOP_SECONDS: Final = 30
 _REWRITTEN_BYTES: Final = 1024
 _TUNNEL: Final = "24h"
 _BACKUP: Final = "backup-"
-"""How long a proxy that was asked to end may finish what is in flight."""
+RELAYED: Final = 2000
+"""As a weight: what still comes on connections that are kept goes to the proxy that took this one's place."""
 PROBE_HEADER: Final = "Remit-Probe"
 """A request that has it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
 SIDE_HEADER: Final = "Remit-Side"
@@ -72,6 +72,10 @@ def backend(port: int, pool: Pool) -> str:
     return f"{port}.{pool.slot}{'.failover' if pool.failover else ''}"
 
 
+def relay(port: int) -> str:
+    return f"{port}.relay"
+
+
 def server(address: str, *, backup: bool) -> str:
     """A name made of the address, so that what runs can be compared with what is wanted."""
     return (_BACKUP if backup else "") + address.replace("[", "").replace("]", "")
@@ -95,7 +99,6 @@ def _settings(process: Process, max_header_bytes: int) -> str:
         f"{user}"
         f"  nbthread {process.threads}\n"
         "  fd-hard-limit 65536\n"
-        f"  hard-stop-after {HARD_STOP_SECONDS}s\n"
         "  noreuseport\n"
         "  stats timeout 24h\n"
         f"  tune.bufsize {max_header_bytes + _REWRITTEN_BYTES}\n"
@@ -123,7 +126,9 @@ def _frontend(entry: Entry) -> str:
     port = entry.port
     blue, blue_failover, green, green_failover = (backend(port, pool) for pool in POOLS)
     green_share, closed = f"str({port}),map_str_int({WEIGHTS},-1)", "{ var(txn.green) -m int lt 0 }"
+    relayed = ""
     if entry.protocol == "http":
+        relayed = f"  use_backend {relay(port)} if {{ var(txn.green) -m int {RELAYED} }}\n"
         tracked = "".join(
             f"  http-request track-sc{index} str({port}.{slot}) table {COUNTS} unless {{ var(txn.probe) -m found }}\n"
             for index, slot in enumerate(SLOTS)
@@ -153,10 +158,12 @@ def _frontend(entry: Entry) -> str:
         f"  bind *:{port}\n"
         f"{rules}"
         f"  {rule} set-var(txn.dice) rand(100),add({FAILOVER}),sub(txn.green)\n"
+        f"{relayed}"
         f"  use_backend {green} if {{ var(txn.green) -m int 100 }}\n"
         f"  use_backend {blue} if {{ var(txn.green) -m int 0 }}\n"
         f"  use_backend {green_failover} if {{ var(txn.dice) -m int lt 0 }}\n"
         f"  default_backend {blue_failover}\n"
+        f"{f'backend {relay(port)}{chr(10)}  server next 127.0.0.1:{port}{chr(10)}' if relayed else ''}"
     )
 
 

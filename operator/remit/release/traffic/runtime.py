@@ -8,7 +8,7 @@ import csv
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -113,9 +113,19 @@ class Seen:
     pid: int
     uptime_seconds: int
     ports: Mapping[int, Port]
+    left: Mapping[str, int] = field(default_factory=dict)
+    """How many connections proxies still have whose place it took, by the addresses of replicas."""
 
     def in_flight(self, slot: Slot) -> int:
-        return sum(port.side(slot).in_flight for port in self.ports.values())
+        """Requests and open tunnels of that side."""
+        sides = [port.side(slot) for port in self.ports.values()]
+        addresses = {each.address for side in sides for each in side.servers}
+        return sum(side.in_flight for side in sides) + sum(self.left.get(address, 0) for address in addresses)
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """The addresses that have requests."""
+        return frozenset(each.address for each in self.servers if each.in_flight) | self.left.keys()
 
     @property
     def servers(self) -> Iterator[Server]:
@@ -135,8 +145,13 @@ class Seen:
         return frozenset(each.address for each in self.servers if each.checked and not each.up and not each.leaving)
 
 
+def socket_of(folder: Path) -> str:
+    """The name of the socket in a proxy's folder: that of the folder, which has more in front of it once it leaves."""
+    return folder.name.rpartition("-")[2]
+
+
 async def ask(folder: Path, *commands: str) -> list[str]:
-    """The answer to each command, from the proxy in `folder`; the socket has the folder's name.
+    """The answer to each command, from the proxy in `folder`; the socket has the folder's name, less what marks it as leaving.
 
     Raises ConnectionRefusedError or FileNotFoundError if none runs there, DeploymentError if it does not answer.
     """
@@ -170,7 +185,7 @@ async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, 
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Through the descriptor, because a socket's path may only have 107 bytes.
-        path = f"/proc/self/fd/{directory}/{folder.name}"
+        path = f"/proc/self/fd/{directory}/{socket_of(folder)}"
         reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
     finally:
         os.close(directory)
