@@ -246,6 +246,17 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
             "Deployment",
             {
                 "artifact": {"image": "x"},
+                "target": {"kubernetes": {}},
+                "stages": {"failureThresholdPercent": 1},
+            },
+        ),
+        "on Kubernetes nothing counts requests",
+    ),
+    (
+        obj(
+            "Deployment",
+            {
+                "artifact": {"image": "x"},
                 "target": {"docker": {}},
                 "ports": [{"name": "a", "containerPort": 80}, {"name": "b", "containerPort": 81, "published": 80}],
             },

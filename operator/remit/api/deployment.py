@@ -238,10 +238,10 @@ class Stages(SpecModel):
     """Run one after the other after the switch. One that fails switches back."""
     bake_seconds: Seconds = 30
     """How long the new side is watched after the switch, before the old one is retired."""
-    failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] = 5
+    failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How many of the requests since the switch, and of those in the last one to two minutes, may fail, in percent,
     before the release goes back: at the proxy of the process and docker targets, with a status of 500 and above, and
-    from the fifth failure on. 100: any number."""
+    from the fifth failure on. 100: any number. Not set: 5. On Kubernetes nothing counts requests, so it is refused."""
 
 
 class Rollback(SpecModel):
@@ -303,6 +303,14 @@ class DeploymentSpec(SpecModel):
             f" || !self.ports.exists(p, {_published('p')} == self.strategy.blueGreen.previewPort)",
             "previewPort is published already, for what is live; take another one",
             ".strategy.blueGreen.previewPort",
+        ),
+        # 5 was filled in by an earlier version, and 100 asks for nothing.
+        Rule(
+            "!has(self.target.kubernetes) || !has(self.stages) || !has(self.stages.failureThresholdPercent)"
+            " || self.stages.failureThresholdPercent in [5, 100]",
+            "on Kubernetes nothing counts requests, a Service does not: leave failureThresholdPercent out, and have"
+            " healthCheck or a postPromotion hook decide",
+            ".stages.failureThresholdPercent",
         ),
         Rule(
             "!has(self.target.docker) || !has(self.healthCheck) || !has(self.healthCheck.command)"
