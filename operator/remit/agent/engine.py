@@ -15,11 +15,14 @@ from remit.backends import Backend, ProcessBackend
 from remit.errors import AuditUnavailable, ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, default_limits
+from remit.execution.artifacts import ArtifactStore
+from remit.execution.folders import Folders
 from remit.execution.queue import Queue
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
+from remit.execution.workspaces import WorkspaceStore
 from remit.operations import performers
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
@@ -75,7 +78,12 @@ class Engine:
         self._done = sorted(store.tasks(), key=lambda task: (store.root / task[0] / task[1]).stat().st_mtime)
         performing = performers(folder.path, host)
         self._runner = Runner(
-            {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
+            {"process": self.backend or ProcessBackend(host)},
+            store,
+            self._redactor,
+            self._wake,
+            performing,
+            Folders(ArtifactStore(folder.path / "artifacts"), WorkspaceStore(folder.path / "workspaces")),
         )
         self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
         self._driver = TaskDriver(

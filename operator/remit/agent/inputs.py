@@ -59,7 +59,8 @@ def present(argv: list[str]) -> list[str]:
 
 def resolved_of(task: ExecutionTask, secrets: Mapping[str, str]) -> Resolved:
     spec = task.spec
-    wanted = next((path for path, _ in references(spec)), None) or ("envFrom" if spec.env_from else None)
+    mounted = (f"volumes[{volume.name}]" for volume in spec.volumes if volume.config_map or volume.secret)
+    wanted = next((path for path, _ in references(spec)), next(mounted, "envFrom" if spec.env_from else None))
     if wanted is not None:
         raise InvalidInput("refers to an object of an API server, and an agent has none; give secrets=", field=wanted)
     resolved = Resolved(env={variable.name: variable.value or "" for variable in spec.env} | dict(secrets))

@@ -21,6 +21,7 @@ from remit.api.operations import (
 )
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
+from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeMount
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 BackendName = Literal["process", "docker", "kubernetes"]
@@ -166,9 +167,10 @@ class TaskTemplate(SpecModel):
             "image goes with backends docker and kubernetes; set backend",
         ),
         Rule(
-            "!has(self.workingDir) || self.workingDir.matches('^/workspace(/|$)')",
-            "workingDir is /workspace, which is private to the task, or a folder below it; other folders cannot be"
-            " mounted yet",
+            "!has(self.workingDir) || self.workingDir.matches('^/workspace(/|$)') || (has(self.volumeMounts)"
+            " && self.volumeMounts.exists(m, self.workingDir == m.mountPath"
+            " || self.workingDir.startsWith(m.mountPath + '/')))",
+            "workingDir is /workspace, which is private to the task, a mounted folder, or a folder below one of these",
             ".workingDir",
         ),
         Rule(
@@ -178,6 +180,23 @@ class TaskTemplate(SpecModel):
             ".workingDir",
         ),
         NO_FILE_IN_A_FILE,
+        Rule(
+            "!has(self.volumeMounts) || self.volumeMounts.all(m,"
+            " has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
+            "volumeMounts: a name is not that of any of volumes",
+            ".volumeMounts",
+        ),
+        Rule(
+            "!has(self.volumeMounts) || !has(self.volumes) || self.volumeMounts.all(m, m.access == 'ReadOnly'"
+            " || !self.volumes.exists(v, v.name == m.name && (has(v.configMap) || has(v.secret) || has(v.artifact))))",
+            "volumeMounts: ConfigMaps, Secrets and artifacts can only be read; leave access out",
+            ".volumeMounts",
+        ),
+        Rule(
+            "has(self.command) || has(self.script) || !(has(self.volumes) || has(self.volumeMounts)"
+            " || has(self.artifacts) || has(self.results))",
+            "volumes, artifacts and results go with command and script; leave them out",
+        ),
     )
 
     command: CommandOperation | None = None
@@ -204,8 +223,8 @@ class TaskTemplate(SpecModel):
     """The container image, for the backends docker and kubernetes."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
     """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
-    the task, or a folder below it that a private file is in. Nothing is made: the attempt ends as StartFailed where the
-    folder is not there."""
+    the task, a mounted folder, or a folder below one of these. Nothing is made: the attempt ends as StartFailed where
+    the folder is not there."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. A policy's `environment.allow` must list each name, except for `LANG`, `LANGUAGE`,
     `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` with a plain `value`.
@@ -216,6 +235,17 @@ class TaskTemplate(SpecModel):
     private_files: Annotated[list[PrivateFile], Field(max_length=MAX_FILES, json_schema_extra=map_by("path"))] = []
     """Files that the program finds and nobody else: passwords, keys, configuration. They are placed in memory for each
     attempt; values of Secrets in them are redacted everywhere else, as those of `env` are."""
+    volumes: Annotated[list[Volume], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
+    """Files that the program finds besides its private workspace. A policy's `volumes` must allow each."""
+    volume_mounts: Annotated[
+        list[VolumeMount], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("mountPath"))
+    ] = []
+    """Where it finds them."""
+    artifacts: Annotated[list[Artifact], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
+    """Files that are kept of those that the program makes; `remit cp` and `remit artifacts` get at them. A policy's
+    `volumes.artifacts` must allow it."""
+    results: Annotated[list[Result], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
+    """Small texts of what it makes, shown in status."""
     stdin: Annotated[str, Field(max_length=262144)] = ""
     """What the program reads from its standard input."""
     timeout_seconds: Seconds | None = None

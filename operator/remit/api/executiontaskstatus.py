@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from remit.api.base import Conditions, MicroTime, StatusModel, Time
+from pydantic import Field
+
+from remit.api.base import Conditions, MicroTime, StatusModel, Time, map_by
 
 
 class Phase(StrEnum):
@@ -48,7 +50,7 @@ class QueueStatus(StatusModel):
     waiting: int
     """How many tasks wait in its namespace."""
     reason: str
-    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency or PolicyRate."""
+    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency, PolicyRate or Workspace."""
     policy: str = ""
     """The policy, as `namespace/name`, where one does."""
 
@@ -160,6 +162,37 @@ class OutputStatus(StatusModel):
         )
 
 
+class ArtifactStatus(StatusModel):
+    """Files that the task left and that are kept."""
+
+    name: str
+    """Its name in `spec.artifacts`."""
+    files: int = 0
+    """How many files it has."""
+    bytes: int = 0
+    """How much they have together, in bytes."""
+    digest: str = ""
+    """`sha256:` and the SHA-256 of what `sha256sum` prints for the files, in the order of their paths."""
+
+
+class ResultStatus(StatusModel):
+    """A small text that the task left."""
+
+    name: str
+    """Its name in `spec.results`."""
+    value: str = ""
+    """The text, with secrets redacted."""
+
+
+class VolumeStatus(StatusModel):
+    """What a volume turned out to be."""
+
+    name: str
+    """Its name in `spec.volumes`."""
+    digest: str = ""
+    """Of an artifact: which content is mounted, in every attempt."""
+
+
 class ErrorStatus(StatusModel):
     """Why the task failed."""
 
@@ -196,6 +229,12 @@ class ExecutionTaskStatus(StatusModel):
     """How many of them were lost with the operator."""
     output: OutputStatus | None = None
     """The last run's output."""
+    volumes: Annotated[list[VolumeStatus], Field(json_schema_extra=map_by("name"))] = []
+    """The artifacts among its volumes, pinned when the first run started."""
+    artifacts: Annotated[list[ArtifactStatus], Field(json_schema_extra=map_by("name"))] = []
+    """What is kept of the files that the last run made."""
+    results: Annotated[list[ResultStatus], Field(json_schema_extra=map_by("name"))] = []
+    """Small texts that the last run left."""
     exit_code: int | None = None
     """The last run's exit code."""
     error: ErrorStatus | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,15 +18,19 @@ from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
+from remit.backends.filetree import DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
+from remit.policy.environment import WORKSPACE
 from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
 from remit.sandbox.bubblewrap import HOST_NAME
+from remit.sandbox.inside import open_inside
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
 
+_BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
 
@@ -83,7 +88,7 @@ class ProcessAttempt:
             stack.push_async_callback(child.close)
             cgroup = child.cgroup
             handle, record = handle_of(child.pid, cgroup), on_started or _not_recorded
-            stopped, sampler = None, None
+            stopped, sampler, workspace = None, None, None
             try:
                 launch.begun()
                 record(handle)
@@ -96,6 +101,10 @@ class ProcessAttempt:
                     record(with_init(handle, status.init.pid))
                     if self._door:
                         await self._door.open(status.init)
+                    if self._request.collector:
+                        workspace = await _open_workspace(status, child)
+                        if workspace is not None:
+                            stack.callback(os.close, workspace)
                     launch.enter(status.init.pid)
                 sampler = None if cgroup else Sampling(child.pid)
                 left = timeout - (time.monotonic() - started)
@@ -132,7 +141,7 @@ class ProcessAttempt:
                 exceeded=met,
                 stderr=child.first_stderr,
             )
-            return replace(
+            outcome = replace(
                 conclude(ending, self._request),
                 finished_at=finished_at,
                 usage=replace(usage_of(cgroup, sampler, beside=BUBBLEWRAP_TASKS), wall_seconds=wall),
@@ -141,6 +150,10 @@ class ProcessAttempt:
                 enforced_by=self._plan.enforced_by,
                 network=network,
             )
+            if self._request.collector and workspace is not None:
+                made = DescriptorTree({WORKSPACE: workspace}, launch.uid)
+                outcome = await collected(self._request.collector, made, outcome)
+            return outcome
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
         """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""
@@ -151,6 +164,20 @@ class ProcessAttempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._request.grace_seconds):
                 await child.exited.wait()
+
+
+async def _open_workspace(status: StatusPipe, child: Child) -> int | None:
+    """A descriptor of the sandbox's workspace, once that is there; None where the sandbox ended before.
+
+    Its program waits meanwhile. Nothing tells when bubblewrap has built the rest, so it is looked for. Raises
+    BackendError.
+    """
+    while status.init and not child.exited.is_set():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (descriptor := open_inside(status.init.pid, WORKSPACE)) is not None:
+                return descriptor
+        await first_of((child.exited,), _BUILDING_SECONDS)
+    return None
 
 
 async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:

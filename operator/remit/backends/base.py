@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from remit.backends.filetree import Collector
 from remit.backends.outcome import Outcome
 from remit.policy import Egress
 from remit.sandbox import Confinement
@@ -41,6 +42,8 @@ class AttemptRequest:
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""
+    collector: Collector | None = field(default=None, repr=False)
+    """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 
 
 @dataclass(frozen=True, slots=True)

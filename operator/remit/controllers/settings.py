@@ -39,6 +39,8 @@ class Settings:
     """The one user that the API server knows, where it knows but one."""
     docker_host: str = DEFAULT_DOCKER_HOST
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
+    artifact_bytes: int = 10 * 1024**3
+    """How much all artifacts together may have; beyond it the oldest go."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
     replicas: int | None = None

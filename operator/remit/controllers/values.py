@@ -9,7 +9,8 @@ from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
 from remit.api.endpoint import Resource
 from remit.api.references import references
-from remit.errors import ApiError, MissingReference
+from remit.errors import ApiError, InvalidInput, MissingReference
+from remit.execution.mounts import mounted_files
 from remit.execution.resolved import Resolved
 from remit.kube.client import CONFIG_MAPS, SECRETS, Kube
 from remit.telemetry.spellings import MIN_LENGTH, excess, told_as
@@ -40,6 +41,7 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
             resolved.files[file.path] = content
             if file.value_from is not None and file.value_from.secret_key_ref is not None:
                 _keep_secret(resolved, content, f"private file {file.path}")
+    await _resolve_volumes(source, spec, resolved)
     for path, wanted in references(spec.subject):
         if (content := await source.key(wanted)) is not None:
             resolved.values[path] = content
@@ -59,12 +61,37 @@ async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> set
         if bundle.secret_ref is not None:
             for value in (await source.data(True, bundle.secret_ref.name, True)).values():
                 _keep_secret(resolved, value, "")
+    for volume in spec.volumes:
+        if volume.secret is not None:
+            for value in (await source.data(True, volume.secret.secret_name, True)).values():
+                _keep_secret(resolved, value, "")
     for _, wanted in references(spec):
         if isinstance(wanted, SecretKeySelector):
             _keep_secret(resolved, (await source.data(True, wanted.name, True)).get(wanted.key, b""), "")
     if too_much := excess(resolved.secrets):
         raise MissingReference(f"the task {too_much}")
     return resolved.secrets
+
+
+async def _resolve_volumes(source: Source, spec: ExecutionTaskSpec, resolved: Resolved) -> None:
+    """The ConfigMaps and Secrets that are mounted, as files."""
+    volumes = {volume.name: volume for volume in spec.volumes}
+    for mount in spec.volume_mounts:
+        volume = volumes[mount.name]
+        if volume.secret is not None:
+            data = await source.data(True, volume.secret.secret_name, volume.secret.optional)
+        elif volume.config_map is not None:
+            data = await source.data(False, volume.config_map.name, volume.config_map.optional)
+        else:
+            continue
+        try:
+            files = mounted_files(volume, mount, data)
+        except InvalidInput as error:
+            raise MissingReference(str(error)) from None
+        resolved.files |= files
+        if volume.secret is not None:
+            for path, content in files.items():
+                _keep_secret(resolved, content, f"mounted file {path}")
 
 
 def _put(resolved: Resolved, name: str, value: bytes, secret: bool) -> None:

@@ -10,13 +10,16 @@ from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, Phase
+from remit.api import ExecutionTask, Phase, parse_bytes
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
+from remit.api.volumes import Artifact
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
+from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
+from remit.execution.mounts import mounts_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import Work
@@ -37,6 +40,7 @@ from remit.policy import (
     executed,
     request_for,
 )
+from remit.policy.volumes import path_inside, workspace_claims
 from remit.sandbox import Confinement, Host, Layer, MemoryBudget
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
@@ -73,7 +77,7 @@ class PolicySet:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
 
     def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
-        """The rates that the task's last start counted for: of the policy named in status, and of ceilings."""
+        """What the task's last start counted for: rates of the policy named in status and of ceilings, workspaces."""
         namespace, decided = task.metadata.namespace, task.status.policy
         own = f"{namespace}/{decided.name}" if decided is not None else ""
         chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
@@ -81,7 +85,8 @@ class PolicySet:
             policy for policy in self.ceilings_for(namespace) if policy.selects(namespace, task.metadata.labels)
         ]
         binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
-        return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        rates = tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        return (*rates, *workspace_claims(request_for(task, None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,8 @@ class Admitted:
     memory: int = 0
     """What it takes of the memory that tasks may use together, in bytes."""
     egress: tuple[Egress, ...] = ()
+    policies: tuple[CompiledPolicy, ...] = ()
+    """The policy that allowed it and the ceilings, whose terms its volumes are under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +190,10 @@ class Admission:
             grant=Grant(request, own, ceilings),
             limits=limits,
             layers=frozenset(Layer(name) for name in decision.layers),
-            rates=decision.rates,
+            rates=(*decision.rates, *workspace_claims(request)),
             memory=memory,
             egress=decision.egress,
+            policies=decision.binding,
         )
 
     async def decided(
@@ -226,6 +234,12 @@ class Admission:
             raw_output=spec.output.raw,
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
+            task=task.metadata.name,
+            artifacts=tuple(_wanted_artifact(each, spec.working_dir) for each in spec.artifacts),
+            results=tuple(
+                WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
+                for each in spec.results
+            ),
         )
 
 
@@ -287,12 +301,24 @@ def _confined(
             network=judged.network,
             require=admitted.layers,
             working_dir=judged.working_dir,
+            mounts=mounts_of(judged, admitted.policies, resolved.folders),
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
         files={**resolved.files, **_script(judged)},
         egress=admitted.egress,
         image=judged.image or "",
+    )
+
+
+def _wanted_artifact(artifact: Artifact, working_dir: str) -> WantedArtifact:
+    return WantedArtifact(
+        name=artifact.name,
+        pattern=path_inside(artifact.path, working_dir),
+        most_bytes=parse_bytes(artifact.max_bytes),
+        always=artifact.when == "Always",
+        optional=artifact.optional,
+        retain_seconds=artifact.retain_seconds or 0,
     )
 
 
@@ -333,6 +359,8 @@ def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: froze
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
+    if spec.volume_mounts or (spec.backend != "process" and (spec.artifacts or spec.results)):
+        return "this version of Remit mounts no volumes, and keeps artifacts of backend process only; leave them out"
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]

@@ -7,21 +7,26 @@ result can be collected: from memory or, after a restart, from the run store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
-from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, Outcome
+from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
+from remit.execution.artifacts import WantedArtifact, WantedResult, collector
+from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import not_retried, perform
 from remit.execution.store import Run, RunStore
 from remit.operations.base import Effect, Performer, Work
-from remit.sandbox import fence
+from remit.sandbox import HostMount, fence
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
@@ -52,6 +57,10 @@ class Attempt:
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     """Which versions of which Secrets they come from: see `Resolved.secret_versions`."""
     operation: str = "command"
+    task: str = ""
+    """The task's name, under which its artifacts are found."""
+    artifacts: tuple[WantedArtifact, ...] = ()
+    results: tuple[WantedResult, ...] = ()
     listener: Listener | None = None
     """Told of its output as it comes."""
     effect: Effect = field(default_factory=Effect)
@@ -71,6 +80,7 @@ class _Going:
     """Whether it outlives this process, for the next one to adopt."""
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
+    workspaces: frozenset[Path] = frozenset()
 
 
 @dataclass
@@ -87,6 +97,8 @@ class Runner:
     on_ended: Callable[[str], None]
     performers: Mapping[str, Performer] = field(default_factory=dict)
     """Of the operations that Remit performs itself, by name."""
+    folders: Folders | None = None
+    """Where workspaces and artifacts are kept."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Future[None]] = field(default_factory=set)
@@ -101,7 +113,9 @@ class Runner:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
-        self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
+        self._going[attempt.uid] = _Going(
+            task, cancel, lasting=self._lasting(attempt), workspaces=_workspaces(attempt.request)
+        )
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
         """Whether it is known how an attempt ended."""
@@ -147,7 +161,7 @@ class Runner:
         if lost := await self._lost(namespace, uid):
             self._in_background(self._cleared(namespace, uid, lost))
         else:
-            await asyncio.to_thread(self.store.forget, namespace, uid)
+            await asyncio.to_thread(self._forget_task, namespace, uid)
 
     async def end_lost(self, namespace: str, uid: str) -> None:
         """End, in the background, what an earlier process left of a task that is gone."""
@@ -163,7 +177,12 @@ class Runner:
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
         await self._ended(lost)
-        await asyncio.to_thread(self.store.forget, namespace, uid)
+        await asyncio.to_thread(self._forget_task, namespace, uid)
+
+    def _forget_task(self, namespace: str, uid: str) -> None:
+        self.store.forget(namespace, uid)
+        if self.folders is not None:
+            self.folders.artifacts.release(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
         for backend in self.backends.values():
@@ -231,9 +250,10 @@ class Runner:
                 raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
+        await self._touch_workspaces(attempt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
-            await asyncio.to_thread(self.store.forget, attempt.namespace, attempt.uid)
+            await asyncio.to_thread(self._forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
@@ -316,6 +336,8 @@ class Runner:
             attempt.effect.begin(_MAY_HAVE_RUN)
 
         backend = self.backends[attempt.backend]
+        if attempt.artifacts or attempt.results:
+            request = dataclasses.replace(request, collector=self._collector(attempt))
         if adopt and isinstance(backend, AdoptingBackend):
             adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
             if adopted is None:
@@ -324,6 +346,23 @@ class Runner:
         else:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
+
+    def workspaces_in_use(self) -> set[Path]:
+        """The data folders that attempts have mounted."""
+        return {path for going in self._going.values() for path in going.workspaces}
+
+    async def _touch_workspaces(self, attempt: Attempt) -> None:
+        for path in _workspaces(attempt.request):
+            if self.folders is not None:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(self.folders.workspaces.touch, path)
+
+    def _collector(self, attempt: Attempt) -> Collector:
+        if self.folders is None:
+            raise InvalidInput("this operator keeps no artifacts; leave them out", field="spec.artifacts")
+        store = self.folders.artifacts
+        save = functools.partial(store.save, attempt.namespace, attempt.task, attempt.uid)
+        return collector(store, save, attempt.artifacts, attempt.results)
 
 
 def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
@@ -338,7 +377,8 @@ def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
                 dataclasses.replace(one, destination=redactor.redact(one.destination)) for one in network.destinations
             ),
         )
-    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network)
+    results = {name: redactor.redact(value) for name, value in outcome.results.items()}
+    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network, results=results)
 
 
 def _with_recovered(outcome: Outcome, output: OutputStatus) -> Outcome:
@@ -369,6 +409,14 @@ def _broken_down(in_doubt: str) -> Outcome:
     """After a mistake of our own, of which nobody knows more than where it happened."""
     outcome = Outcome(ExitReason.INTERNAL_ERROR, "the operator failed to run it; its log says why")
     return not_retried(outcome, in_doubt) if in_doubt else outcome
+
+
+def _workspaces(request: AttemptRequest | Work) -> frozenset[Path]:
+    """The data folders of those that it has mounted."""
+    if isinstance(request, Work):
+        return frozenset()
+    mounts = request.confinement.mounts
+    return frozenset(Path(mount.path) for mount in mounts if isinstance(mount, HostMount) and mount.own)
 
 
 _HANDLE_FIELDS = frozenset(field.name for field in dataclasses.fields(Handle))

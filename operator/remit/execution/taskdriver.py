@@ -7,6 +7,7 @@ audit trail before status says so; and status says so only when nothing of it is
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import random
@@ -16,11 +17,11 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
+from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus, VolumeStatus
 from remit.backends import Outcome
-from remit.errors import AuditUnavailable, MissingReference
+from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
-from remit.execution.admission import Admission, Refused, attempt_id, redacted, withheld
+from remit.execution.admission import Admission, Admitted, Refused, attempt_id, redacted, withheld
 from remit.execution.lifecycle import (
     Acknowledge,
     Adopt,
@@ -40,6 +41,7 @@ from remit.execution.lifecycle import (
     waits_since,
 )
 from remit.execution.queue import Claims, Queue, WaitReason
+from remit.execution.resolved import Resolved
 from remit.execution.runner import Runner
 from remit.execution.store import Run
 from remit.execution.taskclock import TaskClock
@@ -265,13 +267,17 @@ class TaskDriver:
             self.leave(task.key)
             return None
         left = (limit - self._clock.now(task.metadata.uid)).total_seconds() if limit else None
-        attempt = self.store.prepare(stored, self.admission.attempt(task, verdict, number, resolved, left))
+        try:
+            pins = await self._lay_out(task, verdict, resolved)
+            attempt = self.store.prepare(stored, self.admission.attempt(task, verdict, number, resolved, left))
+        except InvalidInput as error:
+            return await self.finish(stored, Finish(Phase.FAILED, "Invalid", "Invalid", str(error)), verdict.status)
         with self.runner.redactor.holding(resolved.secrets, namespace) as redactor:
             verdict = redacted(verdict, redactor)
             who = self.store.requester(stored)
             await self.audit.append_async(recording.decision(task, who, verdict, attempt.request.id))
             transitions = self.leadership.transitions if self.leadership else None
-            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions)
+            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions, pins)
             await self.store.write_status(stored, begun)
         self.turns.started(task.key)
         self.runner.start(attempt)
@@ -280,6 +286,13 @@ class TaskDriver:
             self.store.record_event(stored, "Warning", "ShortSecret", _exposed(resolved.exposed))
         self.store.on_started(stored, number, verdict)
         return None
+
+    async def _lay_out(self, task: ExecutionTask, admitted: Admitted, resolved: Resolved) -> list[VolumeStatus]:
+        """Find the folders of its volumes. Raises as `Folders.lay_out`."""
+        folders = self.runner.folders
+        if folders is None or not task.spec.volumes:
+            return []
+        return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved)
 
     async def _refuse(
         self, stored: StoredTask, refused: Refused, secrets: Collection[str] | None = None
@@ -323,7 +336,11 @@ class TaskDriver:
         if not self.stopping:
             limit = deadline(task)
             allowed = (limit - attempt.started_at).total_seconds() if limit else None
-            again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            try:
+                await self._lay_out(task, verdict, resolved)
+                again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            except (InvalidInput, MissingReference) as error:
+                return await self._collect(stored, attempt, str(error))
             self.runner.start(self.store.prepare(stored, again), adopt=True)
             log.info("took up an attempt of the operator before", attempt=attempt.id)
         return None

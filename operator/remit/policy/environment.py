@@ -83,13 +83,14 @@ def unlisted_files(paths: Iterable[str], allowed: Sequence[str]) -> list[str]:
     return sorted(path for path in paths if not any(fnmatchcase(path, glob) for glob in (*FREE_FILES, *allowed)))
 
 
-def misplaced_working_dir(path: str, *, starts_program: bool) -> str | None:
-    """None, or why a task cannot have the working directory `path`. `starts_program`: it starts one in its sandbox."""
+def misplaced_working_dir(path: str, mounted: Collection[str], *, starts_program: bool) -> str | None:
+    """None, or why a task cannot have the working directory `path`. `mounted`: where its volumes are; `starts_program`:
+    it starts one in its sandbox."""
     if path != WORKSPACE and not starts_program:
         return f"workingDir {path!r} goes with command, script and the start of a process; leave it out"
-    if path != WORKSPACE and not path.startswith(f"{WORKSPACE}/"):
+    if not any(path == folder or path.startswith(f"{folder}/") for folder in (WORKSPACE, *mounted)):
         return (
-            f"workingDir {path!r} is not in the task's private workspace; use {WORKSPACE} or a folder below it:"
-            " other folders cannot be mounted yet"
+            f"workingDir {path!r} is neither in the task's private workspace, {WORKSPACE}, nor in a mounted folder;"
+            " mount the folder by volumes and volumeMounts, or use one that is"
         )
     return None

@@ -11,6 +11,7 @@ from remit.policy.patterns import TooMuchWork, at_most
 from remit.policy.request import Request
 from remit.policy.rules import RULES
 from remit.policy.verdict import Allowance, Denial, Reason
+from remit.policy.volumes import judge_volumes
 
 _SHOWN_NAMES = 3
 
@@ -82,6 +83,8 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f" /run/private, or policy {policy.key} would have to allow it in spec.privateFiles.allow",
             "privateFiles.allow",
         )
+    if denial := judge_volumes(policy, request):
+        return denial
     if request.raw_output and not policy.spec.output.allow_raw:
         return denied(
             Reason.RAW_OUTPUT_NOT_ALLOWED,

@@ -26,6 +26,8 @@ class Reason(StrEnum):
     ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
     PRIVATE_FILE_NOT_ALLOWED = "PrivateFileNotAllowed"
     WORKING_DIR_NOT_ALLOWED = "WorkingDirNotAllowed"
+    VOLUME_NOT_ALLOWED = "VolumeNotAllowed"
+    ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
     RAW_OUTPUT_NOT_ALLOWED = "RawOutputNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"

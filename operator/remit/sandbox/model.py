@@ -41,6 +41,35 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class HostMount:
+    """A folder or a file of this host, found at `mount_path` inside.
+
+    `path` is resolved beneath `root` when the attempt starts, and no link leads out of that; `sub_path` is then
+    resolved beneath what was found. `run_as_user` is the uid that a policy asks for. `own` says that the folder is
+    Remit's, so that its owner follows the attempt's user; of other folders the attempt's user follows the owner.
+    """
+
+    mount_path: str
+    root: str
+    path: str
+    sub_path: str = ""
+    read_only: bool = True
+    run_as_user: int | None = None
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyMount:
+    """An empty folder in memory at `mount_path`; `size_bytes` None: as large as `/workspace`."""
+
+    mount_path: str
+    size_bytes: int | None = None
+
+
+Mount = HostMount | EmptyMount
+
+
+@dataclass(frozen=True, slots=True)
 class Confinement:
     """How one attempt is to be walled in. `require` names layers without which it must not run."""
 
@@ -48,6 +77,7 @@ class Confinement:
     network: Network = "none"
     require: frozenset[Layer] = frozenset({Layer.NAMESPACES})
     working_dir: str = "/workspace"
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

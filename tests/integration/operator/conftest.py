@@ -141,6 +141,12 @@ class World:
             pytest.fail(f"{name} never had {count} Events, only {[event['reason'] for event in found]}")
         return found
 
+    async def operator_has(self, condition: Callable[[], object]) -> None:
+        """As soon as `condition` holds of what the operator keeps."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.02)
+
     async def gone(self, name: str, resource: Resource = TASKS) -> None:
         async with asyncio.timeout(PATIENCE):
             while True:

@@ -18,6 +18,7 @@ WRITERS = [
 ]
 OF_OTHER_FIELDS = {
     "Allowed",
+    "Always",
     "Audited",
     "CommandPolicy",
     "ExecutionTask",
@@ -27,7 +28,7 @@ OF_OTHER_FIELDS = {
     "True",
     "Warning",
 }
-"""Policy decisions and their metrics, kinds, truth values, and types of Events."""
+"""Policy decisions and their metrics, kinds, truth values, types of Events, and words of specs."""
 WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
 
 
