@@ -172,8 +172,11 @@ class Instance:
             signal.pidfd_send_signal(handle.descriptor, signal.SIGUSR1)
 
     def left(self, addresses: Iterable[str]) -> dict[str, int] | None:
-        """Of one that leaves: how many connections it has to replicas, by their addresses; None if it has ended. One for
-        each of `addresses` where the system does not tell."""
+        """Of one that leaves: how many connections it has to replicas, by their addresses; None if it has ended.
+
+        Where the system does not tell, one for each of `addresses`. Connections that are kept for later count, too, for a
+        few seconds.
+        """
         with contextlib.suppress(ProcessLookupError), self._handle() as handle:
             try:
                 found = psutil.Process(handle.pid).net_connections("tcp")

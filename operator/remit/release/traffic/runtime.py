@@ -151,7 +151,7 @@ def socket_of(folder: Path) -> str:
 
 
 async def ask(folder: Path, *commands: str) -> list[str]:
-    """The answer to each command, from the proxy in `folder`; the socket has the folder's name, less what marks it as leaving.
+    """The answer to each command, from the proxy in `folder`.
 
     Raises ConnectionRefusedError or FileNotFoundError if none runs there, DeploymentError if it does not answer.
     """
