@@ -40,7 +40,7 @@ from remit.release.traffic.configuration import (
     server,
 )
 from remit.release.traffic.route import POOLS, Route, other
-from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look, socket_of
+from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, listens, look, socket_of
 from remit.release.traffic.steps import steps, unfound
 from remit.sandbox import ProcessHandle, start_time
 
@@ -156,7 +156,7 @@ class Instance:
                     await asyncio.sleep(0.02)
 
     async def leave(self) -> None:
-        """Accept nothing more, and end once its connections have. Nothing happens if it is dead."""
+        """Close its ports, and end once its connections have. Nothing happens if it is dead."""
         seen = await self.look()
         if seen is None:
             return
@@ -170,12 +170,16 @@ class Instance:
         await self._tell([f"set map {WEIGHTS} {port} {RELAYED}" for port in relaying])
         with contextlib.suppress(ProcessLookupError), ProcessHandle(seen.pid) as handle:
             signal.pidfd_send_signal(handle.descriptor, signal.SIGUSR1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_SECONDS):
+                while await listens(self.folder):  # noqa: ASYNC110  # nothing tells of it
+                    await asyncio.sleep(0.01)
 
     def left(self, addresses: Iterable[str]) -> dict[str, int] | None:
         """Of one that leaves: how many connections it has to replicas, by their addresses; None if it has ended.
 
-        Where the system does not tell, one for each of `addresses`. Connections that are kept for later count, too, for a
-        few seconds.
+        Where the system does not tell, one for each of `addresses`. Connections that are kept for later count for a few
+        seconds, too.
         """
         with contextlib.suppress(ProcessLookupError), self._handle() as handle:
             try:

@@ -180,6 +180,15 @@ async def changes(folder: Path) -> AsyncGenerator[None, None]:
                     yield
 
 
+async def listens(folder: Path) -> bool:
+    """Whether the proxy in `folder` takes commands, which it does for as long as it takes anything."""
+    try:
+        async with _connected(folder):
+            return True
+    except OSError:
+        return False
+
+
 @contextlib.asynccontextmanager
 async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
