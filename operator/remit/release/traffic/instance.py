@@ -195,8 +195,10 @@ class Instance:
         return None
 
     async def stop(self) -> None:
-        """Close its ports, let it finish what is in flight, but not for long, and wait for its end. Raises DeploymentError
-        where it does not even die."""
+        """Close its ports, let it finish what is in flight, but not for long, and wait for its end.
+
+        Raises DeploymentError where it does not even die.
+        """
         await self.leave()
         with contextlib.suppress(ProcessLookupError), self._handle() as handle:
             try:
