@@ -194,7 +194,7 @@ def _fields_of_versions(versions: list[Raw], known: Raw) -> list[Cause]:
         at = {word: top if alike[word] else f"spec.versions[{index}].{word}" for word, top in _TOP.items()}
         first = {word for word in _TOP if index == 0 or not alike[word]}
         schema = _openapi(version)
-        if "schema" in first and schema is not None and known.get(version.get("name")) != _dumped(schema):
+        if "schema" in first and schema is not None and known.get(str(version.get("name"))) != _dumped(schema):
             has_status = any(status) if alike["schema"] else status[index]
             causes += schema_causes(schema, f"{at['schema']}.openAPIV3Schema", status=has_status)
         for number, column in enumerate((version.get("additionalPrinterColumns") or ()) if _COLUMNS in first else ()):
