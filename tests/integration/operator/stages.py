@@ -18,6 +18,8 @@ import supervised
 from dockers import docker, make_image, needs_docker, remove_image
 from webserver import answering
 
+from . import repositories
+
 Changes = dict[str, str]
 Stage = Callable[[Path], contextlib.AbstractAsyncContextManager[Changes]]
 AUTHORIZATION = "Bearer not-really-a-token-4711"
@@ -33,6 +35,20 @@ async def as_it_stands(folder: Path) -> AsyncIterator[Changes]:
 async def folder_of_the_test(folder: Path) -> AsyncIterator[Changes]:
     """Files are written to a folder of the test's own."""
     yield {"/var/tmp/": f"{folder}/"}
+
+
+def folder_of_a_user(written: str, make: Callable[[Path], Path]) -> Stage:
+    """In the place of the folder that is `written` in the example, one that `make` makes."""
+
+    @contextlib.asynccontextmanager
+    async def stage(folder: Path) -> AsyncIterator[Changes]:
+        yield {written: str(make(folder / Path(written).name))}
+
+    return stage
+
+
+tested_shop = folder_of_a_user("/srv/shop", repositories.tested_with_a_dependency)
+built_shop = folder_of_a_user("/srv/shop", repositories.built_by_setuptools)
 
 
 @contextlib.asynccontextmanager

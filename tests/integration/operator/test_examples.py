@@ -121,6 +121,20 @@ PROMISES: dict[str, Promise] = {
     "19-command-in-a-container": Promise({"boxed-hello": lambda s: printed(s) == "65534\n"}, stages.an_image),
     "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),
     "16-release": Promise({}, stages.site, releases={"site": lambda s: s["ready"] == "2/2"}),
+    "20-python-tests": Promise(
+        {
+            "shop-dependencies": lambda s: s["artifacts"][0]["name"] == "deps" and s["artifacts"][0]["files"] > 0,
+            "shop-tests": lambda s: s["phase"] == "Succeeded" and "Ran 1 test in" in s["output"]["stderrTail"],
+        },
+        stages.tested_shop,
+    ),
+    "21-build-a-wheel": Promise(
+        {
+            "build-wheel": lambda s: [(left["name"], left["files"]) for left in s["artifacts"]] == [("wheel", 1)],
+            "try-wheel": lambda s: printed(s) == "total 42\n",
+        },
+        stages.built_shop,
+    ),
     "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
 }
 

@@ -1,0 +1,69 @@
+"""Folders of users for the examples: small repositories, and files of some age."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from conftest import require
+
+OWNER = 43210 if os.geteuid() == 0 else os.geteuid()
+"""Whose they are: a task that writes runs as the owner, who may not be root."""
+HOST_PYTHON = "/usr/bin/python3"
+
+_SHOP = {
+    "shop/__init__.py": "def total(prices):\n    return sum(prices)\n",
+    "shop/__main__.py": "from shop import total\n\nprint('total', total([19, 23]))\n",
+}
+
+
+def folder_of(folder: Path, files: Mapping[str, str]) -> Path:
+    """`folder` with these files, all of it the owner's."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    give_away(folder)
+    return folder
+
+
+def give_away(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, OWNER, OWNER if os.geteuid() == 0 else -1)
+
+
+def needs_modules(*modules: str) -> None:
+    """Skips the test where the Python that sandboxes find lacks one of them."""
+    for module in modules:
+        done = subprocess.run([HOST_PYTHON, "-c", f"import {module}"], capture_output=True, timeout=60)
+        require(f"python3-{module}", done.returncode == 0, f"{HOST_PYTHON} has no {module}")
+
+
+def tested_with_a_dependency(folder: Path) -> Path:
+    """One whose tests need a wheel, which is in the repository, so that no index is asked."""
+    needs_modules("pip")
+    folder.mkdir()
+    about = "prices-1.0.dist-info"
+    with zipfile.ZipFile(folder / "prices-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("prices.py", "TODAY = [19, 23]\n")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: prices\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    test = (
+        "import unittest, prices, shop\n\n\nclass TotalTest(unittest.TestCase):\n"
+        "    def test_total(self):\n        self.assertEqual(shop.total(prices.TODAY), 42)\n"
+    )
+    requirements = "./prices-1.0-py3-none-any.whl\n"
+    return folder_of(folder, {**_SHOP, "test_shop.py": test, "requirements.txt": requirements})
+
+
+def built_by_setuptools(folder: Path) -> Path:
+    needs_modules("pip", "setuptools", "wheel")
+    project = (
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n\n'
+        '[project]\nname = "shop"\nversion = "1.0"\n\n[tool.setuptools]\npackages = ["shop"]\n'
+    )
+    return folder_of(folder, {**_SHOP, "pyproject.toml": project})
