@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,3 +68,24 @@ def built_by_setuptools(folder: Path) -> Path:
         '[project]\nname = "shop"\nversion = "1.0"\n\n[tool.setuptools]\npackages = ["shop"]\n'
     )
     return folder_of(folder, {**_SHOP, "pyproject.toml": project})
+
+
+def access_log(path: Path) -> Path:
+    """The log of a web server."""
+    asked = [("/", 200), ("/cart", 200), ("/cart", 502), ("/<b>", 404)]
+    lines = [
+        f'192.0.2.7 - - [01/Feb/2026:10:00:00 +0000] "GET {path} HTTP/1.1" {status} 31 "-" "-"'
+        for path, status in asked
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    give_away(path)
+    return path
+
+
+def logs_of_some_age(folder: Path) -> Path:
+    """Two that are old and two that are not meant."""
+    folder_of(folder, {"web.log": "", "web/2025.log": "", "web/2026.log": "", "web/2025.csv": ""})
+    long_ago = time.time() - 40 * 86_400
+    for name in ("web/2025.log", "web/2025.csv", "web.log"):
+        os.utime(folder / name, (long_ago, long_ago))
+    return folder

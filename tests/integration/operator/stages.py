@@ -7,6 +7,8 @@ example, so that the two cannot drift apart; nothing else of an example is chang
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from aiohttp import web
 import servers
 import shops
 import supervised
+from conftest import require
 from dockers import docker, make_image, needs_docker, remove_image
 from webserver import answering
 
@@ -49,6 +52,8 @@ def folder_of_a_user(written: str, make: Callable[[Path], Path]) -> Stage:
 
 tested_shop = folder_of_a_user("/srv/shop", repositories.tested_with_a_dependency)
 built_shop = folder_of_a_user("/srv/shop", repositories.built_by_setuptools)
+logged_requests = folder_of_a_user("/var/log/nginx/access.log", repositories.access_log)
+logs_of_a_shop = folder_of_a_user("/var/log/shop", repositories.logs_of_some_age)
 
 
 @contextlib.asynccontextmanager
@@ -107,6 +112,35 @@ async def website(folder: Path) -> AsyncIterator[Changes]:
 async def postgres(folder: Path) -> AsyncIterator[Changes]:
     with _running(*servers.postgres(folder)) as url:
         yield {"postgresql://reader:change-me@postgres.example:5432/shop?sslmode=require": url}
+
+
+@contextlib.asynccontextmanager
+async def postgres_with_a_shop(folder: Path) -> AsyncIterator[Changes]:
+    """A server of the same release as the host's pg_dump, which refuses newer ones."""
+    require("postgres", shutil.which("pg_dump") and shutil.which("psql"), "apt install postgresql-client")
+    with _running(*servers.postgres(folder, encrypted=True)) as url:
+        port = url.rpartition("/")[0].rpartition(":")[2]
+        for database, statements in {
+            "postgres": ["CREATE DATABASE shop", "CREATE DATABASE shop_trial"],
+            "shop": ["CREATE TABLE orders (item text)", "INSERT INTO orders VALUES ('a lamp'), ('a chair')"],
+        }.items():
+            for statement in statements:
+                ask_postgres(url, database, statement)
+        yield {
+            "value: postgres.example": "value: 127.0.0.1",
+            '"5432"': f'"{port}"',
+            "value: backup": "value: admin",
+            "change-me": "canary-password",
+        }
+
+
+def ask_postgres(url: str, database: str, statement: str) -> str:
+    """What `statement` gives, one row a line."""
+    command = ["psql", "--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "-c", statement]
+    done = subprocess.run(
+        [*command, f"{url.rpartition('/')[0]}/{database}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
 
 
 @contextlib.asynccontextmanager
