@@ -116,22 +116,33 @@ async def postgres(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def postgres_with_a_shop(folder: Path) -> AsyncIterator[Changes]:
-    """A server of the same release as the host's pg_dump, which refuses newer ones."""
+    """Two databases: one with something in it to dump, and one that is empty."""
+    tables = ["CREATE TABLE orders (item text)", "INSERT INTO orders VALUES ('a lamp'), ('a chair')"]
+    async with _databases(folder, shop=tables, shop_trial=[]) as changes:
+        yield {**changes, "value: backup": "value: admin"}
+
+
+@contextlib.asynccontextmanager
+async def blog_with_a_migration(folder: Path) -> AsyncIterator[Changes]:
+    migration = "ALTER TABLE posts ADD COLUMN IF NOT EXISTS likes integer NOT NULL DEFAULT 7;"
+    repositories.folder_of(folder / "blog" / "v1", {"index.html": "<h1>Blog</h1>", "migrate.sql": migration})
+    tables = ["CREATE TABLE posts (title text)", "INSERT INTO posts VALUES ('First')"]
+    async with _databases(folder, blog=tables) as changes, shops.GROUNDS[0].at(folder, folder.parent / "state"):
+        moved = {"/srv/blog": str(folder / "blog"), "8083": str(servers.free_port())}
+        yield {**changes, **moved, "value: blog": "value: admin"}
+
+
+@contextlib.asynccontextmanager
+async def _databases(folder: Path, **databases: list[str]) -> AsyncIterator[Changes]:
+    """On a server of the same release as the host's pg_dump, which refuses newer ones, with these statements made."""
     require("postgres", shutil.which("pg_dump") and shutil.which("psql"), "apt install postgresql-client")
     with _running(*servers.postgres(folder, encrypted=True)) as url:
         port = url.rpartition("/")[0].rpartition(":")[2]
-        for database, statements in {
-            "postgres": ["CREATE DATABASE shop", "CREATE DATABASE shop_trial"],
-            "shop": ["CREATE TABLE orders (item text)", "INSERT INTO orders VALUES ('a lamp'), ('a chair')"],
-        }.items():
+        for database, statements in databases.items():
+            ask_postgres(url, "postgres", f"CREATE DATABASE {database}")
             for statement in statements:
                 ask_postgres(url, database, statement)
-        yield {
-            "value: postgres.example": "value: 127.0.0.1",
-            '"5432"': f'"{port}"',
-            "value: backup": "value: admin",
-            "change-me": "canary-password",
-        }
+        yield {"value: postgres.example": "value: 127.0.0.1", '"5432"': f'"{port}"', "change-me": "canary-password"}
 
 
 def ask_postgres(url: str, database: str, statement: str) -> str:

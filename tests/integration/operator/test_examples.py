@@ -72,10 +72,18 @@ def report_is_copied(world: World, folder: Path) -> None:
     assert "&lt;b&gt;" in page
 
 
-def orders_are_restored(world: World, folder: Path) -> None:
+def answer_of(folder: Path, database: str, question: str) -> str:
+    """What the stage's PostgreSQL server says."""
     port = (folder / "data" / "postmaster.pid").read_text().splitlines()[3]
-    url = f"postgresql://admin:canary-password@127.0.0.1:{port}/"
-    assert stages.ask_postgres(url, "shop_trial", "SELECT item FROM orders ORDER BY item") == "a chair\na lamp\n"
+    return stages.ask_postgres(f"postgresql://admin:canary-password@127.0.0.1:{port}/", database, question)
+
+
+def orders_are_restored(world: World, folder: Path) -> None:
+    assert answer_of(folder, "shop_trial", "SELECT item FROM orders ORDER BY item") == "a chair\na lamp\n"
+
+
+def posts_are_migrated(world: World, folder: Path) -> None:
+    assert answer_of(folder, "blog", "SELECT likes FROM posts") == "7\n"
 
 
 def old_logs_are_gone(world: World, folder: Path) -> None:
@@ -185,6 +193,12 @@ PROMISES: dict[str, Promise] = {
         stages.logs_of_a_shop,
         scheduled={"remove-old-logs": lambda s: paths(s) == {"web.log", "2025.log"}},
         afterwards=old_logs_are_gone,
+    ),
+    "25-release-migration": Promise(
+        {},
+        stages.blog_with_a_migration,
+        releases={"blog": lambda s: s["ready"] == "1/1"},
+        afterwards=posts_are_migrated,
     ),
     "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
 }
