@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
+import tarfile
 import time
 import zipfile
 from collections.abc import Mapping
@@ -68,6 +71,36 @@ def built_by_setuptools(folder: Path) -> Path:
         '[project]\nname = "shop"\nversion = "1.0"\n\n[tool.setuptools]\npackages = ["shop"]\n'
     )
     return folder_of(folder, {**_SHOP, "pyproject.toml": project})
+
+
+def tested_by_npm(folder: Path) -> Path:
+    """One whose test needs a package, which is in the repository, so that no registry is asked."""
+    require("node", all(Path("/usr/bin", name).exists() for name in ("node", "npm")), "apt install nodejs npm")
+    folder.mkdir()
+    package = {
+        "package/package.json": json.dumps({"name": "prices", "version": "1.0.0"}),
+        "package/index.js": "module.exports = [19, 23];\n",
+    }
+    with tarfile.open(folder / "prices-1.0.0.tgz", "w:gz") as archive:
+        for name, text in package.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    about = {"name": "cart", "version": "1.0.0", "dependencies": {"prices": "file:prices-1.0.0.tgz"}}
+    prices = {"version": "1.0.0", "resolved": "file:prices-1.0.0.tgz"}
+    lock = {**about, "lockfileVersion": 3, "packages": {"": about, "node_modules/prices": prices}}
+    test = (
+        "const assert = require('node:assert');\n"
+        "require('node:test')('total', () => assert.equal(require('prices').reduce((a, b) => a + b), 42));\n"
+    )
+    return folder_of(
+        folder,
+        {
+            "package.json": json.dumps({**about, "scripts": {"test": "node --test"}}),
+            "package-lock.json": json.dumps(lock),
+            "test/cart.test.js": test,
+        },
+    )
 
 
 def access_log(path: Path) -> Path:

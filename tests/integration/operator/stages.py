@@ -53,6 +53,7 @@ def folder_of_a_user(written: str, make: Callable[[Path], Path]) -> Stage:
 tested_shop = folder_of_a_user("/srv/shop", repositories.tested_with_a_dependency)
 built_shop = folder_of_a_user("/srv/shop", repositories.built_by_setuptools)
 logged_requests = folder_of_a_user("/var/log/nginx/access.log", repositories.access_log)
+tested_cart = folder_of_a_user("/srv/cart", repositories.tested_by_npm)
 logs_of_a_shop = folder_of_a_user("/var/log/shop", repositories.logs_of_some_age)
 
 

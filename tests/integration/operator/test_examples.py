@@ -86,6 +86,10 @@ def posts_are_migrated(world: World, folder: Path) -> None:
     assert answer_of(folder, "blog", "SELECT likes FROM posts") == "7\n"
 
 
+def packages_are_cached(world: World, folder: Path) -> None:
+    assert list((world.settings.state_dir / "workspaces").rglob("_cacache/content-v2"))
+
+
 def old_logs_are_gone(world: World, folder: Path) -> None:
     assert {path.name for path in folder.rglob("*.*")} == {"2026.log", "2025.csv"}
 
@@ -199,6 +203,9 @@ PROMISES: dict[str, Promise] = {
         stages.blog_with_a_migration,
         releases={"blog": lambda s: s["ready"] == "1/1"},
         afterwards=posts_are_migrated,
+    ),
+    "26-npm-tests": Promise(
+        {"cart-tests": lambda s: "pass 1\n" in printed(s)}, stages.tested_cart, afterwards=packages_are_cached
     ),
     "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
 }
