@@ -6,7 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field
 
-from remit.api.base import EnvFromSource, EnvVar, Rule, SpecModel, map_by
+from remit.api.base import (
+    ConfigMapKeySelector,
+    EnvFromSource,
+    EnvVar,
+    Rule,
+    SecretKeySelector,
+    SpecModel,
+    map_by,
+)
 from remit.api.operations import (
     CommandOperation,
     ContainerOperation,
@@ -152,6 +160,17 @@ class Output(SpecModel):
     allow it."""
 
 
+class StdinSource(SpecModel):
+    """Where standard input comes from. Exactly one of its fields is set."""
+
+    exactly_one = ("secretKeyRef", "configMapKeyRef")
+
+    secret_key_ref: SecretKeySelector | None = None
+    """One key of a Secret. The value is given to the run and redacted everywhere else."""
+    config_map_key_ref: ConfigMapKeySelector | None = None
+    """One key of a ConfigMap, of up to 1Mi; `binaryData` holds what is no text."""
+
+
 class TaskTemplate(SpecModel):
     """One operation and how to perform it: what a task has in common with the tasks of a release's stages."""
 
@@ -178,6 +197,13 @@ class TaskTemplate(SpecModel):
             " || (has(self.process) && self.process.action == 'start')",
             "workingDir goes with command, script and the start of a process; leave it out",
             ".workingDir",
+        ),
+        Rule("!has(self.stdinFrom) || !has(self.stdin) || self.stdin == ''", "set stdin or stdinFrom, not both"),
+        Rule(
+            "!has(self.stdinFrom) || has(self.command) || has(self.script)"
+            " || (has(self.process) && self.process.action == 'start')",
+            "stdinFrom goes with command, script and the start of a process; leave it out",
+            ".stdinFrom",
         ),
         NO_FILE_IN_A_FILE,
         Rule(
@@ -248,6 +274,8 @@ class TaskTemplate(SpecModel):
     """Small texts of what it makes, shown in status."""
     stdin: Annotated[str, Field(max_length=262144)] = ""
     """What the program reads from its standard input."""
+    stdin_from: StdinSource | None = None
+    """Where that comes from, instead of `stdin`."""
     timeout_seconds: Seconds | None = None
     """How long one attempt may take. The policy's default fills it in, or else 300."""
     deadline_seconds: Seconds | None = None

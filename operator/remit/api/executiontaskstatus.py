@@ -9,6 +9,8 @@ from pydantic import Field
 
 from remit.api.base import Conditions, MicroTime, StatusModel, Time, map_by
 
+Stream = Literal["stdout", "stderr"]
+
 
 class Phase(StrEnum):
     """Where a task stands, for people. Machines read the conditions."""
@@ -145,6 +147,10 @@ class OutputStatus(StatusModel):
     redactions: int = 0
     """How many times `[redacted]` took the place of a secret. Unless it is 0 or `raw` is true, what is kept is not what
     was written."""
+    redacted_streams: list[Stream] = []
+    """In which of them, where that is known."""
+    binary_streams: list[Stream] = []
+    """Those whose beginning looks binary: it has NUL bytes or is not UTF-8. Their ends shown here are text."""
     ref: str = ""
     """Where `remit logs` finds all that is kept."""
 
@@ -156,10 +162,22 @@ class OutputStatus(StatusModel):
     def changed(self, attempt: int) -> str:
         """For people: what the redactions in the output of attempt number `attempt` mean."""
         times = "once" if self.redactions == 1 else f"{self.redactions} times"
+        where = f" in {' and '.join(self.redacted_streams)}" if self.redacted_streams else ""
         return (
             f"the output kept of attempt {attempt} is not what was written: [redacted] took the place of a secret"
-            f" {times}; do not restore a dump from it"
+            f" {times}{where}; do not restore a dump from it"
         )
+
+    def looks_binary(self, attempt: int) -> str:
+        """For people: what `binary_streams` of attempt number `attempt` mean; empty where there are none."""
+        if not self.binary_streams:
+            return ""
+        names = " and ".join(self.binary_streams)
+        verb = "looks" if len(self.binary_streams) == 1 else "look"
+        kept = (
+            "is kept byte for byte" if self.raw else "is kept with secrets replaced; spec.output.raw keeps every byte"
+        )
+        return f"{names} of attempt {attempt} {verb} binary: status shows the end of it as text, and it {kept}"
 
 
 class ArtifactStatus(StatusModel):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.didyoumean import did_you_mean
 
@@ -92,7 +93,7 @@ def get(
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
     if "," in selector and not all(selector.split(",")):
         raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
-    asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
+    threads.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
 
 
 def _show_release(
@@ -114,7 +115,7 @@ def _show_release(
             return True
 
     try:
-        good = asyncio.run(show())
+        good = threads.run(show())
     except KeyboardInterrupt:
         if not watch:
             raise

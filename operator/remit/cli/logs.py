@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def logs(
     from remit.cli.terminal import Screen
 
     screen = Screen(raw=raw, streams=("stdout",) if stdout else ("stderr",) if stderr else ("stdout", "stderr"))
-    asyncio.run(_logs(name, namespace, kubeconfig, context, state_dir, follow, attempt, screen))
+    threads.run(_logs(name, namespace, kubeconfig, context, state_dir, follow, attempt, screen))
 
 
 async def _logs(

@@ -69,6 +69,15 @@ MaxConcurrent = Annotated[
     int,
     typer.Option(min=1, help="Attempts running at once.", envvar="REMIT_MAX_CONCURRENT", rich_help_panel=_SERVICE),
 ]
+MaxArtifacts = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="How much all artifacts together may have; the oldest go first.",
+        envvar="REMIT_MAX_ARTIFACTS",
+        rich_help_panel=_SERVICE,
+    ),
+]
 ReadOnlyPaths = Annotated[
     list[Path] | None,
     typer.Option(
@@ -104,6 +113,16 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
     typer.Option(help="The least that is logged.", envvar="REMIT_LOG_LEVEL"),
 ]
+
+
+def size(text: str, flag: str) -> int:
+    """Bytes of such as `10Gi`. Raises typer's usage error."""
+    from remit.api import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{flag}: {error}") from None
 
 
 def pairs(words: list[str] | None, flag: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.cli.releases import Name
 
@@ -41,7 +41,7 @@ def report(
     state_dir: options.StateDir = None,
 ) -> None:
     """Show what a release took: timings, the switch, what a probe saw of it, restarts and resources."""
-    asyncio.run(_report(name, revision, output, namespace, kubeconfig, context, state_dir))
+    threads.run(_report(name, revision, output, namespace, kubeconfig, context, state_dir))
 
 
 async def _report(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 
@@ -34,7 +34,7 @@ def uninstall(
     finalizer that only an operator could remove. What releases made on their targets stays. `helm uninstall` does this
     by itself. Nothing is deleted, and an operator that is started again takes everything up.
     """
-    asyncio.run(_uninstall(tuple(namespaces or ()), operator_namespace, workload, timeout, kubeconfig, context))
+    threads.run(_uninstall(tuple(namespaces or ()), operator_namespace, workload, timeout, kubeconfig, context))
 
 
 async def _uninstall(

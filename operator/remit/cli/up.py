@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 
@@ -30,6 +30,7 @@ def up(
     ] = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
+    max_artifacts: options.MaxArtifacts = "10Gi",
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
@@ -53,9 +54,10 @@ def up(
         "health_port": health_port,
         "operator_namespace": operator_namespace,
         "max_concurrent": max_concurrent,
+        "artifact_bytes": options.size(max_artifacts, "--max-artifacts"),
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
     }
-    asyncio.run(
+    threads.run(
         supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))
     )

@@ -13,6 +13,8 @@ class Resolved:
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    stdin: bytes | None = None
+    """What `stdinFrom` refers to; None: it is not set, or not there."""
     folders: dict[str, str] = field(default_factory=dict)
     """The folder on this host of each workspace and each artifact among the volumes, by the volume's name."""
     values: dict[str, bytes] = field(default_factory=dict)

@@ -18,20 +18,23 @@ from typing import Any
 import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
+from remit.api.operations import Subject
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.artifacts import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
-from remit.execution.performing import not_retried, perform
+from remit.execution.performing import attend, not_retried, perform
 from remit.execution.store import Run, RunStore
-from remit.operations.base import Effect, Performer, Work
+from remit.operations.base import AdoptingPerformer, Effect, Performer, Work
 from remit.sandbox import HostMount, fence
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
+_DEATH_SECONDS = 60.0
+"""For what was told to end, after its grace period: then it does not die, as on a disk that hangs."""
 _MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
@@ -78,6 +81,7 @@ class _Going:
     cancel: asyncio.Event
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
+    grace_seconds: float = 0.0
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
     workspaces: frozenset[Path] = frozenset()
@@ -101,7 +105,7 @@ class Runner:
     """Where workspaces and artifacts are kept."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
-    _clearing: set[asyncio.Future[None]] = field(default_factory=set)
+    _clearing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._going)
@@ -113,8 +117,13 @@ class Runner:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
+        request = attempt.request
         self._going[attempt.uid] = _Going(
-            task, cancel, lasting=self._lasting(attempt), workspaces=_workspaces(attempt.request)
+            task,
+            cancel,
+            lasting=self._lasting(attempt),
+            grace_seconds=request.grace_seconds if isinstance(request, AttemptRequest) else 0.0,
+            workspaces=_workspaces(request),
         )
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
@@ -124,9 +133,18 @@ class Runner:
         run = self.store.find(namespace, uid, attempt.id)
         return run is not None and run.outcome is not None
 
-    def adoptable(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
+    def adoptable(
+        self,
+        namespace: str,
+        uid: str,
+        attempt: AttemptStatus,
+        operation: str = "command",
+        subject: Subject | None = None,
+    ) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
         adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        if subject is not None and (performer := self.performers.get(operation)) is not None:
+            adopting = isinstance(performer, AdoptingPerformer) and performer.outlives(subject)
         return adopting and not self.has_ended(namespace, uid, attempt)
 
     def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
@@ -136,8 +154,10 @@ class Runner:
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
-        confined = isinstance(attempt.request, AttemptRequest)
-        return confined and isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        if isinstance(attempt.request, Work):
+            performer = self.performers.get(attempt.operation)
+            return isinstance(performer, AdoptingPerformer) and performer.outlives(attempt.request.subject)
+        return isinstance(self.backends.get(attempt.backend), AdoptingBackend)
 
     def stop(self, uid: str, reason: ExitReason = ExitReason.CANCELLED) -> None:
         """Ask a run to end: SIGTERM, and after its grace period the end of everything it started."""
@@ -161,7 +181,7 @@ class Runner:
         if lost := await self._lost(namespace, uid):
             self._in_background(self._cleared(namespace, uid, lost))
         else:
-            await asyncio.to_thread(self._forget_task, namespace, uid)
+            await asyncio.to_thread(self.forget_task, namespace, uid)
 
     async def end_lost(self, namespace: str, uid: str) -> None:
         """End, in the background, what an earlier process left of a task that is gone."""
@@ -177,18 +197,26 @@ class Runner:
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
         await self._ended(lost)
-        await asyncio.to_thread(self._forget_task, namespace, uid)
+        await asyncio.to_thread(self.forget_task, namespace, uid)
 
-    def _forget_task(self, namespace: str, uid: str) -> None:
+    def forget_task(self, namespace: str, uid: str) -> None:
+        """Keep nothing of a task that is gone, but the artifacts that are to be kept longer. Blocks."""
         self.store.forget(namespace, uid)
         if self.folders is not None:
             self.folders.artifacts.release(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
-        for backend in self.backends.values():
-            for handle in lost:
+        for handle in lost:
+            if handle.operation:
+                await _recovered(self._performer_of(handle), handle)
+                continue
+            for backend in self.backends.values():
                 if isinstance(backend, AdoptingBackend) == bool(handle.container):
                     await _recovered(backend, handle)
+
+    def _performer_of(self, handle: Handle) -> AdoptingPerformer | None:
+        performer = self.performers.get(handle.operation)
+        return performer if isinstance(performer, AdoptingPerformer) else None
 
     def _in_background(self, clearing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(clearing)
@@ -206,9 +234,10 @@ class Runner:
         run = self.store.find(namespace, uid, attempt.id)
         if run is not None and (outcome := run.outcome) is not None:
             return outcome
-        backend = self.backends.get(attempt.backend)
-        if run is not None and backend is not None and (handle := _handle_of(run)) is not None:
-            await backend.recover(handle)
+        if run is not None and (handle := _handle_of(run)) is not None:
+            where = self._performer_of(handle) if handle.operation else self.backends.get(attempt.backend)
+            if where is not None:
+                await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
@@ -218,7 +247,8 @@ class Runner:
 
     async def shutdown(self) -> None:
         """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us, also
-        of what is to be cancelled and is slow to end: the next process takes it up, and ends it."""
+        of what is to be cancelled and is slow to end: the next process takes it up, and ends it. So it does with what
+        does not die here."""
         for uid, going in list(self._going.items()):
             if going.lasting and not going.cancel.is_set():
                 going.task.cancel()
@@ -232,7 +262,13 @@ class Runner:
                 going.task.cancel()
         for clearing in self._clearing:
             clearing.cancel()
-        await asyncio.gather(*(going.task for going in ending), *self._clearing, return_exceptions=True)
+        left = {*(going.task for going in ending), *self._clearing}
+        if left:
+            grace = max((going.grace_seconds for going in ending), default=0.0)
+            _, left = await asyncio.wait(left, timeout=grace + _DEATH_SECONDS)
+        for task in left:
+            log.error("it did not end, and is left to the next start", work=task.get_name())
+            task.cancel()
 
     async def close(self) -> None:
         """Let go of what the performers hold. After `shutdown`."""
@@ -253,7 +289,7 @@ class Runner:
         await self._touch_workspaces(attempt)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
-            await asyncio.to_thread(self._forget_task, attempt.namespace, attempt.uid)
+            await asyncio.to_thread(self.forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
@@ -305,7 +341,7 @@ class Runner:
         try:
             fence.check()
             if isinstance(attempt.request, Work):
-                return await perform(self.performers[attempt.operation], attempt.request, writer, cancel)
+                return await self._performed(attempt, attempt.request, run, writer, cancel, adopt)
             return await self._confined(attempt, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
             return Outcome(ExitReason.SANDBOX_UNAVAILABLE, str(error))
@@ -316,6 +352,30 @@ class Runner:
         except RemitError as error:
             return Outcome(ExitReason.BACKEND_ERROR, str(error))
 
+    async def _performed(
+        self, attempt: Attempt, work: Work, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
+    ) -> Outcome:
+        performer = self.performers[attempt.operation]
+        if not isinstance(performer, AdoptingPerformer) or not performer.outlives(work.subject):
+            return await perform(performer, work, writer, cancel)
+        recorded = self._recorder(attempt, run, adopt)
+        outcome = await attend(performer, work, writer, cancel, on_started=recorded, adopt=adopt)
+        return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
+
+    def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:
+        """What puts on record where an attempt runs, before it can: from then on it may have run."""
+
+        def started(handle: Handle) -> None:
+            if adopt:
+                run.resumed(dataclasses.asdict(handle))
+            else:
+                if attempt.secret_versions and self._lasting(attempt):
+                    run.keep_secret_versions(attempt.secret_versions)
+                run.started(dataclasses.asdict(handle))
+            attempt.effect.begin(_MAY_HAVE_RUN)
+
+        return started
+
     async def _confined(
         self,
         attempt: Attempt,
@@ -325,25 +385,17 @@ class Runner:
         cancel: asyncio.Event,
         adopt: bool,
     ) -> Outcome:
-        def started(handle: Handle) -> None:
-            if attempt.secret_versions and self._lasting(attempt):
-                run.keep_secret_versions(attempt.secret_versions)
-            run.started(dataclasses.asdict(handle))
-            attempt.effect.begin(_MAY_HAVE_RUN)
-
-        def found(handle: Handle) -> None:
-            run.resumed(dataclasses.asdict(handle))
-            attempt.effect.begin(_MAY_HAVE_RUN)
-
         backend = self.backends[attempt.backend]
         if attempt.artifacts or attempt.results:
             request = dataclasses.replace(request, collector=self._collector(attempt))
         if adopt and isinstance(backend, AdoptingBackend):
-            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
+            found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
             if adopted is None:
                 return Outcome(ExitReason.INTERRUPTED, _LOST)
             outcome = adopted
         else:
+            started = self._recorder(attempt, run, adopt=False)
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
 
@@ -436,11 +488,11 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _recovered(backend: Backend, handle: Handle) -> None:
-    """Nothing is left, as soon as its place can be reached."""
-    while True:
+async def _recovered(where: Backend | AdoptingPerformer | None, handle: Handle) -> None:
+    """Nothing is left, as soon as its place can be reached. None: this operator has no such place."""
+    while where is not None:
         try:
-            await backend.recover(handle)
+            await where.recover(handle)
         except RemitError as error:
             if error.retryable:
                 await asyncio.sleep(_CLEAR_SECONDS)

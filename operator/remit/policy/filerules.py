@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from remit.api.commandpolicy import FileRule, HostPathRule
 from remit.api.volumes import Access
 from remit.policy.argv import takes_a_detour
+from remit.policy.globs import Overlaps
 from remit.policy.patterns import BadPattern, Pattern, path_glob
 
 
@@ -24,9 +25,25 @@ class PathRule:
 
     def root(self, path: str) -> str:
         """The directory before the first wildcard of the glob that matches `path`: no link may lead out of it."""
-        glob = next(glob for glob, pattern in self.globs if pattern.matches(path))
-        fixed = re.split(r"[*?]", glob, maxsplit=1)[0]
-        return fixed.rpartition("/")[0] or "/"
+        return _root(next(glob for glob, pattern in self.globs if pattern.matches(path)))
+
+    def overlaps(self, overlaps: Overlaps) -> bool:
+        """Whether a task's glob can match what a glob of the rule matches."""
+        return any(overlaps.with_(glob) for glob, _ in self.globs)
+
+    def root_above(self, path: str, overlaps: Overlaps) -> str:
+        """The same for the folder `path` of a task's glob; that folder itself where it is above the directory."""
+        root = _root(next(glob for glob, _ in self.globs if overlaps.with_(glob)))
+        return root if f"{path}/".startswith(f"{root.rstrip('/')}/") else path
+
+    def covers(self, path: str) -> bool:
+        """Whether all that is below the folder `path` is meant."""
+        return any(glob.endswith("/**") and pattern.matches(path) for glob, pattern in self.globs)
+
+
+def _root(glob: str) -> str:
+    fixed = re.split(r"[*?]", glob, maxsplit=1)[0]
+    return fixed.rpartition("/")[0] or "/"
 
 
 @dataclass(frozen=True)

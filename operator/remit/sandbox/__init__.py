@@ -38,6 +38,7 @@ from remit.sandbox.model import (
     Network,
     Plan,
 )
+from remit.sandbox.mounts import Mounts
 from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import (
@@ -49,6 +50,7 @@ from remit.sandbox.processes import (
     start_time,
     tasks_of_this_user,
 )
+from remit.sandbox.programs import explain_absence
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "Listen",
     "MemoryBudget",
     "Mount",
+    "Mounts",
     "Network",
     "Plan",
     "ProcessHandle",
@@ -88,6 +91,7 @@ __all__ = [
     "boot_id",
     "closed_ancestor",
     "end_work",
+    "explain_absence",
     "extend_deadline",
     "fence",
     "fork_server",

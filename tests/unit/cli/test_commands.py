@@ -245,6 +245,18 @@ def test_doctor_names_every_layer() -> None:
     assert "WHAT WAS SEEN" in text
 
 
+def test_doctor_looks_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    program = tmp_path / ".cargo/bin/carg0"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    code, text = invoke("doctor", "--docker-host", "off", "sh", "carg0")
+    assert code == 1
+    assert f"--read-only-path {tmp_path}/.cargo" in " ".join(text.split())
+    assert any(line.split()[:2] == ["sh", "yes"] for line in text.splitlines())
+
+
 def test_doctor_looks_for_the_engine_that_the_operator_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remit.backends.docker.look", lambda host: f"an engine at {host}")
     assert "an engine at unix:///run/mine.sock" in invoke("doctor", "--docker-host", "unix:///run/mine.sock")[1]

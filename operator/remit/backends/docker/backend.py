@@ -7,12 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
-
-import docker
+from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
-from remit.backends.docker.container import Container, State, moment
+from remit.backends.docker.container import ENGINE_ENDS, Container, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
 from remit.backends.docker.holding import holder_name
@@ -32,12 +30,10 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError, OutcomeUnknown
+from remit.sandbox import boot_id
+from remit.sandbox.fencing import now as boot_time
 
-Answer = TypeVar("Answer")
-_KILL_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
-_ENGINE_ENDS = frozenset({137, 143, 255})
-"""Exit codes of a container that its engine ends, on its own end or when asked to."""
 
 
 class DockerBackend:
@@ -49,8 +45,15 @@ class DockerBackend:
 
     name = "docker"
 
-    def __init__(self, engine: Engine, doors: Doors | None = None, books: Books | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        doors: Doors | None = None,
+        books: Books | None = None,
+        boot: Callable[[], float] = boot_time,
+    ) -> None:
         self._engine = engine
+        self._boot = boot
         self._doors, self._books = doors or Doors(), books
 
     async def run(
@@ -84,7 +87,7 @@ class DockerBackend:
         private_folders(request)  # what cannot be right is told before there is anything of it
         async with self._network(request) as network:
             if on_started:
-                on_started(_handle(container_name(request.id)))
+                on_started(self._handle(container_name(request.id), request.timeout_seconds - seconds))
             return await self._run(request, sink, cancel, seconds, image, info, given, network)
 
     async def _run(
@@ -159,17 +162,20 @@ class DockerBackend:
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
-        found = await self._patiently(lambda client: client.inspect_container(name))
+        found = await self._engine.patiently(lambda client: client.inspect_container(name))
         async with self._network(request) as network:
             if found is None or found["State"]["Status"] == "created":  # it never ran
                 await self._surely_remove(name, network)
                 return None
-            on_found(_handle(name))
-            given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
-            left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+            info = await self._about_engine()
+            had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
+            on_found(self._handle(name, had))
+            given = walls(replace(request.confinement, require=frozenset()), info)
+            left = request.timeout_seconds - had
             container = Container(self._engine, found["Id"], sink)
             try:
                 with _unknown_from_now_on():
@@ -182,6 +188,10 @@ class DockerBackend:
                 await self._surely_remove(name, network)
                 raise
             return replace(outcome, network=await self._surely_remove(name, network))
+
+    def _handle(self, name: str, had: float) -> Handle:
+        """Of a container that has had so many seconds."""
+        return Handle(pid=0, start_time=0, boot_id=boot_id(), container=name, begun=self._boot() - had)
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
@@ -207,7 +217,9 @@ class DockerBackend:
     async def _holder(self, found: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The container whose network that of an attempt joined; None if it is gone."""
         kind, _, id_ = str(found["HostConfig"]["NetworkMode"]).partition(":")
-        return await self._patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
+        return (
+            await self._engine.patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
+        )
 
     async def _until_over(
         self,
@@ -221,47 +233,20 @@ class DockerBackend:
     ) -> Outcome:
         """Carry its output, end it when its time is over, it is to be cancelled or has lost its network, and say how it
         ended."""
-        carrying = asyncio.create_task(container.carry(output))
-        sampling = asyncio.create_task(container.sample())
-        asked = asyncio.create_task(cancel.wait())
-        stopped: ExitReason | None = None
-        try:
-            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([network.failed] if network else [])}
-            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not carrying.done():
-                lost = network is not None and network.failed.done()
-                stopped = ExitReason.CANCELLED if asked.done() else None if lost else ExitReason.TIMED_OUT
-                await container.look()
-                await self._end(container, carrying, request.grace_seconds)
-                if network and not stopped:
-                    network.check()
-            try:
-                state = carrying.result()
-            except OSError as error:
-                raise BackendError(f"the output could not be stored: {error}") from error
-        finally:
-            for task in (carrying, sampling, asked):
-                task.cancel()
-            await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
-        by_itself = stopped or state.oom_killed or state.exit_code not in _ENGINE_ENDS
+        ended = await container.until_over(
+            output, cancel, seconds, request.grace_seconds, lost=network.failed if network else None
+        )
+        state = ended.state
+        if ended.lost and network:
+            network.check()
+        by_itself = ended.stopped or state.oom_killed or state.exit_code not in ENGINE_ENDS
         if not by_itself:
             if await container.was_ended_from_outside(state):
                 raise BackendError(
                     "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
                 )
             state = await container.settled(state)
-        return outcome_of(container, request, state, stopped, given)
-
-    async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
-        if grace > 0:
-            await container.signal("SIGTERM")
-            await asyncio.wait({carrying}, timeout=grace)
-        while not carrying.done():
-            heard = await container.signal("SIGKILL")
-            await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
-            if heard and not carrying.done() and await self._engine_answers():
-                message = f"the Docker engine does not end container {container.id[:12]}; it may still be running"
-                raise OutcomeUnknown(message)
+        return outcome_of(container, request, state, ended.stopped, given)
 
     async def _image_in_time(self, request: AttemptRequest, cancel: asyncio.Event) -> dict[str, Any] | None:
         """The image, unless the attempt is cancelled or its time is over before that: then None."""
@@ -285,18 +270,6 @@ class DockerBackend:
                 raise
         await self._engine.pull(reference)
         return await self._engine.call(lambda client: inspect_image(client, reference))
-
-    async def _patiently(self, ask: Callable[[docker.APIClient], Answer]) -> Answer | None:
-        """The answer of an engine that is waited for; None where there is no such container."""
-        while True:
-            try:
-                return await self._engine.call(ask)
-            except OperationFailed as error:
-                if error.reason == "NotFound":
-                    return None
-                if not error.retryable:
-                    raise
-            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> NetworkUse | None:
         """Nothing is told of an attempt while its container may be alive, or may yet be started.
@@ -327,13 +300,6 @@ class DockerBackend:
             return False
         return True
 
-    async def _engine_answers(self) -> bool:
-        try:
-            await self._about_engine()
-        except OperationFailed:
-            return False
-        return True
-
     async def _about_engine(self) -> Mapping[str, Any]:
         """Asked each time: an engine may come back with other settings."""
         return await self._engine.call(lambda client: client.info())
@@ -348,5 +314,11 @@ def _unknown_from_now_on() -> Iterator[None]:
         raise OutcomeUnknown(str(error)) from error
 
 
-def _handle(name: str) -> Handle:
-    return Handle(pid=0, start_time=0, boot_id="", container=name)
+def time_had(recorded: Handle | None, boot: str, now: float, started_at: str, engine_time: str) -> float:
+    """Seconds that a container has had. Where it was started in this `boot`, by the clock that nobody sets, which is at
+    `now`; elsewhere by the engine's time of day, which may be another one than ours: it started it, and tells its own.
+    """
+    if recorded is not None and recorded.begun > 0 and recorded.boot_id == boot:
+        return max(0.0, now - recorded.begun)
+    engine = datetime.fromisoformat(engine_time) if engine_time else datetime.now(UTC)
+    return max(0.0, (engine - moment(started_at)).total_seconds())

@@ -16,6 +16,10 @@ from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, Layer
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
 _WRITABLE: Final = ("/workspace", "/tmp")  # noqa: S108 (the container's own)
+LOG: Final[Mapping[str, Any]] = MappingProxyType(
+    {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}}
+)
+"""Holds raw bytes, and no more than 100 MiB; from it a new operator takes up the output so far."""
 _FLAGS: Final = "nosuid,nodev,mode=1777"
 _NANO: Final = 1_000_000_000
 _NO_DISK_PACE: Final = (
@@ -101,7 +105,7 @@ def missing_working_dir(request: AttemptRequest) -> str | None:
     path = request.confinement.working_dir
     if posixpath.normpath(path) == _WRITABLE[0]:
         return None
-    return f"{path} is not there: in a container, {_WRITABLE[0]} is the only working directory"
+    return f"spec.workingDir {path} is not there: in a container, {_WRITABLE[0]} is the only one; leave it out"
 
 
 def creation(
@@ -152,8 +156,7 @@ def creation(
             ],
             # An init passes signals on: the first process of a container ignores what it has no handler for.
             "Init": has_init(info),
-            # Holds raw bytes, and no more than 100 MiB; from it a new operator takes up the output so far.
-            "LogConfig": {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}},
+            "LogConfig": dict(LOG),
             "RestartPolicy": {"Name": "no"},
         },
     }

@@ -1,9 +1,11 @@
 """What is kept of the files that tasks make, and how later tasks and users get at it."""
 
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
-from remit.execution.artifacts.store import ArtifactStore, StoredArtifact, StoredFile, keep_pruning
+from remit.execution.artifacts.saving import save, save_file
+from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, StoredArtifact, StoredFile, keep_pruning
 
 __all__ = [
+    "ARTIFACT_BYTES",
     "ArtifactStore",
     "StoredArtifact",
     "StoredFile",
@@ -11,4 +13,6 @@ __all__ = [
     "WantedResult",
     "collector",
     "keep_pruning",
+    "save",
+    "save_file",
 ]

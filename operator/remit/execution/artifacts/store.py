@@ -38,6 +38,8 @@ _FRESH_SECONDS: Final = 3600.0
 
 
 _PRUNE_SECONDS: Final = 600.0
+ARTIFACT_BYTES: Final = 10 * 1024**3
+"""How much all artifacts together may have, unless that is set."""
 _LOOK_BYTES: Final = 64 * _CHUNK
 
 

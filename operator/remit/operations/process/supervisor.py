@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from remit import threads
 from remit.backends import AttemptRequest, ExitReason, Handle, NetworkUse, Outcome, ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
@@ -37,6 +38,8 @@ _WATCH_SECONDS = 2.0
 _SAMPLE_EVERY = 5
 _SAMPLES = 60
 _MOST_WATCHERS = 16
+_PEER_SECONDS = 10.0
+"""For who connects to say what it wants, and to read the answer."""
 
 
 @dataclass(frozen=True)
@@ -207,12 +210,14 @@ class Supervisor:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = orjson.loads(await reader.readline())
+            async with asyncio.timeout(_PEER_SECONDS):
+                request = orjson.loads(await reader.readline())
             if request == {"do": "watch"}:
                 await self._be_watched(reader, writer)
                 return
             writer.write(orjson.dumps(await self._answer(request)) + b"\n")
-            await writer.drain()
+            async with asyncio.timeout(_PEER_SECONDS):
+                await writer.drain()
         except (orjson.JSONDecodeError, OSError, ValueError):
             pass  # the peer is gone, or is no operator
         finally:
@@ -317,7 +322,7 @@ def run() -> None:
     specification = pickle.load(sys.stdin.buffer)  # noqa: S301  # a pipe from our own parent
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    asyncio.run(_run(specification, Path.cwd()))
+    threads.run(_run(specification, Path.cwd()))
 
 
 async def _run(specification: Specification, folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +36,7 @@ from remit.release.targets.reading import Reading
 from remit.release.targets.sides import LOOPBACK, Side, Told
 from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
+from remit.sandbox.fencing import now as boot_time
 
 Admit = Callable[[Revision, Material], AttemptRequest]
 """What policy lets an instance of a revision be. Raises DeploymentError where it does not."""
@@ -229,7 +229,7 @@ class ProcessTarget:
         missing = max(0, replicas - len(side.ports))
         found = free_ports([f"{name} {place}" for place in range(missing) for name in names], told.ports)
         added = [{name: found[f"{name} {place}"] for name in names} for place in range(missing)]
-        side = replace(side, wanted=replicas, ports=(*side.ports, *added), leaving_since=time.time())
+        side = replace(side, wanted=replicas, ports=(*side.ports, *added), leaving_since=boot_time())
         told = told.having(slot, side)
         self._front.note(told)
         await self._start(slot, side, range(replicas), revision, material)
@@ -238,7 +238,7 @@ class ProcessTarget:
     async def _let_go(self, told: Told, flow: Flow) -> Told:
         """Stop the instances that are too many, those that have finished."""
         for slot, side in told.sides.items():
-            if len(side.ports) > side.wanted and side.finished(flow.busy, time.time()):
+            if len(side.ports) > side.wanted and side.finished(flow.busy, boot_time()):
                 try:
                     await self._stop(slot, side.wanted)
                 except DeploymentError as error:  # the next look tries again

@@ -49,6 +49,8 @@ _LOCK: Final = "lock"
 _START_SECONDS: Final = 10.0
 _DEATH_SECONDS: Final = 2.0
 _CHECK_SECONDS: Final = 2.0
+_KILLED_SECONDS: Final = 10.0
+"""For a process that was killed to be dead."""
 _END_SECONDS: Final = 30.0
 """How long one that is to end now may finish what is in flight."""
 _LEAVING: Final = "leaving-"
@@ -193,16 +195,26 @@ class Instance:
         return None
 
     async def stop(self) -> None:
-        """Close its ports, let it finish what is in flight, but not for long, and wait for its end."""
+        """Close its ports, let it finish what is in flight, but not for long, and wait for its end.
+
+        Raises DeploymentError where it does not even die.
+        """
         await self.leave()
         with contextlib.suppress(ProcessLookupError), self._handle() as handle:
             try:
                 async with asyncio.timeout(_END_SECONDS):
                     await handle.death()
             except TimeoutError:
-                handle.kill()
-                await handle.death()
+                await self._kill(handle)
             handle.reap()
+
+    async def _kill(self, handle: ProcessHandle) -> None:
+        handle.kill()
+        try:
+            async with asyncio.timeout(_KILLED_SECONDS):
+                await handle.death()
+        except TimeoutError:
+            raise _failed(f"the traffic proxy in {self.folder} was killed, and does not die") from None
 
     @contextlib.contextmanager
     def _handle(self) -> Iterator[ProcessHandle]:

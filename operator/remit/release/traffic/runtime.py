@@ -197,7 +197,8 @@ async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, 
     try:
         # Through the descriptor, because a socket's path may only have 107 bytes.
         path = f"/proc/self/fd/{directory}/{socket_of(folder)}"
-        reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
     finally:
         os.close(directory)
     try:

@@ -14,6 +14,7 @@ from docker.errors import NotFound
 from remit.api.deploymentstatus import Slot
 from remit.backends.docker import Engine, create, labels
 from remit.backends.docker.container import moment
+from remit.backends.docker.engine import ANSWER_SECONDS
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.release.model import SLOTS
@@ -229,7 +230,9 @@ async def _remove(engine: Engine, container: Container) -> None:
     except OperationFailed as error:
         if error.reason == "Conflict":  # somebody does so already, and keeps its name until it is gone
             with _unless("NotFound"):
-                await engine.call(lambda client: client.wait(container.id, condition="removed"))
+                await engine.call(  # the SDK itself would wait for ever
+                    lambda client: client.wait(container.id, timeout=ANSWER_SECONDS, condition="removed")
+                )
         elif error.reason != "NotFound":
             raise
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
@@ -38,6 +37,7 @@ from remit.release.targets.liveness import Due, Liveness
 from remit.release.targets.sides import Side, Told
 from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
+from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import Redactor
 
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
@@ -208,7 +208,7 @@ class DockerTarget:
         """
         with ordering():
             there = await self._containers.all()
-            side = replace(side, wanted=replicas, leaving_since=time.time())
+            side = replace(side, wanted=replicas, leaving_since=boot_time())
             self._front.note(await self._located(self._front.told().having(slot, side), there))
             live = slot == self._front.told().live
             await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there, live=live)
@@ -216,7 +216,7 @@ class DockerTarget:
 
     async def _let_go(self, told: Told, flow: Flow, there: Mapping[Key, Container]) -> None:
         """Stop the instances that are too many, those that have finished, and what an operator that was killed left."""
-        now = time.time()
+        now = boot_time()
         staying = {
             slot: side.wanted if side.finished(flow.busy, now) else len(side.ports) for slot, side in told.sides.items()
         }
