@@ -204,6 +204,24 @@ async def test_a_kept_connection_of_a_proxy_that_leaves_follows_the_next_switch(
         assert await client.get() == "green"
 
 
+async def test_whoever_listens_to_a_proxy_does_not_keep_it(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.instance._END_SECONDS", 3600.0)
+    await traffic.apply(route_to(sides, free_port()))
+    changes = traffic.changes(NAME)
+    await anext(changes)  # as its replicas are found
+
+    async def heard() -> None:
+        async for _ in changes:
+            pass
+
+    listening = asyncio.create_task(heard())
+    async with asyncio.timeout(PATIENCE):
+        await traffic.remove(NAME)
+        await listening
+
+
 async def test_a_proxy_that_an_operator_was_killed_at_leaving_leaves(
     monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:

@@ -23,6 +23,7 @@ _WELL: Final = "L4OK"
 _PATIENCE: Final = 5.0
 _LINE_BYTES: Final = 1 << 24
 _TURN: Final = re.compile(rb"(Backup )?Server \S+ is (UP|DOWN)[,/. ]")
+_STOPPED: Final = re.compile(rb"Proxy \S+ stopped")
 _COUNTED: Final = re.compile(r"key=(\d+)\.(blue|green) .*gpc0=(\d+) gpc1=(\d+)")
 
 
@@ -175,7 +176,8 @@ async def changes(folder: Path) -> AsyncGenerator[None, None]:
     async with _connected(folder) as (reader, writer):
         writer.write(f"show events {CHANGES} -w\n".encode())
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
+            # One that is to end would go on for as long as somebody listens.
+            while (line := await reader.readline()) and not _STOPPED.match(line):
                 if _TURN.match(line):
                     yield
 
