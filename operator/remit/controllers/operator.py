@@ -16,7 +16,7 @@ import structlog
 from remit import __version__
 from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
-from remit.backends.docker import OFF, DockerBackend
+from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
@@ -198,7 +198,11 @@ class Operator:
         process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
         backends: dict[str, Backend] = {"process": process}
         if engine:
-            backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
+            identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
+            staging = Staging(settings.state_dir / "mounts", protected, identities)
+            staging.clear()
+            books = Books(settings.state_dir / "egress")
+            backends["docker"] = DockerBackend(engine, doors, books, staging=staging)
         runner = Runner(
             backends=backends,
             store=RunStore(settings.state_dir / "runs"),
