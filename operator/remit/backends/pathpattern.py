@@ -36,9 +36,7 @@ class PathPattern:
         """After `name` in a folder that was reached with `state`; empty: nothing there can match."""
         after = set[int]()
         for at in self._open(state):
-            if at == len(self._parts):
-                after.add(at)
-            elif self._parts[at] == "**":
+            if at == len(self._parts) or self._parts[at] == "**":
                 after.add(at)
             elif self._matches(self._parts[at], name):
                 after.add(at + 1)
