@@ -53,6 +53,7 @@ from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import end_work, extend_deadline, fence, probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+from remit.userpaths import default_state_dir
 
 log = structlog.get_logger(__name__)
 
@@ -193,7 +194,9 @@ class Operator:
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
         doors = Doors()
-        backends: dict[str, Backend] = {"process": ProcessBackend(host, read_only_paths=readable, doors=doors)}
+        protected = [str(settings.state_dir), str(default_state_dir()), settings.docker_host.removeprefix("unix://")]
+        process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
+        backends: dict[str, Backend] = {"process": process}
         if engine:
             backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
         runner = Runner(
@@ -224,6 +227,7 @@ class Operator:
             frozenset(performing),
             frozenset(backends),
             memory=host.memory,
+            host_paths=settings.host_paths,
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)

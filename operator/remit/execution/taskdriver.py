@@ -48,6 +48,8 @@ from remit.execution.taskclock import TaskClock
 from remit.execution.taskstore import PolicySource, StatusConflict, StoredTask, TaskStore
 from remit.execution.waiting import Waiting
 from remit.kube.leadership import Leadership
+from remit.policy.deciding import MAX_MESSAGE
+from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, escape
 from remit.telemetry.spellings import MIN_LENGTH
@@ -76,6 +78,8 @@ class TaskDriver:
     waits_for_audit: bool = True
     """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
     somebody who waits for the task and can decide."""
+    advice: Callable[[ExecutionTask], str] = lambda task: ""
+    """What the user can do about a denial for want of a rule, to be read after its message."""
     leadership: Leadership | None = None
     """None without leader election."""
     stopping: bool = False
@@ -317,7 +321,15 @@ class TaskDriver:
                 await self.audit.append_async(event)
                 self._denied[task.metadata.uid] = event
                 self.store.on_denied(stored, refused)
-            return await self.finish(stored, refused.finish, refused.status)
+            return await self.finish(stored, self._advised(task, refused), refused.status)
+
+    def _advised(self, task: ExecutionTask, refused: Refused) -> Finish:
+        finish, advice = refused.finish, self.advice(task)
+        if not refused.by_policy or finish.reason not in HELPED_BY_A_RULE or not advice:
+            return finish
+        room = MAX_MESSAGE - len(advice)
+        message = finish.message if len(finish.message) <= room else f"{finish.message[: room - 2]} …"
+        return replace(finish, message=f"{message}{advice}")
 
     def _seconds_until_over(self, task: ExecutionTask, attempt: AttemptStatus) -> float:
         """How long an earlier leader may still be at work on the open attempt."""
