@@ -53,7 +53,9 @@ class Folders:
                     message = f"the artifact {source.name} of task {source.task} with {digest} is not kept any more"
                     raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
                 if found is None:
-                    raise MissingReference(f"task {source.task} has left no artifact {source.name} yet")
+                    others = ", ".join(each.name for each in self.artifacts.artifacts(namespace, source.task))
+                    so_far = f"; it has left {others}" if others else ""
+                    raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
                 resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
                 pins.append(VolumeStatus(name=volume.name, digest=found.digest))
         return pins

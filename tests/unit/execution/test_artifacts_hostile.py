@@ -78,10 +78,11 @@ def blobs(store: ArtifactStore) -> list[Path]:
 
 def age(store: ArtifactStore, seconds: float) -> None:
     """The clock is set forward: all that was written seems older."""
-    for path in store.root.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            info = path.stat()
-            os.utime(path, (info.st_atime, info.st_mtime - seconds))
+    for folder, _, files in os.walk(store.root):
+        for path in (Path(folder, name) for name in files):
+            with contextlib.suppress(FileNotFoundError):
+                info = path.stat()
+                os.utime(path, (info.st_atime, info.st_mtime - seconds))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"artifacts": [{}]}', b"\xff" * 100])
@@ -227,7 +228,8 @@ def test_pruning_takes_nothing_of_what_others_collect(store: ArtifactStore, tree
         worker.join()
     stop.set()
     pruner.join()
-    assert failures == []
+    for failure in failures:
+        raise failure
 
 
 def _killed_at(point: int, do: Callable[[], Any]) -> bool:

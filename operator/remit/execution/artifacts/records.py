@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,16 @@ class Records:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._elapsed = elapsed
         self._latest = 0
-        self._ordering = threading.Lock()
+        self._guard = threading.Lock()
+        """So that no folder is removed between its making and what is put into it, and the order is one."""
 
     def save(self, namespace: str, task: str, uid: str, artifacts: Sequence[StoredArtifact]) -> None:
         """Record what the task has now, instead of what it had. Whole or not at all."""
         path = self._path(namespace, task, uid)
-        with contextlib.suppress(FileNotFoundError):
-            return self._save(path, artifacts)
-        return self._save(path, artifacts)  # its folder, which was empty, was removed meanwhile
+        with self._guard:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_private(path, _document(artifacts))
+            self._put_last(path)
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
         """Record what an attempt leaves, for `commit`."""
@@ -67,11 +69,12 @@ class Records:
 
     def commit(self, uid: str, attempt_id: str) -> None:
         """What was staged is what the task has from now on; where it was already, or nothing was, nothing happens."""
-        for path in (self._staged / attempt_id).glob("*/*"):
+        for path in _inside([self._staged / attempt_id], levels=2):
             target = self._path(path.parent.name, path.name, uid)
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._put_last(path)
-            path.replace(target)
+            with self._guard:
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._put_last(path)
+                path.replace(target)
         self.discard(attempt_id)
 
     def discard(self, attempt_id: str) -> None:
@@ -80,9 +83,13 @@ class Records:
 
     def release(self, namespace: str, uid: str) -> None:
         """The task was deleted: what is not to be kept longer goes."""
-        for path in self._staged.glob(f"{uid}-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self._tasks.glob(f"{namespace}/*/{uid}.json"):
+        for path in _inside([self._staged]):
+            if path.name.startswith(f"{uid}-"):
+                shutil.rmtree(path, ignore_errors=True)
+        for folder in _inside([self._tasks / namespace]):
+            path = folder / f"{uid}.json"
+            if not path.exists():
+                continue
             record = self._read(path)
             kept = [each for each in record.artifacts if each.retain_seconds > 0] if record else []
             mark = path.with_suffix(".released")
@@ -96,18 +103,18 @@ class Records:
 
     def of_task(self, namespace: str, task: str) -> Iterator[Record]:
         """The records of tasks of that name, the newest first."""
-        for path in _newest_first(self._tasks.glob(f"{namespace}/{task}/*.json")):
+        for path in _newest_first(_inside([self._tasks / namespace / task])):
             if (record := self._read(path)) is not None:
                 yield record
 
     def all(self) -> Iterator[Record]:
         """The newest first."""
-        for path in _newest_first(self._tasks.glob("*/*/*.json")):
+        for path in _newest_first(_inside([self._tasks], levels=3)):
             if (record := self._read(path)) is not None:
                 yield record
 
     def staged(self) -> Iterator[Record]:
-        for path in self._staged.glob("*/*/*"):
+        for path in _inside([self._staged], levels=3):
             if (record := self._read(path)) is not None:
                 yield record
 
@@ -128,30 +135,24 @@ class Records:
 
     def clean_up(self) -> None:
         """Remove what belongs to no record."""
-        for mark in self._tasks.glob("*/*/*.released"):
-            if not mark.with_suffix(".json").exists():
+        for mark in _inside([self._tasks], levels=3):
+            if mark.suffix == ".released" and not mark.with_suffix(".json").exists():
                 mark.unlink(missing_ok=True)
-        for pattern in ("*/*", "*"):
-            for folder in self._tasks.glob(pattern):
-                with contextlib.suppress(OSError):
+        for levels in (2, 1):
+            for folder in _inside([self._tasks], levels=levels):
+                with self._guard, contextlib.suppress(OSError):
                     folder.rmdir()  # where it is empty
 
     def _path(self, namespace: str, task: str, uid: str) -> Path:
         return self._tasks / namespace / task / f"{uid}.json"
 
-    def _save(self, path: Path, artifacts: Sequence[StoredArtifact]) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_private(path, _document(artifacts))
-        self._put_last(path)
-
     def _put_last(self, path: Path) -> None:
         """Give it a time after that of all records, wherever the clock is."""
-        with self._ordering:
-            if not self._latest:
-                others = _newest_first(each for each in self._tasks.glob("*/*/*.json") if each != path)
-                self._latest = others[0].stat().st_mtime_ns if others else 0
-            self._latest = max(time.time_ns(), self._latest + 1_000)
-            os.utime(path, ns=(self._latest, self._latest))
+        if not self._latest:
+            others = _newest_first(each for each in _inside([self._tasks], levels=3) if each != path)
+            self._latest = others[0].stat().st_mtime_ns if others else 0
+        self._latest = max(time.time_ns(), self._latest + 1_000)
+        os.utime(path, ns=(self._latest, self._latest))
 
     def _read(self, path: Path) -> Record | None:
         """None: it is gone, or damaged, which is logged."""
@@ -183,9 +184,21 @@ def _parsed(content: bytes) -> object:
     return None
 
 
-def _newest_first(paths: Iterator[Path]) -> list[Path]:
+def _inside(folders: Iterable[Path], levels: int = 1) -> Iterator[Path]:
+    """What lies so many levels below `folders`, of which others may remove some meanwhile."""
+    for folder in folders:
+        try:
+            entries = list(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield from entries if levels == 1 else _inside(entries, levels - 1)
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Those that are records."""
     found: list[tuple[int, Path]] = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            found.append((path.stat().st_mtime_ns, path))
+            if path.suffix == ".json":
+                found.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(found, reverse=True)]
