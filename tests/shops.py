@@ -243,10 +243,10 @@ class Shop:
         """Until nothing is left to retire."""
         return await self.until(lambda status: status["stages"][-1]["state"] in {"Done", "Skipped"})
 
-    async def answer(self) -> str:
-        """What a client hears."""
+    async def answer(self, headers: str = "") -> str:
+        """What a client hears that sends these headers, each with its line end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        writer.write(f"GET / HTTP/1.0\r\n{headers}\r\n".encode())
         said = (await reader.read()).decode()
         writer.close()
         return said.rpartition("\r\n\r\n")[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ports import free_port
-from remit.release.traffic import Probe
+from remit.release.traffic import Probe, Traffic
 from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
@@ -29,11 +29,12 @@ async def test_a_new_side_that_fails_requests_goes_back_whatever_probes_hear(wor
         await shop.live("v1")
         await shop.change("v2", "broken", stages={"bakeSeconds": 600})
         await shop.until(lambda status: status.get("stage") == "Bake" and status.get("activeRevision") == 2)
-        async with Probe(f"http://127.0.0.1:{shop.port}/healthz", rate=200) as probe:
+        token = Traffic(world.settings.state_dir / "traffic").probe_token("default/shop")
+        async with Probe(f"http://127.0.0.1:{shop.port}/healthz", token=token, rate=200) as probe:
             while len(probe.requests) < 200:
                 await asyncio.sleep(0.02)
-            for _ in range(5):
-                await shop.answer()
+            for count in range(5):
+                await shop.answer(f"Remit-Probe: {count}\r\n")  # which makes nobody the probe
             status = await shop.until(lambda status: status["history"][0]["outcome"] == "RolledBack", "as to go back")
         assert status["pipeline"]["release"]["reason"] == "RequestsFailed"
         assert status["pipeline"]["release"]["message"].startswith("5 of 5 requests since the switch failed; 5 % may")

@@ -230,7 +230,8 @@ async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
     await stage.until(lambda observed: observed.ready(2, "green", 2))
     await stage.target.preview("green")
     assert (await stage.answer(), await stage.answer(stage.preview_port)) == ("v1", "v2")
-    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100, timeout_seconds=PATIENCE) as probe:
+    token = stage.target.probe_token()
+    async with Probe(f"http://127.0.0.1:{stage.port}/", token=token, rate=100, timeout_seconds=PATIENCE) as probe:
         probe.switching(to="green")
         await stage.target.switch("green")
         await probe.settled()

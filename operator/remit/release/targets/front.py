@@ -104,6 +104,10 @@ class Front:
             trouble,
         )
 
+    def probe_token(self) -> str:
+        """See `Traffic.probe_token`."""
+        return self._traffic.probe_token(self._name)
+
     async def remove(self) -> None:
         """Close the published ports, and forget what was told."""
         await self._traffic.remove(self._name)

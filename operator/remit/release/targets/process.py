@@ -200,6 +200,10 @@ class ProcessTarget:
         told = self._front.told()
         return {slot: await self._used(slot, side) for slot, side in told.sides.items()}
 
+    def probe_token(self) -> str:
+        """See `Proxied.probe_token`."""
+        return self._front.probe_token()
+
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()

@@ -15,7 +15,7 @@ _BACKUP: Final = "backup-"
 RELAYED: Final = 2000
 """As a weight: what still comes on connections that are kept goes to the proxy that took this one's place."""
 PROBE_HEADER: Final = "Remit-Probe"
-"""A request that has it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
+"""A request that has the token in it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
 SIDE_HEADER: Final = "Remit-Side"
 WEIGHTS: Final = "weights"
 """The file of a map from port to the percentage of green. Negative: closed; from `FAILOVER` on: with failover."""
@@ -34,10 +34,14 @@ _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
 
 @dataclass(frozen=True)
 class Process:
-    """How the proxy itself runs. `uid`: the user that it becomes, for an operator that is root."""
+    """How the proxy itself runs. `uid`: the user that it becomes, for an operator that is root.
+
+    `probe` is the hash of the token that the probe's requests have; empty: none is taken for the probe's.
+    """
 
     threads: int = 2
     uid: int | None = None
+    probe: str = ""
 
 
 def render(route: Route, process: Process) -> str:
@@ -50,7 +54,11 @@ def render(route: Route, process: Process) -> str:
 def frame(route: Route, process: Process) -> str:
     """What cannot be changed in a running proxy: everything but addresses and weights."""
     table = f"backend {COUNTS}\n  stick-table type string len 16 size 1k store gpc(2)\n"
-    return _settings(process, route.max_header_bytes) + table + "".join(_frontend(entry) for entry in route.entries)
+    return (
+        _settings(process, route.max_header_bytes)
+        + table
+        + "".join(_frontend(entry, process) for entry in route.entries)
+    )
 
 
 def digest(route: Route, process: Process) -> str:
@@ -121,7 +129,15 @@ def _settings(process: Process, max_header_bytes: int) -> str:
     )
 
 
-def _frontend(entry: Entry) -> str:
+def _recognise(process: Process) -> str:
+    """Only the hash of what came is compared: neither the time that takes nor what HAProxy reports tells the token."""
+    if not process.probe:
+        return ""
+    came = f"req.fhdr({PROBE_HEADER}),sha2(256),hex"
+    return f"  http-request set-var(txn.probe) bool(true) if {{ {came} -m str {process.probe} }}\n"
+
+
+def _frontend(entry: Entry, process: Process) -> str:
     """The side is chosen by one look into a map, so that one command switches all replicas at once."""
     port = entry.port
     blue, blue_failover, green, green_failover = (backend(port, pool) for pool in POOLS)
@@ -135,7 +151,7 @@ def _frontend(entry: Entry) -> str:
         )
         rules, rule = (
             (
-                f"  http-request set-var(txn.probe) req.hdr({PROBE_HEADER})\n"
+                f"{_recognise(process)}"
                 f"  http-request del-header {PROBE_HEADER}\n"
                 f"{tracked}"
                 f"  http-request set-var(txn.green) {green_share}\n"

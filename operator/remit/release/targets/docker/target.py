@@ -173,6 +173,10 @@ class DockerTarget:
             slot: used(stats for (on, _), stats in counted.items() if on == slot) for slot in self._front.told().sides
         }
 
+    def probe_token(self) -> str:
+        """See `Proxied.probe_token`."""
+        return self._front.probe_token()
+
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
