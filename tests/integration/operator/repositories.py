@@ -42,7 +42,7 @@ def give_away(folder: Path) -> None:
 def needs_modules(*modules: str) -> None:
     """Skips the test where the Python that sandboxes find lacks one of them."""
     for module in modules:
-        done = subprocess.run([HOST_PYTHON, "-c", f"import {module}"], capture_output=True, timeout=60)
+        done = subprocess.run([HOST_PYTHON, "-c", f"import {module}"], env={}, capture_output=True, timeout=60)
         require(f"python3-{module}", done.returncode == 0, f"{HOST_PYTHON} has no {module}")
 
 

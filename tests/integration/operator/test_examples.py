@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -66,7 +67,8 @@ def paths(status: Status) -> set[str]:
 def report_is_copied(world: World, folder: Path) -> None:
     command = [sys.executable, "-m", "remit.cli", "cp", "task/traffic:report/index.html", str(folder)]
     command += ["--kubeconfig", str(world.control_plane.kubeconfig), "--state-dir", str(world.settings.state_dir)]
-    subprocess.run(command, check=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(command, env=environment, check=True, timeout=120)
     page = (folder / "index.html").read_text()
     assert "<tr><td>/cart<td>2<td>1\n" in page
     assert "&lt;b&gt;" in page
