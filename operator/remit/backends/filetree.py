@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import posixpath
 import stat
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, Protocol
 
+from remit.backends.blocking import in_thread
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.pathpattern import MAX_DEPTH, PathPattern, State
 from remit.sandbox.fsuser import open_as
@@ -56,16 +59,37 @@ Collector = Callable[[FileTree, Outcome], Outcome]
 
 
 COLLECTING_SECONDS: Final = 1800.0
+MAX_NAMES: Final = 1_000_000
+"""Looked at for one pattern."""
+_SWAPPED: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+"""What opening tells of a name that stands for something else, or nothing, since it was looked at."""
 
 
 async def collected(collector: Collector, tree: FileTree, outcome: Outcome) -> Outcome:
     """How the attempt ended, with what was kept. A filesystem that does not answer is not waited for any longer."""
+    bounded = _Bounded(tree)
     try:
-        async with asyncio.timeout(COLLECTING_SECONDS):
-            return await asyncio.to_thread(collector, tree, outcome)
+        return await in_thread(lambda: collector(bounded, outcome), COLLECTING_SECONDS, lambda _: None)
     except TimeoutError:
         message = f"{outcome.message}; what it left could not be read within {COLLECTING_SECONDS:g} s"
         return replace(outcome, reason=ExitReason.ARTIFACT_UNREADABLE, message=message, category="Artifacts")
+    finally:
+        bounded.over.set()
+
+
+class _Bounded:
+    """A tree in which nothing more is found once `over` is set."""
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+        self.over = threading.Event()
+
+    def find(self, pattern: str) -> Iterator[FoundFile]:
+        """See `FileTree.find`."""
+        for found in self._tree.find(pattern):
+            if self.over.is_set():
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            yield found
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +103,23 @@ class _Found:
         return os.fdopen(os.dup(self._descriptor), "rb", buffering=0)
 
 
-@dataclass(frozen=True, slots=True)
 class DescriptorTree:
-    """Files beneath open folders. `places` has the descriptor of each by its absolute path inside, such as
-    `/workspace`; files are read as the user `uid`, so that nothing of root's is kept for a program that could not read
-    it itself."""
+    """Files beneath open folders, of which it has descriptors of its own: whoever made it may be gone before a thread
+    that reads comes back."""
 
-    places: Mapping[str, int]
-    uid: int | None = None
+    def __init__(self, places: Mapping[str, int], uid: int | None = None) -> None:
+        """`places` has the descriptor of each folder by its absolute path inside, such as `/workspace`. Files are read
+        as the user `uid`, so that nothing of root's is kept for a program that could not read it itself.
+
+        Raises OSError.
+        """
+        own: list[int] = []
+        weakref.finalize(self, _close, own)
+        self.places: dict[str, int] = {}
+        self.uid = uid
+        for path, descriptor in places.items():
+            own.append(os.dup(descriptor))
+            self.places[path] = own[-1]
 
     def find(self, pattern: str) -> Iterator[FoundFile]:
         """See `FileTree.find`."""
@@ -98,6 +131,11 @@ class DescriptorTree:
     def matching(self, place: str, pattern: PathPattern, state: State, names: tuple[str, ...]) -> Iterator[FoundFile]:
         """What matches in that folder, which is reached by `names` and with `state` from where the pattern starts."""
         yield from _Walk(self.uid, pattern).matching(self.places[place], state, names)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def place_of(pattern: str, places: Iterable[str]) -> str | None:
@@ -120,15 +158,17 @@ def too_deep(path: str) -> OSError:
     return OSError(errno.ELOOP, f"folders lie more than {MAX_DEPTH} deep in each other", path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Walk:
     uid: int | None
     pattern: PathPattern
+    names: int = 0
 
     def matching(self, folder: int, state: State, names: tuple[str, ...]) -> Iterator[_Found]:
         """What matches in `folder`, which was reached by `names`."""
         only = self.pattern.only(state)
         for name in self._names(folder) if only is None else (only,):
+            self._count()
             if not (after := self.pattern.enter(state, name)):
                 continue
             mode = self._mode(folder, name)
@@ -137,8 +177,15 @@ class _Walk:
             elif stat.S_ISREG(mode) and self.pattern.accepts(after):
                 yield from self._file(folder, name, self.pattern.relative((*names, name)))
 
+    def _count(self) -> None:
+        self.names += 1
+        if self.names > MAX_NAMES:
+            message = f"more than {MAX_NAMES} names were looked at; put what is to be kept into a folder of its own"
+            raise OSError(errno.EFBIG, message)
+
     def _file(self, parent: int, name: str, path: str) -> Iterator[_Found]:
-        descriptor = open_as(self.uid, name, _FILE, parent=parent)
+        if (descriptor := self._opened(parent, name, _FILE)) is None:
+            return
         try:
             info = os.fstat(descriptor)
             if stat.S_ISREG(info.st_mode):
@@ -149,17 +196,26 @@ class _Walk:
     def _within(self, parent: int, name: str, state: State, names: tuple[str, ...]) -> Iterator[_Found]:
         if len(names) > MAX_DEPTH:
             raise too_deep("/".join(names))
-        folder = open_as(self.uid, name, _FOLDER, parent=parent)
+        if (folder := self._opened(parent, name, _FOLDER)) is None:
+            return
         try:
             yield from self.matching(folder, state, names)
         finally:
             os.close(folder)
 
-    def _mode(self, parent: int, name: str) -> int:
+    def _opened(self, parent: int, name: str, flags: int) -> int | None:
+        """None: others who have the folder, too, have removed it or put something else in its place meanwhile."""
         try:
+            return open_as(self.uid, name, flags, parent=parent)
+        except OSError as error:
+            if error.errno in _SWAPPED:
+                return None
+            raise
+
+    def _mode(self, parent: int, name: str) -> int:
+        with suppress(FileNotFoundError):
             return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return 0
+        return 0
 
     def _names(self, folder: int) -> Iterator[str]:
         copy = open_as(self.uid, ".", _FOLDER, parent=folder)  # with a position of its own

@@ -1,13 +1,15 @@
-"""`remit policy test`: what policies say to a command or a task, without running it."""
+"""`remit policy`: what policies say to a command or a task, and which policy would allow what was seen."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit import threads
+from remit.cli import completion, options
 from remit.cli.helptext import command
 
 app = typer.Typer(no_args_is_help=True)
@@ -15,7 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def policy() -> None:
-    """Try policies out before they are applied."""
+    """Try policies out before they are applied, or have one suggested."""
 
 
 @command(app)
@@ -94,3 +96,92 @@ def test(
         raise typer.Exit(0 if ready else 1)
     passed = policytest.hold_to(suites, policies)
     raise typer.Exit(0 if ready and passed else 1)
+
+
+class Form(StrEnum):
+    YAML = "yaml"
+    JSON = "json"
+
+
+@command(app)
+def suggest(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="What was seen since: RFC 3339, or 1h, 2d ago; by default 7d.", show_default=False
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this task, or the runs of this schedule.", autocompletion=completion.tasks
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", "-l", metavar="KEY=VALUE", help="Only tasks with it; the policy selects them. Repeatable."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the policy; to one that is there, what it lacks is added."),
+    ] = None,
+    generalize: Annotated[
+        bool, typer.Option("--generalize", help="One policy with fewer rules, which allow more than was seen.")
+    ] = False,
+    difference: Annotated[bool, typer.Option("--diff", help="Show what changes in today's policies instead.")] = False,
+    output: Annotated[
+        Form, typer.Option("--output", "-o", metavar="FORM", help="yaml, with comments, or json.")
+    ] = Form.YAML,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    state_dir: options.StateDir = None,
+    operator_namespace: options.OperatorNamespace = "remit-system",
+) -> None:
+    """Print the smallest CommandPolicy that allows what was denied, or what policies in Audit let run.
+
+    For kubectl apply -f -. Comments tell which runs each rule is for. Nothing is suggested that a ceiling or a deny
+    rule forbids, and what is printed has been put to the operator's own evaluator, together with today's policies. Read
+    it before you apply it: it allows whatever somebody has tried.
+
+    Tasks that were deleted are taken from the audit trail, where that is on this machine.
+
+    Exits with 1 when something that was seen stays denied; standard error says why.
+    """
+    if difference and output is Form.JSON:
+        raise typer.BadParameter("--diff shows YAML; leave --output out")
+    labels = options.pairs(label, "--label")
+
+    from remit.cli import policysuggest, policyyaml
+    from remit.cli.audittrail import since_or
+    from remit.cli.connect import connected
+    from remit.cli.terminal import counted, note
+    from remit.policy.suggestion import Options
+
+    try:
+        moment = None if task and since is None else since_or(since, "7d")
+    except ValueError as error:
+        raise typer.BadParameter(f"--since: {error}") from error
+    wanted = policysuggest.Wanted(moment, task, labels)
+    chosen = Options(name=name, labels=labels, generalize=generalize)
+
+    async def ask() -> tuple[Any, Any, str]:
+        async with connected(kubeconfig, context, namespace, state_dir) as connection:
+            trail = policysuggest.trail_of(connection.state_dirs)
+            found, today = await policysuggest.suggested(connection, wanted, operator_namespace, trail, chosen)
+            return found, today, connection.namespace
+
+    found, today, where = threads.run(ask())
+    if found.policies:
+        if difference:
+            typer.echo(policyyaml.difference(found, today.specs))
+        else:
+            typer.echo(policyyaml.as_json(found) if output is Form.JSON else policyyaml.as_yaml(found))
+    elif not found.left_out:
+        runs = f"policies of namespace {where} allow all {counted(len(found.allowed), 'run')} already"
+        note(runs if found.allowed else f"nothing was seen in namespace {where}")
+    for line in policyyaml.told(found.left_out):
+        note(f"still denied: {line}")
+    raise typer.Exit(1 if found.left_out else 0)

@@ -324,7 +324,7 @@ class Operator:
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
         if (folders := self.runner.folders) is not None:
             self.spawn(keep_pruning(folders.artifacts, self.settings.artifact_bytes), "artifacts")
-            self.spawn(keep_pruning_workspaces(folders.workspaces, self.runner.workspaces_in_use), "workspaces")
+            self.spawn(keep_pruning_workspaces(folders.workspaces, folders.workspaces_in_use), "workspaces")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

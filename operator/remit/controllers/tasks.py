@@ -87,6 +87,7 @@ class TaskReconciler:
             self.audit,
             now=lambda: self.now(),
             boot=self.boot,
+            advice=_advice,
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
@@ -224,3 +225,8 @@ def _namespace(name: str) -> Object:
     """What an Event about a namespace as a whole is about."""
     metadata = {"name": name, "namespace": name, "uid": "", "resourceVersion": ""}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def _advice(task: ExecutionTask) -> str:
+    namespace, name = task.metadata.namespace, task.metadata.name
+    return f"; a policy that allows it: remit policy suggest -n {namespace} --task {name}"

@@ -59,10 +59,11 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
     return resolved
 
 
-async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> set[str]:
+async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec, source: Source | None = None) -> set[str]:
     """The values of the Secrets that a task refers to, as far as they are there: to redact what is told of a task that
-    does not run. Raises `MissingReference` where they are more than can be looked for."""
-    source, resolved = Source(kube, namespace), Resolved()
+    does not run. Raises `MissingReference` where they are more than can be looked for. `source`: has read some before.
+    """
+    source, resolved = source or Source(kube, namespace), Resolved()
     for bundle in spec.env_from:
         if bundle.secret_ref is not None:
             for value in (await source.data(True, bundle.secret_ref.name, True)).values():
@@ -124,7 +125,7 @@ class Source:
     """Reads each object once."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
-        self._kube, self._namespace = kube, namespace
+        self.kube, self.namespace = kube, namespace
         self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
         self._uids: dict[str, str] = {}
         self.secret_versions: dict[str, str] = {}
@@ -146,7 +147,7 @@ class Source:
             self._read[secret, name] = await self._fetch(secret, name)
         data = self._read[secret, name]
         if data is None and not optional:
-            raise MissingReference(f"{_kind(secret)} {name} is not there; create it in namespace {self._namespace}")
+            raise MissingReference(f"{_kind(secret)} {name} is not there; create it in namespace {self.namespace}")
         return data or {}
 
     def secret_uid(self, name: str) -> str:
@@ -156,7 +157,7 @@ class Source:
     async def _fetch(self, secret: bool, name: str) -> dict[str, bytes] | None:
         resource: Resource = SECRETS if secret else CONFIG_MAPS
         try:
-            obj = await self._kube.get(resource, self._namespace, name)
+            obj = await self.kube.get(resource, self.namespace, name)
         except ApiError as error:
             if error.status == 404:
                 return None

@@ -115,6 +115,8 @@ class Refused:
     finish: Finish
     status: PolicyStatus | None = None
     command: Command | None = None
+    request: Request | None = None
+    """What policy was asked, unless that is told nowhere."""
     by_policy: bool = False
     withheld: bool = False
     """Whether what was asked is told nowhere."""
@@ -139,7 +141,7 @@ def withheld(refused: Refused, why: str) -> Refused:
     status = refused.status.model_copy(update={"audited": []}) if refused.status is not None else None
     message = f"{refused.finish.reason}; what was asked is not told, because {why}"
     finish = replace(refused.finish, message=message)
-    return replace(refused, finish=finish, status=status, command=None, withheld=True)
+    return replace(refused, finish=finish, status=status, command=None, request=None, withheld=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class Admission:
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
         if not decision.allowed:
-            return _refused(decision, command, self.read_only_paths)
+            return _refused(decision, request, self.read_only_paths)
         limits = _filled(decision.limits, self.defaults)
         beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
         volumes = empty_bytes(request, limits.disk or 0)
@@ -397,14 +399,15 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, command: Command | None, read_only_paths: Sequence[str]) -> Refused:
+def _refused(decision: Decision, request: Request, read_only_paths: Sequence[str]) -> Refused:
+    command = request.command
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
         hint = explain_absence(command.program, read_only_paths) if command else ""
         message = f"{decision.message}; {hint}" if hint else decision.message
         finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", message)
     else:
         finish = Finish(Phase.DENIED, str(decision.reason), "Denied", decision.message)
-    return Refused(finish, _status(decision), command, by_policy=finish.phase is Phase.DENIED)
+    return Refused(finish, _status(decision), command, request, by_policy=finish.phase is Phase.DENIED)
 
 
 def _filled(limits: Limits, defaults: Limits) -> Limits:

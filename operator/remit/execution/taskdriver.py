@@ -48,6 +48,8 @@ from remit.execution.taskclock import TaskClock
 from remit.execution.taskstore import PolicySource, StatusConflict, StoredTask, TaskStore
 from remit.execution.waiting import Waiting
 from remit.kube.leadership import Leadership
+from remit.policy.deciding import MAX_MESSAGE
+from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, escape
 from remit.telemetry.spellings import MIN_LENGTH
@@ -76,6 +78,8 @@ class TaskDriver:
     waits_for_audit: bool = True
     """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
     somebody who waits for the task and can decide."""
+    advice: Callable[[ExecutionTask], str] = lambda task: ""
+    """What the user can do about a denial for want of a rule, to be read after its message."""
     leadership: Leadership | None = None
     """None without leader election."""
     stopping: bool = False
@@ -113,6 +117,7 @@ class TaskDriver:
         await self.store.write_status(stored, status)
         self._clock.restart(stored.task.metadata.uid)
         self._denied.pop(stored.task.metadata.uid, None)
+        self.runner.forget_folders(stored.task.metadata.uid)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
         self.store.on_finished(stored, finish, status)
@@ -143,6 +148,7 @@ class TaskDriver:
         self._clock.forget(uid)
         self._denied.pop(uid, None)
         self._recorded.pop(uid, None)
+        self.runner.forget_folders(uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
         """Take over from the process before: what is on record as running, and the starts that rates look back on."""
@@ -289,12 +295,14 @@ class TaskDriver:
         self.store.on_started(stored, number, verdict)
         return None
 
-    async def _lay_out(self, task: ExecutionTask, admitted: Admitted, resolved: Resolved) -> list[VolumeStatus]:
+    async def _lay_out(
+        self, task: ExecutionTask, admitted: Admitted, resolved: Resolved, *, running: bool = False
+    ) -> list[VolumeStatus]:
         """Find the folders of its volumes. Raises as `Folders.lay_out`."""
         folders = self.runner.folders
         if folders is None or not task.spec.volumes:
             return []
-        return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved)
+        return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved, running=running)
 
     async def _refuse(
         self, stored: StoredTask, refused: Refused, secrets: Collection[str] | None = None
@@ -313,7 +321,15 @@ class TaskDriver:
                 await self.audit.append_async(event)
                 self._denied[task.metadata.uid] = event
                 self.store.on_denied(stored, refused)
-            return await self.finish(stored, refused.finish, refused.status)
+            return await self.finish(stored, self._advised(task, refused), refused.status)
+
+    def _advised(self, task: ExecutionTask, refused: Refused) -> Finish:
+        finish, advice = refused.finish, self.advice(task)
+        if not refused.by_policy or finish.reason not in HELPED_BY_A_RULE or not advice:
+            return finish
+        room = MAX_MESSAGE - len(advice)
+        message = finish.message if len(finish.message) <= room else f"{finish.message[: room - 2]} …"
+        return replace(finish, message=f"{message}{advice}")
 
     def _seconds_until_over(self, task: ExecutionTask, attempt: AttemptStatus) -> float:
         """How long an earlier leader may still be at work on the open attempt."""
@@ -339,7 +355,7 @@ class TaskDriver:
             limit = deadline(task)
             allowed = (limit - attempt.started_at).total_seconds() if limit else None
             try:
-                await self._lay_out(task, verdict, resolved)
+                await self._lay_out(task, verdict, resolved, running=True)
                 again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
             except (InvalidInput, MissingReference) as error:
                 return await self._collect(stored, attempt, str(error))

@@ -7,12 +7,12 @@ names is ever complete, so nothing is allowed because it is missing from one: a 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
+from remit.policy import needs
 from remit.policy.patterns import Pattern
 
 HARMLESS: Final = frozenset(
@@ -72,7 +72,7 @@ def unlisted_names_message(policy: str, names: Sequence[str], allowed: Sequence[
     shown = [*names[:_SHOWN_NAMES], *([f"{len(names) - _SHOWN_NAMES} more"] if len(names) > _SHOWN_NAMES else [])]
     listed = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
     which = "the environment variable" if len(names) == 1 else f"{len(names)} environment variables:"
-    line = f"environment: {{allow: {json.dumps([*allowed, *names])}}}"  # JSON is YAML, with every name quoted
+    line = needs.line(needs.environment([*allowed, *names]))
     remedy = f"its spec needs `{line}`" if len(line) <= _LONGEST_LINE else "list them in its spec.environment.allow"
     return f"policy {policy} does not allow {which} {listed}; {remedy}"
 

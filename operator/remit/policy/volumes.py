@@ -6,7 +6,6 @@ leads is seen when it is opened, beneath the root of the rule that allowed it (`
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from remit.api import parse_bytes
 from remit.api.commandpolicy import WorkspaceRule
 from remit.api.volumes import Access, Artifact, Volume, WorkspaceVolume
 from remit.errors import InvalidInput
+from remit.policy import needs
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.environment import WORKSPACE
@@ -100,21 +100,22 @@ def _judge_volume(policy: CompiledPolicy, volume: Volume, access: Access) -> Den
                 f"sizeLimit {asked} of volume {volume.name} is above the {most} that policy {policy.key} allows at most"
                 " (spec.limits.disk.max)"
             )
-            return Denial(Reason.LIMIT_EXCEEDED, message, policy.key, "limits.disk")
+            return Denial(Reason.LIMIT_EXCEEDED, message, policy.key, "limits.disk", needs.limit("disk", asked))
     return None
 
 
 def _judge_host_path(policy: CompiledPolicy, path: str, access: Access) -> Denial | None:
     if any(_allowing(policy, path, access)):
         return None
-    line = json.dumps({"paths": [path], "access": [access]})  # JSON is YAML
+    lacking = needs.host_paths(path, access)
+    line = needs.flow({"paths": [path], "access": [access]})
     elsewhere = next((rule for rule in policy.host_paths if rule.matches(path)), None)
     so_far = f" ({elsewhere.name} allows {' and '.join(sorted(elsewhere.access))} there)" if elsewhere else ""
     message = (
         f"policy {policy.key} does not allow {path} of the host to be mounted {access}{so_far}; its"
         f" spec.volumes.hostPaths needs `{line}`"
     )
-    return Denial(Reason.VOLUME_NOT_ALLOWED, message, policy.key, "volumes.hostPaths")
+    return Denial(Reason.VOLUME_NOT_ALLOWED, message, policy.key, "volumes.hostPaths", lacking)
 
 
 def _allowing(policy: CompiledPolicy, path: str, access: Access) -> Iterator[CompiledHostPathRule]:
@@ -126,14 +127,14 @@ def _judge_workspace(policy: CompiledPolicy, workspace: WorkspaceVolume) -> Deni
     asked = None if workspace.size is None else parse_bytes(workspace.size)
     if any(asked is None or asked <= parse_bytes(rule.max_size) for rule in rules):
         return None
-    size = {} if workspace.size is None else {"maxSize": workspace.size}
-    line = json.dumps({"names": [workspace.name], **size})
+    lacking = needs.workspaces(workspace.name, workspace.size)
+    line = needs.flow(lacking["volumes"]["workspaces"][0])
     too_large = f" of {workspace.size}, only of {' or '.join(str(rule.max_size) for rule in rules)}" if rules else ""
     message = (
         f"policy {policy.key} does not allow the workspace {workspace.name}{too_large}; its spec.volumes.workspaces"
         f" needs `{line}`"
     )
-    return Denial(Reason.VOLUME_NOT_ALLOWED, message, policy.key, "volumes.workspaces")
+    return Denial(Reason.VOLUME_NOT_ALLOWED, message, policy.key, "volumes.workspaces", lacking)
 
 
 def _naming(policy: CompiledPolicy, name: str) -> Iterator[WorkspaceRule]:
@@ -146,25 +147,23 @@ def _judge_artifact(policy: CompiledPolicy, artifact: Artifact) -> Denial | None
     if rule is None:
         return _no_artifacts(policy, f"the artifact {artifact.name}")
     asked = {"maxBytes": artifact.max_bytes} if parse_bytes(artifact.max_bytes) > parse_bytes(rule.max_bytes) else {}
-    kept = (
-        {"maxRetainSeconds": artifact.retain_seconds}
-        if (artifact.retain_seconds or 0) > rule.max_retain_seconds
-        else {}
-    )
+    seconds = artifact.retain_seconds or 0
+    kept = {"maxRetainSeconds": seconds} if seconds > rule.max_retain_seconds else {}
     if not asked and not kept:
         return None
-    line = json.dumps({**rule.model_dump(by_alias=True), **asked, **kept})
+    line = needs.line(needs.artifacts(**{**rule.model_dump(by_alias=True), **asked, **kept}))
     message = (
         f"policy {policy.key} allows artifacts of {rule.max_bytes}, kept for {rule.max_retain_seconds} seconds after"
-        f" their task; artifact {artifact.name} asks for more: the policy's spec would need `volumes: {{artifacts:"
-        f" {line}}}`"
+        f" their task; artifact {artifact.name} asks for more: the policy's spec would need `{line}`"
     )
-    return Denial(Reason.ARTIFACT_NOT_ALLOWED, message, policy.key, "volumes.artifacts")
+    lacking = needs.artifacts(**asked, **kept)
+    return Denial(Reason.ARTIFACT_NOT_ALLOWED, message, policy.key, "volumes.artifacts", lacking)
 
 
 def _no_artifacts(policy: CompiledPolicy, what: str) -> Denial:
-    message = f"policy {policy.key} does not allow {what}; its spec needs `volumes: {{artifacts: {{}}}}`"
-    return Denial(Reason.ARTIFACT_NOT_ALLOWED, message, policy.key, "volumes.artifacts")
+    lacking = needs.artifacts()
+    message = f"policy {policy.key} does not allow {what}; its spec needs `{needs.line(lacking)}`"
+    return Denial(Reason.ARTIFACT_NOT_ALLOWED, message, policy.key, "volumes.artifacts", lacking)
 
 
 def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Access) -> HostPathTerms:

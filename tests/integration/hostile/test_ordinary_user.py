@@ -38,6 +38,14 @@ def test_so_do_the_walls_of_mounted_folders(portable: Portable) -> None:
         assert "test_a_folder_that_is_swapped_meanwhile_is_never_another" in passed(junit)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_so_do_the_examples_with_files_of_a_user(portable: Portable) -> None:
+    tests = [f"test_an_example_ends_as_it_promises[{name}]" for name in ("20-python-tests", "22-report")]
+    with run_as_nobody(portable, of="operator", suite=[f"test_examples.py::{test}" for test in tests]) as junit:
+        assert tests[1] in passed(junit)
+
+
 @contextlib.contextmanager
 def run_as_nobody(portable: Portable, **of: Any) -> Iterator[Path]:
     """Gives what JUnit would say of it."""

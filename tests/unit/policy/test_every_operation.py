@@ -16,7 +16,10 @@ from remit.api.operations import Operation
 from remit.controlplane.schema import Schema
 from remit.errors import InvalidInput
 from remit.policy import compile_policy
+from remit.policy.evaluate import evaluate
+from remit.policy.needs import merged
 from remit.policy.testing import decide_on, request_of
+from remit.policy.verdict import Allowance
 
 CONNECTION = {"name": "db", "key": "url"}
 
@@ -279,3 +282,17 @@ def test_the_policies_of_the_documentation_are_ready() -> None:
     ]
     assert not any(problems), problems
     assert {"files", "http", "databases", "scripts", "containers", "processes"} <= {name for s in specs for name in s}
+
+
+@pytest.mark.parametrize(("operation", "denied"), listed(DENIED))
+def test_a_denial_carries_what_the_policy_lacks(operation: str, denied: Denied) -> None:
+    task = ExecutionTask.parse({"metadata": {"name": "t"}, "spec": {operation: denied.subject}})
+    spec = denied.policy
+    for _ in range(8):
+        compiled = compile_policy(CommandPolicy.parse({"metadata": {"name": "p"}, "spec": spec}))
+        outcome = evaluate(compiled, request_of(task))
+        if isinstance(outcome, Allowance):
+            return
+        assert outcome.needs, outcome.message
+        spec = merged(spec, outcome.needs)
+    pytest.fail(f"never allowed by {spec}")

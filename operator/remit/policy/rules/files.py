@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from remit.api.operations import FileOperation, HttpOperation
+from remit.policy import needs
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.filerules import CompiledFileRule
@@ -37,7 +38,8 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
                 return Denial(Reason.DENIED_BY_RULE, message, policy.key, rule.name)
         rule_name = next((r.name for r in matching(policy, file.operation, path)), None)
         if rule_name is None:
-            return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, path), policy.key)
+            lacking = needs.files(file.operation, [path], recursive=file.recursive)
+            return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, path), policy.key, needs=lacking)
         rules.append(rule_name)
     return _content(policy, request, file, rules[0])
 
