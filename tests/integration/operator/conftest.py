@@ -27,6 +27,7 @@ from remit.kube.lease import LEASE_NAME
 from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
+from support import pauses
 
 PATIENCE = 60
 """Seconds: far more than anything takes, for the sake of busy machines."""
@@ -121,6 +122,7 @@ class World:
     ) -> dict[str, Any]:
         """The status of an object as soon as `condition` holds of it. A slow machine has its time for each change."""
         clock = asyncio.get_running_loop().time
+        pause = pauses()
         status, seen, until = dict[str, Any](), None, clock() + PATIENCE
         while clock() < until:
             async with asyncio.timeout(PATIENCE):
@@ -129,7 +131,7 @@ class World:
                 return status
             if status != seen:
                 seen, until = status, clock() + PATIENCE
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(next(pause))
         pytest.fail(f"{name} never came so far; its status: {status}")
 
     async def phase(self, name: str, *phases: str, namespace: str = "default") -> dict[str, Any]:
@@ -141,10 +143,11 @@ class World:
     async def events(self, name: str, count: int) -> list[Object]:
         """The Events of an object, as soon as there are `count`: they are posted after status is written."""
         found: list[Object] = []
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE):
                 while len(found) < count:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(next(pause))
                     found = await self.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
         except TimeoutError:
             pytest.fail(f"{name} never had {count} Events, only {[event['reason'] for event in found]}")
@@ -157,6 +160,7 @@ class World:
                 await asyncio.sleep(0.02)
 
     async def gone(self, name: str, resource: Resource = TASKS) -> None:
+        pause = pauses()
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
@@ -164,7 +168,7 @@ class World:
                 except ApiError as error:
                     assert error.status == 404
                     return
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(next(pause))
 
 
 def truth(status: dict[str, Any], type_: str) -> str | None:

@@ -155,6 +155,14 @@ class Supervision:
         """Have it restarted however often it ends. Raises OperationFailed where nobody answers."""
         await _ask(self._existing(namespace, name), {"do": "lift limit"})
 
+    async def restart(self, namespace: str, name: str, restarts: int, reason: str) -> bool:
+        """TERM, the grace period and KILL to the run that began after so many `restarts`; another one follows as its
+        policy says. Returns when that has begun, and gives False where the run is over. Raises OperationFailed where
+        nobody answers.
+        """
+        order = {"do": "restart", "restarts": restarts, "reason": reason}
+        return bool((await _ask(self._existing(namespace, name), order)).get("restarting"))
+
     async def watch(self, namespace: str, name: str) -> AsyncGenerator[None, None]:
         """Yields at each change of its state, and ends with its supervisor. Raises OperationFailed where none lives."""
         try:
