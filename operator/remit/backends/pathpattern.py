@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 64
 _WILDCARD: Final = re.compile(r"[*?]")
 
 State = frozenset[int]
-"""What of a pattern is still to come, after some folders: how many of its parts are behind it, in each way it matches."""
+"""How many parts of a pattern are behind it, after some folders, in each way in which it can match."""
 
 
 class PathPattern:
