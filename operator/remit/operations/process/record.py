@@ -67,11 +67,8 @@ class Identity:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[int | None]:
     """Hold the lock, whose descriptor it gives; None while a supervisor lives. Who inherits the descriptor keeps it."""
-    descriptor = open_private(folder / LOCK)
-    try:
-        yield descriptor if _try_lock(descriptor) else None
-    finally:
-        os.close(descriptor)
+    with os.fdopen(open_private(folder / LOCK), "rb") as file:
+        yield file.fileno() if _try_lock(file.fileno()) else None
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import orjson
 
@@ -94,7 +94,18 @@ class Supervision:
         try:
             with locked(folder) as lock:
                 if lock is not None:
-                    child = await _spawn(folder, lock, _label(specification))
+                    with _new_log(folder) as log:
+                        child = await asyncio.create_subprocess_exec(
+                            *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, _label(specification)),
+                            stdin=asyncio.subprocess.PIPE,
+                            stdout=asyncio.subprocess.PIPE,
+                            stderr=log,
+                            cwd=folder,
+                            env={},
+                            pass_fds=[lock],
+                            start_new_session=True,
+                            limit=_LINE_BYTES,
+                        )
             if child is not None:
                 return await _begin(folder, child, specification, wanted.effect)
         finally:
@@ -245,23 +256,8 @@ def _label(specification: Specification) -> str:
     return f"{specification.namespace}/{specification.name}"
 
 
-async def _spawn(folder: Path, lock: int, label: str) -> asyncio.subprocess.Process:
-    """A supervisor that holds the lock and waits for what to supervise."""
-    log = os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, label),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            env={},
-            pass_fds=[lock],
-            start_new_session=True,
-            limit=_LINE_BYTES,
-        )
-    finally:
-        os.close(log)
+def _new_log(folder: Path) -> IO[bytes]:
+    return open(folder / "supervisor.log", "wb", opener=lambda path, flags: os.open(path, flags, 0o600))
 
 
 async def _begin(
