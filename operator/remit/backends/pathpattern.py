@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 64
 _WILDCARD: Final = re.compile(r"[*?]")
 
 State = frozenset[int]
-"""After some folders, how many parts of a pattern are behind it, in each way that it matches."""
+"""How many parts of a pattern are behind it, after some folders, in each way in which it can match."""
 
 
 class PathPattern:

@@ -25,6 +25,8 @@ OF_OTHER_FIELDS = {
     "False",
     "Namespace",
     "Normal",
+    "ReadOnly",
+    "ReadWrite",
     "True",
     "Warning",
 }

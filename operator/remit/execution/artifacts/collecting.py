@@ -72,6 +72,7 @@ def collector(
                     result.name: text for result in results if (text := _read(tree, result, succeeded)) is not None
                 }
                 if kept:
+                    collecting.sync()
                     save(kept)
         except (_NotKept, OSError) as error:
             return _failed(outcome, error)

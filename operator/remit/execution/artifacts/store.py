@@ -31,6 +31,7 @@ from remit.execution.artifacts.records import Record, Records
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.execution.elapsed import ElapsedTime
 from remit.execution.output import nearly_full
+from remit.libc import call
 
 log = structlog.get_logger(__name__)
 _CHUNK: Final = 1 << 20
@@ -38,6 +39,8 @@ _PRUNE_SECONDS: Final = 600.0
 ARTIFACT_BYTES: Final = 10 * 1024**3
 """How much all artifacts together may have, unless that is set."""
 _LOOK_BYTES: Final = 64 * _CHUNK
+_SYNCED_ALONE: Final = 200
+"""Contents that are synced one by one; for more, the whole filesystem is."""
 
 
 class TooLarge(Exception):
@@ -223,6 +226,7 @@ class Collecting:
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
         self.blobs = set[str]()
+        self._new: list[Path] = []
 
     def put(self, path: str, source: BinaryIO, *, executable: bool, most: int) -> StoredFile:
         """Keep the content of `source`, at most `most` bytes, in constant memory. Raises `TooLarge`."""
@@ -233,8 +237,6 @@ class Collecting:
             with temporary.open("xb") as target:
                 size, digest = self._copy(source, target, most)
                 os.fchmod(target.fileno(), 0o555 if executable else 0o444)
-                target.flush()
-                os.fdatasync(target.fileno())
             stored = StoredFile(path, size, digest, executable)
             blob = store._blob(stored)
             self._hold(blob)
@@ -243,11 +245,22 @@ class Collecting:
             else:  # there is none, or it was damaged by a machine that went down
                 blob.parent.mkdir(mode=0o711, exist_ok=True)
                 temporary.rename(blob)
+                self._new.append(blob)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
         return stored
+
+    def sync(self) -> None:
+        """All that was put is on the disk when this returns, so that a record may speak of it. Raises OSError."""
+        if len(self._new) > _SYNCED_ALONE:
+            _sync_filesystem(self._store.root)
+        else:
+            for blob in self._new:
+                with blob.open("rb") as file:
+                    os.fsync(file.fileno())
+        self._new.clear()
 
     def _hold(self, blob: Path) -> None:
         with self._store._guard:
@@ -280,6 +293,14 @@ async def keep_pruning(store: ArtifactStore, most_bytes: int) -> None:
             await asyncio.to_thread(store.prune, most_bytes)
         except (OSError, ValueError) as error:
             log.warning("artifacts could not be pruned", error=str(error))
+
+
+def _sync_filesystem(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call("syncfs", descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _new_name() -> str:
