@@ -23,6 +23,7 @@ from ports import free_port
 from remit.kube.client import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets import sides
 from remit.release.traffic import Traffic
+from support import pauses
 
 PATIENCE = 120
 # It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it. It
@@ -220,10 +221,11 @@ class Shop:
     async def until(self, condition: Callable[[dict[str, Any]], object], what: str = "") -> dict[str, Any]:
         """Status as soon as `condition` holds of it."""
         status: dict[str, Any] = {}
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE):
                 while not condition(status := (await self.get()).get("status", {})):
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(next(pause))
         except TimeoutError:
             pytest.fail(f"the shop never came so far {what}; its status: {status}")
         return status

@@ -30,6 +30,7 @@ from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Redactor
 from remit.telemetry.logs import embedded
+from remit.userpaths import default_state_dir
 
 KEPT_RUNS = 64
 """Finished tasks whose output stays in the state folder."""
@@ -83,7 +84,7 @@ class Engine:
         self._folders.artifacts.prune(ARTIFACT_BYTES)
         performing = performers(folder.path, host)
         self._runner = Runner(
-            {"process": self.backend or ProcessBackend(host)},
+            {"process": self.backend or ProcessBackend(host, protected=[str(folder.path), str(default_state_dir())])},
             store,
             self._redactor,
             self._wake,

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from remit.agent.starter import STARTER
-from remit.api import CommandPolicy, ExecutionTask, mountwords
+from remit.api import CommandPolicy, ExecutionTask
 from remit.api.executiontask import Network, Retry
 from remit.api.manifest import TaskManifest, documents, task_object
 from remit.api.references import references
 from remit.api.result import ResourceLimits
 from remit.errors import InvalidInput
+from remit.execution import mountwords
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, compile_policy, split_line

@@ -84,8 +84,8 @@ class PrivateFiles(SpecModel):
 class HostPathRule(SpecModel):
     paths: Annotated[list[FileGlob], Field(min_length=1, max_length=64)]
     """Globs over absolute paths of the operator's host that may be mounted: `*` and `?` stay within one folder, `**`
-    spans them, and `/a/**` is `/a`, too. What comes before the first wildcard is the folder that no link leads out
-    of."""
+    spans them, and `/a/**` is `/a`, too. With `/a/**` links may lead from one folder below `/a` to another; with any
+    other glob the path may have no link in it, but for those of root."""
     access: Annotated[
         list[Access], Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["ReadOnly"]

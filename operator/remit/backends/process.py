@@ -16,6 +16,7 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
 from remit.errors import BackendError, OutcomeUnknown
+from remit.policy.volumes import FORBIDDEN
 from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class ProcessBackend:
 
     `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
     Python installation): the operator's choice, none by default. `host` is probed when not given. `doors` are the way
-    out of sandboxes with a restricted network; an operator has one for all its backends.
+    out of sandboxes with a restricted network; an operator has one for all its backends. `protected` are files and
+    folders of the operator's own, of which nothing is mounted.
     """
 
     name = "process"
@@ -39,10 +41,12 @@ class ProcessBackend:
         *,
         read_only_paths: Sequence[str] = (),
         doors: Doors | None = None,
+        protected: Sequence[str] = (),
     ) -> None:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
         self._doors = doors or Doors()
+        self._protected = (*FORBIDDEN, *protected)
 
     async def run(
         self,
@@ -73,7 +77,9 @@ class ProcessBackend:
     def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
         if chosen.bubblewrap:
             door = self._door(request)
-            return ProcessAttempt(request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door)
+            return ProcessAttempt(
+                request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door, self._protected
+            )
         if chosen.bare:
             return BareAttempt(request, chosen, chosen.bare, sink, self._read_only_paths)
         raise BackendError("the plan names no engine")

@@ -171,9 +171,9 @@ def run(
 
     labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
 
-    from remit.api.mountwords import artifacts, volumes
     from remit.cli import runfiles, tasks
     from remit.cli.exitcodes import BROKEN
+    from remit.execution.mountwords import artifacts, volumes
 
     task: dict[str, Any] | tasks.Scheduled
     try:

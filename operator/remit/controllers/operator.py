@@ -16,7 +16,7 @@ import structlog
 from remit import __version__
 from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
-from remit.backends.docker import OFF, DockerBackend
+from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
@@ -53,6 +53,7 @@ from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import end_work, extend_deadline, fence, probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+from remit.userpaths import default_state_dir
 
 log = structlog.get_logger(__name__)
 
@@ -193,9 +194,15 @@ class Operator:
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
         doors = Doors()
-        backends: dict[str, Backend] = {"process": ProcessBackend(host, read_only_paths=readable, doors=doors)}
+        protected = [str(settings.state_dir), str(default_state_dir()), settings.docker_host.removeprefix("unix://")]
+        process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
+        backends: dict[str, Backend] = {"process": process}
         if engine:
-            backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
+            identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
+            staging = Staging(settings.state_dir / "mounts", protected, identities)
+            staging.clear()
+            books = Books(settings.state_dir / "egress")
+            backends["docker"] = DockerBackend(engine, doors, books, staging=staging)
         runner = Runner(
             backends=backends,
             store=RunStore(settings.state_dir / "runs"),
@@ -224,6 +231,7 @@ class Operator:
             frozenset(performing),
             frozenset(backends),
             memory=host.memory,
+            host_paths=settings.host_paths,
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)
@@ -316,7 +324,7 @@ class Operator:
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
         if (folders := self.runner.folders) is not None:
             self.spawn(keep_pruning(folders.artifacts, self.settings.artifact_bytes), "artifacts")
-            self.spawn(keep_pruning_workspaces(folders.workspaces, self.runner.workspaces_in_use), "workspaces")
+            self.spawn(keep_pruning_workspaces(folders.workspaces, folders.workspaces_in_use), "workspaces")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

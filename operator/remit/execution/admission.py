@@ -19,7 +19,7 @@ from remit.backends import Command as Process
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
-from remit.execution.mounts import mounts_of
+from remit.execution.mounts import empty_bytes, mounts_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import Work
@@ -50,6 +50,8 @@ CONFINED_OPERATIONS = frozenset({"command", "script"})
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
+_WITH_FILES = frozenset({"process", "docker"})
+"""The backends that mount volumes and keep artifacts."""
 _NOWHERE_ELSE = ReleasePlace()
 _UNREAD: Mapping[str, str] = MappingProxyType({})
 _TASKS_THAT_FIT = 4
@@ -159,6 +161,8 @@ class Admission:
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """For what runs beside the operator."""
+    host_paths: bool = True
+    """Whether it is known which host they would be of."""
 
     def decide(
         self,
@@ -170,7 +174,7 @@ class Admission:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env`
         and `envFrom` come to, once they are read, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
-        if (missing := _not_offered(task, self.performed, self.backends)) is not None:
+        if (missing := _not_offered(task, self)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
         try:
             argv = executed(spec)
@@ -184,9 +188,10 @@ class Admission:
             return _refused(decision, request, self.read_only_paths)
         limits = _filled(decision.limits, self.defaults)
         beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
-        memory = self.memory.demand(limits.memory, limits.disk) if beside_us else 0
+        volumes = empty_bytes(request, limits.disk or 0)
+        memory = self.memory.demand(limits.memory, limits.disk, volumes) if beside_us else 0
         if self.memory.total is not None and memory > self.memory.total:
-            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, self.memory))
+            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, volumes, self.memory))
             return Refused(finish, _status(decision), command)
         return Admitted(
             command=command,
@@ -211,7 +216,8 @@ class Admission:
     def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
         """What lies in an image cannot be looked up here."""
         elsewhere = task.spec.backend != "process" or task.spec.operation == "container"
-        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path)
+        mounted = [mount.mount_path for mount in task.spec.volume_mounts]
+        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path, mounted)
 
     def attempt(
         self,
@@ -261,13 +267,15 @@ def default_limits(host: Host) -> Limits:
     )
 
 
-def _too_large(limits: Limits, budget: MemoryBudget) -> str:
+def _too_large(limits: Limits, volumes: int, budget: MemoryBudget) -> str:
     parts = [f"the {limits.memory} of spec.resources.memory"] if limits.memory else []
     if budget.tmpfs and limits.disk:
         parts.append(f"{budget.tmpfs} times the {limits.disk} of spec.resources.disk")
+    if budget.tmpfs and volumes:
+        parts.append(f"{volumes} of emptyDir volumes")
     return (
-        f"needs {budget.demand(limits.memory, limits.disk)} bytes of memory ({' and '.join(parts)}), and this operator"
-        f" has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
+        f"needs {budget.demand(limits.memory, limits.disk, volumes)} bytes of memory ({' and '.join(parts)}), and this"
+        f" operator has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
     )
 
 
@@ -356,15 +364,23 @@ def attempt_id(task: ExecutionTask, number: int) -> str:
     return f"{task.metadata.uid}-{number}"
 
 
-def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: frozenset[str]) -> str | None:
-    spec = task.spec
-    offered = CONFINED_OPERATIONS | performed
+def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
+    spec, backends = task.spec, here.backends
+    offered = CONFINED_OPERATIONS | here.performed
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
-    if spec.volume_mounts or (spec.backend != "process" and (spec.artifacts or spec.results)):
-        return "this version of Remit mounts no volumes, and keeps artifacts of backend process only; leave them out"
+    if spec.backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
+        return (
+            f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only; leave"
+            " them out"
+        )
+    if not here.host_paths and (volume := next((each for each in spec.volumes if each.host_path), None)):
+        return (
+            f"spec.volumes[{volume.name}].hostPath: this operator runs on a cluster, where nobody knows which host that"
+            " would be; use a workspace, an artifact or a ConfigMap"
+        )
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]

@@ -22,8 +22,23 @@ def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Map
     Raises `InvalidInput` where a volume cannot be had here.
     """
     volumes = {volume.name: volume for volume in request.volumes}
+    _check_mounted_once(request, volumes)
     found = (_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts)
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
+
+
+def _check_mounted_once(request: Request, volumes: Mapping[str, Volume]) -> None:
+    """Each mount of an empty folder would be another one."""
+    names = [mount.name for mount in request.mounts if volumes[mount.name].empty_dir]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput("is mounted twice; an emptyDir is mounted once", field=f"spec.volumes[{name}]")
+
+
+def empty_bytes(request: Request, default: int) -> int:
+    """How large the empty folders are together, where one that says nothing has `default` bytes."""
+    limits = [volume.empty_dir.size_limit for volume in request.volumes if volume.empty_dir]
+    return sum(default if limit is None else parse_bytes(limit) for limit in limits)
 
 
 def _mount(
@@ -42,7 +57,8 @@ def _mount(
         if folder is None:
             raise InvalidInput(f"this operator keeps no {volume.source}s", field=f"spec.volumes[{volume.name}]")
         root = posixpath.dirname(folder)
-        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=volume.workspace is not None)
+        own = volume.workspace is not None
+        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
     return None
 
 
@@ -56,7 +72,10 @@ def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes])
     wanted = {item.path: item.key for item in source.items} or {key: key for key in data}
     if mount.sub_path is not None:
         inside = {posixpath.relpath(path, mount.sub_path): key for path, key in wanted.items()}
-        wanted = {path: key for path, key in inside.items() if not path.startswith("..")}
+        wanted = {path: key for path, key in inside.items() if path.split("/")[0] != ".."}
+    if detour := sorted({".", ".."} & wanted.keys() - ({"."} if mount.sub_path is not None else set())):
+        message = f"has a key {detour[0]}, which is no name of a file; give it one in items"
+        raise InvalidInput(message, field=f"spec.volumes[{volume.name}].{volume.source}")
     if missing := sorted(key for key in wanted.values() if key not in data and not source.optional):
         raise InvalidInput(f"has no key {missing[0]}", field=f"spec.volumes[{volume.name}].{volume.source}")
     at = mount.mount_path

@@ -169,8 +169,9 @@ def _no_artifacts(policy: CompiledPolicy, what: str) -> Denial:
 def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Access) -> HostPathTerms:
     """Under which terms `policies`, the one that allowed and the ceilings, have `path` mounted.
 
-    Every policy that has a rule for it is held to: the root is the deepest of theirs. Without any, as where policies
-    only audit, no link in the path is followed at all.
+    Every policy that has a rule for it is held to: the root is the deepest of theirs. That of a rule such as `/a/**` is
+    `/a`, whose rest it allows, too, wherever in that a link leads. With other wildcards, and without any rule, as where
+    policies only audit, it is the path itself: a link could lead to what no rule allows.
 
     Raises `InvalidInput` where they want different users.
     """
@@ -179,7 +180,14 @@ def host_path_terms(policies: Sequence[CompiledPolicy], path: str, access: Acces
     if len(users) > 1:
         names = ", ".join(rule.name for rule in rules if rule.run_as_user is not None)
         raise InvalidInput(f"{path} is to be mounted for different users by {names}; let policies agree on runAsUser")
-    return HostPathTerms(max((rule.root(path) for rule in rules), key=len, default=path), next(iter(users), None))
+    roots = (_root(rule, path) for rule in rules)
+    return HostPathTerms(max(roots, key=len, default=path), next(iter(users), None))
+
+
+def _root(rule: CompiledHostPathRule, path: str) -> str:
+    matching = (glob for glob, pattern in rule.globs if pattern.matches(path))
+    folders = (glob.removesuffix("/**") or "/" for glob in matching if glob.endswith("/**"))
+    return max((folder for folder in folders if not {"*", "?"} & {*folder}), key=len, default=path)
 
 
 def workspace_claims(request: Request) -> tuple[RateClaim, ...]:

@@ -38,6 +38,7 @@ from remit.sandbox.model import (
     Network,
     Plan,
 )
+from remit.sandbox.mounts import Mounts
 from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import (
@@ -81,6 +82,7 @@ __all__ = [
     "Listen",
     "MemoryBudget",
     "Mount",
+    "Mounts",
     "Network",
     "Plan",
     "ProcessHandle",

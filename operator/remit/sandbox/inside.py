@@ -1,19 +1,23 @@
-"""Opens a folder that a sandbox has made for its program alone, so that what is in it can be read after its end."""
+"""Opens folders that a sandbox has for its program, so that what is in them can be read after its end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 
 from remit.errors import BackendError
+from remit.sandbox.beneath import open_beneath
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_inside(init: int, path: str) -> int | None:
-    """A descriptor of the folder `path` in the sandbox with the process `init`; None while that is being built.
+def open_inside(init: int, paths: Iterable[str]) -> dict[str, int] | None:
+    """Descriptors of those of `paths` that are folders in the sandbox with the process `init`; None while that is being
+    built. No link is followed: those of a mounted folder may be anybody's.
 
-    bubblewrap enters a root of its own, with `oldroot` and `newroot` in it, and then the sandbox's. The descriptor
-    keeps the filesystem that the folder is on when the sandbox is gone.
+    bubblewrap enters a root of its own, with `oldroot` and `newroot` in it, and then the sandbox's. The descriptors
+    keep the filesystems that the folders are on when the sandbox is gone.
 
     Raises:
         BackendError: this process may not look into it.
@@ -24,10 +28,14 @@ def open_inside(init: int, path: str) -> int | None:
     except PermissionError as error:
         message = f"artifacts cannot be read from the sandbox: {error.strerror}; give the operator CAP_SYS_PTRACE"
         raise BackendError(message) from error
+    found: dict[str, int] = {}
     try:
         if os.path.samestat(os.fstat(root), os.stat("/")) or _exists("newroot", root):  # noqa: PTH116  # by descriptor
             return None
-        return os.open(path.lstrip("/"), _FOLDER, dir_fd=root)
+        for path in paths:
+            with contextlib.suppress(OSError):
+                found[path] = open_beneath(root, path.lstrip("/"), _FOLDER, links=False)
+        return found
     finally:
         os.close(root)
 

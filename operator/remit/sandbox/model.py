@@ -56,6 +56,8 @@ class HostMount:
     read_only: bool = True
     run_as_user: int | None = None
     own: bool = False
+    internal: bool = False
+    """Whether the operator keeps it in its own state, of which nothing else is ever mounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,9 @@ class Bubblewrap:
     version: str
     sets_argv0: bool
     identities: Identities | None
+    mounts_by: Literal["staging", "descriptor"] | None = None
+    """How it gets folders of the host without resolving their names: from where the fork server's child, as root, has
+    put them; or by descriptors, which it compares with what it has mounted. None: it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +157,10 @@ class MemoryBudget:
     total: int | None = None
     tmpfs: int = 0
 
-    def demand(self, memory: int | None, disk: int | None) -> int:
-        """What an attempt with these limits takes of the total, in bytes. Without a memory limit only its tmpfs count:
-        nothing else is known of it."""
-        return (memory or 0) + self.tmpfs * (disk or 0)
+    def demand(self, memory: int | None, disk: int | None, volumes: int = 0) -> int:
+        """What an attempt with these limits takes of the total, in bytes, where its empty folders have `volumes` bytes.
+        Without a memory limit only its tmpfs count: nothing else is known of it."""
+        return (memory or 0) + self.tmpfs * (disk or 0) + (volumes if self.tmpfs else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ports import free_port
 from remit.release.traffic import Probe, Traffic
 from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
@@ -45,12 +46,14 @@ async def test_a_connection_goes_on_at_the_old_side_for_as_long_as_it_may(world:
         await shop.create("v1", drainSeconds=600)
         await shop.live("v1")
         reader, writer = await shop.upgraded()
-        await shop.change("v2", drainSeconds=600)
+        # Another port takes another proxy.
+        preview = {"blueGreen": {"scaleDownDelaySeconds": 0, "previewPort": free_port()}}
+        await shop.change("v2", drainSeconds=600, strategy=preview)
         await shop.until(lambda status: any(slot.get("draining") for slot in status["slots"]), "as to drain")
         assert await shop.answer() == "v2"
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
-        await shop.change("v2", drainSeconds=0)
+        await shop.change("v2", drainSeconds=0, strategy=preview)
         async with asyncio.timeout(PATIENCE):
             assert await reader.read() == b""
         writer.close()

@@ -148,7 +148,96 @@ async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict
     assert kept.failed == fresh.failed == []
     assert first
     assert await traffic.look(NAME) != first
-    assert not _runs(first.pid)
+    await until(lambda: _gone(first.pid))
+
+
+async def test_a_long_request_outlives_its_proxy_and_is_counted_until_it_ends(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """Each time, more or fewer ports are another proxy; the first of them and the third are alike."""
+    port, preview = free_port(), free_port()
+    route = route_to(sides, port)
+    more = Route(NAME, (*route.entries, replace(route.entries[0], port=preview, green_percent=100)))
+    await traffic.apply(route)
+    pids = []
+    for after in (more, route, more):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+        pids.append((reader, writer, await traffic.look(NAME)))
+
+        async def busy(count: int = len(pids)) -> bool:
+            return await traffic.in_flight(NAME, "blue") >= count
+
+        await until(busy)
+        await traffic.apply(after)
+        assert await busy()
+        assert (await get(port), await traffic.in_flight(NAME, "green")) == ("blue", 0)
+    seen = await Traffic(tmp_path / "traffic").look(NAME)  # of another operator
+    assert seen
+    assert sides["blue"].address in seen.busy
+    assert seen.in_flight("blue") >= 3
+    sides["blue"].answer_slow()
+    for reader, writer, before in pids:
+        assert (await reader.read()).endswith(b"blue")
+        writer.close()
+        assert before
+        await until(lambda pid=before.pid: _gone(pid))
+
+    async def tidy() -> bool:
+        drained = await traffic.in_flight(NAME, "blue") == 0
+        return drained and len([each for each in (tmp_path / "traffic" / NAME).iterdir() if not each.is_symlink()]) == 1
+
+    await until(tidy)
+
+
+async def test_a_kept_connection_of_a_proxy_that_leaves_follows_the_next_switch(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    route = route_to(sides, port)
+    await traffic.apply(route)
+    with Client("127.0.0.1", port, keep=True) as client:
+        assert await client.get() == "blue"
+        switched = replace(route.entries[0], green_percent=100)
+        await traffic.apply(Route(NAME, (route.entries[0], Entry(free_port()))))
+        await traffic.apply(Route(NAME, (switched, Entry(free_port()))))
+        sides["blue"].kill()
+        assert await client.get() == "green"
+
+
+async def test_whoever_listens_to_a_proxy_does_not_keep_it(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.instance._END_SECONDS", 3600.0)
+    await traffic.apply(route_to(sides, free_port()))
+    changes = traffic.changes(NAME)
+    await anext(changes)  # as its replicas are found
+
+    async def heard() -> None:
+        async for _ in changes:
+            pass
+
+    listening = asyncio.create_task(heard())
+    async with asyncio.timeout(PATIENCE):
+        await traffic.remove(NAME)
+        await listening
+
+
+async def test_a_proxy_that_an_operator_was_killed_at_leaving_leaves(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    before = await traffic.look(NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr("remit.release.traffic.instance.signal.pidfd_send_signal", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            await traffic.apply(Route(NAME, (*route_to(sides, port).entries, Entry(free_port()))))
+    assert before
+    assert _runs(before.pid)
+    await traffic.look(NAME)
+    await until(lambda: _gone(before.pid))
+    assert await get(port) == "blue"
 
 
 async def test_drain_is_observed(traffic: Traffic, sides: dict[Slot, Side]) -> None:
@@ -487,7 +576,7 @@ async def test_a_proxy_left_by_a_killed_takeover_is_not_lost(
     await traffic.apply(Route(NAME, (*route.entries, Entry(preview))))
     assert await get(port) == "green"
     assert before
-    assert not _runs(before.pid)
+    await until(lambda: _gone(before.pid))
 
 
 async def test_only_who_has_the_token_is_taken_for_the_probe(traffic: Traffic, sides: dict[Slot, Side]) -> None:
@@ -627,6 +716,10 @@ async def test_the_probe_counts_failures_and_names_them(traffic: Traffic, sides:
     assert report.failed + report.by_side["blue"] == report.requests
     assert "status 503" in report.errors
     assert any("Cannot connect" in error for error in report.errors)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _runs(pid: int) -> bool:

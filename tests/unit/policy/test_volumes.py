@@ -145,7 +145,7 @@ def test_a_denial_has_the_line_that_allows_it(request_: Request, field: str) -> 
 
 
 def test_the_deepest_root_of_all_policies_holds() -> None:
-    own = allowing("ls", volumes=PATHS)
+    own = allowing("ls", volumes={"hostPaths": [{"paths": ["/srv/projects/**"], "access": ["ReadOnly", "ReadWrite"]}]})
     ceiling = allowing("ls", namespace="remit-system", volumes={"hostPaths": [{"paths": ["/srv/**"], "runAsUser": 7}]})
     narrow = allowing("ls", volumes={"hostPaths": [{"paths": ["/srv/projects/shop/**"], "runAsUser": 8}]})
     path = "/srv/projects/shop"
@@ -154,6 +154,13 @@ def test_the_deepest_root_of_all_policies_holds() -> None:
     assert host_path_terms([], path, "ReadOnly") == HostPathTerms(path, None)
     with pytest.raises(InvalidInput, match="let policies agree on runAsUser"):
         host_path_terms([narrow, ceiling], path, "ReadOnly")
+
+
+@pytest.mark.parametrize("glob", ["/srv/*/src", "/srv/*/src/**", "/srv/shop/*", "/srv/shop/src", "/srv/sho?/**"])
+def test_no_link_leads_to_what_the_rule_does_not_allow(glob: str) -> None:
+    """`/srv/shop/src`, made a link to `../other/private` by whoever owns the shop, stays below `/srv`."""
+    policy = allowing("ls", volumes={"hostPaths": [{"paths": [glob]}]})
+    assert host_path_terms([policy], "/srv/shop/src", "ReadOnly").root == "/srv/shop/src"
 
 
 def test_the_size_of_a_workspace_is_what_every_policy_grants() -> None:

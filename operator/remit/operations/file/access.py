@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file.beneath import Place, place
 from remit.operations.file.errors import Stopped, failure, refused
 from remit.policy import Grant
 from remit.policy.argv import refused_character
 from remit.policy.rules import files
+from remit.sandbox.beneath import Place, place
 
 _LEAVING_OUT = frozenset({"list", "copy", "chmod", "chown", "delete"})
 _OF_ANY_KIND = frozenset({"list", "stat", "delete"})

@@ -19,7 +19,6 @@ import orjson
 
 from remit.api.duration import seconds_of
 from remit.backends.failure import OperationFailed
-from remit.operations.file.beneath import Place
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root
 from remit.operations.file.matching import Glob, is_older, matches
@@ -35,6 +34,7 @@ from remit.operations.file.writing import (
     sync,
     write_all,
 )
+from remit.sandbox.beneath import Place
 
 _LINES = 1 << 16
 """Bytes of a list that are told at once: each time the event loop is asked."""

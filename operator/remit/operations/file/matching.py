@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from remit.operations.file.access import Access, below
-from remit.operations.file.beneath import Place
 from remit.operations.file.tree import OPEN_FOLDER, check_depth
 from remit.policy.globs import ACROSS
 from remit.policy.patterns import Pattern, path_glob
+from remit.sandbox.beneath import Place
 
 Parts = frozenset[int]
 """Which parts of a glob the next name may be for."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from remit.operations.file.access import Access, Unsuitable, below
-from remit.operations.file.beneath import Place
 from remit.operations.file.writing import Limit, permissions, read_all, write_all
+from remit.sandbox.beneath import Place
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_DEPTH = 256

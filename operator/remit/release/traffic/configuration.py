@@ -9,11 +9,11 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.route import POOLS, SLOTS, Entry, Pool, Route, other
 
-HARD_STOP_SECONDS: Final = 30
 _REWRITTEN_BYTES: Final = 1024
 _TUNNEL: Final = "24h"
 _BACKUP: Final = "backup-"
-"""How long a proxy that was asked to end may finish what is in flight."""
+RELAYED: Final = 2000
+"""As a weight: what still comes on connections that are kept goes to the proxy that took this one's place."""
 PROBE_HEADER: Final = "Remit-Probe"
 """A request that has the token in it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
 SIDE_HEADER: Final = "Remit-Side"
@@ -23,6 +23,9 @@ FAILOVER: Final = 1000
 COUNTS: Final = "counts"
 """The table of how many requests each side answered at each port, and how many of them with a status of 500 and above,
 by `PORT.SIDE`. Requests of the probe are not counted: they would hide those of others that fail."""
+
+CHANGES: Final = "changes"
+"""The ring buffer in which it tells of replicas that it finds up or down."""
 
 _CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
 _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
@@ -77,6 +80,10 @@ def backend(port: int, pool: Pool) -> str:
     return f"{port}.{pool.slot}{'.failover' if pool.failover else ''}"
 
 
+def relay(port: int) -> str:
+    return f"{port}.relay"
+
+
 def server(address: str, *, backup: bool) -> str:
     """A name made of the address, so that what runs can be compared with what is wanted."""
     return (_BACKUP if backup else "") + address.replace("[", "").replace("]", "")
@@ -91,6 +98,7 @@ def _settings(process: Process, max_header_bytes: int) -> str:
     # noreuseport: a second proxy must not get a share of the first one's connections in silence.
     # idle-close-on-response: a kept connection is closed after its next answer, not under its next request.
     # bufsize: a request's head has to fit in, with what the proxy adds to it.
+    # stats timeout: how long somebody may listen to changes without hearing of one.
     # redispatch 1, and retries for failed connects only (the default): a request that a replica may have seen is
     # never sent twice.
     user = "" if process.uid is None else f"  uid {process.uid}\n  gid {process.uid}\n  chroot empty\n"
@@ -99,9 +107,12 @@ def _settings(process: Process, max_header_bytes: int) -> str:
         f"{user}"
         f"  nbthread {process.threads}\n"
         "  fd-hard-limit 65536\n"
-        f"  hard-stop-after {HARD_STOP_SECONDS}s\n"
         "  noreuseport\n"
+        "  stats timeout 24h\n"
         f"  tune.bufsize {max_header_bytes + _REWRITTEN_BYTES}\n"
+        f"ring {CHANGES}\n"
+        "  format raw\n"
+        "  size 16384\n"
         "defaults\n"
         "  mode http\n"
         "  balance roundrobin\n"
@@ -131,7 +142,9 @@ def _frontend(entry: Entry, process: Process) -> str:
     port = entry.port
     blue, blue_failover, green, green_failover = (backend(port, pool) for pool in POOLS)
     green_share, closed = f"str({port}),map_str_int({WEIGHTS},-1)", "{ var(txn.green) -m int lt 0 }"
+    relayed = ""
     if entry.protocol == "http":
+        relayed = f"  use_backend {relay(port)} if {{ var(txn.green) -m int {RELAYED} }}\n"
         tracked = "".join(
             f"  http-request track-sc{index} str({port}.{slot}) table {COUNTS} unless {{ var(txn.probe) -m found }}\n"
             for index, slot in enumerate(SLOTS)
@@ -161,10 +174,12 @@ def _frontend(entry: Entry, process: Process) -> str:
         f"  bind *:{port}\n"
         f"{rules}"
         f"  {rule} set-var(txn.dice) rand(100),add({FAILOVER}),sub(txn.green)\n"
+        f"{relayed}"
         f"  use_backend {green} if {{ var(txn.green) -m int 100 }}\n"
         f"  use_backend {blue} if {{ var(txn.green) -m int 0 }}\n"
         f"  use_backend {green_failover} if {{ var(txn.dice) -m int lt 0 }}\n"
         f"  default_backend {blue_failover}\n"
+        f"{f'backend {relay(port)}{chr(10)}  server next 127.0.0.1:{port}{chr(10)}' if relayed else ''}"
     )
 
 
@@ -173,7 +188,9 @@ def _backend(entry: Entry, pool: Pool) -> str:
     servers = [
         f"  server {server(each, backup=backup)} {added(each, pool, backup=backup)}\n" for each, backup in members
     ]
-    lines = [f"backend {backend(entry.port, pool)}\n", "  option allbackups\n" if pool.failover else ""]
+    # A log of a frontend would have a line for each request.
+    name = backend(entry.port, pool)
+    lines = [f"backend {name}\n  log ring@{CHANGES} local0 notice\n", "  option allbackups\n" if pool.failover else ""]
     if entry.protocol == "tcp":
         lines += ["  mode tcp\n", f"  timeout server {_TUNNEL}\n"]
     else:
