@@ -24,8 +24,10 @@ from remit.cli.report import report as release_report
 from remit.cli.run import run
 from remit.cli.uninstall import uninstall
 from remit.cli.up import up
+from remit.cli.usage import Group
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -11,7 +11,7 @@ from remit.cli import options
 
 def doctor(
     programs: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROGRAM]...", help="Programs that tasks are to run, such as node.")
+        list[str] | None, typer.Argument(metavar="PROGRAM", help="Programs that tasks are to run, such as node.")
     ] = None,
     state_dir: options.StateDir = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,

@@ -49,11 +49,13 @@ def resource_of(plural: str) -> Resource:
 
 def get(
     kind: Annotated[
-        str, typer.Argument(help="tasks, policies or deployments.", autocompletion=completion.kinds)
+        str, typer.Argument(metavar="KIND", help="tasks, policies or deployments.", autocompletion=completion.kinds)
     ] = "tasks",
     name: Annotated[
         str | None,
-        typer.Argument(help="One of them; by default all.", show_default=False, autocompletion=completion.objects),
+        typer.Argument(
+            metavar="NAME", help="One of them; by default all.", show_default=False, autocompletion=completion.objects
+        ),
     ] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
     selector: Annotated[

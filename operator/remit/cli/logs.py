@@ -22,7 +22,13 @@ def logs(
     stdout: Annotated[bool, typer.Option("--stdout", help="Standard output only.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Standard error only.")] = False,
     attempt: Annotated[
-        int | None, typer.Option(min=1, help="The attempt's number; by default the latest.", show_default=False)
+        int | None,
+        typer.Option(
+            parser=options.number(1),
+            metavar="N",
+            help="The attempt's number; by default the latest.",
+            show_default=False,
+        ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
     namespace: options.Namespace = None,

@@ -46,7 +46,7 @@ def operator(
     replicas: Annotated[
         int | None,
         typer.Option(
-            min=0,
+            parser=options.number(0),
             metavar="N",
             rich_help_panel=_LEASE,
             help="How many operators compete for the Lease. With 1, work goes on while the Lease cannot be renewed; "

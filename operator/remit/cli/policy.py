@@ -11,8 +11,9 @@ import typer
 from remit import threads
 from remit.cli import completion, options
 from remit.cli.helptext import command
+from remit.cli.usage import Group
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()
@@ -25,22 +26,34 @@ def test(
     argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARG", show_default=False)] = None,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", help="CommandPolicies, or a CommandPolicyTest with its own table. Repeatable."),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="CommandPolicies, or a CommandPolicyTest with its own table. Repeatable.",
+        ),
     ] = None,
     cases: Annotated[
-        Path | None, typer.Option(help="A CommandPolicyTest to hold the policies of -f to, besides its own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A CommandPolicyTest to hold the policies of -f to, besides its own."),
     ] = None,
     task: Annotated[
         Path | None,
-        typer.Option(help="A file with ExecutionTasks of any operation to judge; it may be one of -f too."),
+        typer.Option(
+            metavar="FILE", help="A file with ExecutionTasks of any operation to judge; it may be one of -f too."
+        ),
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Label of the task. Repeatable.")
     ] = None,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the task.")] = "default",
-    backend: Annotated[str, typer.Option(help="Where it would run: process, docker or kubernetes.")] = "process",
-    image: Annotated[str | None, typer.Option(help="Container image.")] = None,
-    network: Annotated[str, typer.Option(help="none, restricted or host.")] = "none",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the task.")
+    ] = "default",
+    backend: Annotated[
+        str, typer.Option(metavar="BACKEND", help="Where it would run: process, docker or kubernetes.")
+    ] = "process",
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Container image.")] = None,
+    network: Annotated[str, typer.Option(metavar="NETWORK", help="none, restricted or host.")] = "none",
     env: Annotated[
         list[str] | None,
         typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable of the task. Repeatable."),
@@ -48,7 +61,9 @@ def test(
     raw_output: Annotated[
         bool, typer.Option("--raw-output", help="The output is to be kept with the secrets in it.")
     ] = False,
-    timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time-out that is asked for.")] = None,
+    timeout: Annotated[
+        int | None, typer.Option(parser=options.number(1), metavar="SECONDS", help="Time-out that is asked for.")
+    ] = None,
     resolved: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")
     ] = None,

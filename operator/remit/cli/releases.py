@@ -23,7 +23,7 @@ Meant = Annotated[
     int | None,
     typer.Option(
         "--revision",
-        min=1,
+        parser=options.number(1),
         metavar="N",
         help="The revision that is meant: refused if another one is on its way by then.",
         autocompletion=completion.revisions,
@@ -61,7 +61,7 @@ def rollback(
         int | None,
         typer.Option(
             "--to",
-            min=1,
+            parser=options.number(1),
             metavar="N",
             help="The revision; by default the last good one before the live one.",
             autocompletion=completion.revisions,

@@ -26,14 +26,20 @@ def report(
         int | None,
         typer.Option(
             "--revision",
-            min=1,
+            parser=options.number(1),
             metavar="N",
             help="The revision; by default that of the last release.",
             autocompletion=completion.revisions,
         ),
     ] = None,
     output: Annotated[
-        Output, typer.Option("--output", "-o", help="The form; path tells where the page with the plots is.")
+        Output,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FORM",
+            help="md, html, json or path, which tells where the page with the plots is.",
+        ),
     ] = "md",
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,

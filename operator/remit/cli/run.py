@@ -27,7 +27,9 @@ def run(
     argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARG", show_default=False)] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="Create the one ExecutionTask in this YAML file; - is standard input."),
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="Create the one ExecutionTask in this YAML file; - is standard input."
+        ),
     ] = None,
     from_schedule: Annotated[
         str | None,
@@ -38,12 +40,20 @@ def run(
             autocompletion=completion.tasks,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The task's name; by default one is made up.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The task's name; by default one is made up.")
+    ] = None,
     timeout: Annotated[
-        int | None, typer.Option(min=1, metavar="SECONDS", help="How long one attempt may take.", rich_help_panel=_TASK)
+        int | None,
+        typer.Option(
+            parser=options.number(1), metavar="SECONDS", help="How long one attempt may take.", rich_help_panel=_TASK
+        ),
     ] = None,
     retries: Annotated[
-        int | None, typer.Option(min=0, help="Attempts after one that failed.", rich_help_panel=_TASK)
+        int | None,
+        typer.Option(
+            parser=options.number(0), metavar="N", help="Attempts after one that failed.", rich_help_panel=_TASK
+        ),
     ] = None,
     env: Annotated[
         list[str] | None,
@@ -51,12 +61,19 @@ def run(
             "--env", "-e", metavar="NAME=VALUE", help="Environment variable. Repeatable.", rich_help_panel=_TASK
         ),
     ] = None,
-    cpu: Annotated[str | None, typer.Option(help="Processor time, such as 500m.", rich_help_panel=_TASK)] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory, such as 512Mi.", rich_help_panel=_TASK)] = None,
+    cpu: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Processor time, such as 500m.", rich_help_panel=_TASK)
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Memory, such as 512Mi.", rich_help_panel=_TASK)
+    ] = None,
     deadline: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="SECONDS", help="How long the task may take, waiting included.", rich_help_panel=_TASK
+            parser=options.number(1),
+            metavar="SECONDS",
+            help="How long the task may take, waiting included.",
+            rich_help_panel=_TASK,
         ),
     ] = None,
     secret: Annotated[
@@ -72,7 +89,8 @@ def run(
         str | None, typer.Option(metavar="process|docker", help="Where it runs.", rich_help_panel=_TASK)
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Container image; implies --backend docker.", rich_help_panel=_TASK)
+        str | None,
+        typer.Option(metavar="IMAGE", help="Container image; implies --backend docker.", rich_help_panel=_TASK),
     ] = None,
     workdir: Annotated[
         str | None,

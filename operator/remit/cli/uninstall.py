@@ -14,7 +14,9 @@ from remit.cli import options
 def uninstall(
     namespaces: Annotated[
         list[str] | None,
-        typer.Option("--namespace", "-n", help="Namespace that the operator serves; all by default. Repeatable."),
+        typer.Option(
+            "--namespace", "-n", metavar="NAME", help="Namespace that the operator serves; all by default. Repeatable."
+        ),
     ] = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
     workload: Annotated[
@@ -24,7 +26,12 @@ def uninstall(
             help="The apps/v1 Deployment that runs the operator, to scale to zero. By default stop it yourself first.",
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until the operator has stopped.")] = 60,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            parser=options.number(1), metavar="SECONDS", help="How long to wait until the operator has stopped."
+        ),
+    ] = 60,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:

@@ -13,16 +13,22 @@ from remit.cli import options
 
 def up(
     state_dir: options.StateDir = None,
-    host: Annotated[str, typer.Option(help="Address to serve on.", envvar="REMIT_HOST")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to serve on.", envvar="REMIT_HOST")
+    ] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Port; 0 picks one. By default 6443, or the next that is free.", show_default=False
+            parser=options.number(0, 65535),
+            metavar="N",
+            help="Port; 0 picks one. By default 6443, or the next that is free.",
+            show_default=False,
         ),
     ] = None,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Put the login into this kubeconfig too and make it the current context.",
             dir_okay=False,
             show_default=False,

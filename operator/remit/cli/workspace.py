@@ -11,17 +11,18 @@ import typer
 from remit import threads
 from remit.cli import options
 from remit.cli.helptext import command
+from remit.cli.usage import Command, Group
 from remit.errors import RemitError
 
 if TYPE_CHECKING:
     from remit.cli.connect import Connection
     from remit.execution.workspaces import Workspace, WorkspaceStore
 
-app = typer.Typer(no_args_is_help=True, help="List and remove the folders that tasks share.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="List and remove the folders that tasks share.")
 WorkspaceName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the workspace.")]
 
 
-@app.command("list", help="List workspaces, with what they take of the disk.")
+@app.command("list", cls=Command, help="List workspaces, with what they take of the disk.")
 def list_all(
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
     namespace: options.Namespace = None,
