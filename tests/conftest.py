@@ -64,10 +64,15 @@ def _leave_out(soak: list[pytest.Item], items: list[pytest.Item], config: pytest
         items[:] = [item for item in items if item not in soak]
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: the collector need not look at it again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and collected stays: the garbage collector need not look at it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -189,7 +189,9 @@ class ProcessAttempt:
 
         def opened() -> Mounts:
             size = confinement.limits.disk_bytes or DEFAULT_DISK_BYTES
-            return Mounts(confinement.mounts, self._bubblewrap, self._protected, disk_bytes=size)
+            stages = self._bubblewrap.mounts_by == "staging"
+            identities = self._bubblewrap.identities
+            return Mounts(confinement.mounts, identities, self._protected, stages=stages, disk_bytes=size)
 
         try:
             return await in_thread(opened, _MOUNT_SECONDS, Mounts.close)

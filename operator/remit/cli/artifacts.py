@@ -113,6 +113,7 @@ async def _copy(
 ) -> None:
     from remit.cli.connect import connected
     from remit.execution.artifacts import StoredArtifact, save, save_file
+    from remit.telemetry import escape
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         store, kept = await _kept(connection, name)
@@ -126,7 +127,7 @@ async def _copy(
         return
     written = save(store, found, target) if isinstance(found, StoredArtifact) else [save_file(store, found, target)]
     for each in written:
-        typer.echo(each)
+        typer.echo(escape(str(each)))
 
 
 def find(kept: list[StoredArtifact], path: str) -> StoredArtifact | StoredFile:

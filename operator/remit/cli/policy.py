@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.cli.helptext import command
 
@@ -173,7 +173,7 @@ def suggest(
             found, today = await policysuggest.suggested(connection, wanted, operator_namespace, trail, chosen)
             return found, today, connection.namespace
 
-    found, today, where = asyncio.run(ask())
+    found, today, where = threads.run(ask())
     if found.policies:
         if difference:
             typer.echo(policyyaml.difference(found, today.specs))

@@ -142,10 +142,10 @@ class ApiStore:
     ) -> ReleaseReport | None:
         return await self.reconciler.reports.look(self.deployment, self.obj, target, observed, before, after)
 
-    async def before_step(self, desired: Desired, observed: ObservedState, decision: Decision) -> None:
+    async def before_step(self, target: Target, desired: Desired, observed: ObservedState, decision: Decision) -> None:
         """Starts a probe where the step touches what is live, and the clock where it is a switch."""
         reports = self.reconciler.reports
-        await reports.before(self.deployment, desired, observed, decision)
+        await reports.before(self.deployment, target, desired, observed, decision)
         if isinstance(decision.step, Switch):
             reports.switching(self.deployment.key, decision.step)
 

@@ -16,7 +16,7 @@ import structlog
 from remit import __version__
 from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
-from remit.backends.docker import OFF, DockerBackend
+from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
@@ -198,7 +198,11 @@ class Operator:
         process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
         backends: dict[str, Backend] = {"process": process}
         if engine:
-            backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
+            identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
+            staging = Staging(settings.state_dir / "mounts", protected, identities)
+            staging.clear()
+            books = Books(settings.state_dir / "egress")
+            backends["docker"] = DockerBackend(engine, doors, books, staging=staging)
         runner = Runner(
             backends=backends,
             store=RunStore(settings.state_dir / "runs"),
@@ -320,7 +324,7 @@ class Operator:
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
         if (folders := self.runner.folders) is not None:
             self.spawn(keep_pruning(folders.artifacts, self.settings.artifact_bytes), "artifacts")
-            self.spawn(keep_pruning_workspaces(folders.workspaces, self.runner.workspaces_in_use), "workspaces")
+            self.spawn(keep_pruning_workspaces(folders.workspaces, folders.workspaces_in_use), "workspaces")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

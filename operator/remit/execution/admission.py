@@ -50,6 +50,8 @@ CONFINED_OPERATIONS = frozenset({"command", "script"})
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
+_WITH_FILES = frozenset({"process", "docker"})
+"""The backends that mount volumes and keep artifacts."""
 _NOWHERE_ELSE = ReleasePlace()
 _UNREAD: Mapping[str, str] = MappingProxyType({})
 _TASKS_THAT_FIT = 4
@@ -369,8 +371,11 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
-    if spec.backend != "process" and (spec.volume_mounts or spec.artifacts or spec.results):
-        return "this version of Remit mounts volumes and keeps artifacts on backend process only; leave them out"
+    if spec.backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
+        return (
+            f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only; leave"
+            " them out"
+        )
     if not here.host_paths and (volume := next((each for each in spec.volumes if each.host_path), None)):
         return (
             f"spec.volumes[{volume.name}].hostPath: this operator runs on a cluster, where nobody knows which host that"

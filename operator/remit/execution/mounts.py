@@ -72,7 +72,10 @@ def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes])
     wanted = {item.path: item.key for item in source.items} or {key: key for key in data}
     if mount.sub_path is not None:
         inside = {posixpath.relpath(path, mount.sub_path): key for path, key in wanted.items()}
-        wanted = {path: key for path, key in inside.items() if not path.startswith("..")}
+        wanted = {path: key for path, key in inside.items() if path.split("/")[0] != ".."}
+    if detour := sorted({".", ".."} & wanted.keys() - ({"."} if mount.sub_path is not None else set())):
+        message = f"has a key {detour[0]}, which is no name of a file; give it one in items"
+        raise InvalidInput(message, field=f"spec.volumes[{volume.name}].{volume.source}")
     if missing := sorted(key for key in wanted.values() if key not in data and not source.optional):
         raise InvalidInput(f"has no key {missing[0]}", field=f"spec.volumes[{volume.name}].{volume.source}")
     at = mount.mount_path

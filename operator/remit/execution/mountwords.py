@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ def volumes(mounts: Sequence[str], workspaces: Sequence[str] = ()) -> dict[str, 
     for word in mounts:
         source, path, access = _split(word, "mounts", "./shop:/src or ./shop:/src:rw", "ro")
         name = f"mount-{len(made) + 1}"
-        made.append({"name": name, "hostPath": {"path": os.path.abspath(os.path.expanduser(source))}})  # noqa: PTH100, PTH111  # links stay
+        made.append({"name": name, "hostPath": {"path": posixpath.abspath(posixpath.expanduser(source))}})  # links stay
         places.append({"name": name, "mountPath": path, "access": access})
     for word in workspaces:
         source, path, access = _split(word, "workspaces", "cache:/cache or cache:/cache:ro", "rw")

@@ -7,12 +7,10 @@ result can be collected: from memory or, after a restart, from the run store.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -27,7 +25,7 @@ from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import attend, not_retried, perform
 from remit.execution.store import Run, RunStore
 from remit.operations.base import AdoptingPerformer, Effect, Performer, Work
-from remit.sandbox import HostMount, fence
+from remit.sandbox import fence
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
@@ -84,7 +82,6 @@ class _Going:
     grace_seconds: float = 0.0
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
-    workspaces: frozenset[Path] = frozenset()
 
 
 @dataclass
@@ -123,7 +120,6 @@ class Runner:
             cancel,
             lasting=self._lasting(attempt),
             grace_seconds=request.grace_seconds if isinstance(request, AttemptRequest) else 0.0,
-            workspaces=_workspaces(request),
         )
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
@@ -201,9 +197,9 @@ class Runner:
 
     def forget_task(self, namespace: str, uid: str) -> None:
         """Keep nothing of a task that is gone, but the artifacts that are to be kept longer. Blocks."""
-        self.store.forget(namespace, uid)
         if self.folders is not None:
             self.folders.artifacts.release(namespace, uid)
+        self.store.forget(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
         for handle in lost:
@@ -233,12 +229,14 @@ class Runner:
             return outcome
         run = self.store.find(namespace, uid, attempt.id)
         if run is not None and (outcome := run.outcome) is not None:
+            await self._put_in_place(uid, attempt.id, outcome)
             return outcome
         if run is not None and (handle := _handle_of(run)) is not None:
             where = self._performer_of(handle) if handle.operation else self.backends.get(attempt.backend)
             if where is not None:
                 await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
+        await self._put_in_place(uid, attempt.id, lost)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
@@ -286,7 +284,7 @@ class Runner:
                 raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
-        await self._touch_workspaces(attempt)
+        await self._let_go(attempt, outcome)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
             await asyncio.to_thread(self.forget_task, attempt.namespace, attempt.uid)
@@ -399,21 +397,35 @@ class Runner:
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
 
-    def workspaces_in_use(self) -> set[Path]:
-        """The data folders that attempts have mounted."""
-        return {path for going in self._going.values() for path in going.workspaces}
+    def forget_folders(self, uid: str) -> None:
+        """Those that were laid out for a task are for others again, unless it runs."""
+        if self.folders is not None and uid not in self._going:
+            self.folders.forget(uid)
 
-    async def _touch_workspaces(self, attempt: Attempt) -> None:
-        for path in _workspaces(attempt.request):
-            if self.folders is not None:
-                with contextlib.suppress(OSError):
-                    await asyncio.to_thread(self.folders.workspaces.touch, path)
+    async def _let_go(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Nothing of the attempt is alive: others may have its folders, and find what it left."""
+        if self.folders is None:
+            return
+        try:
+            await self._put_in_place(attempt.uid, attempt.request.id, outcome)
+            await asyncio.to_thread(self.folders.let_go, attempt.uid)
+        except OSError:
+            log.exception("what an attempt left could not be put in its place", attempt=attempt.request.id)
+
+    async def _put_in_place(self, uid: str, attempt_id: str, outcome: Outcome) -> None:
+        """What the attempt left is found from now on, if how it ended tells of it. Raises OSError."""
+        if self.folders is not None:
+            artifacts = self.folders.artifacts
+            if outcome.artifacts:
+                await asyncio.to_thread(artifacts.commit, uid, attempt_id)
+            else:
+                await asyncio.to_thread(artifacts.discard, attempt_id)
 
     def _collector(self, attempt: Attempt) -> Collector:
         if self.folders is None:
             raise InvalidInput("this operator keeps no artifacts; leave them out", field="spec.artifacts")
         store = self.folders.artifacts
-        save = functools.partial(store.save, attempt.namespace, attempt.task, attempt.uid)
+        save = functools.partial(store.stage, attempt.namespace, attempt.task, attempt.request.id)
         return collector(store, save, attempt.artifacts, attempt.results)
 
 
@@ -461,14 +473,6 @@ def _broken_down(in_doubt: str) -> Outcome:
     """After a mistake of our own, of which nobody knows more than where it happened."""
     outcome = Outcome(ExitReason.INTERNAL_ERROR, "the operator failed to run it; its log says why")
     return not_retried(outcome, in_doubt) if in_doubt else outcome
-
-
-def _workspaces(request: AttemptRequest | Work) -> frozenset[Path]:
-    """The data folders of those that it has mounted."""
-    if isinstance(request, Work):
-        return frozenset()
-    mounts = request.confinement.mounts
-    return frozenset(Path(mount.path) for mount in mounts if isinstance(mount, HostMount) and mount.own)
 
 
 _HANDLE_FIELDS = frozenset(field.name for field in dataclasses.fields(Handle))

@@ -25,12 +25,11 @@ from pydantic import ValidationError
 
 from remit.backends import Outcome
 from remit.execution.attemptstatus import AttemptRecord
+from remit.execution.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
-from remit.sandbox import boot_id
 from remit.sandbox.fencing import now as boot_time
 
 _MISSING = "missing"
-_KEEP_SECONDS: Final = 3600.0
 _UNREADABLE: Final = (
     "how it ended was recorded by another version of Remit, which this one cannot read; it may have taken place"
 )
@@ -42,7 +41,7 @@ class RunStore:
     def __init__(self, root: Path, boot: Callable[[], float] = boot_time) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root
-        self._boot, self._boot_id = boot, boot_id()
+        self._elapsed = ElapsedTime(boot)
 
     def open(self, namespace: str, uid: str, attempt_id: str) -> Run:
         """The run's directory, made if need be."""
@@ -65,23 +64,15 @@ class RunStore:
     def missing_for(self, namespace: str, uid: str) -> float | None:
         """For how many seconds the task has been missing. None: `mark_missing` was not called.
 
-        No time of day is in it, which may be set: what counts is for how long this machine ran. It is kept up to the
-        hour, so that a machine which starts anew goes on counting.
+        By how long this machine ran, up to the hour where that started anew.
         """
         path = self.root / namespace / uid / _MISSING
         if not path.exists():
             return None
-        match _read(path):
-            case {"boot": self._boot_id, "at": int(at) | float(at), "seconds": int(before) | float(before)}:
-                seconds = before + max(0.0, self._boot() - at)
-                if seconds - before < _KEEP_SECONDS:
-                    return seconds
-            case {"seconds": int(before) | float(before)}:
-                seconds = before
-            case _:
-                seconds = 0.0
-        with contextlib.suppress(OSError):
-            self._mark_missing(path, seconds)
+        seconds, stale = self._elapsed.seconds(_read(path))
+        if stale:
+            with contextlib.suppress(OSError):
+                self._mark_missing(path, seconds)
         return seconds
 
     def mark_missing(self, namespace: str, uid: str) -> None:
@@ -89,7 +80,7 @@ class RunStore:
         self._mark_missing(self.root / namespace / uid / _MISSING, 0.0)
 
     def _mark_missing(self, path: Path, seconds: float) -> None:
-        _write(path, {"boot": self._boot_id, "at": self._boot(), "seconds": seconds}, sync=False)
+        _write(path, self._elapsed.mark(seconds), sync=False)
 
     def unmark_missing(self, namespace: str, uid: str) -> None:
         """The task is there again."""

@@ -117,6 +117,7 @@ class TaskDriver:
         await self.store.write_status(stored, status)
         self._clock.restart(stored.task.metadata.uid)
         self._denied.pop(stored.task.metadata.uid, None)
+        self.runner.forget_folders(stored.task.metadata.uid)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
         self.store.on_finished(stored, finish, status)
@@ -147,6 +148,7 @@ class TaskDriver:
         self._clock.forget(uid)
         self._denied.pop(uid, None)
         self._recorded.pop(uid, None)
+        self.runner.forget_folders(uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
         """Take over from the process before: what is on record as running, and the starts that rates look back on."""
@@ -293,12 +295,14 @@ class TaskDriver:
         self.store.on_started(stored, number, verdict)
         return None
 
-    async def _lay_out(self, task: ExecutionTask, admitted: Admitted, resolved: Resolved) -> list[VolumeStatus]:
+    async def _lay_out(
+        self, task: ExecutionTask, admitted: Admitted, resolved: Resolved, *, running: bool = False
+    ) -> list[VolumeStatus]:
         """Find the folders of its volumes. Raises as `Folders.lay_out`."""
         folders = self.runner.folders
         if folders is None or not task.spec.volumes:
             return []
-        return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved)
+        return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved, running=running)
 
     async def _refuse(
         self, stored: StoredTask, refused: Refused, secrets: Collection[str] | None = None
@@ -351,7 +355,7 @@ class TaskDriver:
             limit = deadline(task)
             allowed = (limit - attempt.started_at).total_seconds() if limit else None
             try:
-                await self._lay_out(task, verdict, resolved)
+                await self._lay_out(task, verdict, resolved, running=True)
                 again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
             except (InvalidInput, MissingReference) as error:
                 return await self._collect(stored, attempt, str(error))

@@ -1,7 +1,7 @@
 """Workspaces: named folders of a namespace that are kept from one task to the next.
 
 <root>/<namespace>/<name>/
-    workspace.json      how large it may become, and how long it is kept; its time is that of its last use
+    workspace.json      how large it may become, how long it is kept, and since when no task has used it
     data/               what tasks find there
 """
 
@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
 
 from remit.errors import InvalidInput
+from remit.execution.elapsed import ElapsedTime
+from remit.execution.foldertree import disk_usage, remove_tree
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,8 @@ _PRUNE_SECONDS: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One that is there. `used_at` is in seconds since the epoch, sizes are in bytes."""
+    """One that is there. `used_at` is in seconds since the epoch, for people; sizes are in bytes. `idle` is a mark of
+    `ElapsedTime`: for how long no task has used it."""
 
     namespace: str
     name: str
@@ -41,6 +42,7 @@ class Workspace:
     size: int
     ttl_seconds: int | None
     used_at: float
+    idle: object = None
 
     @property
     def data(self) -> Path:
@@ -48,50 +50,48 @@ class Workspace:
         return self.path / _DATA
 
     def used_bytes(self) -> int:
-        """What its files take on the disk, each once. Looks at every one of them, by name only."""
-        seen: set[tuple[int, int]] = set()
-        total = 0
-        for _, folders, files, descriptor in os.fwalk(self.data, onerror=None, follow_symlinks=False):
-            for name in (*folders, *files):
-                with contextlib.suppress(FileNotFoundError):
-                    info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                    if info.st_nlink > 1 and (info.st_dev, info.st_ino) in seen:
-                        continue
-                    if info.st_nlink > 1:
-                        seen.add((info.st_dev, info.st_ino))
-                    total += info.st_blocks * 512
-        return total
+        """What its files take on the disk. Raises as `disk_usage`."""
+        return disk_usage(self.data)
 
 
 class WorkspaceStore:
     """Workspaces under `root`, which is made if need be. Every method may block and raise OSError."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, elapsed: ElapsedTime | None = None) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root
+        self._elapsed = elapsed or ElapsedTime()
 
-    def use(self, namespace: str, name: str, size: int, ttl_seconds: int | None) -> Workspace:
+    def data(self, namespace: str, name: str) -> Path:
+        """The folder that tasks find, whether it is there or not."""
+        return self.root / namespace / name / _DATA
+
+    def use(self, namespace: str, name: str, size: int, ttl_seconds: int | None, *, running: bool = False) -> Workspace:
         """The workspace, made if need be, for a task that starts now. What the task says of it holds from now on.
 
-        Raises `InvalidInput` where it is full: then it has more than `size` bytes.
+        Raises `InvalidInput` where it is full, which is no matter to a task that is `running`: then it has more than
+        `size` bytes, or more files than can be counted.
         """
-        path = self.root / namespace / name
-        data = path / _DATA
+        data = self.data(namespace, name)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_private(path / _RECORD, orjson.dumps({"size": size, "ttlSeconds": ttl_seconds}))
-        workspace = Workspace(namespace, name, path, size, ttl_seconds, time.time())
-        if (used := workspace.used_bytes()) > size:
-            raise InvalidInput(
-                f"workspace {name} has {used} bytes, and {size} are allowed; remove what is not needed, remove it"
-                f" with 'remit workspace rm {name}', or allow more",
-                field="spec.volumes",
-            )
+        workspace = Workspace(namespace, name, data.parent, size, ttl_seconds, time.time(), self._elapsed.mark())
+        self._write(workspace)
+        if running:
+            return workspace
+        remedy = f"remove what is not needed, or remove it with 'remit workspace rm {name}'"
+        try:
+            used = workspace.used_bytes()
+        except InvalidInput as error:
+            raise InvalidInput(f"workspace {name}: {error}; {remedy}", field="spec.volumes") from None
+        if used > size:
+            message = f"workspace {name} has {used} bytes, and {size} are allowed; {remedy}, or allow more"
+            raise InvalidInput(message, field="spec.volumes")
         return workspace
 
     def touch(self, path: Path) -> None:
         """The task that used the workspace with the data folder `path` has ended."""
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path.parent / _RECORD)
+        if (workspace := self._read(path.parent)) is not None:
+            self._write(replace(workspace, used_at=time.time(), idle=self._elapsed.mark()))
 
     def all(self) -> Iterator[Workspace]:
         """Those that are there, by namespace and name."""
@@ -103,27 +103,63 @@ class WorkspaceStore:
         return self._read(self.root / namespace / name)
 
     def remove(self, workspace: Workspace) -> None:
-        """A task that has it mounted keeps what it sees until it ends; others find it empty from now on."""
+        """A task that has it mounted finds nothing in it any more, and the next one another, which is empty."""
         aside = workspace.path.with_name(f"{_REMOVED}{uuid.uuid4().hex}")
         workspace.path.rename(aside)
-        shutil.rmtree(aside)
+        remove_tree(aside)
 
     def prune(self, in_use: Collection[Path]) -> None:
-        """Remove those whose time is over, except where a task uses the data folder, and what is left of removals."""
+        """Remove those whose time is over, except where a task uses the data folder, and what is left of removals. What
+        goes wrong with one is logged."""
         for workspace in self.all():
-            ttl = workspace.ttl_seconds
-            if ttl is not None and time.time() >= workspace.used_at + ttl and workspace.data not in in_use:
-                self.remove(workspace)
+            if workspace.ttl_seconds is not None and workspace.data not in in_use:
+                with _logged(workspace.path):
+                    self._prune(workspace, workspace.ttl_seconds)
         for left in self.root.glob(f"*/{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            with _logged(left):
+                remove_tree(left)
+
+    def _prune(self, workspace: Workspace, ttl_seconds: int) -> None:
+        idle, is_stale = self._elapsed.seconds(workspace.idle)
+        if idle >= ttl_seconds:
+            self.remove(workspace)
+        elif is_stale:
+            self._write(replace(workspace, idle=self._elapsed.mark(idle)))
+
+    def _write(self, workspace: Workspace) -> None:
+        document = {
+            "size": workspace.size,
+            "ttlSeconds": workspace.ttl_seconds,
+            "usedAt": workspace.used_at,
+            "idle": workspace.idle,
+        }
+        replace_private(workspace.path / _RECORD, orjson.dumps(document))
 
     def _read(self, path: Path) -> Workspace | None:
+        """None: it is not there, or its record is damaged, which is logged."""
         try:
-            document = orjson.loads((path / _RECORD).read_bytes())
-            used_at = (path / _RECORD).stat().st_mtime
+            content = (path / _RECORD).read_bytes()
         except FileNotFoundError:
             return None
-        return Workspace(path.parent.name, path.name, path, document["size"], document["ttlSeconds"], used_at)
+        try:
+            document: dict[str, Any] = orjson.loads(content)
+            size, ttl, used_at = document["size"], document["ttlSeconds"], document["usedAt"]
+            return Workspace(path.parent.name, path.name, path, size, ttl, used_at, document["idle"])
+        except (ValueError, TypeError, KeyError) as error:
+            log.warning(
+                "the record of a workspace is damaged; the next task that uses it makes it anew",
+                path=str(path / _RECORD),
+                error=str(error),
+            )
+            return None
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        log.warning("a workspace could not be removed", path=str(path), error=str(error))
 
 
 async def keep_pruning_workspaces(store: WorkspaceStore, in_use: Callable[[], Collection[Path]]) -> None:

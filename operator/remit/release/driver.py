@@ -96,7 +96,7 @@ class Store(Protocol):
     ) -> ReleaseReport | None:
         """Note what is observed for the report of the release. Gives the report that is due for status, if one is."""
 
-    async def before_step(self, desired: Desired, observed: ObservedState, decision: Decision) -> None:
+    async def before_step(self, target: Target, desired: Desired, observed: ObservedState, decision: Decision) -> None:
         """The step is about to be taken, and on the audit trail."""
 
     def step_failed(self, error: RemitError) -> None:
@@ -227,7 +227,7 @@ class ReleaseDriver:
         try:
             if not isinstance(step, Finish):
                 await self._record(decision, material)
-            await self.store.before_step(desired, observed, decision)
+            await self.store.before_step(place.target, desired, observed, decision)
             with keeping_state():
                 await self._take(place, decision, material)
         except RemitError as error:

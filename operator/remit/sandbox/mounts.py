@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from remit.errors import InvalidInput
 from remit.sandbox.beneath import SELF, open_beneath
 from remit.sandbox.identity import slots
-from remit.sandbox.model import Bubblewrap, EmptyMount, HostMount, Mount
+from remit.sandbox.model import EmptyMount, HostMount, Identities, Mount
 from remit.sandbox.mountuser import Owned, User, choose_user, user_of
 from remit.sandbox.ownership import give
 from remit.sandbox.protected import Protected
@@ -52,19 +52,25 @@ class Mounts:
     """
 
     def __init__(
-        self, mounts: Sequence[Mount], bubblewrap: Bubblewrap, protected: Iterable[str], *, disk_bytes: int
+        self,
+        mounts: Sequence[Mount],
+        identities: Identities | None,
+        protected: Iterable[str],
+        *,
+        stages: bool,
+        disk_bytes: int,
     ) -> None:
         """Opens them. May block for as long as a filesystem of the host does not answer.
 
-        `protected` are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that
-        say none. Raises InvalidInput for what is not there, or must not be mounted.
+        `identities` are those of attempts, where the operator is root; `stages`: whether `step` is taken. `protected`
+        are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none. Raises InvalidInput for what is not there, or must not be mounted.
         """
         self._found: list[_Found] = []
-        self._stages = bubblewrap.mounts_by == "staging"
+        self._stages = stages
         self._disk_bytes = disk_bytes
         try:
             guard = Protected(protected)
-            trusts = os.geteuid() != _ROOT or bubblewrap.identities is not None
+            trusts = os.geteuid() != _ROOT or identities is not None
             for mount in sorted(mounts, key=lambda mount: mount.mount_path):
                 self._found.append(self._open(mount, trusts, guard))
             owned = [
@@ -72,14 +78,14 @@ class Mounts:
                 for each in self._found
                 if isinstance(each.mount, HostMount) and each.status is not None
             ]
-            choice = choose_user(owned, bubblewrap.identities, os.geteuid())
+            choice = choose_user(owned, identities, os.geteuid())
         except BaseException:
             self.close()
             raise
         self.user: User | None = None
-        if bubblewrap.identities:
-            slot = bubblewrap.identities.uid(next(slots))
-            self.user = User(slot, slot, shared=False) if choice is None else user_of(choice, bubblewrap.identities)
+        if identities:
+            slot = identities.uid(next(slots))
+            self.user = User(slot, slot, shared=False) if choice is None else user_of(choice, identities)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -108,6 +114,23 @@ class Mounts:
     def _others(self) -> list[_Found]:
         own = [each for each in self._found if isinstance(each.mount, HostMount) and each.mount.own]
         return [each for each in own if self.user and each.status and each.status.st_uid != self.user.uid]
+
+    @property
+    def opened(self) -> dict[str, int]:
+        """The descriptors of folders of the host, by where they are mounted."""
+        return {
+            each.mount.mount_path: each.descriptor for each in self._found if each.descriptor >= 0 and each.is_folder
+        }
+
+    @property
+    def staged(self) -> list[tuple[HostMount, int]]:
+        """Those that lie in no other folder of the host, and the number by which each is staged."""
+        numbers = enumerate(self._staged())
+        return [
+            (mount, number)
+            for number, at in numbers
+            if self._found[at].within < 0 and isinstance(mount := self._found[at].mount, HostMount)
+        ]
 
     @property
     def step(self) -> tuple[object, ...] | None:

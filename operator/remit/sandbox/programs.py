@@ -33,7 +33,11 @@ def explain_absence(program: str, read_only_paths: Sequence[str] = ()) -> str:
     options = " ".join(f"--read-only-path {folder}" for folder in folders)
     where = "it is there on this host" if str(found) == program else f"this host has {found}"
     then = "" if str(found) == program else ", and write that path in the task and in the policy"
-    return f"{where}, but sandboxes do not see {' and '.join(folders)}: start Remit with {options}{then}"
+    them = "that" if len(folders) == 1 else "each"
+    return (
+        f"{where}, but sandboxes do not see {' and '.join(folders)}: mount {them} at its own path (a hostPath in"
+        f" spec.volumes, which a policy's volumes.hostPaths allows), or start Remit with {options}{then}"
+    )
 
 
 def is_visible(path: Path, read_only_paths: Iterable[str] = ()) -> bool:

@@ -29,12 +29,13 @@ _MOVE_EMPTY_PATHS = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_P
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x2, 0x4, 0x8
+_MNT_DETACH = 2
 _NOTHING = ctypes.create_string_buffer(1)
 
 
-def staged(number: int) -> str:
-    """Where bubblewrap finds the mount of this number."""
-    return f"{STAGE}/{number}"
+def staged(number: int, folder: str = STAGE) -> str:
+    """Where the mount of this number is found."""
+    return f"{folder}/{number}"
 
 
 def is_offered() -> bool:
@@ -55,17 +56,55 @@ def stage(mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
 
     Needs CAP_SYS_ADMIN and Linux 5.12. Raises OSError.
     """
-    trees = [-1 if descriptor < 0 else _copied(descriptor, read_only) for descriptor, read_only, *_ in mounts]
+    trees = _copies(mounts)
     new_mount_namespace()
-    mount("tmpfs", STAGE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0755,size=64k,nr_inodes=256")
+    _lay_out(STAGE, trees, mounts)
+
+
+def stage_at(folder: str, mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+    """The same, at an empty folder that nobody else may enter, in the mount namespace that this process is in, for
+    others to find it. Whatever comes of it, `unstage` it."""
+    trees = _copies(mounts)
+    try:
+        _lay_out(folder, trees, mounts)
+    except BaseException:
+        for tree in trees:
+            if tree >= 0:
+                os.close(tree)
+        raise
+
+
+def unstage(folder: str) -> None:
+    """Who has a copy of the mounts keeps it. Raises OSError."""
+    name = ctypes.create_string_buffer(os.fsencode(folder))
+    while True:
+        try:
+            call("umount2", ctypes.addressof(name), _MNT_DETACH)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # nothing is mounted there any more
+                return
+            raise
+
+
+def _copies(mounts: Sequence[tuple[int, bool, int, str, str]]) -> list[int]:
+    return [-1 if descriptor < 0 else _copied(descriptor, read_only) for descriptor, read_only, *_ in mounts]
+
+
+def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+    mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0755,size=64k,nr_inodes=256")
+    mount("none", folder, None, PRIVATE)
     for number, (tree, (_, _, within, path, options)) in enumerate(zip(trees, mounts, strict=True)):
-        place = _mount_point(number, tree) if within < 0 else _beneath(within, path)
-        if tree < 0:
-            mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
-        else:
-            call("syscall", _MOVE_MOUNT, tree, _empty(), place, _empty(), _MOVE_EMPTY_PATHS)
+        place = _mount_point(staged(number, folder), tree) if within < 0 else _beneath(staged(within, folder), path)
+        try:
+            if tree < 0:
+                mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+            else:
+                call("syscall", _MOVE_MOUNT, tree, _empty(), place, _empty(), _MOVE_EMPTY_PATHS)
+        finally:
+            os.close(place)
+    for tree in trees:
+        if tree >= 0:
             os.close(tree)
-        os.close(place)
 
 
 def _copied(descriptor: int, read_only: bool) -> int:
@@ -81,18 +120,18 @@ def _copied(descriptor: int, read_only: bool) -> int:
     return tree
 
 
-def _mount_point(number: int, tree: int) -> int:
+def _mount_point(path: str, tree: int) -> int:
     """A new one on the stage, of the same kind as what is mounted there."""
     if tree < 0 or stat.S_ISDIR(os.fstat(tree).st_mode):
-        os.mkdir(staged(number), 0o755)  # noqa: PTH102  # see jobs
+        os.mkdir(path, 0o755)  # noqa: PTH102  # see jobs
     else:
-        os.close(os.open(staged(number), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    return os.open(staged(number), os.O_PATH | os.O_CLOEXEC)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
-def _beneath(within: int, path: str) -> int:
+def _beneath(staged_at: str, path: str) -> int:
     """What is in a staged mount already: nothing is made there, and no link followed."""
-    outer = os.open(staged(within), os.O_PATH | os.O_CLOEXEC)
+    outer = os.open(staged_at, os.O_PATH | os.O_CLOEXEC)
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, resolve)  # struct open_how
     held, name = ctypes.create_string_buffer(how, len(how)), ctypes.create_string_buffer(os.fsencode(path))

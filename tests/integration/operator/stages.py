@@ -58,6 +58,18 @@ logs_of_a_shop = folder_of_a_user("/var/log/shop", repositories.logs_of_some_age
 
 
 @contextlib.asynccontextmanager
+async def toolchain(folder: Path) -> AsyncIterator[Changes]:
+    """A program that is not in /usr, with a module of its own."""
+    venv = folder / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "greeting").write_text("hello")
+    program = venv / "bin" / "greet"
+    program.write_text('#!/bin/sh\nread word < "${0%/bin/greet}/greeting"\necho "$word, $1"\n')
+    program.chmod(0o755)
+    yield {"/opt/venv": str(venv)}
+
+
+@contextlib.asynccontextmanager
 async def no_process_left(folder: Path) -> AsyncIterator[Changes]:
     """What outlives its operator ends with the test."""
     try:

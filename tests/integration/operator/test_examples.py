@@ -163,6 +163,7 @@ PROMISES: dict[str, Promise] = {
     ),
     "13-redis": Promise({"visit": lambda s: results(s) == [1, 1, "1"]}, stages.redis),
     "14-container": Promise({"start-counter": counts_in_a_container}, stages.docker_engine),
+    "27-toolchain": Promise({"tool": lambda s: printed(s) == "hello, world\n"}, stages.toolchain),
     "19-command-in-a-container": Promise({"boxed-hello": lambda s: printed(s) == "65534\n"}, stages.an_image),
     "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),
     "16-release": Promise({}, stages.site, releases={"site": lambda s: s["ready"] == "2/2"}),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.backends import DescriptorTree
+from remit.backends import DescriptorTree, ExitReason, FileTree, Outcome
+from remit.backends.filetree import collected
 from remit.policy.patterns import path_glob
 
 OTHER_USER = 12_345
@@ -99,6 +103,98 @@ def test_a_file_is_looked_at_as_it_is_opened(tree: DescriptorTree, folder: Path,
     (folder / "a" / "x.xml").symlink_to(tmp_path / "secret")
     with file.open() as source:
         assert source.read() == b"a/x.xml"
+
+
+def test_others_who_swap_names_meanwhile_gain_nothing(tree: DescriptorTree, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "x.xml").write_text("secret")
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            for name, link in (("a/x.xml", tmp_path / "secret"), ("a/b", tmp_path / "secrets")):
+                (folder / name).rename(folder / "aside")
+                (folder / name).symlink_to(link)
+                (folder / name).unlink()
+                os.mkfifo(folder / name)
+                (folder / name).unlink()
+                (folder / "aside").rename(folder / name)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        for _ in range(300):
+            assert {*found(tree, "/workspace/a").values()} <= {"a/x.xml", "a/b/x.xml"}
+    finally:
+        over.set()
+        swapping.join()
+
+
+def test_folders_are_walked_once_however_often_a_pattern_may_match(
+    tree: DescriptorTree, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deepest = folder.joinpath(*"a" * 20)
+    deepest.mkdir(parents=True)
+    walked, scandir = 0, os.scandir
+
+    def counting(where: int) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        nonlocal walked
+        walked += 1
+        assert walked < 1000
+        return scandir(where)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    assert found(tree, f"/workspace{'/**/a' * 8}/missing") == {}
+    assert found(tree, f"/workspace{'/**' * 20}/missing") == {}
+
+
+def test_names_are_looked_at_to_an_end(tree: DescriptorTree, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that do not match cost time, too."""
+    monkeypatch.setattr("remit.backends.filetree.MAX_NAMES", 100)
+    for number in range(101):
+        (folder / "dist" / f"{number}").touch()
+    with pytest.raises(OSError, match="more than 100 names"):
+        found(tree, "/workspace/dist/*.whl")
+    assert found(tree, "/workspace/dist/shop.whl")
+
+
+def test_it_reads_on_when_its_maker_is_gone(folder: Path, tmp_path: Path) -> None:
+    """A thread that hangs on a disk may come back when the attempt's descriptors stand for something else."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "report.html").write_text("of somebody else")
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    tree = DescriptorTree({"/workspace": descriptor})
+    os.close(descriptor)
+    assert os.open(tmp_path / "other", os.O_PATH | os.O_DIRECTORY) == descriptor
+    try:
+        assert found(tree, "/workspace/report.html") == {"report.html": "report.html"}
+        own = tree.places["/workspace"]
+        del tree
+        with pytest.raises(OSError):
+            os.fstat(own)
+    finally:
+        os.close(descriptor)
+
+
+async def test_what_comes_too_late_is_given_up(tree: DescriptorTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.backends.filetree.COLLECTING_SECONDS", 0.01)
+    hangs, ended = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def collector(tree: FileTree, outcome: Outcome) -> Outcome:
+        try:
+            hangs.wait()
+            seen.extend(file.path for file in tree.find("/workspace/**"))
+        finally:
+            ended.set()
+        return outcome
+
+    outcome = await collected(collector, tree, Outcome(ExitReason.COMPLETED, "completed", 0))
+    assert outcome.reason == ExitReason.ARTIFACT_UNREADABLE
+    hangs.set()
+    assert await asyncio.to_thread(ended.wait)
+    assert seen == []
 
 
 @needs_root

@@ -8,8 +8,8 @@ import io
 import os
 import resource
 import subprocess
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,29 @@ import pytest
 
 from remit.backends import DescriptorTree, ExitReason, FileTree, Outcome
 from remit.execution.artifacts import ArtifactStore, StoredArtifact, WantedArtifact, WantedResult, collector
-from remit.execution.artifacts.store import TooLarge, listing
+from remit.execution.artifacts.store import TooLarge
+from remit.execution.artifacts.stored import listing
+from remit.execution.elapsed import ElapsedTime
 
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 FAILED = Outcome(ExitReason.EXIT_CODE, "exited with code 3", 3)
-HOUR = 3600
+
+
+@dataclass
+class Machine:
+    """For how long it has been up, in seconds."""
+
+    up: float = 1000.0
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def store(tmp_path: Path, machine: Machine) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "artifacts", ElapsedTime(lambda: machine.up))
 
 
 @pytest.fixture
@@ -135,8 +148,8 @@ def test_a_file_that_grows_while_it_is_read(store: ArtifactStore) -> None:
         def read(self, size: int = -1) -> bytes:
             return b"x" * size
 
-    with pytest.raises(TooLarge):
-        store.put("a", Endless(), executable=False, most=10 << 20)  # type: ignore[arg-type]
+    with store.collecting() as collecting, pytest.raises(TooLarge):
+        collecting.put("a", Endless(), executable=False, most=10 << 20)  # type: ignore[arg-type]
     assert blobs(store) == []
 
 
@@ -167,9 +180,6 @@ def test_the_record_comes_last(store: ArtifactStore, tree: FileTree, folder: Pat
         collector(store, killed, [artifact()], [])(tree, COMPLETED)
     assert store.artifacts("data", "build") == []
     store.prune()
-    assert len(blobs(store)) == 1  # its record might still come
-    age(store, 2 * HOUR)
-    store.prune()
     assert blobs(store) == []
 
 
@@ -181,7 +191,11 @@ def test_too_many_files(store: ArtifactStore, tree: FileTree, folder: Path, monk
     (folder / "d").touch()
     outcome = keep(store, tree, artifact())
     assert outcome.reason == ExitReason.ARTIFACT_TOO_LARGE
-    assert "more than 3 files" in outcome.message
+    assert "at most 3 files" in outcome.message
+    more = WantedArtifact("more", "/workspace/a", 1000)
+    (folder / "d").unlink()
+    outcome = keep(store, tree, artifact(), more)
+    assert outcome.reason == ExitReason.ARTIFACT_TOO_LARGE, "all artifacts of an attempt together"
 
 
 def test_a_name_that_is_no_text_is_refused(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
@@ -209,15 +223,10 @@ def test_results_are_small_texts(store: ArtifactStore, tree: FileTree, folder: P
 
 
 def put(store: ArtifactStore, task: str, content: bytes, *, uid: str = "uid", retain: int = 0) -> StoredArtifact:
-    stored = StoredArtifact("files", (store.put("a", io.BytesIO(content), executable=False, most=1 << 20),), retain)
-    store.save("data", task, uid, [stored])
+    with store.collecting() as collecting:
+        file = collecting.put("a", io.BytesIO(content), executable=False, most=1 << 20)
+        store.save("data", task, uid, [stored := StoredArtifact("files", (file,), retain)])
     return stored
-
-
-def age(store: ArtifactStore, seconds: float) -> None:
-    for path in store.root.rglob("*"):
-        info = path.stat()
-        os.utime(path, (info.st_atime, info.st_mtime - seconds))
 
 
 def test_a_tree_cannot_be_changed_and_is_shared(store: ArtifactStore) -> None:
@@ -230,7 +239,7 @@ def test_a_tree_cannot_be_changed_and_is_shared(store: ArtifactStore) -> None:
     assert len(list((store.root / "trees").iterdir())) == 1
 
 
-def test_artifacts_go_with_their_task_or_later(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_go_with_their_task_or_later(store: ArtifactStore, machine: Machine) -> None:
     put(store, "gone", b"one", uid="1")
     kept = put(store, "kept", b"two", uid="2", retain=60)
     store.release("data", "1")
@@ -239,19 +248,18 @@ def test_artifacts_go_with_their_task_or_later(store: ArtifactStore, monkeypatch
     assert store.artifacts("data", "gone") == []
     assert store.artifacts("data", "kept") == [kept]
     store.release("data", "2")  # a second time, which does not begin the time anew
-    now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 61)
+    machine.up += 61
     store.prune()
     assert store.artifacts("data", "kept") == []
+    assert list((store.root / "tasks").iterdir()) == [], "nothing is left of tasks that have nothing"
 
 
 def test_the_oldest_make_room(store: ArtifactStore) -> None:
     for number in range(4):
         put(store, f"task-{number}", bytes([number]) * 100, uid=str(number))
-    store.prune(most_bytes=250)
+    (record,) = (store.root / "tasks" / "data" / "task-0").iterdir()
+    store.prune(most_bytes=2 * (100 + record.stat().st_size) + 50)
     assert [bool(store.artifacts("data", f"task-{number}")) for number in range(4)] == [False, False, True, True]
-    age(store, 2 * HOUR)
-    store.prune()
     assert len(blobs(store)) == 2
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.execution import store as store_module
+from remit.execution import elapsed
 from remit.execution.store import RunStore
 
 HOUR = 3600.0
@@ -18,7 +18,7 @@ class Machine:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.up, self.boots = root, 1000.0, 1
-        monkeypatch.setattr(store_module, "boot_id", lambda: f"boot-{self.boots}")
+        monkeypatch.setattr(elapsed, "boot_id", lambda: f"boot-{self.boots}")
 
     def store(self) -> RunStore:
         return RunStore(self.root, lambda: self.up)

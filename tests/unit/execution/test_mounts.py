@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -138,3 +139,17 @@ def test_keys_become_files(kind: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="has no key b"):
         files(items, {"a": b"1"})
     assert files({name: {**items[name], "optional": True}}, {"a": b"1"}) == {"/etc/app/deep/x": b"1"}
+
+
+def test_a_key_is_no_way_out_of_where_it_is_mounted() -> None:
+    for key in ("..", "."):
+        with pytest.raises(InvalidInput, match=f"has a key {re.escape(key)}, which is no name of a file"):
+            files({"configMap": {"name": "app"}}, {key: b"x", "a": b"x"})
+    listed = {"configMap": {"name": "app", "items": [{"key": "..", "path": "up"}]}}
+    assert files(listed, {"..": b"x"}) == {"/etc/app/up": b"x"}
+
+
+def test_names_may_begin_with_dots() -> None:
+    items = [{"key": "a", "path": "sub/..a"}, {"key": "b", "path": "b"}]
+    listed = {"configMap": {"name": "app", "items": items}}
+    assert files(listed, {"a": b"x", "b": b"y"}, subPath="sub") == {"/etc/app/..a": b"x"}

@@ -12,6 +12,7 @@ import pytest
 from remit.api import ExecutionTask
 from remit.errors import InvalidInput, MissingReference
 from remit.execution.artifacts import ArtifactStore, StoredArtifact
+from remit.execution.elapsed import ElapsedTime
 from remit.execution.folders import Folders
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.resolved import Resolved
@@ -70,17 +71,79 @@ def test_files_count_once_and_links_are_not_followed(store: WorkspaceStore, tmp_
     assert 100_000 <= workspace.used_bytes() < 200_000
 
 
-def test_it_goes_when_nobody_used_it_for_its_time(store: WorkspaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_when_nobody_used_it_for_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    up = [1000.0]
+    store = WorkspaceStore(tmp_path / "workspaces", ElapsedTime(lambda: up[0]))
     brief, used = store.use("data", "brief", 1 << 20, 60), store.use("data", "used", 1 << 20, 60)
     store.use("data", "kept", 1 << 20, None)
     now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 61)
+    monkeypatch.setattr("time.time", lambda: now + 3600)  # a clock that is set removes nothing
+    store.prune(set())
+    assert {each.name for each in store.all()} == {"brief", "used", "kept"}
+    up[0] += 61
     store.prune({used.data})
     assert {each.name for each in store.all()} == {"used", "kept"}
     assert not brief.path.exists()
-    os.utime(used.path / "workspace.json", (now + 61, now + 61))
+    store.touch(used.data)
     store.prune(set())
     assert {each.name for each in store.all()} == {"used", "kept"}
+    up[0] += 61
+    store.prune(set())
+    assert {each.name for each in store.all()} == {"kept"}
+
+
+def deep(folder: Path, depth: int) -> None:
+    """Folders in each other, deeper than a path may be long."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("inside-another-folder", dir_fd=descriptor)
+        inner = os.open("inside-another-folder", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)
+
+
+def test_folders_that_are_deeper_than_any_stack_are_refused_and_removed(store: WorkspaceStore) -> None:
+    workspace = store.use("data", "cache", 1 << 30, 0)
+    other = store.use("data", "other", 1 << 30, 0)
+    deep(workspace.data, 1500)
+    with pytest.raises(InvalidInput, match=r"deep in each other.*'remit workspace rm cache'"):
+        store.use("data", "cache", 1 << 30, 0)
+    store.prune(set())
+    assert not workspace.path.exists()
+    assert not other.path.exists()
+    assert list((store.root / "data").iterdir()) == []
+
+
+def test_names_are_counted_to_an_end(store: WorkspaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = store.use("data", "cache", 1 << 30, None)
+    for number in range(11):
+        (workspace.data / f"empty-{number}").touch()
+    monkeypatch.setattr("remit.execution.foldertree.MAX_NAMES", 10)
+    with pytest.raises(InvalidInput, match="more than 10 files"):
+        store.use("data", "cache", 1 << 30, None)
+    store.use("data", "cache", 1 << 30, None, running=True)  # what runs already is not ended for it
+
+
+def test_a_damaged_record_stops_nothing(store: WorkspaceStore) -> None:
+    broken, other = store.use("data", "broken", 1 << 20, 0), store.use("data", "other", 1 << 20, 0)
+    for content in (b"{", b"[]", b"{}", b"null"):
+        (broken.path / "workspace.json").write_bytes(content)
+        assert [each.name for each in store.all()] == ["other"]
+    store.prune(set())
+    assert not other.path.exists()
+    assert store.use("data", "broken", 1 << 20, 0).data == broken.data
+
+
+def test_one_of_a_task_that_starts_is_not_removed(store: WorkspaceStore, tmp_path: Path) -> None:
+    folders, resolved = Folders(ArtifactStore(tmp_path / "artifacts"), store), Resolved()
+    wanted = task({"workspace": {"name": "cache", "ttlSecondsAfterLastUse": 0}})
+    folders.lay_out(wanted, [], resolved)
+    store.prune(folders.workspaces_in_use())
+    assert Path(resolved.folders["v"]).is_dir()
+    folders.let_go(wanted.metadata.uid)
+    store.prune(folders.workspaces_in_use())
+    assert not Path(resolved.folders["v"]).exists()
 
 
 def test_a_removal_that_was_interrupted_is_finished(store: WorkspaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +153,7 @@ def test_a_removal_that_was_interrupted_is_finished(store: WorkspaceStore, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("shutil.rmtree", killed)
+        patched.setattr("remit.execution.workspaces.remove_tree", killed)
         with pytest.raises(KeyboardInterrupt):
             store.remove(workspace)
     assert list(store.all()) == []
@@ -118,8 +181,9 @@ def test_an_artifact_is_waited_for_then_pinned(store: WorkspaceStore, tmp_path: 
         with (tmp_path / "file").open("w+b") as file:
             file.write(content)
             file.seek(0)
-            kept = artifacts.put("shop.whl", file, executable=False, most=100)
-        artifacts.save("data", "build", "uid", [StoredArtifact("wheel", (kept,))])
+            with artifacts.collecting() as collecting:
+                kept = collecting.put("shop.whl", file, executable=False, most=100)
+                artifacts.save("data", "build", "uid", [StoredArtifact("wheel", (kept,))])
         return StoredArtifact("wheel", (kept,))
 
     first = leave(b"one")

@@ -71,6 +71,7 @@ UNBOUNDED = {
     "news, for as long as somebody wants them": [
         "operations/process/supervision.py:Supervision.watch readline",
         "operations/process/supervisor.py:Supervisor._be_watched read",
+        "release/traffic/runtime.py:changes readline",
     ],
 }
 """Where a bound is elsewhere, or there is to be none: by the reason."""

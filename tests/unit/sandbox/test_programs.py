@@ -43,7 +43,8 @@ def test_a_path_that_sandboxes_do_not_see(home: Path, tmp_path: Path) -> None:
     found = program(tmp_path / "venv/bin/tool")
     said = explain_absence(str(found))
     assert said == (
-        f"it is there on this host, but sandboxes do not see {tmp_path}/venv: start Remit with"
+        f"it is there on this host, but sandboxes do not see {tmp_path}/venv: mount that at its own path (a hostPath in"
+        " spec.volumes, which a policy's volumes.hostPaths allows), or start Remit with"
         f" --read-only-path {tmp_path}/venv"
     )
     assert explain_absence(str(found), [str(tmp_path)]) == ""

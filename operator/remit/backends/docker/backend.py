@@ -10,16 +10,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
+from remit.backends.docker.archives import EngineArchives
+from remit.backends.docker.archivetree import ArchiveTree
 from remit.backends.docker.container import ENGINE_ENDS, Container, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
+from remit.backends.docker.folders import Folders, Staging, folders
+from remit.backends.docker.holder import start_holder
 from remit.backends.docker.holding import holder_name
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
+    Given,
     Walls,
     container_name,
     creation,
+    kept_folders,
     missing_working_dir,
     private_folders,
     walls,
@@ -28,19 +34,27 @@ from remit.backends.docker.stdin import feed
 from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
+from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import BackendError, OutcomeUnknown
+from remit.errors import BackendError, InvalidInput, OutcomeUnknown, SandboxUnavailable
 from remit.sandbox import boot_id
 from remit.sandbox.fencing import now as boot_time
 
 _RETRY_SECONDS = 1.0
+_MOST_BESIDE, _BESIDE = 1 << 30, 4
+"""Bytes that are passed over to find what is to be kept, and how often all that fits into `/workspace`: beyond that
+there are files that only seem to be large."""
+_NO_HOLDER = (
+    "nothing can be kept of it: the container of image {image} that would hold what it leaves cannot be started"
+    " ({error}); leave artifacts and results out, or use backend: process"
+)
 
 
 class DockerBackend:
     """Commands in containers on `engine`, each of the image that the task names.
 
     `doors` are the way out of containers with a restricted network. What went through is kept in `books`, for an
-    operator that takes them up; without, it counts from there on.
+    operator that takes them up; without, it counts from there on. Folders of the host can be mounted with `staging`.
     """
 
     name = "docker"
@@ -51,8 +65,9 @@ class DockerBackend:
         doors: Doors | None = None,
         books: Books | None = None,
         boot: Callable[[], float] = boot_time,
+        staging: Staging | None = None,
     ) -> None:
-        self._engine = engine
+        self._engine, self._staging = engine, staging
         self._boot = boot
         self._doors, self._books = doors or Doors(), books
 
@@ -68,7 +83,7 @@ class DockerBackend:
         if cancel.is_set():
             return not_started(Walls((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
         info = await self._about_engine()
-        given = walls(request.confinement, info)
+        given = walls(request.confinement, info, keeps=request.collector is not None)
         if missing := missing_working_dir(request):
             return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
         began = asyncio.get_running_loop().time()
@@ -85,10 +100,11 @@ class DockerBackend:
             return not_started(given, ExitReason.TIMED_OUT, waited)
         seconds = max(0.0, request.timeout_seconds - (asyncio.get_running_loop().time() - began))
         private_folders(request)  # what cannot be right is told before there is anything of it
-        async with self._network(request) as network:
+        staged = folders(self._staging, self._engine.address, request, info, stage=True)
+        async with staged as found, self._network(request) as network:
             if on_started:
                 on_started(self._handle(container_name(request.id), request.timeout_seconds - seconds))
-            return await self._run(request, sink, cancel, seconds, image, info, given, network)
+            return await self._run(request, sink, cancel, seconds, image, info, given, network, found)
 
     async def _run(
         self,
@@ -100,30 +116,34 @@ class DockerBackend:
         info: Mapping[str, Any],
         given: Walls,
         network: RestrictedNetwork | None,
+        found: Folders,
     ) -> Outcome:
         name, started = container_name(request.id), False
         try:
-            id_ = await self._create(name, request, image, info, network)
+            id_, holder = await self._create(name, request, image, info, network, found.given)
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
                 if request.command.stdin:
                     await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
                 with _unknown_from_now_on():
                     refused = await self._start(id_, network)
+                    await found.started()
                 if refused:
                     outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
                     started, container = True, Container(self._engine, id_, sink)
                     with _unknown_from_now_on():
                         outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
+            if started:
+                outcome = await self._collected(request, outcome, replace(found.given, holder=holder), found.opened)
         except asyncio.CancelledError:
             if not started:
                 with contextlib.suppress(OperationFailed):
-                    await self._remove(name, network)
+                    await self._remove(name, request)
             raise
         except BaseException:
-            await self._surely_remove(name, network)  # the engine may have done what it did not answer
+            await self._surely_remove(name, request, network)  # the engine may have done what it did not answer
             raise
-        return replace(outcome, network=await self._surely_remove(name, network))
+        return replace(outcome, network=await self._surely_remove(name, request, network))
 
     async def _create(
         self,
@@ -132,16 +152,50 @@ class DockerBackend:
         image: Mapping[str, Any],
         info: Mapping[str, Any],
         network: RestrictedNetwork | None,
-    ) -> str:
-        """The container, with its private files and, where that is restricted, its network. Gives its id."""
-        mode = await network.make(image, info["Architecture"]) if network else request.confinement.network
-        config = creation(request, image, info, mode, network.environment if network else {})
+        given: Given,
+    ) -> tuple[str, str]:
+        """The container, with its private files and, where that is restricted, its network. Gives its id, and that of
+        its holder; empty: it has none."""
+        mode: str = request.confinement.network
+        holder = ""
+        if network:
+            holder = await network.make(image, info["Architecture"])
+            mode = f"container:{holder}"
+        elif request.collector:
+            holder = await self._hold(request, image, info["Architecture"])
+        proxy = network.environment if network else {}
+        config = creation(request, image, info, mode, proxy, replace(given, holder=holder))
         id_ = await self._engine.call(lambda client: create(client, name, config))
-        for folder, archive in archives(request.files).items():
+        for folder, archive in archives(request.files, given.user, given.group).items():
             await self._engine.call(
                 lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
             )
-        return id_
+        return id_, holder
+
+    async def _hold(self, request: AttemptRequest, image: Mapping[str, Any], architecture: str) -> str:
+        try:
+            name = holder_name(container_name(request.id))
+            return await start_holder(self._engine, name, request, image, architecture)
+        except OperationFailed as error:
+            if error.retryable:
+                raise
+            raise SandboxUnavailable(_NO_HOLDER.format(image=request.image, error=error)) from None
+
+    async def _collected(
+        self, request: AttemptRequest, outcome: Outcome, given: Given, opened: Mapping[str, int]
+    ) -> Outcome:
+        """How the attempt ended, with what was kept of what is left in its holder and in folders of the host."""
+        if request.collector is None:
+            return outcome
+        reading = EngineArchives(self._engine, given.holder, COLLECTING_SECONDS)
+        beside = _BESIDE * (request.confinement.limits.disk_bytes or 0) or _MOST_BESIDE
+        hosts = DescriptorTree(opened, given.user)
+        places = list(kept_folders(request))
+        left = ArchiveTree(reading, places, given.user, given.group, max(_MOST_BESIDE, beside), hosts)
+        try:
+            return await collected(request.collector, left, outcome)
+        finally:
+            reading.stop()
 
     async def _start(self, id_: str, network: RestrictedNetwork | None) -> OperationFailed | None:
         """Start it. Gives what the engine has against that."""
@@ -169,7 +223,7 @@ class DockerBackend:
         found = await self._engine.patiently(lambda client: client.inspect_container(name))
         async with self._network(request) as network:
             if found is None or found["State"]["Status"] == "created":  # it never ran
-                await self._surely_remove(name, network)
+                await self._surely_remove(name, request, network)
                 return None
             info = await self._about_engine()
             had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
@@ -182,12 +236,14 @@ class DockerBackend:
                     if network and found["State"]["Running"]:
                         await network.resume(await self._holder(found))
                     outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given, network)
+                if request.collector:
+                    outcome = await self._collected_later(request, outcome, found)
             except asyncio.CancelledError:
                 raise
             except BaseException:
-                await self._surely_remove(name, network)
+                await self._surely_remove(name, request, network)
                 raise
-            return replace(outcome, network=await self._surely_remove(name, network))
+            return replace(outcome, network=await self._surely_remove(name, request, network))
 
     def _handle(self, name: str, had: float) -> Handle:
         """Of a container that has had so many seconds."""
@@ -271,22 +327,35 @@ class DockerBackend:
         await self._engine.pull(reference)
         return await self._engine.call(lambda client: inspect_image(client, reference))
 
-    async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> NetworkUse | None:
+    async def _collected_later(self, request: AttemptRequest, outcome: Outcome, found: Mapping[str, Any]) -> Outcome:
+        """Of a container that another operator started, as the engine inspected it."""
+        holder = next(iter(found["HostConfig"]["VolumesFrom"] or []), "")
+        user, group = (int(number) for number in found["Config"]["User"].split(":"))
+        try:
+            info = await self._about_engine()
+            async with folders(self._staging, self._engine.address, request, info, stage=False) as mounted:
+                return await self._collected(request, outcome, Given(user, group, holder=holder), mounted.opened)
+        except (InvalidInput, SandboxUnavailable) as error:
+            raise OutcomeUnknown(f"what it left in a mounted folder cannot be read: {error}") from error
+
+    async def _surely_remove(
+        self, name: str, request: AttemptRequest, network: RestrictedNetwork | None
+    ) -> NetworkUse | None:
         """Nothing is told of an attempt while its container may be alive, or may yet be started.
 
         Gives what went over its network.
         """
         while True:
             with contextlib.suppress(OperationFailed):
-                await self._remove(name, network)
+                await self._remove(name, request)
                 return await network.end() if network else None
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _remove(self, name: str, network: RestrictedNetwork | None) -> None:
-        """The container, then what holds its network. Raises as `_remove_one` does."""
+    async def _remove(self, name: str, request: AttemptRequest) -> None:
+        """The container, then its holder. Raises as `_remove_one` does."""
         await self._remove_one(name)
-        if network:
-            await self._remove_one(network.name)
+        if request.collector or request.confinement.network == "restricted":
+            await self._remove_one(holder_name(name))
 
     async def _remove_one(self, name: str) -> bool:
         """Whether there was anything to remove. Raises while that cannot be told, which is not waited for."""

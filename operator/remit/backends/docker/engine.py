@@ -58,7 +58,7 @@ class Engine:
         name: str = "",
     ) -> None:
         self.host = name or host
-        self._address, self._tls = host, tls
+        self.address, self._tls = host, tls
         self.breaker = Breaker("the Docker engine")
         self._answer_seconds = answer_seconds
         self._slots = asyncio.Semaphore(at_once)
@@ -186,7 +186,7 @@ class Engine:
         with self._connecting:
             if self._client is None:
                 self._client = _Client(
-                    self._address,
+                    self.address,
                     version="auto",
                     timeout=self._answer_seconds,
                     max_pool_size=_CONNECTIONS,

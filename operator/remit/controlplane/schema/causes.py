@@ -45,3 +45,9 @@ def too_long(field: str, why: str) -> Cause:
 
 def forbidden(field: str, why: str) -> Cause:
     return Cause("FieldValueForbidden", f"Forbidden: {why}", field)
+
+
+def not_supported(field: str, value: str, supported: Sequence[str]) -> Cause:
+    listed = ", ".join(f'"{name}"' for name in supported)
+    shown = json.dumps(value, ensure_ascii=False)
+    return Cause("FieldValueNotSupported", f"Unsupported value: {shown}: supported values: {listed}", field)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cel
 import orjson
 
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.celcost import Budget, NotOnLoop, Shape, is_cheap
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
+from remit.controlplane.schema.cellibrary import cel
 from remit.controlplane.schema.celworker import CPU_SECONDS, WORKER, Evaluation, Outcome, evaluate
 from remit.controlplane.schema.formats import parse_date_time, parse_duration
 from remit.controlplane.schema.jsontypes import json_type
@@ -153,11 +153,6 @@ def _compile_rule(
         causes.append(Cause("FieldValueRequired", "Required value: rule is not specified", f"{path}.rule"))
         return None
     reason = declared.get("reason") or "FieldValueInvalid"
-    if reason not in _REASONS:
-        supported = ", ".join(f'"{name}"' for name in sorted(_REASONS))
-        message = f'Unsupported value: "{reason}": supported values: {supported}'
-        causes.append(Cause("FieldValueNotSupported", message, f"{path}.reason"))
-        return None
     program = _compile(source, schema, f"{path}.rule", causes)
     expression = declared.get("messageExpression")
     message_program = _compile(expression, schema, f"{path}.messageExpression", causes) if expression else None
@@ -172,7 +167,7 @@ def _compile_rule(
         message_source=expression,
         message_program=message_program,
         field_path=declared.get("fieldPath", ""),
-        reason=reason,
+        reason=reason if reason in _REASONS else "FieldValueInvalid",
         fields=reads["self"] if schema.get("properties") else None,
         old_fields=reads["oldSelf"] if schema.get("properties") else None,
         transition="oldSelf" in program.variables(),

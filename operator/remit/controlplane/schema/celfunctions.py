@@ -189,7 +189,10 @@ def _host(parts: Any) -> str:
 
 
 def _ip(text: Any) -> dict[str, str] | None:
+    """Of a text, or of the address in a CIDR."""
     try:
+        if isinstance(text, dict):
+            return {"ip": str(ipaddress.ip_interface(text["cidr"]).ip)}
         return {"ip": str(ipaddress.ip_address(text))}
     except ValueError:
         return None
@@ -204,6 +207,11 @@ def _cidr(text: Any) -> dict[str, str] | None:
 
 def _address(box: Any) -> Any:
     return ipaddress.ip_address(box["ip"] if isinstance(box, dict) else box)
+
+
+def _is_link_local_multicast(address: Any) -> bool:
+    network = "224.0.0.0/24" if address.version == 4 else "ff02::/16"
+    return address in ipaddress.ip_network(network)
 
 
 def _network(box: Any) -> Any:
@@ -256,11 +264,14 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "isIP": lambda text: _ip(text) is not None,
     "family": lambda box: _address(box).version,
     "isLoopback": lambda box: _address(box).is_loopback,
+    "isLinkLocalMulticast": lambda box: _is_link_local_multicast(_address(box)),
+    "isLinkLocalUnicast": lambda box: _address(box).is_link_local,
     "isUnspecified": lambda box: _address(box).is_unspecified,
     "isGlobalUnicast": lambda box: not (_address(box).is_multicast or _address(box).is_unspecified),
     "cidr": _cidr,
     "isCIDR": lambda text: _cidr(text) is not None,
     "containsIP": lambda box, ip: _address(ip) in _network(box),
     "containsCIDR": lambda box, other: _network(other).subnet_of(_network(box)),
+    "masked": lambda box: {"cidr": str(_network(box))},
     "prefixLength": lambda box: _network(box).prefixlen,
 }

@@ -23,9 +23,8 @@ import threading
 import time
 from typing import IO, Any, Final, NamedTuple
 
-import cel
-
 from remit.controlplane.schema.celfunctions import FUNCTIONS
+from remit.controlplane.schema.cellibrary import cel
 
 CPU_SECONDS: Final = 1.0
 """What kube-apiserver's limit on the cost of a call comes to."""

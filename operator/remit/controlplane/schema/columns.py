@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from remit.controlplane.schema.formats import parse_date_time
 from remit.controlplane.schema.jsonpath import compile_path
 
+Find = Callable[[dict[str, Any]], list[Any]]
 Cell = Callable[[dict[str, Any], datetime.datetime], Any]
 
+_ESCAPED_IN_JSON: Final = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _NAME: Final = {
     "name": "Name",
     "type": "string",
@@ -40,7 +42,7 @@ class Columns:
         declared = (
             _BUILTIN.get(source, [_builtin_age()])
             if isinstance(source, str)
-            else [_custom(c) for c in source or [_AGE]]
+            else [_custom(c, find) for c, find in _readable(source or [_AGE])]
         )
         name = _path(".metadata.name")
         # An Event is read for what happened: its name comes last, and only in the wide form.
@@ -82,7 +84,17 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
     return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
 
 
-def _custom(column: dict[str, Any]) -> tuple[dict[str, Any], Cell]:
+def _readable(columns: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Find]]:
+    """The columns before the first whose path cannot be read. Like kube-apiserver, a CRD may have any path there."""
+    for column in columns:
+        try:
+            find = compile_path(column["jsonPath"])
+        except ValueError:
+            return
+        yield column, find
+
+
+def _custom(column: dict[str, Any], find: Find) -> tuple[dict[str, Any], Cell]:
     definition = {
         "name": column["name"],
         "type": column["type"],
@@ -91,7 +103,7 @@ def _custom(column: dict[str, Any]) -> tuple[dict[str, Any], Cell]:
         or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}",
         "priority": column.get("priority", 0),
     }
-    find, type_ = compile_path(column["jsonPath"]), column["type"]
+    type_ = column["type"]
 
     def cell(obj: dict[str, Any], now: datetime.datetime) -> Any:
         found = find(obj)
@@ -117,9 +129,11 @@ def _typed(type_: str, value: Any, now: datetime.datetime) -> Any:
 
 
 def _printed(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    """As Go prints it: what is not there has no value, objects are in the order of their keys."""
+    if value is None or isinstance(value, str):
+        return "<no value>" if value is None else value
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    return text.translate(_ESCAPED_IN_JSON)
 
 
 def age(value: Any, now: datetime.datetime) -> str:

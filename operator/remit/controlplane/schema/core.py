@@ -20,7 +20,8 @@ MAX_DATA: Final = 1 << 20
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]+", re.ASCII)
 
 STRING: Final[Raw] = {"type": "string"}
-_INTEGER: Final[Raw] = {"type": "integer"}
+_INT32: Final[Raw] = {"type": "integer", "format": "int32"}
+_INT64: Final[Raw] = {"type": "integer", "format": "int64"}
 _BOOLEAN: Final[Raw] = {"type": "boolean"}
 _TIME: Final[Raw] = {"type": "string", "format": "date-time", "nullable": True}
 _BYTES: Final[Raw] = {"type": "string", "format": "byte", "nullable": True}
@@ -46,14 +47,14 @@ _REFERENCE: Final = _object(
     kind=STRING, namespace=STRING, name=STRING, uid=STRING, apiVersion=STRING, resourceVersion=STRING, fieldPath=STRING
 ) | {"x-kubernetes-map-type": "atomic"}
 _SOURCE: Final = _object(component=STRING, host=STRING)
-_SERIES: Final = _object(count=_INTEGER, lastObservedTime=_TIME)
+_SERIES: Final = _object(count=_INT32, lastObservedTime=_TIME)
 _CONDITION: Final = _object(
     type={**STRING, "default": ""},
     status=STRING,
     reason=STRING,
     message=STRING,
     lastTransitionTime=_TIME,
-    observedGeneration=_INTEGER,
+    observedGeneration=_INT64,
 )
 _CONDITIONS: Final = _list(
     _CONDITION, **{"nullable": True, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
@@ -66,9 +67,7 @@ _NAMES: Final = _object(
     shortNames=_list(STRING, **{"x-kubernetes-list-type": "atomic"}),
     categories=_list(STRING, **{"x-kubernetes-list-type": "atomic"}),
 )
-_COLUMN: Final = _object(
-    name=STRING, type=STRING, format=STRING, description=STRING, priority=_INTEGER, jsonPath=STRING
-)
+_COLUMN: Final = _object(name=STRING, type=STRING, format=STRING, description=STRING, priority=_INT32, jsonPath=STRING)
 _VERSION: Final = _object(
     required=("name", "served", "storage"),
     name=STRING,
@@ -112,7 +111,7 @@ SCHEMAS: Final[dict[str, Raw]] = {
         source=_SOURCE,
         firstTimestamp=_TIME,
         lastTimestamp=_TIME,
-        count=_INTEGER,
+        count=_INT32,
         type=STRING,
         eventTime=_TIME,
         series=_SERIES,
@@ -136,16 +135,16 @@ SCHEMAS: Final[dict[str, Raw]] = {
         deprecatedSource=_SOURCE,
         deprecatedFirstTimestamp=_TIME,
         deprecatedLastTimestamp=_TIME,
-        deprecatedCount=_INTEGER,
+        deprecatedCount=_INT32,
     ),
     "Lease": _object(
         "Lease defines a lease concept.",
         spec=_object(
             holderIdentity=STRING,
-            leaseDurationSeconds=_INTEGER,
+            leaseDurationSeconds=_INT32,
             acquireTime=_TIME,
             renewTime=_TIME,
-            leaseTransitions=_INTEGER,
+            leaseTransitions=_INT32,
             strategy=STRING,
             preferredHolder=STRING,
         ),
@@ -154,7 +153,7 @@ SCHEMAS: Final[dict[str, Raw]] = {
         "ControllerRevision implements an immutable snapshot of state data.",
         required=("revision",),
         data=_ANYTHING,
-        revision=_INTEGER,
+        revision=_INT64,
     ),
     "CustomResourceDefinition": _object(
         "CustomResourceDefinition represents a resource that should be exposed on the API server.",
@@ -172,7 +171,7 @@ SCHEMAS: Final[dict[str, Raw]] = {
             conditions=_CONDITIONS,
             acceptedNames=_NAMES,
             storedVersions=_list(STRING, **{"x-kubernetes-list-type": "atomic"}),
-            observedGeneration=_INTEGER,
+            observedGeneration=_INT64,
         ),
     ),
 }
@@ -199,6 +198,8 @@ class CoreSchema(Schema):
 
     def validate(self, obj: Raw, old: Raw | None = None, budget: Budget | None = None) -> list[Cause]:
         causes = super().validate(obj, old, budget)
+        if self._of_crds:  # what is missing is empty to Go, and named further in by the rules of CRDs
+            causes = [cause for cause in causes if cause.reason != "FieldValueRequired"]
         return causes if causes or self._rules is None else self._rules(obj, old)
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 
-from remit.controlplane.schema.causes import Cause, Invalid, forbidden, invalid_value, required
-from remit.controlplane.schema.jsonpath import compile_path
+from remit.controlplane.schema.causes import Cause, forbidden, invalid_value, not_supported, required
+from remit.controlplane.schema.crdschema import schema_causes, unsupported
+from remit.controlplane.schema.fieldpath import follow
 from remit.controlplane.schema.naming import dns1035_label, subdomain
-from remit.controlplane.schema.schema import Schema
 
 Raw = dict[str, Any]
 
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
+_APPROVED: Final = "api-approved.kubernetes.io"
+_APPROVALS: Final = "https://github.com/kubernetes/enhancements/pull/1111"
+_COLUMNS: Final = "additionalPrinterColumns"
+_TOP: Final = {
+    "schema": "spec.validation",
+    _COLUMNS: "spec.additionalPrinterColumns",
+    "subresources": "spec.subresources",
+    "selectableFields": "spec.selectableFields",
+}
+"""What is declared for each version, and what it is called where all have the same."""
 _MOST_SELECTABLE = 8
 _LONGEST_WARNING = 256
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
@@ -26,21 +38,23 @@ def default_crd(crd: Raw) -> None:
         return
     names = spec.get("names")
     if isinstance(names, dict) and isinstance(names.get("kind"), str):
-        names.setdefault("listKind", f"{names['kind']}List")
-        names.setdefault("singular", names["kind"].lower())
+        names["singular"] = names.get("singular") or names["kind"].lower()
+        if names["kind"]:
+            names["listKind"] = names.get("listKind") or f"{names['kind']}List"
     spec.setdefault("conversion", {"strategy": "None"})
 
 
 def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
-    """Everything that is wrong with a definition whose fields are of the right types."""
+    """Everything that is wrong with a definition whose fields are of the right types.
+
+    A schema that `old` has just the same is let be, and so is a missing approval: what is stored already may be from a
+    version that checked less.
+    """
     spec = crd.get("spec") or {}
-    if "names" not in spec or "versions" not in spec:
-        return []  # the schema of CRDs has said so already
-    causes = [*_names(spec), *_versions(spec)]
-    if spec.get("preserveUnknownFields"):
-        causes.append(
-            invalid_value("spec.preserveUnknownFields", True, "must be false in order to use defaults in the schema")
-        )
+    causes = [*_names(spec), *_versions(spec, old or {}), *_approval(crd, old)]
+    if spec.get("preserveUnknownFields") and not (old or {}).get("spec", {}).get("preserveUnknownFields"):
+        why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+        causes.append(invalid_value("spec.preserveUnknownFields", True, why))
     strategy = (spec.get("conversion") or {}).get("strategy")
     if not strategy:
         causes.append(required("spec.conversion.strategy"))
@@ -49,25 +63,53 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
             forbidden("spec.conversion.strategy", "this control plane converts nothing; use the strategy None")
         )
     if old is not None:
-        causes += _unchanged(spec, old["spec"])
+        causes += _unchanged(spec, old)
     else:
         causes += _named(crd, spec)
     return causes
 
 
 def _named(crd: Raw, spec: Raw) -> list[Cause]:
-    plural, group, name = spec["names"].get("plural", ""), spec.get("group", ""), crd["metadata"].get("name")
-    if name == f"{plural}.{group}":
+    metadata, names = crd["metadata"], spec.get("names") or {}
+    wanted, why = f"{names.get('plural') or ''}.{spec.get('group') or ''}", 'must be spec.names.plural+"."+spec.group'
+    given = {field: metadata[field] for field in ("name", "generateName") if metadata.get(field)}
+    return [invalid_value(f"metadata.{field}", text, why) for field, text in given.items() if text != wanted]
+
+
+def _approval(crd: Raw, old: Raw | None) -> list[Cause]:
+    """Kubernetes' own groups are for APIs that its community has approved."""
+    group = (crd.get("spec") or {}).get("group") or ""
+    if not f".{group}".endswith((".k8s.io", ".kubernetes.io")):
         return []
-    return [invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group')]
+    state, why = _approval_state(crd)
+    if state in ("approved", "bypassed") or (old is not None and _approval_state(old)[0] == state):
+        return []
+    where, given = f"metadata.annotations[{_APPROVED}]", (crd["metadata"].get("annotations") or {}).get(_APPROVED)
+    return [required(where, why) if state == "missing" else invalid_value(where, given, why)]
+
+
+def _approval_state(crd: Raw) -> tuple[str, str]:
+    given = (crd["metadata"].get("annotations") or {}).get(_APPROVED) or ""
+    why, more = f'protected groups must have approval annotation "{_APPROVED}"', f", see {_APPROVALS}"
+    if not given:
+        return "missing", f"{why}{more}"
+    if given.startswith("unapproved"):
+        return "bypassed", ""
+    try:
+        parts = urlsplit(given)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme and parts.netloc:
+        return "approved", ""
+    return "wrong", f'{why} with either a URL or a reason starting with "unapproved"{more}'
 
 
 def _names(spec: Raw) -> list[Cause]:
-    names, group = spec["names"], spec.get("group") or ""
+    names, group = spec.get("names") or {}, spec.get("group") or ""
     causes = (
         [invalid_value("spec.group", group, why) for why in subdomain(group)] if group else [required("spec.group")]
     )
-    if group and "." not in group:
+    if not causes and "." not in group:
         causes.append(invalid_value("spec.group", group, "should be a domain with at least one dot"))
     for field in ("plural", "singular", "kind", "listKind"):
         value = names.get(field) or ""
@@ -75,59 +117,104 @@ def _names(spec: Raw) -> list[Cause]:
         if not value:
             causes.append(required(where))
         else:
-            causes += [invalid_value(where, value, why) for why in dns1035_label(value.lower())]
+            folded = value.lower() if field in ("kind", "listKind") else value
+            causes += [invalid_value(where, value, why) for why in dns1035_label(folded)]
     for field in ("shortNames", "categories"):
         for index, value in enumerate(names.get(field) or ()):
             where = f"spec.names.{field}[{index}]"
             causes += [invalid_value(where, value, why) for why in dns1035_label(value)]
-    plural = names.get("plural") or ""
-    if plural and plural != plural.lower():
-        causes += [invalid_value("spec.names.plural", plural, why) for why in dns1035_label(plural)]
     if names.get("kind") and names.get("kind") == names.get("listKind"):
         causes.append(invalid_value("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
-    if spec.get("scope") not in {"Cluster", "Namespaced"}:
-        message = f'Unsupported value: "{spec.get("scope") or ""}": supported values: "Cluster", "Namespaced"'
-        causes.append(Cause("FieldValueNotSupported", message, "spec.scope"))
+    if not spec.get("scope"):
+        causes.append(required("spec.scope"))
+    elif spec["scope"] not in {"Cluster", "Namespaced"}:
+        causes.append(not_supported("spec.scope", spec["scope"], ("Cluster", "Namespaced")))
     return causes
 
 
-def _versions(spec: Raw) -> list[Cause]:
+def _schemas(crd: Raw) -> Raw:
+    """The schema of each version as JSON, by the version's name."""
+    versions = (crd.get("spec") or {}).get("versions") or ()
+    return {version.get("name"): _dumped(_openapi(version)) for version in versions}
+
+
+def _openapi(version: Raw) -> Raw | None:
+    found: Raw | None = (version.get("schema") or {}).get("openAPIV3Schema")
+    return found
+
+
+def _versions(spec: Raw, old: Raw) -> list[Cause]:
     causes: list[Cause] = []
-    versions = spec["versions"]
-    seen: set[str] = set()
+    versions: list[Raw] = spec.get("versions") or []
+    names = [version.get("name") or "" for version in versions]
     for index, version in enumerate(versions):
         path = f"spec.versions[{index}]"
-        name = version.get("name") or ""
-        if name in seen:
-            causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
-        seen.add(name)
-        causes += [invalid_value(f"{path}.name", name, why) for why in dns1035_label(name)]
-        causes += _version(version, path, single=len(versions) == 1)
+        causes += [invalid_value(f"{path}.name", names[index], why) for why in dns1035_label(names[index])]
+        causes += _deprecation(version, f"{path}.deprecationWarning")
+        if _openapi(version) is None:
+            causes.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
+    if names and dns1035_label(names[0]):
+        causes += [invalid_value("spec.version", names[0], why) for why in dns1035_label(names[0])]
+    shown = orjson.dumps(names).decode()
+    if len(set(names)) < len(names):
+        why = f"Invalid value: {shown}: must contain unique version names"
+        causes.append(Cause("FieldValueInvalid", why, "spec.versions"))
     if sum(bool(version.get("storage")) for version in versions) != 1:
-        shown = orjson.dumps([]).decode() if not versions else orjson.dumps(versions).decode()
-        why = "must have exactly one version marked as storage version"
-        causes.append(Cause("FieldValueInvalid", f"Invalid value: {shown}: {why}", "spec.versions"))
+        why = f"Invalid value: {shown}: must have exactly one version marked as storage version"
+        causes.append(Cause("FieldValueInvalid", why, "spec.versions"))
+    if _dumped(versions) != _dumped((old.get("spec") or {}).get("versions")):
+        causes += _fields_of_versions(versions, _schemas(old))
+    return [*causes, *_stored(versions, names, old)]
+
+
+def _stored(versions: list[Raw], names: list[str], old: Raw) -> list[Cause]:
+    """What objects are stored in stays a version."""
+    path, storage = (
+        "status.storedVersions",
+        [version.get("name") or "" for version in versions if version.get("storage")],
+    )
+    stored = [*((old.get("status") or {}).get("storedVersions") or ()), *storage[:1]]
+    if not stored:
+        return [invalid_value(path, [], "must have at least one stored version")]
+    causes = [
+        invalid_value(path, stored, f"must have the storage version {name}") for name in storage if name not in stored
+    ]
+    why = "missing from spec.versions; it was previously a storage version, and must remain in spec.versions until no"
+    why += " data remains persisted in it and it is removed from status.storedVersions"
+    gone = [invalid_value(f"{path}[{i}]", name, why) for i, name in enumerate(stored) if name not in names]
+    return [*causes, *gone]
+
+
+def _fields_of_versions(versions: list[Raw], known: Raw) -> list[Cause]:
+    """What all versions have alike is told once, and named as what it was before there were versions."""
+    causes: list[Cause] = []
+    alike = {word: len({_dumped(version.get(word)) for version in versions}) == 1 for word in _TOP}
+    status = ["status" in (version.get("subresources") or {}) for version in versions]
+    for index, version in enumerate(versions):
+        at = {word: top if alike[word] else f"spec.versions[{index}].{word}" for word, top in _TOP.items()}
+        first = {word for word in _TOP if index == 0 or not alike[word]}
+        schema = _openapi(version)
+        if "schema" in first and schema is not None and known.get(str(version.get("name"))) != _dumped(schema):
+            has_status = any(status) if alike["schema"] else status[index]
+            causes += schema_causes(schema, f"{at['schema']}.openAPIV3Schema", status=has_status)
+        for number, column in enumerate((version.get("additionalPrinterColumns") or ()) if _COLUMNS in first else ()):
+            causes += _column(column, f"{at[_COLUMNS]}[{number}]")
+        if "subresources" in first:
+            causes += _scale((version.get("subresources") or {}).get("scale"), f"{at['subresources']}.scale")
+        fields = version.get("selectableFields")
+        if fields and "selectableFields" in first:
+            if schema is None or alike["schema"] != alike["selectableFields"]:
+                why = (
+                    "may only be set beside the schema, which is where all versions have the same or where they differ"
+                )
+                causes.append(invalid_value(at["selectableFields"], "", why))
+            elif not unsupported(schema):
+                causes += _selectable(fields, schema, at["selectableFields"])
     return causes
 
 
-def _version(version: Raw, path: str, *, single: bool) -> list[Cause]:
-    where = "spec.validation.openAPIV3Schema" if single else f"{path}.schema.openAPIV3Schema"
-    schema = (version.get("schema") or {}).get("openAPIV3Schema")
-    if not isinstance(schema, dict):
-        return [required(f"{path}.schema.openAPIV3Schema", "schemas are required")]
-    causes: list[Cause] = []
-    try:
-        Schema.compile(schema, path=where)
-    except Invalid as error:
-        causes += error.causes
-    else:
-        causes += _defaults_fit(schema, where)
-    top = "spec" if single else path
-    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        causes += _column(column, f"{top}.additionalPrinterColumns[{index}]")
-    causes += _scale((version.get("subresources") or {}).get("scale"), f"{top}.subresources.scale")
-    causes += _selectable(version.get("selectableFields") or [], schema, f"{top}.selectableFields")
-    return causes + _deprecation(version, f"{path}.deprecationWarning")
+def _dumped(value: Any) -> bytes:
+    return orjson.dumps(value or None, option=orjson.OPT_SORT_KEYS)
 
 
 def _scale(scale: Raw | None, path: str) -> list[Cause]:
@@ -151,35 +238,30 @@ def _scale(scale: Raw | None, path: str) -> list[Cause]:
 def _selectable(fields: list[Raw], schema: Raw, path: str) -> list[Cause]:
     """Fields to select by are declared ones, of a type that can be compared with text."""
     causes = []
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for index, field in enumerate(fields):
         where, given = f"{path}[{index}].jsonPath", field.get("jsonPath") or ""
         if not given:
             causes.append(required(where))
-        elif why := _unselectable(given, schema):
+            continue
+        try:
+            keys, found = follow(given, schema, arrays=False)
+        except ValueError as error:
+            causes.append(invalid_value(where, given, f"is an invalid path: {error}"))
+            continue
+        if keys[0] == "metadata":
+            causes.append(invalid_value(where, given, "must not point to fields in metadata"))
+        if found.get("type") not in {"string", "boolean", "integer"}:
+            types = "string, boolean or integer"
+            why = f"must point to a field of type {types}. Enum string fields and strings with formats are allowed."
             causes.append(invalid_value(where, given, why))
-        elif given in seen:
-            causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{given}"', where))
-        seen.add(given)
-    if len(fields) > _MOST_SELECTABLE:
-        message = f"Too many: {len(fields)}: must have at most {_MOST_SELECTABLE} items"
+        if keys in seen:
+            causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {json.dumps(given)}", where))
+        seen.add(keys)
+    if len(seen) > _MOST_SELECTABLE:
+        message = f"Too many: {len(seen)}: must have at most {_MOST_SELECTABLE} items"
         causes.append(Cause("FieldValueTooMany", message, path))
     return causes
-
-
-def _unselectable(path: str, schema: Raw) -> str:
-    if "[" in path:
-        return "is an invalid path: array notation is not allowed"
-    first, *rest = path.removeprefix(".").split(".")
-    part: Any = None if first == "metadata" else (schema.get("properties") or {}).get(first)
-    for name in rest:
-        part = ((part or {}).get("properties") or {}).get(name)
-    if part is None or not path.startswith("."):
-        return "is an invalid path: does not refer to a valid field"
-    if part.get("type") in {"string", "boolean", "integer"}:
-        return ""
-    types = "string, boolean or integer"
-    return f"must point to a field of type {types}. Enum string fields and strings with formats are allowed."
 
 
 def _deprecation(version: Raw, path: str) -> list[Cause]:
@@ -201,50 +283,31 @@ def _deprecation(version: Raw, path: str) -> list[Cause]:
 
 
 def _column(column: Raw, path: str) -> list[Cause]:
-    causes = [required(f"{path}.{field}") for field in ("name", "type", "jsonPath") if not column.get(field)]
-    if column.get("type") and column["type"] not in _COLUMN_TYPES:
-        supported = ", ".join(f'"{name}"' for name in _COLUMN_TYPES)
-        message = f'Unsupported value: "{column["type"]}": supported values: {supported}'
-        causes.append(Cause("FieldValueNotSupported", message, f"{path}.type"))
-    if column.get("format") and column["format"] not in _COLUMN_FORMATS:
-        why = f"must be one of {','.join(_COLUMN_FORMATS)}"
-        causes.append(invalid_value(f"{path}.format", column["format"], why))
-    if column.get("jsonPath"):
-        try:
-            compile_path(column["jsonPath"])
-        except ValueError as error:
-            causes.append(invalid_value(f"{path}.jsonPath", column["jsonPath"], f"is an invalid path: {error}"))
-    return causes
-
-
-def _defaults_fit(schema: Raw, path: str) -> list[Cause]:
-    """A default must itself be valid: it will be stored in every object that leaves the field out."""
-    causes: list[Cause] = []
-
-    def look(raw: Raw, where: str) -> None:
-        if "default" in raw:
-            part = {name: value for name, value in raw.items() if name != "default"}
-            if part.get("type") or part.get("x-kubernetes-int-or-string"):
-                holder = Schema.compile({"type": "object", "properties": {"default": part}}, path=where)
-                value = {"default": orjson.loads(orjson.dumps(raw["default"]))}
-                holder.default(value)
-                found = holder.validate(value)
-                causes.extend(Cause(cause.reason, cause.message, f"{where}.{cause.field}") for cause in found)
-        for name, part in raw.get("properties", {}).items():
-            look(part, f"{where}.properties[{name}]")
-        for word in ("items", "additionalProperties"):
-            if isinstance(raw.get(word), dict):
-                look(raw[word], f"{where}.{word}")
-
-    look(schema, path)
+    """A path that starts with a dot is taken, whatever follows: what cannot be read is not shown."""
+    causes = [] if column.get("name") else [required(f"{path}.name")]
+    types, formats = (f"must be one of {','.join(names)}" for names in (_COLUMN_TYPES, _COLUMN_FORMATS))
+    type_, format_, json_path = (column.get(field) or "" for field in ("type", "format", "jsonPath"))
+    if not type_:
+        causes.append(required(f"{path}.type", types))
+    elif type_ not in _COLUMN_TYPES:
+        causes.append(invalid_value(f"{path}.type", type_, types))
+    if format_ and format_ not in _COLUMN_FORMATS:
+        causes.append(invalid_value(f"{path}.format", format_, formats))
+    if not json_path:
+        causes.append(required(f"{path}.JSONPath"))
+    elif not json_path.startswith("."):
+        causes.append(invalid_value(f"{path}.JSONPath", json_path, "must be a simple json path starting with ."))
     return causes
 
 
 def _unchanged(spec: Raw, old: Raw) -> list[Cause]:
     """Names that clients have built on cannot change."""
     causes = []
-    for path in (("group",), ("scope",), ("names", "plural"), ("names", "kind")):
-        new_value, old_value = _dig(spec, path), _dig(old, path)
+    conditions = (old.get("status") or {}).get("conditions") or ()
+    established = any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
+    paths = [("group",), ("names", "plural"), *([("scope",), ("names", "kind")] if established else [])]
+    for path in paths:
+        new_value, old_value = _dig(spec, path), _dig(old["spec"], path)
         if new_value != old_value:
             causes.append(invalid_value(".".join(("spec", *path)), new_value, "field is immutable"))
     return causes

@@ -133,7 +133,7 @@ def decode(schema: Raw, value: Any, place: Place = Place(), unknown: list[str] |
             _decode_values(schema.get("additionalProperties"), value, place, unknown)
         case list():
             _decode_items(schema["items"], value, place, unknown)
-        case int() | float() if abs(value) >= _RANGES.get(format_, math.inf):
+        case int() | float() if not -_RANGES.get(format_, math.inf) <= value < _RANGES.get(format_, math.inf):
             raise _wrong(value, place, schema)
         case str() if not conforms(value, format_) and (value or format_ != "byte"):
             if format_ == "byte":

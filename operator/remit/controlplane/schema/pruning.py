@@ -14,6 +14,7 @@ OBJECT_META: Final = frozenset(
         "resourceVersion", "selfLink", "uid",
     }
 )  # fmt: skip
+_UNKNOWN: Final = Node(raw={})
 _RESOURCE: Final = frozenset({"apiVersion", "kind", "metadata"})
 
 
@@ -21,10 +22,10 @@ def prune(node: Node, value: Any, path: str, unknown: list[str]) -> None:
     """Take unknown fields out of `value` in place, adding their paths to `unknown`."""
     if isinstance(value, dict):
         _prune_object(node, value, path, unknown)
-    elif isinstance(value, list) and node.items is not None:
+    elif isinstance(value, list) and (node.items is not None or not node.preserve):
         for index, item in enumerate(value):
             if isinstance(item, dict | list):
-                prune(node.items, item, f"{path}[{index}]", unknown)
+                prune(node.items or _UNKNOWN, item, f"{path}[{index}]", unknown)
 
 
 def _prune_object(node: Node, value: dict[str, Any], path: str, unknown: list[str]) -> None:

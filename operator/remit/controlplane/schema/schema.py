@@ -40,7 +40,7 @@ class Schema:
     def decode(self, obj: dict[str, Any]) -> None:
         """Check the types without which a real API server could not read the object. Raises `Undecodable`."""
         if self.node.has_embedded:
-            _decode_embedded(self.node, obj, "")
+            decode_embedded(self.node, obj, "")
 
     def prune(self, obj: dict[str, Any]) -> list[str]:
         """Remove what the schema does not know. Gives the paths of what was removed."""
@@ -62,7 +62,7 @@ class Schema:
         return validate(self.node, obj, MISSING if old is None else old, budget or Budget())
 
 
-def _decode_embedded(node: Node, value: Any, path: str) -> None:
+def decode_embedded(node: Node, value: Any, path: str) -> None:
     """Decode what is known of every object in those that are embedded in `value`. Raises `Undecodable`."""
     if not node.has_embedded:
         return
@@ -74,7 +74,7 @@ def _decode_embedded(node: Node, value: Any, path: str) -> None:
         for key, part in value.items():
             child = node.child(key)
             if child is not None:
-                _decode_embedded(child, part, joined(path, key))
+                decode_embedded(child, part, joined(path, key))
     elif isinstance(value, list) and node.items is not None:
         for index, item in enumerate(value):
-            _decode_embedded(node.items, item, f"{path}[{index}]")
+            decode_embedded(node.items, item, f"{path}[{index}]")

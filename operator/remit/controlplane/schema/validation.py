@@ -76,7 +76,7 @@ def _validate(node: Node, value: Any, old: Any, path: str, out: list[Cause]) -> 
         )
         return
     raw = node.raw
-    if "enum" in raw and not _is_one_of(value, raw["enum"]):
+    if raw.get("enum") and not _is_one_of(value, raw["enum"]):
         supported = ", ".join(_quoted(choice) for choice in raw["enum"])
         message = f"Unsupported value: {_quoted(value)}: supported values: {supported}"
         out.append(Cause("FieldValueNotSupported", message, path))
@@ -199,6 +199,9 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
     if raw.get("x-kubernetes-embedded-resource"):
         absent = [name for name in ("apiVersion", "kind") if not value.get(name)]
         out.extend(Cause("FieldValueRequired", "Required value", joined(path, name)) for name in absent)
+    if raw.get("additionalProperties") is False:
+        unknown = [key for key in value if key not in node.properties]
+        out.extend(_invalid(key, f"{joined(path, key)} in body is a forbidden property", path) for key in unknown)
     earlier = old if isinstance(old, dict) else {}
     for key, part in value.items():
         child = node.child(key)
@@ -208,24 +211,24 @@ def _object(node: Node, value: dict[str, Any], old: Any, path: str, out: list[Ca
 
 def _logic(raw: dict[str, Any], value: Any, path: str, out: list[Cause]) -> None:
     """allOf, anyOf, oneOf and not: only values are narrowed by them, so plain validation does."""
-    if "allOf" in raw:
+    if raw.get("allOf"):
         results = [_against(part, value, path) for part in raw["allOf"]]
         out += [cause for result in results for cause in result]
         if any(results):
             none = ". None validated" if all(results) else ""
             out.append(_nowhere(f'"{path}" must validate all the schemas (allOf){none}'))
-    if "anyOf" in raw and not raw.get("x-kubernetes-int-or-string"):
+    if raw.get("anyOf") and not raw.get("x-kubernetes-int-or-string"):
         results = [_against(part, value, path) for part in raw["anyOf"]]
         if all(results):
             out.append(_nowhere(f'"{path}" must validate at least one schema (anyOf)'))
             out += results[0]
-    if "oneOf" in raw:
+    if raw.get("oneOf"):
         results = [_against(part, value, path) for part in raw["oneOf"]]
         fitting = sum(not result for result in results)
         if fitting != 1:
             found = f"Found {fitting} valid alternatives" if fitting else "Found none valid"
             out.append(_nowhere(f'"{path}" must validate one and only one schema (oneOf). {found}'))
-            out += results[0] if not fitting and results else []
+            out += results[0] if not fitting else []
     if "not" in raw and not _against(raw["not"], value, path):
         out.append(_nowhere(f'"{path}" must not validate the schema (not)'))
 

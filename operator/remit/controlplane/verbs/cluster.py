@@ -111,9 +111,9 @@ def _through_stored_schema(resource: Resource, obj: Object) -> Object:
 
 
 def _through_own_schema(resource: Resource, obj: Object) -> Object:
+    """Without defaults: of what is stored, only the version that it is stored in has some."""
     obj["apiVersion"] = resource.api_version
     resource.schema.prune(obj)
-    resource.schema.default(obj)
     return obj
 
 

@@ -27,7 +27,7 @@ from remit.controlplane.schema.jsontypes import same
 from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
-from remit.controlplane.verbs.cluster import Target, Writer, load, to_storage
+from remit.controlplane.verbs.cluster import Target, Writer, convert, load, to_storage
 from remit.controlplane.verbs.patches import patched
 
 LONGEST_MANAGER = 128
@@ -273,7 +273,10 @@ def _put(cluster: Writer, resource: Resource, obj: Object, request: Request) -> 
     Both share their metadata, in which the store sets the resourceVersion.
     """
     stored = to_storage(resource, obj)
-    admit.check_size(orjson.dumps(stored))
+    encoded = orjson.dumps(stored)
+    admit.check_size(encoded)
+    if resource.custom and resource.version != resource.storage_version:  # shown is what can be read again
+        obj = convert(resource, orjson.loads(encoded)) | {"metadata": obj["metadata"]}
     if request.dry_run:
         return obj
     record = cluster.store.put(resource.stored_as, stored)

@@ -2,7 +2,8 @@
 
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.saving import save, save_file
-from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, StoredArtifact, StoredFile, keep_pruning
+from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, keep_pruning
+from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 
 __all__ = [
     "ARTIFACT_BYTES",

@@ -9,11 +9,14 @@ from typing import Final
 
 from remit.api import format_bytes
 from remit.backends import Collector, ExitReason, FileTree, KeptArtifact, Outcome
-from remit.execution.artifacts.store import ArtifactStore, StoredArtifact, StoredFile, TooLarge
+from remit.execution.artifacts.store import ArtifactStore, Collecting, TooLarge
+from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.telemetry import escape
 
 MAX_FILES: Final = 50_000
-"""Of one artifact."""
+"""Of all artifacts of an attempt."""
+MAX_PATH_BYTES: Final = 1024
+"""Of a file in an artifact: all paths of an attempt are in memory together."""
 MAX_RESULT_BYTES: Final = 4096
 _NOT_RUN: Final = frozenset({ExitReason.START_FAILED, ExitReason.SANDBOX_UNAVAILABLE, ExitReason.DENIED})
 
@@ -58,16 +61,18 @@ def collector(
         if outcome.reason in _NOT_RUN:
             return outcome
         succeeded = outcome.reason == ExitReason.COMPLETED
+        kept: list[StoredArtifact] = []
         try:
-            kept = [
-                stored
-                for wanted in artifacts
-                if succeeded or wanted.always
-                if (stored := _kept(store, tree, wanted, required=succeeded)) is not None
-            ]
-            texts = {result.name: text for result in results if (text := _read(tree, result, succeeded)) is not None}
-            if kept:
-                save(kept)
+            with store.collecting() as collecting:
+                for wanted in artifacts:
+                    if succeeded or wanted.always:
+                        room = MAX_FILES - sum(len(each.files) for each in kept)
+                        kept += _kept(collecting, tree, wanted, required=succeeded, room=room)
+                texts = {
+                    result.name: text for result in results if (text := _read(tree, result, succeeded)) is not None
+                }
+                if kept:
+                    save(kept)
         except (_NotKept, OSError) as error:
             return _failed(outcome, error)
         told = tuple(KeptArtifact(each.name, len(each.files), each.bytes, each.digest) for each in kept)
@@ -76,16 +81,18 @@ def collector(
     return collect
 
 
-def _kept(store: ArtifactStore, tree: FileTree, wanted: WantedArtifact, *, required: bool) -> StoredArtifact | None:
-    """The artifact with its contents in the store; None where it may be missing, and is."""
+def _kept(
+    collecting: Collecting, tree: FileTree, wanted: WantedArtifact, *, required: bool, room: int
+) -> list[StoredArtifact]:
+    """The artifact with its contents in the store, at most `room` files; none where it may be missing, and is."""
     where = f"artifact {wanted.name} ({escape(wanted.pattern)})"
     files: list[StoredFile] = []
     left = wanted.most_bytes
     for found in tree.find(wanted.pattern):
-        if len(files) == MAX_FILES:
+        if len(files) == room:
             raise _NotKept(
                 ExitReason.ARTIFACT_TOO_LARGE,
-                f"{where} has more than {MAX_FILES} files; pack them into an archive",
+                f"{where}: an attempt leaves at most {MAX_FILES} files in all its artifacts; pack them into an archive",
                 retryable=False,
             )
         _check_name(where, found.path)
@@ -99,30 +106,33 @@ def _kept(store: ArtifactStore, tree: FileTree, wanted: WantedArtifact, *, requi
             raise too_large
         try:
             with found.open() as source:
-                stored = store.put(found.path, source, executable=found.executable, most=left)
+                stored = collecting.put(found.path, source, executable=found.executable, most=left)
         except TooLarge:  # it has grown since
             raise too_large from None
         files.append(stored)
         left -= stored.size
     if not files:
         if wanted.optional or not required:
-            return None
+            return []
         raise _NotKept(
             ExitReason.ARTIFACT_MISSING,
             f"{where}: no file is there; have the program make it, correct path, or set optional",
             retryable=True,
         )
     files.sort(key=lambda file: file.path)
-    return StoredArtifact(wanted.name, tuple(files), wanted.retain_seconds)
+    return [StoredArtifact(wanted.name, tuple(files), wanted.retain_seconds)]
 
 
 def _check_name(where: str, path: str) -> None:
     try:
-        path.encode()
+        length = len(path.encode())
     except UnicodeEncodeError:
         shown = escape(path.encode(errors="surrogateescape").decode(errors="backslashreplace"))
         message = f"{where} has a file whose name is not UTF-8, {shown}; rename it"
         raise _NotKept(ExitReason.ARTIFACT_UNREADABLE, message, retryable=False) from None
+    if length > MAX_PATH_BYTES:
+        message = f"{where} has a file whose path has {length} bytes, and at most {MAX_PATH_BYTES} are kept; shorten it"
+        raise _NotKept(ExitReason.ARTIFACT_TOO_LARGE, message, retryable=False)
 
 
 def _read(tree: FileTree, wanted: WantedResult, required: bool) -> str | None:

@@ -72,6 +72,10 @@ class Supervisor:
         self._output = RotatingOutput(folder, specification.max_output_bytes, specification.secrets)
         self._redactor = Redactor(specification.secrets)
         self._stop = asyncio.Event()
+        self._cancel = asyncio.Event()
+        """Ends the present run."""
+        self._restart_reason = ""
+        """Why the present run was ended for another one; empty where it was not."""
         self._settled = asyncio.Event()
         self._over = asyncio.Event()
         self._watchers: set[asyncio.StreamWriter] = set()
@@ -93,7 +97,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until it is stopped, or has ended and is not to be started again."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET)  # noqa: PTH108  # as below
         # By its relative name: a socket's path may only have 107 bytes, and this is the folder we are in.
@@ -146,6 +150,9 @@ class Supervisor:
         request = self.specification.request
         request = replace(request, id=f"{request.id}-{number}", timeout_seconds=math.inf)
         looking: asyncio.Task[None] | None = None
+        self._cancel, self._restart_reason = asyncio.Event(), ""
+        if self._stop.is_set():
+            self._cancel.set()
 
         def started(handle: Handle) -> None:
             nonlocal looking
@@ -153,7 +160,7 @@ class Supervisor:
             looking = looking or asyncio.ensure_future(self._look_for_main(handle.pid))
 
         try:
-            outcome = await self._backend.run(request, self._output, cancel=self._stop, on_started=started)
+            outcome = await self._backend.run(request, self._output, cancel=self._cancel, on_started=started)
         except RemitError as error:
             message = self._redactor.redact(str(error))
             self._say(process=None, lastExit={"reason": type(error).__name__, "message": message})
@@ -162,8 +169,9 @@ class Supervisor:
             self._outer = self._main = None
             if looking:
                 looking.cancel()
-        self._say(process=None, lastExit=_shown(outcome, self._redactor))
-        return outcome.exit_code == 0
+        because = {"message": self._restart_reason} if self._restart_reason else {}
+        self._say(process=None, lastExit=_shown(outcome, self._redactor) | because)
+        return outcome.exit_code == 0 and not because
 
     async def _look_for_main(self, outer: int) -> None:
         # Nothing tells of an exec; /proc has to be asked.
@@ -185,7 +193,7 @@ class Supervisor:
             except OSError:
                 gone = True
             if gone:
-                self._stop.set()
+                self._end()
                 return
             if tick % _SAMPLE_EVERY == 0 and self._outer is not None:
                 self._samples.append(measure(self._outer))
@@ -242,11 +250,25 @@ class Supervisor:
             case {"do": "lift limit"}:
                 self._say(maxRestarts=None)
                 return self._state
+            case {"do": "restart", "restarts": int(number), "reason": str(reason)}:
+                return {"restarting": self._restart(number, reason)}
             case {"do": "stop"}:
-                self._stop.set()
+                self._end()
                 await self._over.wait()
                 return self._state
         return {"error": "unknown request"}
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._cancel.set()
+
+    def _restart(self, number: int, reason: str) -> bool:
+        """End run `number`, which is followed by another one where the policy says so; False where it is over."""
+        if self._outer is None or self._state["restarts"] != number:
+            return False
+        self._restart_reason = self._redactor.redact(reason)
+        self._cancel.set()
+        return True
 
     def _signal(self, number: int) -> bool:
         handle = self._main.open() if self._main else None

@@ -144,6 +144,17 @@ class Containers:
         engine = await self._engine()
         await engine.call(lambda client: client.start(container.id))
 
+    async def end_run(self, container: Container) -> None:
+        """Ask its program to end, and kill it if it has not within its time. It is there then, and stopped: the engine
+        does not start it again. Raises OperationFailed."""
+        engine, signal = await self._engine(), str(container.told["Config"].get("StopSignal") or "SIGTERM")
+        with _unless("Conflict"):  # it does not run any more
+            await engine.call(lambda client: client.kill(container.id, signal))
+            await asyncio.sleep(container.grace)
+            now = Container(await engine.call(lambda client: client.inspect_container(container.id)))
+            if now.incarnation == container.incarnation and now.status == "running":
+                await engine.call(lambda client: client.kill(container.id))
+
     async def restart_always(self, container: Container) -> None:
         """Have the engine start it again however often it ends. Raises OperationFailed."""
         engine, policy = await self._engine(), _ALWAYS
