@@ -167,6 +167,7 @@ PROMISES: dict[str, Promise] = {
     "19-command-in-a-container": Promise({"boxed-hello": lambda s: printed(s) == "65534\n"}, stages.an_image),
     "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),
     "16-release": Promise({}, stages.site, releases={"site": lambda s: s["ready"] == "2/2"}),
+    "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
     "20-python-tests": Promise(
         {
             "shop-dependencies": lambda s: s["artifacts"][0]["name"] == "deps" and s["artifacts"][0]["files"] > 0,
@@ -210,7 +211,6 @@ PROMISES: dict[str, Promise] = {
     "26-npm-tests": Promise(
         {"cart-tests": lambda s: "pass 1\n" in printed(s)}, stages.tested_cart, afterwards=packages_are_cached
     ),
-    "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
 }
 
 
