@@ -172,7 +172,7 @@ USUAL = {
     ("namespaces", "command", "Retry"): ("interrupted",),
     ("namespaces", "script", "Fail"): ("timeout", "cancelled by itself"),
     ("namespaces", "script", "Retry"): (),
-    ("landlock", "command", "Fail"): ("connection",),
+    ("landlock", "command", "Fail"): ("unexpected",),
     ("landlock", "command", "Retry"): ("interrupted",),
     ("landlock", "script", "Fail"): (),
     ("landlock", "script", "Retry"): (),
