@@ -172,7 +172,7 @@ async def test_only_regular_files_and_no_links(backend: DockerBackend, asking: A
 @pytest.mark.parametrize(
     ("script", "pattern", "reason", "why"),
     [
-        ("dd if=/dev/zero of=s bs=1 count=1 seek=9999999999", "/workspace/s", ExitReason.ARTIFACT_TOO_LARGE, "maxBytes"),  # noqa: E501
+        ("dd if=/dev/zero of=s bs=1 count=1 seek=999999999", "/workspace/s", ExitReason.ARTIFACT_TOO_LARGE, "maxBytes"),
         ("dd if=/dev/zero of=s bs=1 count=1 seek=999999999999; echo > x.t", "/workspace/*.t", ExitReason.ARTIFACT_UNREADABLE, "folder of its own"),  # noqa: E501
         ("printf x > \"$(printf 'a\\377.t')\"", "/workspace/*.t", ExitReason.ARTIFACT_UNREADABLE, "not UTF-8"),
         ("echo > x.t; chmod 0 x.t", "/workspace/*.t", ExitReason.ARTIFACT_UNREADABLE, "Permission denied"),

@@ -307,8 +307,8 @@ async def test_what_a_task_makes_is_kept_and_mounted_by_the_next(docked: World, 
         "results": [{"name": "version", "path": "version"}],
     }
     script = (
-        "echo begun; while ! test -e go; do sleep 0.1; done; cat /etc/app/greeting > /e/said;"
-        " echo 7 > version; echo kept > /cache/x"
+        "echo begun; while ! test -e go; do sleep 0.1; done;"
+        " cat /etc/app/greeting > /e/said; echo 7 > version; echo kept > /cache/x"
     )
     async with docked.operator() as operator:
         name = await in_container(docked, image, script, **made)
