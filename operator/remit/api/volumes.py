@@ -154,8 +154,9 @@ class Artifact(SpecModel):
     """Of which attempts: those that succeed, or all."""
     optional: bool = False
     """Go on without it when no file is there. Otherwise an attempt that succeeded then fails as ArtifactMissing."""
-    max_bytes: Quantity = "100Mi"
-    """The most that is kept. An attempt that leaves more fails as ArtifactTooLarge, and nothing of it is kept."""
+    max_bytes: Quantity | None = None
+    """The most that is kept. An attempt that leaves more fails as ArtifactTooLarge, and nothing of it is kept. Not set:
+    what the policy allows at most."""
     retain_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
     """How long it is kept after the task was deleted. Not set: until then."""
 

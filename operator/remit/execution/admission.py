@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, Phase, parse_bytes
+from remit.api import ExecutionTask, Phase
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
 from remit.api.volumes import Artifact
@@ -40,7 +40,7 @@ from remit.policy import (
     executed,
     request_for,
 )
-from remit.policy.volumes import path_inside, workspace_claims
+from remit.policy.volumes import artifact_bytes, path_inside, workspace_claims
 from remit.sandbox import Confinement, Host, Layer, MemoryBudget, explain_absence
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
@@ -245,7 +245,7 @@ class Admission:
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
             task=task.metadata.name,
-            artifacts=tuple(_wanted_artifact(each, spec.working_dir) for each in spec.artifacts),
+            artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted.policies) for each in spec.artifacts),
             results=tuple(
                 WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
                 for each in spec.results
@@ -323,11 +323,11 @@ def _confined(
     )
 
 
-def _wanted_artifact(artifact: Artifact, working_dir: str) -> WantedArtifact:
+def _wanted_artifact(artifact: Artifact, working_dir: str, policies: Sequence[CompiledPolicy]) -> WantedArtifact:
     return WantedArtifact(
         name=artifact.name,
         pattern=path_inside(artifact.path, working_dir),
-        most_bytes=parse_bytes(artifact.max_bytes),
+        most_bytes=artifact_bytes(policies, artifact),
         always=artifact.when == "Always",
         optional=artifact.optional,
         retain_seconds=artifact.retain_seconds or 0,

@@ -26,6 +26,7 @@ from remit.policy.verdict import Denial, Reason
 
 FORBIDDEN: Final = ("/proc", "/sys", "/dev", "/run", "/var/run")
 """Trees of the host that are never mounted: the kernel's, and the sockets of engines and of the system."""
+DEFAULT_ARTIFACT_BYTES: Final = parse_bytes("100Mi")
 DEFAULT_WORKSPACE_BYTES: Final = parse_bytes("1Gi")
 
 
@@ -146,7 +147,8 @@ def _judge_artifact(policy: CompiledPolicy, artifact: Artifact) -> Denial | None
     rule = policy.spec.volumes.artifacts
     if rule is None:
         return _no_artifacts(policy, f"the artifact {artifact.name}")
-    asked = {"maxBytes": artifact.max_bytes} if parse_bytes(artifact.max_bytes) > parse_bytes(rule.max_bytes) else {}
+    most = artifact.max_bytes
+    asked = {"maxBytes": most} if most is not None and parse_bytes(most) > parse_bytes(rule.max_bytes) else {}
     seconds = artifact.retain_seconds or 0
     kept = {"maxRetainSeconds": seconds} if seconds > rule.max_retain_seconds else {}
     if not asked and not kept:
@@ -188,6 +190,14 @@ def _root(rule: CompiledHostPathRule, path: str) -> str:
     matching = (glob for glob, pattern in rule.globs if pattern.matches(path))
     folders = (glob.removesuffix("/**") or "/" for glob in matching if glob.endswith("/**"))
     return max((folder for folder in folders if not {"*", "?"} & {*folder}), key=len, default=path)
+
+
+def artifact_bytes(policies: Sequence[CompiledPolicy], artifact: Artifact) -> int:
+    """The most that is kept: what is asked for, else the least of what each policy allows at most."""
+    if artifact.max_bytes is not None:
+        return parse_bytes(artifact.max_bytes)
+    rules = [rule for policy in policies if (rule := policy.spec.volumes.artifacts) is not None]
+    return min((parse_bytes(rule.max_bytes) for rule in rules), default=DEFAULT_ARTIFACT_BYTES)
 
 
 def workspace_claims(request: Request) -> tuple[RateClaim, ...]:

@@ -10,10 +10,10 @@ import yaml
 from tests.policies import allowing
 
 from remit.api import ExecutionTask
-from remit.api.volumes import WorkspaceVolume
+from remit.api.volumes import Artifact, WorkspaceVolume
 from remit.errors import InvalidInput
 from remit.policy import Command, Decision, Reason, Request, decide, request_for
-from remit.policy.volumes import HostPathTerms, host_path_terms, workspace_bytes
+from remit.policy.volumes import HostPathTerms, artifact_bytes, host_path_terms, workspace_bytes
 
 PATHS = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadOnly", "ReadWrite"]}]}
 
@@ -100,6 +100,7 @@ def test_artifacts_go_by_size_and_retention() -> None:
     allowed = {"artifacts": {"maxBytes": "1Gi", "maxRetainSeconds": 60}}
     assert decided(leaving(), {"artifacts": {}}).allowed
     assert not decided(leaving(), {}).allowed
+    assert decided(leaving(), {"artifacts": {"maxBytes": "1Ki"}}).allowed
     assert decided(leaving(maxBytes="1Gi", retainSeconds=60), allowed).allowed
     assert not decided(leaving(maxBytes="1025Mi"), allowed).allowed
     assert not decided(leaving(retainSeconds=61), allowed).allowed
@@ -169,3 +170,10 @@ def test_the_size_of_a_workspace_is_what_every_policy_grants() -> None:
     assert workspace_bytes(sizes[:1], WorkspaceVolume(name="w")) == 2 * 2**30
     assert workspace_bytes(sizes, WorkspaceVolume(name="w", size="1Ki")) == 1024
     assert workspace_bytes([], WorkspaceVolume(name="w")) == 2**30
+
+
+def test_an_artifact_that_says_no_size_gets_what_every_policy_grants() -> None:
+    policies = [allowing("ls", volumes={"artifacts": {"maxBytes": size}}) for size in ("2Mi", "1Mi")]
+    assert artifact_bytes(policies, Artifact(name="a", path="x")) == 2**20
+    assert artifact_bytes(policies, Artifact(name="a", path="x", max_bytes="1Ki")) == 1024
+    assert artifact_bytes([], Artifact(name="a", path="x")) == 100 * 2**20
