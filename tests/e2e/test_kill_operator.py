@@ -124,8 +124,8 @@ def test_killed_again_and_again_while_tasks_come_and_go(own_up: RemitUp) -> None
     with witness() as (port, reports):
         for number in range(ROUNDS):
             tasks = [task(f"r{number}-{n}", port, "sleep 0.2", "Retry" if n % 2 else "Fail") for n in range(TASKS)]
+            seen = len(reports) + min(5 * (number + 1), TASKS)  # before they are there: kubectl takes its time
             submit(up, tasks)
-            seen = len(reports) + min(5 * (number + 1), TASKS)
             until(lambda seen=seen: len(reports) >= seen, "some tasks to run", 300)
             up.kill()
             up.start()

@@ -27,6 +27,8 @@ OF_OTHER_FIELDS = {
     "Normal",
     "ReadOnly",
     "ReadWrite",
+    "ReadOnly",
+    "ReadWrite",
     "True",
     "Warning",
 }
