@@ -30,6 +30,8 @@ from support import repetitions
 
 from .conftest import World, served
 
+pytestmark = pytest.mark.no_cover
+
 TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(20, soak=200))
 PAIRS = repetitions(1, soak=2)
 """Of each way at the same time: most of the time is spent waiting for leases."""
