@@ -18,8 +18,6 @@ from trees import TREE, below, dead, ended, submit, worker
 
 from .conftest import SHELL
 
-pytestmark = pytest.mark.cover_programs
-
 HASTY = """
 from remit.cli import main
 from remit.cli.supervisor import restarts, supervisor

@@ -25,6 +25,8 @@ from . import stages
 from .conftest import World
 from .test_schedules import wound
 
+pytestmark = pytest.mark.no_cover
+
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 KINDS = {
     "Deployment": DEPLOYMENTS,

@@ -13,7 +13,7 @@ from shops import Ground, Shop, on_every_ground, open_shop
 from .conftest import World
 from .edges import hook
 
-pytestmark = [on_every_ground, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.timeout(300)]
 
 CANARY = {"strategy": {"type": "Canary", "blueGreen": None, "canary": {"steps": [{"weight": 20}]}}}
 HOOK = {"stages": hook("sleep", "600")}

@@ -14,7 +14,7 @@ from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
 
-pytestmark = [on_every_ground, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from shops import GROUNDS, PATIENCE, Shop, open_shop
 
 from .conftest import World
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:

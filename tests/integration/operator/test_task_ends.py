@@ -18,6 +18,8 @@ from remit.telemetry import verify
 
 from .conftest import World, truth
 
+pytestmark = pytest.mark.no_cover
+
 
 def audit(world: World) -> list[dict[str, Any]]:
     lines = (world.settings.state_dir / "audit" / "audit.jsonl").read_bytes().splitlines()

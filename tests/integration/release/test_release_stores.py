@@ -47,6 +47,8 @@ from remit.release.places import Place
 from remit.release.revisions import LocalRevisions
 from remit.telemetry import Anchor, AuditEvent, AuditLog, Metrics, Redactor
 
+pytestmark = pytest.mark.no_cover
+
 MOST_STEPS = 400
 
 
