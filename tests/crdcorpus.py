@@ -90,8 +90,14 @@ def public_crds() -> list[Raw]:
 def _load(path: Path) -> list[Raw]:
     documents = yaml.load_all(path.read_bytes(), yaml.CSafeLoader)
     crds = [json.loads(json.dumps(crd, default=str)) for crd in documents if isinstance(crd, dict)]
-    found = [crd for crd in crds if crd.get("kind") == "CustomResourceDefinition" and isinstance(crd.get("spec"), dict)]
-    return [_as_written(crd) for crd in found]
+    return [_as_written(crd) for crd in crds if crd.get("kind") == "CustomResourceDefinition" and _has_names(crd)]
+
+
+def _has_names(crd: Raw) -> bool:
+    """Which the templates among them have not."""
+    spec = crd.get("spec")
+    names = spec.get("names") if isinstance(spec, dict) else None
+    return isinstance(names, dict) and bool(names.get("plural"))
 
 
 def _as_written(crd: Raw) -> Raw:

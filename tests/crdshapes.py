@@ -111,6 +111,27 @@ def _version(name: str, spec: Raw, status: Raw, extras: list[str]) -> Raw:
     return version
 
 
+class Seed:
+    """A CRD to begin with. Public ones have megabytes, which nobody wants to see in a failure."""
+
+    def __init__(self, crd: Raw) -> None:
+        self.crd = crd
+
+    def __repr__(self) -> str:
+        return f"<{self.crd['metadata']['name']}>"
+
+
+def seeds(known: list[Raw]) -> st.SearchStrategy[Seed]:
+    """One of those that are known, or made; most of the known ones when they are many."""
+    many = len(known) > 10
+
+    @st.composite
+    def pick(draw: st.DrawFn) -> Seed:
+        return Seed(known[draw(st.integers(0, len(known) - 1))] if draw(st.integers(0, 3)) < 2 + many else draw(crds()))
+
+    return pick()
+
+
 @st.composite
 def crds(draw: st.DrawFn) -> Raw:
     extras = draw(st.lists(st.sampled_from(["status", "scale", "columns", "selectable"]), unique=True))

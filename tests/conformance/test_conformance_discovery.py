@@ -159,6 +159,9 @@ async def test_openapi_verbs_declare_their_parameters(api: Api) -> None:
     item = document["paths"][f"/apis/{GROUP}/v1/namespaces/{{namespace}}/widgets/{{name}}"]
     parameters = {p.get("name") for p in item["patch"]["parameters"]}
     assert {"fieldValidation", "dryRun", "fieldManager", "force"} <= parameters
+    patches = {f"application/{name}" for name in ("json-patch+json", "merge-patch+json", "apply-patch+yaml")}
+    assert patches <= item["patch"]["requestBody"]["content"].keys()
+    assert "application/json" not in item["patch"]["requestBody"]["content"]
     kind = item["patch"]["x-kubernetes-group-version-kind"]
     assert kind == {"group": GROUP, "kind": "Widget", "version": "v1"}
 

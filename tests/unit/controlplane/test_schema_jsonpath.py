@@ -35,8 +35,8 @@ OBJECT: Raw = {
         ("$.spec.rows[*].n", [1, 2, 3]),
         (".spec.rows[3].n", []),
         (".spec.rows[-4].n", []),
-        (".spec['a.b']", [1]),
-        ('.spec["a.b"]', [1]),
+        (r".spec['a\.b']", [1]),
+        (".spec['a.b']", []),
         (r".spec.a\.b", [1]),
         (".spec.a.b", []),
         (".spec.rows.n", []),
@@ -46,13 +46,28 @@ OBJECT: Raw = {
         (".status.*[0].type", ["Ready"]),
         (".nothing.there", []),
         ("", [OBJECT]),
+        (".spec.rows[].n", [1, 2, 3]),
+        (".spec.rows[1:].n", [2, 3]),
+        (".spec.rows[:2].n", [1, 2]),
+        (".spec.rows[-2:].n", [2, 3]),
+        (".spec.rows[::2].n", [1, 3]),
+        (".spec.rows[2,0].n", [3, 1]),
+        (".spec.rows[0:9].n", []),
+        (".spec.rows[?(@.n>1)].n", [2, 3]),
+        (".spec.rows[?(@.n<=2)].n", [1, 2]),
+        (".spec.rows[?(@.n)].n", [1, 2, 3]),
+        (".spec.rows[?(@.m)].n", []),
+        ('.spec.rows[?(@.n>"1")].n', []),
+        (".spec..n", [1, 2, 3]),
+        (".spec.rows[0].", []),
+        (".spec.rows n", []),
     ],
 )
 def test_paths(path: str, found: list[Any]) -> None:
     assert compile_path(path)(OBJECT) == found
 
 
-@pytest.mark.parametrize("path", [".a[", ".a]", ".a[?(@.b)]", ".a b", ".a[x]", "!"])
+@pytest.mark.parametrize("path", [".a[", ".a]", ".a[x]", '.a["b"]', ".a[-]", "....a", ".a..*", ".a[?(@.b", "!"])
 def test_paths_that_cannot_be_read(path: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"in the JSONPath {path!r}")):
         compile_path(path)

@@ -47,7 +47,11 @@ SCHEMA = Schema.compile(
     [
         ({"size": 1, "siez": {"deep": 1}}, {"size": 1}, ["spec.siez"]),
         ({"map": {"any": "key"}}, {"map": {"any": "key"}}, []),
-        ({"any": {"a": [{"b": 1}], "c": {"d": 2}}}, {"any": {"a": [{"b": 1}], "c": {"d": 2}}}, []),
+        (
+            {"any": {"a": [{"b": 1}], "c": {"d": 2}, "e": 3}},
+            {"any": {"a": [{}], "c": {}, "e": 3}},
+            ["spec.any.a[0].b", "spec.any.c.d"],
+        ),
         (
             {"open": {"free": {"a": 1}, "shut": {"in": "x", "out": 1}}},
             {"open": {"free": {"a": 1}, "shut": {"in": "x"}}},

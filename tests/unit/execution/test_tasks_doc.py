@@ -27,8 +27,6 @@ OF_OTHER_FIELDS = {
     "Normal",
     "ReadOnly",
     "ReadWrite",
-    "ReadOnly",
-    "ReadWrite",
     "True",
     "Warning",
 }

@@ -22,6 +22,7 @@ from remit.controlplane.schema.celcost import Budget, NotOnLoop, Shape, is_cheap
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
 from remit.controlplane.schema.cellibrary import cel
 from remit.controlplane.schema.celworker import CPU_SECONDS, WORKER, Evaluation, Outcome, evaluate
+from remit.controlplane.schema.fieldpath import follow
 from remit.controlplane.schema.formats import parse_date_time, parse_duration
 from remit.controlplane.schema.jsontypes import json_type
 
@@ -166,13 +167,22 @@ def _compile_rule(
         message=declared.get("message", ""),
         message_source=expression,
         message_program=message_program,
-        field_path=declared.get("fieldPath", ""),
+        field_path=_known_path(declared.get("fieldPath", ""), schema),
         reason=reason if reason in _REASONS else "FieldValueInvalid",
         fields=reads["self"] if schema.get("properties") else None,
         old_fields=reads["oldSelf"] if schema.get("properties") else None,
         transition="oldSelf" in program.variables(),
         optional_old=bool(declared.get("optionalOldSelf")),
     )
+
+
+def _known_path(path: str, schema: Mapping[str, Any]) -> str:
+    """A stored rule may name a field that is not there: then its object is named instead."""
+    try:
+        follow(path, schema)
+    except ValueError:
+        return ""
+    return path
 
 
 def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cause]) -> cel.Program | None:

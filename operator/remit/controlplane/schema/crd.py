@@ -55,7 +55,7 @@ def validate_crd(crd: Raw, old: Raw | None = None) -> list[Cause]:
     if spec.get("preserveUnknownFields") and not (old or {}).get("spec", {}).get("preserveUnknownFields"):
         why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
         causes.append(invalid_value("spec.preserveUnknownFields", True, why))
-    strategy = (spec.get("conversion") or {}).get("strategy")
+    strategy = spec.get("conversion", {"strategy": "None"}).get("strategy")
     if not strategy:
         causes.append(required("spec.conversion.strategy"))
     elif strategy != "None":
@@ -135,7 +135,7 @@ def _names(spec: Raw) -> list[Cause]:
 def _schemas(crd: Raw) -> Raw:
     """The schema of each version as JSON, by the version's name."""
     versions = (crd.get("spec") or {}).get("versions") or ()
-    return {version.get("name"): _dumped(_openapi(version)) for version in versions}
+    return {version.get("name") or "": _dumped(_openapi(version)) for version in versions}
 
 
 def _openapi(version: Raw) -> Raw | None:
@@ -153,7 +153,7 @@ def _versions(spec: Raw, old: Raw) -> list[Cause]:
         causes += _deprecation(version, f"{path}.deprecationWarning")
         if _openapi(version) is None:
             causes.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
-    if names and dns1035_label(names[0]):
+    if names and names[0]:
         causes += [invalid_value("spec.version", names[0], why) for why in dns1035_label(names[0])]
     shown = orjson.dumps(names).decode()
     if len(set(names)) < len(names):
@@ -188,13 +188,13 @@ def _stored(versions: list[Raw], names: list[str], old: Raw) -> list[Cause]:
 def _fields_of_versions(versions: list[Raw], known: Raw) -> list[Cause]:
     """What all versions have alike is told once, and named as what it was before there were versions."""
     causes: list[Cause] = []
-    alike = {word: len({_dumped(version.get(word)) for version in versions}) == 1 for word in _TOP}
+    alike = {word: len({_dumped(_bare(version.get(word))) for version in versions}) == 1 for word in _TOP}
     status = ["status" in (version.get("subresources") or {}) for version in versions]
     for index, version in enumerate(versions):
         at = {word: top if alike[word] else f"spec.versions[{index}].{word}" for word, top in _TOP.items()}
         first = {word for word in _TOP if index == 0 or not alike[word]}
         schema = _openapi(version)
-        if "schema" in first and schema is not None and known.get(str(version.get("name"))) != _dumped(schema):
+        if "schema" in first and schema is not None and known.get(version.get("name") or "") != _dumped(schema):
             has_status = any(status) if alike["schema"] else status[index]
             causes += schema_causes(schema, f"{at['schema']}.openAPIV3Schema", status=has_status)
         for number, column in enumerate((version.get("additionalPrinterColumns") or ()) if _COLUMNS in first else ()):
@@ -204,13 +204,19 @@ def _fields_of_versions(versions: list[Raw], known: Raw) -> list[Cause]:
         fields = version.get("selectableFields")
         if fields and "selectableFields" in first:
             if schema is None or alike["schema"] != alike["selectableFields"]:
-                why = (
-                    "may only be set beside the schema, which is where all versions have the same or where they differ"
-                )
+                why = "may only be set where the schema is: all versions have the same of both, or of neither"
                 causes.append(invalid_value(at["selectableFields"], "", why))
             elif not unsupported(schema):
                 causes += _selectable(fields, schema, at["selectableFields"])
     return causes
+
+
+def _bare(value: Any) -> Any:
+    """Without what is empty, which is the same as what is not there to Go."""
+    if isinstance(value, dict):
+        kept = [key for key, part in value.items() if key == "default" or not (part is False or part in ("", []))]
+        return {key: _bare(value[key]) for key in kept}
+    return [_bare(part) for part in value] if isinstance(value, list) else value
 
 
 def _dumped(value: Any) -> bytes:

@@ -18,7 +18,7 @@ from remit.controlplane.schema.decoding import Undecodable
 from remit.controlplane.schema.fieldpath import follow
 from remit.controlplane.schema.pruning import prune
 from remit.controlplane.schema.schema import Schema, decode_embedded
-from remit.controlplane.schema.structural import Node, compile_pattern
+from remit.controlplane.schema.structural import Node, compile_pattern, compile_usable
 from remit.controlplane.schema.validation import MISSING, validate
 
 Raw = dict[str, Any]
@@ -68,6 +68,7 @@ def schema_causes(schema: Raw, path: str, *, status: bool) -> list[Cause]:
     try:
         node = Schema.compile(schema, path=path).node
     except Invalid as error:
+        causes += _defaults(compile_usable(schema, path, [], resource=True), path)
         return causes or error.causes
     causes += _defaults(node, path)
     return causes or unusable_old_self(node, path)
@@ -176,11 +177,11 @@ def _says_more_than_names(metadata: Raw) -> bool:
 
 def _logic(schema: Raw, path: str, *, skip_any_of: bool = False) -> Iterator[Cause]:
     """Inside allOf, anyOf, oneOf and not, a schema may only narrow what is said outside."""
-    if not (skip_any_of or schema.get("anyOf") == _INTEGER_OR_STRING):
+    if not (skip_any_of or _is_integer_or_string(schema.get("anyOf"))):
         for index, part in enumerate(schema.get("anyOf") or ()):
             yield from _nested(part, f"{path}.anyOf[{index}]")
     for index, part in enumerate(schema.get("allOf") or ()):
-        first = index == 0 and part.get("anyOf") == _INTEGER_OR_STRING
+        first = index == 0 and _is_integer_or_string(part.get("anyOf"))
         yield from _nested(part, f"{path}.allOf[{index}]", skip_any_of=first)
     for index, part in enumerate(schema.get("oneOf") or ()):
         yield from _nested(part, f"{path}.oneOf[{index}]")
@@ -189,6 +190,11 @@ def _logic(schema: Raw, path: str, *, skip_any_of: bool = False) -> Iterator[Cau
     causes: list[Cause] = []
     compile_pattern(schema.get("pattern"), f"{path}.pattern", causes)
     yield from causes
+
+
+def _is_integer_or_string(parts: list[Raw] | None) -> bool:
+    said = [{word: value for word, value in part.items() if value not in ("", [], False)} for part in parts or ()]
+    return said == _INTEGER_OR_STRING
 
 
 def _nested(schema: Raw, path: str, *, skip_any_of: bool = False) -> Iterator[Cause]:
@@ -200,7 +206,8 @@ def _nested(schema: Raw, path: str, *, skip_any_of: bool = False) -> Iterator[Ca
     if schema.get("additionalProperties", False) is not False:
         yield forbidden(f"{path}.additionalProperties", "must be undefined to be structural")
     for word, needed in _FORBIDDEN_IN_LOGIC.items():
-        if says(schema, word) and schema[word] not in ([], None, False):
+        nothing: tuple[Any, ...] = (None,) if word == "default" else (None, False, [])
+        if says(schema, word) and not any(schema[word] is each or schema[word] == each == [] for each in nothing):
             yield forbidden(f"{path}.{word}", f"must be {needed} to be structural")
     if "metadata" in (schema.get("properties") or {}):
         yield forbidden(f"{path}.properties[metadata]", "must not be specified in a nested context")
@@ -254,9 +261,7 @@ def _default_fits(node: Node, path: str) -> list[Cause]:
     except Undecodable as error:
         return [*causes, invalid_value(path, default, str(error))]
     found = validate(node, value, MISSING, Budget())
-    return causes + [
-        cause if cause.field == "<nil>" else cause._replace(field=_within(path, cause.field)) for cause in found
-    ]
+    return causes + [cause._replace(field=_within(path, cause.field.removeprefix("<nil>"))) for cause in found]
 
 
 def _within(path: str, field: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _TOKEN = re.compile(r"[.\[\]]|'(?:[^\\']|\\.)*'?|[^.\[\]'][^.\[\]]*", re.DOTALL)
 
 
-def follow(path: str, schema: dict[str, Any], *, arrays: bool = True) -> tuple[tuple[str, ...], dict[str, Any]]:
+def follow(path: str, schema: Mapping[str, Any], *, arrays: bool = True) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """The keys of the path, and the schema of what it leads to. Raises ValueError with what is wrong with it."""
     tokens = iter(_TOKEN.findall(path))
     keys = []
@@ -41,10 +42,10 @@ def _next(tokens: Any) -> str:
     return token
 
 
-def _field(schema: dict[str, Any], key: str) -> dict[str, Any]:
+def _field(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if properties := schema.get("properties"):
         if key in properties:
-            found: dict[str, Any] = properties[key]
+            found: Mapping[str, Any] = properties[key]
             return found
     elif isinstance(values := schema.get("additionalProperties"), dict):
         return values

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 Raw = dict[str, Any]
 
+_PATCHES = ("application/merge-patch+json", "application/apply-patch+yaml")
+_STRATEGIC = "application/strategic-merge-patch+json"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _CORE = {"": "io.k8s.api.core", "apps": "io.k8s.api.apps", "coordination.k8s.io": "io.k8s.api.coordination",
          "events.k8s.io": "io.k8s.api.events",
@@ -26,6 +28,8 @@ class Described(Protocol):
     @property
     def namespaced(self) -> bool: ...
     @property
+    def custom(self) -> bool: ...
+    @property
     def schema(self) -> Any: ...
 
 
@@ -41,9 +45,12 @@ def openapi_v3(group: str, version: str, resources: Iterable[Described]) -> Raw:
         schemas[f"{name}List"] = _list_schema(resource, name, {**gvk, "kind": resource.list_kind})
         scope = "/namespaces/{namespace}" if resource.namespaced else ""
         collection = f"{prefix}{scope}/{resource.plural}"
-        paths[collection] = {"get": _operation("list", gvk, f"{name}List"), "post": _operation("post", gvk, name)}
+        paths[collection] = {
+            "get": _operation("list", gvk, f"{name}List", custom=resource.custom),
+            "post": _operation("post", gvk, name, custom=resource.custom),
+        }
         paths[f"{collection}/{{name}}"] = {
-            verb: _operation(verb, gvk, name) for verb in ("get", "put", "patch", "delete")
+            verb: _operation(verb, gvk, name, custom=resource.custom) for verb in ("get", "put", "patch", "delete")
         }
     return {
         "openapi": "3.0.0",
@@ -91,28 +98,29 @@ def _list_schema(resource: Described, name: str, gvk: Raw) -> Raw:
     }
 
 
-def _operation(verb: str, gvk: Raw, name: str) -> Raw:
+def _operation(verb: str, gvk: Raw, name: str, *, custom: bool) -> Raw:
     writes = verb in {"post", "put", "patch", "delete"}
     parameters = [_parameter("dryRun")] if writes else []
     if verb in {"post", "put", "patch"}:
         parameters += [_parameter("fieldManager"), _parameter("fieldValidation")]
     if verb == "patch":
         parameters.append(_parameter("force", "boolean"))
+    schema = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+    told = {"200": "OK"} | ({"201": "Created"} if verb in {"post", "put", "patch"} else {})
     operation: Raw = {
         "parameters": parameters,
         "responses": {
-            "200": {
-                "description": "OK",
-                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
-            }
+            status: {"description": about, "content": {"application/json": schema}} for status, about in told.items()
         },
         "x-kubernetes-action": verb,
         "x-kubernetes-group-version-kind": gvk,
     }
     if verb in {"post", "put", "patch"}:
-        operation["requestBody"] = {
-            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-        }
+        media: Raw = {"application/json": schema}
+        if verb == "patch":
+            media = {"application/json-patch+json": {"schema": {"type": "array", "items": {"type": "object"}}}}
+            media |= dict.fromkeys(_PATCHES if custom else (*_PATCHES, _STRATEGIC), schema)
+        operation["requestBody"] = {"content": media}
     return operation
 
 

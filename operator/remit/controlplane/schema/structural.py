@@ -50,10 +50,15 @@ class Node:
 def compile_node(schema: dict[str, Any], path: str, *, resource: bool = False) -> Node:
     """The tree for `schema`. Raises `Invalid` with every mistake in it; `path` is where it stands in the CRD."""
     causes: list[Cause] = []
-    node = _node(schema, path, causes, resource=resource)
+    node = compile_usable(schema, path, causes, resource=resource)
     if causes:
         raise Invalid(causes)
     return node
+
+
+def compile_usable(schema: dict[str, Any], path: str, causes: list[Cause], *, resource: bool = False) -> Node:
+    """The tree without the patterns and rules that do not compile, which are added to `causes`."""
+    return _node(schema, path, causes, resource=resource)
 
 
 def _node(schema: dict[str, Any], path: str, causes: list[Cause], *, resource: bool = False) -> Node:
