@@ -132,10 +132,10 @@ class Chaos(RuleBasedStateMachine):
         what=st.sampled_from(["emptied", "gone", "back", "breaks", "breaks for good", "works", "clock"]), data=st.data()
     )
     def trouble(self, what: str, data: st.DataObject) -> None:
-        sim, empty = self.sim, SlotView()
+        sim = self.sim
         match what:
             case "emptied":
-                sim.observed = replace(sim.observed, blue=empty, green=empty, live=None, share=0, preview=None)
+                self.empty_target()
             case "gone" | "back":
                 sim.observed = replace(sim.observed, unreachable="no route to host" if what == "gone" else "")
             case "breaks" | "breaks for good":
@@ -145,6 +145,12 @@ class Chaos(RuleBasedStateMachine):
                 sim.errors.clear()
             case "clock":
                 sim.now += datetime.timedelta(seconds=data.draw(st.sampled_from([-100_000, -40, 3600, 100_000])))
+
+    def empty_target(self) -> None:
+        sim, empty = self.sim, SlotView()
+        sim.observed = replace(sim.observed, blue=empty, green=empty, live=None, share=0, preview=None)
+        if sim.state.releasing is not None and sim.state.releasing.failure is None:
+            self.crashed = None  # nobody saw that crash, and what comes back are other instances
 
     @rule(seconds=st.sampled_from([0, 1, 10, 31, 61, 130]))
     def time_goes_by(self, seconds: int) -> None:
@@ -317,6 +323,18 @@ def test_a_side_that_failed_and_stayed_live_is_an_end_from_which_people_go_back(
         in chaos.sim.steps
     )
     assert (chaos.sim.serving, chaos.sim.state.pin) == ("v1", 1)
+
+
+@pytest.mark.parametrize(("seen", "serving"), [(True, "v1"), (False, "v2")])
+def test_a_crash_that_nobody_saw_is_gone_with_what_the_target_lost(seen: bool, serving: str) -> None:
+    chaos = OtherChaos()
+    chaos.begin_with(CANARY, 0, hooks=False, automatic=False, under_way=31)
+    chaos.an_instance_crashes(slot="green", back=False)
+    if seen:
+        chaos.checked_step("")
+    chaos.empty_target()
+    chaos.teardown()
+    assert chaos.sim.serving == serving
 
 
 VIEWS = st.builds(
