@@ -29,7 +29,7 @@ class Burst:
     `token` is as `Probe` has it.
     """
 
-    def __init__(self, url: str, ended: Callable[[], None], token: str = "") -> None:
+    def __init__(self, url: str, ended: Callable[[], None], token: str) -> None:
         self._probe = Probe(url, token=token, rate=_RATE, timeout_seconds=_TIMEOUT_SECONDS)
         self._began = asyncio.Event()
         self._limit = time.monotonic() + _LONGEST_SECONDS
