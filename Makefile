@@ -29,6 +29,7 @@ up: $(VENV)/.runs ## Serve the embedded control plane with the operator, until i
 	@$(BIN)/remit up
 
 test: $(VENV)/.runs ## Run all tests and print the coverage
+	@$(compile)
 	$(PYTEST) $(DISTRIBUTE) --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
 
 soak: $(VENV)/.runs ## Run all tests with their long repetitions, which takes hours
@@ -67,6 +68,12 @@ $(VENV)/.develops: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/bin/python:
 	@$(if $(PYTHON),,echo "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3 python3-venv)" >&2; exit 1)
 	$(PYTHON) -m venv $(VENV)
+
+# Each worker would compile the tests of a fresh clone anew, and measure that. Faults are left to the workers to tell.
+define compile
+printf '%s\n' tests/unit 'tests/conformance tests/e2e tests/integration' | \
+  xargs -L 1 -P 2 $(PYTEST) --collect-only -qq -p no:cacheprovider >/dev/null 2>&1 || true
+endef
 
 # Build isolation reads only PIP_CONSTRAINT, so that the build tools are pinned too.
 define install

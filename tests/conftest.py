@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 import parts
@@ -35,8 +36,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)  # after pytest's own reporter is there
 def pytest_configure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if config.getoption("progress") and reporter and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        _stop_measuring()
+    elif config.getoption("progress") and reporter:
         config.pluginmanager.register(Progress(reporter))
+
+
+def _stop_measuring() -> None:
+    """A worker's measurement begins with its session. pytest-cov leaves another one below it, which would go on
+    wherever that one pauses (`no_cover`), and take as long."""
+    while (begun := Coverage.current()) is not None:
+        begun.stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """A worker is no program that a test starts."""
+    for name in _COVERAGE:
+        os.environ.pop(name, None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -64,10 +81,25 @@ def _leave_out(soak: list[pytest.Item], items: list[pytest.Item], config: pytest
         items[:] = [item for item in items if item not in soak]
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: the collector need not look at it again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """What is imported and collected stays: the garbage collector need not look at it, now or later.
+
+    All workers import the same, so the first of them measures what that covers.
+    """
+    measuring = session.config.pluginmanager.getplugin("_cov")
+    if getattr(session.config, "workerinput", {}).get("workerid", "gw0") != "gw0" and measuring:
+        measuring.cov_controller.pause()
+    else:
+        measuring = None
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        if measuring:
+            measuring.cov_controller.resume()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -50,6 +50,9 @@ _APPLETS = (
     "mkdir",
     "chmod",
     "printf",
+    "ln",
+    "mkfifo",
+    "mknod",
 )
 
 

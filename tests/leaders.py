@@ -89,8 +89,10 @@ async def witness() -> AsyncIterator[Witness]:
     seen = Witness()
     server = await asyncio.start_server(seen.listen, "127.0.0.1", 0)
     seen.port = server.sockets[0].getsockname()[1]
-    yield seen
-    server.close()
+    try:
+        yield seen
+    finally:
+        server.close()
 
 
 def uptime() -> float:

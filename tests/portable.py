@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +48,10 @@ class Portable:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
 
-    def pytest(self, junit: Path, *more: str) -> list[str]:
-        hostile = self.folder / "repository" / "tests" / "integration" / "hostile"
-        suite = [str(hostile / name) for name in SUITE + (_ALIKE_EVERYWHERE if soaking() else ())]
+    def pytest(self, junit: Path, *more: str, of: str = "hostile", suite: Sequence[str] = ()) -> list[str]:
+        """The hostile suite; or the files `suite` of the folder `of` of the integration tests."""
+        folder = self.folder / "repository" / "tests" / "integration" / of
+        names = suite or SUITE + (_ALIKE_EVERYWHERE if soaking() else ())
         options = (
             "-q",
             "-o",
@@ -62,7 +63,8 @@ class Portable:
             "--rootdir",
             str(self.folder / "repository"),
         )
-        return [self.python, "-m", "pytest", *options, f"--junitxml={junit}", *more, *suite]
+        files = [str(folder / name) for name in names]
+        return [self.python, "-m", "pytest", *options, f"--junitxml={junit}", *more, *files]
 
 
 def carry(folder: Path) -> Portable:
@@ -105,6 +107,12 @@ def ends(junit: Path, among: Iterable[str] = ("refused", "confined")) -> Counter
     """How the programs ended that were run inside: what `test_inside` recorded of each."""
     values = (found.get("value", "") for found in ET.parse(junit).iter("property") if found.get("name") == "end")
     return Counter(value for value in values if value in among)
+
+
+def passed(junit: Path) -> set[str]:
+    """The names of the tests that passed, rather than to be skipped."""
+    cases = [case for case in ET.parse(junit).iter("testcase") if case.find("skipped") is None]
+    return {str(case.get("name")) for case in cases} - {each.partition(": ")[0] for each in failures(junit)}
 
 
 def failures(junit: Path) -> list[str]:

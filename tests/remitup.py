@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from remit.cli.app import app
 from remit.cli.errors import report
+from support import pauses
 
 SOURCE = Path(__file__).parents[1] / "operator"
 START_SECONDS = 60
@@ -38,10 +39,10 @@ def environment(**extra: str) -> dict[str, str]:
 
 def until(reached: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Wait until `reached` gives something true, and give that."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, pauses()
     while not (found := reached()):
         assert time.monotonic() < end, f"in vain waited for {what}"
-        time.sleep(0.05)
+        time.sleep(next(pause))
     return found
 
 

@@ -23,6 +23,7 @@ from ports import free_port
 from remit.kube.client import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets import sides
 from remit.release.traffic import Traffic
+from support import pauses
 
 PATIENCE = 120
 # It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it. It
@@ -220,10 +221,11 @@ class Shop:
     async def until(self, condition: Callable[[dict[str, Any]], object], what: str = "") -> dict[str, Any]:
         """Status as soon as `condition` holds of it."""
         status: dict[str, Any] = {}
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE):
                 while not condition(status := (await self.get()).get("status", {})):
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(next(pause))
         except TimeoutError:
             pytest.fail(f"the shop never came so far {what}; its status: {status}")
         return status
@@ -241,10 +243,10 @@ class Shop:
         """Until nothing is left to retire."""
         return await self.until(lambda status: status["stages"][-1]["state"] in {"Done", "Skipped"})
 
-    async def answer(self) -> str:
-        """What a client hears."""
+    async def answer(self, headers: str = "") -> str:
+        """What a client hears that sends these headers, each with its line end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        writer.write(f"GET / HTTP/1.0\r\n{headers}\r\n".encode())
         said = (await reader.read()).decode()
         writer.close()
         return said.rpartition("\r\n\r\n")[2]

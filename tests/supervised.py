@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from support import pauses
+
 _PATIENCE = 60
 
 
@@ -26,9 +28,10 @@ async def end(root: Path) -> None:
 
 async def ended(root: Path) -> None:
     """Until no supervisor lives any more: it answers before it goes."""
+    pause = pauses()
     async with asyncio.timeout(_PATIENCE):
         while supervisors(root):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(next(pause))
 
 
 def _of(path: Path) -> psutil.Process | None:

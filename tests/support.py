@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,14 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) 
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
         time.sleep(0.1)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between looks at what is awaited, short ones first: a look at an API server takes milliseconds of CPU."""
+    pause = 0.02
+    while True:
+        yield pause
+        pause = min(pause * 1.5, 0.1)
 
 
 def soaking() -> bool:

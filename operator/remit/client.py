@@ -1,6 +1,7 @@
 """The client for programs that give work to an operator: `RemitClient`, and what it takes and gives."""
 
 from remit.agent.client import RemitClient, TaskChange
+from remit.agent.pool import TaskPool
 from remit.kube.access import Access
 
-__all__ = ["Access", "RemitClient", "TaskChange"]
+__all__ = ["Access", "RemitClient", "TaskChange", "TaskPool"]

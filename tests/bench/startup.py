@@ -154,7 +154,7 @@ def layers(host: Host, bare: Sequence[str]) -> dict[str, Callable[[], Awaitable[
     named: dict[str, Callable[[], Awaitable[None]]] = {}
     steps: list[tuple[object, ...]] = [("no_new_privileges",)]
     if host.bubblewrap and (identities := host.bubblewrap.identities):
-        steps.append(("become", identities.uid(0)))
+        steps.append(("become", identities.uid(0), identities.uid(0)))
     forked = tuple(steps)
     named["+ fork server, and a user of its own"] = lambda: fork(bare, forked)
     limited = (*forked, ("limit", {RESOURCES[name]: value for name, value in rlimits(LIMITS, controllers=ALL).items()}))

@@ -214,6 +214,47 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         obj(
             "Deployment",
+            {"artifact": {"image": "x"}, "target": {"docker": {}}, "livenessCheck": {"tcp": {"port": "web"}}},
+        ),
+        "livenessCheck.tcp.port names none of ports",
+    ),
+    (
+        obj(
+            "Deployment",
+            {
+                "artifact": {"image": "x"},
+                "target": {"docker": {}},
+                "livenessCheck": {"tcp": {"port": 80}, "successThreshold": 2},
+            },
+        ),
+        "should be less than or equal to 1",
+    ),
+    (
+        obj(
+            "Deployment",
+            {
+                "artifact": {"image": "x"},
+                "target": {"docker": {}},
+                "healthCheck": {"command": {"argv": ["x"]}},
+                "livenessCheck": {"command": {"argv": ["x"]}},
+            },
+        ),
+        "a Docker engine runs one command for a container",
+    ),
+    (
+        obj(
+            "Deployment",
+            {
+                "artifact": {"image": "x"},
+                "target": {"kubernetes": {}},
+                "stages": {"failureThresholdPercent": 1},
+            },
+        ),
+        "on Kubernetes nothing counts requests",
+    ),
+    (
+        obj(
+            "Deployment",
             {
                 "artifact": {"image": "x"},
                 "target": {"docker": {}},

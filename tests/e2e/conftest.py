@@ -21,6 +21,7 @@ spec:
       - {executable: cat}
       - {executable: no-such-program}
   environment: {allow: [WHO]}
+  volumes: {artifacts: {}}
   networks: [none, host]
 """
 

@@ -113,3 +113,27 @@ def test_a_scheduled_task_is_run_by_hand(up: RemitUp) -> None:
         done = up.remit_here("run", *flags, "--from-schedule", name)
         assert done.returncode != 0
         assert said in done.stderr
+
+
+def test_what_a_task_left_is_listed_and_copied(up: RemitUp, tmp_path: Path) -> None:
+    script = "mkdir site; echo hello > site/index.html; echo x > site/a; echo done"
+    done = up.remit_here("run", "-q", "--name", "site", "--artifact", "site", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    listed = up.remit_here("artifacts", "site").stdout
+    assert [line.split()[:3] for line in listed.splitlines()[1:]] == [["site", "a", "2"], ["site", "index.html", "6"]]
+    copied = up.remit_here("cp", "task/site:index.html", str(tmp_path))
+    assert (copied.returncode, (tmp_path / "index.html").read_text()) == (0, "hello\n")
+    assert up.remit_here("cp", "site:site", str(tmp_path / "all")).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a", "index.html"]
+    missing = up.remit_here("cp", "task/site:none", str(tmp_path))
+    assert (missing.returncode, "its artifacts are site" in missing.stderr) == (1, True)
+
+
+def test_a_dry_run_shows_the_task_and_creates_none(up: RemitUp) -> None:
+    shown = up.remit_here("run", "--dry-run", "--workspace", "cache:/cache", "--workdir", "/cache", "--", "ls")
+    assert shown.returncode == 0, shown.stderr
+    assert "generateName: run-ls-" in shown.stdout
+    assert "mountPath: /cache" in shown.stdout
+    assert "run-ls" not in up.remit_here("get").stdout
+    refused = up.remit_here("run", "--dry-run", "--workdir", "/elsewhere", "--", "ls")
+    assert "workingDir is /workspace" in refused.stderr

@@ -57,6 +57,7 @@ def policy(folder: Path, port: int) -> dict[str, Any]:
         "commands": {"allow": [{"executable": "sh"}, {"executable": "sleep"}]},
         "backends": ["process", "docker"],
         "images": {"allow": ["remit-test:*"]},
+        "containers": {"operations": ["run"]},
         "files": {"allow": [{"paths": [f"{folder}/**"], "operations": ["create"]}]},
         "http": {"allow": [allow]},
         "processes": {"operations": ["start", "status", "stop"]},
@@ -99,7 +100,10 @@ def test_killed_in_the_midst_of_each_operation(own_up: RemitUp, tmp_path: Path) 
             connection = {"key": "url"}
             statements = [{"sql": "INSERT INTO t VALUES (1)"}, {"sql": "SELECT pg_sleep(600)"}]
             in_container = "echo begun; while ! test -e /workspace/go; do sleep 0.1; done; echo done"
+            waited = {"action": "run", "wait": True, "remove": True, "image": image}
+            waited["argv"] = ["sh", "-c", in_container.replace("/workspace", "/tmp")]
             specs = {
+                "waited": {"container": waited},
                 "container": {"command": {"argv": ["sh", "-c", in_container]}, "backend": "docker", "image": image},
                 "download": {
                     "file": {
@@ -126,24 +130,30 @@ def test_killed_in_the_midst_of_each_operation(own_up: RemitUp, tmp_path: Path) 
                 uid = up.task("container")["metadata"]["uid"]
                 return f"remit-{uid}-1"
 
+            def waited_for() -> str:
+                return f"remit-{up.task('waited')['metadata']['uid']}"
+
             until(lambda: up.phase("serve") == "Succeeded", "the process to run")
             until(lambda: sorted(asked) == ["GET", "POST"], "both requests to arrive")
             until(lambda: sleeping() == 1, "the transaction to be in its midst")
             until(lambda: keys.info("clients")["blocked_clients"], "Redis to have the commands")
             until(lambda: b"begun" in docker("logs", container()).stdout, "the container to run")
+            until(lambda: b"begun" in docker("logs", waited_for()).stdout, "the container that is waited for to run")
             (server,) = supervised.supervisors(up.state_dir / "processes")
             up.kill()
             keys.client_unpause()
             up.start()
             assert docker("exec", "-u", "65534", container(), "touch", "/workspace/go").returncode == 0
+            assert docker("exec", waited_for(), "touch", "/tmp/go").returncode == 0
             names = list(specs)
             until(lambda: all(up.phase(name) in {"Succeeded", "Failed"} for name in names), "all to end", 60)
             ends = {name: up.task(name)["status"] for name in names}
             tried = {name: [attempt["reason"] for attempt in end["attempts"]] for name, end in ends.items()}
 
-            # The container is taken up, with all of its output; of the others nobody can say, and none is done again.
-            assert tried == {name: ["Completed" if name == "container" else "Interrupted"] for name in names}
-            assert ends["container"]["output"]["stdoutTail"] == "begun\ndone\n"
+            # The containers are taken up, with all of their output; of the others nobody can say, and none is repeated.
+            contained = ["container", "waited"]
+            assert tried == {name: ["Completed" if name in contained else "Interrupted"] for name in names}
+            assert [ends[name]["output"]["stdoutTail"] for name in contained] == ["begun\ndone\n"] * 2
             assert {end["error"]["category"] for end in ends.values() if "error" in end} == {"Interrupted"}
             assert sorted(asked) == ["GET", "POST"]
             until(lambda: sleeping() == 0, "the server to end the transaction", 60)
@@ -151,6 +161,7 @@ def test_killed_in_the_midst_of_each_operation(own_up: RemitUp, tmp_path: Path) 
             assert keys.get("n") in {None, b"1"}
             assert list(folder.iterdir()) == [], "of the download nothing is left"
             assert docker("inspect", container()).returncode != 0
+            assert docker("inspect", waited_for()).returncode != 0
             # And the process is the same one as before.
             assert supervised.supervisors(up.state_dir / "processes") == [server]
             stop = typed("ExecutionTask", "stop", spec={"process": {"action": "stop", "name": "server"}})

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import pytest
 
+from remit.execution.lifecycle import MAX_INTERRUPTIONS
 from remit.telemetry import verify
 from remitup import RemitUp, until
 from support import repetitions
@@ -123,17 +124,18 @@ def test_killed_again_and_again_while_tasks_come_and_go(own_up: RemitUp) -> None
     with witness() as (port, reports):
         for number in range(ROUNDS):
             tasks = [task(f"r{number}-{n}", port, "sleep 0.2", "Retry" if n % 2 else "Fail") for n in range(TASKS)]
+            seen = len(reports) + min(5 * (number + 1), TASKS)  # before they are there: kubectl takes its time
             submit(up, tasks)
-            seen = len(reports) + 5 * (number + 1)
-            until(lambda seen=seen: len(reports) >= min(seen, TASKS), "some tasks to run")
+            until(lambda seen=seen: len(reports) >= seen, "some tasks to run", 300)
             up.kill()
             up.start()
-        until(lambda: all(map(finished, statuses(up).values())), "all tasks to end", 60)
+        until(lambda: all(map(finished, statuses(up).values())), "all tasks to end", 300)
         ends = statuses(up)
         assert len(ends) == ROUNDS * TASKS
         for name, status in ends.items():
             retried = int(name.rsplit("-", 1)[1]) % 2
             last = status["attempts"][-1]["reason"]
             assert (status["phase"], last) in {("Succeeded", "Completed"), ("Failed", "Interrupted")}
-            assert not (retried and status["phase"] == "Failed")
+            if retried and status["phase"] == "Failed":  # on a slow machine
+                assert len(status["attempts"]) > MAX_INTERRUPTIONS, status
         everything_is_recorded(up, reports)

@@ -18,8 +18,6 @@ from trees import TREE, below, dead, ended, submit, worker
 
 from .conftest import SHELL
 
-pytestmark = pytest.mark.cover_programs
-
 HASTY = """
 from remit.cli import main
 from remit.cli.supervisor import restarts, supervisor
@@ -57,7 +55,7 @@ def test_it_stops_in_order_although_the_control_plane_does_not_answer(hasty_up: 
     worker(up, "control-plane").suspend()
     up.process.terminate()
     assert up.process.wait(90) == 0
-    assert dead(everything)
+    until(lambda: dead(everything), "the end of all processes")
     assert "a part did not stop and is killed" in up.log.read_text()
     up.start()
     assert ended(up, "long") == ("Failed", ["Interrupted"])
@@ -91,7 +89,7 @@ def test_what_does_not_come_up_again_is_given_up_with_the_reason(hasty_up: Remit
     assert up.process.wait(90) == 1
     last = up.log.read_text().splitlines()[-1]
     assert re.fullmatch(r"error: the control plane does not come up, after 2 tries: .* has format 99, .*", last)
-    assert dead(everything)
+    until(lambda: dead(everything), "the end of all processes")
 
 
 def test_signals_for_all_its_processes_stop_it_in_order(own_up: RemitUp) -> None:

@@ -1,7 +1,7 @@
 """Real objects, CRDs, patches and options, changed at random: no request is a server error or breaks a later one.
 
 The event loop, which server and client share, does not stand still for any, and a server that is started again answers
-the same. 600 requests are sent, and 100,000 by `make soak`.
+the same. 600 requests are sent, and 20,000 by `make soak`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from loopwatch import watch_loop
 from mutations import JUNK, mutate
 from support import repetitions
 
-REQUESTS = repetitions(600, 100_000)
+REQUESTS = repetitions(600, soak=20_000)
 BATCH = 20
 
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u", "controller": True}

@@ -25,6 +25,8 @@ from remit.controlplane.http.request import Request
 from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import Target, Writer
 
+pytestmark = pytest.mark.no_cover
+
 NESTED = "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))"
 JOINED = f"size({' + '.join(['self.s'] * 400)}) >= 0"
 MANY = 1_000

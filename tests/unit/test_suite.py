@@ -63,11 +63,25 @@ def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: st
     (tmp_path / "test_it.py").write_text(
         "import pytest\ndef test_usual(): pass\n@pytest.mark.soak\ndef test_long(): pass\n"
     )
+    assert outcome in told_of(tmp_path, REMIT_SOAK=soak)
+
+
+def test_nothing_is_measured_where_a_test_says_so(tmp_path: Path) -> None:
+    """In a worker, too: measuring takes half as long again."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\nfrom coverage import Coverage\ndef test_usual(): assert Coverage.current()\n"
+        "@pytest.mark.no_cover\ndef test_long(): assert not Coverage.current()\n"
+    )
+    assert "2 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
+
+
+def told_of(folder: Path, *options: str, **environment: str) -> str:
+    """What a run of the tests in a folder prints, with what holds for all tests of Remit."""
     argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
-    argv += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-p", "conftest", str(tmp_path)]
-    environment = {"REMIT_SOAK": soak, "PYTHONPATH": str(CONFTEST.parent), "PATH": ""}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=100)
-    assert outcome in done.stdout, done.stdout + done.stderr
+    argv += ["--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "conftest", *options, str(folder)]
+    environment = {"PYTHONPATH": str(CONFTEST.parent), "PATH": "", **environment}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=folder, timeout=100)
+    return done.stdout + done.stderr
 
 
 def test_schemathesis_is_imported_by_nobody_but_its_test(tmp_path: Path) -> None:

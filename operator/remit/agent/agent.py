@@ -149,6 +149,9 @@ class ExecutionAgent:
         retry: int | Retry = 0,
         deadline: int | None = None,
         network: Network | None = None,
+        mounts: Sequence[str] = (),
+        workspaces: Sequence[str] = (),
+        artifacts: Sequence[str] = (),
         on_output: Listener | None = None,
         cancel: asyncio.Event | None = None,
     ) -> ExecutionResult:
@@ -156,7 +159,9 @@ class ExecutionAgent:
 
         `timeout` is in seconds, for each attempt; `deadline` in seconds, for all of it. Values of `secrets` are given
         as variables and redacted everywhere. `cwd` is absolute, inside the sandbox. `retry` is a number of retries, or
-        a `Retry`. `on_output` is called with (stream, bytes) in the agent's thread; what it raises ends the execution,
+        a `Retry`. `mounts` are such as `./shop:/src` or `./shop:/src:rw`, `workspaces` such as `cache:/cache`, and
+        `artifacts` such as `dist/*.whl` or `wheel=dist/*.whl`: see docs/files.md. `on_output` is called with (stream,
+        bytes) in the agent's thread; what it raises ends the execution,
         and is raised here. `cancel` ends it when it is set; cancelling the awaiting task does too, and waits until
         nothing of it is alive.
 
@@ -179,6 +184,9 @@ class ExecutionAgent:
             retry=retry,
             deadline=deadline,
             network=network,
+            mounts=mounts,
+            workspaces=workspaces,
+            artifacts=artifacts,
             on_output=on_output,
         )
         return await self._wait(execution, cancel)
@@ -385,6 +393,9 @@ class ExecutionAgent:
         retry: int | Retry = 0,
         deadline: int | None = None,
         network: Network | None = None,
+        mounts: Sequence[str] = (),
+        workspaces: Sequence[str] = (),
+        artifacts: Sequence[str] = (),
         on_output: Listener | None = None,
     ) -> Execution:
         """Spelled out, so that an option that nobody knows is a TypeError in every method that takes `**options`."""
@@ -398,6 +409,9 @@ class ExecutionAgent:
             retry=retry,
             deadline=deadline,
             network=network,
+            mounts=mounts,
+            workspaces=workspaces,
+            artifacts=artifacts,
         )
         execution = self._of_task(task, secrets or {})
         execution.timeout, execution.listener = timeout, on_output

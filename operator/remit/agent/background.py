@@ -15,12 +15,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from remit.errors import ExecutionError
+from remit.threads import DaemonThreadPool
 
 T = TypeVar("T")
 _GOODBYE_SECONDS = 15.0
 
 
-class _Executor(concurrent.futures.ThreadPoolExecutor):
+class _Executor(DaemonThreadPool):
     """Once the interpreter is on its way out there are no more threads: then the work is done at once."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:

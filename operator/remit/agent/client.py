@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
+from remit.agent.pool import TaskPool
 from remit.api import Deployment, ExecutionTask
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import ExecutionTaskSpec
@@ -165,6 +166,10 @@ class RemitClient:
             message = f"task {place}/{name} has not finished within {timeout:g} s; it goes on: wait again, or cancel it"
             raise WaitTimeout(f"{message}; {_standing(last)}") from None
         raise AssertionError("a watch of one task ends with its end")
+
+    def pool(self, limit: int) -> TaskPool:
+        """Runs many tasks, at most `limit` at once: see `TaskPool`. Raises `InvalidInput`."""
+        return TaskPool(self, limit)
 
     async def watch(
         self, task: str | ExecutionTask | None = None, *, namespace: str | None = None

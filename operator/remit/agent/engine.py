@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +12,25 @@ from pathlib import Path
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.agent.folder import Folder
 from remit.api import ExecutionTask
+from remit.api.result import ResultArtifact
 from remit.backends import Backend, ProcessBackend
 from remit.errors import AuditUnavailable, ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, default_limits
+from remit.execution.artifacts import ARTIFACT_BYTES, ArtifactStore, save
+from remit.execution.folders import Folders
 from remit.execution.queue import Queue
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
+from remit.execution.workspaces import WorkspaceStore
 from remit.operations import performers
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Redactor
 from remit.telemetry.logs import embedded
+from remit.userpaths import default_state_dir
 
 KEPT_RUNS = 64
 """Finished tasks whose output stays in the state folder."""
@@ -51,6 +57,7 @@ class Engine:
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _redactor: Redactor = field(default_factory=embedded)
     _runner: Runner = field(init=False)
+    _folders: Folders = field(init=False)
     _audit: AuditLog = field(init=False)
     _admission: Admission = field(init=False)
     _driver: TaskDriver = field(init=False)
@@ -73,9 +80,16 @@ class Engine:
             raise
         store = RunStore(folder.path / "runs")
         self._done = sorted(store.tasks(), key=lambda task: (store.root / task[0] / task[1]).stat().st_mtime)
+        self._folders = Folders(ArtifactStore(folder.path / "artifacts"), WorkspaceStore(folder.path / "workspaces"))
+        self._folders.artifacts.prune(ARTIFACT_BYTES)
         performing = performers(folder.path, host)
         self._runner = Runner(
-            {"process": self.backend or ProcessBackend(host)}, store, self._redactor, self._wake, performing
+            {"process": self.backend or ProcessBackend(host, protected=[str(folder.path), str(default_state_dir())])},
+            store,
+            self._redactor,
+            self._wake,
+            performing,
+            self._folders,
         )
         self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
         self._driver = TaskDriver(
@@ -169,7 +183,27 @@ class Engine:
             if execution.timer is not None:
                 execution.timer.cancel()
             self._keep(execution)
+        if execution.task.status.artifacts:
+            execution.artifacts = await asyncio.to_thread(self._left, execution.task)
         return execution
+
+    def _left(self, task: ExecutionTask) -> dict[str, ResultArtifact]:
+        """What is kept of the files that it made."""
+        store, metadata = self._folders.artifacts, task.metadata
+        found = (
+            store.find(metadata.namespace, metadata.name, each.name, each.digest) for each in task.status.artifacts
+        )
+        return {
+            each.name: ResultArtifact(
+                name=each.name,
+                digest=each.digest,
+                bytes=each.bytes,
+                files=tuple(file.path for file in each.files),
+                _save=functools.partial(save, store, each),
+            )
+            for each in found
+            if each is not None
+        }
 
     async def _close_attempt(self, execution: Execution) -> None:
         """An attempt may have ended, and only that could not be recorded: the caller is told how it ended."""
@@ -182,7 +216,7 @@ class Engine:
     def _keep(self, execution: Execution) -> None:
         self._done.append((execution.task.metadata.namespace, execution.uid))
         while len(self._done) > KEPT_RUNS:
-            self._runner.store.forget(*self._done.pop(0))
+            self._runner.forget_task(*self._done.pop(0))
 
     def _wake_after(self, key: str, seconds: float) -> None:
         """Only the latest of such calls counts: it knows best."""

@@ -6,11 +6,12 @@ There is no API server: nothing to refer to, nobody to tell of Events and nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api import ExecutionTask, ExecutionTaskStatus
+from remit.api.result import ResultArtifact
 from remit.backends import AttemptRequest, Stream
 from remit.execution.admission import Admitted, PolicySet, Refused
 from remit.execution.lifecycle import Finish
@@ -34,6 +35,8 @@ class Execution:
     """What the listener raised."""
     refused: Refused | None = None
     """Why it never ran, if that is how it ended."""
+    artifacts: Mapping[str, ResultArtifact] = field(default_factory=dict)
+    """What it left, once it has ended."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     timer: asyncio.TimerHandle | None = None
     """Rings when its turn may have come."""

@@ -14,6 +14,7 @@ from remit.api.manifest import TaskManifest, documents, task_object
 from remit.api.references import references
 from remit.api.result import ResourceLimits
 from remit.errors import InvalidInput
+from remit.execution import mountwords
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, compile_policy, split_line
@@ -30,6 +31,9 @@ def task_of_command(
     retry: int | Retry = 0,
     deadline: int | None = None,
     network: Network | None = None,
+    mounts: Sequence[str] = (),
+    workspaces: Sequence[str] = (),
+    artifacts: Sequence[str] = (),
 ) -> ExecutionTask:
     """Raises `InvalidInput`."""
     argv = split_line(command) if isinstance(command, str) else [str(word) for word in command]
@@ -45,6 +49,8 @@ def task_of_command(
         "resources": limits.as_resources().model_dump(by_alias=True) if limits else None,
         "workingDir": cwd,
         "network": network,
+        "artifacts": mountwords.artifacts(artifacts),
+        **mountwords.volumes(mounts, workspaces),
     }
     spec = {name: value for name, value in spec.items() if value is not None}
     return ExecutionTask.parse({"metadata": {"name": "command"}, "spec": spec})
@@ -59,7 +65,8 @@ def present(argv: list[str]) -> list[str]:
 
 def resolved_of(task: ExecutionTask, secrets: Mapping[str, str]) -> Resolved:
     spec = task.spec
-    wanted = next((path for path, _ in references(spec)), None) or ("envFrom" if spec.env_from else None)
+    mounted = (f"volumes[{volume.name}]" for volume in spec.volumes if volume.config_map or volume.secret)
+    wanted = next((path for path, _ in references(spec)), next(mounted, "envFrom" if spec.env_from else None))
     if wanted is not None:
         raise InvalidInput("refers to an object of an API server, and an agent has none; give secrets=", field=wanted)
     resolved = Resolved(env={variable.name: variable.value or "" for variable in spec.env} | dict(secrets))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from remit.api.executiontask import Network, Retry
@@ -22,6 +22,9 @@ class RunOptions(TypedDict, total=False):
     retry: int | Retry
     deadline: int | None
     network: Network | None
+    mounts: Sequence[str]
+    workspaces: Sequence[str]
+    artifacts: Sequence[str]
 
 
 class CommandOptions(RunOptions, total=False):

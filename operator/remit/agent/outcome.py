@@ -49,6 +49,8 @@ def result_of(execution: Execution) -> ExecutionResult:
         policy=status.policy.name if status.policy else "",
         rule=status.policy.rule if status.policy else "",
         output_ref=output.ref if output else "",
+        artifacts=execution.artifacts,
+        results={each.name: each.value for each in status.results},
         status=status,
     )
 
@@ -73,7 +75,7 @@ def concluded(execution: Execution) -> ExecutionResult:
         raise SandboxUnavailable(message, reason=result.reason, result=result)
     if category == "Infrastructure":
         raise BackendError(message, result=result)
-    if category == "Invalid":
+    if category in {"Invalid", "Artifacts"}:
         raise ExecutionError(message, result=result)
     return result
 

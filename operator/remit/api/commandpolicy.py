@@ -12,6 +12,7 @@ from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
 from remit.api.operations import FileAction, HttpMethod
 from remit.api.quantity import Quantity
+from remit.api.volumes import Access
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 """The namespace's own name."""
@@ -78,6 +79,46 @@ class PrivateFiles(SpecModel):
 
     allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
     """Paths at which tasks may put files; `*` stands for any characters, `/` included."""
+
+
+class HostPathRule(SpecModel):
+    paths: Annotated[list[FileGlob], Field(min_length=1, max_length=64)]
+    """Globs over absolute paths of the operator's host that may be mounted: `*` and `?` stay within one folder, `**`
+    spans them, and `/a/**` is `/a`, too. With `/a/**` links may lead from one folder below `/a` to another; with any
+    other glob the path may have no link in it, but for those of root."""
+    access: Annotated[
+        list[Access], Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ["ReadOnly"]
+    """What programs may do there. `ReadWrite` alone does not allow `ReadOnly`."""
+    run_as_user: Annotated[int, Field(ge=1, le=4_294_967_294)] | None = None
+    """The uid of the host that a task with such a mount runs as, where the operator is root. Not set: the owner of what
+    is mounted; a folder of root's can then only be read, as far as anybody may read it."""
+
+
+class WorkspaceRule(SpecModel):
+    names: Annotated[list[Annotated[str, Field(min_length=1, max_length=63)]], Field(min_length=1, max_length=64)]
+    """Names of workspaces; `*` stands for any characters, `?` for one."""
+    max_size: Quantity = "1Gi"
+    """The most that one may have. It is also what a task gets that asks for no size."""
+
+
+class ArtifactRule(SpecModel):
+    max_bytes: Quantity = "100Mi"
+    """The most that one artifact may have."""
+    max_retain_seconds: Annotated[int, Field(ge=0, le=315_360_000)] = 0
+    """How long artifacts may be kept after their task was deleted, in seconds."""
+
+
+class VolumeRules(SpecModel):
+    """Rules for volumes and artifacts. An `emptyDir` falls under `limits.disk`; a ConfigMap or a Secret needs no entry
+    below `/run/private`, and elsewhere one for its `mountPath` in `privateFiles`."""
+
+    host_paths: Annotated[list[HostPathRule], Field(max_length=64)] = []
+    """Paths of the host."""
+    workspaces: Annotated[list[WorkspaceRule], Field(max_length=64)] = []
+    """Workspaces."""
+    artifacts: ArtifactRule | None = None
+    """Artifacts: whether tasks may leave some, and mount those of others. Not set: neither."""
 
 
 class OutputRules(SpecModel):
@@ -326,6 +367,8 @@ class CommandPolicySpec(SpecModel):
     """Rules for environment variables."""
     private_files: PrivateFiles = PrivateFiles()
     """Rules for private files."""
+    volumes: VolumeRules = VolumeRules()
+    """Rules for volumes and artifacts."""
     output: OutputRules = OutputRules()
     """Rules for what is kept of the output."""
     images: Images = Images()

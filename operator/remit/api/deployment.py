@@ -170,7 +170,7 @@ class CommandCheck(SpecModel):
 
 
 class HealthCheck(SpecModel):
-    """When a replica counts as healthy. Exactly one of `http`, `tcp` and `command` is set."""
+    """When a replica counts as healthy and gets requests. Exactly one of `http`, `tcp` and `command` is set."""
 
     exactly_one = ("http", "tcp", "command")
 
@@ -190,6 +190,17 @@ class HealthCheck(SpecModel):
     """How many checks in a row make it healthy."""
     failure_threshold: Annotated[int, Field(ge=1, le=100)] = 3
     """How many failed checks in a row make it unhealthy."""
+
+
+class LivenessCheck(HealthCheck):
+    """When a replica is beyond help and is restarted. Exactly one of `http`, `tcp` and `command` is set."""
+
+    period_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """How long after a check the next one is made."""
+    success_threshold: Annotated[int, Field(ge=1, le=1)] = 1
+    """One success ends a row of failures, so this is 1, as on Kubernetes."""
+    failure_threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    """After how many failed checks in a row it is restarted."""
 
 
 class Hook(SpecModel):
@@ -227,10 +238,10 @@ class Stages(SpecModel):
     """Run one after the other after the switch. One that fails switches back."""
     bake_seconds: Seconds = 30
     """How long the new side is watched after the switch, before the old one is retired."""
-    failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] = 5
+    failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How many of the requests since the switch, and of those in the last one to two minutes, may fail, in percent,
     before the release goes back: at the proxy of the process and docker targets, with a status of 500 and above, and
-    from the fifth failure on. 100: any number."""
+    from the fifth failure on. 100: any number. Not set: 5. On Kubernetes nothing counts requests, so it is refused."""
 
 
 class Rollback(SpecModel):
@@ -257,6 +268,15 @@ def _published(port: str) -> str:
     return f"(has({port}.published) ? {port}.published : {port}.containerPort)"
 
 
+def _names_a_port(check: str, how: str) -> Rule:
+    return Rule(
+        f"!has(self.{check}) || !has(self.{check}.{how}) || type(self.{check}.{how}.port) == int"
+        f" || (has(self.ports) && self.ports.exists(p, p.name == self.{check}.{how}.port))",
+        f"{check}.{how}.port names none of ports",
+        f".{check}",
+    )
+
+
 class DeploymentSpec(SpecModel):
     """An artifact that should be live on a target, and how to get it there."""
 
@@ -271,18 +291,7 @@ class DeploymentSpec(SpecModel):
             "target process needs artifact.path or artifact.archive, not an image",
             ".artifact",
         ),
-        Rule(
-            "!has(self.healthCheck) || !has(self.healthCheck.http) || type(self.healthCheck.http.port) == int"
-            " || (has(self.ports) && self.ports.exists(p, p.name == self.healthCheck.http.port))",
-            "healthCheck.http.port names none of ports",
-            ".healthCheck",
-        ),
-        Rule(
-            "!has(self.healthCheck) || !has(self.healthCheck.tcp) || type(self.healthCheck.tcp.port) == int"
-            " || (has(self.ports) && self.ports.exists(p, p.name == self.healthCheck.tcp.port))",
-            "healthCheck.tcp.port names none of ports",
-            ".healthCheck",
-        ),
+        *(_names_a_port(check, how) for check in ("healthCheck", "livenessCheck") for how in ("http", "tcp")),
         Rule(
             f"!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, {_published('q')} == {_published('p')}))",
             "two of ports are published at the same one; set published",
@@ -295,11 +304,25 @@ class DeploymentSpec(SpecModel):
             "previewPort is published already, for what is live; take another one",
             ".strategy.blueGreen.previewPort",
         ),
+        # 5 was filled in by an earlier version, and 100 asks for nothing.
+        Rule(
+            "!has(self.target.kubernetes) || !has(self.stages) || !has(self.stages.failureThresholdPercent)"
+            " || self.stages.failureThresholdPercent in [5, 100]",
+            "on Kubernetes nothing counts requests, a Service does not: leave failureThresholdPercent out, and have"
+            " healthCheck or a postPromotion hook decide",
+            ".stages.failureThresholdPercent",
+        ),
         Rule(
             "!has(self.target.docker) || !has(self.healthCheck) || !has(self.healthCheck.command)"
             " || self.healthCheck.successThreshold == 1",
             "a Docker engine runs a command itself, and one success makes it healthy: leave successThreshold at 1",
             ".healthCheck.successThreshold",
+        ),
+        Rule(
+            "!has(self.target.docker) || !has(self.healthCheck) || !has(self.healthCheck.command)"
+            " || !has(self.livenessCheck) || !has(self.livenessCheck.command)",
+            "a Docker engine runs one command for a container: let healthCheck or livenessCheck be http or tcp",
+            ".livenessCheck.command",
         ),
     )
 
@@ -329,7 +352,11 @@ class DeploymentSpec(SpecModel):
     resources: ReplicaResources = ReplicaResources()
     """What each replica may use."""
     health_check: HealthCheck | None = None
-    """When a replica counts as healthy. Not set: as soon as it runs."""
+    """When a replica counts as healthy, which is when it gets requests: Kubernetes' readiness probe. Not set: as soon
+    as it runs. One that fails it later is not restarted; see `livenessCheck`."""
+    liveness_check: LivenessCheck | None = None
+    """When a replica that runs is restarted all the same, because it hangs: Kubernetes' liveness probe. Not set: only
+    one that ended is started again."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     """How long an instance may take to end once it was told to, before it is killed; a policy may set a limit. Not set:
     5 on the process and docker targets, 30 on Kubernetes."""

@@ -6,7 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field
 
-from remit.api.base import EnvFromSource, EnvVar, Rule, SpecModel, map_by
+from remit.api.base import (
+    ConfigMapKeySelector,
+    EnvFromSource,
+    EnvVar,
+    Rule,
+    SecretKeySelector,
+    SpecModel,
+    map_by,
+)
 from remit.api.operations import (
     CommandOperation,
     ContainerOperation,
@@ -21,6 +29,7 @@ from remit.api.operations import (
 )
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
+from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeMount
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 BackendName = Literal["process", "docker", "kubernetes"]
@@ -151,6 +160,17 @@ class Output(SpecModel):
     allow it."""
 
 
+class StdinSource(SpecModel):
+    """Where standard input comes from. Exactly one of its fields is set."""
+
+    exactly_one = ("secretKeyRef", "configMapKeyRef")
+
+    secret_key_ref: SecretKeySelector | None = None
+    """One key of a Secret. The value is given to the run and redacted everywhere else."""
+    config_map_key_ref: ConfigMapKeySelector | None = None
+    """One key of a ConfigMap, of up to 1Mi; `binaryData` holds what is no text."""
+
+
 class TaskTemplate(SpecModel):
     """One operation and how to perform it: what a task has in common with the tasks of a release's stages."""
 
@@ -166,9 +186,10 @@ class TaskTemplate(SpecModel):
             "image goes with backends docker and kubernetes; set backend",
         ),
         Rule(
-            "!has(self.workingDir) || self.workingDir.matches('^/workspace(/|$)')",
-            "workingDir is /workspace, which is private to the task, or a folder below it; other folders cannot be"
-            " mounted yet",
+            "!has(self.workingDir) || self.workingDir.matches('^/workspace(/|$)') || (has(self.volumeMounts)"
+            " && self.volumeMounts.exists(m, self.workingDir == m.mountPath"
+            " || self.workingDir.startsWith(m.mountPath + '/')))",
+            "workingDir is /workspace, which is private to the task, a mounted folder, or a folder below one of these",
             ".workingDir",
         ),
         Rule(
@@ -177,7 +198,31 @@ class TaskTemplate(SpecModel):
             "workingDir goes with command, script and the start of a process; leave it out",
             ".workingDir",
         ),
+        Rule("!has(self.stdinFrom) || !has(self.stdin) || self.stdin == ''", "set stdin or stdinFrom, not both"),
+        Rule(
+            "!has(self.stdinFrom) || has(self.command) || has(self.script)"
+            " || (has(self.process) && self.process.action == 'start')",
+            "stdinFrom goes with command, script and the start of a process; leave it out",
+            ".stdinFrom",
+        ),
         NO_FILE_IN_A_FILE,
+        Rule(
+            "!has(self.volumeMounts) || self.volumeMounts.all(m,"
+            " has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
+            "volumeMounts: a name is not that of any of volumes",
+            ".volumeMounts",
+        ),
+        Rule(
+            "!has(self.volumeMounts) || !has(self.volumes) || self.volumeMounts.all(m, m.access == 'ReadOnly'"
+            " || !self.volumes.exists(v, v.name == m.name && (has(v.configMap) || has(v.secret) || has(v.artifact))))",
+            "volumeMounts: ConfigMaps, Secrets and artifacts can only be read; leave access out",
+            ".volumeMounts",
+        ),
+        Rule(
+            "has(self.command) || has(self.script) || !(has(self.volumes) || has(self.volumeMounts)"
+            " || has(self.artifacts) || has(self.results))",
+            "volumes, artifacts and results go with command and script; leave them out",
+        ),
     )
 
     command: CommandOperation | None = None
@@ -204,8 +249,8 @@ class TaskTemplate(SpecModel):
     """The container image, for the backends docker and kubernetes."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
     """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
-    the task, or a folder below it that a private file is in. Nothing is made: the attempt ends as StartFailed where the
-    folder is not there."""
+    the task, a mounted folder, or a folder below one of these. Nothing is made: the attempt ends as StartFailed where
+    the folder is not there."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. A policy's `environment.allow` must list each name, except for `LANG`, `LANGUAGE`,
     `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` with a plain `value`.
@@ -216,8 +261,21 @@ class TaskTemplate(SpecModel):
     private_files: Annotated[list[PrivateFile], Field(max_length=MAX_FILES, json_schema_extra=map_by("path"))] = []
     """Files that the program finds and nobody else: passwords, keys, configuration. They are placed in memory for each
     attempt; values of Secrets in them are redacted everywhere else, as those of `env` are."""
+    volumes: Annotated[list[Volume], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
+    """Files that the program finds besides its private workspace. A policy's `volumes` must allow each."""
+    volume_mounts: Annotated[
+        list[VolumeMount], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("mountPath"))
+    ] = []
+    """Where it finds them."""
+    artifacts: Annotated[list[Artifact], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
+    """Files that are kept of those that the program makes; `remit cp` and `remit artifacts` get at them. A policy's
+    `volumes.artifacts` must allow it."""
+    results: Annotated[list[Result], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
+    """Small texts of what it makes, shown in status."""
     stdin: Annotated[str, Field(max_length=262144)] = ""
     """What the program reads from its standard input."""
+    stdin_from: StdinSource | None = None
+    """Where that comes from, instead of `stdin`."""
     timeout_seconds: Seconds | None = None
     """How long one attempt may take. The policy's default fills it in, or else 300."""
     deadline_seconds: Seconds | None = None

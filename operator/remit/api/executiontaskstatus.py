@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from remit.api.base import Conditions, MicroTime, StatusModel, Time
+from pydantic import Field
+
+from remit.api.base import Conditions, MicroTime, StatusModel, Time, map_by
+
+Stream = Literal["stdout", "stderr"]
 
 
 class Phase(StrEnum):
@@ -48,7 +52,7 @@ class QueueStatus(StatusModel):
     waiting: int
     """How many tasks wait in its namespace."""
     reason: str
-    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency or PolicyRate."""
+    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency, PolicyRate or Workspace."""
     policy: str = ""
     """The policy, as `namespace/name`, where one does."""
 
@@ -143,6 +147,10 @@ class OutputStatus(StatusModel):
     redactions: int = 0
     """How many times `[redacted]` took the place of a secret. Unless it is 0 or `raw` is true, what is kept is not what
     was written."""
+    redacted_streams: list[Stream] = []
+    """In which of them, where that is known."""
+    binary_streams: list[Stream] = []
+    """Those whose beginning looks binary: it has NUL bytes or is not UTF-8. Their ends shown here are text."""
     ref: str = ""
     """Where `remit logs` finds all that is kept."""
 
@@ -154,10 +162,53 @@ class OutputStatus(StatusModel):
     def changed(self, attempt: int) -> str:
         """For people: what the redactions in the output of attempt number `attempt` mean."""
         times = "once" if self.redactions == 1 else f"{self.redactions} times"
+        where = f" in {' and '.join(self.redacted_streams)}" if self.redacted_streams else ""
         return (
             f"the output kept of attempt {attempt} is not what was written: [redacted] took the place of a secret"
-            f" {times}; do not restore a dump from it"
+            f" {times}{where}; do not restore a dump from it"
         )
+
+    def looks_binary(self, attempt: int) -> str:
+        """For people: what `binary_streams` of attempt number `attempt` mean; empty where there are none."""
+        if not self.binary_streams:
+            return ""
+        names = " and ".join(self.binary_streams)
+        verb = "looks" if len(self.binary_streams) == 1 else "look"
+        kept = (
+            "is kept byte for byte" if self.raw else "is kept with secrets replaced; spec.output.raw keeps every byte"
+        )
+        return f"{names} of attempt {attempt} {verb} binary: status shows the end of it as text, and it {kept}"
+
+
+class ArtifactStatus(StatusModel):
+    """Files that the task left and that are kept."""
+
+    name: str
+    """Its name in `spec.artifacts`."""
+    files: int = 0
+    """How many files it has."""
+    bytes: int = 0
+    """How much they have together, in bytes."""
+    digest: str = ""
+    """`sha256:` and the SHA-256 of what `sha256sum` prints for the files, in the order of their paths."""
+
+
+class ResultStatus(StatusModel):
+    """A small text that the task left."""
+
+    name: str
+    """Its name in `spec.results`."""
+    value: str = ""
+    """The text, with secrets redacted."""
+
+
+class VolumeStatus(StatusModel):
+    """What a volume turned out to be."""
+
+    name: str
+    """Its name in `spec.volumes`."""
+    digest: str = ""
+    """Of an artifact: which content is mounted, in every attempt."""
 
 
 class ErrorStatus(StatusModel):
@@ -196,6 +247,12 @@ class ExecutionTaskStatus(StatusModel):
     """How many of them were lost with the operator."""
     output: OutputStatus | None = None
     """The last run's output."""
+    volumes: Annotated[list[VolumeStatus], Field(json_schema_extra=map_by("name"))] = []
+    """The artifacts among its volumes, pinned when the first run started."""
+    artifacts: Annotated[list[ArtifactStatus], Field(json_schema_extra=map_by("name"))] = []
+    """What is kept of the files that the last run made."""
+    results: Annotated[list[ResultStatus], Field(json_schema_extra=map_by("name"))] = []
+    """Small texts that the last run left."""
     exit_code: int | None = None
     """The last run's exit code."""
     error: ErrorStatus | None = None

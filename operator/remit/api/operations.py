@@ -8,6 +8,7 @@ from pydantic import Field
 
 from remit.api.base import ConfigMapKeySelector, EnvVar, Rule, SecretKeySelector, SpecModel, ValueSource, map_by
 from remit.api.containers import ContainerAction, ContainerName, ContainerOptions, ImageReference
+from remit.api.duration import Duration
 from remit.api.quantity import Quantity
 
 Argument = Annotated[str, Field(max_length=8192)]
@@ -97,6 +98,18 @@ class FileOperation(SpecModel):
             "!self.recursive || self.operation in ['copy', 'delete', 'list', 'chmod', 'chown', 'mkdir']",
             "recursive goes with copy, delete, list, chmod, chown and mkdir",
         ),
+        Rule("!has(self.glob) || self.operation in ['list', 'delete']", "glob goes with list and delete"),
+        Rule("!has(self.glob) || !self.recursive", "recursive does not go with glob: '**/' in glob is every folder"),
+        Rule(
+            r"!has(self.glob) || !self.glob.matches('(^|/)\\.{0,2}(/|$)|[^/]\\*\\*|\\*\\*[^/]')",
+            "write the glob below path, without '..', '.', '//' or a '/' at either end; '**' is a whole part of it",
+            ".glob",
+        ),
+        Rule(
+            "!has(self.olderThan) || self.operation == 'list' || (self.operation == 'delete' && has(self.glob))",
+            "olderThan goes with list, and with delete that has a glob",
+        ),
+        Rule("!self.dryRun || self.operation == 'delete'", "dryRun goes with delete"),
         *(
             Rule(
                 rf"!has(self.{field}) || !self.{field}.matches('/\\.{{0,2}}(/|$)')",
@@ -125,6 +138,14 @@ class FileOperation(SpecModel):
     """Group name or id, for chown."""
     recursive: bool = False
     """Include everything below, for copy, delete, list, chmod, chown and mkdir."""
+    glob: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """What is meant below the folder `path`, for list and delete, such as `*.log` or `**/*.tmp`: `*` and `?` stand for
+    characters of one name, `**/` for any number of folders. `delete` removes what is no folder. Links are not followed,
+    and a policy is asked about each path."""
+    older_than: Duration | None = None
+    """Only what was last modified longer ago, for list, and for delete with a glob: `90m`, `36h`, `7d` or `1d12h`."""
+    dry_run: bool = False
+    """Remove nothing, and list what would be removed, for delete."""
     algorithm: Literal["sha256", "sha512", "blake2b"] = "sha256"
     """The digest, for checksum."""
 
@@ -266,10 +287,20 @@ class ContainerOperation(SpecModel):
         Rule("self.action in ['run', 'exec'] || !has(self.env) || size(self.env) == 0", "env goes with run and exec"),
         Rule("self.action == 'run' || !has(self.options)", "options go with run"),
         Rule("self.action == 'logs' || !has(self.tailLines)", "tailLines goes with logs"),
+        Rule("self.action == 'run' || (!self.wait && !self.remove)", "wait and remove go with run"),
+        Rule(
+            "!self.remove || self.wait || self.action != 'run'",
+            "remove needs wait: the container is removed when it has ended; set wait: true",
+        ),
+        Rule(
+            "!self.wait || !has(self.options) || !has(self.options.restartPolicy)"
+            " || self.options.restartPolicy == 'Never'",
+            "options.restartPolicy does not go with wait: what is started again has no end to wait for; leave it out",
+        ),
     )
 
     action: ContainerAction
-    """What to do. `run` creates and starts a container that goes on after the task has ended."""
+    """What to do. `run` creates and starts a container that goes on after the task has ended, unless `wait` is set."""
     name: ContainerName | None = None
     """The container's name on the engine, for all but pull and list. `run` makes one up if there is none."""
     image: ImageReference | None = None
@@ -284,6 +315,11 @@ class ContainerOperation(SpecModel):
     """How many lines of the end, for logs. Not set: all that the engine kept."""
     options: ContainerOptions | None = None
     """What the container gets beyond the safe defaults, for run; a policy must allow each."""
+    wait: bool = False
+    """Wait until the container has ended, for run: its output and its exit code are the task's, and a timeout or a
+    cancel stops it. An operator that is restarted meanwhile goes on waiting."""
+    remove: bool = False
+    """Remove the container and its anonymous volumes when it has ended, however it did, for run with `wait`."""
 
 
 Subject = (

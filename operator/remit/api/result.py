@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from remit.api.executiontask import Resources
 from remit.api.executiontaskstatus import ExecutionTaskStatus, UsageStatus
@@ -47,6 +49,22 @@ class ResourceLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultArtifact:
+    """Files that an execution left and that are kept. `files` are their paths in it."""
+
+    name: str
+    digest: str
+    bytes: int
+    files: tuple[str, ...]
+    _save: Callable[[Path], list[Path]] = field(repr=False, compare=False)
+
+    def save(self, path: Path | str) -> list[Path]:
+        """Copy them to `path` as `cp -r` would: one file becomes `path`, or lies in it where that is a folder; several
+        lie below it. Gives what was written. Raises OSError, also when they are not kept any more."""
+        return self._save(Path(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionResult:
     """How an execution ended; of several attempts, the last.
 
@@ -77,6 +95,10 @@ class ExecutionResult:
     policy: str = ""
     rule: str = ""
     output_ref: str = ""
+    artifacts: Mapping[str, ResultArtifact] = field(default_factory=dict)
+    """What is kept of the files that it made, by name."""
+    results: Mapping[str, str] = field(default_factory=dict)
+    """Small texts that it left, by name (`spec.results`)."""
     status: ExecutionTaskStatus = field(repr=False, default_factory=ExecutionTaskStatus)
     """All of it, as an API server would show it; of output it has the last bytes only."""
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     )
     from remit.backends.egress import NetworkUse
     from remit.backends.exceeded import Exceeded, remedy
-    from remit.backends.outcome import ExitReason, Outcome, Usage
+    from remit.backends.filetree import Collector, DescriptorTree, FileTree, FoundFile
+    from remit.backends.outcome import ExitReason, KeptArtifact, Outcome, Usage
     from remit.backends.process import ProcessBackend
 else:
     __getattr__ = lazily(__name__, __file__)
@@ -25,10 +26,15 @@ __all__ = [
     "AdoptingBackend",
     "AttemptRequest",
     "Backend",
+    "Collector",
     "Command",
+    "DescriptorTree",
     "Exceeded",
     "ExitReason",
+    "FileTree",
+    "FoundFile",
     "Handle",
+    "KeptArtifact",
     "NetworkUse",
     "Outcome",
     "OutputSink",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,18 +15,37 @@ from typing import TYPE_CHECKING
 
 from remit.backends.accounts import handle_of, usage_of, with_init
 from remit.backends.base import AttemptRequest, Handle, OutputSink
+from remit.backends.blocking import in_thread
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
+from remit.backends.filetree import DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
-from remit.sandbox import AttemptCgroup, Bubblewrap, CgroupSpec, Launch, Limits, Plan, kill_session, rlimits
-from remit.sandbox.bubblewrap import HOST_NAME
+from remit.errors import BackendError
+from remit.policy.environment import WORKSPACE
+from remit.sandbox import (
+    AttemptCgroup,
+    Bubblewrap,
+    CgroupSpec,
+    HostMount,
+    Launch,
+    Limits,
+    Mounts,
+    Plan,
+    kill_session,
+    rlimits,
+)
+from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES, HOST_NAME
+from remit.sandbox.inside import open_inside
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
 
+_MOUNT_SECONDS = 20.0
+"""For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
+_BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""
 
@@ -41,14 +61,16 @@ class ProcessAttempt:
         sink: OutputSink,
         read_only_paths: Sequence[str] = (),
         door: Door | None = None,
+        protected: Sequence[str] = (),
     ) -> None:
-        """`door` is the way out of a sandbox whose network is restricted."""
+        """`door` is the way out of a sandbox whose network is restricted; of `protected` nothing is mounted."""
         self._request = request
         self._plan = chosen
         self._bubblewrap = bubblewrap
         self._sink = sink
         self._read_only_paths = read_only_paths
         self._door = door
+        self._protected = protected
         self._sink_failed = asyncio.Event()
         self.may_have_run = False
         """So that what breaks from now on must not be retried."""
@@ -59,6 +81,11 @@ class ProcessAttempt:
         limits = _counting_bubblewrap(confinement.limits)
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         async with contextlib.AsyncExitStack() as stack:
+            mounts = await self._mounts() if confinement.mounts else None
+            if mounts:
+                stack.callback(mounts.close)
+                if mounts.change_hands:
+                    await asyncio.to_thread(mounts.take_over)
             launch = Launch(
                 self._bubblewrap,
                 executable=command.executable,
@@ -72,6 +99,7 @@ class ProcessAttempt:
                 rlimits=rlimits(limits, controllers=held),
                 system_call_filter=self._plan.system_call_filter,
                 landlock_scopes=self._plan.landlock_scopes,
+                mounts=mounts,
             )
             stack.callback(launch.close)
             tree = self._plan.cgroups
@@ -84,8 +112,11 @@ class ProcessAttempt:
             cgroup = child.cgroup
             handle, record = handle_of(child.pid, cgroup), on_started or _not_recorded
             stopped, sampler = None, None
+            places: dict[str, int] = {}
             try:
                 launch.begun()
+                if mounts:
+                    mounts.close()
                 record(handle)
                 started = time.monotonic()
                 self.may_have_run = True
@@ -96,7 +127,13 @@ class ProcessAttempt:
                     record(with_init(handle, status.init.pid))
                     if self._door:
                         await self._door.open(status.init)
-                    launch.enter(status.init.pid)
+                    if self._request.collector:
+                        mounted = [mount.mount_path for mount in confinement.mounts]
+                        places = await _open_places(status, child, [WORKSPACE, *mounted])
+                        for descriptor in places.values():
+                            stack.callback(os.close, descriptor)
+                    await launch.count_processes(status.init.pid)
+                    launch.enter()
                 sampler = None if cgroup else Sampling(child.pid)
                 left = timeout - (time.monotonic() - started)
                 stopped = await child.until_over(cancel, self._sink_failed, left)
@@ -132,7 +169,7 @@ class ProcessAttempt:
                 exceeded=met,
                 stderr=child.first_stderr,
             )
-            return replace(
+            outcome = replace(
                 conclude(ending, self._request),
                 finished_at=finished_at,
                 usage=replace(usage_of(cgroup, sampler, beside=BUBBLEWRAP_TASKS), wall_seconds=wall),
@@ -141,6 +178,29 @@ class ProcessAttempt:
                 enforced_by=self._plan.enforced_by,
                 network=network,
             )
+            if self._request.collector and places:
+                made = DescriptorTree(places, launch.uid)
+                outcome = await collected(self._request.collector, made, outcome)
+            return outcome
+
+    async def _mounts(self) -> Mounts:
+        """Raises InvalidInput, and BackendError where the host does not answer."""
+        confinement = self._request.confinement
+
+        def opened() -> Mounts:
+            size = confinement.limits.disk_bytes or DEFAULT_DISK_BYTES
+            stages = self._bubblewrap.mounts_by == "staging"
+            identities = self._bubblewrap.identities
+            return Mounts(confinement.mounts, identities, self._protected, stages=stages, disk_bytes=size)
+
+        try:
+            return await in_thread(opened, _MOUNT_SECONDS, Mounts.close)
+        except TimeoutError:
+            paths = ", ".join(mount.path for mount in confinement.mounts if isinstance(mount, HostMount))
+            raise BackendError(
+                f"the host did not answer within {_MOUNT_SECONDS:g} s where {paths} was looked for; see whether that is"
+                " on a filesystem that hangs"
+            ) from None
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
         """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""
@@ -151,6 +211,20 @@ class ProcessAttempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._request.grace_seconds):
                 await child.exited.wait()
+
+
+async def _open_places(status: StatusPipe, child: Child, paths: Sequence[str]) -> dict[str, int]:
+    """Descriptors of those of `paths` that are folders in the sandbox, once that is there; none where it ended before.
+
+    Its program waits meanwhile. Nothing tells when bubblewrap has built the rest, so it is looked for. Raises
+    BackendError.
+    """
+    while status.init and not child.exited.is_set():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (found := open_inside(status.init.pid, paths)) is not None:
+                return found
+        await first_of((child.exited,), _BUILDING_SECONDS)
+    return {}
 
 
 async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from remit.backends.filetree import Collector
 from remit.backends.outcome import Outcome
 from remit.policy import Egress
 from remit.sandbox import Confinement
@@ -41,6 +42,8 @@ class AttemptRequest:
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""
+    collector: Collector | None = field(default=None, repr=False)
+    """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,16 @@ class Handle:
     boot_id: str
     cgroups: tuple[str, ...] = ()
     container: str = ""
-    """Instead of a process: the name of a container."""
+    """Instead of a process: the name or the id of a container."""
+    operation: str = ""
+    """Which operation of Remit's own started it; empty: a backend did."""
     init: int = 0
     """The init of the pid namespace that the process made; 0: none is known."""
     init_start_time: int = 0
     pid_namespace: int = 0
     """The inode of the init's pid namespace. The kernel reuses it, so it means nothing without `init_start_time`."""
+    begun: float = 0.0
+    """Of a container: since when its time counts, in seconds of CLOCK_BOOTTIME of the boot `boot_id`. 0: not known."""
 
 
 class OutputSink(Protocol):
@@ -111,10 +118,12 @@ class AdoptingBackend(Backend, Protocol):
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """Take up an attempt that an earlier operator started: all of its output, and its end, as `run` would tell.
 
-        None where nothing of it is there, and then `on_found` was not called. The time that it has had counts.
+        None where nothing of it is there, and then `on_found` was not called. The time that it has had counts, by the
+        clock of this machine where what is `recorded` of it says so.
 
         Raises:
             BackendError: the place failed, not the work.

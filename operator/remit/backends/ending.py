@@ -89,6 +89,12 @@ def _not_executed(ending: Ending, request: AttemptRequest) -> Outcome:
         return Outcome(ExitReason.SIGNALED, "its sandbox was killed from outside", code, exceeded=met)
     said = ending.stderr.decode(errors="replace").strip().removeprefix("bwrap: ")
     if any(word in said for word in _NOT_EXECUTED):
+        if said.startswith("Can't chdir to"):
+            where = f"spec.workingDir {request.confinement.working_dir}: {said.rpartition(': ')[2]}"
+            message = (
+                f"could not be started: {where}; leave it out, or name a folder that is mounted or has a private file"
+            )
+            return Outcome(ExitReason.START_FAILED, message, exceeded=met)
         inside = f"{request.command.executable} in {request.confinement.working_dir}"
         return Outcome(ExitReason.START_FAILED, f"could not be started: {inside}: {said}", exceeded=met)
     raise BackendError(f"the sandbox could not be built: {said or f'bubblewrap ended with {ending.returncode}'}")

@@ -31,6 +31,10 @@ class ExitReason(StrEnum):
     OPEN_FILES_EXCEEDED = "OpenFilesExceeded"
     FILE_SIZE_EXCEEDED = "FileSizeExceeded"
     DISK_EXCEEDED = "DiskExceeded"
+    ARTIFACT_MISSING = "ArtifactMissing"
+    ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
+    ARTIFACT_UNREADABLE = "ArtifactUnreadable"
+    """What it left cannot be kept: a name that is no text, or a store that is full."""
     START_FAILED = "StartFailed"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     BACKEND_ERROR = "BackendError"
@@ -54,6 +58,17 @@ class Usage:
     throttled_seconds: float = 0.0
     max_tasks: int = 0
     source: Literal["cgroup", "sampled", "none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptArtifact:
+    """What is kept of the files that an attempt made, under the name that the task has for it."""
+
+    name: str
+    files: int
+    bytes: int
+    digest: str
+    """`sha256:` and the SHA-256 of its listing: see `remit.execution.artifacts`."""
 
 
 def _now() -> datetime:
@@ -94,3 +109,6 @@ class Outcome:
     output: OutputStatus | None = None
     """What was kept of its output: filled in by who keeps it."""
     output_digest: str = ""
+    artifacts: tuple[KeptArtifact, ...] = ()
+    results: Mapping[str, str] = field(default_factory=dict)
+    """Small texts that it left, by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remit.backends.attempt import ProcessAttempt
@@ -15,7 +16,8 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
 from remit.errors import BackendError, OutcomeUnknown
-from remit.sandbox import Host, Plan, plan, probe_host
+from remit.policy.volumes import FORBIDDEN
+from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
@@ -27,7 +29,8 @@ class ProcessBackend:
 
     `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
     Python installation): the operator's choice, none by default. `host` is probed when not given. `doors` are the way
-    out of sandboxes with a restricted network; an operator has one for all its backends.
+    out of sandboxes with a restricted network; an operator has one for all its backends. `protected` are files and
+    folders of the operator's own, of which nothing is mounted.
     """
 
     name = "process"
@@ -38,10 +41,12 @@ class ProcessBackend:
         *,
         read_only_paths: Sequence[str] = (),
         doors: Doors | None = None,
+        protected: Sequence[str] = (),
     ) -> None:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
         self._doors = doors or Doors()
+        self._protected = (*FORBIDDEN, *protected)
 
     async def run(
         self,
@@ -57,17 +62,24 @@ class ProcessBackend:
             return _not_started(chosen, ExitReason.CANCELLED, CANCELLED_MESSAGE)
         attempt = self._attempt(request, chosen, sink)
         try:
-            return await attempt.run(cancel, on_started)
+            outcome = await attempt.run(cancel, on_started)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return _not_started(chosen, ExitReason.START_FAILED, "the arguments are longer than the kernel allows")
             failed = OutcomeUnknown if attempt.may_have_run else BackendError
             raise failed(f"the process backend could not run an attempt: {error}") from error
+        hint = ""
+        if outcome.reason == ExitReason.START_FAILED:
+            seen = (*self._read_only_paths, *(mount.mount_path for mount in request.confinement.mounts))
+            hint = await asyncio.to_thread(explain_absence, request.command.executable, seen)
+        return replace(outcome, message=f"{outcome.message}; {hint}") if hint else outcome
 
     def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
         if chosen.bubblewrap:
             door = self._door(request)
-            return ProcessAttempt(request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door)
+            return ProcessAttempt(
+                request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door, self._protected
+            )
         if chosen.bare:
             return BareAttempt(request, chosen, chosen.bare, sink, self._read_only_paths)
         raise BackendError("the plan names no engine")

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from remit import __version__
-from remit.cli import audit, policy, releases
+from remit.cli import audit, policy, releases, workspace
+from remit.cli.artifacts import artifacts, cp
 from remit.cli.cancel import cancel
 from remit.cli.crds import crds
 from remit.cli.demo import demo
@@ -23,8 +24,10 @@ from remit.cli.report import report as release_report
 from remit.cli.run import run
 from remit.cli.uninstall import uninstall
 from remit.cli.up import up
+from remit.cli.usage import Group
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -37,6 +40,9 @@ command(app, _TASKS)(run)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
 command(app, _TASKS)(cancel)
+command(app, _TASKS)(artifacts)
+command(app, _TASKS)(cp)
+app.add_typer(workspace.app, name="workspace", rich_help_panel=_TASKS)
 for request in (releases.promote, releases.abort, releases.rollback, releases.retry, releases.pause, releases.resume):
     command(app, _RELEASES)(request)
 command(app, _RELEASES)(releases.history)

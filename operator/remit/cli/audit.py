@@ -13,17 +13,19 @@ import typer
 
 from remit.cli import options
 from remit.cli.helptext import command
+from remit.cli.usage import Group
 from remit.telemetry.chain import Kind
 
 if TYPE_CHECKING:
     from remit.cli.audittrail import Selection
     from remit.telemetry import Anchor
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 Trail = Annotated[
     Path | None,
     typer.Argument(
+        metavar="PATH",
         help="The trail's newest file or its folder; by default this machine's operator's.",
         show_default=False,
     ),
@@ -50,11 +52,14 @@ Until = Annotated[
     typer.Option(metavar="TIME", help="Before that moment: RFC 3339, or 1h, 2d ago.", rich_help_panel=_WHICH),
 ]
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Only this namespace.", rich_help_panel=_WHICH)
+    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Only this namespace.", rich_help_panel=_WHICH)
 ]
-Task = Annotated[str | None, typer.Option(help="Only this task.", rich_help_panel=_WHICH)]
+Task = Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.", rich_help_panel=_WHICH)]
 Verdict = Annotated[
-    str | None, typer.Option(help="Allowed, Denied, Started, or how an execution ended.", rich_help_panel=_WHICH)
+    str | None,
+    typer.Option(
+        metavar="VERDICT", help="Allowed, Denied, Started, or how an execution ended.", rich_help_panel=_WHICH
+    ),
 ]
 OfKind = Annotated[
     Kind | None,
@@ -62,7 +67,10 @@ OfKind = Annotated[
         "--kind", metavar="KIND", help=f"Only this kind: {', '.join(get_args(Kind))}.", rich_help_panel=_WHICH
     ),
 ]
-Last = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N of them.", rich_help_panel=_WHICH)]
+Last = Annotated[
+    int | None,
+    typer.Option(parser=options.number(1), metavar="N", help="Only the last N of them.", rich_help_panel=_WHICH),
+]
 
 
 @app.callback()
@@ -123,7 +131,9 @@ def show(
     verdict: Verdict = None,
     kind: OfKind = None,
     last: Last = None,
-    output: Annotated[Form, typer.Option("--output", "-o", help="The form; json is one record a line.")] = Form.TABLE,
+    output: Annotated[
+        Form, typer.Option("--output", "-o", metavar="FORM", help="table, or json, which is one record a line.")
+    ] = Form.TABLE,
     state_dir: options.StateDir = None,
 ) -> None:
     """Show the records of all files of the trail, oldest first, one a line.
@@ -151,7 +161,8 @@ def export(
     kind: OfKind = None,
     last: Last = None,
     form: Annotated[
-        ExportForm, typer.Option("--format", help="jsonl: the records as they are; csv: for spreadsheets.")
+        ExportForm,
+        typer.Option("--format", metavar="FORM", help="jsonl: the records as they are; csv: for spreadsheets."),
     ] = ExportForm.JSONL,
     output: Annotated[
         Path | None,

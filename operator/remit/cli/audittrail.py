@@ -42,6 +42,11 @@ def moment(text: str, now: datetime.datetime) -> datetime.datetime:
         raise ValueError(f"{text!r} is neither a time such as 2026-01-31T08:00:00Z nor one ago, such as 1h") from error
 
 
+def since_or(text: str | None, default: str) -> datetime.datetime:
+    """The moment that `text` names, or else the `default` one. Raises `ValueError`."""
+    return moment(text or default, datetime.datetime.now(datetime.UTC))
+
+
 def row(record: dict[str, Any]) -> str:
     """A record on one line, harmless on a terminal."""
     text = {name: str(value) for name, value in record.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def cancel(
     A running program gets SIGTERM and its grace period; after that everything it started is killed. A name that is not
     there does not keep the others from being cancelled, and makes the exit code 1.
     """
-    if not asyncio.run(_cancel(names, wait, namespace, kubeconfig, context)):
+    if not threads.run(_cancel(names, wait, namespace, kubeconfig, context)):
         sys.exit(1)
 
 

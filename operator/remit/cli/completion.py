@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from remit import threads
+
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
 
@@ -118,7 +120,7 @@ def _fetched(fetch: Coroutine[Any, Any, list[str]]) -> list[str]:
             return await fetch
 
     with contextlib.suppress(RemitError, TimeoutError, OSError):
-        return asyncio.run(bounded())
+        return threads.run(bounded())
     return []
 
 

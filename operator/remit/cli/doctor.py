@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from remit.cli import options
 
 
-def doctor(state_dir: options.StateDir = None, docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST) -> None:
+def doctor(
+    programs: Annotated[
+        list[str] | None, typer.Argument(metavar="PROGRAM", help="Programs that tasks are to run, such as node.")
+    ] = None,
+    state_dir: options.StateDir = None,
+    docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
+    read_only_path: options.ReadOnlyPaths = None,
+) -> None:
     """Show what walls this machine can put around a task, and what would give the missing ones.
 
-    Exits with 1 when no task could run here.
+    With PROGRAMs, also whether sandboxes find these. Exits with 1 when no task could run here, or one of these is not
+    found.
     """
     from remit.cli import health
 
-    findings = health.findings(state_dir, docker_host)
+    readable = [str(path) for path in read_only_path or ()]
+    findings = [*health.findings(state_dir, docker_host), *(health.program(name, readable) for name in programs or ())]
     health.show(findings)
     health.show_limits(health.held_by())
     raise typer.Exit(1 if any(finding.needed and not finding.available for finding in findings) else 0)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.api import ExecutionTask
-from remit.api.executiontaskstatus import AttemptStatus
+from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.connect import Connection
 from remit.cli.observe import Observed
 from remit.cli.terminal import Screen, note
 from remit.errors import RemitError
-from remit.execution.output import RAW, Stream
+from remit.execution.output import RAW
 from remit.execution.reading import OutputReader
 
 POLL_SECONDS = 0.1

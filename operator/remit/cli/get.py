@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.didyoumean import did_you_mean
 
@@ -48,11 +49,13 @@ def resource_of(plural: str) -> Resource:
 
 def get(
     kind: Annotated[
-        str, typer.Argument(help="tasks, policies or deployments.", autocompletion=completion.kinds)
+        str, typer.Argument(metavar="KIND", help="tasks, policies or deployments.", autocompletion=completion.kinds)
     ] = "tasks",
     name: Annotated[
         str | None,
-        typer.Argument(help="One of them; by default all.", show_default=False, autocompletion=completion.objects),
+        typer.Argument(
+            metavar="NAME", help="One of them; by default all.", show_default=False, autocompletion=completion.objects
+        ),
     ] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
     selector: Annotated[
@@ -92,7 +95,7 @@ def get(
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
     if "," in selector and not all(selector.split(",")):
         raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
-    asyncio.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
+    threads.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
 
 
 def _show_release(
@@ -114,7 +117,7 @@ def _show_release(
             return True
 
     try:
-        good = asyncio.run(show())
+        good = threads.run(show())
     except KeyboardInterrupt:
         if not watch:
             raise

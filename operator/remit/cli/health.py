@@ -15,7 +15,8 @@ from rich.text import Text
 
 from remit.cli.tables import console, plain_table
 from remit.errors import SandboxUnavailable
-from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, plan, probe_host
+from remit.operations.command import look_up
+from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, explain_absence, plan, probe_host
 from remit.userpaths import default_state_dir, may_hold_state
 
 _LIMITS = {"cpu_cores": "cpu", "file_bytes": "file size"}
@@ -39,6 +40,16 @@ def findings(state_dir: Path | None, docker_host: str) -> list[Finding]:
         for layer, ability in probe_host().abilities.items()
     ]
     return [*layers, _state(state_dir or default_state_dir()), _docker(docker_host), _kubectl()]
+
+
+def program(name: str, read_only_paths: Sequence[str]) -> Finding:
+    """Whether sandboxes find the program that a task names so."""
+    found = look_up([name]).resolved
+    absent = explain_absence(found or name, read_only_paths)
+    if found is not None and not absent:
+        return Finding(name, True, found)
+    remedy = absent or "install it in a folder of the system, such as /usr/local/bin"
+    return Finding(name, False, "sandboxes do not find it", remedy, needed=True)
 
 
 def find_kubectl() -> str | None:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import typer
 
+from remit.cli.usage import Command
+
 C = TypeVar("C", bound=Callable[..., None])
 
 
@@ -15,7 +17,7 @@ def command(app: typer.Typer, panel: str | None = None) -> Callable[[C], C]:
     """A decorator that adds a command to `app`, with its docstring as the help."""
 
     def add(function: C) -> C:
-        return app.command(help=unwrapped(function.__doc__ or ""), rich_help_panel=panel)(function)
+        return app.command(cls=Command, help=unwrapped(function.__doc__ or ""), rich_help_panel=panel)(function)
 
     return add
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ def logs(
     stdout: Annotated[bool, typer.Option("--stdout", help="Standard output only.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Standard error only.")] = False,
     attempt: Annotated[
-        int | None, typer.Option(min=1, help="The attempt's number; by default the latest.", show_default=False)
+        int | None,
+        typer.Option(
+            parser=options.number(1),
+            metavar="N",
+            help="The attempt's number; by default the latest.",
+            show_default=False,
+        ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
     namespace: options.Namespace = None,
@@ -41,7 +47,7 @@ def logs(
     from remit.cli.terminal import Screen
 
     screen = Screen(raw=raw, streams=("stdout",) if stdout else ("stderr",) if stderr else ("stdout", "stderr"))
-    asyncio.run(_logs(name, namespace, kubeconfig, context, state_dir, follow, attempt, screen))
+    threads.run(_logs(name, namespace, kubeconfig, context, state_dir, follow, attempt, screen))
 
 
 async def _logs(

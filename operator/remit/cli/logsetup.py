@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TextIO, cast
 
 from remit.telemetry.logs import Format, configure
 from remit.telemetry.redact import Redactor
@@ -11,6 +11,7 @@ QUIET = {"kopf": "warning", "kopf._core.reactor.running": "error"}
 """kopf tells of every event that it hands over; and that it runs in a thread of its own, which is meant."""
 
 
-def set_up_logs(form: str, level: str, *, colors: bool | None = None) -> Redactor:
-    """Raises `InvalidInput` for a format or level that does not exist."""
-    return configure(format=cast(Format, form), level=level, levels={} if level == "debug" else QUIET, colors=colors)
+def set_up_logs(form: str, level: str, *, colors: bool | None = None, stream: TextIO | None = None) -> Redactor:
+    """To `stream`, or else to standard error. Raises `InvalidInput` for a format or level that does not exist."""
+    levels = {} if level == "debug" else QUIET
+    return configure(format=cast(Format, form), level=level, levels=levels, stream=stream, colors=colors)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 
 _LEASE = "Lease"
@@ -29,6 +29,7 @@ def operator(
     state_dir: options.StateDir = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
+    max_artifacts: options.MaxArtifacts = "10Gi",
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
@@ -45,7 +46,7 @@ def operator(
     replicas: Annotated[
         int | None,
         typer.Option(
-            min=0,
+            parser=options.number(0),
             metavar="N",
             rich_help_panel=_LEASE,
             help="How many operators compete for the Lease. With 1, work goes on while the Lease cannot be renewed; "
@@ -83,6 +84,7 @@ def operator(
         namespaces=tuple(namespaces or ()),
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
+        artifact_bytes=options.size(max_artifacts, "--max-artifacts"),
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
         leader_election=leader_election,
@@ -90,4 +92,4 @@ def operator(
         trust_requested_by=trust_requested_by,
     )
     redactor = set_up_logs(log_format, log_level)
-    asyncio.run(serve.operator(settings, redactor, kubeconfig, context))
+    threads.run(serve.operator(settings, redactor, kubeconfig, context))

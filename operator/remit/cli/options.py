@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,9 +23,23 @@ def _namespace(given: str | None) -> str | None:
     return given or None
 
 
+def number(least: int, most: int | None = None) -> Callable[[str | int], int]:
+    """A parser of whole numbers from `least` to `most`. It raises typer's usage error for anything else."""
+    wanted = f"of {least} or more" if most is None else f"from {least} to {most}"
+
+    def parse(given: str | int) -> int:
+        text = str(given)  # a default is a number already
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least or (most is not None and int(text) > most):
+            raise typer.BadParameter(f"{text!r} is not a whole number {wanted}")
+        return int(text)
+
+    return parse
+
+
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(
+        metavar="FILE",
         help="Kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.",
         dir_okay=False,
         rich_help_panel=_SERVER,
@@ -32,13 +47,19 @@ Kubeconfig = Annotated[
 ]
 Context = Annotated[
     str | None,
-    typer.Option(help="Context of the kubeconfig.", rich_help_panel=_SERVER, autocompletion=completion.contexts),
+    typer.Option(
+        metavar="NAME",
+        help="Context of the kubeconfig.",
+        rich_help_panel=_SERVER,
+        autocompletion=completion.contexts,
+    ),
 ]
 Namespace = Annotated[
     str | None,
     typer.Option(
         "--namespace",
         "-n",
+        metavar="NAME",
         help="Namespace; by default the context's.",
         rich_help_panel=_SERVER,
         autocompletion=completion.namespaces,
@@ -51,6 +72,7 @@ TaskName = Annotated[
 StateDir = Annotated[
     Path | None,
     typer.Option(
+        metavar="FOLDER",
         help="Where the operator keeps its state: /var/lib/remit for root, else ~/.local/state/remit.",
         envvar="REMIT_STATE_DIR",
         file_okay=False,
@@ -60,6 +82,7 @@ StateDir = Annotated[
 OperatorNamespace = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         help="Namespace whose policies are the ceiling for all others.",
         envvar="REMIT_OPERATOR_NAMESPACE",
         rich_help_panel=_SERVICE,
@@ -67,12 +90,28 @@ OperatorNamespace = Annotated[
 ]
 MaxConcurrent = Annotated[
     int,
-    typer.Option(min=1, help="Attempts running at once.", envvar="REMIT_MAX_CONCURRENT", rich_help_panel=_SERVICE),
+    typer.Option(
+        parser=number(1),
+        metavar="N",
+        help="Attempts running at once.",
+        envvar="REMIT_MAX_CONCURRENT",
+        rich_help_panel=_SERVICE,
+    ),
+]
+MaxArtifacts = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="How much all artifacts together may have; the oldest go first.",
+        envvar="REMIT_MAX_ARTIFACTS",
+        rich_help_panel=_SERVICE,
+    ),
 ]
 ReadOnlyPaths = Annotated[
     list[Path] | None,
     typer.Option(
         "--read-only-path",
+        metavar="FOLDER",
         help="A further directory of this host that sandboxes may read, for programs outside /usr. Repeatable.",
         envvar="REMIT_READ_ONLY_PATHS",
         rich_help_panel=_SERVICE,
@@ -98,12 +137,30 @@ MetricsAddress = Annotated[
 ]
 LogFormat = Annotated[
     Literal["auto", "json", "console"],
-    typer.Option(help="The form of the log; auto is console on a terminal.", envvar="REMIT_LOG_FORMAT"),
+    typer.Option(
+        metavar="FORM",
+        help="The form of the log: json, console, or auto, which is console on a terminal.",
+        envvar="REMIT_LOG_FORMAT",
+    ),
 ]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
-    typer.Option(help="The least that is logged.", envvar="REMIT_LOG_LEVEL"),
+    typer.Option(
+        metavar="LEVEL",
+        help="The least that is logged: debug, info, warning, error or critical.",
+        envvar="REMIT_LOG_LEVEL",
+    ),
 ]
+
+
+def size(text: str, flag: str) -> int:
+    """Bytes of such as `10Gi`. Raises typer's usage error."""
+    from remit.api import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{flag}: {error}") from None
 
 
 def pairs(words: list[str] | None, flag: str) -> dict[str, str]:

@@ -1,21 +1,24 @@
-"""`remit policy test`: what policies say to a command or a task, without running it."""
+"""`remit policy`: what policies say to a command or a task, and which policy would allow what was seen."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit import threads
+from remit.cli import completion, options
 from remit.cli.helptext import command
+from remit.cli.usage import Group
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()
 def policy() -> None:
-    """Try policies out before they are applied."""
+    """Try policies out before they are applied, or have one suggested."""
 
 
 @command(app)
@@ -23,22 +26,34 @@ def test(
     argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARG", show_default=False)] = None,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", help="CommandPolicies, or a CommandPolicyTest with its own table. Repeatable."),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="CommandPolicies, or a CommandPolicyTest with its own table. Repeatable.",
+        ),
     ] = None,
     cases: Annotated[
-        Path | None, typer.Option(help="A CommandPolicyTest to hold the policies of -f to, besides its own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A CommandPolicyTest to hold the policies of -f to, besides its own."),
     ] = None,
     task: Annotated[
         Path | None,
-        typer.Option(help="A file with ExecutionTasks of any operation to judge; it may be one of -f too."),
+        typer.Option(
+            metavar="FILE", help="A file with ExecutionTasks of any operation to judge; it may be one of -f too."
+        ),
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Label of the task. Repeatable.")
     ] = None,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the task.")] = "default",
-    backend: Annotated[str, typer.Option(help="Where it would run: process, docker or kubernetes.")] = "process",
-    image: Annotated[str | None, typer.Option(help="Container image.")] = None,
-    network: Annotated[str, typer.Option(help="none, restricted or host.")] = "none",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the task.")
+    ] = "default",
+    backend: Annotated[
+        str, typer.Option(metavar="BACKEND", help="Where it would run: process, docker or kubernetes.")
+    ] = "process",
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Container image.")] = None,
+    network: Annotated[str, typer.Option(metavar="NETWORK", help="none, restricted or host.")] = "none",
     env: Annotated[
         list[str] | None,
         typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable of the task. Repeatable."),
@@ -46,7 +61,9 @@ def test(
     raw_output: Annotated[
         bool, typer.Option("--raw-output", help="The output is to be kept with the secrets in it.")
     ] = False,
-    timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time-out that is asked for.")] = None,
+    timeout: Annotated[
+        int | None, typer.Option(parser=options.number(1), metavar="SECONDS", help="Time-out that is asked for.")
+    ] = None,
     resolved: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")
     ] = None,
@@ -94,3 +111,92 @@ def test(
         raise typer.Exit(0 if ready else 1)
     passed = policytest.hold_to(suites, policies)
     raise typer.Exit(0 if ready and passed else 1)
+
+
+class Form(StrEnum):
+    YAML = "yaml"
+    JSON = "json"
+
+
+@command(app)
+def suggest(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="What was seen since: RFC 3339, or 1h, 2d ago; by default 7d.", show_default=False
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this task, or the runs of this schedule.", autocompletion=completion.tasks
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", "-l", metavar="KEY=VALUE", help="Only tasks with it; the policy selects them. Repeatable."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the policy; to one that is there, what it lacks is added."),
+    ] = None,
+    generalize: Annotated[
+        bool, typer.Option("--generalize", help="One policy with fewer rules, which allow more than was seen.")
+    ] = False,
+    difference: Annotated[bool, typer.Option("--diff", help="Show what changes in today's policies instead.")] = False,
+    output: Annotated[
+        Form, typer.Option("--output", "-o", metavar="FORM", help="yaml, with comments, or json.")
+    ] = Form.YAML,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    state_dir: options.StateDir = None,
+    operator_namespace: options.OperatorNamespace = "remit-system",
+) -> None:
+    """Print the smallest CommandPolicy that allows what was denied, or what policies in Audit let run.
+
+    For kubectl apply -f -. Comments tell which runs each rule is for. Nothing is suggested that a ceiling or a deny
+    rule forbids, and what is printed has been put to the operator's own evaluator, together with today's policies. Read
+    it before you apply it: it allows whatever somebody has tried.
+
+    Tasks that were deleted are taken from the audit trail, where that is on this machine.
+
+    Exits with 1 when something that was seen stays denied; standard error says why.
+    """
+    if difference and output is Form.JSON:
+        raise typer.BadParameter("--diff shows YAML; leave --output out")
+    labels = options.pairs(label, "--label")
+
+    from remit.cli import policysuggest, policyyaml
+    from remit.cli.audittrail import since_or
+    from remit.cli.connect import connected
+    from remit.cli.terminal import counted, note
+    from remit.policy.suggestion import Options
+
+    try:
+        moment = None if task and since is None else since_or(since, "7d")
+    except ValueError as error:
+        raise typer.BadParameter(f"--since: {error}") from error
+    wanted = policysuggest.Wanted(moment, task, labels)
+    chosen = Options(name=name, labels=labels, generalize=generalize)
+
+    async def ask() -> tuple[Any, Any, str]:
+        async with connected(kubeconfig, context, namespace, state_dir) as connection:
+            trail = policysuggest.trail_of(connection.state_dirs)
+            found, today = await policysuggest.suggested(connection, wanted, operator_namespace, trail, chosen)
+            return found, today, connection.namespace
+
+    found, today, where = threads.run(ask())
+    if found.policies:
+        if difference:
+            typer.echo(policyyaml.difference(found, today.specs))
+        else:
+            typer.echo(policyyaml.as_json(found) if output is Form.JSON else policyyaml.as_yaml(found))
+    elif not found.left_out:
+        runs = f"policies of namespace {where} allow all {counted(len(found.allowed), 'run')} already"
+        note(runs if found.allowed else f"nothing was seen in namespace {where}")
+    for line in policyyaml.told(found.left_out):
+        note(f"still denied: {line}")
+    raise typer.Exit(1 if found.left_out else 0)

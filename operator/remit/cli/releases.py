@@ -3,7 +3,6 @@ of those before."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Meant = Annotated[
     int | None,
     typer.Option(
         "--revision",
-        min=1,
+        parser=options.number(1),
         metavar="N",
         help="The revision that is meant: refused if another one is on its way by then.",
         autocompletion=completion.revisions,
@@ -61,7 +61,7 @@ def rollback(
         int | None,
         typer.Option(
             "--to",
-            min=1,
+            parser=options.number(1),
             metavar="N",
             help="The revision; by default the last good one before the live one.",
             autocompletion=completion.revisions,
@@ -115,7 +115,7 @@ def history(
     context: options.Context = None,
 ) -> None:
     """The revisions that were released or tried, the newest first."""
-    asyncio.run(_history(name, namespace, kubeconfig, context))
+    threads.run(_history(name, namespace, kubeconfig, context))
 
 
 def _meant(revision: int | None) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _meant(revision: int | None) -> dict[str, Any]:
 
 
 def _ask(name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
-    answer = asyncio.run(_answer(name, asked, namespace, kubeconfig, context))
+    answer = threads.run(_answer(name, asked, namespace, kubeconfig, context))
     typer.echo(f"deployment {name}: {answer.message}", err=not answer.accepted)
     if not answer.accepted:
         sys.exit(1)

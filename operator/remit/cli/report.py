@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.cli.releases import Name
 
@@ -26,14 +26,20 @@ def report(
         int | None,
         typer.Option(
             "--revision",
-            min=1,
+            parser=options.number(1),
             metavar="N",
             help="The revision; by default that of the last release.",
             autocompletion=completion.revisions,
         ),
     ] = None,
     output: Annotated[
-        Output, typer.Option("--output", "-o", help="The form; path tells where the page with the plots is.")
+        Output,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FORM",
+            help="md, html, json or path, which tells where the page with the plots is.",
+        ),
     ] = "md",
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
@@ -41,7 +47,7 @@ def report(
     state_dir: options.StateDir = None,
 ) -> None:
     """Show what a release took: timings, the switch, what a probe saw of it, restarts and resources."""
-    asyncio.run(_report(name, revision, output, namespace, kubeconfig, context, state_dir))
+    threads.run(_report(name, revision, output, namespace, kubeconfig, context, state_dir))
 
 
 async def _report(

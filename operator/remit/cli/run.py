@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remit import threads
 from remit.cli import completion, options
 from remit.cli.errors import INTERRUPTED, report
 from remit.errors import RemitError
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from remit.cli import tasks
     from remit.cli.connect import Connection
     from remit.cli.observe import Observed
+    from remit.kube.client import Object
 
-_TASK = "Task"
+_TASK, _FILES = "Task", "Files"
+_OWN_METADATA = frozenset({"name", "generateName", "namespace", "labels", "annotations"})
 
 
 def run(
     argv: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARG", show_default=False)] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="Create the one ExecutionTask in this YAML file; - is standard input."),
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="Create the one ExecutionTask in this YAML file; - is standard input."
+        ),
     ] = None,
     from_schedule: Annotated[
         str | None,
@@ -35,12 +40,20 @@ def run(
             autocompletion=completion.tasks,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The task's name; by default one is made up.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The task's name; by default one is made up.")
+    ] = None,
     timeout: Annotated[
-        int | None, typer.Option(min=1, metavar="SECONDS", help="How long one attempt may take.", rich_help_panel=_TASK)
+        int | None,
+        typer.Option(
+            parser=options.number(1), metavar="SECONDS", help="How long one attempt may take.", rich_help_panel=_TASK
+        ),
     ] = None,
     retries: Annotated[
-        int | None, typer.Option(min=0, help="Attempts after one that failed.", rich_help_panel=_TASK)
+        int | None,
+        typer.Option(
+            parser=options.number(0), metavar="N", help="Attempts after one that failed.", rich_help_panel=_TASK
+        ),
     ] = None,
     env: Annotated[
         list[str] | None,
@@ -48,8 +61,63 @@ def run(
             "--env", "-e", metavar="NAME=VALUE", help="Environment variable. Repeatable.", rich_help_panel=_TASK
         ),
     ] = None,
-    cpu: Annotated[str | None, typer.Option(help="Processor time, such as 500m.", rich_help_panel=_TASK)] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory, such as 512Mi.", rich_help_panel=_TASK)] = None,
+    cpu: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Processor time, such as 500m.", rich_help_panel=_TASK)
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Memory, such as 512Mi.", rich_help_panel=_TASK)
+    ] = None,
+    deadline: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.number(1),
+            metavar="SECONDS",
+            help="How long the task may take, waiting included.",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SECRET/KEY", help="Environment variable from a Secret. Repeatable.", rich_help_panel=_TASK
+        ),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="none|restricted|host", help="The network it sees.", rich_help_panel=_TASK)
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="process|docker", help="Where it runs.", rich_help_panel=_TASK)
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="Container image; implies --backend docker.", rich_help_panel=_TASK),
+    ] = None,
+    workdir: Annotated[
+        str | None,
+        typer.Option("--workdir", "-w", metavar="PATH", help="Where it starts, inside.", rich_help_panel=_TASK),
+    ] = None,
+    mount: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PATH[:rw]",
+            help="A file or folder of this machine at PATH inside, to read, or to write with :rw. Repeatable.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    workspace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:PATH[:ro]",
+            help="A folder that is kept from task to task, at PATH inside. Repeatable.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PATH", help="Keep what matches, such as 'dist/*'. Repeatable.", rich_help_panel=_FILES
+        ),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,6 +137,9 @@ def run(
         typer.Option(
             "--raw-output", help="Keep the output with the secrets in it, for remit logs.", rich_help_panel=_TASK
         ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Have the server check the task and show it, and create nothing.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
     remove: Annotated[bool, typer.Option("--rm", help="Delete the task once it has ended.")] = False,
@@ -90,7 +161,9 @@ def run(
     if bool(argv) + bool(file) + bool(from_schedule) != 1:
         raise typer.BadParameter("give either a command after --, a file with -f or a task with --from-schedule")
     details = {"timeout": timeout, "retries": retries, "env": env, "cpu": cpu, "memory": memory, "label": label}
-    details |= {"stdin": stdin, "raw-output": raw_output}
+    details |= {"stdin": stdin, "raw-output": raw_output, "deadline": deadline, "secret": secret, "network": network}
+    details |= {"backend": backend, "image": image, "workdir": workdir, "mount": mount, "workspace": workspace}
+    details |= {"artifact": artifact}
     if not argv and (given := [f"--{flag}" for flag, value in details.items() if value]):
         raise typer.BadParameter(f"{', '.join(given)} cannot be used with -f or --from-schedule; write it in the task")
     if remove and not wait:
@@ -98,8 +171,9 @@ def run(
 
     labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
 
-    from remit.cli import tasks
+    from remit.cli import runfiles, tasks
     from remit.cli.exitcodes import BROKEN
+    from remit.execution.mountwords import artifacts, volumes
 
     task: dict[str, Any] | tasks.Scheduled
     try:
@@ -119,8 +193,16 @@ def run(
                 cpu=cpu,
                 memory=memory,
                 raw_output=raw_output,
+                secrets=runfiles.secrets(secret or []),
+                deadlineSeconds=deadline,
+                network=network,
+                backend=backend or ("docker" if image else None),
+                image=image,
+                workingDir=workdir,
+                artifacts=artifacts(artifact or []),
+                **volumes(mount or [], workspace or []),
             )
-        code = asyncio.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet))
+        code = threads.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
     except (RemitError, OSError) as error:
         report(error)
         code = BROKEN  # 1 could be the command's own
@@ -137,12 +219,16 @@ async def _run(
     remove: bool,
     raw: bool,
     quiet: bool,
+    dry_run: bool,
 ) -> int:
+    from remit.cli import runfiles
     from remit.cli.connect import connected
     from remit.cli.exitcodes import exit_code
+    from remit.cli.kubeconfig import state_dir_of
     from remit.cli.observe import NotTakenUp, observing
     from remit.cli.tasks import Scheduled, request_cancel
     from remit.cli.terminal import note
+    from remit.kube.access import fallback_kubeconfig
     from remit.kube.client import TASKS
 
     if not isinstance(task, Scheduled):
@@ -150,6 +236,12 @@ async def _run(
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         if isinstance(task, Scheduled):
             task = await task.child(connection)
+        if any("hostPath" in volume for volume in task["spec"].get("volumes", [])):
+            here = state_dir or state_dir_of(kubeconfig or fallback_kubeconfig(), context)
+            runfiles.require_same_machine(here, connection.kube.access.server)
+        if dry_run:
+            _show(await connection.kube.create(TASKS, connection.namespace, task, dry_run=True))
+            return 0
         created = await connection.kube.create(TASKS, connection.namespace, task)
         name = created["metadata"]["name"]
         if not wait:
@@ -172,6 +264,17 @@ async def _run(
         if status.phase != "Succeeded" and not quiet:
             note(f"{status.phase}: {status.message}")
         return exit_code(status)
+
+
+def _show(task: Object) -> None:
+    """The task as the server would store it, without what only the server says."""
+    from remit.cli.tables import dump
+
+    metadata = {key: value for key, value in task["metadata"].items() if key in _OWN_METADATA}
+    if "generateName" in metadata:
+        metadata.pop("name", None)  # another one next time
+    shown = {key: value for key, value in task.items() if key != "status"}
+    typer.echo(dump({**shown, "metadata": metadata}, "yaml"))
 
 
 async def _follow(connection: Connection, observed: Observed, raw: bool, quiet: bool) -> bool:

@@ -140,6 +140,16 @@ def filled(headers: Sequence[str], rows: Sequence[Sequence[Text]], *, one_line: 
     return drawn
 
 
+def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of plain words, folded where they are too long."""
+    drawn = plain_table()
+    for header in headers:
+        drawn.add_column(header, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
 def fitting(headers: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
     """The columns that `width` characters have room for: a name that is cut off is of no use to anybody, so whole
     columns go, those first that can be missed most easily. A message folds, and needs only some room, and so does an

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,16 +33,20 @@ def for_command(
     cpu: str | None = None,
     memory: str | None = None,
     raw_output: bool = False,
+    secrets: Sequence[Object] = (),
+    **more: Any,
 ) -> Object:
-    """A task that runs `argv`. Raises `InvalidInput`."""
+    """A task that runs `argv`. `secrets` are further entries of `env`, `more` further fields of the spec as they are.
+    Raises `InvalidInput`."""
     spec: Object = {
         "command": {"argv": argv},
-        "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
+        "env": [*({"name": key, "value": value} for key, value in (env or {}).items()), *secrets],
         "stdin": stdin,
         "timeoutSeconds": timeout,
         "retry": {"maxRetries": retries} if retries else None,
         "output": {"raw": True} if raw_output else None,
         "resources": {key: value for key, value in {"cpu": cpu, "memory": memory}.items() if value},
+        **more,
     }
     metadata: Object = {"name": name} if name else {"generateName": f"run-{_word(argv[0])}-"}
     if labels:
@@ -103,7 +108,10 @@ def read_standard_input() -> str:
     """All of it, as text. Raises `InvalidInput` when it is more than a task may carry, or no text."""
     data = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(data) > MAX_STDIN:
-        raise InvalidInput(f"standard input is larger than the {MAX_STDIN} bytes that a task may carry")
+        raise InvalidInput(
+            f"standard input is larger than the {MAX_STDIN} bytes that a task may carry; put it into a ConfigMap, which"
+            " takes 1Mi, and name that in spec.stdinFrom"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -8,7 +8,8 @@ import re
 import sys
 from typing import BinaryIO
 
-from remit.execution.output import STREAMS, Stream
+from remit.api.executiontaskstatus import Stream
+from remit.execution.output import STREAMS
 from remit.telemetry import escape
 
 

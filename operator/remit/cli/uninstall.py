@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 
 def uninstall(
     namespaces: Annotated[
         list[str] | None,
-        typer.Option("--namespace", "-n", help="Namespace that the operator serves; all by default. Repeatable."),
+        typer.Option(
+            "--namespace", "-n", metavar="NAME", help="Namespace that the operator serves; all by default. Repeatable."
+        ),
     ] = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
     workload: Annotated[
@@ -24,7 +26,12 @@ def uninstall(
             help="The apps/v1 Deployment that runs the operator, to scale to zero. By default stop it yourself first.",
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until the operator has stopped.")] = 60,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            parser=options.number(1), metavar="SECONDS", help="How long to wait until the operator has stopped."
+        ),
+    ] = 60,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
@@ -34,7 +41,7 @@ def uninstall(
     finalizer that only an operator could remove. What releases made on their targets stays. `helm uninstall` does this
     by itself. Nothing is deleted, and an operator that is started again takes everything up.
     """
-    asyncio.run(_uninstall(tuple(namespaces or ()), operator_namespace, workload, timeout, kubeconfig, context))
+    threads.run(_uninstall(tuple(namespaces or ()), operator_namespace, workload, timeout, kubeconfig, context))
 
 
 async def _uninstall(

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remit import threads
 from remit.cli import options
 
 
 def up(
     state_dir: options.StateDir = None,
-    host: Annotated[str, typer.Option(help="Address to serve on.", envvar="REMIT_HOST")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to serve on.", envvar="REMIT_HOST")
+    ] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Port; 0 picks one. By default 6443, or the next that is free.", show_default=False
+            parser=options.number(0, 65535),
+            metavar="N",
+            help="Port; 0 picks one. By default 6443, or the next that is free.",
+            show_default=False,
         ),
     ] = None,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Put the login into this kubeconfig too and make it the current context.",
             dir_okay=False,
             show_default=False,
@@ -30,6 +36,7 @@ def up(
     ] = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
+    max_artifacts: options.MaxArtifacts = "10Gi",
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
@@ -53,9 +60,10 @@ def up(
         "health_port": health_port,
         "operator_namespace": operator_namespace,
         "max_concurrent": max_concurrent,
+        "artifact_bytes": options.size(max_artifacts, "--max-artifacts"),
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
     }
-    asyncio.run(
+    threads.run(
         supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))
     )

@@ -46,6 +46,7 @@ from remit.release import (
 )
 from remit.release.driver import ReleaseDriver
 from remit.release.places import Places
+from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditLog, Metrics, Redactor
 
 log = structlog.get_logger(__name__)
@@ -141,10 +142,10 @@ class ApiStore:
     ) -> ReleaseReport | None:
         return await self.reconciler.reports.look(self.deployment, self.obj, target, observed, before, after)
 
-    async def before_step(self, desired: Desired, observed: ObservedState, decision: Decision) -> None:
+    async def before_step(self, target: Target, desired: Desired, observed: ObservedState, decision: Decision) -> None:
         """Starts a probe where the step touches what is live, and the clock where it is a switch."""
         reports = self.reconciler.reports
-        await reports.before(self.deployment, desired, observed, decision)
+        await reports.before(self.deployment, target, desired, observed, decision)
         if isinstance(decision.step, Switch):
             reports.switching(self.deployment.key, decision.step)
 
@@ -170,6 +171,7 @@ class DeploymentReconciler:
     requester: Callable[[Object], str]
     reports: Reports
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    boot: Callable[[], float] = boot_time
     writer: StatusWriter = field(init=False)
     _driven: dict[str, tuple[ApiStore, ReleaseDriver]] = field(default_factory=dict)
     """By the key of the Deployment."""
@@ -219,7 +221,7 @@ class DeploymentReconciler:
         driven = self._driven.get(key)
         if driven is None or driven[0].deployment.metadata.uid != deployment.metadata.uid:
             store = ApiStore(self, obj, deployment)
-            driver = ReleaseDriver(store, self.places, self.problem, self.audit, self.redactor, self.now)
+            driver = ReleaseDriver(store, self.places, self.problem, self.audit, self.redactor, self.now, self.boot)
             driven = self._driven[key] = store, driver
         driven[0].obj, driven[0].deployment = obj, deployment
         return driven

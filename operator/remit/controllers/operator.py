@@ -16,7 +16,7 @@ import structlog
 from remit import __version__
 from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
-from remit.backends.docker import OFF, DockerBackend
+from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.controllers import audithead
@@ -34,9 +34,12 @@ from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
+from remit.execution.artifacts import ArtifactStore, keep_pruning
+from remit.execution.folders import Folders
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
+from remit.execution.workspaces import WorkspaceStore, keep_pruning_workspaces
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
@@ -50,6 +53,7 @@ from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import end_work, extend_deadline, fence, probe_host
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+from remit.userpaths import default_state_dir
 
 log = structlog.get_logger(__name__)
 
@@ -190,15 +194,24 @@ class Operator:
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
         doors = Doors()
-        backends: dict[str, Backend] = {"process": ProcessBackend(host, read_only_paths=readable, doors=doors)}
+        protected = [str(settings.state_dir), str(default_state_dir()), settings.docker_host.removeprefix("unix://")]
+        process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
+        backends: dict[str, Backend] = {"process": process}
         if engine:
-            backends["docker"] = DockerBackend(engine, doors, Books(settings.state_dir / "egress"))
+            identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
+            staging = Staging(settings.state_dir / "mounts", protected, identities)
+            staging.clear()
+            books = Books(settings.state_dir / "egress")
+            backends["docker"] = DockerBackend(engine, doors, books, staging=staging)
         runner = Runner(
             backends=backends,
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
             performers=performing,
+            folders=Folders(
+                ArtifactStore(settings.state_dir / "artifacts"), WorkspaceStore(settings.state_dir / "workspaces")
+            ),
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
         policies = Policies(
@@ -213,10 +226,12 @@ class Operator:
         )
         admission = Admission(
             settings.search_path,
+            readable,
             default_limits(host),
             frozenset(performing),
             frozenset(backends),
             memory=host.memory,
+            host_paths=settings.host_paths,
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)
@@ -307,6 +322,9 @@ class Operator:
             self.spawn(controller.run(self.metrics), controller.kind)
         self.spawn(self.intake.keep_resyncing(), "resync")
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
+        if (folders := self.runner.folders) is not None:
+            self.spawn(keep_pruning(folders.artifacts, self.settings.artifact_bytes), "artifacts")
+            self.spawn(keep_pruning_workspaces(folders.workspaces, folders.workspaces_in_use), "workspaces")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

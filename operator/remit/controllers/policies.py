@@ -142,7 +142,7 @@ class Policies:
         for obj in objects:
             uid, source = obj["metadata"]["uid"], _source(obj)
             known = self._compiled.get(uid)
-            compiled = known if known is not None and self._sources[uid] == source else _compile(obj)
+            compiled = known if known is not None and self._sources[uid] == source else compile_object(obj)
             alive[uid], sources[uid] = compiled, source
             by_namespace[compiled.namespace].append(compiled)
         before, self._compiled, self._sources = self._compiled, alive, sources
@@ -239,7 +239,7 @@ def _status_of(obj: Object) -> CommandPolicyStatus:
         return CommandPolicyStatus()
 
 
-def _compile(obj: Object) -> CompiledPolicy:
+def compile_object(obj: Object) -> CompiledPolicy:
     """Never fails: a policy that cannot be read at all is one that is not ready."""
     try:
         return compile_policy(CommandPolicy.parse(obj))

@@ -24,10 +24,13 @@ _START_SECONDS: Final = 0.5
 
 
 class Burst:
-    """One probe, for as long as it is told to go on. `ended` is called once it has nothing more to say."""
+    """One probe, for as long as it is told to go on. `ended` is called once it has nothing more to say.
 
-    def __init__(self, url: str, ended: Callable[[], None]) -> None:
-        self._probe = Probe(url, rate=_RATE, timeout_seconds=_TIMEOUT_SECONDS)
+    `token` is as `Probe` has it.
+    """
+
+    def __init__(self, url: str, ended: Callable[[], None], token: str) -> None:
+        self._probe = Probe(url, token=token, rate=_RATE, timeout_seconds=_TIMEOUT_SECONDS)
         self._began = asyncio.Event()
         self._limit = time.monotonic() + _LONGEST_SECONDS
         self._until = 0.0

@@ -27,6 +27,7 @@ from remit.release.model import SLOTS
 from remit.release.report import (
     Evidence,
     Measured,
+    Proxied,
     Report,
     Sample,
     Subject,
@@ -39,7 +40,7 @@ from remit.release.report import (
     owed,
     sentence,
 )
-from remit.release.report.probing import entry, summed
+from remit.release.report.probing import Entry, entry, summed
 from remit.release.report.wording import duration
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ class Reports:
         return due
 
     async def before(
-        self, deployment: Deployment, desired: Desired, observed: ObservedState, decision: Decision
+        self, deployment: Deployment, target: Target, desired: Desired, observed: ObservedState, decision: Decision
     ) -> None:
         """A step is about to be taken: where it touches what is live, a probe begins."""
         recording, release = self._recordings.get(deployment.key), decision.state.releasing
@@ -161,16 +162,16 @@ class Reports:
         if recording.bursts and not recording.bursts[-1].over:
             recording.bursts[-1].go_on()
             return
-        url = _entry(desired, observed, release)
-        if not url:
+        at = _entry(desired, observed, release)
+        if at is None:
             recording.note(_unprobed(observed))
             return
-        recording.url = url
-        burst = Burst(url, lambda: self.wake(deployment.key))
+        recording.url = at.url
+        burst = Burst(at.url, lambda: self.wake(deployment.key), _token(at, target))
         await burst.began()
         if deployment.spec.target.kubernetes is not None and not burst.answered:
             recording.out_of_reach = True
-            recording.note(f"No probe ran: nothing answered the operator at {url.partition('?')[0]}.")
+            recording.note(f"No probe ran: nothing answered the operator at {at.url.partition('?')[0]}.")
             self._ending.add(ending := burst.stop())
             ending.add_done_callback(self._ending.discard)
             return
@@ -299,13 +300,24 @@ def _touches_live(step: Step, observed: ObservedState) -> bool:
             return False
 
 
-def _entry(desired: Desired, observed: ObservedState, release: Release) -> str | None:
+def _entry(desired: Desired, observed: ObservedState, release: Release) -> Entry | None:
     """Where the probe of this release knocks; None where there is nothing that it could reach before and after."""
     live = desired.revisions.get(observed.slot(observed.live).revision or 0) if observed.live else None
     if live is None:
         return None
     new = desired.revisions.get(release.revision)
     return entry(new.snapshot.spec if new else desired.snapshot.spec, live.snapshot.spec, observed.address)
+
+
+def _token(at: Entry, target: Target) -> str:
+    """What the probe is known by at `at`; empty where nothing keeps that from the program."""
+    if not at.http or not isinstance(target, Proxied):
+        return ""
+    try:
+        return target.probe_token()
+    except (DeploymentError, OSError) as error:
+        log.warning("the requests of the probe count as those of users", error=str(error))
+        return ""
 
 
 def _unprobed(observed: ObservedState) -> str:

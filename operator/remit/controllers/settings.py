@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remit.execution.artifacts import ARTIFACT_BYTES
 from remit.operations.command import SEARCH_PATH
 from remit.sandbox import KILL_GRACE_SECONDS
 from remit.userpaths import default_state_dir
@@ -39,6 +41,10 @@ class Settings:
     """The one user that the API server knows, where it knows but one."""
     docker_host: str = DEFAULT_DOCKER_HOST
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
+    artifact_bytes: int = ARTIFACT_BYTES
+    """How much all artifacts together may have; beyond it the oldest go."""
+    host_paths: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" not in os.environ)
+    """Whether tasks may mount folders of the operator's host. Not in a pod: nobody knows which host that would be."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
     replicas: int | None = None

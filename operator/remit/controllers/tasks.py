@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -88,6 +87,7 @@ class TaskReconciler:
             self.audit,
             now=lambda: self.now(),
             boot=self.boot,
+            advice=_advice,
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
@@ -143,14 +143,14 @@ class TaskReconciler:
         store, tasks, told = self.runner.store, self.reflector, dict[str, int]()
         kept = await asyncio.to_thread(_kept, store)
         self._missing &= {uid for _, uid, _ in kept}
-        for namespace, uid, since in kept:
+        for namespace, uid, seconds in kept:
             if tasks.namespaces and namespace not in tasks.namespaces:
                 continue
             if uid in tasks.objects or self.runner.running(uid):
                 self._missing.discard(uid)
-                if since is not None:
+                if seconds is not None:
                     store.unmark_missing(namespace, uid)
-            elif since is None:
+            elif seconds is None:
                 with contextlib.suppress(OSError):  # removed meanwhile, or not writable: missed again by the next sweep
                     store.mark_missing(namespace, uid)
                 await self.runner.end_lost(namespace, uid)
@@ -158,7 +158,7 @@ class TaskReconciler:
                 self._missing.add(uid)
                 told[namespace] = told.get(namespace, 0) + 1
                 await self.runner.end_lost(namespace, uid)
-            elif time.time() - since >= ORPHAN_SECONDS:
+            elif seconds >= ORPHAN_SECONDS:
                 await self.runner.clear(namespace, uid)
             await asyncio.sleep(0)  # there may be thousands
         for namespace, count in told.items():
@@ -217,11 +217,16 @@ class TaskReconciler:
 
 
 def _kept(store: RunStore) -> list[tuple[str, str, float | None]]:
-    """Namespace and uid of each task of which something is kept, and since when it is missing."""
-    return [(namespace, uid, store.missing_since(namespace, uid)) for namespace, uid in store.tasks()]
+    """Namespace and uid of each task of which something is kept, and for how many seconds it is missing."""
+    return [(namespace, uid, store.missing_for(namespace, uid)) for namespace, uid in store.tasks()]
 
 
 def _namespace(name: str) -> Object:
     """What an Event about a namespace as a whole is about."""
     metadata = {"name": name, "namespace": name, "uid": "", "resourceVersion": ""}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def _advice(task: ExecutionTask) -> str:
+    namespace, name = task.metadata.namespace, task.metadata.name
+    return f"; a policy that allows it: remit policy suggest -n {namespace} --task {name}"

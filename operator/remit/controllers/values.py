@@ -8,15 +8,18 @@ import binascii
 from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
 from remit.api.endpoint import Resource
+from remit.api.executiontask import StdinSource
 from remit.api.references import references
-from remit.errors import ApiError, MissingReference
+from remit.errors import ApiError, InvalidInput, MissingReference
+from remit.execution.mounts import mounted_files
 from remit.execution.resolved import Resolved
 from remit.kube.client import CONFIG_MAPS, SECRETS, Kube
 from remit.telemetry.spellings import MIN_LENGTH, excess, told_as
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:
-    """The task's `envFrom` and `env`, the latter winning, its private files, and what its operation refers to.
+    """The task's `envFrom` and `env`, the latter winning, its private files, its standard input, and what its operation
+    refers to.
 
     Raises `MissingReference`.
     """
@@ -40,6 +43,11 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
             resolved.files[file.path] = content
             if file.value_from is not None and file.value_from.secret_key_ref is not None:
                 _keep_secret(resolved, content, f"private file {file.path}")
+    if spec.stdin_from is not None:
+        resolved.stdin = await source.value(spec.stdin_from)
+        if resolved.stdin and spec.stdin_from.secret_key_ref is not None:
+            _keep_secret(resolved, resolved.stdin, "stdin")
+    await _resolve_volumes(source, spec, resolved)
     for path, wanted in references(spec.subject):
         if (content := await source.key(wanted)) is not None:
             resolved.values[path] = content
@@ -51,13 +59,18 @@ async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolv
     return resolved
 
 
-async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> set[str]:
+async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec, source: Source | None = None) -> set[str]:
     """The values of the Secrets that a task refers to, as far as they are there: to redact what is told of a task that
-    does not run. Raises `MissingReference` where they are more than can be looked for."""
-    source, resolved = Source(kube, namespace), Resolved()
+    does not run. Raises `MissingReference` where they are more than can be looked for. `source`: has read some before.
+    """
+    source, resolved = source or Source(kube, namespace), Resolved()
     for bundle in spec.env_from:
         if bundle.secret_ref is not None:
             for value in (await source.data(True, bundle.secret_ref.name, True)).values():
+                _keep_secret(resolved, value, "")
+    for volume in spec.volumes:
+        if volume.secret is not None:
+            for value in (await source.data(True, volume.secret.secret_name, True)).values():
                 _keep_secret(resolved, value, "")
     for _, wanted in references(spec):
         if isinstance(wanted, SecretKeySelector):
@@ -65,6 +78,27 @@ async def secrets_of(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> set
     if too_much := excess(resolved.secrets):
         raise MissingReference(f"the task {too_much}")
     return resolved.secrets
+
+
+async def _resolve_volumes(source: Source, spec: ExecutionTaskSpec, resolved: Resolved) -> None:
+    """The ConfigMaps and Secrets that are mounted, as files."""
+    volumes = {volume.name: volume for volume in spec.volumes}
+    for mount in spec.volume_mounts:
+        volume = volumes[mount.name]
+        if volume.secret is not None:
+            data = await source.data(True, volume.secret.secret_name, volume.secret.optional)
+        elif volume.config_map is not None:
+            data = await source.data(False, volume.config_map.name, volume.config_map.optional)
+        else:
+            continue
+        try:
+            files = mounted_files(volume, mount, data)
+        except InvalidInput as error:
+            raise MissingReference(str(error)) from None
+        resolved.files |= files
+        if volume.secret is not None:
+            for path, content in files.items():
+                _keep_secret(resolved, content, f"mounted file {path}")
 
 
 def _put(resolved: Resolved, name: str, value: bytes, secret: bool) -> None:
@@ -91,13 +125,13 @@ class Source:
     """Reads each object once."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
-        self._kube, self._namespace = kube, namespace
+        self.kube, self.namespace = kube, namespace
         self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
         self._uids: dict[str, str] = {}
         self.secret_versions: dict[str, str] = {}
         """By name: the uid and resourceVersion of each Secret that was read."""
 
-    async def value(self, source: ValueSource) -> bytes | None:
+    async def value(self, source: ValueSource | StdinSource) -> bytes | None:
         selector = source.secret_key_ref or source.config_map_key_ref
         return await self.key(selector) if selector else None
 
@@ -113,7 +147,7 @@ class Source:
             self._read[secret, name] = await self._fetch(secret, name)
         data = self._read[secret, name]
         if data is None and not optional:
-            raise MissingReference(f"{_kind(secret)} {name} is not there; create it in namespace {self._namespace}")
+            raise MissingReference(f"{_kind(secret)} {name} is not there; create it in namespace {self.namespace}")
         return data or {}
 
     def secret_uid(self, name: str) -> str:
@@ -123,7 +157,7 @@ class Source:
     async def _fetch(self, secret: bool, name: str) -> dict[str, bytes] | None:
         resource: Resource = SECRETS if secret else CONFIG_MAPS
         try:
-            obj = await self._kube.get(resource, self._namespace, name)
+            obj = await self.kube.get(resource, self.namespace, name)
         except ApiError as error:
             if error.status == 404:
                 return None

@@ -13,10 +13,13 @@ from pydantic.alias_generators import to_camel
 from remit.api import ExecutionTask, Phase
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
+from remit.api.volumes import Artifact
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
 from remit.errors import InvalidInput
+from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
+from remit.execution.mounts import empty_bytes, mounts_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import Work
@@ -37,7 +40,8 @@ from remit.policy import (
     executed,
     request_for,
 )
-from remit.sandbox import Confinement, Host, Layer, MemoryBudget
+from remit.policy.volumes import artifact_bytes, path_inside, workspace_claims
+from remit.sandbox import Confinement, Host, Layer, MemoryBudget, explain_absence
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
 
@@ -46,6 +50,8 @@ CONFINED_OPERATIONS = frozenset({"command", "script"})
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
+_WITH_FILES = frozenset({"process", "docker"})
+"""The backends that mount volumes and keep artifacts."""
 _NOWHERE_ELSE = ReleasePlace()
 _UNREAD: Mapping[str, str] = MappingProxyType({})
 _TASKS_THAT_FIT = 4
@@ -73,7 +79,7 @@ class PolicySet:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
 
     def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
-        """The rates that the task's last start counted for: of the policy named in status, and of ceilings."""
+        """What the task's last start counted for: rates of the policy named in status and of ceilings, workspaces."""
         namespace, decided = task.metadata.namespace, task.status.policy
         own = f"{namespace}/{decided.name}" if decided is not None else ""
         chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
@@ -81,7 +87,8 @@ class PolicySet:
             policy for policy in self.ceilings_for(namespace) if policy.selects(namespace, task.metadata.labels)
         ]
         binding = [policy for policy in (*chosen, *ceilings) if policy.enforced]
-        return tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        rates = tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate)
+        return (*rates, *workspace_claims(request_for(task, None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,8 @@ class Admitted:
     memory: int = 0
     """What it takes of the memory that tasks may use together, in bytes."""
     egress: tuple[Egress, ...] = ()
+    policies: tuple[CompiledPolicy, ...] = ()
+    """The policy that allowed it and the ceilings, whose terms its volumes are under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,8 @@ class Refused:
     finish: Finish
     status: PolicyStatus | None = None
     command: Command | None = None
+    request: Request | None = None
+    """What policy was asked, unless that is told nowhere."""
     by_policy: bool = False
     withheld: bool = False
     """Whether what was asked is told nowhere."""
@@ -130,7 +141,7 @@ def withheld(refused: Refused, why: str) -> Refused:
     status = refused.status.model_copy(update={"audited": []}) if refused.status is not None else None
     message = f"{refused.finish.reason}; what was asked is not told, because {why}"
     finish = replace(refused.finish, message=message)
-    return replace(refused, finish=finish, status=status, command=None, withheld=True)
+    return replace(refused, finish=finish, status=status, command=None, request=None, withheld=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,8 @@ class Admission:
     """Puts policy, operation and limits together. Reads the disk only to look programs up."""
 
     search_path: Sequence[str] = SEARCH_PATH
+    read_only_paths: Sequence[str] = ()
+    """The folders that sandboxes see besides the system's."""
     defaults: Limits = field(default_factory=Limits)
     """For what neither the task nor a policy says."""
     performed: frozenset[str] = frozenset()
@@ -148,6 +161,8 @@ class Admission:
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """For what runs beside the operator."""
+    host_paths: bool = True
+    """Whether it is known which host they would be of."""
 
     def decide(
         self,
@@ -159,7 +174,7 @@ class Admission:
         """Evaluated before every attempt, on the exact argv that will run; `environment` has the variables that `env`
         and `envFrom` come to, once they are read, and `place` is where a release would put it."""
         spec, namespace = task.spec, task.metadata.namespace
-        if (missing := _not_offered(task, self.performed, self.backends)) is not None:
+        if (missing := _not_offered(task, self)) is not None:
             return Refused(Finish(Phase.FAILED, "NotSupported", "Invalid", missing))
         try:
             argv = executed(spec)
@@ -170,12 +185,13 @@ class Admission:
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
         if not decision.allowed:
-            return _refused(decision, command)
+            return _refused(decision, request, self.read_only_paths)
         limits = _filled(decision.limits, self.defaults)
         beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
-        memory = self.memory.demand(limits.memory, limits.disk) if beside_us else 0
+        volumes = empty_bytes(request, limits.disk or 0)
+        memory = self.memory.demand(limits.memory, limits.disk, volumes) if beside_us else 0
         if self.memory.total is not None and memory > self.memory.total:
-            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, self.memory))
+            finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, volumes, self.memory))
             return Refused(finish, _status(decision), command)
         return Admitted(
             command=command,
@@ -183,9 +199,10 @@ class Admission:
             grant=Grant(request, own, ceilings),
             limits=limits,
             layers=frozenset(Layer(name) for name in decision.layers),
-            rates=decision.rates,
+            rates=(*decision.rates, *workspace_claims(request)),
             memory=memory,
             egress=decision.egress,
+            policies=decision.binding,
         )
 
     async def decided(
@@ -199,7 +216,8 @@ class Admission:
     def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
         """What lies in an image cannot be looked up here."""
         elsewhere = task.spec.backend != "process" or task.spec.operation == "container"
-        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path)
+        mounted = [mount.mount_path for mount in task.spec.volume_mounts]
+        return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path, mounted)
 
     def attempt(
         self,
@@ -226,6 +244,12 @@ class Admission:
             raw_output=spec.output.raw,
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
+            task=task.metadata.name,
+            artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted.policies) for each in spec.artifacts),
+            results=tuple(
+                WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
+                for each in spec.results
+            ),
         )
 
 
@@ -243,13 +267,15 @@ def default_limits(host: Host) -> Limits:
     )
 
 
-def _too_large(limits: Limits, budget: MemoryBudget) -> str:
+def _too_large(limits: Limits, volumes: int, budget: MemoryBudget) -> str:
     parts = [f"the {limits.memory} of spec.resources.memory"] if limits.memory else []
     if budget.tmpfs and limits.disk:
         parts.append(f"{budget.tmpfs} times the {limits.disk} of spec.resources.disk")
+    if budget.tmpfs and volumes:
+        parts.append(f"{volumes} of emptyDir volumes")
     return (
-        f"needs {budget.demand(limits.memory, limits.disk)} bytes of memory ({' and '.join(parts)}), and this operator"
-        f" has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
+        f"needs {budget.demand(limits.memory, limits.disk, volumes)} bytes of memory ({' and '.join(parts)}), and this"
+        f" operator has {budget.total} for all of its tasks; ask for less, or give the operator a higher memory limit"
     )
 
 
@@ -271,7 +297,7 @@ def _confined(
             argv=command.argv,
             executable=command.resolved or "",
             env={**_base_environment(judged.backend), **resolved.env, **about},
-            stdin=spec.stdin.encode(),
+            stdin=spec.stdin.encode() if resolved.stdin is None else resolved.stdin,
         ),
         confinement=Confinement(
             limits=SandboxLimits(
@@ -287,12 +313,24 @@ def _confined(
             network=judged.network,
             require=admitted.layers,
             working_dir=judged.working_dir,
+            mounts=mounts_of(judged, admitted.policies, resolved.folders),
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
         files={**resolved.files, **_script(judged)},
         egress=admitted.egress,
         image=judged.image or "",
+    )
+
+
+def _wanted_artifact(artifact: Artifact, working_dir: str, policies: Sequence[CompiledPolicy]) -> WantedArtifact:
+    return WantedArtifact(
+        name=artifact.name,
+        pattern=path_inside(artifact.path, working_dir),
+        most_bytes=artifact_bytes(policies, artifact),
+        always=artifact.when == "Always",
+        optional=artifact.optional,
+        retain_seconds=artifact.retain_seconds or 0,
     )
 
 
@@ -326,13 +364,23 @@ def attempt_id(task: ExecutionTask, number: int) -> str:
     return f"{task.metadata.uid}-{number}"
 
 
-def _not_offered(task: ExecutionTask, performed: frozenset[str], backends: frozenset[str]) -> str | None:
-    spec = task.spec
-    offered = CONFINED_OPERATIONS | performed
+def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
+    spec, backends = task.spec, here.backends
+    offered = CONFINED_OPERATIONS | here.performed
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     if spec.backend not in backends:
         return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
+    if spec.backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
+        return (
+            f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
+            " leave them out"
+        )
+    if not here.host_paths and (volume := next((each for each in spec.volumes if each.host_path), None)):
+        return (
+            f"spec.volumes[{volume.name}].hostPath: this operator runs on a cluster, where nobody knows which host that"
+            " would be; use a workspace, an artifact or a ConfigMap"
+        )
     if spec.operation not in CONFINED_OPERATIONS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]
@@ -351,12 +399,15 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, command: Command | None) -> Refused:
+def _refused(decision: Decision, request: Request, read_only_paths: Sequence[str]) -> Refused:
+    command = request.command
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
-        finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", decision.message)
+        hint = explain_absence(command.program, read_only_paths) if command else ""
+        message = f"{decision.message}; {hint}" if hint else decision.message
+        finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", message)
     else:
         finish = Finish(Phase.DENIED, str(decision.reason), "Denied", decision.message)
-    return Refused(finish, _status(decision), command, by_policy=finish.phase is Phase.DENIED)
+    return Refused(finish, _status(decision), command, request, by_policy=finish.phase is Phase.DENIED)
 
 
 def _filled(limits: Limits, defaults: Limits) -> Limits:

@@ -10,8 +10,16 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from remit.api.base import MicroTime
-from remit.api.executiontaskstatus import AttemptStatus, NetworkStatus, OutputStatus, SandboxStatus, UsageStatus
-from remit.backends import NetworkUse, Outcome, Usage
+from remit.api.executiontaskstatus import (
+    ArtifactStatus,
+    AttemptStatus,
+    NetworkStatus,
+    OutputStatus,
+    ResultStatus,
+    SandboxStatus,
+    UsageStatus,
+)
+from remit.backends import KeptArtifact, NetworkUse, Outcome, Usage
 from remit.backends.egress.ledger import DestinationUse
 
 _LIMITS: Final[Mapping[str, str]] = {
@@ -69,6 +77,14 @@ def sandbox_status(outcome: Outcome) -> SandboxStatus | None:
     )
 
 
+def artifact_statuses(outcome: Outcome) -> list[ArtifactStatus]:
+    return [ArtifactStatus(**dataclasses.asdict(each)) for each in outcome.artifacts]
+
+
+def result_statuses(outcome: Outcome) -> list[ResultStatus]:
+    return [ResultStatus(name=name, value=value) for name, value in outcome.results.items()]
+
+
 def destinations(outcome: Outcome) -> list[dict[str, str | int]]:
     """Where it connected to or wanted to, for the audit trail."""
     used = outcome.network.destinations if outcome.network else ()
@@ -100,6 +116,8 @@ class AttemptRecord(BaseModel):
     sandbox: SandboxStatus | None = None
     network: NetworkStatus | None = None
     destinations: list[dict[str, str | int]] = []
+    artifacts: list[ArtifactStatus] = []
+    results: list[ResultStatus] = []
 
     @classmethod
     def of(cls, outcome: Outcome) -> Self:
@@ -118,6 +136,8 @@ class AttemptRecord(BaseModel):
             sandbox=sandbox_status(outcome),
             network=_network_status(outcome),
             destinations=destinations(outcome),
+            artifacts=artifact_statuses(outcome),
+            results=result_statuses(outcome),
         )
 
     def outcome(self) -> Outcome:
@@ -139,6 +159,8 @@ class AttemptRecord(BaseModel):
             network=_network_use(self.network, self.destinations) if self.network else None,
             output=self.output,
             output_digest=self.output_digest,
+            artifacts=tuple(KeptArtifact(**each.model_dump()) for each in self.artifacts),
+            results={each.name: each.value for each in self.results},
         )
 
 

@@ -13,18 +13,18 @@ there, such as an earlier version of Remit, cannot show them.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
-from remit.api.executiontaskstatus import OutputStatus
+from remit.api.executiontaskstatus import OutputStatus, Stream
 from remit.telemetry import Redactor
 
-Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 Listener = Callable[[Stream, bytes], None]
 """Told of everything that is said, secrets taken out, as it comes. It must not block."""
@@ -36,6 +36,8 @@ _LOOK_AGAIN_BYTES = 256 << 10
 RAW: Final = "raw"
 """The folder of raw output in the directory of a run."""
 _REDACTIONS: Final = "redactions"
+_LOOKED_AT: Final = 8000
+"""Bytes of a stream's beginning by which it is told whether it looks binary; as many as Git looks at."""
 
 
 @dataclass
@@ -136,6 +138,7 @@ class OutputWriter:
         self._tails = {name: bytearray() for name in STREAMS}
         self._redact = {name: redactor.stream() for name in STREAMS} if redactor else {}
         self._redactions = 0
+        self._first = {name: bytearray() for name in STREAMS}
         self._hash = {name: hashlib.sha256() for name in STREAMS}
 
     @property
@@ -155,6 +158,9 @@ class OutputWriter:
     def _put(self, stream: Stream, chunk: bytes) -> None:
         """`chunk` is redacted."""
         self._hash[stream].update(chunk)
+        first = self._first[stream]
+        if len(first) < _LOOKED_AT:
+            first += chunk[: _LOOKED_AT - len(first)]
         if not self._raw:
             self._count_redactions()
             self._kept[stream].write(chunk)
@@ -190,6 +196,8 @@ class OutputWriter:
             truncated=out.truncated or err.truncated,
             raw=self._raw,
             redactions=sum(redactor.replacements for redactor in self._redact.values()),
+            redacted_streams=[name for name, redactor in self._redact.items() if redactor.replacements],
+            binary_streams=[name for name, first in self._first.items() if looks_binary(bytes(first))],
             ref=str(self._directory),
         )
 
@@ -200,11 +208,13 @@ def recovered(directory: Path, tail_bytes: int) -> OutputStatus:
     raw = (directory / RAW).is_dir()
     if raw:
         directory, tail_bytes = directory / RAW, 0
-    tails, sizes = {}, {}
+    tails, sizes, binary = {}, {}, []
     for stream in STREAMS:
         paths, _ = kept_files(directory, stream)
         sizes[stream] = sum(path.stat().st_size for path in paths)
         data = b"".join(_end_of(path, tail_bytes) for path in paths[-2:])
+        if paths and looks_binary(_start_of(paths[0])):
+            binary.append(stream)
         tails[stream] = text_tail(data[-tail_bytes:] if tail_bytes else b"", tail_bytes)
     return OutputStatus(
         stdout_tail=tails["stdout"],
@@ -213,8 +223,23 @@ def recovered(directory: Path, tail_bytes: int) -> OutputStatus:
         stderr_bytes=sizes["stderr"],
         raw=raw,
         redactions=_counted_redactions(directory),
+        binary_streams=binary,
         ref=str(directory),
     )
+
+
+def looks_binary(first: bytes) -> bool:
+    """Whether the beginning of a stream has NUL bytes or is no UTF-8; a character may be cut in half at its end."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(first)
+    except UnicodeDecodeError:
+        return True
+    return b"\0" in first
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LOOKED_AT)
 
 
 def _end_of(path: Path, count: int) -> bytes:

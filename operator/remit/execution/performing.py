@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
-from remit.backends import ExitReason, Outcome, OutputSink
+from remit.backends import ExitReason, Handle, Outcome, OutputSink
 from remit.backends.failure import OperationFailed
-from remit.errors import PolicyDenied, RemitError
-from remit.operations.base import OVERDUE, Performer, Work
+from remit.errors import BackendError, PolicyDenied, RemitError
+from remit.operations.base import OVERDUE, AdoptingPerformer, Performer, Work
 
 
 async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Outcome:
@@ -33,23 +34,51 @@ async def perform(performer: Performer, work: Work, output: OutputSink, cancel: 
                 outcome = Outcome(ExitReason.TIMED_OUT, f"timed out after {work.timeout_seconds:g} s{why}")
         else:
             return Outcome(ExitReason.COMPLETED, doing.result())
-    except OperationFailed as error:
-        outcome = Outcome(
+    except RemitError as error:
+        outcome = _failed(error)
+    finally:
+        asked.cancel()
+        if not doing.done():  # we ourselves are being cancelled
+            doing.cancel()
+    return not_retried(outcome, work.effect.in_doubt) if work.effect.in_doubt else outcome
+
+
+async def attend(
+    performer: AdoptingPerformer,
+    work: Work,
+    output: OutputSink,
+    cancel: asyncio.Event,
+    *,
+    on_started: Callable[[Handle], None],
+    adopt: bool = False,
+) -> Outcome | None:
+    """The same for work that outlives the operator: begun, or with `adopt` taken up; None where nothing of it is there.
+    Cancelled itself, it lets go of what runs."""
+    try:
+        if adopt:
+            outcome = await performer.adopt(work, output, cancel=cancel, on_found=on_started)
+        else:
+            outcome = await performer.run(work, output, cancel=cancel, on_started=on_started)
+    except RemitError as error:
+        outcome = _failed(error)
+    if outcome is None or outcome.reason == ExitReason.COMPLETED or not work.effect.in_doubt:
+        return outcome
+    return not_retried(outcome, work.effect.in_doubt)
+
+
+def _failed(error: RemitError) -> Outcome:
+    if isinstance(error, OperationFailed):
+        return Outcome(
             error.reason,
             str(error),
             category=error.category,
             retryable=error.retryable,
             retry_after_seconds=error.retry_after,
         )
-    except PolicyDenied as error:
-        outcome = Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
-    except RemitError as error:
-        outcome = Outcome(type(error).__name__, str(error), category="Infrastructure", retryable=error.retryable)
-    finally:
-        asked.cancel()
-        if not doing.done():  # we ourselves are being cancelled
-            doing.cancel()
-    return not_retried(outcome, work.effect.in_doubt) if work.effect.in_doubt else outcome
+    if isinstance(error, PolicyDenied):
+        return Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
+    reason = ExitReason.BACKEND_ERROR if isinstance(error, BackendError) else type(error).__name__
+    return Outcome(reason, str(error), category="Infrastructure", retryable=error.retryable)
 
 
 def not_retried(outcome: Outcome, in_doubt: str) -> Outcome:

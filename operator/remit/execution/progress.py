@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 
 from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
 from remit.api.executiontaskstatus import (
@@ -10,9 +11,10 @@ from remit.api.executiontaskstatus import (
     ErrorStatus,
     PolicyStatus,
     QueueStatus,
+    VolumeStatus,
 )
 from remit.backends import ExitReason, Outcome
-from remit.execution.attemptstatus import closed, sandbox_status
+from remit.execution.attemptstatus import artifact_statuses, closed, result_statuses, sandbox_status
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
@@ -48,6 +50,8 @@ def queued(task: ExecutionTask, place: Place, now: datetime.datetime) -> Executi
             why = f"policy {policy} allows {blocked.limit} at once, all are taken"
         case WaitReason.RATE:
             why = f"policy {policy} allows {blocked.limit} starts a minute, all are used"
+        case WaitReason.WORKSPACE:
+            why = f"task {blocked.holder.removeprefix(f'{namespace}/')} is writing to workspace {blocked.workspace}"
     where = f"{ordinal(place.position)} of {place.waiting} waiting in namespace {namespace}"
     status = QueueStatus(position=place.position, waiting=place.waiting, reason=blocked.reason, policy=blocked.policy)
     return waiting(task, Phase.QUEUED, "Queued", f"waits for its turn: {why}; {where}", now, status)
@@ -88,8 +92,9 @@ def begun(
     policy: PolicyStatus | None,
     now: datetime.datetime,
     lease_transitions: int | None = None,
+    volumes: Sequence[VolumeStatus] = (),
 ) -> ExecutionTaskStatus:
-    """Attempt `attempt_id` is about to start. Written before it does."""
+    """Attempt `attempt_id` is about to start. Written before it does. `volumes` are those that are pinned."""
     status = task.status
     number = status.attempt_count + 1
     attempt = AttemptStatus(
@@ -110,6 +115,7 @@ def begun(
         attempt_count=number,
         start_time=status.start_time or now,
         next_retry_time=None,
+        volumes=list(volumes),
     )
 
 
@@ -121,6 +127,8 @@ def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
         update={
             "attempts": [*earlier, closed(attempt, outcome)],
             "exit_code": outcome.exit_code,
+            "artifacts": artifact_statuses(outcome),
+            "results": result_statuses(outcome),
             "interruptions": status.interruptions + (outcome.reason == ExitReason.INTERRUPTED),
             "output": outcome.output or status.output,
             "sandbox": sandbox_status(outcome) or status.sandbox,

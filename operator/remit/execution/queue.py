@@ -31,17 +31,20 @@ class WaitReason(StrEnum):
     MEMORY = "OperatorMemory"
     CONCURRENCY = "PolicyConcurrency"
     RATE = "PolicyRate"
+    WORKSPACE = "Workspace"
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
     """What lets no more in. `seconds`: until time alone changes that; None: until a task ends. A limit of memory is in
-    bytes."""
+    bytes. A workspace is told by its name, with the task that writes to it."""
 
     reason: WaitReason
     limit: int
     policy: str = ""
     seconds: float | None = None
+    workspace: str = ""
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,9 @@ class Queue:
         for claim in claims:
             most = claim.spec.max_concurrent
             if most is not None and self._running[claim.policy] >= most:
+                if claim.workspace:
+                    holder = next((key for key, held in self._inside.items() if claim in held.lane[0]), "")
+                    return Blocked(WaitReason.WORKSPACE, most, workspace=claim.workspace, holder=holder)
                 return Blocked(WaitReason.CONCURRENCY, most, claim.policy)
         rates = [(take(self._buckets.get((claim.policy, namespace)), claim.spec, now)[1], claim) for claim in claims]
         seconds, slowest = max(rates, key=lambda rate: rate[0], default=(0.0, None))

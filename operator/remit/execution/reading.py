@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from remit.execution.output import Stream, kept_files
+from remit.api.executiontaskstatus import Stream
+from remit.execution.output import kept_files
 
 
 @dataclass

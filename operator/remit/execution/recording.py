@@ -1,19 +1,32 @@
-"""What the audit trail says of a task: how it was decided, and how each attempt ended. Pure."""
+"""What the audit trail says of a task: how it was decided, and how each attempt ended; and what was asked, read back.
+Pure."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel
 
 from remit.api import ExecutionTask
+from remit.api.executiontask import Network
+from remit.api.operations import HttpMethod, HttpOperation
+from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
-from remit.policy import Command, describe, request_for
+from remit.policy import Command, Limits, Request, describe, request_for
+from remit.policy.environment import WORKSPACE
 from remit.telemetry import AuditEvent
+from remit.telemetry.chain import MAX_TEXT
 
 NODE: Final = os.environ.get("NODE_NAME") or os.uname().nodename
 """Where this process decides and runs."""
+M = TypeVar("M", bound=BaseModel)
+_LIMITS: Final = tuple(each.name for each in dataclasses.fields(Limits))
 
 
 def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt: str = "") -> AuditEvent:
@@ -26,6 +39,7 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
         **_about(task, who, attempt),
         what="" if withheld else _what(task, command),
         argv=command.argv if command else (),
+        asks=_asks(verdict.grant.request if isinstance(verdict, Admitted) else verdict.request),
         executable=command.program if command else "",
         resolved=(command.resolved or "") if command else "",
         policy=status.name if status else "",
@@ -52,6 +66,82 @@ def execution(task: ExecutionTask, who: str, attempt: str, outcome: Outcome) -> 
         output_digest=outcome.output_digest,
         layers=[str(layer) for layer in outcome.layers],
     )
+
+
+def request_on_record(record: Mapping[str, Any]) -> Request | None:
+    """What was asked of policy in the decision `record`; None where it does not tell enough of that."""
+    try:
+        return _request(record)
+    except (ValueError, TypeError, AttributeError):  # of another version
+        return None
+
+
+def _request(record: Mapping[str, Any]) -> Request | None:
+    asks, argv, operation = record.get("asks"), record.get("argv"), record.get("operation")
+    if not isinstance(asks, dict) or asks.get("network") not in get_args(Network) or "argv_digest" in record:
+        return None
+    command, subject = None, None
+    if operation == "command" and isinstance(argv, list) and argv:
+        command = Command(tuple(map(str, argv)), record.get("resolved") or None)
+    elif operation == "http":
+        subject = _http(str(record.get("what", "")))
+    if command is None and subject is None:
+        return None
+    limits = asks.get("limits")
+    numbers = {name: limits[name] for name in _LIMITS if name in limits} if isinstance(limits, dict) else {}
+    return Request(
+        namespace=str(record.get("namespace")),
+        labels={str(key): str(value) for key, value in (asks.get("labels") or {}).items()},
+        operation="command" if command else "http",
+        command=command,
+        subject=subject,
+        backend=str(record.get("backend")),
+        network=asks["network"],
+        environment=frozenset(map(str, asks.get("environment") or ())),
+        private_files=frozenset(map(str, asks.get("privateFiles") or ())),
+        volumes=_parsed(Volume, asks.get("volumes")),
+        mounts=_parsed(VolumeMount, asks.get("volumeMounts")),
+        artifacts=_parsed(Artifact, asks.get("artifacts")),
+        working_dir=str(asks.get("workingDir") or WORKSPACE),
+        raw_output=record.get("output") == "raw",
+        image=asks.get("image"),
+        limits=Limits(**numbers),
+    )
+
+
+def _asks(request: Request | None) -> dict[str, Any]:
+    """What else rules look at. Left out where it is more than any other text on record may be."""
+    if request is None:
+        return {}
+    limits = {name: value for name, value in dataclasses.asdict(request.limits).items() if value is not None}
+    told = {
+        "network": request.network,
+        "labels": dict(request.labels),
+        "environment": sorted(request.environment),
+        "privateFiles": sorted(request.private_files),
+        "volumes": _dumped(request.volumes),
+        "volumeMounts": _dumped(request.mounts),
+        "artifacts": _dumped(request.artifacts),
+        "workingDir": request.working_dir if request.working_dir != WORKSPACE else "",
+        "image": request.image or "",
+        "limits": limits,
+    }
+    found = {name: value for name, value in told.items() if value}
+    return found if len(json.dumps(found)) <= MAX_TEXT else {}
+
+
+def _dumped(models: Sequence[BaseModel]) -> list[Any]:
+    return [each.model_dump(mode="json", by_alias=True, exclude_unset=True) for each in models]
+
+
+def _parsed(model: type[M], found: Any) -> tuple[M, ...]:
+    """Raises `ValueError`."""
+    return tuple(model.model_validate(each) for each in found or ())
+
+
+def _http(what: str) -> HttpOperation | None:
+    method, _, url = what.partition(" ")
+    return HttpOperation.model_validate({"url": url, "method": method}) if method in get_args(HttpMethod) else None
 
 
 def _what(task: ExecutionTask, command: Command | None) -> str:

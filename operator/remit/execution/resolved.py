@@ -13,6 +13,10 @@ class Resolved:
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    stdin: bytes | None = None
+    """What `stdinFrom` refers to; None: it is not set, or not there."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """The folder on this host of each workspace and each artifact among the volumes, by the volume's name."""
     values: dict[str, bytes] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     secret_versions: dict[str, str] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,18 +16,23 @@ from typing import Any
 import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
-from remit.backends import AdoptingBackend, AttemptRequest, Backend, Exceeded, ExitReason, Handle, Outcome
+from remit.api.operations import Subject
+from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
+from remit.execution.artifacts import WantedArtifact, WantedResult, collector
+from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
-from remit.execution.performing import not_retried, perform
+from remit.execution.performing import attend, not_retried, perform
 from remit.execution.store import Run, RunStore
-from remit.operations.base import Effect, Performer, Work
+from remit.operations.base import AdoptingPerformer, Effect, Performer, Work
 from remit.sandbox import fence
 from remit.telemetry import Redactor
 
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
+_DEATH_SECONDS = 60.0
+"""For what was told to end, after its grace period: then it does not die, as on a disk that hangs."""
 _MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
@@ -52,6 +58,10 @@ class Attempt:
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     """Which versions of which Secrets they come from: see `Resolved.secret_versions`."""
     operation: str = "command"
+    task: str = ""
+    """The task's name, under which its artifacts are found."""
+    artifacts: tuple[WantedArtifact, ...] = ()
+    results: tuple[WantedResult, ...] = ()
     listener: Listener | None = None
     """Told of its output as it comes."""
     effect: Effect = field(default_factory=Effect)
@@ -69,6 +79,7 @@ class _Going:
     cancel: asyncio.Event
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
+    grace_seconds: float = 0.0
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
 
@@ -87,9 +98,11 @@ class Runner:
     on_ended: Callable[[str], None]
     performers: Mapping[str, Performer] = field(default_factory=dict)
     """Of the operations that Remit performs itself, by name."""
+    folders: Folders | None = None
+    """Where workspaces and artifacts are kept."""
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
-    _clearing: set[asyncio.Future[None]] = field(default_factory=set)
+    _clearing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._going)
@@ -101,7 +114,13 @@ class Runner:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
         cancel = asyncio.Event()
         task = asyncio.create_task(self._run(attempt, cancel, adopt), name=f"attempt {attempt.request.id}")
-        self._going[attempt.uid] = _Going(task, cancel, lasting=self._lasting(attempt))
+        request = attempt.request
+        self._going[attempt.uid] = _Going(
+            task,
+            cancel,
+            lasting=self._lasting(attempt),
+            grace_seconds=request.grace_seconds if isinstance(request, AttemptRequest) else 0.0,
+        )
 
     def has_ended(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
         """Whether it is known how an attempt ended."""
@@ -110,9 +129,18 @@ class Runner:
         run = self.store.find(namespace, uid, attempt.id)
         return run is not None and run.outcome is not None
 
-    def adoptable(self, namespace: str, uid: str, attempt: AttemptStatus) -> bool:
+    def adoptable(
+        self,
+        namespace: str,
+        uid: str,
+        attempt: AttemptStatus,
+        operation: str = "command",
+        subject: Subject | None = None,
+    ) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
         adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        if subject is not None and (performer := self.performers.get(operation)) is not None:
+            adopting = isinstance(performer, AdoptingPerformer) and performer.outlives(subject)
         return adopting and not self.has_ended(namespace, uid, attempt)
 
     def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
@@ -122,8 +150,10 @@ class Runner:
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
-        confined = isinstance(attempt.request, AttemptRequest)
-        return confined and isinstance(self.backends.get(attempt.backend), AdoptingBackend)
+        if isinstance(attempt.request, Work):
+            performer = self.performers.get(attempt.operation)
+            return isinstance(performer, AdoptingPerformer) and performer.outlives(attempt.request.subject)
+        return isinstance(self.backends.get(attempt.backend), AdoptingBackend)
 
     def stop(self, uid: str, reason: ExitReason = ExitReason.CANCELLED) -> None:
         """Ask a run to end: SIGTERM, and after its grace period the end of everything it started."""
@@ -147,7 +177,7 @@ class Runner:
         if lost := await self._lost(namespace, uid):
             self._in_background(self._cleared(namespace, uid, lost))
         else:
-            await asyncio.to_thread(self.store.forget, namespace, uid)
+            await asyncio.to_thread(self.forget_task, namespace, uid)
 
     async def end_lost(self, namespace: str, uid: str) -> None:
         """End, in the background, what an earlier process left of a task that is gone."""
@@ -163,13 +193,26 @@ class Runner:
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
         await self._ended(lost)
-        await asyncio.to_thread(self.store.forget, namespace, uid)
+        await asyncio.to_thread(self.forget_task, namespace, uid)
+
+    def forget_task(self, namespace: str, uid: str) -> None:
+        """Keep nothing of a task that is gone, but the artifacts that are to be kept longer. Blocks."""
+        if self.folders is not None:
+            self.folders.artifacts.release(namespace, uid)
+        self.store.forget(namespace, uid)
 
     async def _ended(self, lost: Sequence[Handle]) -> None:
-        for backend in self.backends.values():
-            for handle in lost:
+        for handle in lost:
+            if handle.operation:
+                await _recovered(self._performer_of(handle), handle)
+                continue
+            for backend in self.backends.values():
                 if isinstance(backend, AdoptingBackend) == bool(handle.container):
                     await _recovered(backend, handle)
+
+    def _performer_of(self, handle: Handle) -> AdoptingPerformer | None:
+        performer = self.performers.get(handle.operation)
+        return performer if isinstance(performer, AdoptingPerformer) else None
 
     def _in_background(self, clearing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(clearing)
@@ -186,11 +229,14 @@ class Runner:
             return outcome
         run = self.store.find(namespace, uid, attempt.id)
         if run is not None and (outcome := run.outcome) is not None:
+            await self._put_in_place(uid, attempt.id, outcome)
             return outcome
-        backend = self.backends.get(attempt.backend)
-        if run is not None and backend is not None and (handle := _handle_of(run)) is not None:
-            await backend.recover(handle)
+        if run is not None and (handle := _handle_of(run)) is not None:
+            where = self._performer_of(handle) if handle.operation else self.backends.get(attempt.backend)
+            if where is not None:
+                await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
+        await self._put_in_place(uid, attempt.id, lost)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
@@ -199,7 +245,8 @@ class Runner:
 
     async def shutdown(self) -> None:
         """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us, also
-        of what is to be cancelled and is slow to end: the next process takes it up, and ends it."""
+        of what is to be cancelled and is slow to end: the next process takes it up, and ends it. So it does with what
+        does not die here."""
         for uid, going in list(self._going.items()):
             if going.lasting and not going.cancel.is_set():
                 going.task.cancel()
@@ -213,7 +260,13 @@ class Runner:
                 going.task.cancel()
         for clearing in self._clearing:
             clearing.cancel()
-        await asyncio.gather(*(going.task for going in ending), *self._clearing, return_exceptions=True)
+        left = {*(going.task for going in ending), *self._clearing}
+        if left:
+            grace = max((going.grace_seconds for going in ending), default=0.0)
+            _, left = await asyncio.wait(left, timeout=grace + _DEATH_SECONDS)
+        for task in left:
+            log.error("it did not end, and is left to the next start", work=task.get_name())
+            task.cancel()
 
     async def close(self) -> None:
         """Let go of what the performers hold. After `shutdown`."""
@@ -231,9 +284,10 @@ class Runner:
                 raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
             outcome = _broken_down(attempt.in_doubt)
+        await self._let_go(attempt, outcome)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
-            await asyncio.to_thread(self.store.forget, attempt.namespace, attempt.uid)
+            await asyncio.to_thread(self.forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
@@ -285,7 +339,7 @@ class Runner:
         try:
             fence.check()
             if isinstance(attempt.request, Work):
-                return await perform(self.performers[attempt.operation], attempt.request, writer, cancel)
+                return await self._performed(attempt, attempt.request, run, writer, cancel, adopt)
             return await self._confined(attempt, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
             return Outcome(ExitReason.SANDBOX_UNAVAILABLE, str(error))
@@ -296,6 +350,30 @@ class Runner:
         except RemitError as error:
             return Outcome(ExitReason.BACKEND_ERROR, str(error))
 
+    async def _performed(
+        self, attempt: Attempt, work: Work, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
+    ) -> Outcome:
+        performer = self.performers[attempt.operation]
+        if not isinstance(performer, AdoptingPerformer) or not performer.outlives(work.subject):
+            return await perform(performer, work, writer, cancel)
+        recorded = self._recorder(attempt, run, adopt)
+        outcome = await attend(performer, work, writer, cancel, on_started=recorded, adopt=adopt)
+        return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
+
+    def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:
+        """What puts on record where an attempt runs, before it can: from then on it may have run."""
+
+        def started(handle: Handle) -> None:
+            if adopt:
+                run.resumed(dataclasses.asdict(handle))
+            else:
+                if attempt.secret_versions and self._lasting(attempt):
+                    run.keep_secret_versions(attempt.secret_versions)
+                run.started(dataclasses.asdict(handle))
+            attempt.effect.begin(_MAY_HAVE_RUN)
+
+        return started
+
     async def _confined(
         self,
         attempt: Attempt,
@@ -305,25 +383,50 @@ class Runner:
         cancel: asyncio.Event,
         adopt: bool,
     ) -> Outcome:
-        def started(handle: Handle) -> None:
-            if attempt.secret_versions and self._lasting(attempt):
-                run.keep_secret_versions(attempt.secret_versions)
-            run.started(dataclasses.asdict(handle))
-            attempt.effect.begin(_MAY_HAVE_RUN)
-
-        def found(handle: Handle) -> None:
-            run.resumed(dataclasses.asdict(handle))
-            attempt.effect.begin(_MAY_HAVE_RUN)
-
         backend = self.backends[attempt.backend]
+        if attempt.artifacts or attempt.results:
+            request = dataclasses.replace(request, collector=self._collector(attempt))
         if adopt and isinstance(backend, AdoptingBackend):
-            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found)
+            found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
             if adopted is None:
                 return Outcome(ExitReason.INTERRUPTED, _LOST)
             outcome = adopted
         else:
+            started = self._recorder(attempt, run, adopt=False)
             outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
         return _with_refusals(outcome)
+
+    def forget_folders(self, uid: str) -> None:
+        """Those that were laid out for a task are for others again, unless it runs."""
+        if self.folders is not None and uid not in self._going:
+            self.folders.forget(uid)
+
+    async def _let_go(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Nothing of the attempt is alive: others may have its folders, and find what it left."""
+        if self.folders is None:
+            return
+        try:
+            await self._put_in_place(attempt.uid, attempt.request.id, outcome)
+            await asyncio.to_thread(self.folders.let_go, attempt.uid)
+        except OSError:
+            log.exception("what an attempt left could not be put in its place", attempt=attempt.request.id)
+
+    async def _put_in_place(self, uid: str, attempt_id: str, outcome: Outcome) -> None:
+        """What the attempt left is found from now on, if how it ended tells of it. Raises OSError."""
+        if self.folders is not None:
+            artifacts = self.folders.artifacts
+            if outcome.artifacts:
+                await asyncio.to_thread(artifacts.commit, uid, attempt_id)
+            else:
+                await asyncio.to_thread(artifacts.discard, attempt_id)
+
+    def _collector(self, attempt: Attempt) -> Collector:
+        if self.folders is None:
+            raise InvalidInput("this operator keeps no artifacts; leave them out", field="spec.artifacts")
+        store = self.folders.artifacts
+        save = functools.partial(store.stage, attempt.namespace, attempt.task, attempt.request.id)
+        return collector(store, save, attempt.artifacts, attempt.results)
 
 
 def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
@@ -338,7 +441,8 @@ def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
                 dataclasses.replace(one, destination=redactor.redact(one.destination)) for one in network.destinations
             ),
         )
-    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network)
+    results = {name: redactor.redact(value) for name, value in outcome.results.items()}
+    return dataclasses.replace(outcome, message=redactor.redact_cut(outcome.message), network=network, results=results)
 
 
 def _with_recovered(outcome: Outcome, output: OutputStatus) -> Outcome:
@@ -388,11 +492,11 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _recovered(backend: Backend, handle: Handle) -> None:
-    """Nothing is left, as soon as its place can be reached."""
-    while True:
+async def _recovered(where: Backend | AdoptingPerformer | None, handle: Handle) -> None:
+    """Nothing is left, as soon as its place can be reached. None: this operator has no such place."""
+    while where is not None:
         try:
-            await backend.recover(handle)
+            await where.recover(handle)
         except RemitError as error:
             if error.retryable:
                 await asyncio.sleep(_CLEAR_SECONDS)

@@ -7,15 +7,16 @@
         audited         there once the audit trail tells how it ended; a restart in between tells it no second time
         stdout.*  stderr.*   what was kept of the output (see `output.py`); below raw/ where that has secrets in it
     <root>/<namespace>/<task uid>/missing
-        there since the API server has not had the task any more, though nobody saw its deletion
+        there while the API server does not have the task any more, though nobody saw its deletion; for how long
 
 Files are readable by the operator's user only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,9 @@ from pydantic import ValidationError
 
 from remit.backends import Outcome
 from remit.execution.attemptstatus import AttemptRecord
+from remit.execution.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
+from remit.sandbox.fencing import now as boot_time
 
 _MISSING = "missing"
 _UNREADABLE: Final = (
@@ -35,9 +38,10 @@ _UNREADABLE: Final = (
 class RunStore:
     """Runs under `root`, which is made if need be."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, boot: Callable[[], float] = boot_time) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root
+        self._elapsed = ElapsedTime(boot)
 
     def open(self, namespace: str, uid: str, attempt_id: str) -> Run:
         """The run's directory, made if need be."""
@@ -57,16 +61,26 @@ class RunStore:
         """Remove everything that is kept of a task."""
         shutil.rmtree(self.root / namespace / uid, ignore_errors=True)
 
-    def missing_since(self, namespace: str, uid: str) -> float | None:
-        """When `mark_missing` was called for the task, in seconds since the epoch. None: it was not."""
-        try:
-            return (self.root / namespace / uid / _MISSING).stat().st_mtime
-        except OSError:
+    def missing_for(self, namespace: str, uid: str) -> float | None:
+        """For how many seconds the task has been missing. None: `mark_missing` was not called.
+
+        By how long this machine ran, up to the hour where that started anew.
+        """
+        path = self.root / namespace / uid / _MISSING
+        if not path.exists():
             return None
+        seconds, stale = self._elapsed.seconds(_read(path))
+        if stale:
+            with contextlib.suppress(OSError):
+                self._mark_missing(path, seconds)
+        return seconds
 
     def mark_missing(self, namespace: str, uid: str) -> None:
-        """Remember that the task is not there. Raises OSError."""
-        (self.root / namespace / uid / _MISSING).touch(mode=0o600)
+        """Remember that the task is not there, from now on. Raises OSError."""
+        self._mark_missing(self.root / namespace / uid / _MISSING, 0.0)
+
+    def _mark_missing(self, path: Path, seconds: float) -> None:
+        _write(path, self._elapsed.mark(seconds), sync=False)
 
     def unmark_missing(self, namespace: str, uid: str) -> None:
         """The task is there again."""

@@ -1,4 +1,4 @@
-"""The time of day as tasks have it: a clock that is set changes no deadline while this process lives."""
+"""The time of day as tasks and releases have it: a clock that is set changes no deadline while this process lives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ TOLERANCE: Final = 5.0
 
 
 class TaskClock:
-    """For each task, the time at its first look, and on from there by `boot` (CLOCK_BOOTTIME), which nobody sets.
+    """For each task or Deployment, the time at its first look, and on from there by `boot` (CLOCK_BOOTTIME), which
+    nobody sets.
 
     What status has from other processes is in the time of day, so each task starts from `wall` as it is at its own
     first look: a task that is created after the clock was set has the new time.
@@ -35,7 +36,7 @@ class TaskClock:
         return self._boot() + self._start
 
     def restart(self, uid: str) -> None:
-        """From now on the task has the time of day as it is: its end was written in that."""
+        """From now on the task has the time of day as it is: its end was written in that, or a release is over."""
         self._offsets[uid] = self._offset()
 
     def forget(self, uid: str) -> None:
@@ -45,7 +46,7 @@ class TaskClock:
         offset = self._wall().timestamp() - self._boot()
         if abs(offset - self._seen) > TOLERANCE:
             log.warning(
-                "the clock was set; deadlines, retries and times to live of the tasks that are known go on unchanged",
+                "the clock was set; deadlines, retries and waits of tasks and releases that are known go on unchanged",
                 seconds=round(offset - self._seen, 1),
             )
             self._seen = offset

@@ -7,6 +7,7 @@ audit trail before status says so; and status says so only when nothing of it is
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import random
@@ -16,11 +17,11 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from remit.api import ExecutionTask, Phase
-from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus
+from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus, VolumeStatus
 from remit.backends import Outcome
-from remit.errors import AuditUnavailable, MissingReference
+from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import progress, recording
-from remit.execution.admission import Admission, Refused, attempt_id, redacted, withheld
+from remit.execution.admission import Admission, Admitted, Refused, attempt_id, redacted, withheld
 from remit.execution.lifecycle import (
     Acknowledge,
     Adopt,
@@ -40,12 +41,15 @@ from remit.execution.lifecycle import (
     waits_since,
 )
 from remit.execution.queue import Claims, Queue, WaitReason
+from remit.execution.resolved import Resolved
 from remit.execution.runner import Runner
 from remit.execution.store import Run
 from remit.execution.taskclock import TaskClock
 from remit.execution.taskstore import PolicySource, StatusConflict, StoredTask, TaskStore
 from remit.execution.waiting import Waiting
 from remit.kube.leadership import Leadership
+from remit.policy.deciding import MAX_MESSAGE
+from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, escape
 from remit.telemetry.spellings import MIN_LENGTH
@@ -74,6 +78,8 @@ class TaskDriver:
     waits_for_audit: bool = True
     """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
     somebody who waits for the task and can decide."""
+    advice: Callable[[ExecutionTask], str] = lambda task: ""
+    """What the user can do about a denial for want of a rule, to be read after its message."""
     leadership: Leadership | None = None
     """None without leader election."""
     stopping: bool = False
@@ -111,6 +117,7 @@ class TaskDriver:
         await self.store.write_status(stored, status)
         self._clock.restart(stored.task.metadata.uid)
         self._denied.pop(stored.task.metadata.uid, None)
+        self.runner.forget_folders(stored.task.metadata.uid)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
         self.store.on_finished(stored, finish, status)
@@ -141,6 +148,7 @@ class TaskDriver:
         self._clock.forget(uid)
         self._denied.pop(uid, None)
         self._recorded.pop(uid, None)
+        self.runner.forget_folders(uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
         """Take over from the process before: what is on record as running, and the starts that rates look back on."""
@@ -161,7 +169,9 @@ class TaskDriver:
         adoptable, seconds = False, 0.0
         if not running and (attempt := _open_attempt(task)) is not None:
             metadata = task.metadata
-            adoptable = self.runner.adoptable(metadata.namespace, metadata.uid, attempt)
+            adoptable = self.runner.adoptable(
+                metadata.namespace, metadata.uid, attempt, task.spec.operation, task.spec.subject
+            )
             seconds = self._seconds_until_over(task, attempt)
         match next_step(task, running=running, now=now, adoptable=adoptable, seconds_until_over=seconds):
             case Idle(until=until):
@@ -265,13 +275,17 @@ class TaskDriver:
             self.leave(task.key)
             return None
         left = (limit - self._clock.now(task.metadata.uid)).total_seconds() if limit else None
-        attempt = self.store.prepare(stored, self.admission.attempt(task, verdict, number, resolved, left))
+        try:
+            pins = await self._lay_out(task, verdict, resolved)
+            attempt = self.store.prepare(stored, self.admission.attempt(task, verdict, number, resolved, left))
+        except InvalidInput as error:
+            return await self.finish(stored, Finish(Phase.FAILED, "Invalid", "Invalid", str(error)), verdict.status)
         with self.runner.redactor.holding(resolved.secrets, namespace) as redactor:
             verdict = redacted(verdict, redactor)
             who = self.store.requester(stored)
             await self.audit.append_async(recording.decision(task, who, verdict, attempt.request.id))
             transitions = self.leadership.transitions if self.leadership else None
-            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions)
+            begun = progress.begun(task, attempt.request.id, verdict.status, self.now(), transitions, pins)
             await self.store.write_status(stored, begun)
         self.turns.started(task.key)
         self.runner.start(attempt)
@@ -280,6 +294,15 @@ class TaskDriver:
             self.store.record_event(stored, "Warning", "ShortSecret", _exposed(resolved.exposed))
         self.store.on_started(stored, number, verdict)
         return None
+
+    async def _lay_out(
+        self, task: ExecutionTask, admitted: Admitted, resolved: Resolved, *, running: bool = False
+    ) -> list[VolumeStatus]:
+        """Find the folders of its volumes. Raises as `Folders.lay_out`."""
+        folders = self.runner.folders
+        if folders is None or not task.spec.volumes:
+            return []
+        return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved, running=running)
 
     async def _refuse(
         self, stored: StoredTask, refused: Refused, secrets: Collection[str] | None = None
@@ -298,7 +321,15 @@ class TaskDriver:
                 await self.audit.append_async(event)
                 self._denied[task.metadata.uid] = event
                 self.store.on_denied(stored, refused)
-            return await self.finish(stored, refused.finish, refused.status)
+            return await self.finish(stored, self._advised(task, refused), refused.status)
+
+    def _advised(self, task: ExecutionTask, refused: Refused) -> Finish:
+        finish, advice = refused.finish, self.advice(task)
+        if not refused.by_policy or finish.reason not in HELPED_BY_A_RULE or not advice:
+            return finish
+        room = MAX_MESSAGE - len(advice)
+        message = finish.message if len(finish.message) <= room else f"{finish.message[: room - 2]} …"
+        return replace(finish, message=f"{message}{advice}")
 
     def _seconds_until_over(self, task: ExecutionTask, attempt: AttemptStatus) -> float:
         """How long an earlier leader may still be at work on the open attempt."""
@@ -323,7 +354,11 @@ class TaskDriver:
         if not self.stopping:
             limit = deadline(task)
             allowed = (limit - attempt.started_at).total_seconds() if limit else None
-            again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            try:
+                await self._lay_out(task, verdict, resolved, running=True)
+                again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
+            except (InvalidInput, MissingReference) as error:
+                return await self._collect(stored, attempt, str(error))
             self.runner.start(self.store.prepare(stored, again), adopt=True)
             log.info("took up an attempt of the operator before", attempt=attempt.id)
         return None
@@ -341,6 +376,8 @@ class TaskDriver:
         await self._record_end(stored, attempt, outcome)
         if outcome.output is not None and outcome.output.altered:
             self.store.record_event(stored, "Warning", "OutputRedacted", outcome.output.changed(attempt.number))
+        if outcome.output is not None and (binary := outcome.output.looks_binary(attempt.number)):
+            self.store.record_event(stored, "Normal", "OutputBinary", binary)
         ended = task.model_copy(update={"status": progress.attempt_ended(task, outcome)})
         match after_attempt(task, outcome, now=now, draw=random.random()):  # noqa: S311 (jitter)
             case Finish() as finish:

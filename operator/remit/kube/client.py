@@ -132,10 +132,18 @@ class Kube:
             params["continue"] = token
 
     async def create(
-        self, resource: Resource, namespace: str | None, body: Object, *, manager: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        body: Object,
+        *,
+        manager: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
-        """`manager` is who the server notes as the author of the fields."""
-        params = {"fieldManager": manager} if manager else None
+        """`manager` is who the server notes as the author of the fields. With `dry_run`, it checks and stores
+        nothing."""
+        params = {"fieldManager": manager} if manager else {}
+        params |= {"dryRun": "All"} if dry_run else {}
         return await self.request("POST", resource.path(namespace), body=body, params=params)
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Object) -> Object:

@@ -8,7 +8,8 @@ Two rules keep two of them from working at once, whatever state one is in:
 - An operator works for `renew_deadline` seconds from the moment before it sent its last successful renewal. A clock
   holds it to that, here and in the fork server, and not an error: a request may hang.
 - Another operator takes the lease only after it has seen no renewal for `lease_duration` seconds by its own clock. That
-  is longer, and begins later.
+  is longer, and begins later. It makes one only after it has seen none for so long: a holder whose lease was deleted
+  makes it again, or has ended by then. client-go does not wait for that.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import structlog
 
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.kube.client import LEASES, Kube, Object
-from remit.kube.leadership import FIRST, Leadership, acquired
+from remit.kube.leadership import FIRST, Leadership, acquired, resumed
 from remit.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 LEASE_NAME = "remit-operator"
 CANDIDATE = "remit.dev/candidate"
 """Annotation of the Lease: an operator that waits for it. A holder with `sole_replica` is not alone then."""
+EARLIER_WORK_ENDS = "remit.dev/earlier-work-ends"
+"""Annotation of the Lease: that of its holder's `Leadership`, which the holder needs if it is restarted."""
 JITTER_FACTOR = 1.2
 """A pause between two tries to acquire is longer by up to this multiple of itself."""
 _NOT_FOUND, _CONFLICT = 404, 409
@@ -66,6 +69,12 @@ def released(spec: Object) -> Object:
 def _was_released(spec: Object) -> bool:
     """By its holder: who takes the name of a holder out of the Lease leaves the rest as it was."""
     return not spec.get("holderIdentity") and spec.get("leaseDurationSeconds") == _RELEASED_SECONDS
+
+
+class _Times(TypedDict):
+    at: float
+    lease_duration: float
+    kill_grace: float
 
 
 class Fence(Protocol):
@@ -123,6 +132,8 @@ class LeaderElector:
     """The Lease's `spec`."""
     _observed_time: float = field(default=0.0, init=False)
     """When this record was first seen."""
+    _missing_since: float | None = field(default=None, init=False)
+    """When the Lease was first seen not to be there."""
     _reported_leader: str = field(default="", init=False)
     _asked: Leadership | None = field(default=None, init=False)
     """What the last try to acquire would have given, though its answer may have been lost."""
@@ -150,7 +161,7 @@ class LeaderElector:
             await asyncio.gather(renewing, return_exceptions=True)
             ended = await asyncio.to_thread(self.end_work)  # nothing may be left when another one begins
             self._master_status(0)
-            if self.release_on_cancel and ended and not lost:
+            if self.release_on_cancel and ended and not lost and leadership.may_be_released(self.clock()):
                 await self._release()
             self.fence.deadline, self.fence.transitions = math.inf, None
 
@@ -288,7 +299,7 @@ class LeaderElector:
             if error.status != _NOT_FOUND:
                 raise
             if not leadership:
-                if self._held_by_another():  # its holder does not know yet that it was deleted
+                if self._may_have_a_holder():
                     return None
                 leadership = self._created()
                 record["acquireTime"] = now
@@ -303,47 +314,39 @@ class LeaderElector:
             if self._held_by_another():
                 await self._announce(lease)
                 return None
-            leadership = self._acquired(lease.get("spec") or {})
+            leadership = self._acquired(lease)
             if not leadership.resumed:
                 record |= {"acquireTime": now, "leaseTransitions": leadership.transitions}
         await self._update(lease, record)
         return leadership
 
-    def _acquired(self, record: Object) -> Leadership:
-        """What it means to get the Lease that has this record."""
+    def _acquired(self, lease: Object) -> Leadership:
+        """What it means to get this Lease."""
+        record = lease.get("spec") or {}
         transitions = record.get("leaseTransitions") or 0
-        resumed, was_released = self.leader == self.identity, _was_released(record)
-        if resumed and self._asked and self._asked.transitions == transitions:
-            return self._asked  # we have it since then, and heard nothing of it
-        return self._ask(
-            transitions + (not resumed),
-            resumed=resumed,
-            released=was_released,
-            unseen=not (self.leader or was_released),
-        )
+        times = self._times()
+        if self.leader != self.identity:
+            self._asked = acquired(transitions + 1, released=_was_released(record), **times)
+        elif not self._asked or self._asked.transitions != transitions:
+            self._asked = resumed(transitions, earlier_work_ends=_earlier_work_ends(lease), **times)
+        return self._asked  # perhaps we have it since then, and heard nothing of it
 
     def _created(self) -> Leadership:
         """What it means to make the Lease. Others may have held it after we last saw it."""
         last = self._observed_record
-        return self._ask(FIRST if last is None else (last.get("leaseTransitions") or 0) + 1, unseen=True)
-
-    def _ask(self, transitions: int, *, unseen: bool, resumed: bool = False, released: bool = False) -> Leadership:
-        self._asked = acquired(
-            transitions,
-            at=self.clock(),  # and not when the Lease was asked for: its holder may have renewed it since
-            lease_duration=self.lease_duration,
-            kill_grace=self.kill_grace,
-            resumed=resumed,
-            released=released,
-            unseen=unseen,
-        )
+        transitions = FIRST if last is None else (last.get("leaseTransitions") or 0) + 1
+        self._asked = acquired(transitions, unseen=True, **self._times())
         return self._asked
+
+    def _times(self) -> _Times:
+        """`at` is now, and not when the Lease was asked for: its holder may have renewed it since."""
+        return {"at": self.clock(), "lease_duration": self.lease_duration, "kill_grace": self.kill_grace}
 
     def _observe(self, lease: Object) -> None:
         record = lease.get("spec") or {}
         if record != self._observed_record:
             self._observed_record, self._observed_time = record, self.clock()
-        self._lease = lease
+        self._lease, self._missing_since = lease, None
         candidate = _annotations(lease).get(CANDIDATE, self.identity)
         if self.leadership and self.sole_replica and candidate != self.identity:
             log.warning("this operator is not the only replica: another one waits for the lease", candidate=candidate)
@@ -351,10 +354,19 @@ class LeaderElector:
 
     def _held_by_another(self) -> bool:
         """By our own clock since we saw it renewed: two machines' clocks need not agree."""
-        if self._observed_record is None or self.leader in {"", self.identity}:
+        if self._observed_record is None or self.leader == self.identity or _was_released(self._observed_record):
             return False
         duration = self._observed_record.get("leaseDurationSeconds") or self.lease_duration
         return self.clock() - self._observed_time <= float(duration)
+
+    def _may_have_a_holder(self) -> bool:
+        """Of a Lease that is not there: one that does not know yet that it was deleted, or could not make it again."""
+        if self._missing_since is None:
+            self._missing_since = self.clock()
+            log.info(
+                "there is no lease; it is made unless a holder does so", lease=self.name, seconds=self.lease_duration
+            )
+        return self._held_by_another() or self.clock() - self._missing_since <= self.lease_duration
 
     async def _announce(self, lease: Object) -> None:
         """Tell the holder that somebody waits. Losing it against another write is no harm: it is tried again."""
@@ -365,7 +377,7 @@ class LeaderElector:
                 await self.kube.replace(LEASES, self.namespace, self.name, body)
 
     async def _update(self, lease: Object, record: Object) -> None:
-        annotations = _annotations(lease) | self.annotations()
+        annotations = _annotations(lease) | self._noted()
         if not self.leadership and (self.sole_replica or annotations.get(CANDIDATE) == self.identity):
             annotations.pop(CANDIDATE, None)  # whoever still waits says so again
         body = lease | {
@@ -374,11 +386,15 @@ class LeaderElector:
         }
         self._observe(await self.kube.replace(LEASES, self.namespace, self.name, body))
 
+    def _noted(self) -> dict[str, str]:
+        held = {EARLIER_WORK_ENDS: repr(self._asked.earlier_work_ends)} if self._asked else {}
+        return self.annotations() | held
+
     async def _create(self, record: Object) -> None:
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self.name, "namespace": self.namespace, "annotations": self.annotations()},
+            "metadata": {"name": self.name, "namespace": self.namespace, "annotations": self._noted()},
             "spec": record,
         }
         self._observe(await self.kube.create(LEASES, self.namespace, body))
@@ -386,3 +402,10 @@ class LeaderElector:
 
 def _annotations(lease: Object) -> dict[str, str]:
     return lease["metadata"].get("annotations") or {}
+
+
+def _earlier_work_ends(lease: Object) -> float | None:
+    with contextlib.suppress(KeyError, ValueError):
+        noted = float(_annotations(lease)[EARLIER_WORK_ENDS])
+        return noted if math.isfinite(noted) else None
+    return None

@@ -5,13 +5,14 @@ Commands and scripts are not among them: a backend runs those, behind the walls 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from remit.api.operations import Subject
 from remit.api.quantity import parse_bytes
-from remit.backends import AttemptRequest, OutputSink
+from remit.backends import AttemptRequest, Handle, Outcome, OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.policy import Grant, Limits
@@ -103,4 +104,39 @@ class Performer(Protocol):
 
     async def close(self) -> None:
         """Let go of connections; called once, when the operator stops."""
+        ...
+
+
+@runtime_checkable
+class AdoptingPerformer(Performer, Protocol):
+    """A performer of which some work outlives the operator, and is found again by the attempt's id.
+
+    Its `run` and `adopt`, when they are cancelled themselves, leave what runs alone. They keep to the work's time
+    themselves, and tell `work.effect` as `perform` does.
+    """
+
+    def outlives(self, subject: Subject) -> bool:
+        """Whether work on `subject` does; other work is for `perform`."""
+        ...
+
+    async def run(
+        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_started: Callable[[Handle], None]
+    ) -> Outcome:
+        """Do it to its end; return only when nothing of it is alive. `on_started` is called before anything runs.
+
+        Raises as `Performer.perform` does.
+        """
+        ...
+
+    async def adopt(
+        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_found: Callable[[Handle], None]
+    ) -> Outcome | None:
+        """Take up what an earlier operator started: all of its output, and its end. The time that it has had counts.
+
+        None where nothing of it is there, and then `on_found` was not called. Raises as `run` does.
+        """
+        ...
+
+    async def recover(self, handle: Handle) -> bool:
+        """Leave nothing of it alive. True if something still was. Raises `OperationFailed`."""
         ...

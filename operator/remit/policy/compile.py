@@ -13,7 +13,12 @@ from remit.api.commandpolicy import NAMESPACE_LABEL, CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.egress import Egress, EgressRule
 from remit.policy.engines import EnginePattern
-from remit.policy.filerules import CompiledFileRule, compile_file_rules
+from remit.policy.filerules import (
+    CompiledFileRule,
+    CompiledHostPathRule,
+    compile_file_rules,
+    compile_host_path_rules,
+)
 from remit.policy.hostpatterns import HostPattern
 from remit.policy.httprules import CompiledHttpRule, compile_http_rules
 from remit.policy.images import ImagePattern
@@ -76,6 +81,9 @@ class CompiledPolicy:
     scripts: tuple[Pattern, ...]
     file_allow: tuple[CompiledFileRule, ...]
     file_deny: tuple[CompiledFileRule, ...]
+    host_paths: tuple[CompiledHostPathRule, ...]
+    workspaces: tuple[Pattern | None, ...]
+    """The names of each rule of `spec.volumes.workspaces`."""
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
     functions: Pattern | None
@@ -144,6 +152,11 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
 
     file_allow = tuple(compile_file_rules("files.allow", spec.files.allow, report))
     file_deny = tuple(compile_file_rules("files.deny", spec.files.deny, report))
+    host_paths = tuple(compile_host_path_rules(spec.volumes.host_paths, report))
+    workspaces = tuple(
+        any_of(tuple(_globs(f"spec.volumes.workspaces[{index}].names", rule.names, problems)))
+        for index, rule in enumerate(spec.volumes.workspaces)
+    )
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     reachable = tuple(_egress_rules("egress.allow", spec.egress.allow, problems))
     hosts = tuple(_egress_rules("http.allow", spec.http.allow, problems))
@@ -175,6 +188,8 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         scripts=scripts,
         file_allow=file_allow,
         file_deny=file_deny,
+        host_paths=host_paths,
+        workspaces=workspaces,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         http=requests,
         functions=functions,

@@ -29,6 +29,7 @@ from remit.policy.request import Request
 from remit.policy.rules import describe
 from remit.policy.rules import unacceptable as unacceptable_operation
 from remit.policy.verdict import Allowance, Denial, Reason
+from remit.policy.volumes import unacceptable_volumes
 
 _SHOWN_POLICIES = 5
 MAX_MESSAGE: Final = 1000
@@ -118,7 +119,10 @@ def _never_allowed(request: Request) -> Denial | None:
         return Denial(Reason.ENVIRONMENT_NOT_ALLOWED, wrong)
     if wrong := _invisible(request):
         return Denial(Reason.INVALID_REQUEST, wrong)
-    if wrong := misplaced_working_dir(request.working_dir, starts_program=request.starts_program):
+    if wrong := unacceptable_volumes(request):
+        return Denial(Reason.INVALID_REQUEST, wrong)
+    mounted = [mount.mount_path for mount in request.mounts]
+    if wrong := misplaced_working_dir(request.working_dir, mounted, starts_program=request.starts_program):
         return Denial(Reason.WORKING_DIR_NOT_ALLOWED, wrong)
     return None
 

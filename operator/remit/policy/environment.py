@@ -7,12 +7,12 @@ names is ever complete, so nothing is allowed because it is missing from one: a 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
+from remit.policy import needs
 from remit.policy.patterns import Pattern
 
 HARMLESS: Final = frozenset(
@@ -72,7 +72,7 @@ def unlisted_names_message(policy: str, names: Sequence[str], allowed: Sequence[
     shown = [*names[:_SHOWN_NAMES], *([f"{len(names) - _SHOWN_NAMES} more"] if len(names) > _SHOWN_NAMES else [])]
     listed = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
     which = "the environment variable" if len(names) == 1 else f"{len(names)} environment variables:"
-    line = f"environment: {{allow: {json.dumps([*allowed, *names])}}}"  # JSON is YAML, with every name quoted
+    line = needs.line(needs.environment([*allowed, *names]))
     remedy = f"its spec needs `{line}`" if len(line) <= _LONGEST_LINE else "list them in its spec.environment.allow"
     return f"policy {policy} does not allow {which} {listed}; {remedy}"
 
@@ -83,13 +83,14 @@ def unlisted_files(paths: Iterable[str], allowed: Sequence[str]) -> list[str]:
     return sorted(path for path in paths if not any(fnmatchcase(path, glob) for glob in (*FREE_FILES, *allowed)))
 
 
-def misplaced_working_dir(path: str, *, starts_program: bool) -> str | None:
-    """None, or why a task cannot have the working directory `path`. `starts_program`: it starts one in its sandbox."""
+def misplaced_working_dir(path: str, mounted: Collection[str], *, starts_program: bool) -> str | None:
+    """None, or why a task cannot have the working directory `path`. `mounted`: where its volumes are; `starts_program`:
+    it starts one in its sandbox."""
     if path != WORKSPACE and not starts_program:
         return f"workingDir {path!r} goes with command, script and the start of a process; leave it out"
-    if path != WORKSPACE and not path.startswith(f"{WORKSPACE}/"):
+    if not any(path == folder or path.startswith(f"{folder}/") for folder in (WORKSPACE, *mounted)):
         return (
-            f"workingDir {path!r} is not in the task's private workspace; use {WORKSPACE} or a folder below it:"
-            " other folders cannot be mounted yet"
+            f"workingDir {path!r} is neither in the task's private workspace, {WORKSPACE}, nor in a mounted folder;"
+            " mount the folder by volumes and volumeMounts, or use one that is"
         )
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
 from remit.policy.environment import unlisted_files, unlisted_names, unlisted_names_message
 from remit.policy.limits import excess
@@ -11,6 +12,7 @@ from remit.policy.patterns import TooMuchWork, at_most
 from remit.policy.request import Request
 from remit.policy.rules import RULES
 from remit.policy.verdict import Allowance, Denial, Reason
+from remit.policy.volumes import judge_volumes
 
 _SHOWN_NAMES = 3
 
@@ -52,8 +54,8 @@ def _evaluate(policy: CompiledPolicy, request: Request) -> Allowance | Denial:
 def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
     """Where it runs, what it sees and how much it may use: the same questions for every operation."""
 
-    def denied(reason: Reason, message: str, rule: str) -> Denial:
-        return Denial(reason, message, policy.key, rule)
+    def denied(reason: Reason, message: str, rule: str, lacking: needs.Part | None) -> Denial:
+        return Denial(reason, message, policy.key, rule, lacking)
 
     if request.backend not in policy.spec.backends:
         return denied(
@@ -61,6 +63,7 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f"policy {policy.key} allows the backends {', '.join(policy.spec.backends)}, not {request.backend}"
             " (spec.backends)",
             "backends",
+            needs.backends(request.backend),
         )
     if request.network not in policy.spec.networks:
         return denied(
@@ -68,12 +71,14 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f"policy {policy.key} allows network {' or '.join(policy.spec.networks)}, not {request.network}"
             " (spec.networks)",
             "networks",
+            needs.networks(request.network),
         )
     if names := unlisted_names(request.environment, policy.environment):
         return denied(
             Reason.ENVIRONMENT_NOT_ALLOWED,
             unlisted_names_message(policy.key, names, policy.spec.environment.allow),
             "environment.allow",
+            needs.environment(names),
         )
     if files := unlisted_files(request.private_files, policy.spec.private_files.allow):
         return denied(
@@ -81,13 +86,17 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f"a program may take {', '.join(files[:_SHOWN_NAMES])} for its configuration; put private files below"
             f" /run/private, or policy {policy.key} would have to allow it in spec.privateFiles.allow",
             "privateFiles.allow",
+            needs.private_files(files),
         )
+    if denial := judge_volumes(policy, request):
+        return denial
     if request.raw_output and not policy.spec.output.allow_raw:
         return denied(
             Reason.RAW_OUTPUT_NOT_ALLOWED,
             f"policy {policy.key} does not allow raw output, which is kept with the secrets in it; its spec needs"
-            " `output: {allowRaw: true}`",
+            f" `{needs.line(needs.raw_output())}`",
             "output.allowRaw",
+            needs.raw_output(),
         )
     if request.backend != "process" and not any(image.matches(request.image or "") for image in policy.images):
         return denied(
@@ -95,6 +104,7 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f"no image that policy {policy.key} allows matches {request.image or '(none)'}; spec.images.allow has"
             f" {', '.join(policy.spec.images.allow) or 'no entry'}",
             "images.allow",
+            needs.images(request.image or ""),
         )
     if over := excess(request.limits, policy.bounds.max):
         return denied(
@@ -102,5 +112,6 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             f"{over.name} {over.asked} is above the {over.max} that policy {policy.key} allows at most"
             f" (spec.limits.{over.name}.max); ask for {over.max} or less",
             f"limits.{over.name}",
+            needs.limit(over.name, over.needed),
         )
     return None

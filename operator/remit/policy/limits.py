@@ -41,6 +41,11 @@ _CLIPPED: Final = frozenset({"output_bytes", "termination_grace_period_seconds"}
 """Asking for more than the maximum is no offence: every task asks for some, if only by the field's default."""
 
 
+_COUNTS: Final = frozenset(
+    name for name in NAMES if name.endswith("_seconds") or name in {"retries", "pids", "open_files"}
+)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """A policy's limits."""
@@ -57,6 +62,8 @@ class Excess:
     """As written in a policy, such as `timeoutSeconds`."""
     asked: str
     max: str
+    needed: str | int
+    """What is asked for, as a policy has it."""
 
 
 def asked_for(spec: ExecutionTaskSpec) -> Limits:
@@ -100,7 +107,7 @@ def excess(asked: Limits, maximum: Limits) -> Excess | None:
     for name in NAMES:
         wanted, most = getattr(asked, name), getattr(maximum, name)
         if name not in _CLIPPED and _over(wanted, most):
-            return Excess(to_camel(name), _written(name, wanted), _written(name, most))
+            return Excess(to_camel(name), _written(name, wanted), _written(name, most), as_amount(name, wanted))
     return None
 
 
@@ -122,6 +129,11 @@ def effective(asked: Limits, bounds: Sequence[Bounds]) -> Limits:
         if candidates:
             given[name] = min(candidates)
     return _limits(given)
+
+
+def as_amount(name: str, value: float) -> str | int:
+    """An amount of the limit `name`, as a policy has it: a number where that is a count, else a quantity."""
+    return int(value) if name in _COUNTS else _written(name, value)
 
 
 def _set_limits(limits: PolicyLimits) -> Iterator[tuple[str, CountLimit | QuantityLimit]]:
@@ -146,6 +158,6 @@ def _bytes(quantity: str | int | None) -> int | None:
 def _written(name: str, value: float) -> str:
     if name == "cpu":
         return f"{Decimal(str(value)).normalize():f}"
-    if name.endswith("_seconds") or name in {"retries", "pids", "open_files"}:
+    if name in _COUNTS:
         return str(value)
     return format_bytes(int(value))

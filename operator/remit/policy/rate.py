@@ -36,10 +36,19 @@ class Bucket:
 
 @dataclass(frozen=True)
 class RateClaim:
-    """A rate that a task must respect, and the policy, as `namespace/name`, that sets it."""
+    """A rate that a task must respect, and the policy, as `namespace/name`, that sets it.
+
+    With `workspace`, instead, that it has the workspace of that name in its namespace to itself; `policy` then tells
+    workspaces apart.
+    """
 
     policy: str
     spec: RateSpec
+    workspace: str = ""
+
+    @classmethod
+    def of_workspace(cls, namespace: str, name: str) -> RateClaim:
+        return cls(f"workspace {namespace}/{name}", RateSpec(max_concurrent=1), name)
 
 
 def take(bucket: Bucket | None, spec: RateSpec, now: float) -> tuple[Bucket, float]:

@@ -11,6 +11,7 @@ from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
 from remit.api.executiontask import Network
 from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
+from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.policy.argv import split_line
 from remit.policy.environment import WORKSPACE, needing_permission
 from remit.policy.limits import Limits, asked_for
@@ -51,6 +52,12 @@ class Request:
     """Names of the environment variables that are set for it and that a policy has to list."""
     private_files: frozenset[str] = frozenset()
     """Paths of the private files that are put there for it."""
+    volumes: tuple[Volume, ...] = ()
+    mounts: tuple[VolumeMount, ...] = ()
+    """Where the volumes are found, each by its volume's name."""
+    kept_paths: Mapping[str, str] = field(default_factory=dict)
+    """The paths of artifacts and results, as they are written, by their field of the spec."""
+    artifacts: tuple[Artifact, ...] = ()
     working_dir: str = WORKSPACE
     """Where its program is started."""
     raw_output: bool = False
@@ -112,12 +119,25 @@ def request_for(
         backend=spec.backend,
         network=spec.network,
         environment=needing_permission({**_written(spec.env), **environment}) | needing_permission(_written(inside)),
-        private_files=frozenset(file.path for file in spec.private_files),
+        private_files=frozenset(file.path for file in spec.private_files) | _mounted_configuration(spec),
+        volumes=tuple(spec.volumes),
+        mounts=tuple(spec.volume_mounts),
+        artifacts=tuple(spec.artifacts),
+        kept_paths={
+            **{f"artifacts[{index}].path": artifact.path for index, artifact in enumerate(spec.artifacts)},
+            **{f"results[{index}].path": result.path for index, result in enumerate(spec.results)},
+        },
         working_dir=spec.working_dir,
         raw_output=spec.output.raw,
         image=spec.image,
         limits=asked_for(spec),
     )
+
+
+def _mounted_configuration(spec: ExecutionTaskSpec) -> frozenset[str]:
+    """Where ConfigMaps and Secrets are mounted. A program may look for its configuration there as in private files."""
+    kept = {volume.name for volume in spec.volumes if volume.config_map or volume.secret}
+    return frozenset(mount.mount_path for mount in spec.volume_mounts if mount.name in kept)
 
 
 def _written(variables: Sequence[EnvVar]) -> dict[str, str | None]:

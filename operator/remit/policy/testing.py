@@ -31,6 +31,7 @@ from remit.api.operations import (
 )
 from remit.api.privatefile import PrivateFile
 from remit.api.resource import ObjectMeta
+from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.errors import InvalidInput
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
@@ -84,6 +85,9 @@ class Case(SpecModel):
     network: Network = "none"
     env: list[EnvVar] = Field(default_factory=list)
     private_files: list[PrivateFile] = Field(default_factory=list)
+    volumes: list[Volume] = Field(default_factory=list)
+    volume_mounts: list[VolumeMount] = Field(default_factory=list)
+    artifacts: list[Artifact] = Field(default_factory=list)
     working_dir: str = WORKSPACE
     output: Output = Output()
     timeout_seconds: int | None = None
@@ -109,6 +113,9 @@ class Case(SpecModel):
             network=self.network,
             env=self.env,
             private_files=self.private_files,
+            volumes=self.volumes,
+            volume_mounts=self.volume_mounts,
+            artifacts=self.artifacts,
             working_dir=self.working_dir,
             output=self.output,
             timeout_seconds=self.timeout_seconds,

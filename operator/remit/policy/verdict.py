@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from remit.policy.compile import CompiledPolicy
+from remit.policy.needs import Part
 
 
 class Reason(StrEnum):
@@ -26,11 +28,32 @@ class Reason(StrEnum):
     ENVIRONMENT_NOT_ALLOWED = "EnvironmentNotAllowed"
     PRIVATE_FILE_NOT_ALLOWED = "PrivateFileNotAllowed"
     WORKING_DIR_NOT_ALLOWED = "WorkingDirNotAllowed"
+    VOLUME_NOT_ALLOWED = "VolumeNotAllowed"
+    ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
     RAW_OUTPUT_NOT_ALLOWED = "RawOutputNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"
     CEILING_EXCEEDED = "CeilingExceeded"
     EXECUTABLE_NOT_FOUND = "ExecutableNotFound"
+
+
+HELPED_BY_A_RULE: Final = frozenset(
+    {
+        Reason.NO_POLICY,
+        Reason.OPERATION_NOT_ALLOWED,
+        Reason.NOT_ALLOWED,
+        Reason.BACKEND_NOT_ALLOWED,
+        Reason.NETWORK_NOT_ALLOWED,
+        Reason.ENVIRONMENT_NOT_ALLOWED,
+        Reason.PRIVATE_FILE_NOT_ALLOWED,
+        Reason.VOLUME_NOT_ALLOWED,
+        Reason.ARTIFACT_NOT_ALLOWED,
+        Reason.RAW_OUTPUT_NOT_ALLOWED,
+        Reason.IMAGE_NOT_ALLOWED,
+        Reason.LIMIT_EXCEEDED,
+    }
+)
+"""Denials for want of a rule: what a further policy may allow."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,8 @@ class Denial:
     message: str
     policy: str = ""
     rule: str = ""
+    needs: Part | None = None
+    """What of the policy's spec would help, as far as rules can say exactly that."""
 
     @property
     def final(self) -> bool:

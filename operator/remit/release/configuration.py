@@ -20,7 +20,7 @@ from remit.telemetry.spellings import excess, told_as
 _REVISED: Final = frozenset(
     {
         *("artifact", "target", "ports", "env", "envFrom", "config", "secrets", "resources", "healthCheck"),
-        "terminationGracePeriodSeconds",
+        *("livenessCheck", "terminationGracePeriodSeconds"),
     }
 )
 """The fields that make a revision. Replicas, strategy and stages may change without one."""

@@ -15,6 +15,9 @@ CRASH_LIMIT = 5
 FAILURES_THAT_COUNT = 5
 """A few failed requests are no share of anything: a service that gets ten an hour is not judged by one of them."""
 
+FAILURE_PERCENT = 5
+"""How many of the requests may fail where the spec does not say. A healthy service is well below 1 %."""
+
 MARK_SECONDS = 60
 """How far the counts are apart that are remembered. Requests are judged over the last one to two of these, too: an
 outage late in a long bake is not outweighed by all that went well before."""
@@ -135,6 +138,8 @@ class Context:
             lately = f"since {first.at:%H:%M:%S} UTC"
             spans.append((self._served_since(first.requests, first.failed), lately))
         percent = self.desired.spec.stages.failure_threshold_percent
+        if percent is None:
+            percent = FAILURE_PERCENT
         for served, when in spans:
             requests, failed = served or (0, 0)
             if failed >= FAILURES_THAT_COUNT and 100 * failed > percent * requests:

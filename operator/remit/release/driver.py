@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, RequestAnswer
 from remit.api.resource import Deployment
 from remit.errors import DeploymentError, MissingReference, RemitError
+from remit.execution.taskclock import TaskClock
 from remit.release import configuration, recording
 from remit.release.clock import next_look
 from remit.release.model import (
@@ -36,6 +37,7 @@ from remit.release.report import reported
 from remit.release.status import status_after
 from remit.release.steps import Decision, Finish, Retire, RunHook, Step, Switch, Wait, step_error
 from remit.release.target import Material, Target
+from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, Redactor
 
 log = structlog.get_logger(__name__)
@@ -94,7 +96,7 @@ class Store(Protocol):
     ) -> ReleaseReport | None:
         """Note what is observed for the report of the release. Gives the report that is due for status, if one is."""
 
-    async def before_step(self, desired: Desired, observed: ObservedState, decision: Decision) -> None:
+    async def before_step(self, target: Target, desired: Desired, observed: ObservedState, decision: Decision) -> None:
         """The step is about to be taken, and on the audit trail."""
 
     def step_failed(self, error: RemitError) -> None:
@@ -116,6 +118,9 @@ class ReleaseDriver:
     redactor: Redactor
     """That of `audit`."""
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    """The time of day. What is due is compared with `_clock`."""
+    boot: Callable[[], float] = boot_time
+    _clock: TaskClock = field(init=False)
     _error: StepError | None = None
     """How the last step failed, where it did."""
     _recorded: AuditEvent | None = None
@@ -123,12 +128,18 @@ class ReleaseDriver:
     _unreachable_since: datetime.datetime | None = None
     """Since when a deletion finds the target out of reach."""
 
+    def __post_init__(self) -> None:
+        self._clock = TaskClock(lambda: self.now(), self.boot)
+
+    def _now(self) -> datetime.datetime:
+        return self._clock.now(self.store.deployment.metadata.uid)
+
     async def step(self) -> float:
         """One look, one decision and one idempotent step. Gives seconds until the next look.
 
         Raises what the store raises, `AuditUnavailable`, and `DeploymentError` for a target that this host has not.
         """
-        deployment, now = self.store.deployment, self.now()
+        deployment, now = self.store.deployment, self._now()
         place, before = self.places.of(deployment), deployment.status.pipeline
         desired, material, observed = await self._look(place, before)
         decision = next_step(desired, observed, before, now)
@@ -142,6 +153,8 @@ class ReleaseDriver:
         await self.store.write_status(status)
         await self._answer(desired.request, decision.state.answer)
         if isinstance(decision.step, Wait):
+            if decision.step.reason == "Settled":
+                self._clock.restart(deployment.metadata.uid)
             return next_look(decision.step, observed, now)
         return await self._perform(place, desired, observed, decision, material)
 
@@ -190,7 +203,7 @@ class ReleaseDriver:
             return None
         limit = datetime.timedelta(seconds=self.store.deployment.spec.progress_deadline_seconds)
         if self._unreachable_since is None:
-            self._unreachable_since = self.now().replace(microsecond=0)
+            self._unreachable_since = self._now().replace(microsecond=0)
             why = f"the target cannot be reached: {observed.unreachable}; it is tried for {limit}"
             self.store.record_event("Warning", "TargetUnreachable", f"is being deleted, and {why}")
         return self._unreachable_since + limit
@@ -214,7 +227,7 @@ class ReleaseDriver:
         try:
             if not isinstance(step, Finish):
                 await self._record(decision, material)
-            await self.store.before_step(desired, observed, decision)
+            await self.store.before_step(place.target, desired, observed, decision)
             with keeping_state():
                 await self._take(place, decision, material)
         except RemitError as error:

@@ -171,7 +171,7 @@ class FolderStore:
     ) -> None:
         return None
 
-    async def before_step(self, desired: Desired, observed: ObservedState, decision: Decision) -> None:
+    async def before_step(self, target: Target, desired: Desired, observed: ObservedState, decision: Decision) -> None:
         """Nothing to do."""
 
     def step_failed(self, error: RemitError) -> None:

@@ -5,12 +5,12 @@ A process is a command, and its artifact a file that is read; a container or a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from remit.api import Deployment, ExecutionTask
-from remit.api.deployment import DockerTarget
+from remit.api.deployment import DeploymentSpec, DockerTarget
 from remit.backends import AttemptRequest
 from remit.errors import DeploymentError, InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
@@ -51,16 +51,20 @@ class Judge:
         """How a process of the revision is to run. Raises DeploymentError where it may not."""
         return self._running(_instance, deployment, revision, material)
 
-    def check(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
-        """How the command that checks a process's health is to run. Raises DeploymentError where it may not."""
-        return self._running(_check, deployment, revision, material)
+    def check(
+        self, deployment: Deployment, revision: Revision, material: Material, argv: Sequence[str]
+    ) -> AttemptRequest:
+        """How a command that checks a process is to run. Raises DeploymentError where it may not."""
+        return self._running(_checking(argv), deployment, revision, material)
 
     def reading(self, deployment: Deployment, revision: Revision, material: Material) -> Grant:
         """Leave to get the artifact from where it is. Raises DeploymentError where there is none."""
         return self._admitted(_reading, deployment, revision, material)[1].grant
 
     def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
-        """What a container of the revision may use. Raises DeploymentError where it may not run."""
+        """What a container of the revision may use. Raises DeploymentError where it, or what checks it, may not run."""
+        for check in _checks(revision.snapshot.spec):
+            self._admitted(check, deployment, revision, material)
         return self._admitted(_instance, deployment, revision, material)[1].limits
 
     def _running(self, make: _Making, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:
@@ -119,11 +123,14 @@ def _as_written(error: InvalidInput, material: Material) -> str:
 def _tasks(deployment: Deployment, material: Material) -> list[ExecutionTask]:
     """All that the release would do on the operator's host, or on its engine."""
     spec = deployment.spec
-    if spec.target.process is None:
-        return [_instance(deployment, material)]
-    checked = spec.health_check is not None and spec.health_check.command is not None
-    makers = [_reading, _instance, *([_check] if checked else [])]
-    return [make(deployment, material) for make in makers]
+    reading = [] if spec.target.process is None else [_reading]
+    return [make(deployment, material) for make in (*reading, _instance, *_checks(spec))]
+
+
+def _checks(spec: DeploymentSpec) -> list[_Making]:
+    """What makes the tasks of the commands that check an instance."""
+    checks = [check.command for check in (spec.health_check, spec.liveness_check) if check is not None]
+    return [_checking(command.argv) for command in checks if command is not None]
 
 
 def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
@@ -132,19 +139,25 @@ def _instance(deployment: Deployment, material: Material) -> ExecutionTask:
     if spec.target.process is not None:
         return _process(deployment, material, spec.target.process.command)
     chosen = spec.target.docker or spec.target.kubernetes
-    argv = {"argv": chosen.command} if chosen is not None and chosen.command else {}
-    return _task(deployment, container={"action": "run", "image": spec.artifact.image, **argv})
+    return _container(deployment, chosen.command if chosen is not None else None)
 
 
-def _check(deployment: Deployment, material: Material) -> ExecutionTask:
-    check = deployment.spec.health_check
-    assert check is not None and check.command is not None  # noqa: S101  # asked for where there is one
-    return _process(deployment, material, check.command.argv)
+def _checking(argv: Sequence[str]) -> _Making:
+    def make(deployment: Deployment, material: Material) -> ExecutionTask:
+        inside = deployment.spec.target.process is None
+        return _container(deployment, argv) if inside else _process(deployment, material, argv)
+
+    return make
 
 
-def _process(deployment: Deployment, material: Material, argv: list[str]) -> ExecutionTask:
+def _container(deployment: Deployment, argv: Sequence[str] | None) -> ExecutionTask:
+    command = {"argv": list(argv)} if argv else {}
+    return _task(deployment, container={"action": "run", "image": deployment.spec.artifact.image, **command})
+
+
+def _process(deployment: Deployment, material: Material, argv: Sequence[str]) -> ExecutionTask:
     files = [{"path": path, "value": ""} for path in sorted(material.files)]
-    return _task(deployment, command={"argv": argv}, network="host", privateFiles=files)
+    return _task(deployment, command={"argv": list(argv)}, network="host", privateFiles=files)
 
 
 def _reading(deployment: Deployment, material: Material) -> ExecutionTask:

@@ -239,7 +239,7 @@ class Places:
             self._backend,
             Permits(
                 lambda revision, material: judge.command(self._deployments[key], revision, material),
-                lambda revision, material: judge.check(self._deployments[key], revision, material),
+                lambda revision, material, argv: judge.check(self._deployments[key], revision, material, argv),
                 reading,
                 download,
             ),

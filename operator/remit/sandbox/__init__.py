@@ -27,14 +27,18 @@ from remit.sandbox.model import (
     Bubblewrap,
     CgroupTree,
     Confinement,
+    EmptyMount,
     Host,
+    HostMount,
     Identities,
     Layer,
     Limits,
     MemoryBudget,
+    Mount,
     Network,
     Plan,
 )
+from remit.sandbox.mounts import Mounts
 from remit.sandbox.planning import NETWORK_PACE, NOT_ENFORCED, plan
 from remit.sandbox.probe import probe_host
 from remit.sandbox.processes import (
@@ -46,6 +50,7 @@ from remit.sandbox.processes import (
     start_time,
     tasks_of_this_user,
 )
+from remit.sandbox.programs import explain_absence
 from remit.sandbox.rlimits import rlimits
 
 __all__ = [
@@ -63,10 +68,12 @@ __all__ = [
     "CgroupTree",
     "CgroupUsage",
     "Confinement",
+    "EmptyMount",
     "Execute",
     "ForkServer",
     "ForkedProcess",
     "Host",
+    "HostMount",
     "Identities",
     "Job",
     "Launch",
@@ -74,6 +81,8 @@ __all__ = [
     "Limits",
     "Listen",
     "MemoryBudget",
+    "Mount",
+    "Mounts",
     "Network",
     "Plan",
     "ProcessHandle",
@@ -82,6 +91,7 @@ __all__ = [
     "boot_id",
     "closed_ancestor",
     "end_work",
+    "explain_absence",
     "extend_deadline",
     "fence",
     "fork_server",

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from remit.errors import InvalidInput
 from remit.sandbox.cgroup import AttemptCgroup
 from remit.sandbox.filesystem import readable_paths
 from remit.sandbox.forkserver import Supervise
@@ -53,6 +54,10 @@ class BareLaunch:
         room for a folder.
         """
         check(executable, argv, env, files, working_dir)
+        if elsewhere := next(
+            (path for path in files if not path.startswith(tuple(f"{root}/" for root in _ROOTS))), None
+        ):
+            raise InvalidInput(f"{elsewhere!r}: without namespaces, files go under {', '.join(_ROOTS)}", field="files")
         self._descriptors: set[int] = set()
         self.uid = bare.identities.uid(next(slots)) if bare.identities else None
         """The user that it becomes; None: it stays the operator's."""
@@ -76,7 +81,7 @@ class BareLaunch:
 
     def job(self, stdio: tuple[int, int, int], cgroup: AttemptCgroup | None) -> Supervise:
         """The command, confined from before its first instruction."""
-        become = [("become", self.uid, *self._groups)] if self.uid is not None else []
+        become = [("become", self.uid, self.uid, *self._groups)] if self.uid is not None else []
         joining = [cgroup.joining()] if cgroup else []
         return Supervise(
             self._executable,

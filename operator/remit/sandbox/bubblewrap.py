@@ -80,9 +80,15 @@ def command_line(
 
 
 def private_arguments(
-    env: Mapping[str, str], files: Mapping[str, int], *, disk_bytes: int | None, working_dir: str
+    env: Mapping[str, str],
+    files: Mapping[str, int],
+    *,
+    disk_bytes: int | None,
+    working_dir: str,
+    mounts: Sequence[str] = (),
 ) -> list[str]:
-    """What only this attempt may know or have. `files` maps a path inside to the descriptor its content is read from.
+    """What only this attempt may know or have. `files` maps a path inside to the descriptor its content is read from;
+    `mounts` are the arguments that mount its volumes, in which files may be.
 
     Files are readable by the attempt's user alone, and the folders that they are in are made. A working directory that
     is not there is not: bubblewrap then starts nothing.
@@ -92,6 +98,7 @@ def private_arguments(
     return [
         *variables,
         *private_mounts(disk_bytes or DEFAULT_DISK_BYTES),
+        *mounts,
         *placed,
         *("--chdir", working_dir),
     ]

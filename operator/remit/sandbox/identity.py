@@ -20,6 +20,7 @@ _NOBODY = 65_534
 _COUNT = 1 << 16
 _SERVICE = _FIRST_UNASSIGNED + _COUNT
 _READERS = _SERVICE + 1
+_CAP_SYS_ADMIN = 21
 _OTHERS_MAY_ENTER = stat.S_IXOTH
 
 # One for every kind of launch, and begun anywhere: operators on one host should not meet on a user.
@@ -43,6 +44,13 @@ def choose(uid_map: str) -> tuple[int, int] | None:
 def choose_for_service(uid_map: str) -> int:
     """A uid that `choose` gives to no attempt, if one is mapped, else nobody. Pure."""
     return _SERVICE if _mapped(uid_map, _SERVICE, 1) else _NOBODY
+
+
+def may_administrate() -> bool:
+    """Whether this process has CAP_SYS_ADMIN, without which root may not mount."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return bool(effective >> _CAP_SYS_ADMIN & 1)
 
 
 def service_user() -> int | None:

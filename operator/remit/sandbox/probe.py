@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from remit.sandbox.bareprobe import probe_bare
 from remit.sandbox.bubblewrap import candidates
@@ -22,12 +23,13 @@ from remit.sandbox.cgroup import CgroupSpec
 from remit.sandbox.cgrouptree import find_cgroups
 from remit.sandbox.disks import disks
 from remit.sandbox.forkserver import TryScopes, fork_server
-from remit.sandbox.identity import find_identities, reachable
+from remit.sandbox.identity import find_identities, may_administrate, reachable
 from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes
 from remit.sandbox.launch import Launch
 from remit.sandbox.memorybudget import budget, own_memory_limit
-from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Layer, Limits
+from remit.sandbox.model import Ability, Bubblewrap, CgroupTree, Host, Identities, Layer, Limits
 from remit.sandbox.seccomp import MACHINES, compile_filter
+from remit.sandbox.staging import is_offered
 from remit.sandbox.syscalls import REFUSED, REFUSED_ON_A_SHARED_HOST
 
 _PATH = "/usr/bin:/bin"
@@ -50,6 +52,8 @@ _FIRST_REMEDY = "Get namespaces first: this layer is put around what runs in the
 _LANDLOCK_REMEDY = "Use Linux 6.12 or later, with landlock in the list of its lsm= boot parameter"
 _TIMEOUT_SECONDS = 10.0
 _MOST_SAID = 4096
+_BINDS_DESCRIPTORS = (0, 10)
+"""The version of bubblewrap with `--bind-fd`."""
 
 
 @functools.cache
@@ -87,7 +91,9 @@ def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:
         try:
             path = reachable(candidate) if identities else candidate
             version = _version(path)
-            bubblewrap = Bubblewrap(str(path), version, _release(version) >= (0, 9), identities)
+            bubblewrap = Bubblewrap(
+                str(path), version, _release(version) >= (0, 9), identities, _mounts_by(path, version, identities)
+            )
             problem = _confines(bubblewrap)
         except (OSError, subprocess.SubprocessError) as error:
             problem = str(error)
@@ -98,9 +104,22 @@ def _probe_bubblewrap() -> tuple[Bubblewrap | None, str]:
 
 
 def _version(path: Path) -> str:
+    return _said(path, "--version").split()[-1]
+
+
+def _said(path: Path, option: str) -> str:
     return subprocess.run(
-        [path, "--version"], capture_output=True, text=True, check=True, env={}, timeout=_TIMEOUT_SECONDS
-    ).stdout.split()[-1]
+        [path, option], capture_output=True, text=True, check=True, env={}, timeout=_TIMEOUT_SECONDS
+    ).stdout
+
+
+def _mounts_by(path: Path, version: str, identities: Identities | None) -> Literal["staging", "descriptor"] | None:
+    """By its help, too: distributions have given `--bind-fd` to older versions, for CVE-2024-42472."""
+    if identities and may_administrate() and is_offered():
+        return "staging"
+    if _release(version) >= _BINDS_DESCRIPTORS or "--bind-fd" in _said(path, "--help"):
+        return "descriptor"
+    return None
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -250,7 +269,7 @@ def _run(
         launch.begun()
         process.wait(_TIMEOUT_SECONDS, start=True)
         launch.release()
-        launch.enter(process.pid)  # nothing here outlasts this process, and so need not be on record
+        launch.enter()  # nothing here outlasts this process, and so need not be on record
         process.wait(_TIMEOUT_SECONDS)
         said = [os.pread(file.fileno(), _MOST_SAID, 0) for file in (stdout, stderr)]
         return subprocess.CompletedProcess(argv, 1 if process.returncode is None else process.returncode, *said)

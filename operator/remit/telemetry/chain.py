@@ -24,7 +24,7 @@ MAX_ARGV: Final = 16384
 """Characters of an argv that are kept; of a longer one the beginning, and a digest of all of it."""
 MAX_TEXT: Final = 4096
 """Characters of any other text."""
-_SAID: Final = frozenset({"what", "argv", "executable", "resolved", "message", "network"})
+_SAID: Final = frozenset({"what", "argv", "executable", "resolved", "message", "network", "asks"})
 """Where words of users can stand, and so a secret. All else is names and words of Remit's own: a secret that is spelled
 like one of them must not take it out of the record."""
 
@@ -61,6 +61,9 @@ class AuditEvent:
     what: str = ""
     """What an operation other than a command asked for, such as `read of /srv/report`."""
     argv: Sequence[str] = ()
+    asks: Mapping[str, Any] = field(default_factory=dict)
+    """What else rules look at, in a decision on a task: `network`, and `labels`, `environment` (names), `image` and the
+    like, as far as there are any."""
     executable: str = ""
     """As written."""
     resolved: str = ""

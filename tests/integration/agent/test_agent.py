@@ -393,3 +393,25 @@ async def test_a_secret_among_the_arguments_is_recorded_nowhere(tmp_path: Path) 
     trails = [path.read_text() for path in tmp_path.rglob("audit.jsonl")]
     assert any("told" in text for text in trails)
     assert not any(secret in text for text in trails)
+
+
+async def test_what_an_execution_left_can_be_saved(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "kind: CommandPolicy\nmetadata: {name: p}\n"
+        "spec: {commands: {allow: [{executable: sh}]}, volumes: {artifacts: {}}}\n"
+    )
+    script = "mkdir dist; echo one > dist/a.whl; echo two > dist/b.whl; echo hi > report.html"
+    async with ExecutionAgent(state_dir=tmp_path / "state", policies=[policy]) as agent:
+        result = await agent.execute_command(["sh", "-c", script], artifacts=["dist/*", "report=report.html"])
+        assert result.artifacts["dist"].files == ("a.whl", "b.whl")
+        assert result.artifacts["report"].save(tmp_path) == [tmp_path / "report.html"]
+        result.artifacts["dist"].save(tmp_path / "wheels")
+        assert (tmp_path / "wheels" / "b.whl").read_text() == "two\n"
+        with pytest.raises(ExecutionError, match="artifact none"):
+            await agent.execute_command(["sh", "-c", "true"], artifacts=["none"])
+
+
+async def test_a_starter_agent_leaves_nothing(agent: ExecutionAgent) -> None:
+    with pytest.raises(SecurityError, match=r"volumes: \{artifacts: \{\}\}"):
+        await agent.execute_command("echo", artifacts=["a"])

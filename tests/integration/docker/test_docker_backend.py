@@ -230,6 +230,29 @@ async def test_the_time_before_it_was_adopted_counts(backend: DockerBackend, ask
     assert outcome.reason is ExitReason.TIMED_OUT
 
 
+async def test_the_time_of_day_is_not_what_counts(
+    backend: DockerBackend, asking: Asking, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator's own clock says that its time is over."""
+    up, handles = [1000.0], list[Handle]()
+    monkeypatch.setattr(backend, "_boot", lambda: up[0])
+    request = asking("echo one; while true; do sleep 0.1; done", timeout_seconds=3600, grace_seconds=0)
+    first = asyncio.create_task(
+        backend.run(request, heard, cancel=asyncio.Event(), on_started=lambda handle: handles.append(handle))
+    )
+    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert handles[0].begun <= 1000
+    up[0] += 3600
+    outcome = await backend.adopt(
+        request, Heard(), cancel=asyncio.Event(), on_found=handles.append, recorded=handles[0]
+    )
+    assert outcome is not None
+    assert outcome.reason is ExitReason.TIMED_OUT
+    assert handles[1].begun == handles[0].begun
+
+
 async def test_recover_leaves_nothing(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     request = asking("echo one; sleep 600")
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))

@@ -21,6 +21,8 @@ from . import books
 from .case import EXITED, Program
 from .conftest import PYTHON, Engine, Scene
 
+pytestmark = pytest.mark.no_cover
+
 PROGRAMS = [case for cases in books.PROGRAMS.values() for case in cases]
 KEPT_BYTES = 64 << 10
 

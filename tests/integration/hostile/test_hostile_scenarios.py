@@ -13,6 +13,8 @@ from . import scenarios_names, scenarios_policies, scenarios_secrets
 from .case import Scenario
 from .conftest import World
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.mark.parametrize("case", scenarios_policies.BOOK.cases, ids=str)
 async def test_policy(case: Scenario, world: World, tmp_path: Path) -> None:

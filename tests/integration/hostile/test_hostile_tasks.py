@@ -24,6 +24,8 @@ from . import bodies, commands_starter, tasks_smuggling
 from .case import Body, Command, Task
 from .conftest import World, new_world
 
+pytestmark = pytest.mark.no_cover
+
 VERSION = "remit.dev/v1alpha1"
 STARTER = Path(__file__).parents[3] / "manifests" / "examples" / "00-starter-policy.yaml"
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from portable import Portable, carry, ends, failures
+from portable import Portable, carry, ends, failures, passed
 
 NOBODY = "65534"
 
@@ -25,6 +27,28 @@ def portable() -> Iterator[Portable]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
+    with run_as_nobody(portable) as junit:
+        assert set(ends(junit)) == {"confined"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_so_do_the_walls_of_mounted_folders(portable: Portable) -> None:
+    with run_as_nobody(portable, of="sandbox", suite=["test_mounts.py"]) as junit:
+        assert "test_a_folder_that_is_swapped_meanwhile_is_never_another" in passed(junit)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_so_do_the_examples_with_files_of_a_user(portable: Portable) -> None:
+    tests = [f"test_an_example_ends_as_it_promises[{name}]" for name in ("20-python-tests", "22-report")]
+    with run_as_nobody(portable, of="operator", suite=[f"test_examples.py::{test}" for test in tests]) as junit:
+        assert tests[1] in passed(junit)
+
+
+@contextlib.contextmanager
+def run_as_nobody(portable: Portable, **of: Any) -> Iterator[Path]:
+    """Gives what JUnit would say of it."""
     if os.geteuid() != 0:
         pytest.skip("is run by an ordinary user already")
     setpriv = shutil.which("setpriv")
@@ -34,7 +58,7 @@ def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
         junit = Path(folder) / "junit.xml"
         become = [setpriv, "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"]
         done = subprocess.run(
-            [*become, *portable.pytest(junit, f"--basetemp={folder}/tests")],
+            [*become, *portable.pytest(junit, f"--basetemp={folder}/tests", **of)],
             env={**portable.environment, "TMPDIR": folder},
             cwd=folder,
             capture_output=True,
@@ -45,4 +69,4 @@ def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
             done.stdout[-3000:],
             done.stderr[-2000:],
         )
-        assert set(ends(junit)) == {"confined"}
+        yield junit

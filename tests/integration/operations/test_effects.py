@@ -355,9 +355,13 @@ class Disturbed:
     make: Callable[[], Performer]
     disturb: Callable[[Any], Awaitable[str]]
     made: list[Performer] = field(default_factory=list)
+    collects: bool = False
+    """Whether what a fault in a clean-up has left open is collected before the next attempt."""
     breaker: Breaker | None = None
 
     async def perform(self, work: Work, output: OutputSink) -> str:
+        if self.collects and len(self.made) == 1:
+            gc.collect()
         self.made.append(self.make())
         performing = self.made[-1].perform(work, output)
         return await (self.disturb(performing) if len(self.made) == 1 else performing)
@@ -371,7 +375,7 @@ async def attempts(case: Case, root: Path, number: int, disturb: Callable[[Any],
     """The attempts of one task with `maxRetries: 3`. The first one is disturbed."""
     outcomes: list[Outcome] = []
     ended = asyncio.Event()
-    desk = Desk(Disturbed(case.performer, disturb), [case.policy])
+    desk = Desk(Disturbed(case.performer, disturb, collects=case.undone_by_cancel), [case.policy])
     operation = case.work(desk, number).grant.request.operation
     running = Runner({}, RunStore(root), Redactor(), lambda _: ended.set(), {operation: desk.performer})
     task = ExecutionTask.parse(
@@ -392,11 +396,14 @@ async def attempts(case: Case, root: Path, number: int, disturb: Callable[[Any],
         await desk.performer.close()
 
 
-async def judge(case: Case, number: int, outcomes: list[Outcome], where: str, tally: Tally) -> None:
+async def judge(
+    case: Case, number: int, outcomes: list[Outcome], where: str, tally: Tally, *, undone: bool = False
+) -> None:
     first, last, count = outcomes[0], outcomes[-1], await case.count(number)
     tally.injected += 1
-    if case.undone_by_cancel and first.reason == "Timeout":
+    if case.undone_by_cancel and undone and first.retryable:
         assert last.reason == "Completed", where
+        assert 1 <= count <= 2, f"{where}: it took place {count} times: {outcomes}"
         return
     if not tally.was_refused(outcomes, count, where):
         return
@@ -412,6 +419,8 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
     "overdue at once": lambda point: Fault(point, None, "instead"),
     "overdue afterwards": lambda point: Fault(point, None, "after"),
 }
+UNDOING = ("timeout", "cancelled by itself", "overdue at once", "overdue afterwards")
+"""After these, what was started and can be ended has been ended."""
 FEW = ("unexpected", "overdue at once")
 """For operations whose every run starts programs."""
 
@@ -430,7 +439,7 @@ async def at_each_wait(case: Case, root: Path, faults: dict[str, Callable[[int],
                 assert [outcome.reason for outcome in outcomes] == ["Completed"], outcomes
                 tally.undisturbed.append(name)
                 break
-            await judge(case, number, outcomes, f"{name} at wait {point}", tally)
+            await judge(case, number, outcomes, f"{name} at wait {point}", tally, undone=name in UNDOING)
     assert tally.undisturbed == list(faults)
     return tally
 

@@ -24,12 +24,13 @@ from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
 from remit.errors import InvalidInput, PolicyDenied
 from remit.operations.base import Effect
-from remit.operations.file import FilePerformer, beneath
+from remit.operations.file import FilePerformer
 from remit.operations.file.access import Access
 from remit.operations.file.actions import append
 from remit.operations.file.job import Job
 from remit.operations.file.writing import Limit
 from remit.policy import Limits
+from remit.sandbox import beneath
 
 from .conftest import Desk
 
@@ -524,7 +525,7 @@ def test_an_operator_that_is_killed_leaves_nothing_behind(folder: Path, operatio
     program = f"""
 import os, signal
 from remit.operations.base import Effect
-from remit.operations.file.beneath import place
+from remit.sandbox.beneath import place
 from remit.operations.file.writing import replacing
 with place({str(folder)!r}, {str(folder / name)!r}) as at, replacing(at, 0o644, Effect(), {action}) as descriptor:
     os.write(descriptor, b"half of it")

@@ -22,10 +22,12 @@ from remit.controlplane import ControlPlane
 from remit.errors import ApiError
 from remit.execution import waiting
 from remit.kube.access import Access
-from remit.kube.client import CRDS, EVENTS, POLICIES, TASKS, Kube, Object, Resource
+from remit.kube.client import CRDS, EVENTS, LEASES, POLICIES, TASKS, Kube, Object, Resource
+from remit.kube.lease import LEASE_NAME
 from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
+from support import pauses
 
 PATIENCE = 60
 """Seconds: far more than anything takes, for the sake of busy machines."""
@@ -98,6 +100,13 @@ class World:
         """A task that runs a script, under whatever policy allows `sh`."""
         return await self.task("sh", "-c", script, **spec)
 
+    async def lease(self, holder: str = "", transitions: int = 0) -> None:
+        """Make the operators' Lease, which nobody renews. Without a `holder` it was released, and is had at once."""
+        renewed = {"leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
+        spec = {"holderIdentity": holder, "leaseTransitions": transitions, **renewed}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE_NAME}, "spec": spec}
+        await self.kube.create(LEASES, self.settings.operator_namespace, body)
+
     async def edit(self, name: str, spec: dict[str, Any]) -> Object:
         return await self.kube.patch(TASKS, "default", name, {"spec": spec})
 
@@ -111,17 +120,19 @@ class World:
         resource: Resource = TASKS,
         namespace: str = "default",
     ) -> dict[str, Any]:
-        """The status of an object as soon as `condition` holds of it."""
-        status: dict[str, Any] = {}
-        try:
+        """The status of an object as soon as `condition` holds of it. A slow machine has its time for each change."""
+        clock = asyncio.get_running_loop().time
+        pause = pauses()
+        status, seen, until = dict[str, Any](), None, clock() + PATIENCE
+        while clock() < until:
             async with asyncio.timeout(PATIENCE):
-                while True:
-                    status = (await self.get(name, resource, namespace)).get("status", {})
-                    if condition(status):
-                        return status
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            pytest.fail(f"{name} never came so far; its status: {status}")
+                status = (await self.get(name, resource, namespace)).get("status", {})
+            if condition(status):
+                return status
+            if status != seen:
+                seen, until = status, clock() + PATIENCE
+            await asyncio.sleep(next(pause))
+        pytest.fail(f"{name} never came so far; its status: {status}")
 
     async def phase(self, name: str, *phases: str, namespace: str = "default") -> dict[str, Any]:
         return await self.until(name, lambda status: status.get("phase") in phases, namespace=namespace)
@@ -132,16 +143,24 @@ class World:
     async def events(self, name: str, count: int) -> list[Object]:
         """The Events of an object, as soon as there are `count`: they are posted after status is written."""
         found: list[Object] = []
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE):
                 while len(found) < count:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(next(pause))
                     found = await self.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
         except TimeoutError:
             pytest.fail(f"{name} never had {count} Events, only {[event['reason'] for event in found]}")
         return found
 
+    async def operator_has(self, condition: Callable[[], object]) -> None:
+        """As soon as `condition` holds of what the operator keeps."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.02)
+
     async def gone(self, name: str, resource: Resource = TASKS) -> None:
+        pause = pauses()
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
@@ -149,7 +168,7 @@ class World:
                 except ApiError as error:
                     assert error.status == 404
                     return
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(next(pause))
 
 
 def truth(status: dict[str, Any], type_: str) -> str | None:

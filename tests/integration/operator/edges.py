@@ -14,6 +14,7 @@ import pytest
 import supervised
 from remit.release.traffic import Traffic
 from shops import GROUNDS, Shop, open_shop
+from support import pauses
 
 from .conftest import PATIENCE, World
 
@@ -111,10 +112,11 @@ class Edges(Shop):
 
 
 async def eventually(holds: Callable[[], Any], what: str) -> None:
+    pause = pauses()
     try:
         async with asyncio.timeout(PATIENCE):
             while not await holds():
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(next(pause))
     except TimeoutError:
         pytest.fail(f"waited in vain for {what}")
 

@@ -7,6 +7,8 @@ example, so that the two cannot drift apart; nothing else of an example is chang
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +17,11 @@ from aiohttp import web
 import servers
 import shops
 import supervised
+from conftest import require
 from dockers import docker, make_image, needs_docker, remove_image
 from webserver import answering
+
+from . import repositories
 
 Changes = dict[str, str]
 Stage = Callable[[Path], contextlib.AbstractAsyncContextManager[Changes]]
@@ -33,6 +38,35 @@ async def as_it_stands(folder: Path) -> AsyncIterator[Changes]:
 async def folder_of_the_test(folder: Path) -> AsyncIterator[Changes]:
     """Files are written to a folder of the test's own."""
     yield {"/var/tmp/": f"{folder}/"}
+
+
+def folder_of_a_user(written: str, make: Callable[[Path], Path]) -> Stage:
+    """In the place of the folder that is `written` in the example, one that `make` makes."""
+
+    @contextlib.asynccontextmanager
+    async def stage(folder: Path) -> AsyncIterator[Changes]:
+        yield {written: str(make(folder / Path(written).name))}
+
+    return stage
+
+
+tested_shop = folder_of_a_user("/srv/shop", repositories.tested_with_a_dependency)
+built_shop = folder_of_a_user("/srv/shop", repositories.built_by_setuptools)
+logged_requests = folder_of_a_user("/var/log/nginx/access.log", repositories.access_log)
+tested_cart = folder_of_a_user("/srv/cart", repositories.tested_by_npm)
+logs_of_a_shop = folder_of_a_user("/var/log/shop", repositories.logs_of_some_age)
+
+
+@contextlib.asynccontextmanager
+async def toolchain(folder: Path) -> AsyncIterator[Changes]:
+    """A program that is not in /usr, with a module of its own."""
+    venv = folder / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "greeting").write_text("hello")
+    program = venv / "bin" / "greet"
+    program.write_text('#!/bin/sh\nread word < "${0%/bin/greet}/greeting"\necho "$word, $1"\n')
+    program.chmod(0o755)
+    yield {"/opt/venv": str(venv)}
 
 
 @contextlib.asynccontextmanager
@@ -91,6 +125,46 @@ async def website(folder: Path) -> AsyncIterator[Changes]:
 async def postgres(folder: Path) -> AsyncIterator[Changes]:
     with _running(*servers.postgres(folder)) as url:
         yield {"postgresql://reader:change-me@postgres.example:5432/shop?sslmode=require": url}
+
+
+@contextlib.asynccontextmanager
+async def postgres_with_a_shop(folder: Path) -> AsyncIterator[Changes]:
+    """Two databases: one with something in it to dump, and one that is empty."""
+    tables = ["CREATE TABLE orders (item text)", "INSERT INTO orders VALUES ('a lamp'), ('a chair')"]
+    async with _databases(folder, shop=tables, shop_trial=[]) as changes:
+        yield {**changes, "value: backup": "value: admin"}
+
+
+@contextlib.asynccontextmanager
+async def blog_with_a_migration(folder: Path) -> AsyncIterator[Changes]:
+    migration = "ALTER TABLE posts ADD COLUMN IF NOT EXISTS likes integer NOT NULL DEFAULT 7;"
+    repositories.folder_of(folder / "blog" / "v1", {"index.html": "<h1>Blog</h1>", "migrate.sql": migration})
+    tables = ["CREATE TABLE posts (title text)", "INSERT INTO posts VALUES ('First')"]
+    async with _databases(folder, blog=tables) as changes, shops.GROUNDS[0].at(folder, folder.parent / "state"):
+        moved = {"/srv/blog": str(folder / "blog"), "8083": str(servers.free_port())}
+        yield {**changes, **moved, "value: blog": "value: admin"}
+
+
+@contextlib.asynccontextmanager
+async def _databases(folder: Path, **databases: list[str]) -> AsyncIterator[Changes]:
+    """On a server of the same release as the host's pg_dump, which refuses newer ones, with these statements made."""
+    require("postgres", shutil.which("pg_dump") and shutil.which("psql"), "apt install postgresql-client")
+    with _running(*servers.postgres(folder, encrypted=True)) as url:
+        port = url.rpartition("/")[0].rpartition(":")[2]
+        for database, statements in databases.items():
+            ask_postgres(url, "postgres", f"CREATE DATABASE {database}")
+            for statement in statements:
+                ask_postgres(url, database, statement)
+        yield {"value: postgres.example": "value: 127.0.0.1", '"5432"': f'"{port}"', "change-me": "canary-password"}
+
+
+def ask_postgres(url: str, database: str, statement: str) -> str:
+    """What `statement` gives, one row a line."""
+    command = ["psql", "--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "-c", statement]
+    done = subprocess.run(
+        [*command, f"{url.rpartition('/')[0]}/{database}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,8 @@ from remit.telemetry import Anchor, verify
 @pytest.mark.parametrize("leader_election", [True, False])
 async def test_the_lease_and_the_metrics_have_the_head(world, leader_election: bool) -> None:
     """Also of `remit up`, which elects no leader."""
+    if leader_election:
+        await world.lease()
     async with world.operator(leader_election=leader_election) as operator:
         await world.policy("true")
         await world.finished(await world.task("true"))

@@ -280,3 +280,39 @@ async def test_a_release_that_nobody_takes(world: World, client: RemitClient) ->
 async def test_a_client_that_is_not_open_says_so() -> None:
     with pytest.raises(RuntimeError, match="async context manager"):
         await RemitClient().list()
+
+
+async def test_a_pool_runs_a_few_at_once_and_waits_for_all(world: World, client: RemitClient) -> None:
+    await world.policy("sh")
+    script = {"command": {"argv": ["sh", "-c", "sleep 0.2"]}}
+    async with world.operator():
+        async with client.pool(2) as pool:
+            runs = [pool.submit({"metadata": {"name": f"pooled-{number}"}, "spec": script}) for number in range(6)]
+        ended = [run.result() for run in runs]
+        assert [task.metadata.name for task in ended] == [f"pooled-{number}" for number in range(6)]
+        assert {str(task.status.phase) for task in ended} == {"Succeeded"}
+    spans = sorted((task.status.start_time, task.status.completion_time) for task in ended)
+    starts = [start for start, _ in spans if start]
+    assert all(sum(1 for begin, end in spans if begin and end and begin <= at < end) <= 2 for at in starts)
+
+
+async def test_what_a_server_refuses_ends_a_pool(world: World, client: RemitClient) -> None:
+    await world.policy("sleep")
+    async with world.operator():
+        with pytest.raises(ExceptionGroup) as caught:
+            async with client.pool(2) as pool:
+                pool.submit({"metadata": {"name": "long"}, "spec": SLEEPS})
+                async for change in client.watch():
+                    if change.task.status.phase == "Running":
+                        break
+                pool.submit({"metadata": {"name": "Not_A_Name"}, "spec": SLEEPS})
+                pool.submit({"metadata": {"name": "never"}, "spec": SLEEPS})
+        assert caught.group_contains(ApiError) or caught.group_contains(InvalidInput)
+        assert (await client.wait("long", timeout=60)).status.phase == "Cancelled"
+        with pytest.raises(ApiError, match="never"):
+            await client.get("never")
+
+
+async def test_a_pool_of_none_is_refused(client: RemitClient) -> None:
+    with pytest.raises(InvalidInput, match="at least 1"):
+        client.pool(0)

@@ -15,7 +15,7 @@ from shops import GROUNDS, Shop, open_shop
 
 from .conftest import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.no_cover, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

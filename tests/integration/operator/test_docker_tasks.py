@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from dockers import (  # noqa: F401
     sdk_leaves_sockets,
 )
 from outgoing import open_door, web_server
-from remit.kube.client import SECRETS, TASKS
+from remit.kube.client import CONFIG_MAPS, SECRETS, TASKS
 
 from .conftest import World
 
@@ -280,3 +281,50 @@ async def _until_it_says(operator: Any, uid: str, word: bytes) -> None:
             if any(word in text for text in kept):
                 return
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+async def test_what_a_task_makes_is_kept_and_mounted_by_the_next(docked: World, image: str) -> None:
+    """Also by an operator that was stopped while the first one ran."""
+    await docked.policy(
+        "sh",
+        backends=["docker"],
+        images={"allow": ["remit-test:*"]},
+        volumes={"artifacts": {}, "workspaces": [{"names": ["cache"]}]},
+        privateFiles={"allow": ["/etc/app"]},
+    )
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app"}, "data": {"greeting": "hello"}}
+    await docked.kube.create(CONFIG_MAPS, "default", config)
+    cache = {"name": "cache", "workspace": {"name": "cache"}}
+    made = {
+        "volumes": [{"name": "app", "configMap": {"name": "app"}}, cache, {"name": "e", "emptyDir": {}}],
+        "volumeMounts": [
+            {"name": "app", "mountPath": "/etc/app"},
+            {"name": "cache", "mountPath": "/cache", "access": "ReadWrite"},
+            {"name": "e", "mountPath": "/e"},
+        ],
+        "artifacts": [{"name": "all", "path": "/e/**"}],
+        "results": [{"name": "version", "path": "version"}],
+    }
+    script = (
+        "echo begun; while ! test -e go; do sleep 0.1; done;"
+        " cat /etc/app/greeting > /e/said; echo 7 > version; echo kept > /cache/x"
+    )
+    async with docked.operator() as operator:
+        name = await in_container(docked, image, script, **made)
+        uid = (await docked.get(name))["metadata"]["uid"]
+        await _until_it_says(operator, uid, b"begun")
+    async with docked.operator():
+        assert docker("exec", f"remit-{uid}-1", "touch", "/workspace/go").returncode == 0
+        status = await docked.finished(name)
+        assert (status["phase"], status["results"]) == ("Succeeded", [{"name": "version", "value": "7"}]), status
+        assert status["artifacts"][0]["files"] == 1
+        used = {
+            "volumes": [{"name": "said", "artifact": {"task": name, "name": "all"}}, cache],
+            "volumeMounts": [{"name": "said", "mountPath": "/in"}, {"name": "cache", "mountPath": "/cache"}],
+        }
+        script = "cat /in/said /cache/x; echo x > /in/said; echo x > /cache/x; true"
+        status = await docked.finished(await in_container(docked, image, script, **used))
+    assert status["output"]["stdoutTail"] == "hellokept\n", status
+    assert status["output"]["stderrTail"].count("Read-only") == 2
+    assert await containers(docked) == []

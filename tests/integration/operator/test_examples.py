@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +17,15 @@ import pytest
 import yaml
 
 from dockers import docker
-from remit.execution.schedule import PARENT_LABEL
+from remit.execution.schedule import PARENT_LABEL, child
 from remit.kube.client import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS, Object
 from remit.policy.testing import parse_policies, parse_suite, run_cases
 
 from . import stages
 from .conftest import World
 from .test_schedules import wound
+
+pytestmark = pytest.mark.no_cover
 
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 KINDS = {
@@ -35,7 +41,7 @@ Ending = Callable[[Status], bool]
 
 
 def printed(status: Status) -> str:
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", status["message"]
     return str(status["output"]["stdoutTail"])
 
 
@@ -55,6 +61,43 @@ def counts_in_a_container(status: Status) -> bool:
     return inspected.stdout.decode().split() == ["true", "65534", str(16 * 1024**2)]
 
 
+def paths(status: Status) -> set[str]:
+    """The names of the files of which a file operation gave a line."""
+    return {Path(json.loads(line)["path"]).name for line in printed(status).splitlines()}
+
+
+def report_is_copied(world: World, folder: Path) -> None:
+    command = [sys.executable, "-m", "remit.cli", "cp", "task/traffic:report/index.html", str(folder)]
+    command += ["--kubeconfig", str(world.control_plane.kubeconfig), "--state-dir", str(world.settings.state_dir)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    page = (folder / "index.html").read_text()
+    assert "<tr><td>/cart<td>2<td>1\n" in page
+    assert "&lt;b&gt;" in page
+
+
+def answer_of(folder: Path, database: str, question: str) -> str:
+    """What the stage's PostgreSQL server says."""
+    port = (folder / "data" / "postmaster.pid").read_text().splitlines()[3]
+    return stages.ask_postgres(f"postgresql://admin:canary-password@127.0.0.1:{port}/", database, question)
+
+
+def orders_are_restored(world: World, folder: Path) -> None:
+    assert answer_of(folder, "shop_trial", "SELECT item FROM orders ORDER BY item") == "a chair\na lamp\n"
+
+
+def posts_are_migrated(world: World, folder: Path) -> None:
+    assert answer_of(folder, "blog", "SELECT likes FROM posts") == "7\n"
+
+
+def packages_are_cached(world: World, folder: Path) -> None:
+    assert list((world.settings.state_dir / "workspaces").rglob("_cacache/content-v2"))
+
+
+def old_logs_are_gone(world: World, folder: Path) -> None:
+    assert {path.name for path in folder.rglob("*.*")} == {"2026.log", "2025.csv"}
+
+
 @dataclass(frozen=True)
 class Promise:
     """How each task of an example ends, and where the example is tried."""
@@ -65,6 +108,10 @@ class Promise:
     """How a run of each scheduled task ends."""
     releases: Mapping[str, Ending] = field(default_factory=dict)
     """What each Deployment is once it is healthy."""
+    by_hand: Mapping[str, str] = field(default_factory=dict)
+    """Names of runs that somebody starts by hand, by their schedules."""
+    afterwards: Callable[[World, Path], None] = lambda world, folder: None
+    """What else there is in the end, in the stage's folder and elsewhere."""
 
     @property
     def names(self) -> set[str]:
@@ -118,10 +165,54 @@ PROMISES: dict[str, Promise] = {
     ),
     "13-redis": Promise({"visit": lambda s: results(s) == [1, 1, "1"]}, stages.redis),
     "14-container": Promise({"start-counter": counts_in_a_container}, stages.docker_engine),
+    "27-toolchain": Promise({"tool": lambda s: printed(s) == "hello, world\n"}, stages.toolchain),
     "19-command-in-a-container": Promise({"boxed-hello": lambda s: printed(s) == "65534\n"}, stages.an_image),
     "15-schedule": Promise({}, scheduled={"nightly": lambda s: "UTC" in printed(s)}),
     "16-release": Promise({}, stages.site, releases={"site": lambda s: s["ready"] == "2/2"}),
     "17-release-docker": Promise({}, stages.boxed_site, releases={"boxed-site": lambda s: s["ready"] == "2/2"}),
+    "20-python-tests": Promise(
+        {
+            "shop-dependencies": lambda s: s["artifacts"][0]["name"] == "deps" and s["artifacts"][0]["files"] > 0,
+            "shop-tests": lambda s: s["phase"] == "Succeeded" and "Ran 1 test in" in s["output"]["stderrTail"],
+        },
+        stages.tested_shop,
+    ),
+    "21-build-a-wheel": Promise(
+        {
+            "build-wheel": lambda s: [(left["name"], left["files"]) for left in s["artifacts"]] == [("wheel", 1)],
+            "try-wheel": lambda s: printed(s) == "total 42\n",
+        },
+        stages.built_shop,
+    ),
+    "22-report": Promise(
+        {"traffic": lambda s: s["results"] == [{"name": "requests", "value": "4"}]},
+        stages.logged_requests,
+        afterwards=report_is_copied,
+    ),
+    "23-nightly-dump": Promise(
+        {"try-restore": lambda s: s["phase"] == "Succeeded" and s["volumes"][0]["name"] == "dump"},
+        stages.postgres_with_a_shop,
+        scheduled={
+            "nightly-dump": lambda s: [(left["name"], left["files"]) for left in s["artifacts"]] == [("dump", 1)]
+        },
+        by_hand={"nightly-dump": "dump-by-hand"},
+        afterwards=orders_are_restored,
+    ),
+    "24-clean-up": Promise(
+        {"look-for-old-logs": lambda s: paths(s) == {"web.log", "2025.log"}},
+        stages.logs_of_a_shop,
+        scheduled={"remove-old-logs": lambda s: paths(s) == {"web.log", "2025.log"}},
+        afterwards=old_logs_are_gone,
+    ),
+    "25-release-migration": Promise(
+        {},
+        stages.blog_with_a_migration,
+        releases={"blog": lambda s: s["ready"] == "1/1"},
+        afterwards=posts_are_migrated,
+    ),
+    "26-npm-tests": Promise(
+        {"cart-tests": lambda s: "pass 1\n" in printed(s)}, stages.tested_cart, afterwards=packages_are_cached
+    ),
 }
 
 
@@ -149,6 +240,8 @@ async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name
         for release, as_promised in promise.releases.items():
             status = await world.until(release, lambda status: status.get("phase") == "Healthy", DEPLOYMENTS)
             assert as_promised(status), status
+        for schedule, run_name in promise.by_hand.items():
+            await run_by_hand(world, schedule, run_name)
         for task, as_promised in promise.endings.items():
             status = await world.finished(task)
             assert as_promised(status), status
@@ -158,10 +251,18 @@ async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name
             due = datetime.datetime.fromisoformat(waiting["nextScheduleTime"]) - clock()
             clock.turn(f"default/{task}", seconds=due.total_seconds() + 60)
             await world.until(task, lambda status: bool(status.get("lastScheduleTime")))
-            (run,) = await world.kube.list(TASKS, "default", label_selector=f"{PARENT_LABEL}={task}")
-            status = await world.finished(run["metadata"]["name"])
+            runs = await world.kube.list(TASKS, "default", label_selector=f"{PARENT_LABEL}={task}")
+            (run,) = {run["metadata"]["name"] for run in runs} - {promise.by_hand.get(task)}
+            status = await world.finished(run)
             assert as_promised(status), status
+        await asyncio.to_thread(promise.afterwards, world, tmp_path / "stage")
     assert stages.AUTHORIZATION not in json.dumps(await world.kube.list(TASKS, "default"))
+
+
+async def run_by_hand(world: World, schedule: str, name: str) -> None:
+    """As `remit run --from-schedule SCHEDULE --name NAME` does."""
+    run = child(await world.get(schedule), None)
+    await world.kube.create(TASKS, "default", {**run, "metadata": {**run["metadata"], "name": name}})
 
 
 async def test_the_written_file_is_the_config_maps(world: World, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from webserver import answering
 
 from .conftest import PATIENCE, World
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

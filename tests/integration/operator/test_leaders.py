@@ -8,8 +8,7 @@ import aiohttp
 import pytest
 
 from leaders import SHORT, Leader, Witness, leader, uptime, witness
-from remit.kube.client import LEASES, TASKS
-from remit.kube.lease import LEASE_NAME
+from remit.kube.client import TASKS
 
 from .conftest import World
 
@@ -34,6 +33,7 @@ async def readiness(operator: Leader) -> tuple[int, int, str]:
 
 @pytest.mark.slow
 async def test_a_sole_replica_works_on_while_the_api_server_is_away(world: World, tmp_path: Path) -> None:
+    await world.lease()
     async with witness() as seen, leader(world.control_plane.kubeconfig, tmp_path / "a", replicas=1) as only:
         await only.works()
         name = await beating(world, seen)
@@ -54,6 +54,7 @@ async def test_two_on_one_volume(world: World, tmp_path: Path) -> None:
     the second one works with the files of both."""
     long = {"lease_duration": 3600, "renew_deadline": 1800, "state_dir": tmp_path / "shared"}
     kubeconfig = world.control_plane.kubeconfig
+    await world.lease()
     await world.policy("true")
     async with leader(kubeconfig, tmp_path / "a", **long) as first:
         await first.works()
@@ -76,10 +77,7 @@ async def lost(world: World, holder: str, transitions: int) -> str:
     started = {"id": "another-1", "startedAt": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 4}
     status = {"phase": "Running", "attemptCount": 1, "attempts": [{"number": 1, **started}]}
     await world.kube.patch(TASKS, "default", name, {"status": status}, subresource="status")
-    renewed = {"leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
-    spec = {"holderIdentity": holder, "leaseTransitions": transitions, **renewed}
-    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE_NAME}, "spec": spec}
-    await world.kube.create(LEASES, world.settings.operator_namespace, body)
+    await world.lease(holder, transitions)
     return name
 
 

@@ -24,7 +24,7 @@ ROLLBACKS = repetitions(3, soak=5)
 BACK = (SWITCHES, SWITCHES + 1, SWITCHES - 1, SWITCHES + 1, SWITCHES - 1)[:ROLLBACKS]
 """To which revisions; all but the third within the scale-down delay, and so a switch."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.no_cover, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from shops import GROUNDS, Ground, Shop, on_every_ground, open_shop, truth
 
 from .conftest import World
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

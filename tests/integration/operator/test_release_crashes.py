@@ -13,7 +13,7 @@ from shops import Ground, Shop, on_every_ground, open_shop
 from .conftest import World
 from .edges import hook
 
-pytestmark = [on_every_ground, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.timeout(300)]
 
 CANARY = {"strategy": {"type": "Canary", "blueGreen": None, "canary": {"steps": [{"weight": 20}]}}}
 HOOK = {"stages": hook("sleep", "600")}
@@ -27,8 +27,10 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
 
 @pytest.mark.parametrize(("release", "waits"), [(CANARY, "waits for somebody"), (HOOK, "hook gate runs")])
 async def test_a_crash_before_the_switch_fails_the_release_although_the_instance_is_restarted(
-    world: World, shop: Shop, release: dict[str, Any], waits: str
+    world: World, shop: Shop, release: dict[str, Any], waits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is told of: all of this takes place between two looks."""
+    monkeypatch.setattr("remit.release.clock.LOOK_SECONDS", 3600.0)
     await world.policy("sleep")
     async with world.operator():
         await shop.create("v1")

@@ -23,6 +23,8 @@ from shops import truth
 from .conftest import World
 from .edges import CHECK, MANUAL, Edges, eventually, hook, open_edges
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:

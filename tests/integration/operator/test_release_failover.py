@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from remit.release.traffic import Probe
+from ports import free_port
+from remit.release.traffic import Probe, Traffic
 from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
 
-pytestmark = [on_every_ground, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -28,11 +29,12 @@ async def test_a_new_side_that_fails_requests_goes_back_whatever_probes_hear(wor
         await shop.live("v1")
         await shop.change("v2", "broken", stages={"bakeSeconds": 600})
         await shop.until(lambda status: status.get("stage") == "Bake" and status.get("activeRevision") == 2)
-        async with Probe(f"http://127.0.0.1:{shop.port}/healthz", rate=200) as probe:
+        token = Traffic(world.settings.state_dir / "traffic").probe_token("default/shop")
+        async with Probe(f"http://127.0.0.1:{shop.port}/healthz", token=token, rate=200) as probe:
             while len(probe.requests) < 200:
                 await asyncio.sleep(0.02)
-            for _ in range(5):
-                await shop.answer()
+            for count in range(5):
+                await shop.answer(f"Remit-Probe: {count}\r\n")  # which makes nobody the probe
             status = await shop.until(lambda status: status["history"][0]["outcome"] == "RolledBack", "as to go back")
         assert status["pipeline"]["release"]["reason"] == "RequestsFailed"
         assert status["pipeline"]["release"]["message"].startswith("5 of 5 requests since the switch failed; 5 % may")
@@ -44,12 +46,14 @@ async def test_a_connection_goes_on_at_the_old_side_for_as_long_as_it_may(world:
         await shop.create("v1", drainSeconds=600)
         await shop.live("v1")
         reader, writer = await shop.upgraded()
-        await shop.change("v2", drainSeconds=600)
+        # Another port takes another proxy.
+        preview = {"blueGreen": {"scaleDownDelaySeconds": 0, "previewPort": free_port()}}
+        await shop.change("v2", drainSeconds=600, strategy=preview)
         await shop.until(lambda status: any(slot.get("draining") for slot in status["slots"]), "as to drain")
         assert await shop.answer() == "v2"
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
-        await shop.change("v2", drainSeconds=0)
+        await shop.change("v2", drainSeconds=0, strategy=preview)
         async with asyncio.timeout(PATIENCE):
             assert await reader.read() == b""
         writer.close()

@@ -18,6 +18,8 @@ from webserver import answering
 from .conftest import World
 from .edges import MANUAL, Edges, eventually, open_edges
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:

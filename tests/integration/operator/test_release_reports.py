@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from remit.kube.client import DEPLOYMENTS
+from remit.release.traffic import Traffic
 from shops import GROUNDS, PATIENCE, Shop, open_shop
 
 from .conftest import World
+
+pytestmark = pytest.mark.no_cover
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ async def reasons(world: World, wanted: str, count: int) -> list[str]:
             await asyncio.sleep(0.05)
 
 
-async def test_each_release_is_reported(world: World, shop: Shop) -> None:
+async def test_each_release_is_reported(world: World, shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
     async with world.operator():
         await shop.create("v1")
         first = await reported(shop, 1)
@@ -81,6 +84,13 @@ async def test_each_release_is_reported(world: World, shop: Shop) -> None:
         await shop.change("v4", revisionHistoryLimit=0)
         await reported(shop, 4)
         assert {path.stem for path in folder.iterdir()} == {"revision-4"}
+
+        state = world.settings.state_dir
+        token = Traffic(state / "traffic").probe_token("default/shop")
+        files = [path for path in state.rglob("*") if path.is_file()]
+        told = [json.dumps([await shop.get(), await world.events("shop", 1)]).encode()]
+        assert not [each for each in [*told, *(path.read_bytes() for path in files)] if token.encode() in each.lower()]
+        assert token not in "".join(capfd.readouterr())
         await world.kube.delete(DEPLOYMENTS, "default", "shop")
         await world.gone("shop", DEPLOYMENTS)
         assert not folder.parent.exists()

@@ -12,7 +12,7 @@ from shops import Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World
 
-pytestmark = [on_every_ground, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROLLING = {"type": "Rolling", "rolling": {"maxSurge": 1}}
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20}, {"weight": 50, "pauseSeconds": 1}]}}

@@ -137,7 +137,8 @@ async def test_the_first_release_and_the_next_one_lose_no_request(shop: Shop) ->
         await shop.create("v1")
         status = await shop.live("v1")
         assert (status["phase"], status["activeRevision"], await shop.answer()) == ("Healthy", 1, "v1")
-        async with Probe(shop.url, rate=100, timeout_seconds=PATIENCE) as probe:
+        token = Traffic(shop.world.settings.state_dir / "traffic").probe_token("default/shop")
+        async with Probe(shop.url, token=token, rate=100, timeout_seconds=PATIENCE) as probe:
             probe.switching(to="green")
             await shop.change("v2")
             status = await shop.live("v2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ from remit.sandbox import Ability, Layer, probe_host
 from remit.telemetry import verify
 
 from .conftest import World, truth
+
+pytestmark = pytest.mark.no_cover
 
 
 def audit(world: World) -> list[dict[str, Any]]:
@@ -213,6 +216,29 @@ async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: Wor
         status = await world.finished(name)
     assert (status["phase"], status["conditions"][0]["reason"]) == ("Failed", "ExecutableNotFound")
     assert "install it" in status["message"]
+
+
+async def test_a_program_that_sandboxes_do_not_see_is_said_where_it_is(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, which is looked up, and by its path, which only the sandbox does not have."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    program = tmp_path / ".nvm/versions/node/v20/bin/nod3"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho it runs\n")
+    program.chmod(0o755)
+    option = f"--read-only-path {tmp_path}/.nvm/versions/node/v20"
+    await world.policy("nod3", str(program))
+    async with world.operator():
+        named = await world.finished(await world.task("nod3"))
+        written = await world.finished(await world.task(str(program)))
+    assert named["conditions"][0]["reason"] == "ExecutableNotFound"
+    assert f"{option}, and write that path" in named["message"]
+    assert written["conditions"][0]["reason"] == "StartFailed"
+    assert written["message"].endswith(option)
+    async with world.operator(read_only_paths=(tmp_path / ".nvm",)):
+        assert f"it is {program}: write that path" in (await world.finished(await world.task("nod3")))["message"]
+        assert (await world.finished(await world.task(str(program))))["output"]["stdoutTail"] == "it runs\n"
 
 
 @pytest.mark.parametrize(

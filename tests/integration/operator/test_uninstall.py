@@ -75,6 +75,7 @@ async def test_what_a_lost_operator_held_is_released(world: World) -> None:
 
 
 async def test_nothing_is_released_while_an_operator_is_at_work(world: World) -> None:
+    await world.lease()
     async with world.operator(leader_election=True):
         await deployment(world)
         uninstall = Uninstall(world.kube, world.settings.operator_namespace, ("default",), pytest.fail)

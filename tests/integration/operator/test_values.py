@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import os
 
 from remit.kube.client import CONFIG_MAPS, SECRETS
 
@@ -79,9 +81,59 @@ async def test_what_redaction_changed_is_told(world: World) -> None:
         status = await world.finished(changed)
         assert status["output"]["redactions"] == 3
         (event,) = (each for each in await world.events(changed, 2) if each["reason"] == "OutputRedacted")
-        assert (event["type"], "3 times" in event["message"]) == ("Warning", True)
+        assert (event["type"], "3 times in stdout and stderr" in event["message"]) == ("Warning", True)
+        assert SECRET not in event["message"]
         assert not (await world.finished(as_it_was))["output"].get("redactions")
         assert "OutputRedacted" not in str(await world.events(as_it_was, 1))
+
+
+async def test_standard_input_of_a_config_map_or_a_secret(world: World) -> None:
+    """Byte for byte, and more of it than a task can say itself."""
+    data = os.urandom(700_000)
+    digest = hashlib.sha256(data).hexdigest()
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dump"}}
+    async with world.operator():
+        await world.policy("sh", "sha256sum")
+        encoded = base64.b64encode(data).decode()
+        await world.kube.create(CONFIG_MAPS, "default", {**body, "binaryData": {"sql": encoded}})
+        await secret(world, "db", password=SECRET)
+        whole = await world.task("sha256sum", stdinFrom={"configMapKeyRef": {"name": "dump", "key": "sql"}})
+        hidden = await world.sh("cat; cat >&2", stdinFrom={"secretKeyRef": {"name": "db", "key": "password"}})
+        none = {"name": "db", "key": "none", "optional": True}
+        empty = await world.sh("wc -c", stdinFrom={"secretKeyRef": none})
+        assert (await world.finished(whole))["output"]["stdoutTail"] == f"{digest}  -\n"
+        assert (await world.finished(hidden))["output"]["stdoutTail"] == "[redacted]"
+        assert (await world.finished(empty))["output"]["stdoutTail"].strip() == "0"
+        missing = await world.sh("cat", stdinFrom={"configMapKeyRef": {"name": "dump", "key": "other"}})
+        waits = await world.until(missing, lambda status: "message" in status)
+        assert waits["message"] == "ConfigMap dump has no key other"
+
+
+async def test_standard_input_of_a_denied_task_is_not_told(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh")
+        await secret(world, "db", password=SECRET)
+        denied = await world.task("echo", SECRET, stdinFrom={"secretKeyRef": {"name": "db", "key": "password"}})
+        status = await world.finished(denied)
+    assert (status["phase"], SECRET in str(status)) == ("Denied", False)
+
+
+async def test_output_that_looks_binary_is_told(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh", environment={"allow": ["PASSWORD"]})
+        await secret(world, "db", password=SECRET)
+        env = [{"name": "PASSWORD", **reference("secretKeyRef", "db", "password")}]
+        script = 'printf "dump\\0%s" "$PASSWORD"; echo text >&2; exit 1'
+        binary = await world.sh(script, env=env, retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
+        text = await world.sh("echo déjà vu")
+        status = await world.finished(binary)
+        assert status["output"]["binaryStreams"] == ["stdout"]
+        events = [each for each in await world.events(binary, 6) if each["reason"] == "OutputBinary"]
+        assert len(events) == 2, "once an attempt"
+        assert all("stdout" in event["message"] and "spec.output.raw" in event["message"] for event in events)
+        assert SECRET not in str(events)
+        assert "OutputBinary" not in str(await world.events(text, 1))
+        assert not (await world.finished(text))["output"].get("binaryStreams")
 
 
 async def test_a_task_waits_for_what_it_refers_to(world: World) -> None:

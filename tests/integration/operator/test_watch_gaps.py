@@ -245,7 +245,7 @@ async def test_an_api_server_that_lost_its_tasks_costs_no_output_for_a_day(
         assert kept() == {uids[ended], uids[running]}
         monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
         await operator.intake.resync()  # they are back: nothing was lost
-        assert store.missing_since("default", uids[ended]) is None
+        assert store.missing_for("default", uids[ended]) is None
         assert kept() == {uids[ended], uids[running]}
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,6 +151,33 @@ async def test_a_check_by_a_command(stage: Stage) -> None:
     assert observed.blue.message == "blue-0: the check ended with exit code 2: not well"
     docker("exec", stage.name("blue"), "touch", "/tmp/well")
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
+
+
+@pytest.mark.parametrize(
+    ("how", "ends"),
+    [
+        ({"http": {"path": "/alive", "port": "http"}}, False),
+        ({"command": {"argv": ["sh", "-c", "test -e /tmp/www/alive"]}}, True),
+    ],
+    ids=["http", "command"],
+)
+async def test_one_that_hangs_is_restarted_and_counted_as_a_crash(
+    stage: Stage, how: dict[str, Any], ends: bool
+) -> None:
+    """Also where it hangs so much that it has to be killed."""
+    liveness = {**how, "periodSeconds": 1, "failureThreshold": 2}
+    script = f"trap {'exit' if ends else ':'} TERM; mkdir -p /tmp/www; touch /tmp/www/alive; {SERVE}"
+    script = script.replace("exec httpd", "httpd").rstrip() + " & while :; do wait; done"
+    revision = stage.revision(1, script, healthCheck={"tcp": {"port": "http"}}, livenessCheck=liveness)
+    await stage.provision("blue", revision)
+    first = await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    assert docker("exec", stage.name("blue"), "busybox", "rm", "/tmp/www/alive").returncode == 0
+    observed = await stage.until(lambda observed: observed.ready(1, "blue", 1) and observed.blue.restarts)
+    before, after = (each.blue.instances["blue-0"].incarnation for each in (first, observed))
+    assert (observed.blue.restarts, after != before) == (1, True)
+    assert observed.blue.message.startswith("blue-0: started again after its liveness check failed: ")
+    assert stage.inspected("blue")["State"]["Running"]
 
 
 async def test_what_is_removed_or_stopped_by_hand_comes_back_where_it_was(stage: Stage) -> None:

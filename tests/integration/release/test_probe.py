@@ -38,7 +38,7 @@ async def test_a_side_that_does_not_answer_holds_no_step_up() -> None:
     ended = asyncio.Event()
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
-        burst = Burst(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ended.set)
+        burst = Burst(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ended.set, "")
         async with asyncio.timeout(60):
             await burst.began()
             assert not burst.over
@@ -53,7 +53,7 @@ async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.Mon
     ended = asyncio.Event()
     server = await asyncio.start_server(_accept, "127.0.0.1", 0)
     async with server, asyncio.timeout(60):
-        burst = Burst(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", ended.set)
+        burst = Burst(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", ended.set, "")
         await burst.began()
         burst.go_on()
         await ended.wait()

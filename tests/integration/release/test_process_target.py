@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,37 @@ threading.Thread(target=admin.serve_forever, daemon=True).start()
 Server(("""
 
 
+HANGING = APP.replace(
+    "        if os.path",
+    """        if self.path == "/hang":
+            Handler.hangs = True
+        if self.path == "/alive" and getattr(Handler, "hangs", False):
+            self.send_error(500)
+            return
+        if os.path""",
+    1,
+)
+ALIVE = """
+import os, sys, urllib.request
+urllib.request.urlopen(f"http://127.0.0.1:{os.environ['PORT']}/alive")
+"""
+
+
+CLOSING = f"""
+import threading
+{APP.rpartition("Server((")[0]}
+turns = [signal.SIGUSR1, signal.SIGUSR2]
+signal.pthread_sigmask(signal.SIG_BLOCK, turns)
+while True:
+    server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    signal.sigwait(turns[:1])
+    server.shutdown()
+    server.server_close()
+    signal.sigwait(turns[1:])
+"""
+
+
 CHECK = """
 import os, sys, urllib.request
 try:
@@ -88,6 +119,7 @@ class Stage:
         self.artifacts = folder / "artifacts"
         self.kept: dict[int, tuple[Revision, Material]] = {}
         self.changed = asyncio.Event()
+        self.revoked = False
         self.target = self.another()
 
     def another(self) -> ProcessTarget:
@@ -116,9 +148,11 @@ class Stage:
             grace_seconds=2,
         )
 
-    def admit_check(self, revision: Revision, material: Material) -> AttemptRequest:
+    def admit_check(self, revision: Revision, material: Material, argv: Sequence[str]) -> AttemptRequest:
+        if self.revoked:
+            raise DeploymentError("no policy allows it", reason="NotAllowed")
         admitted = self.admit(revision, material)
-        return replace(admitted, command=replace(admitted.command, argv=("python3", "check.py")), timeout_seconds=10)
+        return replace(admitted, command=replace(admitted.command, argv=tuple(argv)), timeout_seconds=10)
 
     def reading(self, revision: Revision, material: Material) -> Reading:
         return reading(f"{self.folder}/*")
@@ -166,10 +200,10 @@ class Stage:
     def state(self, name: str) -> Any:
         return Supervision(self.folder / "processes", self.host).list("default/shop")[name]
 
-    async def answer(self, port: int | None = None) -> str:
+    async def answer(self, port: int | None = None, path: str = "/") -> str:
         """What a client hears."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
-        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         said = (await reader.read()).decode()
         writer.close()
         return said.rpartition("\r\n\r\n")[2] if " 200 " in said.splitlines()[0] else said.splitlines()[0]
@@ -196,7 +230,8 @@ async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
     await stage.until(lambda observed: observed.ready(2, "green", 2))
     await stage.target.preview("green")
     assert (await stage.answer(), await stage.answer(stage.preview_port)) == ("v1", "v2")
-    async with Probe(f"http://127.0.0.1:{stage.port}/", rate=100, timeout_seconds=PATIENCE) as probe:
+    token = stage.target.probe_token()
+    async with Probe(f"http://127.0.0.1:{stage.port}/", token=token, rate=100, timeout_seconds=PATIENCE) as probe:
         probe.switching(to="green")
         await stage.target.switch("green")
         await probe.settled()
@@ -314,6 +349,34 @@ async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage
     observed = await stage.until(lambda observed: observed.blue.failed == 1)
     assert (observed.blue.healthy, observed.blue.restarts) == (0, 0)
     assert "answered 500" in observed.blue.message
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"http": {"path": "/alive", "port": "http"}}, {"command": {"argv": ["python3", "alive.py"]}}],
+    ids=["http", "command"],
+)
+async def test_one_that_hangs_is_restarted_and_counted_as_a_crash(stage: Stage, how: dict[str, Any]) -> None:
+    liveness = {**how, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 30}
+    revision = stage.revision(1, healthCheck={"tcp": {"port": "http"}}, livenessCheck=liveness)
+    (stage.folder / "v1" / "app.py").write_text(HANGING)
+    (stage.folder / "v1" / "alive.py").write_text(ALIVE)
+    await stage.provision("blue", revision)
+    first = await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    assert await stage.answer(path="/hang") == "v1"
+    observed = await stage.until(lambda observed: observed.ready(1, "blue", 1) and observed.blue.restarts)
+    before, after = (each.blue.instances["blue-0"].incarnation for each in (first, observed))
+    assert (observed.blue.restarts, after != before) == (1, True)
+    assert observed.blue.message.startswith("blue-0: its liveness check failed: ")
+    assert await stage.answer(path="/alive") == "v1"
+
+
+async def test_a_check_that_policy_allows_no_more_is_told_from_one_that_fails(stage: Stage) -> None:
+    """A policy that is revoked stops nothing that runs."""
+    revision, stage.revoked = stage.revision(1), True
+    with pytest.raises(DeploymentError, match="no policy allows it"):
+        await stage.target._ask("blue", Side.of(revision), 0, ["true"])
 
 
 async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of_what_is_live(stage: Stage) -> None:
@@ -492,6 +555,41 @@ async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage
         supervisor.resume()
     assert (observed.live, observed.blue.started) == ("blue", 1)
     await stage.until(lambda observed: "maxRestarts" not in stage.state("blue-0"))
+
+
+async def test_a_port_that_an_instance_closes_and_opens_is_told_of_by_the_proxy(stage: Stage) -> None:
+    """Its own check is not due for an hour."""
+    revision = stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600})
+    (stage.folder / "v1" / "app.py").write_text(CLOSING)
+    await stage.provision("blue", revision)
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.target.observe()
+    program = stage.state("blue-0")["process"]["pid"]
+    for signal_, healthy in ((signal.SIGUSR1, 0), (signal.SIGUSR2, 1)):
+        stage.changed.clear()
+        os.kill(program, signal_)
+        async with asyncio.timeout(PATIENCE):
+            await stage.changed.wait()
+            while (observed := await stage.target.observe()).blue.healthy != healthy:
+                stage.changed.clear()
+                await stage.changed.wait()
+        assert (observed.blue.failed, observed.blue.restarts) == (0, 0)
+
+
+async def test_a_proxy_that_dies_is_told_of(stage: Stage) -> None:
+    await stage.provision("blue", stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600}))
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    await stage.target.switch("blue")
+    await stage.until(lambda observed: observed.live == "blue")
+    seen = await Traffic(stage.folder / "traffic").look("default/shop")
+    assert seen
+    stage.changed.clear()
+    os.kill(seen.pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await stage.changed.wait()
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))
+    assert await stage.answer() == "v1"
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["program", "supervisor"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -45,6 +46,8 @@ from remit.release.folderstore import FolderStore
 from remit.release.places import Place
 from remit.release.revisions import LocalRevisions
 from remit.telemetry import Anchor, AuditEvent, AuditLog, Metrics, Redactor
+
+pytestmark = pytest.mark.no_cover
 
 MOST_STEPS = 400
 
@@ -150,12 +153,16 @@ class Stage:
         self.places: Any = OnePlace(self.target, folder / "revisions")
         self.missing: Problem | None = None
         self.hooks_fail = False
+        self.clock_was_set_by = datetime.timedelta()
 
     def problem(self, deployment: Deployment, material: Material) -> Problem | None:
         return self.missing
 
     def now(self) -> Any:
-        return self.target.sim.now
+        return self.target.sim.now + self.clock_was_set_by
+
+    def boot(self) -> float:
+        return float(self.target.sim.now.timestamp())
 
     async def deploy(self, version: str, **changes: Any) -> None:
         raise NotImplementedError
@@ -202,7 +209,7 @@ class FolderStage(Stage):
         super().__init__(folder)
         body = {"metadata": {"name": "shop", "uid": "u"}, "spec": written("v1")}
         self.store = FolderStore(Deployment.parse(body), folder, "tester", self.hook, lambda: None)
-        self.driver = ReleaseDriver(self.store, self.places, self.problem, self.audit, Redactor(), self.now)
+        self.driver = ReleaseDriver(self.store, self.places, self.problem, self.audit, Redactor(), self.now, self.boot)
 
     async def hook(self, key: HookKey, hook: Any) -> HookView:
         message = f"task shop-{key.revision}-pre-{key.name}: it ran"
@@ -247,6 +254,7 @@ class ApiStage(Stage):
             lambda _: "tester",
             Reports(folder, events, lambda _: None, self.now),
             self.now,
+            self.boot,
         )
 
     async def deploy(self, version: str, **changes: Any) -> None:
@@ -406,6 +414,28 @@ async def test_both_stores_are_told_the_same(
     assert by_folder == by_api
     assert recorded == audited
     assert verdict in audited
+
+
+@pytest.mark.parametrize("make", STAGES)
+async def test_a_clock_that_is_set_in_the_midst_of_a_release_changes_nothing(tmp_path: Path, make: Any) -> None:
+    slow = {"strategy": {"blueGreen": {"scaleDownDelaySeconds": 20}}, "stages": {"bakeSeconds": 20}}
+    told = []
+    for hours in (0, 1, -1):
+        (folder := tmp_path / f"{hours} hours").mkdir()
+        async with make(folder) as stage:
+            await stage.deploy("v1", **slow)
+            await stage.settle()
+            for at in ("Health", "Bake"):
+                if at == "Health":
+                    stage.target.sim.behaviour[at] = "unhealthy"
+                await stage.deploy(at, **slow)
+                await stage.until(lambda status, at=at: status.stage == at)  # type: ignore[misc]
+                stage.clock_was_set_by += datetime.timedelta(hours=hours)
+                for _ in range(5):
+                    await stage.step()
+                stage.target.sim.behaviour.clear()
+                told.append((shown(await stage.settle()), stage.target.looks, stage.audit.verdicts))
+    assert told[:2] == told[2:4] == told[4:]
 
 
 @pytest.mark.parametrize("make", STAGES)

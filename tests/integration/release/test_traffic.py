@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import socket
@@ -70,7 +71,7 @@ async def test_no_request_is_lost_in_switches_under_load(traffic: Traffic, sides
         ]
         for number in range(repetitions(6, soak=20)):
             slot: Slot = ("green", "blue")[number % 2]  # type: ignore[assignment]
-            async with Probe(f"http://127.0.0.1:{port}/") as probe:
+            async with Probe(f"http://127.0.0.1:{port}/", token=traffic.probe_token(NAME)) as probe:
                 probe.switching(to=slot)
                 await traffic.apply(route_to(sides, port, 100 if slot == "green" else 0))
                 await probe.settled()
@@ -147,7 +148,96 @@ async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict
     assert kept.failed == fresh.failed == []
     assert first
     assert await traffic.look(NAME) != first
-    assert not _runs(first.pid)
+    await until(lambda: _gone(first.pid))
+
+
+async def test_a_long_request_outlives_its_proxy_and_is_counted_until_it_ends(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """Each time, more or fewer ports are another proxy; the first of them and the third are alike."""
+    port, preview = free_port(), free_port()
+    route = route_to(sides, port)
+    more = Route(NAME, (*route.entries, replace(route.entries[0], port=preview, green_percent=100)))
+    await traffic.apply(route)
+    pids = []
+    for after in (more, route, more):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+        pids.append((reader, writer, await traffic.look(NAME)))
+
+        async def busy(count: int = len(pids)) -> bool:
+            return await traffic.in_flight(NAME, "blue") >= count
+
+        await until(busy)
+        await traffic.apply(after)
+        assert await busy()
+        assert (await get(port), await traffic.in_flight(NAME, "green")) == ("blue", 0)
+    seen = await Traffic(tmp_path / "traffic").look(NAME)  # of another operator
+    assert seen
+    assert sides["blue"].address in seen.busy
+    assert seen.in_flight("blue") >= 3
+    sides["blue"].answer_slow()
+    for reader, writer, before in pids:
+        assert (await reader.read()).endswith(b"blue")
+        writer.close()
+        assert before
+        await until(lambda pid=before.pid: _gone(pid))
+
+    async def tidy() -> bool:
+        drained = await traffic.in_flight(NAME, "blue") == 0
+        return drained and len([each for each in (tmp_path / "traffic" / NAME).iterdir() if not each.is_symlink()]) == 1
+
+    await until(tidy)
+
+
+async def test_a_kept_connection_of_a_proxy_that_leaves_follows_the_next_switch(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    route = route_to(sides, port)
+    await traffic.apply(route)
+    with Client("127.0.0.1", port, keep=True) as client:
+        assert await client.get() == "blue"
+        switched = replace(route.entries[0], green_percent=100)
+        await traffic.apply(Route(NAME, (route.entries[0], Entry(free_port()))))
+        await traffic.apply(Route(NAME, (switched, Entry(free_port()))))
+        sides["blue"].kill()
+        assert await client.get() == "green"
+
+
+async def test_whoever_listens_to_a_proxy_does_not_keep_it(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    monkeypatch.setattr("remit.release.traffic.instance._END_SECONDS", 3600.0)
+    await traffic.apply(route_to(sides, free_port()))
+    changes = traffic.changes(NAME)
+    await anext(changes)  # as its replicas are found
+
+    async def heard() -> None:
+        async for _ in changes:
+            pass
+
+    listening = asyncio.create_task(heard())
+    async with asyncio.timeout(PATIENCE):
+        await traffic.remove(NAME)
+        await listening
+
+
+async def test_a_proxy_that_an_operator_was_killed_at_leaving_leaves(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    port = free_port()
+    await traffic.apply(route_to(sides, port))
+    before = await traffic.look(NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr("remit.release.traffic.instance.signal.pidfd_send_signal", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            await traffic.apply(Route(NAME, (*route_to(sides, port).entries, Entry(free_port()))))
+    assert before
+    assert _runs(before.pid)
+    await traffic.look(NAME)
+    await until(lambda: _gone(before.pid))
+    assert await get(port) == "blue"
 
 
 async def test_drain_is_observed(traffic: Traffic, sides: dict[Slot, Side]) -> None:
@@ -279,7 +369,7 @@ async def test_requests_are_counted_of_the_side_that_answers_and_not_those_of_th
         assert seen is not None
         return [seen.ports[port].served(slot) for slot in ("blue", "green")]
 
-    async with Probe(f"http://127.0.0.1:{port}/", rate=200) as probe:
+    async with Probe(f"http://127.0.0.1:{port}/", token=traffic.probe_token(NAME), rate=200) as probe:
         await get(port)
         await until_probed(probe, 20)
         assert await served() == [(0, 0), (1, 0)]
@@ -325,7 +415,7 @@ async def test_a_side_that_dies_costs_only_the_requests_that_were_in_it_while_an
         seen = await traffic.look(NAME)
         assert seen is not None
         assert seen.ports[port].served("blue")[0] >= 50, "a backup's requests count as its own side's"
-        assert len(clients.failed) <= WORKERS, clients.failed
+        assert len(clients.failed) <= 2 * WORKERS, clients.failed  # at each of the two that died
         await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
         assert await get(port) == "blue"
 
@@ -461,7 +551,7 @@ async def test_a_removed_route_frees_its_port_and_leaves_nothing(
     await traffic.remove(NAME)
     with socket.create_server(("127.0.0.1", port)):
         pass
-    assert list((tmp_path / "traffic").iterdir()) == []
+    assert [path.name for path in (tmp_path / "traffic").iterdir()] == ["probe.key"]
     assert await traffic.look(NAME) is None
     await traffic.remove(NAME)
 
@@ -486,26 +576,134 @@ async def test_a_proxy_left_by_a_killed_takeover_is_not_lost(
     await traffic.apply(Route(NAME, (*route.entries, Entry(preview))))
     assert await get(port) == "green"
     assert before
-    assert not _runs(before.pid)
+    await until(lambda: _gone(before.pid))
 
 
-async def test_only_the_probe_is_told_which_side_answered(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+async def test_only_who_has_the_token_is_taken_for_the_probe(traffic: Traffic, sides: dict[Slot, Side]) -> None:
+    """All others are users: their requests count, and they are not told which side answered."""
     port = free_port()
     await traffic.apply(route_to(sides, port))
-    for header, told in (("", False), ("Remit-Probe: 1\r\n", True)):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET /headers HTTP/1.1\r\nHost: test\r\n{header}Connection: close\r\n\r\n".encode())
-        answer = (await reader.read()).decode().lower()
-        writer.close()
-        assert ("remit-side: blue" in answer) is told
-        assert "remit-probe" not in answer
-        assert "x-forwarded-for: 127.0.0.1" in answer
+    forged = ["", "Remit-Probe:", "Remit-Probe: 1", f"Remit-Probe: {'0' * 64}", "remit-probe: 1\r\nRemit-Probe: 2"]
+    for count, header in enumerate(forged, start=1):
+        await _as_user(traffic, port, header, count)
+    token, foreign = traffic.probe_token(NAME), traffic.probe_token("default/another")
+    shown = hashlib.sha256(token.encode()).hexdigest()
+    almost = [foreign, token.upper(), token[:-1], f"{token}0", f"1, {token}x", shown, shown.upper()]
+    for count, value in enumerate(almost, start=len(forged) + 1):
+        await _as_user(traffic, port, f"Remit-Probe: {value}", count)
+    answer = await _headers(port, f"Remit-Probe: {token}")
+    assert "remit-side: blue" in answer
+    assert "remit-probe" not in answer
+    assert token not in answer
+    assert await _served(traffic, port) == len(forged) + len(almost)
+
+
+async def _as_user(traffic: Traffic, port: int, header: str, count: int) -> None:
+    """`count`: how many requests are counted after this one."""
+    answer = await _headers(port, header)
+    assert "remit-side" not in answer, header
+    assert "remit-probe" not in answer, header
+    assert "x-forwarded-for: 127.0.0.1" in answer
+    assert await _served(traffic, port) == count, header
+
+
+async def _headers(port: int, header: str) -> str:
+    """The answer, in lower case: its own head, and that of the request as the replica saw it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = "\r\n".join(["GET /headers HTTP/1.1", "Host: test", *([header] if header else []), "Connection: close"])
+    writer.write(f"{head}\r\n\r\n".encode())
+    answer = (await reader.read()).decode().lower()
+    writer.close()
+    return answer
+
+
+async def _served(traffic: Traffic, port: int) -> int:
+    seen = await traffic.look(NAME)
+    assert seen is not None
+    return seen.ports[port].served("blue")[0]
+
+
+async def test_the_token_of_the_probe_is_written_nowhere(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """Only the key is, for our user alone; the proxy knows the token by its hash."""
+    await traffic.apply(route_to(sides, free_port()))
+    token, key = traffic.probe_token(NAME), tmp_path / "traffic" / "probe.key"
+    assert (len(key.read_bytes()), stat.S_IMODE(key.stat().st_mode)) == (32, 0o600)
+    files = [path for path in (tmp_path / "traffic").rglob("*") if path.is_file()]
+    (configuration,) = (path for path in files if path.name == "haproxy.cfg")
+    assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
+    assert not [path for path in files if token.encode() in path.read_bytes().lower()]
+    seen = await traffic.look(NAME)
+    assert seen is not None
+    process = psutil.Process(seen.pid)
+    assert token not in " ".join([*process.cmdline(), *process.environ().values()])
+    assert Traffic(tmp_path / "traffic").probe_token(NAME) == token, "also after a restart of the operator"
+
+
+async def test_a_key_that_is_lost_or_cut_off_is_made_anew(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    route, key = route_to(sides, port := free_port()), tmp_path / "traffic" / "probe.key"
+    await traffic.apply(route)
+    for spoil in (key.unlink, lambda: key.write_bytes(b"")):
+        before = traffic.probe_token(NAME)
+        spoil()
+        assert (after := traffic.probe_token(NAME)) != before
+        await traffic.apply(route)
+        assert "remit-side" not in await _headers(port, f"Remit-Probe: {before}")
+        assert "remit-side: blue" in await _headers(port, f"Remit-Probe: {after}")
+
+
+async def test_a_key_in_whose_place_is_something_else_is_refused(
+    tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    await traffic.apply(route_to(sides, port := free_port()))
+    key, known = tmp_path / "traffic" / "probe.key", tmp_path / "known"
+    known.write_bytes(b"k" * 32)
+    key.unlink()
+    key.symlink_to(known)
+    with pytest.raises(DeploymentError, match=r"probe\.key is a symbolic link; remove it"):
+        await traffic.apply(route_to(sides, port, 100))
+    with pytest.raises(DeploymentError, match=r"probe\.key is a symbolic link; remove it"):
+        traffic.probe_token(NAME)
+    assert await get(port) == "blue"
+    key.unlink()
+
+
+async def test_a_proxy_of_before_there_was_a_key_goes_on_until_the_next_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """It knows the probe by any value, and its successor takes its sockets without a lost request."""
+    port = free_port()
+    with monkeypatch.context() as earlier:
+        rule = "  http-request set-var(txn.probe) req.hdr(Remit-Probe)\n"
+        earlier.setattr("remit.release.traffic.configuration._recognise", lambda _: rule)
+        await traffic.apply(route_to(sides, port))
+    (tmp_path / "traffic" / "probe.key").unlink()
+    upgraded = Traffic(tmp_path / "traffic")
+    before = await upgraded.look(NAME)
+    async with load(port, "keep") as kept, load(port, "new") as fresh:
+        url, token = f"http://127.0.0.1:{port}/", upgraded.probe_token(NAME)
+        async with Probe(url, token=token) as probe:
+            await until_probed(probe, 5)
+            probe.switching(to="green")
+            await upgraded.apply(route_to(sides, port, 100))
+            await probe.settled()
+        report = probe.report()
+        assert (report.failed, set(report.by_side)) == (0, {"blue", "green"}), report
+        assert "remit-side" not in await _headers(port, "Remit-Probe: 1")
+    assert kept.failed == fresh.failed == []
+    after = await upgraded.look(NAME)
+    assert before
+    assert after
+    assert after.pid != before.pid
 
 
 async def test_the_probe_counts_failures_and_names_them(traffic: Traffic, sides: dict[Slot, Side]) -> None:
     port = free_port()
     await traffic.apply(route_to(sides, port, None))
-    async with Probe(f"http://127.0.0.1:{port}/", rate=100) as probe:
+    async with Probe(f"http://127.0.0.1:{port}/", token=traffic.probe_token(NAME), rate=100) as probe:
         probe.switching(to="blue")
         await traffic.apply(route_to(sides, port, 0))
         await probe.settled()
@@ -518,6 +716,10 @@ async def test_the_probe_counts_failures_and_names_them(traffic: Traffic, sides:
     assert report.failed + report.by_side["blue"] == report.requests
     assert "status 503" in report.errors
     assert any("Cannot connect" in error for error in report.errors)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _runs(pid: int) -> bool:

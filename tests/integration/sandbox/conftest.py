@@ -53,6 +53,7 @@ class Runner:
         sink: object = None,
         cancel: asyncio.Event | None = None,
         on_started: Callable[[Handle], None] | None = None,
+        collector: Callable[..., Outcome] | None = None,
         **confinement: object,
     ) -> tuple[Outcome, Collected]:
         collected = Collected() if sink is None else sink
@@ -63,6 +64,7 @@ class Runner:
             timeout_seconds=timeout,
             grace_seconds=grace,
             files=files or {},
+            collector=collector,
         )
         outcome = await self.backend.run(request, collected, cancel=cancel or asyncio.Event(), on_started=on_started)
         return outcome, collected

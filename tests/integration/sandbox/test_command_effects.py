@@ -1,16 +1,21 @@
 """A command or script that may have run is not run again, whatever breaks and wherever: faults at each wait of its
-attempt, in a real sandbox, with the real decision about a retry. The effect is a line in a pipe outside."""
+attempt, in a real sandbox, with the real decision about a retry. The effect is a byte that is gone from a pipe."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import fcntl
 import functools
 import gc
 import os
+import shutil
+import struct
+import tempfile
+import termios
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from conftest import require
 from faultpoints import Fault, Tally, disturbed
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
@@ -26,12 +32,13 @@ from remit.execution import progress
 from remit.execution.lifecycle import RetryAt, after_attempt
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import RunStore
-from remit.sandbox import Confinement, Limits, probe_host
+from remit.sandbox import Ability, Confinement, Layer, Limits, probe_host
 from remit.telemetry import Redactor
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPTS = 4
 SCRIPT = "/run/remit/script"
+_BARE = frozenset({Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS})
 
 
 @pytest.fixture(autouse=True)
@@ -43,27 +50,28 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Effects:
-    """Lines that were written to a pipe: the sandbox sees its folder read-only, which does not hold for pipes."""
+    """Bytes that were read from a pipe, one pipe for each task: both kinds of sandbox may read its folder, and neither
+    may write there."""
 
     folder: Path
-    seen: list[str] = field(default_factory=list)
+    _pipes: dict[int, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        os.mkfifo(self.path)
-        self.path.chmod(0o666)
-        self._reading = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "effects"
+    def path(self, number: int) -> Path:
+        path = self.folder / str(number)
+        if number not in self._pipes:
+            os.mkfifo(path)
+            path.chmod(0o644)
+            self._pipes[number] = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            os.write(self._pipes[number], b"\n" * ATTEMPTS)
+        return path
 
     def count(self, number: int) -> int:
-        with contextlib.suppress(BlockingIOError):
-            self.seen += os.read(self._reading, 1 << 16).decode().split()
-        return self.seen.count(str(number))
+        left = struct.unpack("i", fcntl.ioctl(self._pipes[number], termios.FIONREAD, bytes(4)))[0]
+        return ATTEMPTS - int(left)
 
     def close(self) -> None:
-        os.close(self._reading)
+        for pipe in self._pipes.values():
+            os.close(pipe)
 
 
 class Disturbed(Runner):
@@ -83,14 +91,15 @@ class Bench:
     effects: Effects
     runs: Path
     form: str
+    require: frozenset[Layer] = frozenset()
 
     def request(self, id_: str, number: int, then: str = "") -> AttemptRequest:
-        source = f"echo {number} > {self.effects.path}{then}"
+        source = f"read line < {self.effects.path(number)}{then}"
         argv = ("sh", "-c", source) if self.form == "command" else ("sh", SCRIPT)
         return AttemptRequest(
             id=id_,
             command=Command(argv, "/bin/sh"),
-            confinement=Confinement(limits=Limits(), network="none", require=frozenset()),
+            confinement=Confinement(limits=Limits(), network="none", require=self.require),
             timeout_seconds=30,
             grace_seconds=0.2,
             files={} if self.form == "command" else {SCRIPT: source.encode()},
@@ -133,13 +142,22 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, form: str) -> AsyncIterator[Bench]:
-    (outside := folder / "outside").mkdir()
-    effects = Effects(outside)
+async def opened(folder: Path, form: str, walls: str) -> AsyncIterator[Bench]:
+    outside = Path(tempfile.mkdtemp(prefix="remit-effects-"))
+    outside.chmod(0o755)  # without namespaces, another user has to get to it
+    effects, host = Effects(outside), probe_host()
+    backend = functools.partial(ProcessBackend, read_only_paths=[str(outside)])
+    bench = Bench(backend(host), effects, folder / "runs", form)
+    if walls == "landlock":
+        require("landlock", host.bare, host.abilities[Layer.LANDLOCK].detail)
+        lacking = Ability(Layer.NAMESPACES, False, "left out by the test", "leave it in")
+        bare = replace(host, bubblewrap=None, abilities={**host.abilities, Layer.NAMESPACES: lacking})
+        bench = replace(bench, backend=backend(bare), require=_BARE)
     try:
-        yield Bench(ProcessBackend(probe_host(), read_only_paths=[str(outside)]), effects, folder / "runs", form)
+        yield bench
     finally:
         effects.close()
+        shutil.rmtree(outside)
 
 
 FAULTS: dict[str, Callable[[int], Fault]] = {
@@ -150,15 +168,19 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
     "interrupted": lambda point: Fault(point, None, "meanwhile"),
 }
 USUAL = {
-    ("command", "Fail"): ("connection", "unexpected", "interrupted"),
-    ("command", "Retry"): ("interrupted",),
-    ("script", "Fail"): ("timeout", "cancelled by itself"),
-    ("script", "Retry"): (),
+    ("namespaces", "command", "Fail"): ("connection", "unexpected", "interrupted"),
+    ("namespaces", "command", "Retry"): ("interrupted",),
+    ("namespaces", "script", "Fail"): ("timeout", "cancelled by itself"),
+    ("namespaces", "script", "Retry"): (),
+    ("landlock", "command", "Fail"): ("unexpected",),
+    ("landlock", "command", "Retry"): ("interrupted",),
+    ("landlock", "script", "Fail"): (),
+    ("landlock", "script", "Retry"): (),
 }
 SOAKED = [pytest.mark.soak, pytest.mark.timeout(3600)]
 CASES = [
-    pytest.param(form, on_interruption, fault, marks=() if fault in usual else SOAKED)
-    for (form, on_interruption), usual in USUAL.items()
+    pytest.param(walls, form, on_interruption, fault, marks=() if fault in usual else SOAKED)
+    for (walls, form, on_interruption), usual in USUAL.items()
     for fault in FAULTS
 ]
 
@@ -177,10 +199,12 @@ def judge(bench: Bench, number: int, outcomes: list[Outcome], where: str, tally:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize(("form", "on_interruption", "fault"), CASES)
-async def test_no_fault_at_any_wait_runs_it_again(tmp_path: Path, form: str, on_interruption: str, fault: str) -> None:
+@pytest.mark.parametrize(("walls", "form", "on_interruption", "fault"), CASES)
+async def test_no_fault_at_any_wait_runs_it_again(
+    tmp_path: Path, walls: str, form: str, on_interruption: str, fault: str
+) -> None:
     tally = Tally()
-    async with opened(tmp_path, form) as bench:
+    async with opened(tmp_path, form, walls) as bench:
         for point in range(1, 1000):
             injected = FAULTS[fault](point)
             outcomes = await bench.attempts(point, injected, on_interruption)
@@ -192,7 +216,7 @@ async def test_no_fault_at_any_wait_runs_it_again(tmp_path: Path, form: str, on_
         if (on_interruption, fault) == ("Fail", "interrupted"):  # at a wait, it may come before or after the effect
             outcomes = await bench.attempts(0, FAULTS[fault](0), on_interruption, interrupted_after=True)
             judge(bench, 0, outcomes, "interrupted after the effect", tally, on_interruption)
-    print(form, fault, on_interruption, tally)
+    print(walls, form, fault, on_interruption, tally)
     gc.collect()
     if (on_interruption, fault) != ("Retry", "interrupted"):
         assert tally.took_place, "no fault came after the effect"

@@ -207,7 +207,7 @@ print(os.getresuid(), os.getresgid(), os.getgroups(), re.findall(r"CapPrm:\\s*(.
 """
     steps = [("no_new_privileges",), ("limit", limits)]
     if os.geteuid() == 0:
-        steps.insert(1, ("become", 54321))
+        steps.insert(1, ("become", 54321, 54321))
     first, second = output(server, null, source, steps=steps).decode().splitlines()
     assert first == "(17, 17) ['1']"
     if os.geteuid() == 0:

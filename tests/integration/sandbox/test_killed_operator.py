@@ -1,6 +1,6 @@
 """Operators, killed with SIGKILL while they start tasks: nothing of the tasks goes on.
 
-`make soak` kills a thousand of each user, and `python tests/killloop.py` as many as one likes.
+`make soak` kills five hundred of each user, and `python tests/killloop.py` as many as one likes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from remit.sandbox.bubblewrap import HOST_NAME
 from support import repetitions, wait_until
 
 _SECONDS = 30
-_MOMENTS = (0.05, 0.1, 0.2, *(delay() for _ in range(repetitions(0, 497))))
+_MOMENTS = (0.05, 0.1, 0.2, *(delay() for _ in range(repetitions(0, soak=247))))
 
 
 @pytest.fixture(scope="module", params=["nobody", "root"])

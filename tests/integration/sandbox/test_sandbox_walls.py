@@ -190,7 +190,7 @@ async def test_read_only_paths_are_seen_and_cannot_be_written(run, tmp_path):
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "relative", "/workspace/../etc/x", "/usr/bin/x"])
 async def test_private_files_stay_in_private_places(run, path):
-    with pytest.raises(InvalidInput, match="private files go under"):
+    with pytest.raises(InvalidInput, match="the sandbox's own"):
         await run("/usr/bin/true", files={path: b""})
 
 

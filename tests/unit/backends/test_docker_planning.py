@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from remit.backends import AttemptRequest, Command
-from remit.backends.docker.planning import container_name, creation, private_folders, walls
+from remit.backends.docker.holding import holding
+from remit.backends.docker.planning import (
+    Given,
+    container_name,
+    creation,
+    kept_folders,
+    missing_working_dir,
+    private_folders,
+    walls,
+)
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import Confinement, Layer, Limits, Network
+from remit.sandbox import Confinement, EmptyMount, HostMount, Layer, Limits, Network
 
 ENGINE: dict[str, Any] = {
     "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"],
@@ -91,7 +101,44 @@ def test_what_the_engine_is_told() -> None:
     assert container_name("uid-1") == "remit-uid-1"
 
 
-@pytest.mark.parametrize("path", ["/workspace/x", "/tmp/deep/x", "/x"])
+@pytest.mark.parametrize("path", ["/workspace/x", "/tmp/x", "/x"])
 def test_private_files_that_would_hide_the_workspace(path: str) -> None:
     with pytest.raises(InvalidInput, match="below /run"):
         private_folders(request(files={path: b""}))
+
+
+def test_configuration_stands_anywhere_else() -> None:
+    files = {"/etc/app/x": b"", "/workspace/conf/x": b"", "/tmp/conf/deep/x": b""}
+    assert private_folders(request(files=files)) == ["/etc/app", "/tmp/conf/deep", "/workspace/conf"]
+
+
+def test_what_is_kept_is_held_elsewhere() -> None:
+    """So that it is there when the container is not running any more."""
+    mounts = (EmptyMount("/data", 1 << 20), EmptyMount("/src/tmp", 1), HostMount("/src", "/srv", "/srv/x"))
+    limited = request(limits=Limits(disk_bytes=1 << 16), mounts=mounts)
+    image = {"Id": "sha256:1", "Config": {"Volumes": {"/workspace": {}, "/src": {}}}}
+    given = Given(7, 8, {"/src": ("/state/mounts/1/0", True)}, "holder")
+
+    def in_it(told: dict[str, Any]) -> dict[str, str]:
+        return {each["Target"]: each["Type"] for each in told["HostConfig"]["Mounts"]}
+
+    told = creation(limited, image, ENGINE, "none", {}, given)
+    assert in_it(told) == {"/tmp": "volume", "/workspace": "volume", "/data": "volume", "/src": "bind"}
+    assert (told["User"], told["HostConfig"]["VolumesFrom"]) == ("7:8", [])
+    kept = replace(limited, collector=lambda _, outcome: outcome)
+    assert kept_folders(kept) == {"/workspace": 1 << 16, "/data": 1 << 20}
+    told = creation(kept, image, ENGINE, "none", {}, given)
+    assert in_it(told) == {"/tmp": "volume", "/src": "bind"}
+    assert told["HostConfig"]["VolumesFrom"] == ["holder"]
+    held = in_it(holding(kept, image, "program"))
+    assert held == {"/workspace": "volume", "/data": "volume", "/src": "volume"}
+    with pytest.raises(SandboxUnavailable, match="keeps artifacts and results on aarch64 and x86_64"):
+        walls(Confinement(), {**ENGINE, "Architecture": "riscv64"}, keeps=True)
+
+
+def test_where_an_attempt_can_start() -> None:
+    mounts = (HostMount("/src", "/srv", "/srv/x"), EmptyMount("/data"))
+    for path in ("/src", "/data", "/workspace", "/etc/app"):
+        started = request(working_dir=path, mounts=mounts, files={"/etc/app/x": b""})
+        assert missing_working_dir(started) is None
+    assert "/data, /src, /workspace" in str(missing_working_dir(request(working_dir="/src/sub", mounts=mounts)))

@@ -35,6 +35,17 @@ def rules(*allow: dict[str, Any]) -> Egress:
         ),
         ([rules({"hosts": ["::1"]}), rules({"hosts": ["*"], "addresses": ["::1/128"]})], "localhost,127.0.0.1"),
         ([rules({"hosts": ["127.0.0.1"]}), rules({"hosts": ["*"]})], "localhost,127.0.0.1,::1"),
+        # Programs take a name in NO_PROXY for all names below it, too.
+        ([rules({"hosts": ["app.localhost"], **LOOPBACK})], "127.0.0.1,::1"),
+        ([rules({"hosts": ["*.localhost"], **LOOPBACK})], "127.0.0.1,::1"),
+        ([rules({"hosts": ["*.app.localhost"], "addresses": ["::1/128"]})], "127.0.0.1,::1"),
+        ([rules({"hosts": ["app.localhost"], **LOOPBACK}), rules({"hosts": ["*"], **LOOPBACK})], "127.0.0.1,::1"),
+        ([rules({"hosts": ["app.localhost"]})], "localhost,127.0.0.1,::1"),
+        ([rules({"hosts": ["notlocalhost"], **LOOPBACK})], "localhost,127.0.0.1,::1"),
+        (
+            [rules({"hosts": ["a.localhost"], **LOOPBACK}), rules({"hosts": ["b.localhost"], **LOOPBACK})],
+            "localhost,127.0.0.1,::1",
+        ),
     ],
 )  # fmt: skip
 def test_a_name_that_every_policy_lets_through_is_left_to_the_proxy(egress: list[Egress], own: str) -> None:

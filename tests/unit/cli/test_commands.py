@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ COMMANDS = [
     ["run"], ["logs"], ["get"], ["cancel"], ["promote"], ["abort"], ["rollback"], ["history"], ["uninstall"],
     ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
     ["report"], ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
-    ["audit", "export"],
+    ["audit", "export"], ["retry"], ["pause"], ["resume"], ["artifacts"], ["cp"], ["policy", "suggest"],
+    ["workspace"], ["workspace", "list"], ["workspace", "show"], ["workspace", "rm"],
 ]  # fmt: skip
 
 
@@ -47,6 +49,14 @@ def test_nothing_is_cut_from_the_help_on_a_terminal_of_80_columns(command: list[
     environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
     text = CliRunner().invoke(program.app, [*command, "--help"], env=environment).output
     assert [line for line in text.splitlines() if "…" in line or len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_names_what_is_wanted_and_no_type_of_a_program(command: list[str]) -> None:
+    text = invoke(*command, "--help")[1]
+    assert not re.findall(r"<[^>]*>|\[x?[\d<>=x]+\]|\[\[|\b(?:TEXT|INTEGER|BOOLEAN|FLOAT)\b", text)
+    usage = next(line for line in text.splitlines() if "Usage:" in line).partition(" [OPTIONS]")[2]
+    assert usage.replace("task/", "") == usage.replace("task/", "").upper()
 
 
 def test_the_help_lists_every_command() -> None:
@@ -84,8 +94,8 @@ def test_version() -> None:
         (["get", "pods", "x"], "none of tasks, policies and deployments"),
         (["get", "tasks", "x", "-A"], "leave -A out"),
         (["get", "-w", "-o", "yaml"], "--watch shows a table"),
-        (["up", "--port", "70000"], "less than or equal to 65535"),
-        (["up", "--log-format", "xml"], "'xml' is not one of 'auto', 'json', 'console'"),
+        (["up", "--port", "70000"], "'--port': '70000' is not a whole number from 0 to 65535"),
+        (["up", "--log-format", "xml"], "(env var: 'REMIT_LOG_FORMAT'): 'xml' is not one of 'auto', 'json', 'console'"),
         (["operator", "--log-level", "loud"], "'loud' is not one of 'debug'"),
         (["run", "--env", "X", "--", "ls"], "--env wants KEY=VALUE, not 'X'"),
         (["policy", "test", "-f", "x", "-l", "=b", "--", "ls"], "--label wants KEY=VALUE, not '=b'"),
@@ -96,7 +106,11 @@ def test_version() -> None:
         (["cancle", "x"], "Did you mean 'cancel'?"),
         (["get", "deploymnets", "x"], "none of tasks, policies and deployments; did you mean deployments"),
         (["get", "-n", "A b"], "'A b' is not the name of a namespace: small letters"),
-        (["promote", "x", "--revision", "0"], "greater than or equal to 1"),
+        (["promote", "x", "--revision", "0"], "'--revision': '0' is not a whole number of 1 or more"),
+        (["run", "--retries", "-1", "--", "ls"], "'--retries': '-1' is not a whole number of 0 or more"),
+        (["run", "--timeout", "1m", "--", "ls"], "'--timeout': '1m' is not a whole number of 1 or more"),
+        (["uninstall", "--timeout", "x"], "'--timeout': 'x' is not a whole number of 1 or more"),
+        (["get", "-o", "xml"], "'--output' / '-o': 'xml' is not one of 'table', 'wide'"),
         (["up", "--read-only-path", "relative"], "--read-only-path relative is not an absolute path"),
         (["operator", "--docker-host", "tcp://x"], "neither off nor a socket such as unix:///var/run/docker.sock"),
         (["policy", "test", "-f", "x", "--task", "y", "--", "ls"], "give one of a command after --"),
@@ -243,6 +257,18 @@ def test_doctor_names_every_layer() -> None:
     for what in ("namespaces", "seccomp", "landlock", "cgroup", "rlimits", "state directory", "kubectl"):
         assert what in text
     assert "WHAT WAS SEEN" in text
+
+
+def test_doctor_looks_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    program = tmp_path / ".cargo/bin/carg0"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    code, text = invoke("doctor", "--docker-host", "off", "sh", "carg0")
+    assert code == 1
+    assert f"--read-only-path {tmp_path}/.cargo" in " ".join(text.split())
+    assert any(line.split()[:2] == ["sh", "yes"] for line in text.splitlines())
 
 
 def test_doctor_looks_for_the_engine_that_the_operator_would_use(monkeypatch: pytest.MonkeyPatch) -> None:

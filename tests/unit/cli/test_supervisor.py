@@ -8,17 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from remit.cli.supervisor import supervisor, worker
 from remit.cli.supervisor.channel import pair, receive, send
+from remit.cli.supervisor.logstream import LogStream
 from remit.cli.supervisor.restarts import MAX_FAILED_STARTS, MAX_SECONDS, STEADY_SECONDS, Restarts
 from remit.cli.supervisor.service import Supervised
 from remit.cli.supervisor.supervisor import Service
 from remit.cli.supervisor.worker import Lines, Worker
 from remit.errors import InvalidInput, RemitError
+from simulatedtime import simulate
 
 
 def test_restarts_are_slower_each_time_and_never_end_where_it_comes_up() -> None:
@@ -162,6 +165,68 @@ async def test_a_part_that_says_nothing_as_it_stops_is_killed(program: Path) -> 
         assert await ended == "signal 9 (Killed)"
 
 
+async def test_a_part_that_says_nothing_as_it_starts_is_killed_and_tried_again(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_START_SECONDS", 0.1)
+    program.write_text("import signal; signal.pause()")
+    async with asyncio.timeout(60):
+        with pytest.raises(
+            RemitError, match=r"after 5 tries: it said nothing for 0\.1 s while it started, and was killed"
+        ):
+            await Service("part", "role").keep(dict)
+
+
+async def test_a_part_that_does_not_die_is_not_waited_for(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_KILL_SECONDS", 0.1)
+    monkeypatch.setattr(Worker, "kill", lambda self: None)  # as where it waits for a disk
+    program.write_text("import signal; signal.pause()")
+    service = Service("part", "role")
+    keeping = asyncio.ensure_future(service.keep(dict))
+    async with asyncio.timeout(60):
+        while service.worker is None:
+            await asyncio.sleep(0.01)
+        await service.stop(0.1)
+        assert not keeping.done()
+        keeping.cancel()
+        os.kill(service.worker.pid, signal.SIGKILL)
+        await asyncio.wait({keeping})
+    service.worker.wait(60)
+
+
+def test_whoever_says_that_it_is_at_it_has_its_time() -> None:
+    async def scenario() -> None:
+        loop, heard = asyncio.get_running_loop(), [0.0]
+        never = loop.create_future()
+        for moment in range(9, 900, 9):
+            loop.call_at(moment, heard.__setitem__, 0, float(moment))
+        assert not await supervisor._in_time(never, 10, lambda: heard[0])
+        assert loop.time() == pytest.approx(910, abs=10)
+        loop.call_later(5, never.set_result, None)
+        assert await supervisor._in_time(never, 10, lambda: 0.0)
+
+    simulate(scenario())
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody_and_tells_what_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, (reader, writer) = list[int](), os.pipe()
+    monkeypatch.setattr("remit.cli.supervisor.logstream.log.warning", lambda event, lines: told.append(lines))
+    stream, line = LogStream(writer, most_bytes=1 << 20), b"x" * 99 + b"\n"
+    for _ in range(20_000):  # twice as much as may wait, and far more than a pipe holds
+        stream.pass_on(line)
+    assert not stream.drain(0)
+    with os.fdopen(reader, "rb") as log, ThreadPoolExecutor(1) as reading:
+        read = reading.submit(log.read)
+        assert stream.drain(60), "there is a reader again"
+        stream.write("once more\n")
+        assert stream.drain(60)
+        os.close(writer)
+        *kept, last = read.result(60).splitlines(keepends=True)
+    assert last == b"once more\n"
+    assert set(kept) == {line}
+    assert told == [20_000 - len(kept)]
+
+
 @pytest.mark.parametrize(("leaps", "said"), [(100, True), (1, False)], ids=["it says so", "everything stood still"])
 async def test_a_part_that_stops_has_its_time(
     program: Path, monkeypatch: pytest.MonkeyPatch, leaps: int, said: bool
@@ -194,6 +259,7 @@ async def test_a_process_says_that_it_stops() -> None:
             ours.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(60):
                 await stop.wait()
+            assert receive(ours) == {"starting": True}
             assert receive(ours) == {"stopping": True}
 
 

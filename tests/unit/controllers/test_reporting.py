@@ -46,6 +46,18 @@ class Telling:
         return {"blue": Usage(float(self.asked), 1 << 20)}
 
 
+class BehindProxy(Silent):
+    """A target whose proxy knows the probe by a token."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def probe_token(self) -> str:
+        if self.error is not None:
+            raise self.error
+        return "t0ken"
+
+
 class Stuck:
     """An engine that took the question and does not answer."""
 
@@ -96,7 +108,7 @@ class Watched:
     async def step(self) -> Decision:
         before, decision = self.sim.state, self.sim.decide()
         await self.look(before, decision.state)
-        await self.reports.before(self.deployment, self.sim.desired, self.sim.observed, decision)
+        await self.reports.before(self.deployment, self.target, self.sim.desired, self.sim.observed, decision)
         if isinstance(decision.step, Switch):
             self.reports.switching("default/shop", decision.step)
         self.sim.step()
@@ -133,6 +145,39 @@ async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_pa
     assert (short.revision, target.asked) == (2, 1)
     await asyncio.wait_for(target.cancelled.wait(), 30)
     await watched.reports.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol", "sent"),
+    [
+        (BehindProxy(), "http", True),
+        (BehindProxy(), "tcp", False),
+        (BehindProxy(DeploymentError("not ours", reason="ProxyFailed")), "http", False),
+        (BehindProxy(PermissionError("not ours")), "http", False),
+        (Silent(), "http", False),
+    ],
+    ids=["proxy", "passed through", "refused", "unreadable", "no proxy"],
+)
+async def test_the_token_is_sent_only_where_a_proxy_keeps_it_from_the_program(
+    tmp_path: Path, target: Any, protocol: str, sent: bool
+) -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = {"name": "http", "containerPort": server.sockets[0].getsockname()[1], "appProtocol": protocol}
+        served = {"ports": [port], "healthCheck": {"http": {"port": "http"}}}
+        watched = Watched(tmp_path, live("v1", **served).apply(version="v2", **served), target)
+        while not isinstance((await watched.step()).step, Switch):
+            watched.sim.breathe()
+        await watched.reports.close()
+    assert heads
+    assert {b"\r\nRemit-Probe: t0ken\r\n" in head for head in heads} == {sent}
+    assert {b"remit-probe" in head.lower() for head in heads} == {sent}
 
 
 async def test_a_service_that_the_operator_does_not_reach_is_not_called_broken(tmp_path: Path) -> None:

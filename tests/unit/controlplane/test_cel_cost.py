@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
 
-from remit.controlplane.schema import Cause, Schema
+from remit.controlplane.schema import Cause, Schema, celworker
 from remit.controlplane.schema.celcost import MOST_STEPS, Shape
 from remit.controlplane.schema.celworker import WORKER
 
@@ -106,6 +108,20 @@ def test_a_worker_that_died_is_started_again() -> None:
     assert causes(rule, l=list(range(60))) == []
     WORKER.close()
     assert causes(rule, l=list(range(60))) == []
+
+
+def test_a_worker_that_takes_nothing_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is to be said to it than a pipe holds."""
+    worker, much = celworker.Worker(), celworker.Evaluation("self.size() > 0", None, "x" * (4 << 20))
+    assert worker.evaluate(much) is not None
+    assert worker._process
+    monkeypatch.setattr(celworker, "WALL_SECONDS", 0.5)
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    assert worker.evaluate(much) is None
+    monkeypatch.undo()
+    again = worker.evaluate(much)
+    assert again is not None and again.holds
+    worker.close()
 
 
 @pytest.mark.parametrize(

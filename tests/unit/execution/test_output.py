@@ -207,3 +207,25 @@ def test_of_a_run_that_tells_its_output_again_nothing_is_kept_twice(tmp_path: Pa
         writer.close()
     assert kept(run.path / RAW if raw else run.path) == (b"hunter2! after" if raw else b"[redacted] after")
     assert recovered(run.path, 100).redactions == (0 if raw else 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "binary"),
+    [
+        (b"", False),
+        (b"plain\n", False),
+        ("déjà \x1b[31mvu\x1b[0m".encode(), False),
+        (b"a" * 7999 + "é".encode(), False),
+        (b"a" * 9000 + b"\0", False),
+        (b"PGDMP\0", True),
+        (b"\x1f\x8b\x08", True),
+        (b"caf\xe9 au lait", True),
+        (b"a" * 7998 + b"\xff\n", True),
+    ],
+)
+def test_what_looks_binary(tmp_path: Path, written: bytes, binary: bool) -> None:
+    writer = OutputWriter(tmp_path, max_bytes=1 << 20, tail_bytes=16)
+    for at in range(0, len(written), 1000):
+        writer.write("stderr", written[at : at + 1000])
+    assert writer.close().binary_streams == (["stderr"] if binary else [])
+    assert recovered(tmp_path, 16).binary_streams == (["stderr"] if binary else [])

@@ -22,6 +22,7 @@ from remit.operations import Work
 from remit.policy import Grant, Request
 from remit.sandbox import Confinement, Limits
 from remit.telemetry import Redactor
+from simulatedtime import simulate
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -168,6 +169,23 @@ async def test_what_was_cancelled_by_a_shutdown_was_interrupted(tmp_path: Path) 
     bench.runner.start(attempt())
     await bench.runner.shutdown()
     assert await bench.reason() == "Interrupted"
+
+
+def test_a_shutdown_does_not_wait_for_ever_for_what_does_not_die(tmp_path: Path) -> None:
+    async def never(cancel: asyncio.Event) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def scenario() -> float:
+        bench = Bench(tmp_path, never)
+        bench.runner.start(replace(attempt(), request=replace(attempt().request, grace_seconds=600)))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(86400):
+            await bench.runner.shutdown()
+        return asyncio.get_running_loop().time()
+
+    assert 600 < simulate(scenario()) < 900
+    (run,) = RunStore(tmp_path).runs("ns", "u")
+    assert run.outcome is None, "the next start finds out"
 
 
 async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_leaves_the_retry_to_the_task(

@@ -130,6 +130,7 @@ def kinds() -> list[tuple[str, datetime.datetime]]:
     return list(found.values())
 
 
+@pytest.mark.no_cover
 def test_following_and_latest_agree_with_a_look_at_every_minute() -> None:
     seen = kinds()
     gaps = {name for name, change in seen if name in {"Pacific/Apia", "Australia/Lord_Howe"}}

@@ -18,16 +18,19 @@ WRITERS = [
 ]
 OF_OTHER_FIELDS = {
     "Allowed",
+    "Always",
     "Audited",
     "CommandPolicy",
     "ExecutionTask",
     "False",
     "Namespace",
     "Normal",
+    "ReadOnly",
+    "ReadWrite",
     "True",
     "Warning",
 }
-"""Policy decisions and their metrics, kinds, truth values, and types of Events."""
+"""Policy decisions and their metrics, kinds, truth values, types of Events, and words of specs."""
 WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
 
 

@@ -18,10 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from remit.errors import ApiError
-from remit.kube.leadership import Leadership, acquired
-from remit.kube.lease import LeaderElector
+from remit.kube.leadership import Leadership, acquired, resumed
+from remit.kube.lease import LeaderElector, released
 from remit.sandbox.fencing import Fence
 from simulatedtime import simulate
+from support import repetitions
 
 LEASE, RENEW, RETRY, GRACE = 15, 14.0, 2.0, 6.0
 Object = dict[str, Any]
@@ -29,6 +30,10 @@ Object = dict[str, Any]
 
 def taken(transitions: int, **fields: Any) -> Leadership:
     return acquired(transitions, at=100, lease_duration=LEASE, kill_grace=GRACE, **fields)
+
+
+def again(transitions: int, earlier_work_ends: float | None) -> Leadership:
+    return resumed(transitions, at=100, lease_duration=LEASE, kill_grace=GRACE, earlier_work_ends=earlier_work_ends)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +45,12 @@ def taken(transitions: int, **fields: Any) -> Leadership:
         (taken(5), 9, 6.0),
         (taken(5, released=True), 4, 0.0),
         (taken(5, released=True), 3, 6.0),  # the leader that released it need not have waited for the one before
-        (taken(5, resumed=True), 5, 0.0),
-        (taken(5, resumed=True), 4, 6.0),
-        (taken(0), None, 21.0),  # there may have been a Lease that was deleted
+        (again(5, 100), 5, 0.0),
+        (again(5, 103), 5, 3.0),  # perhaps another Lease's fifth
+        (again(5, 103), 4, 3.0),
+        (again(5, None), 5, 21.0),
+        (again(5, 1e9), 5, 21.0),
+        (taken(0, unseen=True), None, 21.0),  # there may have been a Lease that was deleted
     ],
 )
 def test_how_long_work_may_go_on_that_is_not_known_to_have_ended(
@@ -69,7 +77,14 @@ class World:
     started_under: int | None = None
     """Of the open attempt in the task's status."""
     ran: list[Ran] = field(default_factory=list)
+    led: list[Ran] = field(default_factory=list)
+    """Who held the Lease, from when until it knew better or had ended."""
     _versions: Iterator[int] = field(default_factory=itertools.count)
+
+    @classmethod
+    def with_lease(cls) -> World:
+        """Which nobody holds."""
+        return cls({"metadata": {"resourceVersion": "new"}, "spec": released({"leaseTransitions": 0})})
 
     def get(self) -> Object:
         if self.lease is None:
@@ -83,6 +98,10 @@ class World:
         self.lease = copy.deepcopy(body)
         self.lease["metadata"]["resourceVersion"] = str(next(self._versions))
         return copy.deepcopy(self.lease)
+
+    async def delete(self, at: float) -> None:
+        await asyncio.sleep(at)
+        self.lease = None
 
 
 @dataclass
@@ -132,6 +151,7 @@ class Operator:
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     work: Ran | None = None
+    led: Ran | None = None
     timer: asyncio.TimerHandle | None = None
 
     def clock(self) -> float:
@@ -142,7 +162,7 @@ class Operator:
         leading = asyncio.create_task(self.lead())
         exited = asyncio.create_task(self.exited.wait())
         await asyncio.wait({leading, exited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if stop and self.work and not self.exited.is_set():
+        if stop and self.led and not self.exited.is_set():
             self.stopping.set()
             await asyncio.wait({leading, exited}, return_when=asyncio.FIRST_COMPLETED)
         self.die()
@@ -166,6 +186,8 @@ class Operator:
             clock=self.clock,
         )
         async with elector.leading() as leadership:
+            self.led = Ran(self.name, asyncio.get_running_loop().time())
+            self.world.led.append(self.led)
             seconds = 0.0
             if self.world.ran:
                 seconds = leadership.seconds_until_over(self.world.started_under, self.clock())
@@ -173,7 +195,7 @@ class Operator:
             for ran in self.world.ran:
                 if ran.by == self.name:  # recovery kills what is on record
                     ran.end = min(ran.end, asyncio.get_running_loop().time())
-            if self.clock() < self.fence.deadline:
+            if self.clock() < self.fence.deadline and not self.stopping.is_set():
                 self.world.started_under = leadership.transitions
                 self.world.ran.append(ran := Ran(self.name, asyncio.get_running_loop().time()))
                 self.work = ran
@@ -187,11 +209,17 @@ class Operator:
 
     def end_work(self) -> bool:
         self.end(0.0)
+        self.stop_leading()
         return True
+
+    def stop_leading(self) -> None:
+        if self.led:
+            self.led.end = min(self.led.end, asyncio.get_running_loop().time())
 
     def die(self) -> None:
         """Nothing of this process goes on, and its work dies by and by."""
         self.end(self.kill_seconds)
+        self.stop_leading()
         self.exited.set()
 
     def end(self, seconds: float) -> None:
@@ -207,19 +235,55 @@ LIVES = st.lists(st.tuples(st.floats(0, 30), st.floats(1, 90), st.booleans()), m
 OPERATORS = st.lists(st.tuples(LIVES, HANGS, st.floats(0, 1e6), st.floats(0, GRACE)), min_size=2, max_size=3)
 
 
-@settings(deadline=None, max_examples=150)
-@given(operators=OPERATORS)
-@example(operators=[([(0.0, 3.0, False)], [(1, 0, 0.0)], 0.0, GRACE), ([(1.0, 60.0, True)], [(1, 0, 0.0)], 9.0, 0.0)])
-@example(operators=[([(0.0, 90.0, True)], [(6, 9, 30.0)], 0.0, GRACE), ([(1.0, 90.0, True)], [(1, 0, 0.0)], 1e6, 0.0)])
+DELETIONS = st.lists(st.floats(0, 90), max_size=3)
+"""When somebody deletes the Lease."""
+QUICK = [(1, 0, 0.0)]
+
+
+@settings(deadline=None, max_examples=repetitions(150, soak=2000))
+@given(operators=OPERATORS, deletions=DELETIONS, installed=st.booleans())
+@example(
+    operators=[([(0.0, 3.0, False)], QUICK, 0.0, GRACE), ([(1.0, 60.0, True)], QUICK, 9.0, 0.0)],
+    deletions=[],
+    installed=False,
+)
+@example(
+    operators=[([(0.0, 90.0, True)], [(6, 9, 30.0)], 0.0, GRACE), ([(1.0, 90.0, True)], QUICK, 1e6, 0.0)],
+    deletions=[],
+    installed=True,
+)
 @example(  # the new leader's look at the Lease takes so long that the old one's deadline passes meanwhile
     operators=[
         ([(0.0, 70.0, False)], [(7, 0, 0.0), (9, 7, 27.0)], 0.0, GRACE),
-        ([(10.0, 60.0, False)], [(1, 0, 0.0)], 0.0, 0.0),
+        ([(10.0, 60.0, False)], QUICK, 0.0, 0.0),
         ([(0.0, 70.0, False)], [(7, 0, 0.0), (8, 5, 1.5)], 0.0, 0.0),
-    ]
+    ],
+    deletions=[],
+    installed=False,
 )
-def test_no_two_attempts_are_ever_alive(operators: list[Any]) -> None:
-    world = World()
+@example(  # deleted between two renewals; who comes then has never seen it
+    operators=[([(0.0, 90.0, False)], QUICK, 0.0, GRACE), ([(40.5, 90.0, True)], QUICK, 9.0, 0.0)],
+    deletions=[40.0],
+    installed=True,
+)
+@example(  # deleted under a leader that is cut off; who makes it again is restarted at once
+    operators=[
+        ([(0.0, 90.0, False)], [(20, 9, 30.0)], 0.0, GRACE),
+        ([(28.0, 1.0, False), (0.0, 60.0, False)], QUICK, 9.0, 0.0),
+    ],
+    deletions=[27.0],
+    installed=True,
+)
+@example(  # the same, but it lets go of it at once
+    operators=[
+        ([(0.0, 90.0, False)], [(20, 9, 30.0)], 0.0, GRACE),
+        ([(28.0, 1.0, True), (0.0, 60.0, False)], QUICK, 9.0, 0.0),
+    ],
+    deletions=[27.0],
+    installed=True,
+)
+def test_no_two_attempts_are_ever_alive(operators: list[Any], deletions: list[float], installed: bool) -> None:
+    world = World.with_lease() if installed else World()
 
     async def lives(name: str, its: Any) -> None:
         lives, hangs, clock_offset, kill_seconds = its
@@ -233,8 +297,13 @@ def test_no_two_attempts_are_ever_alive(operators: list[Any]) -> None:
         async with asyncio.timeout(1000), asyncio.TaskGroup() as group:
             for number, its in enumerate(operators):
                 group.create_task(lives(f"operator-{number}", its))
+            for at in deletions:
+                group.create_task(world.delete(at))
 
     with structlog.testing.capture_logs():
         simulate(all_of_them())
     for before, after in itertools.pairwise(world.ran):
         assert before.end <= after.start, f"{before} overlaps {after}"
+    if len(deletions) < 1 + installed:  # one that is made and deleted between two looks is not seen
+        for before, after in itertools.pairwise(world.led):
+            assert before.end <= after.start, f"{before} leads with {after}"

@@ -16,7 +16,7 @@ import structlog
 
 from remit.errors import ApiError, LeaseLost
 from remit.kube.leadership import Leadership
-from remit.kube.lease import CANDIDATE, LeaderElector, boot_time
+from remit.kube.lease import CANDIDATE, EARLIER_WORK_ENDS, LeaderElector, boot_time
 from remit.sandbox.fencing import Fence
 
 PATIENCE = 30
@@ -24,7 +24,7 @@ Object = dict[str, Any]
 
 
 class Server:
-    """One Lease. `before` is awaited before each request is served."""
+    """One Lease, which nobody holds. `before` is awaited before each request is served."""
 
     access = SimpleNamespace(server="https://server.invalid")
 
@@ -36,6 +36,7 @@ class Server:
         self.deadlines: list[float] = []
         """What the fork server was told; -inf for the end of all work."""
         self._versions = itertools.count(1)
+        self.take("")
 
     async def get(self, *_: object) -> Object:
         await self._arrive("get")
@@ -123,6 +124,18 @@ async def hang(_verb: str) -> None:
     await asyncio.Event().wait()
 
 
+def passing(server: Server) -> Callable[[], float]:
+    """A clock of CLOCK_BOOTTIME by which a third of a lease's duration passes with each look at the Lease."""
+    passed = 0.0
+
+    async def before(verb: str) -> None:
+        nonlocal passed
+        passed += 20 * (verb == "get")
+
+    server.before = before
+    return lambda: boot_time() + passed
+
+
 def refuse(*statuses: int) -> Callable[[str], Awaitable[None]]:
     """Answers with each of these, and then, forever, as usual."""
     coming = iter(statuses)
@@ -203,7 +216,7 @@ async def test_a_write_by_somebody_else_is_not_a_loss(server: Server) -> None:
         server.store(server.lease)
         await server.renewals(2)
         assert not lost.done()
-    assert server.lease["metadata"]["annotations"] == {"kubectl": "edit"}
+    assert server.lease["metadata"]["annotations"].keys() == {"kubectl", EARLIER_WORK_ENDS}
 
 
 @pytest.mark.parametrize("sole_replica", [False, True])
@@ -284,7 +297,7 @@ async def test_one_that_failed_keeps_it_for_its_restart(server: Server) -> None:
     assert server.holder == "me"
     await soon(elector(server, lease_duration=3600).acquire())
     assert server.lease
-    assert server.lease["spec"]["leaseTransitions"] == 0
+    assert server.lease["spec"]["leaseTransitions"] == 1
 
 
 async def test_it_is_not_released_while_something_may_be_left(server: Server) -> None:
@@ -301,11 +314,13 @@ async def test_without_release_on_cancel_the_next_one_waits(server: Server) -> N
 
 async def test_each_new_holder_raises_the_transitions(server: Server) -> None:
     """And a holder that was restarted does not. What `acquireTime` says is when the holder became that."""
-    assert await elector(server).acquire() == Leadership(0, earlier_work_ends=pytest.approx(boot_time() + 67, abs=20))
+    server.lease, clock = None, passing(server)
+    first = await soon(elector(server, clock=clock).acquire())
+    assert first == Leadership(0, earlier_work_ends=pytest.approx(clock() + 67, abs=20))
     assert server.lease
     acquire_time = server.lease["spec"]["acquireTime"]
-    again = await elector(server).acquire()
-    assert (again.transitions, again.resumed, again.released) == (0, True, False)
+    again = await elector(server, clock=clock).acquire()
+    assert again == Leadership(0, resumed=True, earlier_work_ends=first.earlier_work_ends)
     assert server.lease["spec"]["acquireTime"] == acquire_time
     server.take("another", leaseTransitions=6, acquireTime="2030-01-01T00:00:00.000000Z")
     taken = await soon(elector(server).acquire())
@@ -319,10 +334,50 @@ async def test_a_lease_that_was_released_says_that_its_work_has_ended(server: Se
         pass
     assert server.lease
     record = server.lease["spec"]
-    assert (record["holderIdentity"], record["leaseDurationSeconds"], record["leaseTransitions"]) == ("", 1, 0)
+    assert (record["holderIdentity"], record["leaseDurationSeconds"], record["leaseTransitions"]) == ("", 1, 1)
     assert record["renewTime"] == record["acquireTime"]
     next_one = await elector(server, "another").acquire()
-    assert (next_one.transitions, next_one.released) == (1, True)
+    assert (next_one.transitions, next_one.released) == (2, True)
+
+
+async def test_who_made_the_lease_does_not_release_it_while_others_may_be_at_work(server: Server) -> None:
+    """The number of the next one would say that nothing of this one's number is alive."""
+    server.lease = None
+    async with leading(elector(server, clock=passing(server))):
+        pass
+    assert server.holder == "me"
+
+
+async def test_a_holder_whose_note_is_gone_waits_for_everything(server: Server) -> None:
+    server.take("me", leaseTransitions=3)
+    assert server.lease
+    server.lease["metadata"]["annotations"] = {EARLIER_WORK_ENDS: "nan"}
+    leadership = await soon(elector(server).acquire())
+    assert leadership.earlier_work_ends == pytest.approx(boot_time() + 67, abs=20)
+
+
+async def test_a_lease_is_not_made_while_a_holder_may_make_it_again(server: Server) -> None:
+    """Who waits has never seen the Lease that was deleted."""
+    holder = elector(server, "another")
+    async with leading(holder):
+        asked, through = asyncio.Semaphore(0), asyncio.Event()
+
+        async def cut_off(verb: str) -> None:
+            if asyncio.current_task() is waiting:
+                asked.release()
+            else:
+                await through.wait()
+
+        server.lease, server.before = None, cut_off
+        waiting = asyncio.create_task(elector(server).acquire())
+        for _ in range(3):
+            await soon(asked.acquire())
+        assert server.holder == ""
+        server.served.clear()
+        through.set()
+        await soon(server.served.wait())
+        assert server.holder == "another"
+        waiting.cancel()
 
 
 async def test_a_leader_makes_the_lease_that_was_deleted_again(server: Server) -> None:
@@ -341,7 +396,7 @@ async def test_a_leader_makes_the_lease_that_was_deleted_again(server: Server) -
 
 async def test_who_saw_a_lease_that_was_deleted_counts_on(server: Server) -> None:
     server.take("another", leaseTransitions=6)
-    me, seen = elector(server), asyncio.Event()
+    me, seen = elector(server, clock=passing(server)), asyncio.Event()
     me.on_new_leader = lambda _: seen.set()
     waiting = asyncio.create_task(me.acquire())
     await soon(seen.wait())
@@ -352,16 +407,19 @@ async def test_who_saw_a_lease_that_was_deleted_counts_on(server: Server) -> Non
 async def test_who_makes_a_lease_again_has_seen_none_of_its_last_holders(server: Server) -> None:
     """Somebody may have held it after it was last seen, renewed it, and be at work until its deadline."""
     server.take("", leaseTransitions=6)
-    me = elector(server, lease_duration=60, kill_grace=7)
+    clock = passing(server)
+    me, pass_time = elector(server, lease_duration=60, kill_grace=7, clock=clock), server.before
+    assert pass_time
 
     async def refuse(verb: str) -> None:
+        await pass_time(verb)
         if verb == "replace":
             server.lease = None  # taken by another operator, and then deleted
 
     server.before = refuse
     leadership = await soon(me.acquire())
     assert (leadership.transitions, leadership.resumed, leadership.released) == (7, False, False)
-    assert leadership.earlier_work_ends == pytest.approx(boot_time() + 67, abs=20)
+    assert leadership.earlier_work_ends == pytest.approx(clock() + 67, abs=20)
 
 
 @pytest.mark.parametrize("existing", [None, {"leaseTransitions": 6}])
@@ -369,7 +427,10 @@ async def test_an_answer_that_was_lost_does_not_make_it_a_restart(server: Server
     """Attempts with the number of a Lease that was deleted are not its own."""
     if existing:
         server.take("", **existing)
-    me, lost = elector(server), asyncio.Event()
+        clock = boot_time
+    else:
+        server.lease, clock = None, passing(server)
+    me, lost = elector(server, clock=clock), asyncio.Event()
     store = server.store
 
     def store_silently(body: Object) -> Object:
@@ -384,14 +445,15 @@ async def test_an_answer_that_was_lost_does_not_make_it_a_restart(server: Server
     assert lost.is_set()
     assert not leadership.resumed
     assert leadership.released == bool(existing)
-    assert leadership.seconds_until_over(leadership.transitions, boot_time()) > 0
+    assert leadership.seconds_until_over(leadership.transitions, clock()) > 0
 
 
 async def test_a_holder_whose_name_was_taken_out_has_released_nothing(server: Server) -> None:
     server.take("", leaseTransitions=6, leaseDurationSeconds=60)
-    leadership = await elector(server).acquire()
+    begun, clock = boot_time(), passing(server)
+    leadership = await soon(elector(server, clock=clock).acquire())
     assert (leadership.transitions, leadership.released) == (7, False)
-    assert leadership.earlier_work_ends == pytest.approx(boot_time() + 67, abs=20)
+    assert leadership.earlier_work_ends > begun + 60 + 7, "it had its time to notice"
 
 
 async def test_callbacks_and_metrics_are_those_of_client_go(server: Server) -> None:

@@ -327,6 +327,7 @@ def same(some: list[Object], others: list[Object]) -> bool:
     return sorted(some, key=uid_of) == sorted(others, key=uid_of)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("machine", [Machine, FewTombstones])
 def test_what_is_known_is_what_is_so(machine: type[Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OBJECTS_PER_TURN", 1)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit.operations.file import beneath
-from remit.operations.file.beneath import open_beneath, place
+from remit.sandbox import beneath
+from remit.sandbox.beneath import open_beneath, place
 
 NAMES = ["a", "b", "c"]
 LINKS = [

@@ -18,6 +18,8 @@ from remit import safeyaml
 from remit.api import CommandPolicy, ExecutionTask, crd
 from remit.cli.app import app
 
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts/remit"
 Objects = dict[tuple[str, str], dict[str, Any]]

@@ -16,7 +16,10 @@ from remit.api.operations import Operation
 from remit.controlplane.schema import Schema
 from remit.errors import InvalidInput
 from remit.policy import compile_policy
+from remit.policy.evaluate import evaluate
+from remit.policy.needs import merged
 from remit.policy.testing import decide_on, request_of
+from remit.policy.verdict import Allowance
 
 CONNECTION = {"name": "db", "key": "url"}
 
@@ -51,6 +54,13 @@ BAD: dict[str, list[Bad]] = {
         Bad({"argv": ["ls"], "line": "ls"}, "spec.command", "set exactly one of argv or line"),
         Bad({"argv": []}, "spec.command.argv", "at least 1 item"),
         Bad({"line": "a | b"}, "column 3", "use a script"),
+        Bad(
+            {"line": "cat"},
+            "spec",
+            "set stdin or stdinFrom, not both",
+            {"stdin": "x", "stdinFrom": {"configMapKeyRef": CONNECTION}},
+        ),
+        Bad({"line": "cat"}, "spec.stdinFrom", "set exactly one of", {"stdinFrom": {}}),
     ],
     "script": [Bad({"interpreter": "sh"}, "spec.script.source", "Required")],
     "file": [
@@ -59,6 +69,18 @@ BAD: dict[str, list[Bad]] = {
         Bad({"operation": "read", "path": "srv"}, "spec.file.path", "^/"),
         Bad({"operation": "burn", "path": "/srv"}, "spec.file.operation", "create"),
         Bad({"operation": "chmod", "path": "/srv/a", "mode": "9"}, "spec.file.mode", "[0-7]{3}"),
+        Bad(
+            {"operation": "read", "path": "/srv"},
+            "spec",
+            "stdinFrom goes with command, script and the start of a process",
+            {"stdinFrom": {"configMapKeyRef": CONNECTION}},
+        ),
+        Bad({"operation": "read", "path": "/srv", "glob": "*"}, "spec.file", "glob goes with list and delete"),
+        Bad({"operation": "delete", "path": "/srv", "glob": "../*"}, "spec.file.glob", "below path"),
+        Bad({"operation": "list", "path": "/srv", "glob": "*", "recursive": True}, "spec.file", "'**/' in glob"),
+        Bad({"operation": "delete", "path": "/srv", "olderThan": "7d"}, "spec.file", "olderThan goes with list"),
+        Bad({"operation": "list", "path": "/srv", "olderThan": "7 days"}, "spec.file.olderThan", "d"),
+        Bad({"operation": "list", "path": "/srv", "dryRun": True}, "spec.file", "dryRun goes with delete"),
         Bad({"operation": "stat", "path": "/srv/a"}, "spec", "leave it out", {"backend": "docker", "image": "a:1"}),
     ],
     "process": [
@@ -88,6 +110,13 @@ BAD: dict[str, list[Bad]] = {
         Bad({"action": "run"}, "spec.container", "image goes with run and pull"),
         Bad({"action": "logs"}, "spec.container", "name the container"),
         Bad({"action": "run", "image": "a b"}, "spec.container.image", "match"),
+        Bad({"action": "stop", "name": "ab", "wait": True}, "spec.container", "wait and remove go with run"),
+        Bad({"action": "run", "image": "a", "remove": True}, "spec.container", "remove needs wait"),
+        Bad(
+            {"action": "run", "image": "a", "wait": True, "options": {"restartPolicy": "Always"}},
+            "spec.container",
+            "restartPolicy does not go with wait",
+        ),
     ],
 }
 
@@ -253,3 +282,17 @@ def test_the_policies_of_the_documentation_are_ready() -> None:
     ]
     assert not any(problems), problems
     assert {"files", "http", "databases", "scripts", "containers", "processes"} <= {name for s in specs for name in s}
+
+
+@pytest.mark.parametrize(("operation", "denied"), listed(DENIED))
+def test_a_denial_carries_what_the_policy_lacks(operation: str, denied: Denied) -> None:
+    task = ExecutionTask.parse({"metadata": {"name": "t"}, "spec": {operation: denied.subject}})
+    spec = denied.policy
+    for _ in range(8):
+        compiled = compile_policy(CommandPolicy.parse({"metadata": {"name": "p"}, "spec": spec}))
+        outcome = evaluate(compiled, request_of(task))
+        if isinstance(outcome, Allowance):
+            return
+        assert outcome.needs, outcome.message
+        spec = merged(spec, outcome.needs)
+    pytest.fail(f"never allowed by {spec}")

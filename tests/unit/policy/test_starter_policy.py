@@ -10,6 +10,8 @@ from policies import request
 from remit.policy import canonical, decide
 from remit.policy.testing import parse_policies, parse_suite, run_cases
 
+pytestmark = pytest.mark.no_cover
+
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 (STARTER,) = parse_policies((EXAMPLES / "00-starter-policy.yaml").read_text())
 

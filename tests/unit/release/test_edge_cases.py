@@ -262,9 +262,22 @@ def test_a_side_is_switched_to_once_it_has_been_healthy_for_min_ready_seconds() 
     assert sim.now >= again.until
 
 
+def test_where_nothing_counts_requests_health_decides_the_bake() -> None:
+    """As on Kubernetes, where a Service counts none."""
+    for behaviour, outcome in (("well", "Promoted"), ("unhealthy", "RolledBack")):
+        target = {"docker": None, "kubernetes": {}}
+        sim = live("v1", target=target).apply(version="v2", target=target, stages={"bakeSeconds": 600})
+        sim.waits_for("Baking")
+        assert sim.observed.green.requests is None
+        sim.behaviour["v2"] = behaviour
+        assert sim.finish().outcome == outcome
+
+
 @pytest.mark.parametrize(
     ("percent", "before", "after", "outcome"),
     [
+        (None, (0, 0), (100, 6), "RolledBack"),
+        (None, (0, 0), (100, 5), "Promoted"),
         (5, (1000, 500), (1100, 506), "RolledBack"),
         (5, (0, 0), (100, 5), "Promoted"),
         (5, (0, 0), (5, 4), "Promoted"),
@@ -274,7 +287,7 @@ def test_a_side_is_switched_to_once_it_has_been_healthy_for_min_ready_seconds() 
     ],
 )
 def test_failed_requests_in_the_bake_send_a_release_back(
-    percent: int, before: tuple[int, int], after: tuple[int, int], outcome: str
+    percent: int | None, before: tuple[int, int], after: tuple[int, int], outcome: str
 ) -> None:
     def serve(requests: int, failed: int) -> None:
         sim.put("green", replace(sim.observed.green, requests=requests, failed_requests=failed))

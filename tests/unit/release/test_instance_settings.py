@@ -64,3 +64,20 @@ def test_the_grace_period_reaches_instances(seconds: int | None, process: int, p
     made = workload(identity, "blue", revision, 1, Material(), Limits())
     assert made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == pods
     assert service(identity, on_cluster, "blue", 0)["spec"]["ports"][0]["appProtocol"] == "http"
+
+
+def test_on_a_cluster_the_checks_are_probes() -> None:
+    checks = {"healthCheck": {"http": {"path": "/ready", "port": "http"}}, "livenessCheck": {"tcp": {"port": "http"}}}
+    declared = {"artifact": {"image": "shop"}, "target": {"kubernetes": {}}, "ports": PORTS, **checks}
+    revision = Revision(1, snapshot(DeploymentSpec.model_validate(declared)))
+    made = workload(Identity("default", "shop", "uid", "default"), "blue", revision, 1, Material(), Limits())
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8080, "scheme": "HTTP"}
+    assert container["livenessProbe"] == {
+        "tcpSocket": {"port": 8080},
+        "initialDelaySeconds": 0,
+        "periodSeconds": 10,
+        "timeoutSeconds": 2,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    }

@@ -22,9 +22,10 @@ def problem(
     engine: str = "unix:///var/run/docker.sock",
     files: tuple[str, ...] = (),
     archive: str = "",
+    **changes: Any,
 ) -> Problem | None:
     metadata = {"name": "shop", "namespace": "team", "uid": "u"}
-    spec = {"artifact": {"image": "shop:v1"}, "target": target}
+    spec = {"artifact": {"image": "shop:v1"}, "target": target, **changes}
     if "process" in target:
         spec["artifact"] = {"archive": archive, "sha256": "0" * 64} if archive else {"path": "/srv/shop"}
     own = [CommandPolicy.parse({"metadata": {"name": "p", "namespace": "team"}, "spec": each}) for each in policies]
@@ -49,6 +50,20 @@ def test_the_image_and_the_command_are_judged():
     assert problem({"docker": {"command": ["/serve"]}}, RUN).reason == "NotAllowed"
     serve = {"commands": {"allow": [{"executable": "/serve", "args": []}]}}
     assert problem({"docker": {"command": ["/serve"]}}, RUN | serve) is None
+
+
+@pytest.mark.parametrize("field", ["healthCheck", "livenessCheck"])
+@pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
+def test_a_command_that_checks_is_judged_wherever_it_runs(kind: str, field: str):
+    target = {kind: {"command": ["sleep", "9"]}}
+    serve = {"executable": "sleep", "args": ["9"]}
+    rules = RUN | {"networks": ["none", "host"], "files": {"allow": [{"paths": ["/srv/*"], "operations": ["read"]}]}}
+    check = {field: {"command": {"argv": ["ls", "/tmp"]}}}
+    denied = problem(target, rules | {"commands": {"allow": [serve]}}, **check)
+    assert denied is not None
+    assert (denied.reason, "ls" in denied.message) == ("NotAllowed", True)
+    both = {"commands": {"allow": [serve, {"executable": "ls", "args": ["/tmp"]}]}}
+    assert problem(target, rules | both, **check) is None
 
 
 @pytest.mark.parametrize(

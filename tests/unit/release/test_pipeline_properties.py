@@ -45,13 +45,17 @@ class Chaos(RuleBasedStateMachine):
 
     @initialize(data=st.data(), hooks=st.booleans(), automatic=st.booleans(), under_way=st.integers(0, 45))
     def begin(self, data: st.DataObject, hooks: bool, automatic: bool, under_way: int) -> None:
+        strategy, limit = data.draw(st.sampled_from(self.strategies)), data.draw(st.sampled_from([0, 1, 10]))
+        self.begin_with(strategy, limit, hooks, automatic, under_way)
+
+    def begin_with(self, strategy: dict[str, Any], limit: int, hooks: bool, automatic: bool, under_way: int) -> None:
         stages = {"prePromotion": [hook("pre")], "postPromotion": [hook("post")], "bakeSeconds": 20} if hooks else {}
         self.fixed: dict[str, Any] = {
-            "strategy": data.draw(st.sampled_from(self.strategies)),
+            "strategy": strategy,
             "stages": stages,
             "rollback": {"automatic": automatic},
             "progressDeadlineSeconds": 120,
-            "revisionHistoryLimit": data.draw(st.sampled_from([0, 1, 10])),
+            "revisionHistoryLimit": limit,
         }
         self.changing: dict[str, Any] = {"version": "v1", "replicas": 2}
         self.asked_replicas = {2}
@@ -128,10 +132,10 @@ class Chaos(RuleBasedStateMachine):
         what=st.sampled_from(["emptied", "gone", "back", "breaks", "breaks for good", "works", "clock"]), data=st.data()
     )
     def trouble(self, what: str, data: st.DataObject) -> None:
-        sim, empty = self.sim, SlotView()
+        sim = self.sim
         match what:
             case "emptied":
-                sim.observed = replace(sim.observed, blue=empty, green=empty, live=None, share=0, preview=None)
+                self.empty_target()
             case "gone" | "back":
                 sim.observed = replace(sim.observed, unreachable="no route to host" if what == "gone" else "")
             case "breaks" | "breaks for good":
@@ -141,6 +145,12 @@ class Chaos(RuleBasedStateMachine):
                 sim.errors.clear()
             case "clock":
                 sim.now += datetime.timedelta(seconds=data.draw(st.sampled_from([-100_000, -40, 3600, 100_000])))
+
+    def empty_target(self) -> None:
+        sim, empty = self.sim, SlotView()
+        sim.observed = replace(sim.observed, blue=empty, green=empty, live=None, share=0, preview=None)
+        if sim.state.releasing is not None and sim.state.releasing.failure is None:
+            self.crashed = None  # nobody saw that crash, and what comes back are other instances
 
     @rule(seconds=st.sampled_from([0, 1, 10, 31, 61, 130]))
     def time_goes_by(self, seconds: int) -> None:
@@ -220,7 +230,11 @@ class Chaos(RuleBasedStateMachine):
             assert view.healthy > 0 or (state.live is not None and state.live.replicas == 0)
 
     def teardown(self) -> None:
-        """Under a fair schedule it comes to an end: the target is there, steps work, somebody promotes."""
+        """Under a fair schedule it comes to an end: the target is there, steps work, somebody promotes.
+
+        A side that failed and stayed live is such an end as long as it is not whole: the other side is kept, and
+        somebody has to go back to it.
+        """
         if not hasattr(self, "sim"):
             return
         sim = self.sim
@@ -229,8 +243,18 @@ class Chaos(RuleBasedStateMachine):
         self.changing["paused"] = False
         sim.wish = self.wish()
         sim.request = None
+        went_back = False
         for _ in range(BOUND):
             step = self.checked_step("")
+            if isinstance(step, Wait) and step.reason == "LiveUnhealthy":
+                self.check_kept()
+                if went_back:
+                    return
+                went_back = True
+                sim.ask("rollback", revision=sim.idle.revision)
+                self.checked_step("")
+                assert sim.state.answer is not None
+                assert sim.state.answer.accepted, sim.state.answer.message
             sim.breathe(5)
             if isinstance(step, Finish) and step.outcome == "Deleted":
                 assert sim.observed.blue.revision is None and sim.observed.green.revision is None
@@ -251,6 +275,15 @@ class Chaos(RuleBasedStateMachine):
             assert observed.slot(sim.state.live.slot).revision == sim.state.live.revision
         assert observed.share == 0
         assert observed.preview is None
+
+    def check_kept(self) -> None:
+        """The release is over, and it failed; the side that it left in place waits for those who return to it."""
+        sim, last, side = self.sim, self.sim.state.release, self.sim.state.live
+        assert last is not None
+        assert side is not None
+        assert (last.outcome, last.revision, sim.observed.live) == ("Failed", side.revision, side.slot)
+        assert sim.active.healthy < side.replicas or sim.active.failed
+        assert sim.idle.revision in sim.revisions
 
 
 class BlueGreenChaos(Chaos):
@@ -277,6 +310,32 @@ TestBlueGreenChaos = BlueGreenChaos.TestCase
 TestBlueGreenChaos.settings = CHAOS
 TestOtherChaos = OtherChaos.TestCase
 TestOtherChaos.settings = CHAOS
+
+
+def test_a_side_that_failed_and_stayed_live_is_an_end_from_which_people_go_back() -> None:
+    chaos = BlueGreenChaos()
+    chaos.begin_with({"type": "BlueGreen"}, 0, hooks=True, automatic=False, under_way=20)
+    assert (chaos.sim.serving, chaos.sim.state.releasing is not None) == ("v2", True)
+    chaos.fate("v2", "crashing")
+    chaos.teardown()
+    assert (
+        Wait("LiveUnhealthy", "blue is kept, because 0 of 2 instances of green, which failed, are healthy")
+        in chaos.sim.steps
+    )
+    assert (chaos.sim.serving, chaos.sim.state.pin) == ("v1", 1)
+
+
+@pytest.mark.parametrize(("seen", "serving"), [(True, "v1"), (False, "v2")])
+def test_a_crash_that_nobody_saw_is_gone_with_what_the_target_lost(seen: bool, serving: str) -> None:
+    chaos = OtherChaos()
+    chaos.begin_with(CANARY, 0, hooks=False, automatic=False, under_way=31)
+    chaos.an_instance_crashes(slot="green", back=False)
+    if seen:
+        chaos.checked_step("")
+    chaos.empty_target()
+    chaos.teardown()
+    assert chaos.sim.serving == serving
+
 
 VIEWS = st.builds(
     SlotView,

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from releases import EPOCH, Sim, hook, live, spec
+from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, Release
 from remit.release import Finish
 from remit.release.report import (
@@ -275,9 +276,25 @@ PORTS = [{"name": "admin", "containerPort": 9000}, {"name": "http", "containerPo
 )
 def test_the_probe_knocks_where_the_health_check_does(changes: dict[str, object], expected: str | None) -> None:
     wish = spec("v2", **{"ports": PORTS, **changes})
-    assert entry(wish, spec("v1", ports=PORTS), "127.0.0.1") == expected
+    found = entry(wish, spec("v1", ports=PORTS), "127.0.0.1")
+    assert (found and found.url) == expected
     assert entry(wish, spec("v1"), "127.0.0.1") is None, "the old side publishes none of it"
     assert entry(wish, spec("v1", ports=PORTS), "") is None, "nobody knows where"
+
+
+@pytest.mark.parametrize("new", ["http", "tcp"])
+@pytest.mark.parametrize("old", ["http", "tcp"])
+@pytest.mark.parametrize("checked", ["http", "tcp"])
+def test_headers_for_the_proxy_are_sent_only_where_it_reads_requests_of_both_sides(
+    old: str, new: str, checked: str
+) -> None:
+    def version(name: str, protocol: str) -> DeploymentSpec:
+        ports = [{"name": "http", "containerPort": 8080, "appProtocol": protocol}]
+        return spec(name, ports=ports, healthCheck={checked: {"port": "http"}})
+
+    found = entry(version("v2", new), version("v1", old), "127.0.0.1")
+    assert found is not None
+    assert found.http is ((old, new, checked) == ("http", "http", "http"))
 
 
 def test_requests_are_summed_up_by_second_and_side() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -53,6 +54,16 @@ def test_a_preview_takes_no_port_that_is_published() -> None:
         80: {"blue": 100, "green": 0},
         81: {"blue": 100, "green": 0},
     }
+
+
+def test_the_time_for_requests_under_way_is_that_of_the_machine() -> None:
+    busy = frozenset({"10.0.0.1:1001"})
+    side = replace(BLUE, wanted=0, leaving_since=1000.0, drain_seconds=30)
+    assert not side.finished(busy, 1000.0)
+    assert not side.finished(busy, 1029.0)
+    assert side.finished(frozenset(), 1001.0), "nothing is with them"
+    assert side.finished(busy, 1030.0)
+    assert side.finished(busy, 5.0), "the machine has started anew"
 
 
 def test_only_what_the_proxy_reaches_is_healthy() -> None:

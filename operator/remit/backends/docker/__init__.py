@@ -2,5 +2,6 @@
 
 from remit.backends.docker.backend import DockerBackend
 from remit.backends.docker.engine import DEFAULT_HOST, OFF, Engine, create, inspect_image, look
+from remit.backends.docker.folders import NOBODY, Staging
 
-__all__ = ["DEFAULT_HOST", "OFF", "DockerBackend", "Engine", "create", "inspect_image", "look"]
+__all__ = ["DEFAULT_HOST", "NOBODY", "OFF", "DockerBackend", "Engine", "Staging", "create", "inspect_image", "look"]

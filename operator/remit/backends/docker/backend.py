@@ -7,21 +7,25 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
-
-import docker
+from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
-from remit.backends.docker.container import Container, State, moment
+from remit.backends.docker.archives import EngineArchives
+from remit.backends.docker.archivetree import ArchiveTree
+from remit.backends.docker.container import ENGINE_ENDS, Container, moment
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
+from remit.backends.docker.folders import Folders, Staging, folders
+from remit.backends.docker.holder import start_holder
 from remit.backends.docker.holding import holder_name
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
+    Given,
     Walls,
     container_name,
     creation,
+    kept_folders,
     missing_working_dir,
     private_folders,
     walls,
@@ -30,27 +34,41 @@ from remit.backends.docker.stdin import feed
 from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
+from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import BackendError, OutcomeUnknown
+from remit.errors import BackendError, InvalidInput, OutcomeUnknown, SandboxUnavailable
+from remit.sandbox import boot_id
+from remit.sandbox.fencing import now as boot_time
 
-Answer = TypeVar("Answer")
-_KILL_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
-_ENGINE_ENDS = frozenset({137, 143, 255})
-"""Exit codes of a container that its engine ends, on its own end or when asked to."""
+_MOST_BESIDE, _BESIDE = 1 << 30, 4
+"""Bytes that are passed over to find what is to be kept, and how often all that fits into `/workspace`: beyond that
+there are files that only seem to be large."""
+_NO_HOLDER = (
+    "nothing can be kept of it: the container of image {image} that would hold what it leaves cannot be started"
+    " ({error}); leave artifacts and results out, or use backend: process"
+)
 
 
 class DockerBackend:
     """Commands in containers on `engine`, each of the image that the task names.
 
     `doors` are the way out of containers with a restricted network. What went through is kept in `books`, for an
-    operator that takes them up; without, it counts from there on.
+    operator that takes them up; without, it counts from there on. Folders of the host can be mounted with `staging`.
     """
 
     name = "docker"
 
-    def __init__(self, engine: Engine, doors: Doors | None = None, books: Books | None = None) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        doors: Doors | None = None,
+        books: Books | None = None,
+        boot: Callable[[], float] = boot_time,
+        staging: Staging | None = None,
+    ) -> None:
+        self._engine, self._staging = engine, staging
+        self._boot = boot
         self._doors, self._books = doors or Doors(), books
 
     async def run(
@@ -65,7 +83,7 @@ class DockerBackend:
         if cancel.is_set():
             return not_started(Walls((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
         info = await self._about_engine()
-        given = walls(request.confinement, info)
+        given = walls(request.confinement, info, keeps=request.collector is not None)
         if missing := missing_working_dir(request):
             return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
         began = asyncio.get_running_loop().time()
@@ -82,10 +100,11 @@ class DockerBackend:
             return not_started(given, ExitReason.TIMED_OUT, waited)
         seconds = max(0.0, request.timeout_seconds - (asyncio.get_running_loop().time() - began))
         private_folders(request)  # what cannot be right is told before there is anything of it
-        async with self._network(request) as network:
+        staged = folders(self._staging, self._engine.address, request, info, stage=True)
+        async with staged as found, self._network(request) as network:
             if on_started:
-                on_started(_handle(container_name(request.id)))
-            return await self._run(request, sink, cancel, seconds, image, info, given, network)
+                on_started(self._handle(container_name(request.id), request.timeout_seconds - seconds))
+            return await self._run(request, sink, cancel, seconds, image, info, given, network, found)
 
     async def _run(
         self,
@@ -97,30 +116,34 @@ class DockerBackend:
         info: Mapping[str, Any],
         given: Walls,
         network: RestrictedNetwork | None,
+        found: Folders,
     ) -> Outcome:
         name, started = container_name(request.id), False
         try:
-            id_ = await self._create(name, request, image, info, network)
+            id_, holder = await self._create(name, request, image, info, network, found.given)
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
                 if request.command.stdin:
                     await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
                 with _unknown_from_now_on():
                     refused = await self._start(id_, network)
+                    await found.started()
                 if refused:
                     outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
                     started, container = True, Container(self._engine, id_, sink)
                     with _unknown_from_now_on():
                         outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
+            if started:
+                outcome = await self._collected(request, outcome, replace(found.given, holder=holder), found.opened)
         except asyncio.CancelledError:
             if not started:
                 with contextlib.suppress(OperationFailed):
-                    await self._remove(name, network)
+                    await self._remove(name, request)
             raise
         except BaseException:
-            await self._surely_remove(name, network)  # the engine may have done what it did not answer
+            await self._surely_remove(name, request, network)  # the engine may have done what it did not answer
             raise
-        return replace(outcome, network=await self._surely_remove(name, network))
+        return replace(outcome, network=await self._surely_remove(name, request, network))
 
     async def _create(
         self,
@@ -129,16 +152,50 @@ class DockerBackend:
         image: Mapping[str, Any],
         info: Mapping[str, Any],
         network: RestrictedNetwork | None,
-    ) -> str:
-        """The container, with its private files and, where that is restricted, its network. Gives its id."""
-        mode = await network.make(image, info["Architecture"]) if network else request.confinement.network
-        config = creation(request, image, info, mode, network.environment if network else {})
+        given: Given,
+    ) -> tuple[str, str]:
+        """The container, with its private files and, where that is restricted, its network. Gives its id, and that of
+        its holder; empty: it has none."""
+        mode: str = request.confinement.network
+        holder = ""
+        if network:
+            holder = await network.make(image, info["Architecture"])
+            mode = f"container:{holder}"
+        elif request.collector:
+            holder = await self._hold(request, image, info["Architecture"])
+        proxy = network.environment if network else {}
+        config = creation(request, image, info, mode, proxy, replace(given, holder=holder))
         id_ = await self._engine.call(lambda client: create(client, name, config))
-        for folder, archive in archives(request.files).items():
+        for folder, archive in archives(request.files, given.user, given.group).items():
             await self._engine.call(
                 lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
             )
-        return id_
+        return id_, holder
+
+    async def _hold(self, request: AttemptRequest, image: Mapping[str, Any], architecture: str) -> str:
+        try:
+            name = holder_name(container_name(request.id))
+            return await start_holder(self._engine, name, request, image, architecture)
+        except OperationFailed as error:
+            if error.retryable:
+                raise
+            raise SandboxUnavailable(_NO_HOLDER.format(image=request.image, error=error)) from None
+
+    async def _collected(
+        self, request: AttemptRequest, outcome: Outcome, given: Given, opened: Mapping[str, int]
+    ) -> Outcome:
+        """How the attempt ended, with what was kept of what is left in its holder and in folders of the host."""
+        if request.collector is None:
+            return outcome
+        reading = EngineArchives(self._engine, given.holder, COLLECTING_SECONDS)
+        beside = _BESIDE * (request.confinement.limits.disk_bytes or 0) or _MOST_BESIDE
+        hosts = DescriptorTree(opened, given.user)
+        places = list(kept_folders(request))
+        left = ArchiveTree(reading, places, given.user, given.group, max(_MOST_BESIDE, beside), hosts)
+        try:
+            return await collected(request.collector, left, outcome)
+        finally:
+            reading.stop()
 
     async def _start(self, id_: str, network: RestrictedNetwork | None) -> OperationFailed | None:
         """Start it. Gives what the engine has against that."""
@@ -159,29 +216,38 @@ class DockerBackend:
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         name = container_name(request.id)
-        found = await self._patiently(lambda client: client.inspect_container(name))
+        found = await self._engine.patiently(lambda client: client.inspect_container(name))
         async with self._network(request) as network:
             if found is None or found["State"]["Status"] == "created":  # it never ran
-                await self._surely_remove(name, network)
+                await self._surely_remove(name, request, network)
                 return None
-            on_found(_handle(name))
-            given = walls(replace(request.confinement, require=frozenset()), await self._about_engine())
-            left = request.timeout_seconds - (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+            info = await self._about_engine()
+            had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
+            on_found(self._handle(name, had))
+            given = walls(replace(request.confinement, require=frozenset()), info)
+            left = request.timeout_seconds - had
             container = Container(self._engine, found["Id"], sink)
             try:
                 with _unknown_from_now_on():
                     if network and found["State"]["Running"]:
                         await network.resume(await self._holder(found))
                     outcome = await self._until_over(container, request, None, cancel, max(0.0, left), given, network)
+                if request.collector:
+                    outcome = await self._collected_later(request, outcome, found)
             except asyncio.CancelledError:
                 raise
             except BaseException:
-                await self._surely_remove(name, network)
+                await self._surely_remove(name, request, network)
                 raise
-            return replace(outcome, network=await self._surely_remove(name, network))
+            return replace(outcome, network=await self._surely_remove(name, request, network))
+
+    def _handle(self, name: str, had: float) -> Handle:
+        """Of a container that has had so many seconds."""
+        return Handle(pid=0, start_time=0, boot_id=boot_id(), container=name, begun=self._boot() - had)
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
@@ -207,7 +273,9 @@ class DockerBackend:
     async def _holder(self, found: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The container whose network that of an attempt joined; None if it is gone."""
         kind, _, id_ = str(found["HostConfig"]["NetworkMode"]).partition(":")
-        return await self._patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
+        return (
+            await self._engine.patiently(lambda client: client.inspect_container(id_)) if kind == "container" else None
+        )
 
     async def _until_over(
         self,
@@ -221,47 +289,20 @@ class DockerBackend:
     ) -> Outcome:
         """Carry its output, end it when its time is over, it is to be cancelled or has lost its network, and say how it
         ended."""
-        carrying = asyncio.create_task(container.carry(output))
-        sampling = asyncio.create_task(container.sample())
-        asked = asyncio.create_task(cancel.wait())
-        stopped: ExitReason | None = None
-        try:
-            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([network.failed] if network else [])}
-            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not carrying.done():
-                lost = network is not None and network.failed.done()
-                stopped = ExitReason.CANCELLED if asked.done() else None if lost else ExitReason.TIMED_OUT
-                await container.look()
-                await self._end(container, carrying, request.grace_seconds)
-                if network and not stopped:
-                    network.check()
-            try:
-                state = carrying.result()
-            except OSError as error:
-                raise BackendError(f"the output could not be stored: {error}") from error
-        finally:
-            for task in (carrying, sampling, asked):
-                task.cancel()
-            await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
-        by_itself = stopped or state.oom_killed or state.exit_code not in _ENGINE_ENDS
+        ended = await container.until_over(
+            output, cancel, seconds, request.grace_seconds, lost=network.failed if network else None
+        )
+        state = ended.state
+        if ended.lost and network:
+            network.check()
+        by_itself = ended.stopped or state.oom_killed or state.exit_code not in ENGINE_ENDS
         if not by_itself:
             if await container.was_ended_from_outside(state):
                 raise BackendError(
                     "the container was ended from outside: its Docker engine was stopped, or somebody killed it"
                 )
             state = await container.settled(state)
-        return outcome_of(container, request, state, stopped, given)
-
-    async def _end(self, container: Container, carrying: asyncio.Task[State], grace: float) -> None:
-        if grace > 0:
-            await container.signal("SIGTERM")
-            await asyncio.wait({carrying}, timeout=grace)
-        while not carrying.done():
-            heard = await container.signal("SIGKILL")
-            await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
-            if heard and not carrying.done() and await self._engine_answers():
-                message = f"the Docker engine does not end container {container.id[:12]}; it may still be running"
-                raise OutcomeUnknown(message)
+        return outcome_of(container, request, state, ended.stopped, given)
 
     async def _image_in_time(self, request: AttemptRequest, cancel: asyncio.Event) -> dict[str, Any] | None:
         """The image, unless the attempt is cancelled or its time is over before that: then None."""
@@ -286,34 +327,35 @@ class DockerBackend:
         await self._engine.pull(reference)
         return await self._engine.call(lambda client: inspect_image(client, reference))
 
-    async def _patiently(self, ask: Callable[[docker.APIClient], Answer]) -> Answer | None:
-        """The answer of an engine that is waited for; None where there is no such container."""
-        while True:
-            try:
-                return await self._engine.call(ask)
-            except OperationFailed as error:
-                if error.reason == "NotFound":
-                    return None
-                if not error.retryable:
-                    raise
-            await asyncio.sleep(_RETRY_SECONDS)
+    async def _collected_later(self, request: AttemptRequest, outcome: Outcome, found: Mapping[str, Any]) -> Outcome:
+        """Of a container that another operator started, as the engine inspected it."""
+        holder = next(iter(found["HostConfig"]["VolumesFrom"] or []), "")
+        user, group = (int(number) for number in found["Config"]["User"].split(":"))
+        try:
+            info = await self._about_engine()
+            async with folders(self._staging, self._engine.address, request, info, stage=False) as mounted:
+                return await self._collected(request, outcome, Given(user, group, holder=holder), mounted.opened)
+        except (InvalidInput, SandboxUnavailable) as error:
+            raise OutcomeUnknown(f"what it left in a mounted folder cannot be read: {error}") from error
 
-    async def _surely_remove(self, name: str, network: RestrictedNetwork | None) -> NetworkUse | None:
+    async def _surely_remove(
+        self, name: str, request: AttemptRequest, network: RestrictedNetwork | None
+    ) -> NetworkUse | None:
         """Nothing is told of an attempt while its container may be alive, or may yet be started.
 
         Gives what went over its network.
         """
         while True:
             with contextlib.suppress(OperationFailed):
-                await self._remove(name, network)
+                await self._remove(name, request)
                 return await network.end() if network else None
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _remove(self, name: str, network: RestrictedNetwork | None) -> None:
-        """The container, then what holds its network. Raises as `_remove_one` does."""
+    async def _remove(self, name: str, request: AttemptRequest) -> None:
+        """The container, then its holder. Raises as `_remove_one` does."""
         await self._remove_one(name)
-        if network:
-            await self._remove_one(network.name)
+        if request.collector or request.confinement.network == "restricted":
+            await self._remove_one(holder_name(name))
 
     async def _remove_one(self, name: str) -> bool:
         """Whether there was anything to remove. Raises while that cannot be told, which is not waited for."""
@@ -324,13 +366,6 @@ class DockerBackend:
                 raise OperationFailed(error.reason, str(error), category="Infrastructure") from None
             if error.retryable:
                 raise
-            return False
-        return True
-
-    async def _engine_answers(self) -> bool:
-        try:
-            await self._about_engine()
-        except OperationFailed:
             return False
         return True
 
@@ -348,5 +383,11 @@ def _unknown_from_now_on() -> Iterator[None]:
         raise OutcomeUnknown(str(error)) from error
 
 
-def _handle(name: str) -> Handle:
-    return Handle(pid=0, start_time=0, boot_id="", container=name)
+def time_had(recorded: Handle | None, boot: str, now: float, started_at: str, engine_time: str) -> float:
+    """Seconds that a container has had. Where it was started in this `boot`, by the clock that nobody sets, which is at
+    `now`; elsewhere by the engine's time of day, which may be another one than ours: it started it, and tells its own.
+    """
+    if recorded is not None and recorded.begun > 0 and recorded.boot_id == boot:
+        return max(0.0, now - recorded.begun)
+    engine = datetime.fromisoformat(engine_time) if engine_time else datetime.now(UTC)
+    return max(0.0, (engine - moment(started_at)).total_seconds())

@@ -13,10 +13,15 @@ from typing import Any
 from remit.backends.base import OutputSink, Stream
 from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
-from remit.backends.outcome import Usage
+from remit.backends.outcome import ExitReason, Usage
+from remit.errors import BackendError, OutcomeUnknown
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+ENGINE_ENDS = frozenset({137, 143, 255})
+"""Exit codes of a container that its engine ends, on its own end or when asked to."""
 _STDERR_KEPT = 8192
+_KILL_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
 _SHORTEST, _LONGEST = 0.02, 1.0
 _KILLED = 128 + signal.SIGKILL
 _AFTERWARDS = (0.05, 0.2, 0.75)
@@ -32,6 +37,16 @@ class State:
     oom_killed: bool
     started_at: datetime
     finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container came to its end: `stopped` is why Remit ended it, and `lost` whether that was for what it needed
+    and lost."""
+
+    state: State
+    stopped: ExitReason | None = None
+    lost: bool = False
 
 
 class Container:
@@ -67,6 +82,61 @@ class Container:
         if self.lost_engine:
             await self._replay()
         return state
+
+    async def until_over(
+        self,
+        attached: AsyncIterator[Any] | None,
+        cancel: asyncio.Event,
+        seconds: float,
+        grace: float,
+        *,
+        lost: asyncio.Future[Any] | None = None,
+    ) -> Ended:
+        """Carry its output and look at what it uses; end it after `seconds`, when it is to be cancelled, or when `lost`
+        is done. Cancelled itself, it leaves the container alone.
+
+        Raises:
+            OutcomeUnknown: the engine answers, and does not end it.
+            BackendError: the output could not be stored.
+        """
+        carrying = asyncio.create_task(self.carry(attached))
+        sampling = asyncio.create_task(self.sample())
+        asked = asyncio.create_task(cancel.wait())
+        stopped, gone = None, False
+        try:
+            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([lost] if lost else [])}
+            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not carrying.done():
+                gone = lost is not None and lost.done() and not asked.done()
+                stopped = ExitReason.CANCELLED if asked.done() else None if gone else ExitReason.TIMED_OUT
+                await self.look()
+                await self._end(carrying, grace)
+            try:
+                return Ended(carrying.result(), stopped, gone)
+            except OSError as error:
+                raise BackendError(f"the output could not be stored: {error}") from error
+        finally:
+            for task in (carrying, sampling, asked):
+                task.cancel()
+            await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
+
+    async def _end(self, carrying: asyncio.Task[State], grace: float) -> None:
+        if grace > 0:
+            await self.signal("SIGTERM")
+            await asyncio.wait({carrying}, timeout=grace)
+        while not carrying.done():
+            heard = await self.signal("SIGKILL")
+            await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
+            if heard and not carrying.done() and await self._engine_answers():
+                message = f"the Docker engine does not end container {self.id[:12]}; it may still be running"
+                raise OutcomeUnknown(message)
+
+    async def _engine_answers(self) -> bool:
+        try:
+            await self._engine.call(lambda client: client.info())
+        except OperationFailed:
+            return False
+        return True
 
     async def state(self) -> State | None:
         """None while it is running. Waits for an engine that is away."""

@@ -8,7 +8,6 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import docker
@@ -21,6 +20,7 @@ from remit.backends.breaker import Breaker
 from remit.backends.docker.labels import LEASE_TRANSITIONS
 from remit.backends.failure import OperationFailed
 from remit.sandbox import fence
+from remit.threads import DaemonThreadPool
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 OFF = "off"
@@ -28,6 +28,7 @@ OFF = "off"
 MOST_AT_ONCE = 8
 """Docker 20.10 was seen to deadlock under 32 concurrent create and start calls, and is no faster with more than 8."""
 ANSWER_SECONDS = 30
+_RETRY_SECONDS = 1.0
 _CONNECTIONS = 64
 _READ_AHEAD = 4
 """Pieces of a stream that are taken from the engine before they are wanted. A piece is at most 32 KiB."""
@@ -57,11 +58,11 @@ class Engine:
         name: str = "",
     ) -> None:
         self.host = name or host
-        self._address, self._tls = host, tls
+        self.address, self._tls = host, tls
         self.breaker = Breaker("the Docker engine")
         self._answer_seconds = answer_seconds
         self._slots = asyncio.Semaphore(at_once)
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="docker")
+        self._threads = DaemonThreadPool(at_once, thread_name_prefix="docker")
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
 
@@ -70,6 +71,18 @@ class Engine:
         async with self._slots:
             with self._counted():
                 return await self._in_thread(ask)
+
+    async def patiently(self, ask: Ask[Answer]) -> Answer | None:
+        """The same of an engine that is waited for, for ever; None where there is nothing of that name."""
+        while True:
+            try:
+                return await self.call(ask)
+            except OperationFailed as error:
+                if error.reason == "NotFound":
+                    return None
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -173,7 +186,7 @@ class Engine:
         with self._connecting:
             if self._client is None:
                 self._client = _Client(
-                    self._address,
+                    self.address,
                     version="auto",
                     timeout=self._answer_seconds,
                     max_pool_size=_CONNECTIONS,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from remit.backends.docker.planning import USER
 
 
-def archives(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def archives(files: Mapping[str, bytes], user: int = USER, group: int = USER) -> dict[str, bytes]:
     """By folder, a tar of the files in it, which nobody but the attempt's user may read."""
     found: dict[str, io.BytesIO] = {}
     for folder in {path.rpartition("/")[0] for path in files}:
@@ -18,6 +18,6 @@ def archives(files: Mapping[str, bytes]) -> dict[str, bytes]:
             for path, content in files.items():
                 if path.rpartition("/")[0] == folder:
                     entry = tarfile.TarInfo(path.rpartition("/")[2])
-                    entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o400, USER, USER
+                    entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o400, user, group
                     tar.addfile(entry, io.BytesIO(content))
     return {folder: archive.getvalue() for folder, archive in found.items()}

@@ -1,4 +1,5 @@
-"""The container that holds the network namespace of an attempt: what the engine is told, what is then true. Pure."""
+"""The container that holds the network namespace of an attempt, or the folders that are read when that has ended: what
+the engine is told, what is then true. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
-from remit.backends.docker.planning import USER, attempt_labels, declared_volumes, in_memory
+from remit.backends.docker.planning import USER, attempt_labels, declared_volumes, in_memory, kept_folders
 
 # Most of both is for the engine's own program, which becomes this one: it is a dozen threads and 15 MiB for a moment.
 _MEMORY: Final = 32 << 20
@@ -22,9 +23,13 @@ def holder_name(container: str) -> str:
 def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> dict[str, Any]:
     """The engine's `POST /containers/create` for the holder: of the attempt's image, of which it uses nothing.
 
+    What an attempt wrote to memory is gone with the last container that has it. Where it is to be kept, that is this
+    one, and the attempt has its folders from here.
+
     Its program is called `program`, in the root. By that its process is known: nobody can guess it, so no image has
     anything there, and no other process of a host is called so.
     """
+    kept = kept_folders(request)
     return {
         "Image": image["Id"],
         "Entrypoint": [f"/{program}"],
@@ -40,7 +45,10 @@ def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> 
             "NetworkMode": "none",
             # Its root cannot be read-only: the program has yet to come. Nobody may write it either way.
             "ReadonlyRootfs": False,
-            "Mounts": [in_memory(place, _VOLUME_BYTES) for place in declared_volumes(image)],
+            "Mounts": [
+                *(in_memory(place, size) for place, size in kept.items()),
+                *(in_memory(place, _VOLUME_BYTES) for place in declared_volumes(image) if place not in kept),
+            ],
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",

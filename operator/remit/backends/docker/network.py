@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any, Final
 import structlog
 
 from remit.backends.base import AttemptRequest
-from remit.backends.docker import pause
-from remit.backends.docker.engine import Engine, create
-from remit.backends.docker.holding import holding, is_process_of
+from remit.backends.docker.engine import Engine
+from remit.backends.docker.holder import start_holder
+from remit.backends.docker.holding import is_process_of
 from remit.backends.egress import Books, Door, Doors, NetworkUse, proxy_environment
 from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, RemitError, SandboxUnavailable
@@ -30,7 +29,6 @@ log = structlog.get_logger(__name__)
 _EXECUTED_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.005
 _KEEP_SECONDS: Final = 1.0
-_TOKEN_BYTES: Final = 16
 _GONE: Final[Mapping[str, Any]] = {"State": {"Pid": 0}}
 _ENDED: Final = (
     "the container that holds its restricted network was ended from outside: its Docker engine was stopped, or somebody"
@@ -70,25 +68,20 @@ class RestrictedNetwork:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def make(self, image: Mapping[str, Any], architecture: str) -> str:
-        """Gives the network mode for the attempt's container.
+        """Gives the id of the holder, whose network the attempt's container joins.
 
         Raises:
             SandboxUnavailable: it cannot be restricted from where the operator is.
             BackendError: it could, and was not.
         """
-        name = f"remit-{secrets.token_hex(_TOKEN_BYTES)}"
-        config = holding(self._request, image, name)
-        id_ = await self._engine.call(lambda client: create(client, self.name, config))
         try:
-            program = pause.archive(architecture, name)
-            await self._engine.call(lambda client: client.put_archive(id_, "/", program))
-            await self._engine.call(lambda client: client.start(id_))
+            id_ = await start_holder(self._engine, self.name, self._request, image, architecture)
         except OperationFailed as error:
             if error.retryable:
                 raise
             raise SandboxUnavailable(_NO_HOLDER.format(image=self._request.image, error=error)) from None
         await self._open(await self._engine.call(lambda client: client.inspect_container(id_)), None)
-        return f"container:{id_}"
+        return id_
 
     async def resume(self, holder: Mapping[str, Any] | None) -> None:
         """Open the door of a `holder`, as the engine inspected it, again; `failed` gets why that cannot be."""

@@ -10,12 +10,18 @@ from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
 from remit.backends.docker import labels, pause
+from remit.backends.filetree import is_below
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, Layer
+from remit.policy.environment import WORKSPACE
+from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, EmptyMount, HostMount, Layer
 
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
-_WRITABLE: Final = ("/workspace", "/tmp")  # noqa: S108 (the container's own)
+_WRITABLE: Final = (WORKSPACE, "/tmp")  # noqa: S108 (the container's own)
+LOG: Final[Mapping[str, Any]] = MappingProxyType(
+    {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}}
+)
+"""Holds raw bytes, and no more than 100 MiB; from it a new operator takes up the output so far."""
 _FLAGS: Final = "nosuid,nodev,mode=1777"
 _NANO: Final = 1_000_000_000
 _NO_DISK_PACE: Final = (
@@ -36,13 +42,25 @@ class Walls:
     enforced_by: Mapping[str, str]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """What a container gets besides what the request says. `user` and `group` are as whom it runs; `binds` has a folder
+    of the host, and whether it can only be read, by where it is mounted; `holder` is the id of the container that has
+    the folders of which something is kept."""
+
+    user: int = USER
+    group: int = USER
+    binds: Mapping[str, tuple[str, bool]] = dataclasses.field(default_factory=dict)
+    holder: str = ""
+
+
 def container_name(attempt_id: str) -> str:
     """The same for an attempt wherever and whenever it is asked for."""
     return f"remit-{attempt_id}"
 
 
-def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
-    """What the engine that says `info` of itself gives.
+def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> Walls:
+    """What the engine that says `info` of itself gives; `keeps`: to an attempt of which something is to be kept.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -57,11 +75,16 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
         raise SandboxUnavailable(
             f"the backend docker has no {', '.join(lacking)} here, and a policy requires it; use backend: process"
         )
-    if confinement.network == "restricted" and info.get("Architecture") not in pause.ARCHITECTURES:
+    if info.get("Architecture") not in pause.ARCHITECTURES and (keeps or confinement.network == "restricted"):
         known = " and ".join(sorted(set(pause.ARCHITECTURES.values())))
+        what, remedy = (
+            ("restricts the network to hosts", "use network: none")
+            if confinement.network == "restricted"
+            else ("keeps artifacts and results", "leave them out")
+        )
+        here = info.get("Architecture") or "an unknown one"
         raise SandboxUnavailable(
-            f"the backend docker restricts the network to hosts on {known}, and its engine is on"
-            f" {info.get('Architecture') or 'an unknown one'}; use network: none, or backend: process"
+            f"the backend docker {what} on {known}, and its engine is on {here}; {remedy}, or use backend: process"
         )
     limits, name = confinement.limits, f"cgroup v{info.get('CgroupVersion', '1')}"
     pace = NETWORK_PACE[confinement.network]
@@ -82,11 +105,18 @@ def walls(confinement: Confinement, info: Mapping[str, Any]) -> Walls:
 
 
 def private_folders(request: AttemptRequest) -> list[str]:
-    """Where volumes for private files are mounted. Raises `InvalidInput` for files that would hide the workspace."""
+    """Where volumes for private files are mounted. Raises `InvalidInput` for files that would hide a folder of the
+    attempt, or be written to one of the host."""
+    hosts = _of_the_host(request)
+    whole = {"", *_WRITABLE, *_folders_in_memory(request), *hosts}
     folders: dict[str, None] = {}
     for path in request.files:
         folder = path.rpartition("/")[0]
-        if not folder or any(f"{folder}/".startswith(f"{place}/") for place in _WRITABLE):
+        if any(is_below(path, host) for host in hosts):
+            raise InvalidInput(
+                f"{path!r} lies in a mounted folder, to which it would be written; choose another path", field="files"
+            )
+        if folder in whole:
             message = (
                 f"the backend docker cannot place a private file at {path}; put it below /run, or use backend: process"
             )
@@ -96,12 +126,37 @@ def private_folders(request: AttemptRequest) -> list[str]:
     return sorted(folders)
 
 
+def kept_folders(request: AttemptRequest) -> dict[str, int | None]:
+    """The folders in memory that are read when the attempt has ended, with the size of each; none where nothing is."""
+    return _folders_in_memory(request) if request.collector else {}
+
+
+def _of_the_host(request: AttemptRequest) -> list[str]:
+    return [mount.mount_path for mount in request.confinement.mounts if isinstance(mount, HostMount)]
+
+
+def _folders_in_memory(request: AttemptRequest) -> dict[str, int | None]:
+    disk = request.confinement.limits.disk_bytes
+    hosts = _of_the_host(request)
+    empty = [
+        mount
+        for mount in request.confinement.mounts
+        if isinstance(mount, EmptyMount) and not any(is_below(mount.mount_path, host) for host in hosts)
+    ]
+    sizes = {mount.mount_path: disk if mount.size_bytes is None else mount.size_bytes for mount in empty}
+    return {WORKSPACE: disk, **sizes}
+
+
 def missing_working_dir(request: AttemptRequest) -> str | None:
     """None, or why an attempt cannot start where it should: an engine would make the directory, as root."""
-    path = request.confinement.working_dir
-    if posixpath.normpath(path) == _WRITABLE[0]:
+    path = posixpath.normpath(request.confinement.working_dir)
+    there = {WORKSPACE, *(mount.mount_path for mount in request.confinement.mounts), *private_folders(request)}
+    if path in there:
         return None
-    return f"{path} is not there: in a container, {_WRITABLE[0]} is the only working directory"
+    return (
+        f"spec.workingDir {path} is not there: in a container there are only {', '.join(sorted(there))}; leave it out,"
+        " or name one of them"
+    )
 
 
 def creation(
@@ -110,6 +165,7 @@ def creation(
     info: Mapping[str, Any],
     network: str,
     proxy: Mapping[str, str] = MappingProxyType({}),
+    given: Given = Given(),
 ) -> dict[str, Any]:
     """The engine's `POST /containers/create` for an attempt in `image`, as the engine inspected it.
 
@@ -118,14 +174,25 @@ def creation(
     command, limits = request.command, request.confinement.limits
     # Volumes that the image declares would be a disk without a limit.
     folders = private_folders(request)
-    places = dict.fromkeys([*_WRITABLE, *(path for path in declared_volumes(image) if path not in folders)])
+    kept, disk = kept_folders(request), limits.disk_bytes
+    places = {place: disk for place in (*_WRITABLE, *declared_volumes(image)) if place not in folders}
+    places |= _folders_in_memory(request)
+    hosts = _of_the_host(request)
+    for host in hosts:
+        if inside := [place for place in declared_volumes(image) if is_below(place, host) and place != host]:
+            raise InvalidInput(
+                f"the image has a volume at {inside[0]}, which its engine would make in the mounted folder; choose"
+                " another mountPath",
+                field=f"the volume at {host}",
+            )
+    places = {place: size for place, size in places.items() if place not in hosts}
     ulimits = {"nofile": limits.open_files, "fsize": limits.file_bytes}
     return {
         "Image": image["Id"],
         # The image's entry point has no say, nor have its user and its health check.
         "Entrypoint": [command.executable or command.argv[0]],
         "Cmd": list(command.argv[1:]),
-        "User": f"{USER}:{USER}",
+        "User": f"{given.user}:{given.group}",
         "Healthcheck": {"Test": ["NONE"]},
         "Env": [f"{name}={value}" for name, value in {**command.env, **proxy}.items()],
         "WorkingDir": request.confinement.working_dir,
@@ -136,9 +203,11 @@ def creation(
             "NetworkMode": network,
             "ReadonlyRootfs": True,
             "ShmSize": limits.disk_bytes or 0,
+            "VolumesFrom": [given.holder] if kept else [],
             "Mounts": [
-                *(in_memory(place, limits.disk_bytes) for place in places),
+                *(in_memory(place, size) for place, size in places.items() if place not in kept),
                 *({"Type": "volume", "Target": folder} for folder in folders),
+                *(_bind(target, *bind) for target, bind in given.binds.items()),
             ],
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -152,8 +221,7 @@ def creation(
             ],
             # An init passes signals on: the first process of a container ignores what it has no handler for.
             "Init": has_init(info),
-            # Holds raw bytes, and no more than 100 MiB; from it a new operator takes up the output so far.
-            "LogConfig": {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}},
+            "LogConfig": dict(LOG),
             "RestartPolicy": {"Name": "no"},
         },
     }
@@ -181,6 +249,16 @@ def in_memory(place: str, size: int | None) -> dict[str, Any]:
     options = _FLAGS if size is None else f"{_FLAGS},size={size}"
     driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
     return {"Type": "volume", "Target": place, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}
+
+
+def _bind(target: str, source: str, read_only: bool) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": target,
+        "ReadOnly": read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
 
 
 def has_init(info: Mapping[str, Any]) -> bool:

@@ -44,10 +44,10 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dial
 async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refused: Refused) -> None:
     """Answer with the refusal, and let the client read it: to close at once could take it back."""
     writer.write(refusal(refused.status, refused.message))
-    await writer.drain()
-    writer.write_eof()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_SECONDS):
+            await writer.drain()
+            writer.write_eof()
             while await reader.read(_CHUNK):
                 pass
 

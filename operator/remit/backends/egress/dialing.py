@@ -10,7 +10,6 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakValueDictionary
@@ -20,6 +19,7 @@ import structlog
 from remit.backends.egress.ledger import Account, Ledger
 from remit.backends.egress.pacing import Pace
 from remit.policy import Address, Destination, Egress, Forbidden, permits, plain_address
+from remit.threads import DaemonThreadPool
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ _NOBODYS: Final = {4: ipaddress.ip_address("192.0.2.1"), 6: ipaddress.ip_address
 LOOKUPS: Final = 8
 """At once, for one namespace. A name server that does not answer holds a thread for longer than anybody waits."""
 # Threads of its own: a name server that does not answer must not keep the operator from other work.
-_resolving = ThreadPoolExecutor(max_workers=8 * LOOKUPS, thread_name_prefix="egress-resolver")
+_resolving = DaemonThreadPool(max_workers=8 * LOOKUPS, thread_name_prefix="egress-resolver")
 
 
 class Lookups:

@@ -29,12 +29,25 @@ def proxy_environment(egress: Sequence[Egress]) -> dict[str, str]:
     """The variables by which programs find the proxy.
 
     `NO_PROXY` has the names of the sandbox's own loopback, on which the attempt's own servers listen. A name that
-    `egress` lets through means the operator's host, and is left to the proxy.
+    `egress` lets through means the operator's host, and is left to the proxy. Programs take `localhost` for all names
+    below it too, so one of these that is let through keeps it out.
     """
-    own = ",".join(name for name, addresses in _LOOPBACK.items() if not _is_listed(name, addresses, egress))
+    listed = {
+        name
+        for name, addresses in _LOOPBACK.items()
+        if any(_is_listed(each, addresses, egress) for each in (name, *_names_below(name, egress)))
+    }
+    own = ",".join(name for name in _LOOPBACK if name not in listed)
     proxies = {f"{scheme}_PROXY": _URL for scheme in ("HTTP", "HTTPS", "ALL")}
     upper = {**proxies, "NO_PROXY": own}
     return {**upper, **{name.lower(): value for name, value in upper.items()}}
+
+
+def _names_below(name: str, egress: Sequence[Egress]) -> set[str]:
+    """Names below `name` that rules mean: for a wildcard, some name that it matches."""
+    patterns = [pattern for policy in egress for rule in policy.rules for pattern in rule.hosts]
+    hosts = {f"any.{pattern.host}" if pattern.below else str(pattern.host) for pattern in patterns}
+    return {host for host in hosts if host.endswith(f".{name}")}
 
 
 def _is_listed(name: str, addresses: Sequence[Address], egress: Sequence[Egress]) -> bool:

@@ -1,8 +1,8 @@
 """How the supervisor and a process that it started speak: a pair of sockets, one JSON object a packet.
 
 The supervisor sends the settings, once, and closes its sending half when the process is to stop. The process sends
-`{"ready": …}` when it serves, with what others want to know of it, `{"stopping": true}` again and again while it stops,
-and `{"failed": "why"}` before it ends.
+`{"starting": true}` again and again until it serves, `{"ready": …}` then, with what others want to know of it,
+`{"stopping": true}` again and again while it stops, and `{"failed": "why"}` before it ends.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import traceback
@@ -11,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from importlib import import_module
 from typing import Any, Final
 
+from remit import threads
 from remit.cli.errors import FAILURE, described, wants_traceback
 from remit.cli.logsetup import set_up_logs
 from remit.cli.supervisor.channel import Message, receive, send
@@ -20,8 +22,8 @@ ROLES: Final = {"control-plane": "remit.cli.supervisor.controlplane", "operator"
 """The module of each, whose `serve` is a `Serve`."""
 
 
-STOPPING_SECONDS: Final = 2.0
-"""How often a process that stops says so."""
+TELL_SECONDS: Final = 2.0
+"""How often a process that starts or stops says so."""
 
 
 class Supervised:
@@ -29,35 +31,41 @@ class Supervised:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._telling: asyncio.TimerHandle | None = None
 
     def ready(self, **facts: object) -> None:
+        self._quiet()
         send(self._channel, {"ready": facts})
 
     @contextlib.contextmanager
     def stop_requested(self) -> Iterator[asyncio.Event]:
-        """Set when the process is to stop. From then on the supervisor is told, again and again, that it is at that."""
+        """Set when the process is to stop. From then on, as until it is ready, the supervisor is told again and again
+        that it is at that."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        telling: asyncio.TimerHandle | None = None
-
-        def tell() -> None:
-            nonlocal telling
-            send(self._channel, {"stopping": True})
-            telling = loop.call_later(STOPPING_SECONDS, tell)
 
         def on_readable() -> None:
             if receive(self._channel) is None:
                 loop.remove_reader(self._channel)
                 stop.set()
-                tell()
+                self._quiet()
+                self._tell("stopping")
 
         loop.add_reader(self._channel, on_readable)
+        self._tell("starting")
         try:
             yield stop
         finally:
             loop.remove_reader(self._channel)
-            if telling is not None:
-                telling.cancel()
+            self._quiet()
+
+    def _tell(self, what: str) -> None:
+        send(self._channel, {what: True})
+        self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell, what)
+
+    def _quiet(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
 
 
 Serve = Callable[[Message, Redactor, Supervised], Coroutine[Any, Any, None]]
@@ -70,11 +78,14 @@ def run(role: str, descriptor: int) -> int:
     with socket.socket(fileno=descriptor) as channel:
         channel.set_inheritable(False)
         try:
+            gc.disable()  # what is imported stays: looking for garbage in it would take a sixth of the time
             serve: Serve = import_module(ROLES[role]).serve  # takes longest, and needs no settings
+            gc.freeze()
+            gc.enable()
             if (settings := receive(channel)) is None:
                 return 0  # stopped before it began
             redactor = set_up_logs(settings["log_format"], settings["log_level"], colors=settings["log_colors"])
-            asyncio.run(serve(settings, redactor, Supervised(channel)))
+            threads.run(serve(settings, redactor, Supervised(channel)))
         except Exception as error:
             if wants_traceback(error):
                 traceback.print_exc()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 import typer
@@ -19,6 +19,7 @@ import typer
 from remit.cli.logsetup import set_up_logs
 from remit.cli.signals import stop_requested
 from remit.cli.supervisor.channel import Message
+from remit.cli.supervisor.logstream import LogStream
 from remit.cli.supervisor.restarts import Restarts
 from remit.cli.supervisor.worker import Worker
 from remit.controlplane.startup import DATABASE, AddressInUse, lock_state, open_sockets, raise_descriptor_limit
@@ -39,8 +40,12 @@ _STOP_SECONDS: Final = 15.0
 """For the control plane, which has nothing to wait for once the operator has ended."""
 _SILENT_SECONDS: Final = 30.0
 """For the operator, which says so as long as it stops: tasks may have an hour to end."""
-_STOP_LOOK_SECONDS: Final = 1.0
+_START_SECONDS: Final = 300.0
+"""For a process to say that it is ready, or still at it."""
+_LOOK_APART_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 5.0
+_LAST_LINES_SECONDS: Final = 2.0
+"""For whoever reads the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +68,21 @@ async def up(settings: UpSettings) -> None:
     """Everything on this machine, until asked to stop. Raises `RemitError` when a part does not start, or not again."""
     form = form_for(sys.stderr) if settings.log_format == "auto" else settings.log_format
     logs = {"log_format": form, "log_level": settings.log_level, "log_colors": sys.stderr.isatty()}
-    set_up_logs(form, settings.log_level)
+    stream = LogStream(sys.stderr.fileno())
+    set_up_logs(form, settings.log_level, stream=cast(TextIO, stream))
     private_directory(settings.state_dir)
     make_room()  # before there are others, whom the operator could not move
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
+        stack.callback(stream.drain, _LAST_LINES_SECONDS)
         lock = await _locked(settings.state_dir / DATABASE)
         stack.callback(os.close, lock)
         sockets = _listening(settings.host, settings.port)
         for each in sockets:
             stack.enter_context(each)
         descriptors = [each.fileno() for each in sockets]
-        control_plane = Service("control plane", "control-plane", [lock, *descriptors])
-        operator = Service("operator", "operator", requires=control_plane)
+        control_plane = Service("control plane", "control-plane", [lock, *descriptors], write=stream.pass_on)
+        operator = Service("operator", "operator", requires=control_plane, write=stream.pass_on)
 
         def control_plane_settings() -> Message:
             places = {"state_dir": str(settings.state_dir), "host": settings.host}
@@ -113,7 +120,8 @@ async def up(settings: UpSettings) -> None:
                 await operator.stop(_SILENT_SECONDS, unless_heard=True)
                 await control_plane.stop(_STOP_SECONDS)
                 kill()
-            for outcome in await asyncio.gather(*keeping, return_exceptions=True):
+            ended = [each for each in keeping if each.done()]  # but for one that does not die
+            for outcome in await asyncio.gather(*ended, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
 
@@ -122,9 +130,15 @@ class Service:
     """A part of `remit up` that is kept running."""
 
     def __init__(
-        self, name: str, role: str, descriptors: Sequence[int] = (), *, requires: Service | None = None
+        self,
+        name: str,
+        role: str,
+        descriptors: Sequence[int] = (),
+        *,
+        requires: Service | None = None,
+        write: Callable[[bytes], None] = lambda lines: None,
     ) -> None:
-        """It is told to begin, but not started, when what it `requires` is ready."""
+        """It is told to begin, but not started, when what it `requires` is ready. `write` gets what it logs."""
         self.name = name
         self.facts: Message = {}
         """What it said of itself when it was last ready."""
@@ -132,6 +146,7 @@ class Service:
         self._role = role
         self._descriptors = descriptors
         self._requires = requires
+        self._write = write
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self.worker: Worker | None = None
@@ -163,7 +178,7 @@ class Service:
         """
         clock = asyncio.get_running_loop().time
         try:
-            worker = self.worker = Worker(self._role, self._descriptors, _write_log)
+            worker = self.worker = Worker(self._role, self._descriptors, self._write)
         except OSError as error:
             return None, f"it cannot be started: {error}"
         since = None
@@ -187,38 +202,47 @@ class Service:
             return False
         if not worker.ended.done():
             worker.configure(settings())
-            await _first(worker.ready, worker.ended)
+            await self._started(worker)
         if worker.ended.done():
             return False
         self.facts = worker.ready.result()
         self.ready.set()
         return True
 
+    async def _started(self, worker: Worker) -> None:
+        """Until it is ready, or has ended: it is killed where it says nothing while it starts."""
+        starting = asyncio.ensure_future(_first(worker.ready, worker.ended))
+        try:
+            if not await _in_time(starting, _START_SECONDS, lambda: worker.heard):
+                worker.give_up(f"it said nothing for {_START_SECONDS:g} s while it started, and was killed")
+                await starting
+        finally:
+            starting.cancel()
+
     async def stop(self, seconds: float, *, unless_heard: bool = False) -> None:
         """Ask it to stop, and wait until it has; where it takes longer than `seconds`, it is killed. `unless_heard`:
-        where it says nothing for so long.
-
-        The wait is one of many looks: where everything stood still, as in a container that is paused, it goes on.
-        """
-        left: float | None = seconds
-        heard = self.worker.heard if self.worker is not None else 0.0
+        where it says nothing for so long."""
         self._stopping.set()
         if self.worker is not None:
             self.worker.ask_to_stop()
-        while not self._ended.is_set():
-            look = None if left is None else min(left, _STOP_LOOK_SECONDS)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(look):
-                    await self._ended.wait()
-            if look is None or left is None or self._ended.is_set():
-                continue
-            left -= look
-            if unless_heard and self.worker is not None and self.worker.heard > heard:
-                heard, left = self.worker.heard, seconds
-            elif left <= 0:
-                log.warning("a part did not stop and is killed", part=self.name)
-                _kill(self)
-                left = None
+
+        def heard() -> float:
+            return self.worker.heard if unless_heard and self.worker is not None else 0.0
+
+        ending = asyncio.ensure_future(self._ended.wait())
+        try:
+            if await _in_time(ending, seconds, heard):
+                return
+            log.warning("a part did not stop and is killed", part=self.name)
+            _kill(self)
+            if not await _in_time(ending, _KILL_SECONDS, lambda: 0.0):
+                log.error("a part was killed, and does not die; end it by hand", part=self.name, pid=self.pid)
+        finally:
+            ending.cancel()
+
+    @property
+    def pid(self) -> int | None:
+        return self.worker.pid if self.worker is not None else None
 
 
 def _kill(*services: Service) -> None:
@@ -253,6 +277,23 @@ def reap_orphans(awaited: Collection[int]) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
+async def _in_time(ending: asyncio.Future[Any], seconds: float, heard: Callable[[], float]) -> bool:
+    """Wait for `ending`, until nothing was `heard` for so long. Whether it came.
+
+    The wait is one of many looks: where everything stood still, as in a container that is paused, it goes on.
+    """
+    last, left = heard(), seconds
+    while left > 0:
+        look = min(left, _LOOK_APART_SECONDS)
+        await asyncio.wait({ending}, timeout=look)
+        if ending.done():
+            return True
+        left -= look
+        if (latest := heard()) > last:
+            last, left = latest, seconds
+    return False
+
+
 async def _first(*awaitables: Any) -> None:
     """Until one of them is done; those that were begun for this are given up."""
     given = [each for each in awaitables if asyncio.isfuture(each)]
@@ -285,12 +326,6 @@ def _listening(host: str, port: int | None) -> list[socket.socket]:
         with contextlib.suppress(AddressInUse):
             return open_sockets(host, candidate)
     raise RemitError(f"ports {USUAL_PORT} to {USUAL_PORT + _TRIES - 1} of {host} are taken; choose one with --port")
-
-
-def _write_log(lines: bytes) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, and the work goes on
-        sys.stderr.buffer.write(lines)
-        sys.stderr.buffer.flush()
 
 
 def _welcome(settings: UpSettings, control_plane: Message, operator: Message) -> None:

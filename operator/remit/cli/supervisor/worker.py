@@ -60,6 +60,7 @@ class Worker:
         """Why it ended."""
         self.failure = ""
         """In its own words."""
+        self._given_up = ""
         self.heard = loop.time()
         """When it last said anything, on the loop's clock."""
         self._lines = Lines(write)
@@ -107,6 +108,11 @@ class Worker:
     def kill(self) -> None:
         self._process.kill()
 
+    def give_up(self, reason: str) -> None:
+        """Kill it for that reason."""
+        self._given_up = reason
+        self.kill()
+
     def wait(self, seconds: float) -> None:
         """Block until it has ended, but no longer than this."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -137,7 +143,8 @@ class Worker:
         self._lines.close()
         self._close()
         self.ready.cancel()
-        self.ended.set_result(self.failure or _told(code))
+        if not self.ended.done():  # nobody waited any more
+            self.ended.set_result(self.failure or self._given_up or _told(code))
 
     def _close(self) -> None:
         loop = asyncio.get_running_loop()

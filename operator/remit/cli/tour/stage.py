@@ -25,6 +25,7 @@ from remit.operations.command import SEARCH_PATH
 FILES = ("policies.yaml", "tasks.yaml", "stubborn.yaml", "shop-policy.yaml", "shop.yaml")
 VERSIONS = ("v1", "v2", "v3")
 _START_SECONDS = 60
+_COMMAND_SECONDS = 300
 _SHIM = """#!/bin/sh
 exec {python} -c 'import sys
 sys.argv[0] = "{name}"
@@ -71,16 +72,20 @@ class Stage:
 
     def _shell(self, line: str) -> subprocess.CompletedProcess[str]:
         # A shell, so that what is shown can be typed as it is.
-        return subprocess.run(
-            ["/bin/sh", "-c", line],
-            cwd=self.directory,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        try:
+            return subprocess.run(
+                ["/bin/sh", "-c", line],
+                cwd=self.directory,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=_COMMAND_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise RemitError(f"the demo's command did not end within {_COMMAND_SECONDS:g} s: {line}") from None
 
 
 def until(reached: Callable[[], bool], what: str, seconds: float = 30) -> None:
@@ -143,7 +148,8 @@ def _up(directory: Path, env: dict[str, str], options: str) -> Iterator[int]:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> bool:

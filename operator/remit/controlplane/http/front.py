@@ -96,11 +96,11 @@ class Front:
     async def _stream(self, http: web.BaseRequest, watch: Watch, headers: dict[str, str]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": JSON} | _UNCACHED | headers)
         response.enable_chunked_encoding()
-        await response.prepare(http)
         self._watches.add(watch)
         if self._stopping:  # it was asked for before, and begins only now
             watch.stop()
         try:
+            await response.prepare(http)
             async for lines in watch:
                 if lines:
                     async with asyncio.timeout(WRITE_SECONDS):

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cel
 import orjson
 
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.celcost import Budget, NotOnLoop, Shape, is_cheap
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
+from remit.controlplane.schema.cellibrary import cel
 from remit.controlplane.schema.celworker import CPU_SECONDS, WORKER, Evaluation, Outcome, evaluate
 from remit.controlplane.schema.fieldpath import follow
 from remit.controlplane.schema.formats import parse_date_time, parse_duration

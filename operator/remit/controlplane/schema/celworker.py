@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import pickle
 import resource
 import select
@@ -22,15 +23,16 @@ import threading
 import time
 from typing import IO, Any, Final, NamedTuple
 
-import cel
-
 from remit.controlplane.schema.celfunctions import FUNCTIONS
+from remit.controlplane.schema.cellibrary import cel
 
 CPU_SECONDS: Final = 1.0
 """What kube-apiserver's limit on the cost of a call comes to."""
 WALL_SECONDS: Final = 5.0
 """For a host that gives the worker little time."""
 _START_SECONDS: Final = 30.0
+_DEATH_SECONDS: Final = 5.0
+_PIECE: Final = 1 << 16
 _MEMORY: Final = 1 << 30
 _LENGTH: Final = struct.Struct(">Q")
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[1:]; from remit.controlplane.schema.celworker import main; main()"
@@ -109,9 +111,9 @@ class Worker:
                     self._stop()
                     process = self._start()
                 assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
-                process.stdin.write(_LENGTH.pack(len(request)) + request)
-                process.stdin.flush()
-                answer = pickle.loads(_receive(process.stdout, WALL_SECONDS))  # noqa: S301 - from our own process
+                deadline = time.monotonic() + WALL_SECONDS
+                _write(process.stdin, _LENGTH.pack(len(request)) + request, deadline)
+                answer = pickle.loads(_receive(process.stdout, deadline))  # noqa: S301 - from our own process
             except (OSError, EOFError, TimeoutError):
                 self._stop()
                 return None
@@ -129,21 +131,34 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        assert self._process.stdout is not None  # noqa: S101 - a pipe
-        _receive(self._process.stdout, _START_SECONDS)
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 - both are pipes
+        os.set_blocking(self._process.stdin.fileno(), False)
+        _receive(self._process.stdout, time.monotonic() + _START_SECONDS)
         return self._process
 
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            with contextlib.suppress(OSError):
-                process.communicate()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None  # noqa: S101 - both are pipes
+                with contextlib.suppress(OSError):
+                    pipe.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_DEATH_SECONDS)
 
 
-def _receive(pipe: IO[bytes], seconds: float) -> bytes:
+def _write(pipe: IO[bytes], message: bytes, deadline: float) -> None:
+    """Write all of it to a pipe that does not block. Raises OSError and TimeoutError."""
+    left = memoryview(message)
+    while left:
+        if not select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))[1]:
+            raise TimeoutError
+        left = left[os.write(pipe.fileno(), left[:_PIECE]) :]
+
+
+def _receive(pipe: IO[bytes], deadline: float) -> bytes:
     """One message. Raises EOFError at the end, and TimeoutError."""
-    deadline = time.monotonic() + seconds
     received = b""
     wanted = _LENGTH.size
     while len(received) < wanted:

@@ -8,12 +8,15 @@ from typing import Any, Final
 from remit.api.containers import ContainerOptions
 from remit.api.operations import ContainerOperation
 from remit.backends.docker import labels
+from remit.backends.docker.planning import LOG
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Work
 from remit.policy import Limits
 
 STARTED_BY: Final = "remit.dev/started-by"
 """The attempt of a task that made the container, so that no other undoes it."""
+REMOVED: Final = "remit.dev/remove"
+"""On a container that is removed when it has ended."""
 _RESTART: Final = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}
 _NANO: Final = 1_000_000_000
 
@@ -35,6 +38,7 @@ def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) 
             labels.TASK: work.task,
             labels.UID: work.id.rpartition("-")[0],
             STARTED_BY: work.id,
+            **({REMOVED: "true"} if container.remove else {}),
         },
         "ExposedPorts": {name: {} for name in ports},
         "HostConfig": {
@@ -57,6 +61,8 @@ def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) 
                 name: [{"HostIp": port.host_address, "HostPort": str(port.host_port)}] for name, port in ports.items()
             },
             "RestartPolicy": {"Name": _RESTART[options.restart_policy or "Never"]},
+            # From its log an operator that was restarted takes up the output of a container that is waited for.
+            **({"LogConfig": dict(LOG)} if container.wait else {}),
         },
     }
     if options.privileged:  # the engine takes no list of capabilities beside it
@@ -64,6 +70,34 @@ def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) 
     if container.argv:
         config |= {"Entrypoint": container.argv[:1], "Cmd": container.argv[1:]}
     return config | ({"User": options.user} if options.user else {})
+
+
+def environment(container: ContainerOperation, work: Work) -> dict[str, str]:
+    """The variables of `run` and `exec`. Raises `OperationFailed` for a value that is not text."""
+    env: dict[str, str] = {}
+    for index, variable in enumerate(container.env):
+        if variable.value_from is None:
+            env[variable.name] = variable.value or ""
+            continue
+        start = f"env[{index}].valueFrom."
+        found = next((value for path, value in work.values.items() if path.startswith(start)), None)
+        if found is not None:  # an optional one may not be there
+            try:
+                env[variable.name] = found.decode()
+            except UnicodeDecodeError:
+                raise invalid(f"the value for env {variable.name} is not text") from None
+    return env
+
+
+def image_of(container: ContainerOperation) -> str:
+    """Raises `OperationFailed` where there is none."""
+    if container.image is None:
+        raise invalid(f"{container.action} needs spec.container.image")
+    return container.image
+
+
+def invalid(message: str) -> OperationFailed:
+    return OperationFailed("Invalid", message, retryable=False, category="Invalid")
 
 
 def limited(limits: Limits) -> dict[str, Any]:
@@ -87,4 +121,4 @@ def _network(options: ContainerOptions) -> str:
 
 
 def _contradiction(message: str) -> OperationFailed:
-    return OperationFailed("Invalid", f"spec.container.options: {message}", retryable=False, category="Invalid")
+    return invalid(f"spec.container.options: {message}")

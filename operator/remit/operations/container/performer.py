@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any
 
-import docker
-import orjson
-
-from remit.api.operations import ContainerOperation
-from remit.backends import OutputSink
-from remit.backends.docker import Engine, create, labels
+from remit.api.operations import ContainerOperation, Subject
+from remit.backends import Handle, Outcome, OutputSink
+from remit.backends.docker import Engine, labels
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.base import Work
-from remit.operations.container.creating import STARTED_BY, container_name, creation
-from remit.operations.container.telling import inspected, listed, measured, name_of
+from remit.operations.container.creating import environment, image_of, invalid
+from remit.operations.container.runs import Runs, once
+from remit.operations.container.telling import inspected, line, listed, measured, name_of
 
 STOP_SECONDS = 10
 """What a container that is stopped or restarted has after SIGTERM."""
 _STREAMS = ("stdout", "stderr")
-_UNANSWERED: Final = frozenset({"EngineTimeout", "EngineUnavailable"})
-"""Reasons after which nobody knows what the engine did."""
-Answer = TypeVar("Answer")
 
 
 class ContainerPerformer:
@@ -31,6 +27,7 @@ class ContainerPerformer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._runs = Runs(engine)
         self.breaker = engine.breaker
         self._existing: Mapping[str, Callable[[Work, _Found, OutputSink], Awaitable[str]]] = {
             "start": self._start,
@@ -49,33 +46,40 @@ class ContainerPerformer:
         assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
         match container.action:
             case "run":
-                return await self._run(work, container, output)
+                return await self._runs.start(work, container, output)
             case "pull":
-                return await self._pull(_image(container), output)
+                return await self._pull(image_of(container), output)
             case "list":
                 return await self._list(work, container, output)
             case action:
                 return await self._existing[action](work, await self._find(work, container), output)
 
+    def outlives(self, subject: Subject) -> bool:
+        """See `AdoptingPerformer`, as for what follows."""
+        return isinstance(subject, ContainerOperation) and subject.wait
+
+    async def run(
+        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_started: Callable[[Handle], None]
+    ) -> Outcome:
+        return await self._runs.run(work, output, cancel, on_started)
+
+    async def adopt(
+        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_found: Callable[[Handle], None]
+    ) -> Outcome | None:
+        return await self._runs.adopt(work, output, cancel, on_found)
+
+    async def recover(self, handle: Handle) -> bool:
+        return await self._runs.recover(handle.container)
+
     async def close(self) -> None:
         await self._engine.close()
-
-    async def _once(self, work: Work, in_doubt: str, ask: Callable[[docker.APIClient], Answer]) -> Answer:
-        """Ask the engine for what a retry would do a second time."""
-        work.effect.begin(in_doubt)
-        try:
-            return await self._engine.call(ask)
-        except OperationFailed as error:
-            if error.reason not in _UNANSWERED:
-                work.effect.settle()
-            raise
 
     async def _find(self, work: Work, container: ContainerOperation) -> _Found:
         """The container that is meant, if the task may touch it. A name may also be the start of an id: what counts
         is what the engine makes of it."""
         name = container.name
         if name is None:
-            raise _invalid("name the container in spec.container.name")
+            raise invalid("name the container in spec.container.name")
         found = _Found(container, await self._engine.call(lambda client: client.inspect_container(name)))
         if not labels.is_own(found.labels, work.namespace):
             if labels.ATTEMPT in found.labels:
@@ -86,58 +90,9 @@ class ContainerPerformer:
                 raise PolicyDenied(decision.message)
         return found
 
-    async def _run(self, work: Work, container: ContainerOperation, output: OutputSink) -> str:
-        name, image = container_name(work, container), _image(container)
-        config = creation(work, container, _environment(container, work))
-        try:
-            try:
-                id_ = await self._engine.call(lambda client: create(client, name, config))
-            except OperationFailed as error:
-                id_ = await self._made_before(work, name, image, error)
-            await self._once(work, f"container {name} may have been started", lambda client: client.start(id_))
-        except OperationFailed as error:
-            if await self._undo(work, name) or error.reason != "EngineTimeout":
-                raise
-            message = f"{error}; container {name} may be there all the same: look, or try again"
-            raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
-        except BaseException:
-            await self._undo(work, name)
-            raise
-        output.write("stdout", _line({"id": id_, "name": name, "image": image}))
-        return f"started container {name} of {image}"
-
-    async def _made_before(self, work: Work, name: str, image: str, error: OperationFailed) -> str:
-        """The container of an earlier attempt of the same task, which nobody saw come about."""
-        if error.reason == "NotFound":
-            message = f"the Docker engine has no image {image}; pull it first, with container.action: pull"
-            raise OperationFailed("ImageNotFound", message, retryable=False)
-        if error.reason != "Conflict":
-            raise error
-        try:
-            found = await self._engine.call(lambda client: client.inspect_container(name))
-        except OperationFailed as unseen:
-            if unseen.reason != "NotFound":
-                raise
-            message = f"container {name} is being made or removed at this moment; it is tried again under spec.retry"
-            raise OperationFailed("EngineBusy", message) from None
-        if (found["Config"]["Labels"] or {}).get(labels.UID) != work.id.rpartition("-")[0]:
-            message = f"there is a container {name} already; remove it, or choose another spec.container.name"
-            raise OperationFailed("AlreadyExists", message, retryable=False)
-        return str(found["Id"])
-
-    async def _undo(self, work: Work, name: str) -> bool:
-        """Remove what this very attempt made. False: the engine did not say that it is gone."""
-        try:
-            found = await self._engine.call(lambda client: client.inspect_container(name))
-            if (found["Config"]["Labels"] or {}).get(STARTED_BY) == work.id:
-                await self._engine.call(lambda client: client.remove_container(found["Id"], v=True, force=True))
-        except OperationFailed as error:
-            return not error.retryable
-        return True
-
     async def _start(self, work: Work, found: _Found, output: OutputSink) -> str:
         in_doubt = f"container {found.name} may have been started"
-        await self._once(work, in_doubt, lambda client: client.start(found.id))
+        await once(self._engine, work, in_doubt, lambda client: client.start(found.id))
         return f"started container {found.name}"
 
     async def _stop(self, work: Work, found: _Found, output: OutputSink) -> str:
@@ -146,7 +101,7 @@ class ContainerPerformer:
 
     async def _restart(self, work: Work, found: _Found, output: OutputSink) -> str:
         in_doubt = f"container {found.name} may have been restarted"
-        await self._once(work, in_doubt, lambda client: client.restart(found.id, timeout=STOP_SECONDS))
+        await once(self._engine, work, in_doubt, lambda client: client.restart(found.id, timeout=STOP_SECONDS))
         return f"restarted container {found.name}"
 
     async def _remove(self, work: Work, found: _Found, output: OutputSink) -> str:
@@ -167,9 +122,9 @@ class ContainerPerformer:
         return f"read the log of container {found.name}"
 
     async def _exec(self, work: Work, found: _Found, output: OutputSink) -> str:
-        argv, env = found.asked.argv, _environment(found.asked, work)
+        argv, env = found.asked.argv, environment(found.asked, work)
         if not argv:
-            raise _invalid("say what to execute in spec.container.argv")
+            raise invalid("say what to execute in spec.container.argv")
         made = await self._engine.call(lambda client: client.exec_create(found.id, list(argv), environment=dict(env)))
         work.effect.begin(f"{argv[0]} may still be going on in container {found.name}")
         code = await self._executed(made["Id"], output)
@@ -193,17 +148,17 @@ class ContainerPerformer:
         return code
 
     async def _inspect(self, work: Work, found: _Found, output: OutputSink) -> str:
-        output.write("stdout", _line(inspected(found.inspected)))
+        output.write("stdout", line(inspected(found.inspected)))
         return f"inspected container {found.name}"
 
     async def _stats(self, work: Work, found: _Found, output: OutputSink) -> str:
         stats = await self._engine.call(lambda client: client.stats(found.id, stream=False))
-        output.write("stdout", _line({"name": found.name, **measured(stats)}))
+        output.write("stdout", line({"name": found.name, **measured(stats)}))
         return f"measured container {found.name}"
 
     async def _pull(self, image: str, output: OutputSink) -> str:
         last = await self._engine.pull(image)
-        output.write("stdout", _line({"image": image, "status": last}))
+        output.write("stdout", line({"image": image, "status": last}))
         return f"pulled {image}"
 
     async def _list(self, work: Work, container: ContainerOperation, output: OutputSink) -> str:
@@ -213,7 +168,7 @@ class ContainerPerformer:
             if labels.ATTEMPT in marks:
                 continue
             if labels.is_own(marks, work.namespace) or work.grant.ask(one, foreign=True).allowed:
-                output.write("stdout", _line(listed(found)))
+                output.write("stdout", line(listed(found)))
                 count += 1
         return f"listed {count} containers"
 
@@ -227,33 +182,3 @@ class _Found:
         self.id: str = inspected["Id"]
         self.name = name_of(inspected)
         self.labels: Mapping[str, str] = inspected["Config"].get("Labels") or {}
-
-
-def _environment(container: ContainerOperation, work: Work) -> dict[str, str]:
-    env: dict[str, str] = {}
-    for index, variable in enumerate(container.env):
-        if variable.value_from is None:
-            env[variable.name] = variable.value or ""
-            continue
-        start = f"env[{index}].valueFrom."
-        found = next((value for path, value in work.values.items() if path.startswith(start)), None)
-        if found is not None:  # an optional one may not be there
-            try:
-                env[variable.name] = found.decode()
-            except UnicodeDecodeError:
-                raise _invalid(f"the value for env {variable.name} is not text") from None
-    return env
-
-
-def _image(container: ContainerOperation) -> str:
-    if container.image is None:
-        raise _invalid(f"{container.action} needs spec.container.image")
-    return container.image
-
-
-def _line(told: dict[str, Any]) -> bytes:
-    return orjson.dumps(told) + b"\n"
-
-
-def _invalid(message: str) -> OperationFailed:
-    return OperationFailed("Invalid", message, retryable=False, category="Invalid")

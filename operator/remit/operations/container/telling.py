@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
+
+def line(told: dict[str, Any]) -> bytes:
+    """One JSON object a line."""
+    return orjson.dumps(told) + b"\n"
+
 
 def inspected(found: dict[str, Any]) -> dict[str, Any]:
     """As the engine tells it, with the names of environment variables only."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import structlog
 
 from remit.errors import RemitError
 from remit.operations.base import OVERDUE
@@ -17,7 +19,10 @@ MOST_POOLS = 16
 MOST_CONNECTIONS = 4
 """Of one pool."""
 IDLE_SECONDS = 300.0
+CLOSE_SECONDS = 20.0
+"""For a pool to close its connections in order, which a server that does not answer does not let it."""
 
+log = structlog.get_logger(__name__)
 P = TypeVar("P")
 
 
@@ -34,11 +39,15 @@ class _Pool(Generic[P]):
 
 @dataclass
 class Pools(Generic[P]):
-    """Pools by namespace and Secret. `make` opens one, `close_one` closes it; the URL is not kept here."""
+    """Pools by namespace and Secret. `make` opens one, `close_one` closes it; the URL is not kept here.
+
+    Pools are closed on the side, so that nobody waits for the server of another.
+    """
 
     make: Callable[[Target], Awaitable[P]]
-    close_one: Callable[[P], Awaitable[None]]
+    close_one: Callable[[P], Coroutine[Any, Any, None]]
     _pools: dict[str, _Pool[P]] = field(default_factory=dict)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextlib.asynccontextmanager
@@ -59,38 +68,52 @@ class Pools(Generic[P]):
             held.users -= 1
             held.used_at = time.monotonic()
             if held.retired and not held.users:
-                await self.close_one(held.pool)
+                self._close(held)
 
     async def _take(self, target: Target) -> _Pool[P]:
         name, digest = target.name, target.digest
         async with self._lock:
             held = self._pools.get(name)
             if held is not None and held.digest != digest:  # a Secret was changed
-                await self._retire(name)
+                self._retire(name)
                 held = None
             if held is None:
-                await self._make_room()
+                self._make_room()
                 held = self._pools[name] = _Pool(await self.make(target), digest)
             held.users += 1
             return held
 
-    async def _make_room(self) -> None:
+    def _make_room(self) -> None:
         now = time.monotonic()
         idle = sorted((held.used_at, name) for name, held in self._pools.items() if not held.users)
         for used_at, name in idle:
             if now - used_at > IDLE_SECONDS or len(self._pools) >= MOST_POOLS:
-                await self._retire(name)
+                self._retire(name)
 
-    async def _retire(self, name: str) -> None:
+    def _retire(self, name: str) -> None:
         """Out of the list; closed once nobody uses it."""
         held = self._pools.pop(name)
         held.retired = True
         if not held.users:
-            await self.close_one(held.pool)
+            self._close(held)
+
+    def _close(self, held: _Pool[P]) -> None:
+        closing = asyncio.create_task(self._close_in_time(held.pool))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close_in_time(self, pool: P) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.close_one(pool)
+        except Exception as error:  # nobody waits for it; its sockets close when nothing refers to it any more
+            log.warning("connections to a database were not closed in order", reason=type(error).__name__)
 
     async def close(self) -> None:
+        """Close all that nobody uses, and wait for them, but not for a server that does not answer."""
         for name in list(self._pools):
-            await self._retire(name)
+            self._retire(name)
+        await asyncio.gather(*self._closing)
 
 
 async def _acquire(slots: asyncio.Semaphore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -182,7 +183,7 @@ async def _pool(conninfo: str) -> Pool:
         max_idle=60.0,
         timeout=_CONNECT_SECONDS,
         reconnect_timeout=_CONNECT_SECONDS,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         configure=_configure,
         reset=_forget,
         open=False,
@@ -199,17 +200,27 @@ async def _pool(conninfo: str) -> Pool:
     return pool
 
 
+async def _check(connection: Connection) -> None:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        await AsyncConnectionPool.check_connection(connection)
+
+
 async def _configure(connection: Connection) -> None:
     if isinstance(connection, MeteredConnection):
         connection.metered()
-    await _watch(connection)
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        await _watch(connection)
 
 
 async def _forget(connection: Connection) -> None:
-    """Settings, roles, locks and temporary tables end with their task: the next one on this connection is another's."""
-    await connection.set_autocommit(True)
-    await connection.execute("DISCARD ALL")
-    await _watch(connection)
+    """Settings, roles, locks and temporary tables end with their task: the next one on this connection is another's.
+
+    A pool has few workers for this, so that a server that does not answer may not keep them.
+    """
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        await connection.set_autocommit(True)
+        await connection.execute("DISCARD ALL")
+        await _watch(connection)
 
 
 async def _watch(connection: Connection) -> None:

@@ -24,6 +24,8 @@ MOST_BYTES: Final = 8 << 20
 _PIECE: Final = 1 << 16
 _AHEAD: Final = 1 << 20
 """More than may be between the sockets when a row is whole: the beginnings of the next ones."""
+_LAST_SECONDS: Final = 1.0
+"""For a server to take what was said to it last."""
 
 
 class _Relay:
@@ -51,6 +53,12 @@ class _Relay:
 
     def end(self) -> None:
         self._waiting = False
+
+    async def close(self) -> None:
+        """After libpq has closed its end. What it said last is carried on, unless the server does not take it."""
+        await asyncio.wait({self.carrying}, timeout=_LAST_SECONDS)
+        self.carrying.cancel()
+        await asyncio.wait({self.carrying})
 
     async def _carry(self) -> None:
         """Until either end is closed."""
@@ -101,7 +109,7 @@ class MeteredConnection(psycopg.AsyncConnection[Any]):
         """See `psycopg.AsyncConnection`."""
         await super().close()
         if self._relay is not None:
-            await asyncio.wait({self._relay.carrying})
+            await self._relay.close()
 
 
 def _within(relay: _Relay, answer: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:

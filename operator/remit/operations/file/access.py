@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file.beneath import Place, place
 from remit.operations.file.errors import Stopped, failure, refused
 from remit.policy import Grant
 from remit.policy.argv import refused_character
 from remit.policy.rules import files
+from remit.sandbox.beneath import Place, place
 
 _LEAVING_OUT = frozenset({"list", "copy", "chmod", "chown", "delete"})
 _OF_ANY_KIND = frozenset({"list", "stat", "delete"})
@@ -44,6 +44,11 @@ class LeftOut:
         if len(self._first) < _MOST_TOLD:
             text = shown(path)
             self._first.append(f"{text if len(text) <= _MOST_SHOWN else f'…{text[-_MOST_SHOWN:]}'} ({why})")
+
+    def clear(self) -> None:
+        """What follows counts from the beginning."""
+        self.count = 0
+        self._first.clear()
 
     def __str__(self) -> str:
         """For the end of what is told of the operation."""
@@ -74,7 +79,7 @@ class Access:
     @contextmanager
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
         """Where `path` is, once it was seen to be allowed there too."""
-        root = files.root(self.grant.binding(), self.file.operation, path)
+        root = files.root(self.grant.binding(), self.file.operation, path, self.file.glob)
         with contextlib.ExitStack() as stack:
             try:
                 found = stack.enter_context(place(root, path, make_parents=make_parents))
@@ -93,14 +98,25 @@ class Access:
 
     def check(self, path: str, *, written: str = "") -> None:
         """Raises for what policy does not allow, for the operator's own, and when it is time to stop."""
-        if self.stop.is_set():
-            raise Stopped
-        check_open(self.file.operation, path, self.protected, whole=self.file.recursive)
+        self.check_folder(path)
         if path != written:
-            decision = self.grant.ask(self.file.model_copy(update={"path": path, "destination": None}))
+            subject = self.file.model_copy(update={"path": path, "destination": None})
+            if not written:  # what a glob matches, and no glob itself
+                subject = subject.model_copy(update={"glob": None, "older_than": None})
+            decision = self.grant.ask(subject)
             if not decision.allowed:
                 start = f"{written} is really {shown(path)}" if written else shown(path)
                 raise PolicyDenied(f"{start}: {decision.message.removeprefix('spec.file.path: ')}")
+
+    def check_folder(self, path: str) -> None:
+        """Raises for the operator's own, whatever policy says, and when it is time to stop."""
+        self.check_stop()
+        check_open(self.file.operation, path, self.protected, whole=self.file.recursive)
+
+    def check_stop(self) -> None:
+        """Raises when it is time to stop."""
+        if self.stop.is_set():
+            raise Stopped
 
     def leaves_out(self, path: str) -> bool:
         """Whether a name below a folder is left out, and told of: it has bytes that are not UTF-8, or characters that

@@ -8,17 +8,20 @@ import hashlib
 import os
 import pwd
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from remit.api.duration import seconds_of
 from remit.backends.failure import OperationFailed
-from remit.operations.file.beneath import Place
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root
+from remit.operations.file.matching import Glob, is_older, matches
 from remit.operations.file.tree import entries, remove, walk
 from remit.operations.file.writing import (
     REFUSALS,
@@ -31,6 +34,7 @@ from remit.operations.file.writing import (
     sync,
     write_all,
 )
+from remit.sandbox.beneath import Place
 
 _LINES = 1 << 16
 """Bytes of a list that are told at once: each time the event loop is asked."""
@@ -140,10 +144,14 @@ class _reading:  # noqa: N801  # reads as a statement
 
 
 def delete(job: Job) -> str:
+    if job.file.glob is not None:
+        return _delete_matches(job, job.file.glob)
     with job.access.place(job.file.path) as at:
         not_the_root(job, at)
         info = at.lstat()
         job.access.inspect(at.path, info, links=True)
+        if job.file.dry_run:
+            return _would_delete(job, at, info)
         count, left_out = 0, job.access.left_out
 
         def visit(entry: Place, info: os.stat_result) -> None:
@@ -168,37 +176,121 @@ def delete(job: Job) -> str:
     return f"deleted {at.path}" + (f" and {below}" if count else "")
 
 
+def _would_delete(job: Job, at: Place, info: os.stat_result) -> str:
+    count = 0
+    with _listing(job) as line:
+        if stat.S_ISDIR(info.st_mode) and job.file.recursive:
+            count = walk(job.access, at, line)
+        elif stat.S_ISDIR(info.st_mode):
+            with entries(at) as found:
+                if next(found, None) is not None:
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        line(at, info)
+    return f"would delete {at.path}" + (f" and {count} entries below it" if count else "")
+
+
+def _delete_matches(job: Job, text: str) -> str:
+    """First all of it is looked at, so that what policy does not allow is told before anything is gone."""
+    glob, before, access = Glob(text), _modified_before(job), job.access
+    dry_run, changed = job.file.dry_run, set[int]()
+
+    def leave(descriptor: int) -> None:
+        if descriptor in changed:
+            changed.remove(descriptor)
+            os.fsync(descriptor)
+
+    with access.place(job.file.path) as at, _listing(job) as line:
+        count = 0
+        for count, (entry, info) in enumerate(matches(access, at, glob, before, folders=False), start=1):  # noqa: B007
+            if dry_run:
+                line(entry, info)
+        if not dry_run:
+            count = 0
+            access.left_out.clear()
+            with changing(job.effect, f"what matches {text} below {at.path} may have been deleted"):
+                for entry, info in matches(access, at, glob, before, folders=False, leave=leave):
+                    with access.leaving_out(entry.path), access.about(entry.path):
+                        if not _unlink(entry):
+                            continue
+                        changed.add(entry.parent)
+                        count += 1
+                        line(entry, info)
+    done = f"{count} file{'' if count == 1 else 's'} below {at.path} that match {text}"
+    if job.file.older_than is not None:
+        done = f"{done} and are older than {job.file.older_than}"
+    if dry_run:
+        return f"would delete {done}"
+    if access.left_out.count:
+        raise OperationFailed("PartlyDeleted", f"deleted {done}{access.left_out}", retryable=False)
+    return f"deleted {done}"
+
+
+def _unlink(entry: Place) -> bool:
+    """Whether it was removed: what has become a directory meanwhile is not meant."""
+    try:
+        os.unlink(entry.name, dir_fd=entry.parent)
+    except IsADirectoryError:
+        return False
+    return True
+
+
 def list_(job: Job) -> str:
+    before = _modified_before(job)
+    with job.access.place(job.file.path) as at, _listing(job) as line:
+        if job.file.glob is not None:
+            count = 0
+            for entry, info in matches(job.access, at, Glob(job.file.glob), before, folders=True):
+                line(entry, info)
+                count += 1
+            return f"listed {count} entries below {at.path} that match {job.file.glob}"
+        info = at.lstat()
+        job.access.inspect(at.path, info)
+        count = 0
+
+        def emit(entry: Place, info: os.stat_result) -> None:
+            nonlocal count
+            if is_older(info, before):
+                line(entry, info)
+                count += 1
+
+        if not stat.S_ISDIR(info.st_mode):
+            emit(at, info)
+            return f"listed {count} entr{'y' if count == 1 else 'ies'}"
+        if job.file.recursive:
+            walk(job.access, at, emit)
+        else:
+            _listed(job, at, emit)
+    return f"listed {count} entries of {at.path}"
+
+
+@contextmanager
+def _listing(job: Job) -> Iterator[Callable[[Place, os.stat_result], None]]:
+    """Tells of entries, one JSON object a line."""
     lines = bytearray()
 
-    def emit(entry: Place, info: os.stat_result) -> None:
+    def line(entry: Place, info: os.stat_result) -> None:
         lines.extend(orjson.dumps(_described(entry, info)) + b"\n")
         if len(lines) > _LINES:
             job.emit(bytes(lines))
             lines.clear()
 
-    with job.access.place(job.file.path) as at:
-        info = at.lstat()
-        job.access.inspect(at.path, info)
-        try:
-            if not stat.S_ISDIR(info.st_mode):
-                emit(at, info)
-                return "listed 1 entry"
-            count = walk(job.access, at, emit) if job.file.recursive else _listed(job, at, emit)
-        finally:
-            job.emit(bytes(lines))
-    return f"listed {count} entries of {at.path}"
+    try:
+        yield line
+    finally:
+        job.emit(bytes(lines))
 
 
-def _listed(job: Job, at: Place, emit: Callable[[Place, os.stat_result], None]) -> int:
-    count = 0
+def _modified_before(job: Job) -> float | None:
+    """For `olderThan`, in seconds since the epoch."""
+    return None if job.file.older_than is None else time.time() - seconds_of(job.file.older_than)
+
+
+def _listed(job: Job, at: Place, emit: Callable[[Place, os.stat_result], None]) -> None:
     with entries(at) as found:
         for entry in found:
             check(job, at, 0)
             with job.access.leaving_out(entry.path):
                 emit(entry, entry.lstat())
-                count += 1
-    return count
 
 
 def stat_(job: Job) -> str:

@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 
-from remit.operations.file.beneath import Place
 from remit.operations.file.errors import failure, refused
 from remit.operations.file.job import Job, must_be_file, not_the_root
 from remit.operations.file.tree import copy_tree, entries, reading, remove, transfer, walk
 from remit.operations.file.writing import changing, permissions, replacing, sync, temporary_name
+from remit.sandbox.beneath import Place
 
 
 def copy(job: Job) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from remit.api.operations import FileOperation
 from remit.operations.base import Effect
 from remit.operations.file.access import Access
-from remit.operations.file.beneath import SELF, Place
 from remit.operations.file.errors import refused
 from remit.operations.file.writing import Limit
+from remit.sandbox.beneath import SELF, Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from remit.operations.file.job import Job
 from remit.operations.file.pulling import Pulled
 from remit.operations.file.writing import Limit
 from remit.policy import Grant
+from remit.threads import DaemonThreadPool
 
 Download = Callable[[Grant, str], AsyncIterator[bytes]]
 """What an address holds, piece by piece, if the policies that gave the grant allow it to be read."""
@@ -43,7 +43,7 @@ class FilePerformer:
     def __init__(self, protected: Sequence[Path] = (), download: Download | None = None) -> None:
         self._download = download
         # Of its own: each may wait long for a disk or a server, and the loop's own few threads serve everybody.
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="file")
+        self._threads = DaemonThreadPool(_THREADS, thread_name_prefix="file")
         self._protected = [str(path.resolve()) for path in protected]
 
     async def perform(self, work: Work, output: OutputSink) -> str:

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from remit.operations.file.access import Access, Unsuitable, below
-from remit.operations.file.beneath import Place
 from remit.operations.file.writing import Limit, permissions, read_all, write_all
+from remit.sandbox.beneath import Place
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_DEPTH = 256
 
 
 @contextmanager
 def entries(at: Place) -> Iterator[Iterator[Place]]:
     """What is in the directory `at`, by name."""
-    descriptor = os.open(at.name, _OPEN, dir_fd=at.parent)
+    descriptor = os.open(at.name, OPEN_FOLDER, dir_fd=at.parent)
     try:
         names = sorted(os.listdir(descriptor))  # noqa: PTH208  # a descriptor, not a path
         yield (Place(descriptor, name, below(at.path, name)) for name in names)
@@ -32,7 +32,7 @@ def walk(access: Access, top: Place, visit: Callable[[Place, os.stat_result], No
 
     Policy is asked about each path; one that it does not allow ends the walk.
     """
-    _check_depth(top, depth)
+    check_depth(top, depth)
     count = 0
     with entries(top) as found:
         for entry in found:
@@ -50,8 +50,8 @@ def walk(access: Access, top: Place, visit: Callable[[Place, os.stat_result], No
     return count
 
 
-def _check_depth(at: Place, depth: int) -> None:
-    """Each level takes descriptors and stack."""
+def check_depth(at: Place, depth: int) -> None:
+    """Each level takes descriptors and stack. Raises `Unsuitable`."""
     if depth > MAX_DEPTH:
         why = f"nested deeper than {MAX_DEPTH} directories"
         raise Unsuitable("TooDeep", f"{at.path} is {why}", why)
@@ -69,11 +69,11 @@ def copy_tree(access: Access, source: Place, target: Place, limit: Limit, *, dep
 
     Policy is asked about each path, where it is and where it goes.
     """
-    _check_depth(source, depth)
+    check_depth(source, depth)
     os.mkdir(target.name, 0o700, dir_fd=target.parent)
     mode, count = permissions(source.lstat()), 0
     with entries(source) as found:
-        inside = os.open(target.name, _OPEN, dir_fd=target.parent)
+        inside = os.open(target.name, OPEN_FOLDER, dir_fd=target.parent)
         try:
             for entry in found:
                 if access.leaves_out(entry.path):

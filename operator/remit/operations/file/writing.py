@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from remit.backends.failure import OperationFailed
 from remit.errors import RemitError
 from remit.operations.base import Effect
-from remit.operations.file.beneath import Place
 from remit.operations.file.errors import Stopped
+from remit.sandbox.beneath import Place
 
 CHUNK = 1 << 20
 _PREFIX = ".remit-"

@@ -11,8 +11,10 @@ That a supervisor lives is known by its lock alone: no pid is trusted for it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,27 +64,28 @@ class Identity:
         return None
 
 
-def try_lock(folder: Path) -> int | None:
-    """The lock's descriptor, or None while a supervisor lives."""
-    descriptor = open_private(folder / LOCK)
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[int | None]:
+    """Hold the lock, whose descriptor it gives; None while a supervisor lives. Who inherits the descriptor keeps it."""
+    with os.fdopen(open_private(folder / LOCK), "rb") as file:
+        yield file.fileno() if _try_lock(file.fileno()) else None
+
+
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        return False
+    return True
 
 
 def supervised(folder: Path) -> bool:
     """Whether a supervisor lives."""
     try:
-        descriptor = try_lock(folder)
+        with locked(folder) as lock:
+            return lock is None
     except FileNotFoundError:
         return False
-    if descriptor is None:
-        return True
-    os.close(descriptor)
-    return False
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import orjson
 
@@ -21,10 +21,10 @@ from remit.backends import AttemptRequest
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect
 from remit.operations.process.logs import tail
-from remit.operations.process.record import SOCKET, Identity, read_state, supervised, try_lock
+from remit.operations.process.record import SOCKET, Identity, locked, read_state, supervised
 from remit.operations.process.restarting import RestartPolicy
 from remit.operations.process.supervisor import Specification
-from remit.sandbox import Host, plan
+from remit.sandbox import Host, kill_session, plan, start_time
 
 DEFAULT_OUTPUT_BYTES: Final = 10 * 1024 * 1024
 MAX_OUTPUT_BYTES: Final = 256 * 1024 * 1024
@@ -41,6 +41,8 @@ _START_SECONDS: Final = 60.0
 """How long it may take until the program runs, or has ended."""
 _END_SECONDS: Final = 10.0
 """How long it may take beyond the program's grace period to end."""
+_DEATH_SECONDS: Final = 10.0
+"""How long a supervisor that was killed may take to be dead."""
 _LONGEST_GRACE: Final = 3600.0
 
 State = dict[str, Any]
@@ -86,43 +88,37 @@ class Supervision:
         """
         plan(wanted.request.confinement, self._host)  # refused here and now, where the task shows it
         folder = self._folder(wanted.namespace, wanted.name)
-        digest = _digest(wanted.request, wanted.restart_policy)
-        lock = _claim(folder)
-        if lock is None:
-            state = await _ask(folder, {"do": "same", "digest": digest}, _START_SECONDS)
-            if state.get("same"):
-                return state
-            message = (
-                f"spec.process.name: process {wanted.name} runs already, with another specification; stop it first, or"
-                " take another name"
-            )
-            raise OperationFailed("AlreadyExists", message, retryable=False)
-        specification = Specification(
-            namespace=wanted.namespace,
-            name=wanted.name,
-            task=wanted.task,
-            request=wanted.request,
-            restart_policy=wanted.restart_policy,
-            digest=digest,
-            max_output_bytes=min(wanted.max_output_bytes, MAX_OUTPUT_BYTES),
-            host=self._host,
-            read_only_paths=self._read_only_paths,
-            secrets=wanted.secrets,
-            max_restarts=wanted.max_restarts,
-        )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        specification = self._specification(wanted)
+        child: asyncio.subprocess.Process | None = None
         try:
-            state = await _launch(folder, lock, specification, wanted.effect)
-        except asyncio.CancelledError:
-            os.close(lock)
-            lock = -1
-            with contextlib.suppress(OperationFailed):
-                await _end(folder)
-            wanted.effect.settle()  # as of a command that was cancelled, nothing of it is alive
-            raise
+            with locked(folder) as lock:
+                if lock is not None:
+                    with _new_log(folder) as log:
+                        child = await asyncio.create_subprocess_exec(
+                            *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, _label(specification)),
+                            stdin=asyncio.subprocess.PIPE,
+                            stdout=asyncio.subprocess.PIPE,
+                            stderr=log,
+                            cwd=folder,
+                            env={},
+                            pass_fds=[lock],
+                            start_new_session=True,
+                            limit=_LINE_BYTES,
+                        )
+            if child is not None:
+                return await _begin(folder, child, specification, wanted.effect)
         finally:
-            if lock >= 0:
-                os.close(lock)
-        return state
+            if child is not None:
+                _hang_up(child)
+        state = await _ask(folder, {"do": "same", "digest": specification.digest}, _START_SECONDS)
+        if state.get("same"):
+            return state
+        message = (
+            f"spec.process.name: process {wanted.name} runs already, with another specification; stop it first, or"
+            " take another name"
+        )
+        raise OperationFailed("AlreadyExists", message, retryable=False)
 
     async def stop(self, namespace: str, name: str) -> State | None:
         """TERM, the grace that it was started with, KILL to all that came of it. None: it was not running.
@@ -158,6 +154,14 @@ class Supervision:
     async def lift_limit(self, namespace: str, name: str) -> None:
         """Have it restarted however often it ends. Raises OperationFailed where nobody answers."""
         await _ask(self._existing(namespace, name), {"do": "lift limit"})
+
+    async def restart(self, namespace: str, name: str, restarts: int, reason: str) -> bool:
+        """TERM, the grace period and KILL to the run that began after so many `restarts`; another one follows as its
+        policy says. Returns when that has begun, and gives False where the run is over. Raises OperationFailed where
+        nobody answers.
+        """
+        order = {"do": "restart", "restarts": restarts, "reason": reason}
+        return bool((await _ask(self._existing(namespace, name), order)).get("restarting"))
 
     async def watch(self, namespace: str, name: str) -> AsyncGenerator[None, None]:
         """Yields at each change of its state, and ends with its supervisor. Raises OperationFailed where none lives."""
@@ -198,6 +202,21 @@ class Supervision:
         folder = self._root / namespace
         return {each.name: _known(each) for each in sorted(folder.glob("[!.]*"))} if folder.is_dir() else {}
 
+    def _specification(self, wanted: Wanted) -> Specification:
+        return Specification(
+            namespace=wanted.namespace,
+            name=wanted.name,
+            task=wanted.task,
+            request=wanted.request,
+            restart_policy=wanted.restart_policy,
+            digest=_digest(wanted.request, wanted.restart_policy),
+            max_output_bytes=min(wanted.max_output_bytes, MAX_OUTPUT_BYTES),
+            host=self._host,
+            read_only_paths=self._read_only_paths,
+            secrets=wanted.secrets,
+            max_restarts=wanted.max_restarts,
+        )
+
     def _folder(self, namespace: str, name: str) -> Path:
         return self._root / namespace / name
 
@@ -207,11 +226,6 @@ class Supervision:
             message = f"spec.process.name: there is no process {name} in {namespace}; start it, or see what list shows"
             raise OperationFailed("NotFound", message)
         return folder
-
-
-def _claim(folder: Path) -> int | None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return try_lock(folder)
 
 
 def _forget(folder: Path) -> None:
@@ -238,38 +252,40 @@ def _reap(state: Mapping[str, Any]) -> None:
             handle.reap()
 
 
-async def _launch(folder: Path, lock: int, specification: Specification, effect: Effect) -> State:
-    label = f"{specification.namespace}/{specification.name}"
-    pickled = pickle.dumps(specification)
-    log = os.open(folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, label),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            env={},
-            pass_fds=[lock],
-            start_new_session=True,
-            limit=_LINE_BYTES,
-        )
-    finally:
-        os.close(log)
-    assert child.stdin is not None  # noqa: S101  # asked for
-    assert child.stdout is not None  # noqa: S101
+def _label(specification: Specification) -> str:
+    return f"{specification.namespace}/{specification.name}"
+
+
+def _new_log(folder: Path) -> IO[bytes]:
+    return open(folder / "supervisor.log", "wb", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
+async def _begin(
+    folder: Path, child: asyncio.subprocess.Process, specification: Specification, effect: Effect
+) -> State:
+    """Have the supervisor begin. It is ended where it does not get so far in time, or on a cancellation, and nothing is
+    in doubt once it is dead."""
+    label, pickled = _label(specification), pickle.dumps(specification)
+    started = start_time(child.pid) or 0
     effect.begin(f"process {specification.name} may have been started")
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        child.stdin.write(pickled)
-        await child.stdin.drain()
-        child.stdin.close()
     try:
         async with asyncio.timeout(_START_SECONDS):
-            line = await child.stdout.readline()
-            await child.wait()
-    except TimeoutError:
-        child.kill()
-        message = f"the supervisor of {label} did not get it started within {_START_SECONDS:g} s"
+            line = await _first_word(child, pickled)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        _hang_up(child)
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                with contextlib.suppress(OperationFailed):
+                    await _end(folder)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            kill_session(child.pid, started, (str(_PROGRAM), _PACKAGES, label))
+        if await _is_dead(folder):
+            effect.settle()  # as of a command that was cancelled, nothing of it is alive
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        message = f"the supervisor of {label} did not get it started within {_START_SECONDS:g} s, and was ended"
         raise OperationFailed("SupervisorFailed", message) from None
     if not line:
         raise OperationFailed("SupervisorFailed", f"the supervisor of {label} ended; see supervisor.log in {folder}")
@@ -277,8 +293,39 @@ async def _launch(folder: Path, lock: int, specification: Specification, effect:
     return state
 
 
+def _hang_up(child: asyncio.subprocess.Process) -> None:
+    """A supervisor that has not heard everything ends."""
+    if child.stdin and not child.stdin.is_closing():
+        child.stdin.transport.abort()
+
+
+async def _first_word(child: asyncio.subprocess.Process, pickled: bytes) -> bytes:
+    """What the supervisor says once it has heard what to supervise; empty where it ends before."""
+    assert child.stdin is not None  # noqa: S101  # asked for
+    assert child.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        child.stdin.write(pickled)
+        await child.stdin.drain()
+    child.stdin.close()
+    line = await child.stdout.readline()
+    await child.wait()
+    return line
+
+
+async def _is_dead(folder: Path) -> bool:
+    """Whether no supervisor lives, as soon as one that was killed is dead, or else when that takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DEATH_SECONDS):
+            while supervised(folder):  # noqa: ASYNC110  # nothing tells of it
+                await asyncio.sleep(_LISTEN_SECONDS)
+    return not supervised(folder)
+
+
 async def _end(folder: Path) -> State:
-    """Stop it. A supervisor that does not do so in time is killed, and takes its program with it."""
+    """Stop it. A supervisor that does not do so in time is killed, and takes its program with it.
+
+    Raises OperationFailed where it does not die even then.
+    """
     known = read_state(folder)
     grace = min(float(known.get("graceSeconds", _END_SECONDS)), _LONGEST_GRACE)
     try:
@@ -291,8 +338,16 @@ async def _end(folder: Path) -> State:
     if handle is not None:
         with handle:
             handle.kill()
-            await handle.death()
+            try:
+                async with asyncio.timeout(_DEATH_SECONDS):
+                    await handle.death()
+            except TimeoutError:
+                message = f"the supervisor of process {folder.name} was killed, and goes on after {_DEATH_SECONDS:g} s"
+                raise OperationFailed("SupervisorFailed", message, category="Infrastructure") from None
             handle.reap()
+    elif supervised(folder):
+        message = f"the supervisor of process {folder.name} neither answers nor can be found"
+        raise OperationFailed("SupervisorFailed", message, category="Infrastructure")
     return _known(folder)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from remit import threads
 from remit.backends import AttemptRequest, ExitReason, Handle, NetworkUse, Outcome, ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
@@ -37,6 +38,8 @@ _WATCH_SECONDS = 2.0
 _SAMPLE_EVERY = 5
 _SAMPLES = 60
 _MOST_WATCHERS = 16
+_PEER_SECONDS = 10.0
+"""For who connects to say what it wants, and to read the answer."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class Supervisor:
         self._output = RotatingOutput(folder, specification.max_output_bytes, specification.secrets)
         self._redactor = Redactor(specification.secrets)
         self._stop = asyncio.Event()
+        self._cancel = asyncio.Event()
+        """Ends the present run."""
+        self._restart_reason = ""
+        """Why the present run was ended for another one; empty where it was not."""
         self._settled = asyncio.Event()
         self._over = asyncio.Event()
         self._watchers: set[asyncio.StreamWriter] = set()
@@ -90,7 +97,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until it is stopped, or has ended and is not to be started again."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET)  # noqa: PTH108  # as below
         # By its relative name: a socket's path may only have 107 bytes, and this is the folder we are in.
@@ -143,6 +150,9 @@ class Supervisor:
         request = self.specification.request
         request = replace(request, id=f"{request.id}-{number}", timeout_seconds=math.inf)
         looking: asyncio.Task[None] | None = None
+        self._cancel, self._restart_reason = asyncio.Event(), ""
+        if self._stop.is_set():
+            self._cancel.set()
 
         def started(handle: Handle) -> None:
             nonlocal looking
@@ -150,7 +160,7 @@ class Supervisor:
             looking = looking or asyncio.ensure_future(self._look_for_main(handle.pid))
 
         try:
-            outcome = await self._backend.run(request, self._output, cancel=self._stop, on_started=started)
+            outcome = await self._backend.run(request, self._output, cancel=self._cancel, on_started=started)
         except RemitError as error:
             message = self._redactor.redact(str(error))
             self._say(process=None, lastExit={"reason": type(error).__name__, "message": message})
@@ -159,8 +169,9 @@ class Supervisor:
             self._outer = self._main = None
             if looking:
                 looking.cancel()
-        self._say(process=None, lastExit=_shown(outcome, self._redactor))
-        return outcome.exit_code == 0
+        because = {"message": self._restart_reason} if self._restart_reason else {}
+        self._say(process=None, lastExit=_shown(outcome, self._redactor) | because)
+        return outcome.exit_code == 0 and not because
 
     async def _look_for_main(self, outer: int) -> None:
         # Nothing tells of an exec; /proc has to be asked.
@@ -182,7 +193,7 @@ class Supervisor:
             except OSError:
                 gone = True
             if gone:
-                self._stop.set()
+                self._end()
                 return
             if tick % _SAMPLE_EVERY == 0 and self._outer is not None:
                 self._samples.append(measure(self._outer))
@@ -199,12 +210,14 @@ class Supervisor:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = orjson.loads(await reader.readline())
+            async with asyncio.timeout(_PEER_SECONDS):
+                request = orjson.loads(await reader.readline())
             if request == {"do": "watch"}:
                 await self._be_watched(reader, writer)
                 return
             writer.write(orjson.dumps(await self._answer(request)) + b"\n")
-            await writer.drain()
+            async with asyncio.timeout(_PEER_SECONDS):
+                await writer.drain()
         except (orjson.JSONDecodeError, OSError, ValueError):
             pass  # the peer is gone, or is no operator
         finally:
@@ -237,11 +250,25 @@ class Supervisor:
             case {"do": "lift limit"}:
                 self._say(maxRestarts=None)
                 return self._state
+            case {"do": "restart", "restarts": int(number), "reason": str(reason)}:
+                return {"restarting": self._restart(number, reason)}
             case {"do": "stop"}:
-                self._stop.set()
+                self._end()
                 await self._over.wait()
                 return self._state
         return {"error": "unknown request"}
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._cancel.set()
+
+    def _restart(self, number: int, reason: str) -> bool:
+        """End run `number`, which is followed by another one where the policy says so; False where it is over."""
+        if self._outer is None or self._state["restarts"] != number:
+            return False
+        self._restart_reason = self._redactor.redact(reason)
+        self._cancel.set()
+        return True
 
     def _signal(self, number: int) -> bool:
         handle = self._main.open() if self._main else None
@@ -295,7 +322,7 @@ def run() -> None:
     specification = pickle.load(sys.stdin.buffer)  # noqa: S301  # a pipe from our own parent
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    asyncio.run(_run(specification, Path.cwd()))
+    threads.run(_run(specification, Path.cwd()))
 
 
 async def _run(specification: Specification, folder: Path) -> None:

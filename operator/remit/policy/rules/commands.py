@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from remit.policy import needs
 from remit.policy.compile import CompiledPolicy, CompiledRule
 from remit.policy.match import Command
 from remit.policy.request import Request
@@ -21,7 +22,10 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
         if rule.matcher.denies(command):
             return Denial(Reason.DENIED_BY_RULE, _denied_by(policy, rule, command), policy.key, rule.name)
     allowing = next((rule for rule in policy.allow if rule.matcher.allows(command)), None)
-    return allowing.name if allowing else Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, command), policy.key)
+    if allowing:
+        return allowing.name
+    message = _what_is_allowed(policy, command)
+    return Denial(Reason.NOT_ALLOWED, message, policy.key, needs=needs.command(command.argv))
 
 
 def describe(request: Request) -> str:

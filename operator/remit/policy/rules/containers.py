@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from remit.api.containers import ContainerOptions
 from remit.api.operations import ContainerOperation
+from remit.policy import needs
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.match import Command
@@ -25,6 +26,7 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
             f"policy {policy.key} does not allow containers to be subject to {container.action};"
             f" spec.containers.operations has {listed}",
             policy.key,
+            needs=needs.container(container.action, [], []),
         )
     denial = _whose(policy, request, container) or _image(policy, container) or releases.judge(policy, request.place)
     if denial := denial or _options(policy, container.options or ContainerOptions()):
@@ -66,6 +68,7 @@ def _image(policy: CompiledPolicy, container: ContainerOperation) -> Denial | No
         f" {', '.join(policy.spec.images.allow) or 'no entry'}",
         policy.key,
         "images.allow",
+        needs.images(image),
     )
 
 
@@ -80,7 +83,8 @@ def _options(policy: CompiledPolicy, options: ContainerOptions) -> Denial | None
                 f"policy {policy.key} does not allow spec.container.options.{option}; spec.containers.options has"
                 f" {', '.join(rules.options) or 'no entry'}"
             )
-            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.options")
+            lacking = needs.container("run", [option], [])
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.options", lacking)
     for index, mount in enumerate(options.mounts):
         where, path = f"spec.container.options.mounts[{index}].source", mount.source
         if refused := refused_character(path):
@@ -94,5 +98,6 @@ def _options(policy: CompiledPolicy, options: ContainerOptions) -> Denial | None
                 f"policy {policy.key} does not allow {path} of the host to be mounted ({where});"
                 f" spec.containers.mounts has {', '.join(rules.mounts) or 'no entry'}"
             )
-            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts")
+            lacking = needs.container("run", [], [path])
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts", lacking)
     return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
 from remit.api.operations import PostgresOperation, RedisOperation
+from remit.policy import needs
 from remit.policy.argv import refused_character
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
@@ -69,9 +69,11 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
                 f"policy {policy.key} does not allow {', '.join(missing)} ({where});"
                 f" spec.databases.postgres.statements has {listed}",
                 policy.key,
+                needs=needs.statements(missing),
             )
         if unknown := [function for function in read.functions if not _may_be_called(policy, function)]:
-            return Denial(Reason.NOT_ALLOWED, _unknown_functions(policy, where, unknown), policy.key)
+            lacking = needs.functions([str(function) for function in unknown])
+            return Denial(Reason.NOT_ALLOWED, _unknown_functions(policy, where, unknown), policy.key, needs=lacking)
     return "databases.postgres"
 
 
@@ -96,6 +98,7 @@ def judge_redis(policy: CompiledPolicy, request: Request) -> str | Denial:
                 Reason.NOT_ALLOWED,
                 f"policy {policy.key} does not allow {name} ({where}); spec.databases.redis.commands has {listed}",
                 policy.key,
+                needs=needs.redis(words),
             )
     return "databases.redis"
 
@@ -122,11 +125,11 @@ def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Fun
     shown = [str(function) for function in unknown[:_SHOWN_FUNCTIONS]]
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     rule = policy.spec.databases.postgres
-    listed = json.dumps([*(rule.functions if rule else ()), *shown])  # JSON is YAML
+    line = needs.line(needs.functions([*(rule.functions if rule else ()), *shown]))
     which = "a function that is" if len(unknown) == 1 else "functions that are"
     return (
         f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; to allow that, the spec of policy"
-        f" {policy.key} needs `databases: {{postgres: {{functions: {listed}}}}}` (columns of a table's"
+        f" {policy.key} needs `{line}` (columns of a table's"
         " other name, or of a function's rows, go after AS, as in `FROM f(1) AS t (a)`)"
     )
 
@@ -140,4 +143,5 @@ def _connection(policy: CompiledPolicy, kind: str, secrets: list[str], wanted: s
         f"policy {policy.key} does not allow the connection in Secret {wanted};"
         f" spec.databases.{kind}.secrets has {listed}",
         policy.key,
+        needs=needs.connection(kind, wanted),
     )

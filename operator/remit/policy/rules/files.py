@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from remit.api.operations import FileOperation, HttpOperation
+from remit.policy import needs
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.filerules import CompiledFileRule
+from remit.policy.globs import Overlaps, unacceptable_glob
 from remit.policy.request import Request
 from remit.policy.rules import http
 from remit.policy.urls import BadUrl, Url, display_url
@@ -24,6 +26,8 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     """The rule that allows the operation on its path, or why none does."""
     file = request.subject
     assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
+    if file.glob is not None:
+        return _glob(policy, file, file.glob)
     rules = []
     for field, path in zip(("path", "destination"), paths(file), strict=False):
         if wrong := unacceptable_path(path):
@@ -34,9 +38,33 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
                 return Denial(Reason.DENIED_BY_RULE, message, policy.key, rule.name)
         rule_name = next((r.name for r in matching(policy, file.operation, path)), None)
         if rule_name is None:
-            return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, path), policy.key)
+            lacking = needs.files(file.operation, [path], recursive=file.recursive)
+            return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, path), policy.key, needs=lacking)
         rules.append(rule_name)
     return _content(policy, request, file, rules[0])
+
+
+def _glob(policy: CompiledPolicy, file: FileOperation, glob: str) -> str | Denial:
+    """The rule that may allow some of what a glob matches, or why none does. Each path that it matches is asked about
+    by itself while the operation runs."""
+    if file.operation not in {"list", "delete"}:
+        return Denial(Reason.NOT_ALLOWED, "spec.file.glob: a glob goes with list and delete", policy.key)
+    for field, wrong in (("path", unacceptable_path(file.path)), ("glob", unacceptable_glob(glob))):
+        if wrong:
+            return Denial(Reason.NOT_ALLOWED, f"spec.file.{field}: {wrong}", policy.key)
+    for rule in policy.file_deny:
+        if file.operation in rule.operations and rule.covers(file.path):
+            message = f"{file.operation} of {_shown(file)} is denied by {rule.name} of policy {policy.key}"
+            return Denial(Reason.DENIED_BY_RULE, message, policy.key, rule.name)
+    overlaps = Overlaps(file.path, glob)
+    for rule in policy.file_allow:
+        if file.operation in rule.operations and rule.overlaps(overlaps):
+            return rule.name
+    return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, file, _shown(file)), policy.key)
+
+
+def _shown(file: FileOperation) -> str:
+    return f"{file.path.rstrip('/')}/{file.glob}" if file.glob is not None else file.path
 
 
 def unacceptable(request: Request) -> str | None:
@@ -68,7 +96,7 @@ def matching(policy: CompiledPolicy, operation: str, path: str) -> Iterator[Comp
 
 
 def paths(file: FileOperation) -> list[str]:
-    return [file.path, *([file.destination] if file.destination else [])]
+    return [_shown(file), *([file.destination] if file.destination else [])]
 
 
 def describe(request: Request) -> str:
@@ -100,8 +128,12 @@ def _what_is_allowed(policy: CompiledPolicy, file: FileOperation, path: str) -> 
     return f"{start}; none of spec.files.allow names {file.operation}"
 
 
-def root(policies: Sequence[CompiledPolicy], operation: str, path: str) -> str:
+def root(policies: Sequence[CompiledPolicy], operation: str, path: str, glob: str | None = None) -> str:
     """The directory that no link may lead out of: that of the first rule that allows it."""
+    if glob is not None:
+        overlaps = Overlaps(path, glob)
+        rules = (rule for policy in policies for rule in policy.file_allow if operation in rule.operations)
+        return next((rule.root_above(path, overlaps) for rule in rules if rule.overlaps(overlaps)), "/")
     return next((rule.root(path) for policy in policies for rule in matching(policy, operation, path)), "/")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from remit.api.operations import HttpOperation
+from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress, EgressRule
 from remit.policy.httprules import CompiledHttpRule
@@ -49,7 +50,9 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     rules = _rules(policy, http.method, url)
     if rules:
         return rules[0].name
-    return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, http.method, url), policy.key)
+    host, port = str(url.destination.host), url.destination.port
+    lacking = needs.http(http.method, host, port, url.path)
+    return Denial(Reason.NOT_ALLOWED, _what_is_allowed(policy, http.method, url), policy.key, needs=lacking)
 
 
 def egress_of(policies: Sequence[CompiledPolicy], method: str, url: Url) -> list[Egress]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remit.api.operations import ProcessOperation
+from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
 from remit.policy.rules import commands
@@ -19,6 +20,7 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
             f"policy {policy.key} does not allow to {process.action} processes; spec.processes.operations has"
             f" {', '.join(allowed) or 'none'}",
             policy.key,
+            needs=needs.process(process.action),
         )
     return commands.judge(policy, request) if process.action == "start" else "processes.operations"
 

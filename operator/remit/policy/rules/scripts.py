@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from remit.api.operations import ScriptOperation
+from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
@@ -18,8 +19,10 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     script, rules = request.subject, policy.spec.scripts
     assert isinstance(script, ScriptOperation)  # noqa: S101  # by its operation
 
+    digest = digest_of(script)
+
     def denied(message: str) -> Denial:
-        return Denial(Reason.NOT_ALLOWED, message, policy.key)
+        return Denial(Reason.NOT_ALLOWED, message, policy.key, needs=needs.script(script.interpreter, digest))
 
     resolved = request.command.resolved if request.command else None
     if script.interpreter not in rules.interpreters and resolved not in rules.interpreters:
@@ -27,7 +30,6 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
         return denied(
             f"policy {policy.key} allows no script for {script.interpreter}: spec.scripts.interpreters lists {listed}"
         )
-    digest = digest_of(script)
     if digest in rules.sha256:
         return f"scripts.sha256[{rules.sha256.index(digest)}]"
     for index, pattern in enumerate(policy.scripts):

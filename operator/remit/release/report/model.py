@@ -27,6 +27,14 @@ class Measured(Protocol):
         """Of each side that holds something. Raises DeploymentError where it cannot be told."""
 
 
+@runtime_checkable
+class Proxied(Protocol):
+    """A target with a proxy in front of it, which counts requests, but for those of the probe."""
+
+    def probe_token(self) -> str:
+        """What the proxy knows those by. It keeps it from the program. Raises DeploymentError, and OSError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Both sides at one moment."""

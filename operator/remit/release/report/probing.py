@@ -6,16 +6,26 @@ import datetime
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from remit.api.deployment import DeploymentSpec, Port
+from remit.api.deployment import DeploymentSpec, Port, protocol_of
 from remit.release.report.model import Probed, Second
 from remit.release.traffic.probe import Request
 
 _MAX_ERRORS = 10
 
 
-def entry(spec: DeploymentSpec, before: DeploymentSpec, address: str) -> str | None:
-    """The live entry that both sides have, as a URL: the path of the health check, or `tcp://` for a mere connection.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the probe knocks: the path of the health check, or `tcp://` for a mere connection."""
+
+    url: str
+    http: bool
+    """Whether what is sent there is HTTP to a proxy, too: headers for it do not get to either side's program."""
+
+
+def entry(spec: DeploymentSpec, before: DeploymentSpec, address: str) -> Entry | None:
+    """The live entry that both sides have.
 
     None where there is none: nothing is published at `address`, or only one side publishes it.
     """
@@ -24,12 +34,15 @@ def entry(spec: DeploymentSpec, before: DeploymentSpec, address: str) -> str | N
     http = spec.health_check.http if spec.health_check else None
     checked = http or (spec.health_check.tcp if spec.health_check else None)
     named = next((port for port in spec.ports if checked and checked.port in (port.name, port.container_port)), None)
-    port = _published(named or spec.ports[0])
-    if port not in map(_published, before.ports):
+    own = named or spec.ports[0]
+    port = _published(own)
+    theirs = next((each for each in before.ports if _published(each) == port), None)
+    if theirs is None:
         return None
     if http is not None and named is not None and http.scheme == "HTTP":
-        return f"http://{address}:{port}{http.path}"
-    return f"tcp://{address}:{port}"
+        spoken = {protocol_of(spec, own), protocol_of(before, theirs)}
+        return Entry(f"http://{address}:{port}{http.path}", spoken == {"http"})
+    return Entry(f"tcp://{address}:{port}", http=False)
 
 
 def summed(url: str, requests: Sequence[Request], origin: datetime.datetime) -> Probed | None:

@@ -1,4 +1,4 @@
-"""Changes of instances that a supervisor or an engine tells of, so that a release hears of an exit when it happens.
+"""Changes of instances that a supervisor, an engine or the proxy tells of, so that a release hears of them at once.
 
 Looks at the target go on all the same, for what nobody tells.
 """

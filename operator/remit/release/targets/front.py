@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
 from remit.release.model import SLOTS
 from remit.release.targets import sides
+from remit.release.targets.changes import Source
 from remit.release.targets.sides import Told
 from remit.release.traffic import Entry, Route, Seen, Traffic
 from remit.release.traffic.route import POOLS
@@ -76,6 +77,11 @@ class Front:
         if held := told.sides.get(slot):
             await self.tell(told.having(slot, replace(held, draining=True)))
 
+    def sources(self) -> dict[Hashable, Source]:
+        """What tells that the proxy finds an instance up or down, before any look."""
+        proxy = self._traffic.serving(self._name)
+        return {} if proxy is None else {proxy: lambda: self._traffic.changes(self._name)}
+
     async def look(self, told: Told) -> Flow:
         """What the proxy does, once it does what it was told: it may have died, or an operator have been killed before
         it could say all of it. Raises DeploymentError if it lives and does not answer."""
@@ -93,10 +99,14 @@ class Front:
             seen.closed,
             {slot: seen.in_flight(slot) for slot in SLOTS},
             _served(told, seen),
-            frozenset(each.address for each in seen.servers if each.in_flight),
+            seen.busy,
             _converged(told, route, seen),
             trouble,
         )
+
+    def probe_token(self) -> str:
+        """See `Traffic.probe_token`."""
+        return self._traffic.probe_token(self._name)
 
     async def remove(self) -> None:
         """Close the published ports, and forget what was told."""

@@ -12,17 +12,18 @@ from typing import Final
 import aiohttp
 
 from remit.api.deployment import HealthCheck
+from remit.errors import RemitError
 from remit.release.targets.sides import address
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
-_SOON_SECONDS: Final = 0.1
 _LONGEST_LOOK: Final = 2.0
 """How long a look at a target waits for first verdicts. A check may take an hour, in which a release is to be aborted.
 """
 
 Check = Callable[[], Awaitable[str]]
-"""Gives why it is not healthy; empty where it is."""
+"""Gives why it is not healthy; empty where it is. Raises RemitError where it cannot be made, such as for a command that
+policy does not allow any more."""
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Watch:
     spec: HealthCheck
     check: Check
     changed: Callable[[], None]
+    liveness: bool = False
+    """Whether a check that cannot be made says nothing. It is a failed one otherwise."""
     health: Health = field(default_factory=Health)
     _first: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
@@ -79,22 +82,25 @@ class Watch:
         while True:
             await asyncio.sleep(max(0.0, began + self.spec.period_seconds - time.monotonic()))
             began = time.monotonic()
-            self._note(await self._ask())
+            self._note(await self.ask())
 
     async def _begin(self, until: float) -> None:
         """Ask often at first, so that one that starts quickly is not found late. What fails then counts once."""
         pause = _FIRST_PAUSE
-        while (why := await self._ask()) and time.monotonic() + pause < until:
+        while (why := await self.ask()) and time.monotonic() + pause < until:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._note(why)
 
-    async def _ask(self) -> str:
+    async def ask(self) -> str:
+        """Check it once: why it is not healthy."""
         try:
             async with asyncio.timeout(self.spec.timeout_seconds):
                 return await self.check()
         except TimeoutError:
             return f"no answer within {self.spec.timeout_seconds} s"
+        except RemitError as error:
+            return "" if self.liveness else str(error)
 
     def _note(self, why: str) -> None:
         thresholds = {"successes": self.spec.success_threshold, "failures": self.spec.failure_threshold}
@@ -110,26 +116,29 @@ class Watches:
 
     changed: Callable[[], None]
     """Called when the verdict on one changes."""
+    liveness: bool = False
+    """See `Watch.liveness`."""
     _going: dict[Hashable, Watch] = field(default_factory=dict)
 
     async def have(self, due: Mapping[Hashable, tuple[HealthCheck, Check]]) -> None:
-        """Watch exactly these. New ones are waited for a little, so that few instances are merely unknown."""
+        """Watch exactly these. New ones of health are waited for a little, so that few instances are merely unknown."""
         gone = [key for key in self._going if key not in due]
         await asyncio.gather(*(self._going.pop(key).end() for key in gone))
-        new = {key: Watch(*how, self.changed) for key, how in due.items() if key not in self._going}
+        new = {key: Watch(*how, self.changed, self.liveness) for key, how in due.items() if key not in self._going}
         self._going |= new
         for watch in new.values():
             watch.begin()
-        await asyncio.gather(*(watch.first() for watch in new.values() if not watch.spec.initial_delay_seconds))
+        if not self.liveness:
+            await asyncio.gather(*(watch.first() for watch in new.values() if not watch.spec.initial_delay_seconds))
 
     def health(self, key: Hashable) -> Health:
         """What is known of it. An instance without a check is healthy as soon as it runs."""
         watch = self._going.get(key)
         return watch.health if watch else Health(healthy=True)
 
-    def look_again(self) -> None:
-        """Call `changed` soon: something is about to change that nobody will tell of."""
-        asyncio.get_running_loop().call_later(_SOON_SECONDS, self.changed)
+    async def ask(self, key: Hashable) -> str:
+        """Why a check that is made now fails; empty where it does not, and of what is not watched any more."""
+        return await self._going[key].ask() if key in self._going else ""
 
     async def end(self) -> None:
         await self.have({})

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,21 +23,25 @@ from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
-from remit.release.targets.changes import Changes
+from remit.release.targets.changes import Changes, Source
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.copies import Copies, Download
 from remit.release.targets.failing import failed
 from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
+from remit.release.targets.liveness import Due, Liveness
 from remit.release.targets.localports import free_ports
 from remit.release.targets.processchecks import run_check
 from remit.release.targets.reading import Reading
 from remit.release.targets.sides import LOOPBACK, Side, Told
-from remit.release.targets.views import Found, observed, unreached
+from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
+from remit.sandbox.fencing import now as boot_time
 
 Admit = Callable[[Revision, Material], AttemptRequest]
 """What policy lets an instance of a revision be. Raises DeploymentError where it does not."""
+AdmitCheck = Callable[[Revision, Material, Sequence[str]], AttemptRequest]
+"""The same of a command that checks an instance."""
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
 """A revision that was kept, with its configuration. Raises DeploymentError."""
 
@@ -48,8 +51,7 @@ class Permits:
     """What policy is asked for each time, about a revision."""
 
     instance: Admit
-    check: Admit
-    """The command that checks an instance's health."""
+    check: AdmitCheck
     reading: Callable[[Revision, Material], Reading]
     """An artifact that is on this host."""
     download: Download
@@ -95,7 +97,7 @@ class ProcessTarget:
         self._supervise = supervise
         self._supervision = supervise(artifacts)
         self._backend, self._permits, self._load = backend, permits, load
-        self._watches, self._changes = Watches(changed), Changes(changed)
+        self._watches, self._liveness, self._changes = Watches(changed), Liveness(changed), Changes(changed)
         self._specs: dict[int, DeploymentSpec] = {}
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
@@ -112,13 +114,12 @@ class ProcessTarget:
             told = told.having(slot, await self._revive(slot, side, live=slot == told.live))
         states = self._supervision.list(self._name)
         await self._lift_limits(told, states)
-        await self._changes.have(
-            {
-                (name, str(state.get("supervisor"))): partial(self._supervision.watch, self._name, name)
-                for name, state in states.items()
-                if state.get("phase") in _KEPT
-            }
-        )
+        sources: dict[Hashable, Source] = {
+            (name, str(state.get("supervisor"))): partial(self._supervision.watch, self._name, name)
+            for name, state in states.items()
+            if state.get("phase") in _KEPT
+        }
+        await self._changes.have(sources | self._front.sources())
         await self._watch(told, states)
         try:
             flow = await self._front.look(told)
@@ -129,8 +130,6 @@ class ProcessTarget:
             slot: {i: self._found(slot, side, i, states.get(f"{slot}-{i}", {})) for i in range(side.wanted)}
             for slot, side in told.sides.items()
         }
-        if unreached(told, found, flow):
-            self._watches.look_again()
         return replace(observed(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
 
     async def prepare(self, revision: Revision) -> None:
@@ -201,9 +200,14 @@ class ProcessTarget:
         told = self._front.told()
         return {slot: await self._used(slot, side) for slot, side in told.sides.items()}
 
+    def probe_token(self) -> str:
+        """See `Proxied.probe_token`."""
+        return self._front.probe_token()
+
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+        await self._liveness.end()
         await self._changes.end()
         await self._copies.stop()
 
@@ -229,7 +233,7 @@ class ProcessTarget:
         missing = max(0, replicas - len(side.ports))
         found = free_ports([f"{name} {place}" for place in range(missing) for name in names], told.ports)
         added = [{name: found[f"{name} {place}"] for name in names} for place in range(missing)]
-        side = replace(side, wanted=replicas, ports=(*side.ports, *added), leaving_since=time.time())
+        side = replace(side, wanted=replicas, ports=(*side.ports, *added), leaving_since=boot_time())
         told = told.having(slot, side)
         self._front.note(told)
         await self._start(slot, side, range(replicas), revision, material)
@@ -238,7 +242,7 @@ class ProcessTarget:
     async def _let_go(self, told: Told, flow: Flow) -> Told:
         """Stop the instances that are too many, those that have finished."""
         for slot, side in told.sides.items():
-            if len(side.ports) > side.wanted and side.finished(flow.busy, time.time()):
+            if len(side.ports) > side.wanted and side.finished(flow.busy, boot_time()):
                 try:
                     await self._stop(slot, side.wanted)
                 except DeploymentError as error:  # the next look tries again
@@ -319,6 +323,7 @@ class ProcessTarget:
 
     async def _watch(self, told: Told, states: Mapping[str, State]) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
+        lively: dict[Hashable, Due] = {}
         for slot, side in told.sides.items():
             if side.revision not in self._specs:
                 try:
@@ -326,23 +331,35 @@ class ProcessTarget:
                 except DeploymentError:  # nobody knows how to check it, see `_found`; it goes on all the same
                     continue
             spec = self._specs[side.revision]
-            if spec.health_check is not None:
-                for index, named in enumerate(side.ports[: side.wanted]):
-                    if not (incarnation := _incarnation(states.get(f"{slot}-{index}", {}))):
-                        continue
-                    # What is published there leads to whoever is live.
-                    moved = {port.container_port: named[port.name] for port in spec.ports if port.name in named}
-                    check = check_of(spec.health_check, LOOPBACK, named, partial(self._ask, slot, side, index), moved)
-                    due[slot, index, incarnation] = spec.health_check, check
+            for index in range(side.wanted):
+                state = states.get(f"{slot}-{index}", {})
+                if not (incarnation := _incarnation(state)):
+                    continue
+                key = slot, index, incarnation
+                if spec.health_check is not None:
+                    due[key] = spec.health_check, self._check(spec.health_check, slot, side, index)
+                if spec.liveness_check is not None and not side.draining:  # what drains ends anyway
+                    check = self._check(spec.liveness_check, slot, side, index)
+                    restart = partial(self._restart, f"{slot}-{index}", int(state.get("restarts", 0)))
+                    lively[key] = Due(spec.liveness_check, check, restart)
         await self._watches.have(due)
+        await self._liveness.have(lively)
 
-    async def _ask(self, slot: Slot, side: Side, index: int) -> str:
-        """The command that checks the instance: why it is not healthy."""
-        try:
-            revision, material = await self._load(side.revision)
-            admitted = self._permits.check(revision, material)
-        except DeploymentError as error:
-            return str(error)
+    def _check(self, check: HealthCheck, slot: Slot, side: Side, index: int) -> Check:
+        named, argv = side.ports[index], check.command.argv if check.command else []
+        # What is published at a port's own number leads to whoever is live.
+        ports = self._specs[side.revision].ports
+        moved = {port.container_port: named[port.name] for port in ports if port.name in named}
+        return check_of(check, LOOPBACK, named, partial(self._ask, slot, side, index, argv), moved)
+
+    async def _restart(self, name: str, restarts: int, why: str) -> None:
+        log.warning("an instance is restarted", deployment=self._name, instance=name, reason=why)
+        await self._supervision.restart(self._name, name, restarts, why)
+
+    async def _ask(self, slot: Slot, side: Side, index: int, argv: Sequence[str]) -> str:
+        """The command that checks the instance: why it has not passed. Raises RemitError where it may not run."""
+        revision, material = await self._load(side.revision)
+        admitted = self._permits.check(revision, material, argv)
         copy = self._copies.of(side.revision)
         request = _instance(admitted, f"{slot}-{index}-check", side.ports[index], copy)
         return await run_check(self._backend(copy), request, material.secrets)

@@ -8,20 +8,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from remit.backends import AttemptRequest, Backend, ExitReason, Stream
-from remit.errors import RemitError
+from remit.errors import DeploymentError
 from remit.telemetry import Redactor, escape
 
 _KEPT = 4096
+_NOT_MADE = frozenset(
+    {ExitReason.BACKEND_ERROR, ExitReason.INTERNAL_ERROR, ExitReason.INTERRUPTED, ExitReason.SANDBOX_UNAVAILABLE}
+)
+"""How a command ends that says nothing of the instance."""
 
 
 async def run_check(backend: Backend, request: AttemptRequest, secrets: Iterable[str]) -> str:
-    """Why it is not healthy; empty where the command ended with 0. `secrets` are not shown."""
+    """Why it is not healthy; empty where the command ended with 0. `secrets` are not shown. Raises RemitError where the
+    command cannot run."""
     said = _LastWords()
     request = replace(request, id=f"{request.id}-{uuid.uuid4().hex[:8]}")  # one that was cut off may still be ending
-    try:
-        outcome = await backend.run(request, said, cancel=asyncio.Event())
-    except RemitError as error:
-        return str(error)
+    outcome = await backend.run(request, said, cancel=asyncio.Event())
     if outcome.exit_code == 0:
         return ""
     match outcome.reason:
@@ -29,6 +31,8 @@ async def run_check(backend: Backend, request: AttemptRequest, secrets: Iterable
             why = f"exit code {outcome.exit_code}"
         case ExitReason.TIMED_OUT:
             why = f"still running after {request.timeout_seconds:g} s"
+        case reason if reason in _NOT_MADE:
+            raise DeploymentError(outcome.message, reason="CheckNotMade", retryable=True)
         case _:
             why = outcome.message
     words = Redactor(secrets).redact(said.line())

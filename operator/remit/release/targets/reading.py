@@ -16,12 +16,12 @@ from typing import IO, Final
 from remit.api.operations import FileOperation
 from remit.errors import PolicyDenied
 from remit.operations.file.access import check_open, check_owner
-from remit.operations.file.beneath import Place, place
 from remit.operations.file.errors import explained, refused
 from remit.operations.file.tree import MAX_DEPTH, entries
 from remit.operations.file.writing import read_all, write_all
 from remit.policy import Decision, Grant, Reason
 from remit.policy.rules import files
+from remit.sandbox.beneath import Place, place
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

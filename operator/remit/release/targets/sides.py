@@ -80,9 +80,10 @@ class Side:
 
     def finished(self, busy: frozenset[str], now: float) -> bool:
         """Whether those beyond `wanted` can be stopped: the proxy has no request with them, at the `busy` addresses,
-        or has had them for too long."""
+        or has had them for too long. `now` is in seconds of CLOCK_BOOTTIME: where it is before `leaving_since`, the
+        machine has started anew, and what was with them is over."""
         leaving = {each for index in range(self.wanted, len(self.ports)) for each in self.addresses_of(index)}
-        return not leaving & busy or now >= self.leaving_since + self.drain_seconds
+        return not leaving & busy or not 0 <= now - self.leaving_since < self.drain_seconds
 
     def addresses_of(self, index: int) -> frozenset[str]:
         """Where one instance listens."""

@@ -78,12 +78,6 @@ def _view(slot: Slot, told: Told, found: Mapping[Slot, Mapping[int, Found]], flo
     )
 
 
-def unreached(told: Told, found: Mapping[Slot, Mapping[int, Found]], flow: Flow) -> bool:
-    """Whether an instance is well and the proxy has yet to find out."""
-    well = ((told.sides[slot], index) for slot, own in found.items() for index, each in own.items() if _is_well(each))
-    return any(not _is_reached(side, index, flow) for side, index in well)
-
-
 def _is_well(found: Found) -> bool:
     return found.alive and found.health.healthy
 

@@ -9,13 +9,13 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.route import POOLS, SLOTS, Entry, Pool, Route, other
 
-HARD_STOP_SECONDS: Final = 30
 _REWRITTEN_BYTES: Final = 1024
 _TUNNEL: Final = "24h"
 _BACKUP: Final = "backup-"
-"""How long a proxy that was asked to end may finish what is in flight."""
+RELAYED: Final = 2000
+"""As a weight: what still comes on connections that are kept goes to the proxy that took this one's place."""
 PROBE_HEADER: Final = "Remit-Probe"
-"""A request that has it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
+"""A request that has the token in it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
 SIDE_HEADER: Final = "Remit-Side"
 WEIGHTS: Final = "weights"
 """The file of a map from port to the percentage of green. Negative: closed; from `FAILOVER` on: with failover."""
@@ -24,6 +24,9 @@ COUNTS: Final = "counts"
 """The table of how many requests each side answered at each port, and how many of them with a status of 500 and above,
 by `PORT.SIDE`. Requests of the probe are not counted: they would hide those of others that fail."""
 
+CHANGES: Final = "changes"
+"""The ring buffer in which it tells of replicas that it finds up or down."""
+
 _CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
 _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
 """Where another side can take over, one refused connection is enough; a check finds the replica again in no time."""
@@ -31,10 +34,14 @@ _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
 
 @dataclass(frozen=True)
 class Process:
-    """How the proxy itself runs. `uid`: the user that it becomes, for an operator that is root."""
+    """How the proxy itself runs. `uid`: the user that it becomes, for an operator that is root.
+
+    `probe` is the hash of the token that the probe's requests have; empty: none is taken for the probe's.
+    """
 
     threads: int = 2
     uid: int | None = None
+    probe: str = ""
 
 
 def render(route: Route, process: Process) -> str:
@@ -47,7 +54,11 @@ def render(route: Route, process: Process) -> str:
 def frame(route: Route, process: Process) -> str:
     """What cannot be changed in a running proxy: everything but addresses and weights."""
     table = f"backend {COUNTS}\n  stick-table type string len 16 size 1k store gpc(2)\n"
-    return _settings(process, route.max_header_bytes) + table + "".join(_frontend(entry) for entry in route.entries)
+    return (
+        _settings(process, route.max_header_bytes)
+        + table
+        + "".join(_frontend(entry, process) for entry in route.entries)
+    )
 
 
 def digest(route: Route, process: Process) -> str:
@@ -69,6 +80,10 @@ def backend(port: int, pool: Pool) -> str:
     return f"{port}.{pool.slot}{'.failover' if pool.failover else ''}"
 
 
+def relay(port: int) -> str:
+    return f"{port}.relay"
+
+
 def server(address: str, *, backup: bool) -> str:
     """A name made of the address, so that what runs can be compared with what is wanted."""
     return (_BACKUP if backup else "") + address.replace("[", "").replace("]", "")
@@ -83,6 +98,7 @@ def _settings(process: Process, max_header_bytes: int) -> str:
     # noreuseport: a second proxy must not get a share of the first one's connections in silence.
     # idle-close-on-response: a kept connection is closed after its next answer, not under its next request.
     # bufsize: a request's head has to fit in, with what the proxy adds to it.
+    # stats timeout: how long somebody may listen to changes without hearing of one.
     # redispatch 1, and retries for failed connects only (the default): a request that a replica may have seen is
     # never sent twice.
     user = "" if process.uid is None else f"  uid {process.uid}\n  gid {process.uid}\n  chroot empty\n"
@@ -91,9 +107,12 @@ def _settings(process: Process, max_header_bytes: int) -> str:
         f"{user}"
         f"  nbthread {process.threads}\n"
         "  fd-hard-limit 65536\n"
-        f"  hard-stop-after {HARD_STOP_SECONDS}s\n"
         "  noreuseport\n"
+        "  stats timeout 24h\n"
         f"  tune.bufsize {max_header_bytes + _REWRITTEN_BYTES}\n"
+        f"ring {CHANGES}\n"
+        "  format raw\n"
+        "  size 16384\n"
         "defaults\n"
         "  mode http\n"
         "  balance roundrobin\n"
@@ -110,19 +129,29 @@ def _settings(process: Process, max_header_bytes: int) -> str:
     )
 
 
-def _frontend(entry: Entry) -> str:
+def _recognise(process: Process) -> str:
+    """Only the hash of what came is compared: neither the time that takes nor what HAProxy reports tells the token."""
+    if not process.probe:
+        return ""
+    came = f"req.fhdr({PROBE_HEADER}),sha2(256),hex"
+    return f"  http-request set-var(txn.probe) bool(true) if {{ {came} -m str {process.probe} }}\n"
+
+
+def _frontend(entry: Entry, process: Process) -> str:
     """The side is chosen by one look into a map, so that one command switches all replicas at once."""
     port = entry.port
     blue, blue_failover, green, green_failover = (backend(port, pool) for pool in POOLS)
     green_share, closed = f"str({port}),map_str_int({WEIGHTS},-1)", "{ var(txn.green) -m int lt 0 }"
+    relayed = ""
     if entry.protocol == "http":
+        relayed = f"  use_backend {relay(port)} if {{ var(txn.green) -m int {RELAYED} }}\n"
         tracked = "".join(
             f"  http-request track-sc{index} str({port}.{slot}) table {COUNTS} unless {{ var(txn.probe) -m found }}\n"
             for index, slot in enumerate(SLOTS)
         )
         rules, rule = (
             (
-                f"  http-request set-var(txn.probe) req.hdr({PROBE_HEADER})\n"
+                f"{_recognise(process)}"
                 f"  http-request del-header {PROBE_HEADER}\n"
                 f"{tracked}"
                 f"  http-request set-var(txn.green) {green_share}\n"
@@ -145,10 +174,12 @@ def _frontend(entry: Entry) -> str:
         f"  bind *:{port}\n"
         f"{rules}"
         f"  {rule} set-var(txn.dice) rand(100),add({FAILOVER}),sub(txn.green)\n"
+        f"{relayed}"
         f"  use_backend {green} if {{ var(txn.green) -m int 100 }}\n"
         f"  use_backend {blue} if {{ var(txn.green) -m int 0 }}\n"
         f"  use_backend {green_failover} if {{ var(txn.dice) -m int lt 0 }}\n"
         f"  default_backend {blue_failover}\n"
+        f"{f'backend {relay(port)}{chr(10)}  server next 127.0.0.1:{port}{chr(10)}' if relayed else ''}"
     )
 
 
@@ -157,7 +188,9 @@ def _backend(entry: Entry, pool: Pool) -> str:
     servers = [
         f"  server {server(each, backup=backup)} {added(each, pool, backup=backup)}\n" for each, backup in members
     ]
-    lines = [f"backend {backend(entry.port, pool)}\n", "  option allbackups\n" if pool.failover else ""]
+    # A log of a frontend would have a line for each request.
+    name = backend(entry.port, pool)
+    lines = [f"backend {name}\n  log ring@{CHANGES} local0 notice\n", "  option allbackups\n" if pool.failover else ""]
     if entry.protocol == "tcp":
         lines += ["  mode tcp\n", f"  timeout server {_TUNNEL}\n"]
     else:

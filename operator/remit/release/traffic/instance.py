@@ -7,6 +7,9 @@
     empty/        its root, where the operator is root
 
 It is nobody's child: it goes on when the operator ends, and is found again by its lock and its socket.
+
+One whose place another took leaves: it accepts nothing more, and ends with the last of its connections, however long
+that lives. Its folder is called `leaving-PID-STARTTIME-DIGEST` by then, so that another one may have its digest.
 """
 
 from __future__ import annotations
@@ -17,36 +20,50 @@ import fcntl
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from remit.errors import DeploymentError
 from remit.privatefiles import replace_private
 from remit.release.traffic.configuration import (
-    HARD_STOP_SECONDS,
+    RELAYED,
     WEIGHTS,
     Process,
     backend,
+    relay,
     render,
     render_weights,
     server,
 )
 from remit.release.traffic.route import POOLS, Route, other
-from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, look
+from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, listens, look, socket_of
 from remit.release.traffic.steps import steps, unfound
-from remit.sandbox import ProcessHandle
+from remit.sandbox import ProcessHandle, start_time
 
 _CONFIGURATION: Final = "haproxy.cfg"
 _LOCK: Final = "lock"
 _START_SECONDS: Final = 10.0
 _DEATH_SECONDS: Final = 2.0
 _CHECK_SECONDS: Final = 2.0
-_END_SECONDS: Final = HARD_STOP_SECONDS + 10.0
+_KILLED_SECONDS: Final = 10.0
+"""For a process that was killed to be dead."""
+_END_SECONDS: Final = 30.0
+"""How long one that is to end now may finish what is in flight."""
+_LEAVING: Final = "leaving-"
 
 
 class Instance:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @property
+    def leaves(self) -> bool:
+        """Whether another one took its place."""
+        return self.folder.name.startswith(_LEAVING)
 
     async def look(self) -> Seen | None:
         """What is in force; None if the process is dead. Raises DeploymentError if it lives and does not answer."""
@@ -76,7 +93,9 @@ class Instance:
         lock = await self._lock()
         if lock is None:
             raise _failed(f"a traffic proxy in {self.folder} neither answers nor ends; end it by hand")
-        taking = ("-x", f"../{predecessor.folder.name}/{predecessor.folder.name}") if predecessor else ()  # beside us
+        taking = (
+            ("-x", f"../{predecessor.folder.name}/{socket_of(predecessor.folder)}") if predecessor else ()
+        )  # beside us
         try:
             child = await asyncio.create_subprocess_exec(
                 *(program, "-D", *taking, "-f", _CONFIGURATION),
@@ -138,20 +157,76 @@ class Instance:
                 while unfound(route, await look(self.folder)):  # noqa: ASYNC110  # it has to be asked
                     await asyncio.sleep(0.02)
 
-    async def stop(self) -> None:
-        """Close its ports, let it finish what is in flight, and wait for its end."""
+    async def leave(self) -> None:
+        """Close its ports, and end once its connections have. Nothing happens if it is dead."""
         seen = await self.look()
         if seen is None:
             return
+        if not self.leaves:
+            name = f"{_LEAVING}{seen.pid}-{start_time(seen.pid) or 0}-{self.folder.name}"
+            self.folder = self.folder.rename(self.folder.with_name(name))
+        configuration = (self.folder / _CONFIGURATION).read_text()
+        # In this order: what it relays must not come back to it.
+        await ask(self.folder, *(f"shutdown frontend {port}" for port in seen.ports))
+        relaying = [port for port in seen.ports if f"backend {relay(port)}\n" in configuration]
+        await self._tell([f"set map {WEIGHTS} {port} {RELAYED}" for port in relaying])
         with contextlib.suppress(ProcessLookupError), ProcessHandle(seen.pid) as handle:
             signal.pidfd_send_signal(handle.descriptor, signal.SIGUSR1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_SECONDS):
+                while await listens(self.folder):  # noqa: ASYNC110  # nothing tells of it
+                    await asyncio.sleep(0.01)
+
+    def left(self, addresses: Iterable[str]) -> dict[str, int] | None:
+        """Of one that leaves: how many connections it has to replicas, by their addresses; None if it has ended.
+
+        Where the system does not tell, one for each of `addresses`. Connections that are kept for later count for a few
+        seconds, too.
+        """
+        with contextlib.suppress(ProcessLookupError), self._handle() as handle:
+            try:
+                found = psutil.Process(handle.pid).net_connections("tcp")
+            except psutil.NoSuchProcess:
+                return None
+            except psutil.AccessDenied:
+                return dict.fromkeys(addresses, 1)
+            there = [each.raddr for each in found if each.status == psutil.CONN_ESTABLISHED]
+            return Counter(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, port in there)
+        return None
+
+    async def stop(self) -> None:
+        """Close its ports, let it finish what is in flight, but not for long, and wait for its end.
+
+        Raises DeploymentError where it does not even die.
+        """
+        await self.leave()
+        with contextlib.suppress(ProcessLookupError), self._handle() as handle:
             try:
                 async with asyncio.timeout(_END_SECONDS):
                     await handle.death()
             except TimeoutError:
-                handle.kill()
-                await handle.death()
+                await self._kill(handle)
             handle.reap()
+
+    async def _kill(self, handle: ProcessHandle) -> None:
+        handle.kill()
+        try:
+            async with asyncio.timeout(_KILLED_SECONDS):
+                await handle.death()
+        except TimeoutError:
+            raise _failed(f"the traffic proxy in {self.folder} was killed, and does not die") from None
+
+    @contextlib.contextmanager
+    def _handle(self) -> Iterator[ProcessHandle]:
+        """Of the process of one that leaves. Raises ProcessLookupError where it has ended."""
+        _, pid, started, _ = self.folder.name.split("-") if self.leaves else ("", "0", "0", "")
+        if not self.leaves:
+            raise ProcessLookupError(pid)
+        with ProcessHandle(int(pid)) as handle:
+            if start_time(int(pid)) != int(started):  # its pid is another one's by now
+                raise ProcessLookupError(pid)
+            handle.reap()
+            yield handle
 
     async def _lock(self) -> int | None:
         """The lock's descriptor; None if the process goes on to hold it."""

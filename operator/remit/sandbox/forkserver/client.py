@@ -151,7 +151,27 @@ class TryScopes:
         return {"scoped": self.scoped}
 
 
-Job = Execute | Supervise | Listen | TryScopes
+@dataclass(frozen=True, slots=True)
+class Restrict:
+    """Set a resource limit of the process `pid`, as its own user and group, who may always do so."""
+
+    pid: int
+    uid: int
+    gid: int
+    number: int
+    value: int
+
+    kind: ClassVar[str] = "restrict_process"
+    is_frequent: ClassVar[bool] = False
+    stop: ClassVar[signal.Signals] = signal.SIGKILL
+    cgroup: ClassVar[None] = None
+    descriptors: ClassVar[tuple[int, ...]] = ()
+
+    def data(self) -> dict[str, Any]:
+        return {"pid": self.pid, "uid": self.uid, "gid": self.gid, "number": self.number, "value": self.value}
+
+
+Job = Execute | Supervise | Listen | TryScopes | Restrict
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from remit.sandbox.exposing import expose
 from remit.sandbox.forkserver.wire import send
 from remit.sandbox.joining import enter_cgroups, join_cgroups, write_files
 from remit.sandbox.landlock import enclose, restrict
+from remit.sandbox.staging import stage
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ def place(descriptors: Sequence[int], places: Sequence[int], besides: Sequence[i
     return kept
 
 
-def become(uid: int, *groups: int) -> None:
-    """Stop being root: this user, the group of the same number, no others but `groups`, and so no capability."""
+def become(uid: int, gid: int, *groups: int) -> None:
+    """Stop being root: this user, this group, no others but `groups`, and so no capability."""
     os.setgroups(groups)
-    os.setresgid(uid, uid, uid)
+    os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
 
 
@@ -135,6 +136,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "enter_cgroups": enter_cgroups,
     "write_files": write_files,
     "become": become,
+    "stage": stage,
     "expose": expose,
     "no_new_privileges": no_new_privileges,
     "limit": limit,
@@ -169,7 +171,7 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
     """
     owner = os.stat(f"/proc/{data['pid']}").st_uid  # noqa: PTH116  # pathlib would be copied by every fork
     if data["owned"] and os.geteuid() == 0 and owner != 0:
-        become(owner)
+        become(owner, owner)
     network = os.open(f"/proc/{data['pid']}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     if _is_ours(network, "net"):
         raise PermissionError(errno.EPERM, "the process has no network of its own")
@@ -202,8 +204,15 @@ def try_scopes(channel: socket.socket, descriptors: Sequence[int], data: dict[st
         send(channel, ("result", False))
 
 
+def restrict_process(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
+    """Set a resource limit of another process, as its own user."""
+    become(data["uid"], data["gid"])
+    resource.prlimit(data["pid"], data["number"], (data["value"], data["value"]))
+
+
 JOBS: dict[str, Callable[[socket.socket, Sequence[int], dict[str, Any]], None]] = {
     "execute": execute,
     "listen": listen,
     "try_scopes": try_scopes,
+    "restrict_process": restrict_process,
 }

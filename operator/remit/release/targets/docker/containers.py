@@ -14,6 +14,7 @@ from docker.errors import NotFound
 from remit.api.deploymentstatus import Slot
 from remit.backends.docker import Engine, create, labels
 from remit.backends.docker.container import moment
+from remit.backends.docker.engine import ANSWER_SECONDS
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.release.model import SLOTS
@@ -143,6 +144,17 @@ class Containers:
         engine = await self._engine()
         await engine.call(lambda client: client.start(container.id))
 
+    async def end_run(self, container: Container) -> None:
+        """Ask its program to end, and kill it if it has not within its time. It is there then, and stopped: the engine
+        does not start it again. Raises OperationFailed."""
+        engine, signal = await self._engine(), str(container.told["Config"].get("StopSignal") or "SIGTERM")
+        with _unless("Conflict"):  # it does not run any more
+            await engine.call(lambda client: client.kill(container.id, signal))
+            await asyncio.sleep(container.grace)
+            now = Container(await engine.call(lambda client: client.inspect_container(container.id)))
+            if now.incarnation == container.incarnation and now.status == "running":
+                await engine.call(lambda client: client.kill(container.id))
+
     async def restart_always(self, container: Container) -> None:
         """Have the engine start it again however often it ends. Raises OperationFailed."""
         engine, policy = await self._engine(), _ALWAYS
@@ -218,7 +230,9 @@ async def _remove(engine: Engine, container: Container) -> None:
     except OperationFailed as error:
         if error.reason == "Conflict":  # somebody does so already, and keeps its name until it is gone
             with _unless("NotFound"):
-                await engine.call(lambda client: client.wait(container.id, condition="removed"))
+                await engine.call(  # the SDK itself would wait for ever
+                    lambda client: client.wait(container.id, timeout=ANSWER_SECONDS, condition="removed")
+                )
         elif error.reason != "NotFound":
             raise
 

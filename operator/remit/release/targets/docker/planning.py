@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api.deployment import HealthCheck
+from remit.api.deployment import DeploymentSpec, HealthCheck
 from remit.api.deploymentstatus import Slot
 from remit.backends.docker import labels
 from remit.backends.docker.planning import has_init
@@ -109,7 +109,7 @@ def creation(
             labels.SLOT: replica.slot,
             labels.INDEX: str(replica.index),
         },
-        "Healthcheck": _health(spec.health_check),
+        "Healthcheck": _health(engine_check(spec)),
         "ExposedPorts": {port: dict[str, str]() for port in ports},
         "StopTimeout": limits.termination_grace_period_seconds,
         "NetworkingConfig": {
@@ -137,8 +137,15 @@ def creation(
     }
 
 
+def engine_check(spec: DeploymentSpec) -> HealthCheck | None:
+    """The check that is a command: the engine runs it, which also ends one that takes too long. It runs no more than
+    one for a container."""
+    checks = (spec.health_check, spec.liveness_check)
+    return next((check for check in checks if check is not None and check.command is not None), None)
+
+
 def _health(check: HealthCheck | None) -> dict[str, Any]:
-    """A command is run by the engine, which also ends one that takes too long. The image's own check has no say."""
+    """The image's own check has no say."""
     if check is None or check.command is None:
         return {"Test": ["NONE"]}
     return {

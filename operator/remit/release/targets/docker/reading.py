@@ -52,11 +52,10 @@ def goes_on(container: Container | None, revision: int) -> bool:
 
 
 def found(container: Container, health: Health, *, located: bool, started: int = 0) -> Found:
-    """`health` is what checks from outside say; a command is checked by the engine, which then knows better. One that
-    is not `located` has a port that leads nowhere; it was `started` again so often by us and not by the engine."""
-    checked = container.state.get("Health")
+    """One that is not `located` has a port that leads nowhere; it was `started` again so often by us and not by the
+    engine."""
     return Found(
-        _engines_verdict(checked) if checked else health,
+        health,
         exists=True,
         kept=container.status not in OVER,
         alive=container.status == "running" and located,
@@ -65,7 +64,7 @@ def found(container: Container, health: Health, *, located: bool, started: int =
     )
 
 
-def trouble(container: Container, instance: Found, end: End | None) -> str:
+def trouble(container: Container, instance: Found, end: End | str | None) -> str:
     """What is or was wrong with a container that failed or was started again, in one sentence."""
     if container.status == "paused":
         return "it is paused on the engine"
@@ -77,7 +76,9 @@ def trouble(container: Container, instance: Found, end: End | None) -> str:
     return "; ".join([instance.health.message, *again] if instance.failed else again)
 
 
-def _engines_verdict(checked: Mapping[str, Any]) -> Health:
+def engines_verdict(container: Container) -> Health:
+    """What the command came to that the engine runs, where it runs one."""
+    checked = container.state.get("Health") or {"Status": "none"}
     last = (checked.get("Log") or [{}])[-1]
     said = str(last.get("Output") or "").strip().rpartition("\n")[2]
     message = f"the check ended with exit code {last.get('ExitCode')}: {said}".removesuffix(": ")

@@ -21,6 +21,8 @@ _CONNECT_SECONDS: Final = 10
 _CHUNK: Final = 1 << 16
 _PASSED_ON: Final = ("HOME", "PATH", "USER", "LOGNAME", "SSH_AUTH_SOCK")
 _WORDS: Final = 300
+_END_SECONDS: Final = 5.0
+"""For `ssh` to end when it is told to, and for what was connected to the socket to be let go of."""
 
 
 class Tunnel:
@@ -51,7 +53,9 @@ class Tunnel:
         for task in (going := list(self._going)):
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
-        await server.wait_closed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await server.wait_closed()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _serve(self, arguments: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,9 +90,17 @@ class Tunnel:
         finally:
             sending.cancel()
             complaining.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
-            await asyncio.gather(sending, complaining, child.wait(), return_exceptions=True)
+            await asyncio.gather(sending, complaining, _end(child), return_exceptions=True)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await child.wait()
+        except TimeoutError:  # it hangs; the loop reaps it when it is dead
+            child.kill()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,21 +21,23 @@ from remit.errors import DeploymentError, RemitError
 from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
-from remit.release.targets.changes import Changes
+from remit.release.targets.changes import Changes, Source
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
 from remit.release.targets.docker.containers import Container, Containers, End, Key
 from remit.release.targets.docker.images import Images
 from remit.release.targets.docker.login import login
 from remit.release.targets.docker.planning import ON_TRIAL, Owner
-from remit.release.targets.docker.reading import OVER, found, goes_on, listening, trouble, used
+from remit.release.targets.docker.reading import OVER, engines_verdict, found, goes_on, listening, trouble, used
 from remit.release.targets.docker.replicas import Admit, Replicas
 from remit.release.targets.failing import ordering
 from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
+from remit.release.targets.liveness import Due, Liveness
 from remit.release.targets.sides import Side, Told
-from remit.release.targets.views import Found, observed, unreached
+from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
+from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import Redactor
 
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
@@ -68,11 +70,13 @@ class DockerTarget:
             owner.images, folder / "images.json", self._connection.engine, lambda artifact: login(artifact, secret)
         )
         self._replicas = Replicas(owner, self._connection, self._containers, self._images, admit)
-        self._watches, self._changes = Watches(changed), Changes(changed)
+        self._watches, self._liveness, self._changes = Watches(changed), Liveness(changed), Changes(changed)
         self._revisions: dict[int, tuple[Revision, Material]] = {}
-        self._ends: dict[Hashable, End | None] = {}
+        self._ends: dict[Hashable, End | str | None] = {}
         self._started: Counter[str] = Counter()
         """How often containers were started again by us, by their ids."""
+        self._ended: dict[str, tuple[Hashable, str]] = {}
+        """Which runs were ended by us and why, by the ids of containers, until their next run was seen."""
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
 
@@ -86,7 +90,8 @@ class DockerTarget:
         """See `Target.observe`."""
         try:
             await self._connection.refresh()
-            await self._changes.have({id(await self._connection.engine()): self._containers.changes})
+            engine: dict[Hashable, Source] = {id(await self._connection.engine()): self._containers.changes}
+            await self._changes.have(engine | self._front.sources())
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
@@ -168,9 +173,14 @@ class DockerTarget:
             slot: used(stats for (on, _), stats in counted.items() if on == slot) for slot in self._front.told().sides
         }
 
+    def probe_token(self) -> str:
+        """See `Proxied.probe_token`."""
+        return self._front.probe_token()
+
     async def close(self) -> None:
         """See `Target.close`."""
         await self._watches.end()
+        await self._liveness.end()
         await self._changes.end()
         await self._images.close()
         await self._connection.close()
@@ -188,12 +198,11 @@ class DockerTarget:
         self._ends = {key: end for key, end in self._ends.items() if key in known}
         ids = {each.id for each in there.values()}
         self._started = Counter({id_: count for id_, count in self._started.items() if id_ in ids})
+        self._ended = {id_: each for id_, each in self._ended.items() if id_ in ids}
         instances = {
             slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
             for slot, side in told.sides.items()
         }
-        if unreached(told, instances, flow):
-            self._watches.look_again()
         return observed(told, instances, flow, frozenset(await self._images.at_hand()))
 
     async def _have(self, slot: Slot, side: Side, replicas: int) -> None:
@@ -203,7 +212,7 @@ class DockerTarget:
         """
         with ordering():
             there = await self._containers.all()
-            side = replace(side, wanted=replicas, leaving_since=time.time())
+            side = replace(side, wanted=replicas, leaving_since=boot_time())
             self._front.note(await self._located(self._front.told().having(slot, side), there))
             live = slot == self._front.told().live
             await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there, live=live)
@@ -211,7 +220,7 @@ class DockerTarget:
 
     async def _let_go(self, told: Told, flow: Flow, there: Mapping[Key, Container]) -> None:
         """Stop the instances that are too many, those that have finished, and what an operator that was killed left."""
-        now = time.time()
+        now = boot_time()
         staying = {
             slot: side.wanted if side.finished(flow.busy, now) else len(side.ports) for slot, side in told.sides.items()
         }
@@ -230,7 +239,7 @@ class DockerTarget:
                     revision, material = await self._revision(told.sides[slot].revision)
                     over = [each for index in indexes if (each := there.get((slot, index))) and each.status in OVER]
                     await self._replicas.run(slot, indexes, revision, material, there, live=slot == told.live)
-                    self._started.update(each.id for each in over)
+                    self._started.update({each.id: 1 + each.restarts for each in over})  # the engine counts anew
                 except RemitError as error:
                     if self._refused.get(slot) != str(error):
                         log.warning("an instance cannot be started again", slot=slot, error=str(error))
@@ -259,18 +268,32 @@ class DockerTarget:
 
     async def _watch(self, told: Told, there: Mapping[Key, Container]) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
+        lively: dict[Hashable, Due] = {}
         for slot, side in told.sides.items():
             spec = (await self._revision(side.revision))[0].snapshot.spec
-            check = spec.health_check
-            if check is None or check.command is not None:
-                continue
             for index, named in enumerate(side.ports[: side.wanted]):
                 container = there.get((slot, index))
-                if container is not None and container.status == "running" and len(named) == len(spec.ports):
-                    moved = {port.container_port: named[port.name] for port in spec.ports}
-                    how = check_of(check, side.host(index), named, _by_engine, moved)
-                    due[container.incarnation] = check, how
+                if container is None or container.status != "running" or len(named) != len(spec.ports):
+                    continue
+                moved = {port.container_port: named[port.name] for port in spec.ports}
+                key, check = container.incarnation, spec.health_check
+                if check is not None and check.command is None:
+                    due[key] = check, check_of(check, side.host(index), named, _by_engine, moved)
+                if spec.liveness_check is not None and not side.draining:  # what drains ends anyway
+                    lives = check_of(spec.liveness_check, side.host(index), named, _by_engine, moved)
+                    restart = partial(self._end_run, container)
+                    if spec.liveness_check.command is None:
+                        lively[key] = Due(spec.liveness_check, lives, restart)
+                    elif (verdict := engines_verdict(container)).unhealthy:
+                        self._liveness.restart(key, restart, verdict.message)
         await self._watches.have(due)
+        await self._liveness.have(lively)
+
+    async def _end_run(self, container: Container, why: str) -> None:
+        """What has ended is started again by the next look."""
+        log.warning("an instance is restarted", container=container.name, reason=why)
+        self._ended[container.id] = container.incarnation, why
+        await self._containers.end_run(container)
 
     async def _found(self, slot: Slot, side: Side, index: int, there: Mapping[Key, Container]) -> Found:
         container = there.get((slot, index))
@@ -279,15 +302,24 @@ class DockerTarget:
             return Found(Health(), trouble=f"it is gone, and not started again: {refused}" if refused else "")
         revision, material = await self._revision(side.revision)
         located = len(side.ports[index]) == len(revision.snapshot.spec.ports)
-        instance = found(
-            container, self._watches.health(container.incarnation), located=located, started=self._started[container.id]
-        )
+        check = revision.snapshot.spec.health_check
+        by_engine = check is not None and check.command is not None
+        health = engines_verdict(container) if by_engine else self._watches.health(container.incarnation)
+        instance = found(container, health, located=located, started=self._started[container.id])
         if not instance.failed and not instance.restarts:
             return instance
         if container.incarnation not in self._ends or container.status != "running":
-            self._ends[container.incarnation] = await self._containers.last_end(container)
+            self._ends[container.incarnation] = await self._last_end(container)
         why = trouble(container, instance, self._ends[container.incarnation])
         return replace(instance, trouble=Redactor(material.secrets).redact(why))
+
+    async def _last_end(self, container: Container) -> End | str | None:
+        """How the run before this one ended."""
+        run, why = self._ended.get(container.id, (container.incarnation, ""))
+        if run == container.incarnation:
+            return await self._containers.last_end(container)
+        del self._ended[container.id]
+        return why
 
     async def _revision(self, number: int) -> tuple[Revision, Material]:
         if number not in self._revisions:

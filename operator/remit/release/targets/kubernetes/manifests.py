@@ -126,6 +126,8 @@ def _pod(identity: Identity, number: int, spec: DeploymentSpec, material: Materi
         container["command"] = target.command
     if spec.health_check is not None:
         container["readinessProbe"] = _probe(spec.health_check, spec)
+    if spec.liveness_check is not None:
+        container["livenessProbe"] = _probe(spec.liveness_check, spec)
     return {
         "containers": [container],
         "volumes": volumes,

@@ -20,9 +20,11 @@ from functools import cache
 from pathlib import Path
 
 _OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.EINVAL}
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 SELF = "."
 """The name of the root itself."""
@@ -90,19 +92,19 @@ def _make_directories(root: int, relative: str) -> None:
             os.close(parent)
 
 
-def open_beneath(root: int, relative: str, flags: int) -> int:
-    """Open `relative` so that no component of it leads out of `root`."""
+def open_beneath(root: int, relative: str, flags: int, *, links: bool = True) -> int:
+    """Open `relative` so that no component of it leads out of `root`, or is a link at all where `links` is False."""
     if _has_openat2():
-        how = struct.pack("QQQ", flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+        how = struct.pack("QQQ", flags, 0, resolve)
         return _openat2(root, relative, how)
     return _open_without_links(root, relative, flags)
 
 
 def _openat2(root: int, relative: str, how: bytes) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     while True:
         descriptor = int(
-            libc.syscall(
+            _libc.syscall(
                 ctypes.c_long(_OPENAT2), ctypes.c_int(root), os.fsencode(relative), how, ctypes.c_size_t(len(how))
             )
         )

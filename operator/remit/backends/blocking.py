@@ -1,0 +1,57 @@
+"""Blocking work that may never come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+async def in_thread(work: Callable[[], _T], seconds: float, undo: Callable[[_T], None]) -> _T:
+    """What `work` returns, from a thread of its own: where it hangs, it takes none of those that others wait for. A
+    result that comes too late is undone.
+
+    Raises TimeoutError, and what `work` raises.
+    """
+    loop, wanted, lock = asyncio.get_running_loop(), True, threading.Lock()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:
+            hand_over(partial(fail, error))
+            return
+        if not hand_over(partial(deliver, result)):
+            undo(result)
+
+    def hand_over(news: Callable[[], None]) -> bool:
+        with lock, contextlib.suppress(RuntimeError):  # the loop was closed
+            if wanted:
+                loop.call_soon_threadsafe(news)
+                return True
+        return False
+
+    def fail(error: Exception) -> None:
+        if not future.cancelled():
+            future.set_exception(error)
+
+    def deliver(result: _T) -> None:
+        if future.cancelled():
+            undo(result)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name="mounts", daemon=True).start()
+    try:
+        async with asyncio.timeout(seconds):
+            return await future
+    except TimeoutError:
+        with lock:
+            wanted = False
+        raise

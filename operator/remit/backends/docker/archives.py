@@ -1,0 +1,136 @@
+"""The archives that a Docker engine makes of a container's files, read from a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import concurrent.futures
+import contextlib
+import errno
+import http.client
+import json
+import stat
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, TypeVar
+
+import docker
+import requests
+import urllib3
+
+from remit.backends.docker.engine import Engine
+from remit.backends.failure import OperationFailed
+
+_KINDS_OF_GO: Final = {
+    1 << 31: stat.S_IFDIR,
+    1 << 27: stat.S_IFLNK,
+    1 << 26: stat.S_IFBLK,
+    1 << 25: stat.S_IFIFO,
+    1 << 24: stat.S_IFSOCK,
+    1 << 21: stat.S_IFCHR,
+    1 << 19: stat.S_IFCHR,
+}
+"""What a mode says in Go's os.FileMode, in which the engine tells it."""
+_GONE: Final = (
+    "it is gone: its Docker engine was stopped, or somebody ended the container that holds it until it is read"
+)
+_LATE: Final = "it could not be read in time"
+_T = TypeVar("_T")
+
+
+class EngineArchives:
+    """Of the container `id`, which `Archives` describes, until `seconds` are over or it was `stop`ped.
+
+    The container is the attempt's holder. While that runs, what it holds in memory is what the attempt left; an engine
+    that was restarted meanwhile would make archives of empty folders. Whether it runs is looked at where its archive is
+    open: that holds the folders, too.
+    """
+
+    def __init__(self, engine: Engine, id_: str, seconds: float) -> None:
+        self._engine, self._id = engine, id_
+        self._loop = asyncio.get_running_loop()
+        self._end = time.monotonic() + seconds
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have whatever reads fail from now on."""
+        self._stopped = True
+
+    def mode(self, path: str) -> int:
+        """See `Archives.mode`."""
+        try:
+            return self._asked(self._engine.call(lambda client: _mode(client, self._id, path)))
+        except FileNotFoundError:
+            self._check_runs()
+            return 0
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[_Body]:
+        """See `Archives.open`."""
+        response = self._asked(self._engine.call(lambda client: _archive(client, self._id, path)))
+        with contextlib.closing(response):
+            self._check_runs()
+            yield _Body(response, self._check)
+
+    def _check_runs(self) -> None:
+        filters = {"id": self._id, "status": "running"}
+        if not self._asked(self._engine.call(lambda client: client.containers(filters=filters))):
+            raise OSError(errno.EIO, _GONE)
+
+    def _asked(self, asking: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            self._check()
+        except BaseException:
+            asking.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        try:
+            return future.result(max(0.0, self._end - time.monotonic()))
+        except OperationFailed as error:
+            number = errno.ENOENT if error.reason == "NotFound" else errno.EIO
+            raise OSError(number, str(error)) from None
+        except TimeoutError:
+            raise TimeoutError(errno.ETIMEDOUT, _LATE) from None
+        except concurrent.futures.CancelledError:
+            raise OSError(errno.ECANCELED, "the operator is being stopped") from None
+        finally:
+            future.cancel()
+
+    def _check(self) -> None:
+        """Raises OSError when nothing is to be read any more."""
+        if self._stopped:
+            raise OSError(errno.ECANCELED, "the operator is being stopped")
+        if time.monotonic() > self._end:
+            raise TimeoutError(errno.ETIMEDOUT, _LATE)
+
+
+class _Body:
+    """Of an answer, which the engine sends as it is read. No silence is waited for longer than for any answer."""
+
+    def __init__(self, response: requests.Response, check: Callable[[], None]) -> None:
+        self._response, self._check = response, check
+
+    def read(self, size: int, /) -> bytes:
+        self._check()
+        try:
+            return bytes(self._response.raw.read(size))
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
+            raise OSError(errno.EIO, f"the Docker engine broke off: {error}") from None
+
+
+def _archive(client: docker.APIClient, id_: str, path: str) -> requests.Response:
+    """As the SDK's own, which waits for a silent engine for ever."""
+    return _asking(client, client.get, id_, path, stream=True, headers={"Accept-Encoding": "identity"})
+
+
+def _mode(client: docker.APIClient, id_: str, path: str) -> int:
+    with contextlib.closing(_asking(client, client.head, id_, path, timeout=client.timeout)) as response:
+        told = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))["mode"]
+    kinds = [kind for bit, kind in _KINDS_OF_GO.items() if told & bit]
+    return int((kinds[0] if kinds else stat.S_IFREG) | (told & 0o777))
+
+
+def _asking(client: Any, verb: Callable[..., requests.Response], id_: str, path: str, **how: Any) -> requests.Response:
+    response = verb(client._url("/containers/{0}/archive", id_), params={"path": path}, **how)
+    client._raise_for_status(response)
+    return response

@@ -1,0 +1,173 @@
+"""Folders of the host for attempts in containers, handed to the engine by a name that stands for nothing else.
+
+An engine takes a folder by its name, and looks at that name as root, later, and following links. So what was found and
+judged is mounted, by its descriptor, where only root may enter, and the engine is told of that place. A copy of the
+mount is in the container from its start on, and the place is cleared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from remit.backends.base import AttemptRequest
+from remit.backends.blocking import in_thread
+from remit.backends.docker.planning import USER, Given, container_name
+from remit.errors import BackendError, SandboxUnavailable
+from remit.policy.volumes import FORBIDDEN
+from remit.sandbox import HostMount, Identities, Mounts
+from remit.sandbox.identity import may_administrate
+from remit.sandbox.staging import is_offered, stage_at, staged, unstage
+
+_MOUNT_SECONDS: Final = 20.0
+_UNIX: Final = "unix://"
+_REMAPS: Final = frozenset({"name=userns", "name=rootless"})
+
+
+NOBODY: Final = Identities(USER, 1)
+"""Attempts are nobody, where the operator has no users to give them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """Under `folder`, which nobody but root may enter, mounts are staged. Nothing of `protected` is ever mounted;
+    `identities` are those of attempts."""
+
+    folder: Path
+    protected: Sequence[str] = ()
+    identities: Identities = NOBODY
+
+    def clear(self) -> None:
+        """Of what an operator that was killed left. Raises OSError."""
+        for left in self.folder.iterdir() if self.folder.is_dir() else ():
+            unstage(str(left))
+            left.rmdir()
+
+
+class Folders:
+    """What an attempt has of the host's. `given` is what its container gets."""
+
+    def __init__(self, mounts: Mounts | None = None, place: str = "") -> None:
+        self._mounts, self._place = mounts, place
+        user = mounts.user if mounts else None
+        self.given = Given(
+            user=user.uid if user else USER,
+            group=user.gid if user else USER,
+            binds={mount.mount_path: (staged(number, place), mount.read_only) for mount, number in mounts.staged}
+            if mounts
+            else {},
+        )
+
+    @property
+    def opened(self) -> Mapping[str, int]:
+        """Descriptors, by where they are mounted."""
+        return self._mounts.opened if self._mounts else {}
+
+    async def started(self) -> None:
+        """The container has its own copies, or never will."""
+        if self._place:
+            await asyncio.to_thread(_clear, self._place)
+            self._place = ""
+
+
+@contextlib.asynccontextmanager
+async def folders(
+    staging: Staging | None, host: str, request: AttemptRequest, info: Mapping[str, Any], *, stage: bool
+) -> AsyncGenerator[Folders, None]:
+    """Those of `request`, open until the end and, with `stage`, where the engine at `host` finds them.
+
+    Raises:
+        SandboxUnavailable: nothing of the host can be mounted from where the operator is.
+        InvalidInput: something is not there, or must not be mounted.
+        BackendError: the host does not answer.
+    """
+    wanted = [mount for mount in request.confinement.mounts if isinstance(mount, HostMount)]
+    if not wanted:
+        yield Folders()
+        return
+    if staging is None or (why := await asyncio.to_thread(_why_not, host, info)):
+        at = ", ".join(mount.mount_path for mount in wanted)
+        reason = "this operator has no folder for that" if staging is None else why
+        raise SandboxUnavailable(f"the backend docker cannot mount {at}: {reason}; or use backend: process")
+    mounts = await _opened(staging, request, wanted)
+    place = staging.folder / container_name(request.id) if stage else None
+    try:
+        if place:
+            await asyncio.to_thread(_stage, mounts, place)
+        yield Folders(mounts, str(place or ""))
+    finally:
+        if place:
+            await asyncio.to_thread(_clear, str(place))
+        mounts.close()
+
+
+async def _opened(staging: Staging, request: AttemptRequest, wanted: Iterable[HostMount]) -> Mounts:
+    size = request.confinement.limits.disk_bytes or 0
+
+    def opened() -> Mounts:
+        given = request.confinement.mounts
+        return Mounts(given, staging.identities, (*FORBIDDEN, *staging.protected), stages=True, disk_bytes=size)
+
+    try:
+        return await in_thread(opened, _MOUNT_SECONDS, Mounts.close)
+    except TimeoutError:
+        paths = ", ".join(mount.path for mount in wanted)
+        raise BackendError(
+            f"the host did not answer within {_MOUNT_SECONDS:g} s where {paths} was looked for; see whether that is on"
+            " a filesystem that hangs"
+        ) from None
+
+
+def _stage(mounts: Mounts, place: Path) -> None:
+    mounts.take_over()
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _clear(str(place))
+    place.mkdir(mode=0o700)
+    step = mounts.step
+    assert step is not None  # noqa: S101  # there are mounts
+    copies: list[tuple[int, bool, int, str, str]] = []
+    for descriptor, *rest in step[1]:  # type: ignore[attr-defined]
+        copies.append((os.dup(descriptor) if descriptor >= 0 else descriptor, *rest))  # it closes what it is given
+    try:
+        stage_at(str(place), copies)
+    except OSError as error:
+        raise BackendError(f"what is to be mounted could not be staged: {error}") from error
+
+
+def _clear(place: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        unstage(place)
+        Path(place).rmdir()
+
+
+def _why_not(host: str, info: Mapping[str, Any]) -> str | None:
+    """None, or why the engine at `host`, which says `info` of itself, cannot be given folders of the host."""
+    if not host.startswith(_UNIX):
+        return f"its engine, {host}, is on another host; name one by its socket (--docker-host unix://…)"
+    if remaps := sorted(_REMAPS & {option.split(",")[0] for option in info.get("SecurityOptions") or []}):
+        return f"its engine gives users other numbers ({remaps[0].removeprefix('name=')}), so nobody would own them"
+    if os.geteuid() != 0 or not may_administrate():
+        return "that takes an operator that is root, with CAP_SYS_ADMIN"
+    if not is_offered():
+        return "that takes Linux 5.12"
+    if not _shares_mounts(host.removeprefix(_UNIX)):
+        return "its engine does not see the same mounts as the operator; run both outside of containers"
+    return None
+
+
+def _shares_mounts(path: str) -> bool:
+    """Whether who listens at that socket is in this process's mount namespace."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_MOUNT_SECONDS)
+        connection.connect(path)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid = struct.unpack("3i", credentials)[0]
+        return pid > 0 and os.path.samestat(Path(f"/proc/{pid}/ns/mnt").stat(), Path("/proc/self/ns/mnt").stat())
+    return False

@@ -1,0 +1,206 @@
+"""What ran, or was denied, from the API server and the audit trail: the runs that `remit policy suggest` is about."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from remit.api import API_VERSION, ExecutionTask
+from remit.api.controllerref import controller_of
+from remit.cli.connect import Connection
+from remit.controllers.policies import compile_object
+from remit.controllers.values import Source, secrets_of
+from remit.errors import ApiError, InvalidInput, MissingReference, RemitError
+from remit.execution.recording import request_on_record
+from remit.kube.client import POLICIES, TASKS, Object
+from remit.operations.command import look_up
+from remit.policy import CompiledPolicy, Request
+from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
+from remit.policy.testing import request_of
+from remit.telemetry.redact import MASK, Redactor
+from remit.telemetry.trail import Filter, read
+
+_NOTHING: Final = Request(namespace="")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs."""
+
+    since: datetime.datetime | None
+    task: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def takes(self, name: str, schedule: str | None, labels: Mapping[str, str], moment: datetime.datetime) -> bool:
+        named = self.task is None or self.task in {name, schedule}
+        timely = self.since is None or moment >= self.since
+        return named and timely and self.labels.items() <= labels.items()
+
+
+@dataclass
+class Seen:
+    """The runs that were found, and those of which too little is known."""
+
+    runs: list[Run] = field(default_factory=list)
+    unclear: list[LeftOut] = field(default_factory=list)
+    uids: set[str] = field(default_factory=set)
+    """Of all tasks that are there, whether or not they are wanted."""
+
+    def leave_out(self, name: str, why: str) -> None:
+        self.unclear.append(LeftOut(Run(name=name, request=_NOTHING), why))
+
+
+@dataclass(frozen=True)
+class Today:
+    """The policies of the namespace, and the ceilings."""
+
+    policies: Sequence[CompiledPolicy]
+    ceilings: Sequence[CompiledPolicy]
+
+    @property
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """By the names of the namespace's own policies."""
+        return {policy.name: written(policy) for policy in self.policies}
+
+
+async def suggested(
+    connection: Connection, wanted: Wanted, operator_namespace: str, trail: Path | None, options: Options
+) -> tuple[Suggestion, Today]:
+    """Raises `RemitError`, and for a task of a name that is nowhere, too."""
+    namespace = connection.namespace
+    today = await policies_of(connection, operator_namespace)
+    seen = await tasks_of(connection, wanted)
+    if trail is not None:
+        add_recorded(seen, trail, namespace, wanted)
+    if wanted.task is not None and not seen.runs and not seen.unclear:
+        await connection.find(TASKS, wanted.task)
+        raise RemitError(f"task {wanted.task} of namespace {namespace} does not have the labels that are asked for")
+    found = suggest(seen.runs, namespace, today.policies, today.ceilings, options)
+    return replace(found, left_out=(*seen.unclear, *found.left_out)), today
+
+
+async def policies_of(connection: Connection, operator_namespace: str) -> Today:
+    namespace = connection.namespace
+    if namespace == operator_namespace:
+        raise RemitError(
+            f"a policy in {namespace} is a ceiling for every namespace, and whatever it does not allow is denied in all"
+            " of them; write that one by hand"
+        )
+    objects = await connection.kube.list(POLICIES, namespace)
+    ceilings = await connection.kube.list(POLICIES, operator_namespace)
+    return Today([compile_object(obj) for obj in objects], [compile_object(obj) for obj in ceilings])
+
+
+async def tasks_of(connection: Connection, wanted: Wanted) -> Seen:
+    """The tasks on the API server, with the names that `envFrom` brings, and their Secrets looked for."""
+    seen, source = Seen(), Source(connection.kube, connection.namespace)
+    objects = await connection.kube.list(TASKS, connection.namespace)
+    with_runs = {controller_of(obj, API_VERSION, "ExecutionTask") for obj in objects}
+    for obj in sorted(objects, key=lambda each: str(each["metadata"]["name"])):
+        metadata = obj["metadata"]
+        seen.uids.add(metadata["uid"])
+        schedule = controller_of(obj, API_VERSION, "ExecutionTask")
+        labels = metadata.get("labels") or {}
+        if not wanted.takes(metadata["name"], schedule, labels, _moment(obj)):
+            continue
+        if (obj.get("spec") or {}).get("schedule") and metadata["name"] in with_runs:
+            continue  # its runs speak for it
+        await _add(seen, source, obj)
+    return seen
+
+
+async def _add(seen: Seen, source: Source, obj: Object) -> None:
+    name = _name(obj)
+    try:
+        task = ExecutionTask.parse(obj)
+        environment = await _environment(source, task)
+        secrets = await secrets_of(source.kube, source.namespace, task.spec, source)
+        request = _as_found(request_of(task, None, environment))
+    except (InvalidInput, MissingReference) as error:
+        seen.leave_out(name, str(error))
+        return
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
+        return
+    stdin, mask = bool(task.spec.stdin), Redactor(secrets).redact_cut
+    seen.runs.append(Run(name=name, request=request, stdin=stdin, mask=mask, masked=MASK))
+
+
+async def _environment(source: Source, task: ExecutionTask) -> dict[str, str | None]:
+    """What `envFrom` brings, by name; a value that is no text is not known."""
+    found: dict[str, str | None] = {}
+    for bundle in task.spec.env_from:
+        reference = bundle.secret_ref or bundle.config_map_ref
+        if reference is not None:
+            data = await source.data(bundle.secret_ref is not None, reference.name, reference.optional)
+            found |= {f"{bundle.prefix}{key}": _text(value) for key, value in data.items()}
+    return found
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _as_found(request: Request) -> Request:
+    """With the program as it is found here, where it is: on the operator's own host, `deny` rules know its links."""
+    command = request.command
+    if command is None or not request.beside_the_operator:
+        return request
+    found = look_up(command.argv)
+    return replace(request, command=found) if found.resolved else request
+
+
+def _name(obj: Object) -> str:
+    name = obj["metadata"]["name"]
+    if (obj.get("spec") or {}).get("schedule"):
+        return f"schedule {name}"
+    if schedule := controller_of(obj, API_VERSION, "ExecutionTask"):
+        return f"schedule {schedule}"
+    if deployment := controller_of(obj, API_VERSION, "Deployment"):
+        return f"hooks of Deployment {deployment}"
+    return f"task {name}"
+
+
+def _moment(obj: Object) -> datetime.datetime:
+    """When it last did something, as far as it says."""
+    status = obj.get("status") or {}
+    told = [obj["metadata"].get("creationTimestamp"), status.get("completionTime"), status.get("startTime")]
+    told.append(status.get("lastScheduleTime"))
+    moments = [datetime.datetime.fromisoformat(text) for text in told if isinstance(text, str)]
+    return max(moments, default=datetime.datetime.max.replace(tzinfo=datetime.UTC))
+
+
+def trail_of(state_dirs: Sequence[Path]) -> Path | None:
+    """The audit trail of the operator on this machine, if it may be read."""
+    for state_dir in state_dirs:
+        path = state_dir / "audit" / "audit.jsonl"
+        if os.access(path, os.R_OK):
+            return path
+    return None
+
+
+def add_recorded(seen: Seen, trail: Path, namespace: str, wanted: Wanted) -> None:
+    """What the audit trail has of tasks that are not there any more: the last decision on each."""
+    wanted_records = Filter(since=wanted.since, namespace=namespace, task=wanted.task, kind="decision")
+    last = {
+        str(record["uid"]): record
+        for _, record in read(trail)
+        if record is not None and wanted_records(record) and record.get("uid") and record["uid"] not in seen.uids
+    }
+    for record in last.values():
+        request = request_on_record(record)
+        name = f"task {record.get('task')} (deleted)"
+        if request is None:
+            what = record.get("what") or record.get("operation") or "it"
+            seen.leave_out(name, f"the audit trail does not tell enough of {what}; run it once more, and keep the task")
+        elif wanted.labels.items() <= request.labels.items():
+            seen.runs.append(Run(name=name, request=request, masked=MASK, hidden=True))

@@ -1,0 +1,204 @@
+"""Which artifacts each task has: one record for what its latest attempt left that left any.
+
+<root>/
+    tasks/<namespace>/<task>/<uid>.json         the artifacts; its time orders records, and is always a later one
+    tasks/<namespace>/<task>/<uid>.released     there since the task was deleted; for how long
+    staged/<attempt id>/<namespace>/<task>      of an attempt whose end is not on record yet; nobody finds it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from remit.execution.artifacts.stored import StoredArtifact, StoredFile
+from remit.execution.elapsed import ElapsedTime
+from remit.privatefiles import replace_private
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one task has. `size`: bytes of the record itself."""
+
+    path: Path
+    artifacts: list[StoredArtifact]
+    size: int
+
+
+class Records:
+    """Records under `root`, which is made if need be. Every method may block and raise OSError."""
+
+    def __init__(self, root: Path, elapsed: ElapsedTime) -> None:
+        self._tasks, self._staged = root / "tasks", root / "staged"
+        for folder in (self._tasks, self._staged):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._elapsed = elapsed
+        self._latest = 0
+        self._guard = threading.Lock()
+        """So that no folder is removed between its making and what is put into it, and the order is one."""
+
+    def save(self, namespace: str, task: str, uid: str, artifacts: Sequence[StoredArtifact]) -> None:
+        """Record what the task has now, instead of what it had. Whole or not at all."""
+        path = self._path(namespace, task, uid)
+        with self._guard:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_private(path, _document(artifacts))
+            self._put_last(path)
+
+    def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
+        """Record what an attempt leaves, for `commit`."""
+        path = self._staged / attempt_id / namespace / task
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(_document(artifacts))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def commit(self, uid: str, attempt_id: str) -> None:
+        """What was staged is what the task has from now on; where it was already, or nothing was, nothing happens."""
+        for path in _inside([self._staged / attempt_id], levels=2):
+            target = self._path(path.parent.name, path.name, uid)
+            with self._guard:
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._put_last(path)
+                path.replace(target)
+        self.discard(attempt_id)
+
+    def discard(self, attempt_id: str) -> None:
+        """The attempt has left nothing."""
+        shutil.rmtree(self._staged / attempt_id, ignore_errors=True)
+
+    def release(self, namespace: str, uid: str) -> None:
+        """The task was deleted: what is not to be kept longer goes."""
+        for path in _inside([self._staged]):
+            if path.name.startswith(f"{uid}-"):
+                shutil.rmtree(path, ignore_errors=True)
+        for folder in _inside([self._tasks / namespace]):
+            path = folder / f"{uid}.json"
+            if not path.exists():
+                continue
+            record = self._read(path)
+            kept = [each for each in record.artifacts if each.retain_seconds > 0] if record else []
+            mark = path.with_suffix(".released")
+            if not kept:
+                path.unlink(missing_ok=True)
+            elif not mark.exists():
+                order = path.stat().st_mtime_ns
+                replace_private(path, _document(kept))
+                os.utime(path, ns=(order, order))
+                replace_private(mark, orjson.dumps(self._elapsed.mark()))
+
+    def of_task(self, namespace: str, task: str) -> Iterator[Record]:
+        """The records of tasks of that name, the newest first."""
+        for path in _newest_first(_inside([self._tasks / namespace / task])):
+            if (record := self._read(path)) is not None:
+                yield record
+
+    def all(self) -> Iterator[Record]:
+        """The newest first."""
+        for path in _newest_first(_inside([self._tasks], levels=3)):
+            if (record := self._read(path)) is not None:
+                yield record
+
+    def staged(self) -> Iterator[Record]:
+        for path in _inside([self._staged], levels=3):
+            if (record := self._read(path)) is not None:
+                yield record
+
+    def is_over(self, record: Record) -> bool:
+        """Whether its task was deleted, and all its artifacts were kept as long as they were to be."""
+        mark = record.path.with_suffix(".released")
+        try:
+            content = mark.read_bytes()
+        except FileNotFoundError:
+            return False
+        seconds, stale = self._elapsed.seconds(_parsed(content))
+        if stale:
+            replace_private(mark, orjson.dumps(self._elapsed.mark(seconds)))
+        return all(seconds >= each.retain_seconds for each in record.artifacts)
+
+    def remove(self, record: Record) -> None:
+        record.path.unlink(missing_ok=True)
+
+    def clean_up(self) -> None:
+        """Remove what belongs to no record."""
+        for mark in _inside([self._tasks], levels=3):
+            if mark.suffix == ".released" and not mark.with_suffix(".json").exists():
+                mark.unlink(missing_ok=True)
+        for levels in (2, 1):
+            for folder in _inside([self._tasks], levels=levels):
+                with self._guard, contextlib.suppress(OSError):
+                    folder.rmdir()  # where it is empty
+
+    def _path(self, namespace: str, task: str, uid: str) -> Path:
+        return self._tasks / namespace / task / f"{uid}.json"
+
+    def _put_last(self, path: Path) -> None:
+        """Give it a time after that of all records, wherever the clock is."""
+        if not self._latest:
+            others = _newest_first(each for each in _inside([self._tasks], levels=3) if each != path)
+            self._latest = others[0].stat().st_mtime_ns if others else 0
+        self._latest = max(time.time_ns(), self._latest + 1_000)
+        os.utime(path, ns=(self._latest, self._latest))
+
+    def _read(self, path: Path) -> Record | None:
+        """None: it is gone, or damaged, which is logged."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            document: dict[str, Any] = orjson.loads(content)
+            artifacts = [
+                StoredArtifact(
+                    each["name"], tuple(StoredFile(**file) for file in each["files"]), each["retain_seconds"]
+                )
+                for each in document["artifacts"]
+            ]
+        except (ValueError, TypeError, KeyError) as error:
+            log.warning("the record of a task's artifacts is damaged; remove it", path=str(path), error=str(error))
+            return None
+        return Record(path, artifacts, len(content))
+
+
+def _document(artifacts: Sequence[StoredArtifact]) -> bytes:
+    return orjson.dumps({"artifacts": [dataclasses.asdict(each) for each in artifacts]})
+
+
+def _parsed(content: bytes) -> object:
+    with contextlib.suppress(ValueError):
+        return orjson.loads(content)
+    return None
+
+
+def _inside(folders: Iterable[Path], levels: int = 1) -> Iterator[Path]:
+    """What lies so many levels below `folders`, of which others may remove some meanwhile."""
+    for folder in folders:
+        try:
+            entries = list(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield from entries if levels == 1 else _inside(entries, levels - 1)
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Those that are records."""
+    found: list[tuple[int, Path]] = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix == ".json":
+                found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)]

@@ -1,0 +1,77 @@
+"""The folders of this host that a task's volumes stand for: workspaces, and artifacts of earlier tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remit.api import ExecutionTask
+from remit.api.executiontaskstatus import VolumeStatus
+from remit.errors import InvalidInput, MissingReference
+from remit.execution.artifacts import ArtifactStore
+from remit.execution.resolved import Resolved
+from remit.execution.workspaces import WorkspaceStore
+from remit.policy import CompiledPolicy
+from remit.policy.volumes import workspace_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where they are kept."""
+
+    artifacts: ArtifactStore
+    workspaces: WorkspaceStore
+    _used: dict[str, frozenset[Path]] = field(default_factory=dict)
+    """The data folders of the workspaces that a task has, by its uid."""
+
+    def lay_out(
+        self, task: ExecutionTask, policies: Sequence[CompiledPolicy], resolved: Resolved, *, running: bool = False
+    ) -> list[VolumeStatus]:
+        """Put the folder of each workspace and each artifact into `resolved`, under the terms of `policies`; gives what
+        is to be pinned. They stay until `let_go`. `running`: it has them already. Blocks.
+
+        Raises:
+            MissingReference: an artifact is not there, so far.
+            InvalidInput: a workspace is full, or what was pinned is gone.
+            OSError: the disk.
+        """
+        namespace, pinned = task.metadata.namespace, {each.name: each.digest for each in task.status.volumes}
+        pins, uid = [], task.metadata.uid
+        wanted_names = [volume.workspace.name for volume in task.spec.volumes if volume.workspace]
+        self._used[uid] = frozenset(self.workspaces.data(namespace, name) for name in wanted_names)
+        for volume in task.spec.volumes:
+            if wanted := volume.workspace:
+                size = workspace_bytes(policies, wanted)
+                ttl = wanted.ttl_seconds_after_last_use
+                used = self.workspaces.use(namespace, wanted.name, size, ttl, running=running)
+                resolved.folders[volume.name] = str(used.data)
+            elif source := volume.artifact:
+                digest = pinned.get(volume.name, "")
+                found = self.artifacts.find(namespace, source.task, source.name, digest)
+                if found is None and digest:
+                    message = f"the artifact {source.name} of task {source.task} with {digest} is not kept any more"
+                    raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
+                if found is None:
+                    others = ", ".join(each.name for each in self.artifacts.artifacts(namespace, source.task))
+                    so_far = f"; it has left {others}" if others else ""
+                    raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
+                resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
+                pins.append(VolumeStatus(name=volume.name, digest=found.digest))
+        return pins
+
+    def workspaces_in_use(self) -> set[Path]:
+        """The data folders that tasks have mounted."""
+        return {path for paths in list(self._used.values()) for path in paths}
+
+    def let_go(self, uid: str) -> None:
+        """The task `uid` has nothing mounted any more. Blocks; raises OSError."""
+        self.artifacts.let_go(uid)
+        for path in self._used.get(uid, ()):
+            self.workspaces.touch(path)
+        self._used.pop(uid, None)
+
+    def forget(self, uid: str) -> None:
+        """`let_go` of a task that did not start."""
+        self.artifacts.let_go(uid)
+        self._used.pop(uid, None)

@@ -1,0 +1,82 @@
+"""From a task's volumes to what a backend mounts. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+
+from remit.api import parse_bytes
+from remit.api.volumes import Volume, VolumeMount
+from remit.errors import InvalidInput
+from remit.policy import CompiledPolicy, Request
+from remit.policy.volumes import host_path_terms
+from remit.sandbox import EmptyMount, HostMount, Mount
+
+
+def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> tuple[Mount, ...]:
+    """What is mounted for `request` under the terms of `policies`, outer folders first.
+
+    `folders` has the folder on this host of each workspace and each artifact, by the volume's name. ConfigMaps and
+    Secrets are not among the mounts: they are placed as private files are.
+
+    Raises `InvalidInput` where a volume cannot be had here.
+    """
+    volumes = {volume.name: volume for volume in request.volumes}
+    _check_mounted_once(request, volumes)
+    found = (_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts)
+    return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
+
+
+def _check_mounted_once(request: Request, volumes: Mapping[str, Volume]) -> None:
+    """Each mount of an empty folder would be another one."""
+    names = [mount.name for mount in request.mounts if volumes[mount.name].empty_dir]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput("is mounted twice; an emptyDir is mounted once", field=f"spec.volumes[{name}]")
+
+
+def empty_bytes(request: Request, default: int) -> int:
+    """How large the empty folders are together, where one that says nothing has `default` bytes."""
+    limits = [volume.empty_dir.size_limit for volume in request.volumes if volume.empty_dir]
+    return sum(default if limit is None else parse_bytes(limit) for limit in limits)
+
+
+def _mount(
+    volume: Volume, mount: VolumeMount, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]
+) -> Mount | None:
+    read_only, sub_path = mount.access == "ReadOnly", mount.sub_path or ""
+    if volume.host_path:
+        path = volume.host_path.path
+        terms = host_path_terms(policies, path, mount.access)
+        return HostMount(mount.mount_path, terms.root, path, sub_path, read_only, terms.run_as_user)
+    if volume.empty_dir:
+        limit = volume.empty_dir.size_limit
+        return EmptyMount(mount.mount_path, None if limit is None else parse_bytes(limit))
+    if volume.workspace or volume.artifact:
+        folder = folders.get(volume.name)
+        if folder is None:
+            raise InvalidInput(f"this operator keeps no {volume.source}s", field=f"spec.volumes[{volume.name}]")
+        root = posixpath.dirname(folder)
+        own = volume.workspace is not None
+        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
+    return None
+
+
+def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Where the keys of a ConfigMap or a Secret, whose `data` that is, are found inside.
+
+    Raises `InvalidInput` for a key that is asked for and is not there, unless it is optional.
+    """
+    source = volume.config_map or volume.secret
+    assert source is not None  # noqa: S101  # by its kind
+    wanted = {item.path: item.key for item in source.items} or {key: key for key in data}
+    if mount.sub_path is not None:
+        inside = {posixpath.relpath(path, mount.sub_path): key for path, key in wanted.items()}
+        wanted = {path: key for path, key in inside.items() if path.split("/")[0] != ".."}
+    if detour := sorted({".", ".."} & wanted.keys() - ({"."} if mount.sub_path is not None else set())):
+        message = f"has a key {detour[0]}, which is no name of a file; give it one in items"
+        raise InvalidInput(message, field=f"spec.volumes[{volume.name}].{volume.source}")
+    if missing := sorted(key for key in wanted.values() if key not in data and not source.optional):
+        raise InvalidInput(f"has no key {missing[0]}", field=f"spec.volumes[{volume.name}].{volume.source}")
+    at = mount.mount_path
+    return {posixpath.normpath(f"{at}/{path}"): data[key] for path, key in wanted.items() if key in data}

@@ -1,0 +1,376 @@
+"""What is to be mounted: found on the host, judged, and held open until the attempt starts.
+
+A folder is resolved once, beneath the root that a policy opens. What is judged and mounted from then on is what was
+found, by its descriptor: swapping a name on the way for a link, or renaming a folder, changes nothing any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from remit.errors import InvalidInput
+from remit.sandbox.beneath import SELF, open_beneath
+from remit.sandbox.identity import slots
+from remit.sandbox.model import EmptyMount, HostMount, Identities, Mount
+from remit.sandbox.mountuser import Owned, User, choose_user, user_of
+from remit.sandbox.ownership import give
+from remit.sandbox.protected import Protected
+from remit.sandbox.staging import staged
+
+_OPEN = os.O_PATH | os.O_CLOEXEC
+_MOST_LINKS = 40
+_ROOT = 0
+_UNSTAGED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """`descriptor` is -1 for an empty folder. `within`: the mount outermost around it that has a folder of the host, in
+    which it lies at `relative`; there it is not bubblewrap that mounts it."""
+
+    mount: Mount
+    descriptor: int
+    status: os.stat_result | None
+    within: int = _UNSTAGED
+    relative: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.status is None or stat.S_ISDIR(self.status.st_mode)
+
+
+class Mounts:
+    """What one attempt has mounted. `close` it when the attempt has started, or will not.
+
+    `descriptors` go to the process; `step` is for the fork server's child, `arguments` for bubblewrap. `user` is None
+    where the operator is an ordinary user, whose attempts are its own.
+    """
+
+    def __init__(
+        self,
+        mounts: Sequence[Mount],
+        identities: Identities | None,
+        protected: Iterable[str],
+        *,
+        stages: bool,
+        disk_bytes: int,
+    ) -> None:
+        """Opens them. May block for as long as a filesystem of the host does not answer.
+
+        `identities` are those of attempts, where the operator is root; `stages`: whether `step` is taken. `protected`
+        are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none.
+
+        Raises InvalidInput for what is not there, or must not be mounted.
+        """
+        self._found: list[_Found] = []
+        self._stages = stages
+        self._disk_bytes = disk_bytes
+        try:
+            guard = Protected(protected)
+            trusts = os.geteuid() != _ROOT or identities is not None
+            for mount in sorted(mounts, key=lambda mount: mount.mount_path):
+                self._found.append(self._open(mount, trusts, guard))
+            owned = [
+                Owned(each.mount, each.status.st_uid, each.status.st_gid)
+                for each in self._found
+                if isinstance(each.mount, HostMount) and each.status is not None
+            ]
+            choice = choose_user(owned, identities, os.geteuid())
+        except BaseException:
+            self.close()
+            raise
+        self.user: User | None = None
+        if identities:
+            slot = identities.uid(next(slots))
+            self.user = User(slot, slot, shared=False) if choice is None else user_of(choice, identities)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(each.descriptor for each in self._found if each.descriptor >= 0)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(each.mount.mount_path for each in self._found)
+
+    def is_the_hosts(self, path: str) -> bool:
+        """Whether what is put at `path` inside would be put into a folder of the host."""
+        outer = _around(self._found, path)
+        return outer is not None and isinstance(outer.mount, HostMount)
+
+    @property
+    def change_hands(self) -> bool:
+        """Whether there are folders of Remit's that another user owns, as yet."""
+        return bool(self._others())
+
+    def take_over(self) -> None:
+        """Have the attempt's user own the folders that are Remit's. May take as long as there are files."""
+        for each in self._others():
+            if self.user:
+                give(each.descriptor, self.user.uid, self.user.gid)
+
+    def _others(self) -> list[_Found]:
+        own = [each for each in self._found if isinstance(each.mount, HostMount) and each.mount.own]
+        return [each for each in own if self.user and each.status and each.status.st_uid != self.user.uid]
+
+    @property
+    def opened(self) -> dict[str, int]:
+        """The descriptors of folders of the host, by where they are mounted."""
+        return {
+            each.mount.mount_path: each.descriptor for each in self._found if each.descriptor >= 0 and each.is_folder
+        }
+
+    @property
+    def staged(self) -> list[tuple[HostMount, int]]:
+        """Those that lie in no other folder of the host, and the number by which each is staged."""
+        numbers = enumerate(self._staged())
+        return [
+            (mount, number)
+            for number, at in numbers
+            if self._found[at].within < 0 and isinstance(mount := self._found[at].mount, HostMount)
+        ]
+
+    @property
+    def step(self) -> tuple[object, ...] | None:
+        """For the fork server's child, which closes the descriptors then."""
+        if not any(self._is_staged(each) for each in self._found):
+            return None
+        user = self.user or User(os.geteuid(), os.getegid(), shared=True)
+        numbers = {number: staged for staged, number in enumerate(self._staged())}
+        return (
+            "stage",
+            [
+                (
+                    each.descriptor,
+                    isinstance(each.mount, HostMount) and each.mount.read_only,
+                    numbers[each.within] if each.within >= 0 else -1,
+                    each.relative,
+                    f"mode=0700,size={self._size(each.mount)},uid={user.uid},gid={user.gid}",
+                )
+                for each in (self._found[number] for number in self._staged())
+            ],
+        )
+
+    def arguments(self) -> list[str]:
+        """For bubblewrap, which must have made the folders of `/` already."""
+        words: list[str] = []
+        numbers = {number: staged for staged, number in enumerate(self._staged())}
+        outer = {each.within for each in self._found}
+        for number, each in enumerate(self._found):
+            path = each.mount.mount_path
+            if each.within >= 0:
+                continue
+            if isinstance(each.mount, EmptyMount):
+                words += ["--perms", "0700", "--size", str(self._size(each.mount)), "--tmpfs", path]
+                continue
+            # It would make what lies within read-only, too. What is staged is read-only already.
+            kind = "--ro-bind" if each.mount.read_only and number not in outer else "--bind"
+            if self._stages:
+                words += [kind, staged(numbers[number]), path]
+            else:
+                words += [f"{kind}-fd", str(each.descriptor), path]
+        return words
+
+    def close(self) -> None:
+        for each in self._found:
+            if each.descriptor >= 0:
+                os.close(each.descriptor)
+        self._found.clear()
+
+    def _staged(self) -> list[int]:
+        return [number for number, each in enumerate(self._found) if self._is_staged(each)]
+
+    def _is_staged(self, each: _Found) -> bool:
+        return self._stages and (each.within >= 0 or isinstance(each.mount, HostMount))
+
+    def _size(self, mount: Mount) -> int:
+        size = mount.size_bytes if isinstance(mount, EmptyMount) else None
+        return self._disk_bytes if size is None else size
+
+    def _open(self, mount: Mount, trusts_links_of_root: bool, guard: Protected) -> _Found:
+        within, relative, outer = self._lies_within(mount)
+        if isinstance(mount, EmptyMount):
+            found = _Found(mount, -1, None, within, relative)
+            _check_place(found, outer)
+            return found
+        descriptor = _open_host(mount, trusts_links_of_root)
+        try:
+            status = os.fstat(descriptor)
+            _check(mount, descriptor, status, guard)
+            found = _Found(mount, descriptor, status, within, relative)
+            _check_place(found, outer)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return found
+
+    def _lies_within(self, mount: Mount) -> tuple[int, str, _Found | None]:
+        """The number of the mount of the host that is outermost around `mount`, where in that, and the innermost."""
+        inner = _around(self._found, mount.mount_path)
+        if inner is None:
+            return _UNSTAGED, "", None
+        if inner.mount.mount_path == mount.mount_path:
+            raise _refused(mount, "two volumes are mounted there; choose another mountPath for one")
+        if isinstance(inner.mount, EmptyMount):
+            if inner.within >= 0:
+                raise _refused(
+                    mount,
+                    f"it lies in {inner.mount.mount_path}, which is an empty folder within a folder of the host; mount"
+                    " it elsewhere",
+                )
+            return _UNSTAGED, "", None
+        if not self._stages:
+            raise _refused(
+                mount,
+                f"it lies in {inner.mount.mount_path}, which is a folder of the host, and that takes an operator that"
+                " is root, with CAP_SYS_ADMIN; mount it elsewhere",
+            )
+        number = inner.within if inner.within >= 0 else self._found.index(inner)
+        top = self._found[number]
+        return number, posixpath.relpath(mount.mount_path, top.mount.mount_path), inner
+
+
+def _relative_to(outer: _Found, mount: Mount) -> str:
+    return posixpath.relpath(mount.mount_path, outer.mount.mount_path)
+
+
+def _around(found: Sequence[_Found], path: str) -> _Found | None:
+    """The innermost mount that `path` is at or in."""
+    above = (each for each in found if f"{path}/".startswith(f"{each.mount.mount_path}/"))
+    return max(above, key=lambda each: len(each.mount.mount_path), default=None)
+
+
+def _open_host(mount: HostMount, trusts_links_of_root: bool) -> int:
+    """A descriptor of what is to be mounted, by which nothing can be read."""
+    steps = [
+        (mount.path, mount.root, posixpath.relpath(mount.path, mount.root)),
+        (f"{mount.path}/{mount.sub_path}", mount.path, mount.sub_path or SELF),
+    ]
+    here = _resolved(mount, mount.root, mount.root, lambda: _open_root(mount, trusts_links_of_root))
+    for path, root, relative in steps:
+        if relative == SELF:
+            continue
+        above = here
+        try:
+            here = _resolved(mount, path, root, lambda: open_beneath(above, relative, _OPEN))  # noqa: B023  # called at once
+        finally:
+            os.close(above)
+    return here
+
+
+def _resolved(mount: HostMount, path: str, root: str, opened: Callable[[], int]) -> int:
+    try:
+        return opened()
+    except OSError as error:
+        raise _refused(mount, _explained(error, path, root)) from None
+
+
+def _explained(error: OSError, path: str, root: str) -> str:
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return f"{path} is not there; make it on the host, or correct the path: mounting makes nothing"
+        case errno.EXDEV | errno.ELOOP if path == root:
+            return f"there is a link in {path}, which may be followed only if it is root's; write where it leads"
+        case errno.EXDEV | errno.ELOOP:
+            return f"a link in {path} leads out of {root}, of which alone something may be mounted here"
+        case errno.EACCES:
+            return f"the operator may not enter {path}; give its user the right, or run it as root"
+    return f"{path} cannot be opened: {error.strerror}"
+
+
+def _open_root(mount: HostMount, trusts_links_of_root: bool) -> int:
+    """Links are followed only where root made them, and on the way to the operator's own state: what others may replace
+    leads nowhere."""
+    root = mount.root
+    if mount.internal:
+        return os.open(root, _OPEN)
+    top = os.open("/", _OPEN | os.O_DIRECTORY)
+    try:
+        try:
+            return open_beneath(top, _relative(root), _OPEN, links=False)
+        except OSError as error:
+            if error.errno != errno.ELOOP or not trusts_links_of_root:
+                raise
+        return open_beneath(top, _relative(_by_links_of_root(root)), _OPEN, links=False)
+    finally:
+        os.close(top)
+
+
+def _by_links_of_root(path: str) -> str:
+    """Where `path` leads. Raises OSError: ELOOP at a link of somebody else's."""
+    parts, done, links = path.split("/"), "", 0
+    while parts:
+        part = parts.pop(0)
+        if part in {"", "."}:
+            continue
+        if part == "..":
+            done = posixpath.dirname(done)
+            continue
+        here = os.open(f"{done}/{part}", _OPEN | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(here)
+            if not stat.S_ISLNK(status.st_mode):
+                done = f"{done}/{part}"
+                continue
+            links += 1
+            if status.st_uid != _ROOT or links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink("", dir_fd=here)
+        finally:
+            os.close(here)
+        done = "" if target.startswith("/") else done
+        parts = [*target.split("/"), *parts]
+    return done or "/"
+
+
+def _relative(path: str) -> str:
+    return path.lstrip("/") or SELF
+
+
+def _check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Protected) -> None:
+    """Raises InvalidInput where it must not be mounted."""
+    if not mount.internal and (objection := guard.objection(descriptor, status)):
+        raise _refused(mount, objection)
+    if stat.S_ISDIR(status.st_mode):
+        return
+    path = posixpath.join(mount.path, mount.sub_path) if mount.sub_path else mount.path
+    if not stat.S_ISREG(status.st_mode):
+        problem = f"{path} is neither a folder nor a file; devices, sockets and pipes of the host are not mounted"
+        raise _refused(mount, problem)
+    if status.st_nlink > 1 and status.st_uid != _ROOT and not mount.internal:
+        raise _refused(
+            mount,
+            f"{path} has {status.st_nlink} names (hard links), and by one of them nobody knows whose file it is; mount"
+            " its folder, or copy it",
+        )
+
+
+def _check_place(found: _Found, outer: _Found | None) -> None:
+    """Raises InvalidInput where in `outer`, a folder of the host, is nothing to mount it on."""
+    if outer is None or _exists(outer, found):
+        return
+    kind = "folder" if found.is_folder else "file"
+    raise _refused(
+        found.mount,
+        f"it lies in {outer.mount.mount_path}, which is a folder of the host, and there is no {kind}"
+        f" {_relative_to(outer, found.mount)} in that; make an empty one: mounting makes nothing on the host",
+    )
+
+
+def _exists(outer: _Found, found: _Found) -> bool:
+    try:
+        descriptor = open_beneath(outer.descriptor, _relative_to(outer, found.mount), _OPEN, links=False)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISDIR(os.fstat(descriptor).st_mode) is found.is_folder
+    finally:
+        os.close(descriptor)
+
+
+def _refused(mount: Mount, problem: str) -> InvalidInput:
+    return InvalidInput(problem, field=f"the volume at {mount.mount_path}")

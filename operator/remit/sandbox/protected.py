@@ -1,0 +1,112 @@
+"""What is never mounted, by whatever name: the operator's own files, and the kernel's."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_KERNEL = frozenset(
+    {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl"}
+    | {"mqueue", "nsfs", "proc", "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs"}
+)
+"""Filesystems that are no files but the kernel itself."""
+_Id = tuple[int, int]
+
+
+class Protected:
+    """Known by what they are and not by their names: a folder has as many names as it is mounted in places."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        """Of `paths` those that are there now."""
+        self._themselves: dict[_Id, str] = {}
+        self._above: dict[_Id, str] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):
+                real = Path(path).resolve()
+                self._themselves[_id(real.stat())] = path
+                for folder in real.parents:
+                    self._above.setdefault(_id(folder.stat()), path)
+
+    def objection(self, descriptor: int, status: os.stat_result) -> str | None:
+        """None, or why what `descriptor` refers to must not be mounted, with all that is mounted beneath it."""
+        path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  # a name that is not one is told as it is
+        if (within := self._within(descriptor)) is not None:
+            return f"{path} is part of {within}, which is never mounted"
+        if (beneath := self._above.get(_id(status))) is not None:
+            return f"{path} has {beneath} in it, which is never mounted; mount the folders beneath it that are needed"
+        return self._objection_to_mounts(path, _mount_id(descriptor))
+
+    def _within(self, descriptor: int) -> str | None:
+        """What of the protected it is, or is in."""
+        here = os.dup(descriptor)
+        try:
+            root, before = _id(Path("/").stat()), None
+            while True:
+                found = _id(os.fstat(here))
+                if found in self._themselves:
+                    return self._themselves[found]
+                if found == before == root:  # not `/` as it is mounted elsewhere, too
+                    return None
+                before = found
+                above = _above(here)
+                if above is None:
+                    return None
+                os.close(here)
+                here = above
+        finally:
+            os.close(here)
+
+    def _objection_to_mounts(self, path: str, on: bytes) -> str | None:
+        """Of what is mounted beneath `path`, and of the mount `on` which it is."""
+        inside = os.fsencode(path.rstrip("/") + "/")
+        for number, kind, point in self._mounts:
+            beneath = point.startswith(inside)
+            if kind in _KERNEL and (beneath or number == on):
+                what = f"has {os.fsdecode(point)} in it, which is" if beneath else "is"
+                return f"{path} {what} part of the host's {kind}, and that is never mounted"
+            if beneath:
+                with contextlib.suppress(OSError):
+                    found = _id(Path(os.fsdecode(point)).stat())
+                    if protected := self._themselves.get(found) or self._above.get(found):
+                        return (
+                            f"{path} has {os.fsdecode(point)} in it, where {protected} is, too, which is never mounted"
+                        )
+        return None
+
+    @functools.cached_property
+    def _mounts(self) -> list[tuple[bytes, str, bytes]]:
+        """The id, the kind and the place of everything that is mounted."""
+        found = []
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            words, _, tail = line.partition(b" - ")
+            fields = words.split(b" ", 5)
+            found.append((fields[0], tail.partition(b" ")[0].decode(), _unescaped(fields[4])))
+        return found
+
+
+def _mount_id(descriptor: int) -> bytes:
+    return Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().partition(b"mnt_id:")[2].split()[0]
+
+
+def _id(status: os.stat_result) -> _Id:
+    return status.st_dev, status.st_ino
+
+
+def _above(descriptor: int) -> int | None:
+    """The folder that it is in. None for a file, whose folder nothing tells but its name."""
+    try:
+        return os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+    except NotADirectoryError:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+        with contextlib.suppress(OSError):
+            return os.open(os.path.dirname(name), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+        return None
+
+
+def _unescaped(point: bytes) -> bytes:
+    """As /proc/self/mountinfo writes it: blanks and backslashes in octal."""
+    return re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point) if b"\\" in point else point

@@ -1,0 +1,150 @@
+"""Puts folders of the host where bubblewrap finds them, by descriptor. Runs in the fork server's children, as root.
+
+bubblewrap takes its sources by name, and as the attempt's user. A name can mean something else by then, and a folder on
+the way may be closed to that user. So what was opened and judged is copied as a mount, by its descriptor, to a place in
+a mount namespace of this process's own: nothing is resolved a second time. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+
+from remit.libc import call
+from remit.sandbox.exposing import PRIVATE, mount, new_mount_namespace
+
+TYPE_CHECKING = False  # as in `forkserver.jobs`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STAGE = "/sys"
+"""What is covered by the stage: it is everywhere, and bubblewrap needs nothing of it."""
+
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442  # the same numbers on every architecture
+_AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 0x1000, 0x8000, 1, os.O_CLOEXEC
+_MOVE_EMPTY_PATHS = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x2, 0x4, 0x8
+_MNT_DETACH = 2
+_NOTHING = ctypes.create_string_buffer(1)
+
+
+def staged(number: int, folder: str = STAGE) -> str:
+    """Where the mount of this number is found."""
+    return f"{folder}/{number}"
+
+
+def is_offered() -> bool:
+    """Whether the kernel has what `stage` needs: Linux 5.12."""
+    try:
+        call("syscall", _MOUNT_SETATTR, -1, _empty(), 0, 0, 0)
+    except OSError as error:
+        return error.errno not in {errno.ENOSYS, errno.EPERM}  # the latter by a filter of system calls
+    return True
+
+
+def stage(mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+    """Stage each of `mounts`, in their order, and close its descriptor.
+
+    Each is a descriptor (-1: a new tmpfs), whether it is only to be read, the number of the mount that it lies in (-1:
+    in none), where in that, without a link, and the options of a tmpfs. Everything is nosuid and nodev, with what is
+    mounted beneath it, and nothing that is mounted on the host later comes to be seen.
+
+    Needs CAP_SYS_ADMIN and Linux 5.12. Raises OSError.
+    """
+    trees = _copies(mounts)
+    new_mount_namespace()
+    _lay_out(STAGE, trees, mounts)
+
+
+def stage_at(folder: str, mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+    """The same, at an empty folder that nobody else may enter, in the mount namespace that this process is in, for
+    others to find it. Whatever comes of it, `unstage` it."""
+    trees = _copies(mounts)
+    try:
+        _lay_out(folder, trees, mounts)
+    except BaseException:
+        for tree in trees:
+            if tree >= 0:
+                os.close(tree)
+        raise
+
+
+def unstage(folder: str) -> None:
+    """Who has a copy of the mounts keeps it. Raises OSError."""
+    name = ctypes.create_string_buffer(os.fsencode(folder))
+    while True:
+        try:
+            call("umount2", ctypes.addressof(name), _MNT_DETACH)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # nothing is mounted there any more
+                return
+            raise
+
+
+def _copies(mounts: Sequence[tuple[int, bool, int, str, str]]) -> list[int]:
+    return [-1 if descriptor < 0 else _copied(descriptor, read_only) for descriptor, read_only, *_ in mounts]
+
+
+def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+    mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0755,size=64k,nr_inodes=256")
+    mount("none", folder, None, PRIVATE)
+    for number, (tree, (_, _, within, path, options)) in enumerate(zip(trees, mounts, strict=True)):
+        place = _mount_point(staged(number, folder), tree) if within < 0 else _beneath(staged(within, folder), path)
+        try:
+            if tree < 0:
+                mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+            else:
+                call("syscall", _MOVE_MOUNT, tree, _empty(), place, _empty(), _MOVE_EMPTY_PATHS)
+        finally:
+            os.close(place)
+    for tree in trees:
+        if tree >= 0:
+            os.close(tree)
+
+
+def _copied(descriptor: int, read_only: bool) -> int:
+    """The mount of what the descriptor refers to, attached nowhere yet."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
+    tree = call("syscall", _OPEN_TREE, descriptor, _empty(), flags)
+    os.close(descriptor)
+    to_set = _ATTR_NOSUID | _ATTR_NODEV | (_ATTR_RDONLY if read_only else 0)
+    attributes = struct.pack("=QQQQ", to_set, 0, PRIVATE, 0)  # struct mount_attr
+    held = ctypes.create_string_buffer(attributes, len(attributes))
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    call("syscall", _MOUNT_SETATTR, tree, _empty(), flags, ctypes.addressof(held), len(attributes))
+    return tree
+
+
+def _mount_point(path: str, tree: int) -> int:
+    """A new one on the stage, of the same kind as what is mounted there."""
+    if tree < 0 or stat.S_ISDIR(os.fstat(tree).st_mode):
+        os.mkdir(path, 0o755)  # noqa: PTH102  # see jobs
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
+def _beneath(staged_at: str, path: str) -> int:
+    """What is in a staged mount already: nothing is made there, and no link followed."""
+    outer = os.open(staged_at, os.O_PATH | os.O_CLOEXEC)
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, resolve)  # struct open_how
+    held, name = ctypes.create_string_buffer(how, len(how)), ctypes.create_string_buffer(os.fsencode(path))
+    while True:
+        try:
+            found = call("syscall", _OPENAT2, outer, ctypes.addressof(name), ctypes.addressof(held), len(how))
+        except OSError as error:
+            if error.errno != errno.EAGAIN:  # something was renamed meanwhile, so look again
+                raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from None
+        else:
+            os.close(outer)
+            return found
+
+
+def _empty() -> int:
+    return ctypes.addressof(_NOTHING)

@@ -1,0 +1,193 @@
+"""A suggested policy, from what a real operator denied or audited, under the operator that it is applied to."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.cli import policysuggest, policyyaml
+from remit.cli.connect import connected
+from remit.errors import RemitError
+from remit.kube.client import CONFIG_MAPS, POLICIES, SECRETS, TASKS
+from remit.policy.suggestion import Options, Suggestion
+
+from .conftest import World, truth
+
+SECRET = "correct-horse-battery"
+
+
+async def suggested(world: World, task: str | None = None, trail: bool = True, **options: Any) -> Suggestion:
+    kubeconfig, state = Path(world.control_plane.kubeconfig), world.settings.state_dir
+    wanted = policysuggest.Wanted(None, task, options.get("labels", {}))
+    async with connected(kubeconfig, None, "default", state) as connection:
+        where = policysuggest.trail_of([state]) if trail else None
+        namespace = world.settings.operator_namespace
+        return (await policysuggest.suggested(connection, wanted, namespace, where, Options(**options)))[0]
+
+
+async def applied(world: World, suggestion: Suggestion) -> None:
+    for policy in suggestion.policies:
+        await world.kube.create(POLICIES, "default", policy.object)
+    for policy in suggestion.policies:
+        await world.until(policy.name, lambda status: truth(status, "Ready") == "True", POLICIES)
+
+
+async def again(world: World, name: str) -> dict[str, Any]:
+    """What becomes of the same task, created once more."""
+    spec = (await world.get(name))["spec"]
+    return await world.finished(await world.task(**spec))
+
+
+async def referred(world: World) -> None:
+    """What tasks refer to."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": SECRET}}
+    await world.kube.create(SECRETS, "default", secret)
+    data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app"}, "data": {"MODE": "x", "LANG": "C"}}
+    await world.kube.create(CONFIG_MAPS, "default", data)
+
+
+PASSWORD = {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}
+
+
+async def test_from_default_deny_to_a_policy_that_fits(world: World) -> None:
+    await referred(world)
+    async with world.operator():
+        names = [
+            await world.task("echo", "a b", "c*"),
+            await world.task("printenv", "MODE", envFrom=[{"configMapRef": {"name": "app"}}], env=[PASSWORD]),
+            await world.task("true", resources={"memory": "64Mi"}, timeoutSeconds=900, network="host"),
+            await world.task(script={"interpreter": "sh", "source": "exit 0\n"}),
+            await world.task(file={"operation": "stat", "path": "/etc/hostname"}),
+        ]
+        for name in names:
+            status = await world.finished(name)
+            assert status["phase"] == "Denied"
+            advice = f"; a policy that allows it: remit policy suggest -n default --task {name}"
+            assert status["message"].endswith(advice)
+            (event,) = await world.events(name, 1)
+            assert event["message"].endswith(advice)
+        found = await suggested(world)
+        assert not found.left_out
+        await applied(world, found)
+        assert [(await again(world, name))["phase"] for name in names] == ["Succeeded"] * 5
+        neighbours = [
+            await world.task("echo", "a b", "cc"),
+            await world.task("printenv", "MODE", env=[{"name": "OTHER", "value": "x"}]),
+            await world.task("echo", "a b", "c*", network="host"),
+            await world.task("true", network="host", timeoutSeconds=901),
+            await world.task(file={"operation": "read", "path": "/etc/hostname"}),
+            await world.task(script={"interpreter": "sh", "source": "exit 0\n\n"}),
+        ]
+        assert [(await world.finished(name))["phase"] for name in neighbours] == ["Denied"] * 6
+        nothing = await suggested(world, names[0])
+        assert (nothing.policies, nothing.left_out) == ((), ())
+
+
+async def test_what_a_policy_in_audit_let_run_is_allowed_once_it_is_enforced(world: World) -> None:
+    async with world.operator():
+        rules = {"allow": [{"executable": "echo"}], "deny": [{"executable": "false"}]}
+        audit = await world.policy(enforcement="Audit", commands=rules)
+        names = [await world.task("true"), await world.task("echo", "x")]
+        denied = await world.task("false")
+        for name in (*names, denied):
+            await world.finished(name)
+        found = await suggested(world)
+        assert [each.run.name for each in found.left_out] == [f"task {denied}"]
+        await applied(world, found)
+        assert [(await again(world, name))["phase"] for name in names] == ["Succeeded"] * 2
+        await world.kube.patch(POLICIES, "default", audit, {"spec": {"enforcement": "Enforce"}})
+        await world.until(audit, lambda status: status["observedGeneration"] == 2, POLICIES)
+        assert [(await again(world, name))["phase"] for name in names] == ["Succeeded"] * 2
+        assert (await again(world, denied))["phase"] == "Denied"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_secret_is_never_told(world: World, deleted: bool) -> None:
+    await referred(world)
+    async with world.operator():
+        argument = await world.task("echo", f"--password={SECRET}", env=[PASSWORD])
+        program = await world.task("sh", "-c", f"login {SECRET}", env=[PASSWORD])
+        for name in (argument, program):
+            await world.finished(name)
+            if deleted:
+                await world.kube.delete(TASKS, "default", name)
+                await world.gone(name)
+        found = await suggested(world)
+        text = policyyaml.as_yaml(found) + policyyaml.as_json(found) + policyyaml.difference(found, {})
+        assert SECRET not in text
+        assert r"echo, args: [--password=.+]" in text
+        assert "an argument holds a secret" in text
+        (left,) = found.left_out
+        assert program in left.run.name
+        assert SECRET not in left.why
+        await applied(world, found)
+        task = await world.task("echo", f"--password={SECRET}", env=[PASSWORD])
+        assert (await world.finished(task))["phase"] == "Succeeded"
+
+
+async def test_deleted_tasks_are_found_on_the_trail_with_all_that_was_asked(world: World) -> None:
+    await referred(world)
+    async with world.operator():
+        spec: dict[str, Any] = {"envFrom": [{"configMapRef": {"name": "app"}}], "network": "host", "timeoutSeconds": 7}
+        names = [
+            await world.task("true", labels={"team": "data"}, **spec),
+            await world.task("true", labels={"team": "web"}),
+            await world.task(file={"operation": "stat", "path": "/etc/hostname"}),
+        ]
+        for name in names:
+            await world.finished(name)
+            await world.kube.delete(TASKS, "default", name)
+            await world.gone(name)
+        assert not (await suggested(world, trail=False)).policies
+        found = await suggested(world, labels={"team": "data"})
+        (policy,) = found.policies
+        assert policy.spec["selector"] == {"matchLabels": {"team": "data"}}
+        assert policy.spec["networks"] == ["host"]
+        assert policy.spec["commands"]["allow"] == [{"executable": "true", "args": []}]
+        assert ["the audit trail does not tell enough" in each.why for each in found.left_out] == [True]
+
+
+async def test_a_schedule_and_its_runs_are_one(world: World) -> None:
+    async with world.operator():
+        name = await world.task("true", schedule={"cron": "0 0 1 1 *"})
+        await world.phase(name, "Scheduled")
+        (policy,) = (await suggested(world, name)).policies
+        assert [run.name for run in policy.runs] == [f"schedule {name}"]
+        now = datetime.datetime.now(datetime.UTC)
+        assert await world.task("true") != name
+        wanted = policysuggest.Wanted(now + datetime.timedelta(hours=1))
+        async with connected(Path(world.control_plane.kubeconfig), None, "default") as connection:
+            assert not (await policysuggest.tasks_of(connection, wanted)).runs
+
+
+async def test_what_a_ceiling_forbids_is_said_and_never_suggested(world: World) -> None:
+    async with world.operator():
+        await world.ceiling("echo")
+        fine, forbidden = await world.task("echo"), await world.task("true")
+        for name in (fine, forbidden):
+            await world.finished(name)
+        found = await suggested(world)
+        assert [run.name for policy in found.policies for run in policy.runs] == [f"task {fine}"]
+        (left,) = found.left_out
+        assert left.run.name == f"task {forbidden}"
+        assert "CeilingExceeded" in left.why
+        assert f"# - task {forbidden}: CeilingExceeded" in policyyaml.as_yaml(found)
+
+
+async def test_what_is_not_there_and_what_would_be_a_ceiling_is_refused(world: World) -> None:
+    with pytest.raises(RemitError, match="there is no ExecutionTask gone in namespace default"):
+        await suggested(world, "gone")
+    own = world.settings.operator_namespace
+    async with connected(Path(world.control_plane.kubeconfig), None, own) as connection:
+        with pytest.raises(RemitError, match="is a ceiling for every namespace"):
+            await policysuggest.policies_of(connection, own)
+
+
+async def test_a_task_whose_references_are_missing_is_left_out(world: World) -> None:
+    await world.task("true", envFrom=[{"configMapRef": {"name": "nowhere"}}])
+    found = await suggested(world)
+    assert found.policies == ()
+    assert "ConfigMap nowhere is not there" in found.left_out[0].why

@@ -1,0 +1,108 @@
+"""Volumes, through a whole operator: what a policy opens is found inside, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import World
+from .test_values import config, secret
+
+OWNER = 43210 if os.geteuid() == 0 else os.geteuid()
+
+
+@pytest.fixture
+def shop() -> Iterator[Path]:
+    """A user's folder, with a program in it."""
+    with tempfile.TemporaryDirectory(prefix="remit-volumes-") as name:
+        folder = Path(name).resolve() / "shop"
+        folder.mkdir(mode=0o700)
+        folder.parent.chmod(0o755)
+        program = folder / "run.sh"
+        program.write_text("#!/bin/sh\ncat /etc/app/greeting /etc/keys/token deep/file; echo made > made\n")
+        program.chmod(0o755)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("of the folder\n")
+        for path in (folder, program, folder / "deep", folder / "deep" / "file"):
+            os.chown(path, OWNER, OWNER)
+        yield folder
+
+
+def volumes(shop: Path, **host_path: Any) -> dict[str, Any]:
+    return {
+        "volumes": [{"name": "src", "hostPath": {"path": str(shop), **host_path}}],
+        "volumeMounts": [{"name": "src", "mountPath": "/src", "access": "ReadWrite"}],
+    }
+
+
+def opened(shop: Path) -> dict[str, Any]:
+    rule = {"paths": [f"{shop.parent}/**"], "access": ["ReadOnly", "ReadWrite"]}
+    return {"volumes": {"hostPaths": [rule]}}
+
+
+async def test_a_program_of_a_mounted_folder_with_its_configuration(world: World, shop: Path) -> None:
+    async with world.operator():
+        await config(world, "app", greeting="from the ConfigMap\n")
+        await secret(world, "keys", token="from the Secret, unseen\n")
+        await world.policy(
+            commands={"allow": [{"executable": "/src/run.sh"}]},
+            privateFiles={"allow": ["/etc/app", "/etc/keys"]},
+            **opened(shop),
+        )
+        spec = volumes(shop)
+        spec["volumes"] += [
+            {"name": "app", "configMap": {"name": "app"}},
+            {"name": "keys", "secret": {"secretName": "keys", "items": [{"key": "token", "path": "z/token"}]}},
+        ]
+        spec["volumeMounts"] += [
+            {"name": "app", "mountPath": "/etc/app"},
+            {"name": "keys", "mountPath": "/etc/keys", "subPath": "z"},
+        ]
+        name = await world.task(command={"argv": ["/src/run.sh"]}, workingDir="/src", **spec)
+        status = await world.finished(name)
+    assert status["phase"] == "Succeeded", status
+    said = status["output"]["stdoutTail"]
+    assert said.startswith("from the ConfigMap\n")
+    assert said.endswith("of the folder\n")
+    assert "unseen" not in said, "it is redacted"
+    assert (shop / "made").read_text() == "made\n"
+    assert (shop / "made").stat().st_uid == OWNER
+
+
+async def test_what_is_not_there_fails_with_what_to_do(world: World, shop: Path) -> None:
+    async with world.operator():
+        await world.policy("sh", **opened(shop))
+        name = await world.sh("true", **volumes(shop / "missing"))
+        status = await world.finished(name)
+        assert status["attempts"][0]["reason"] == "StartFailed"
+        assert f"{shop}/missing is not there; make it on the host" in status["message"]
+        (shop / "state").symlink_to(world.settings.state_dir)
+        for path in (shop / "state", world.settings.state_dir):
+            name = await world.sh("true", **volumes(path))
+            status = await world.finished(name)
+            assert status["phase"] in {"Denied", "Failed"}, status
+    assert not (shop / "missing").exists()
+
+
+async def test_the_operators_state_is_closed_whatever_policies_say(world: World) -> None:
+    async with world.operator():
+        await world.policy("sh", volumes={"hostPaths": [{"paths": ["/**"], "access": ["ReadOnly", "ReadWrite"]}]})
+        for path in (world.settings.state_dir, world.settings.state_dir / "runs", world.settings.state_dir.parent):
+            name = await world.sh("true", **volumes(path.resolve()))
+            status = await world.finished(name)
+            assert status["attempts"][0]["reason"] == "StartFailed"
+            assert "never mounted" in status["message"]
+
+
+async def test_on_a_cluster_no_folder_of_the_host_is_mounted(world: World, shop: Path) -> None:
+    world.settings = replace(world.settings, host_paths=False)
+    async with world.operator():
+        await world.policy("sh", **opened(shop))
+        status = await world.finished(await world.sh("true", **volumes(shop)))
+    assert "runs on a cluster" in status["message"]

@@ -1,0 +1,157 @@
+"""From a task's volumes to mounts and files, and what admission says of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from remit.api import CommandPolicy, ExecutionTask
+from remit.errors import InvalidInput
+from remit.execution.admission import Admission, Admitted, PolicySet, Refused
+from remit.execution.mounts import mounted_files
+from remit.execution.resolved import Resolved
+from remit.policy import compile_policy
+from remit.sandbox import EmptyMount, HostMount, MemoryBudget
+
+ALLOWED: dict[str, Any] = {
+    "commands": {"allow": [{"executable": name} for name in ("true", "/src/run.sh", "/src/bin/python")]},
+    "volumes": {
+        "hostPaths": [{"paths": ["/srv/**"], "access": ["ReadOnly", "ReadWrite"], "runAsUser": 7}],
+        "workspaces": [{"names": ["*"]}],
+        "artifacts": {},
+    },
+    "backends": ["process", "docker"],
+    "images": {"allow": ["i"]},
+}
+
+
+def task(volumes: list[dict[str, Any]], mounts: list[dict[str, Any]], argv: str = "true", **spec: Any) -> ExecutionTask:
+    metadata = {"name": "t", "namespace": "ns", "uid": "u"}
+    given = {"command": {"argv": [argv]}, "volumes": volumes, "volumeMounts": mounts, **spec}
+    return ExecutionTask.parse({"metadata": metadata, "spec": given})
+
+
+def decided(asked: ExecutionTask, **admission: Any) -> Admitted | Refused:
+    policy = CommandPolicy.parse({"metadata": {"name": "p", "namespace": "ns"}, "spec": ALLOWED})
+    here = Admission(**{"backends": frozenset({"process", "docker"}), **admission})
+    return here.decide(asked, PolicySet({"ns": [compile_policy(policy)]}, "remit-system"))
+
+
+def admitted(asked: ExecutionTask, **admission: Any) -> Admitted:
+    verdict = decided(asked, **admission)
+    assert isinstance(verdict, Admitted), verdict
+    return verdict
+
+
+def mounts(asked: ExecutionTask, folders: dict[str, str] | None = None) -> tuple[HostMount | EmptyMount, ...]:
+    resolved = Resolved(folders=folders or {})
+    return Admission().attempt(asked, admitted(asked), 1, resolved, None).request.confinement.mounts
+
+
+def test_mounts_are_under_the_terms_of_the_policy_and_outer_ones_first() -> None:
+    volumes = [
+        {"name": "src", "hostPath": {"path": "/srv/shop"}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}},
+        {"name": "rest", "emptyDir": {}},
+        {"name": "cache", "workspace": {"name": "cache"}},
+        {"name": "wheel", "artifact": {"task": "build", "name": "wheel"}},
+    ]
+    at = [
+        {"name": "tmp", "mountPath": "/src/tmp"},
+        {"name": "src", "mountPath": "/src", "access": "ReadWrite", "subPath": "app"},
+        {"name": "rest", "mountPath": "/rest"},
+        {"name": "cache", "mountPath": "/cache", "access": "ReadWrite"},
+        {"name": "wheel", "mountPath": "/wheel"},
+    ]
+    assert mounts(task(volumes, at), {"cache": "/state/w/data", "wheel": "/state/a/1"}) == (
+        HostMount("/cache", "/state/w", "/state/w/data", read_only=False, own=True, internal=True),
+        EmptyMount("/rest"),
+        HostMount("/src", "/srv", "/srv/shop", "app", read_only=False, run_as_user=7),
+        EmptyMount("/src/tmp", 1 << 20),
+        HostMount("/wheel", "/state/a", "/state/a/1", internal=True),
+    )
+
+
+def test_what_cannot_be_mounted() -> None:
+    twice = task([{"name": "a", "emptyDir": {}}], [{"name": "a", "mountPath": path} for path in ("/a", "/b")])
+    with pytest.raises(InvalidInput, match="mounted twice"):
+        mounts(twice)
+    kept = task([{"name": "a", "workspace": {"name": "w"}}], [{"name": "a", "mountPath": "/a"}])
+    with pytest.raises(InvalidInput, match="keeps no workspaces"):
+        mounts(kept)
+
+
+SRC = [{"name": "src", "hostPath": {"path": "/srv/shop"}}], [{"name": "src", "mountPath": "/src"}]
+
+
+def test_on_a_cluster_nobody_knows_which_host_that_would_be() -> None:
+    verdict = decided(task(*SRC), host_paths=False)
+    assert isinstance(verdict, Refused)
+    assert "spec.volumes[src].hostPath: this operator runs on a cluster" in verdict.finish.message
+    admitted(task([{"name": "a", "emptyDir": {}}], [{"name": "a", "mountPath": "/a"}]), host_paths=False)
+
+
+def test_not_every_backend_mounts() -> None:
+    admitted(task(*SRC, backend="docker", image="i"))
+    verdict = decided(task(*SRC, backend="kubernetes", image="i"), backends=frozenset({"process", "kubernetes"}))
+    assert isinstance(verdict, Refused)
+    assert verdict.finish.reason == "NotSupported"
+    assert "on docker and process only" in verdict.finish.message
+
+
+@pytest.mark.parametrize("program", ["/src/run.sh", "/src/bin/../run.sh", "/src/bin/python"])
+def test_a_program_of_a_mounted_folder_is_not_looked_for_on_the_host(program: str) -> None:
+    verdict = decided(task(*SRC, argv=program))
+    assert (verdict.command.resolved if verdict.command else None) == program.replace("/bin/..", "")
+    assert isinstance(verdict, Admitted) is (".." not in program)
+
+
+@pytest.mark.parametrize("program", ["/src/../bin/true", "/srcs/run.sh", "/bin/src/run.sh"])
+def test_others_are(program: str) -> None:
+    assert isinstance(decided(task(*SRC, argv=program)), Refused)
+
+
+def test_empty_folders_take_of_the_memory_of_all() -> None:
+    volumes = [{"name": "a", "emptyDir": {"sizeLimit": "10Mi"}}, {"name": "b", "emptyDir": {}}]
+    at = [{"name": name, "mountPath": f"/{name}"} for name in "ab"]
+    asked = task(volumes, at, resources={"disk": "1Mi", "memory": "8Mi"})
+    assert admitted(asked, memory=MemoryBudget(64 << 20, 3)).memory == (8 + 3 * 1 + 10 + 1) << 20
+    assert admitted(asked, memory=MemoryBudget(64 << 20, 0)).memory == 8 << 20
+    verdict = decided(asked, memory=MemoryBudget(16 << 20, 3))
+    assert isinstance(verdict, Refused)
+    assert f"{11 << 20} of emptyDir volumes" in verdict.finish.message
+
+
+def files(source: dict[str, Any], data: dict[str, bytes], **at: Any) -> dict[str, bytes]:
+    asked = task([{"name": "v", **source}], [{"name": "v", "mountPath": "/etc/app", **at}])
+    return mounted_files(asked.spec.volumes[0], asked.spec.volume_mounts[0], data)
+
+
+@pytest.mark.parametrize("kind", [{"configMap": {"name": "c"}}, {"secret": {"secretName": "s"}}])
+def test_keys_become_files(kind: dict[str, Any]) -> None:
+    data = {"a": b"1", "b": b"2"}
+    assert files(kind, data) == {"/etc/app/a": b"1", "/etc/app/b": b"2"}
+    ((name, source),) = kind.items()
+    items = {name: {**source, "items": [{"key": "a", "path": "deep/x"}, {"key": "b", "path": "y"}]}}
+    assert files(items, data) == {"/etc/app/deep/x": b"1", "/etc/app/y": b"2"}
+    assert files(items, data, subPath="deep") == {"/etc/app/x": b"1"}
+    assert files(items, data, subPath="y") == {"/etc/app": b"2"}, "one file, as subPath is used for"
+    with pytest.raises(InvalidInput, match="has no key b"):
+        files(items, {"a": b"1"})
+    assert files({name: {**items[name], "optional": True}}, {"a": b"1"}) == {"/etc/app/deep/x": b"1"}
+
+
+def test_a_key_is_no_way_out_of_where_it_is_mounted() -> None:
+    for key in ("..", "."):
+        with pytest.raises(InvalidInput, match=f"has a key {re.escape(key)}, which is no name of a file"):
+            files({"configMap": {"name": "app"}}, {key: b"x", "a": b"x"})
+    listed = {"configMap": {"name": "app", "items": [{"key": "..", "path": "up"}]}}
+    assert files(listed, {"..": b"x"}) == {"/etc/app/up": b"x"}
+
+
+def test_names_may_begin_with_dots() -> None:
+    items = [{"key": "a", "path": "sub/..a"}, {"key": "b", "path": "b"}]
+    listed = {"configMap": {"name": "app", "items": items}}
+    assert files(listed, {"a": b"x", "b": b"y"}, subPath="sub") == {"/etc/app/..a": b"x"}
