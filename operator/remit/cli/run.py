@@ -219,7 +219,7 @@ async def _run(
     remove: bool,
     raw: bool,
     quiet: bool,
-    dry_run: bool,
+    dry_run: bool = False,
 ) -> int:
     from remit.cli import runfiles
     from remit.cli.connect import connected

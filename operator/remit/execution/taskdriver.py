@@ -317,9 +317,10 @@ class TaskDriver:
         with self.runner.redactor.holding(secrets, task.metadata.namespace) as redactor:
             refused = redacted(refused, redactor)
             event = recording.decision(task, self.store.requester(stored), refused)
-            if self._denied.get(task.metadata.uid) != event:
+            told = replace(event, asks={})  # labels may be edited while it is written to status
+            if self._denied.get(task.metadata.uid) != told:
                 await self.audit.append_async(event)
-                self._denied[task.metadata.uid] = event
+                self._denied[task.metadata.uid] = told
                 self.store.on_denied(stored, refused)
             return await self.finish(stored, self._advised(task, refused), refused.status)
 

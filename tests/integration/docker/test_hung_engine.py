@@ -17,7 +17,7 @@ import pytest
 from dockers import LEAKING, Heard, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
 from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, breaker
-from remit.backends.docker import DockerBackend, Engine, backend
+from remit.backends.docker import DockerBackend, Engine, container
 from remit.backends.failure import OperationFailed
 from remit.errors import OutcomeUnknown, RemitError
 from remit.operations import Work
@@ -91,8 +91,8 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine,
 async def test_what_cannot_be_ended_has_not_ended(
     own: OwnEngine, engine: Engine, image: str, network: Network, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient = backend._KILL_SECONDS
-    monkeypatch.setattr(backend, "_KILL_SECONDS", 0.1)
+    patient = container._KILL_SECONDS
+    monkeypatch.setattr(container, "_KILL_SECONDS", 0.1)
     heard, cancel = Heard(), asyncio.Event()
     seconds = 10 if how == "time is over" else 60
     request = asking(image, "echo begun; while true; do sleep 1; done", seconds, network)
@@ -103,7 +103,7 @@ async def test_what_cannot_be_ended_has_not_ended(
         cancel.set()
     await until_given_up(engine)
     assert not doing.done()
-    monkeypatch.setattr(backend, "_KILL_SECONDS", patient)
+    monkeypatch.setattr(container, "_KILL_SECONDS", patient)
     own.go_on()
     outcome = await asyncio.wait_for(doing, PATIENCE)
     assert outcome.reason is (ExitReason.CANCELLED if how == "cancelled" else ExitReason.TIMED_OUT)

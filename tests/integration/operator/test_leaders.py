@@ -52,7 +52,7 @@ async def test_a_sole_replica_works_on_while_the_api_server_is_away(world: World
 async def test_two_on_one_volume(world: World, tmp_path: Path) -> None:
     """The second one waits, and is ready. The first one, killed, takes up its own lease at once. Once it has stopped,
     the second one works with the files of both."""
-    long = {"lease_duration": 3600, "renew_deadline": 1800, "state_dir": tmp_path / "shared"}
+    long = {"lease_duration": 3600, "renew_deadline": 1800, "kill_grace": 0.1, "state_dir": tmp_path / "shared"}
     kubeconfig = world.control_plane.kubeconfig
     await world.lease()
     await world.policy("true")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -353,6 +355,13 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Scenario, str, list[str]]] = {
 """The spec, what happens, the reason that it ends with, and the verdicts on the audit trail."""
 
 
+def without_advice(status: dict[str, Any]) -> dict[str, Any]:
+    """An agent has no command line that could suggest a policy to it."""
+    advice = r'; a policy that allows it: remit policy suggest[^"]*'
+    found: dict[str, Any] = json.loads(re.sub(advice, "", json.dumps(status)))
+    return found
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_both_stores_tell_the_same(world: World, tmp_path: Path, name: str) -> None:
     spec, play, reason, verdicts = SCENARIOS[name]
@@ -369,7 +378,7 @@ async def test_both_stores_tell_the_same(world: World, tmp_path: Path, name: str
         trail = stage.trail()
         assert status.conditions[0].reason == reason
         assert [record["verdict"] for record in trail] == verdicts
-        told.append((comparable(as_wire(status)), comparable(trail)))
+        told.append((comparable(without_advice(as_wire(status))), comparable(trail)))
     assert told[0] == told[1]
 
 
