@@ -8,7 +8,6 @@ import re
 import resource
 from collections.abc import Iterable, Mapping, Sequence
 
-from remit.api.volumes import OWN_PATHS
 from remit.errors import InvalidInput
 from remit.sandbox.bubblewrap import command_line, encode, private_arguments, released
 from remit.sandbox.cgroup import CgroupSpec
@@ -195,7 +194,7 @@ def check(
     if ".." in working_dir.split("/"):  # bubblewrap makes it while it can still see the host
         raise InvalidInput("may not hold '..'", field="workingDir")
     for path in files:
-        if _takes_a_detour(path) or (not path.startswith(_FILE_ROOTS) and re.search(OWN_PATHS, path)):
+        if _takes_a_detour(path) or (not path.startswith(_FILE_ROOTS) and _is_own(path)):
             raise InvalidInput(
                 f"{path!r} is the sandbox's own, or no absolute path without '.' and '..'", field="files"
             )
@@ -207,7 +206,7 @@ def check_mounts(mounts: Mounts, files: Iterable[str], read_only_paths: Iterable
     """Raises InvalidInput for a mount where the sandbox, or the operator for all of them, has something; and for a file
     that would be written to a folder of the host."""
     for path in mounts.paths:
-        if _takes_a_detour(path) or re.search(OWN_PATHS, path) or "\0" in path:
+        if _takes_a_detour(path) or _is_own(path) or "\0" in path:
             raise InvalidInput("the path is the sandbox's own; choose another", field=f"the volume at {path}")
         for given in read_only_paths:
             if f"{given}/".startswith(f"{path}/") or f"{path}/".startswith(f"{given}/"):
@@ -231,6 +230,13 @@ def _next_user(identities: Identities | None) -> User | None:
         return None
     uid = identities.uid(next(slots))
     return User(uid, uid, shared=False)
+
+
+def _is_own(path: str) -> bool:
+    """Whether nothing may be mounted over it."""
+    from remit.api.volumes import OWN_PATHS  # here, because supervisors of processes do without models
+
+    return re.search(OWN_PATHS, path) is not None
 
 
 def _is_encodable(word: str) -> bool:

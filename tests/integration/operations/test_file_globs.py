@@ -14,7 +14,8 @@ import pytest
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FilePerformer, beneath
+from remit.operations.file import FilePerformer
+from remit.sandbox import beneath
 
 from .conftest import Desk
 
