@@ -24,7 +24,6 @@ from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
 from remit.errors import BackendError
-from remit.policy.environment import WORKSPACE
 from remit.sandbox import (
     AttemptCgroup,
     Bubblewrap,
@@ -38,6 +37,7 @@ from remit.sandbox import (
     rlimits,
 )
 from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES, HOST_NAME
+from remit.sandbox.filesystem import WORKSPACE
 from remit.sandbox.inside import open_inside
 
 if TYPE_CHECKING:

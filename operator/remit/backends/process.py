@@ -16,7 +16,7 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
 from remit.errors import BackendError, OutcomeUnknown
-from remit.policy.volumes import FORBIDDEN
+from remit.policy.hostpaths import FORBIDDEN
 from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:

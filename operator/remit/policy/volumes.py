@@ -20,12 +20,11 @@ from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.environment import WORKSPACE
 from remit.policy.filerules import CompiledHostPathRule
+from remit.policy.hostpaths import FORBIDDEN
 from remit.policy.rate import RateClaim
 from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
 
-FORBIDDEN: Final = ("/proc", "/sys", "/dev", "/run", "/var/run")
-"""Trees of the host that are never mounted: the kernel's, and the sockets of engines and of the system."""
 DEFAULT_ARTIFACT_BYTES: Final = parse_bytes("100Mi")
 DEFAULT_WORKSPACE_BYTES: Final = parse_bytes("1Gi")
 

@@ -23,6 +23,8 @@ _NETWORK_FILES = (
 )
 
 UID = 1000
+WORKSPACE = "/workspace"
+"""The private folder that a program starts in."""
 PRIVATE_TMPFS = 3
 """How many tmpfs `private_mounts` gives the size of the disk limit."""
 _ROOT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"

@@ -21,7 +21,7 @@ from remit.backends.base import AttemptRequest
 from remit.backends.blocking import in_thread
 from remit.backends.docker.planning import USER, Given, container_name
 from remit.errors import BackendError, SandboxUnavailable
-from remit.policy.volumes import FORBIDDEN
+from remit.policy.hostpaths import FORBIDDEN
 from remit.sandbox import HostMount, Identities, Mounts
 from remit.sandbox.identity import may_administrate
 from remit.sandbox.staging import is_offered, stage_at, staged, unstage
