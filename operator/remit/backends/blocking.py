@@ -47,7 +47,7 @@ async def in_thread(work: Callable[[], _T], seconds: float, undo: Callable[[_T],
         else:
             future.set_result(result)
 
-    threading.Thread(target=run, name="mounts", daemon=True).start()
+    threading.Thread(target=run, name="blocking", daemon=True).start()
     try:
         async with asyncio.timeout(seconds):
             return await future

@@ -160,8 +160,8 @@ async def _kept(connection: Connection, name: str) -> tuple[ArtifactStore, list[
     for state_dir in connection.state_dirs:
         root = state_dir / "artifacts"
         try:
-            if root.is_dir() and (kept := ArtifactStore(root).artifacts(connection.namespace, name)):
-                return ArtifactStore(root), kept
+            if root.is_dir() and (kept := (store := ArtifactStore(root)).artifacts(connection.namespace, name)):
+                return store, kept
         except PermissionError:
             continue
     task = await connection.find(TASKS, name)

@@ -34,12 +34,12 @@ from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
-from remit.execution.artifacts import ArtifactStore, keep_pruning
-from remit.execution.folders import Folders
+from remit.execution.artifacts import ArtifactStore
+from remit.execution.folders import Folders, keep_pruning
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
-from remit.execution.workspaces import WorkspaceStore, keep_pruning_workspaces
+from remit.execution.workspaces import WorkspaceStore
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
@@ -323,8 +323,7 @@ class Operator:
         self.spawn(self.intake.keep_resyncing(), "resync")
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
         if (folders := self.runner.folders) is not None:
-            self.spawn(keep_pruning(folders.artifacts, self.settings.artifact_bytes), "artifacts")
-            self.spawn(keep_pruning_workspaces(folders.workspaces, folders.workspaces_in_use), "workspaces")
+            self.spawn(keep_pruning(folders, self.settings.artifact_bytes), "artifacts and workspaces")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

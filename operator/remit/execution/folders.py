@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import VolumeStatus
@@ -14,6 +19,9 @@ from remit.execution.resolved import Resolved
 from remit.execution.workspaces import WorkspaceStore
 from remit.policy import CompiledPolicy
 from remit.policy.volumes import workspace_bytes
+
+log = structlog.get_logger(__name__)
+_PRUNE_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,10 @@ class Folders:
                 pins.append(VolumeStatus(name=volume.name, digest=found.digest))
         return pins
 
+    def has(self, uid: str) -> bool:
+        """Whether folders are laid out for the task `uid`."""
+        return uid in self._used
+
     def workspaces_in_use(self) -> set[Path]:
         """The data folders that tasks have mounted."""
         return {path for paths in list(self._used.values()) for path in paths}
@@ -75,3 +87,18 @@ class Folders:
         """`let_go` of a task that did not start."""
         self.artifacts.let_go(uid)
         self._used.pop(uid, None)
+
+
+async def keep_pruning(folders: Folders, most_artifact_bytes: int) -> None:
+    """Remove what is out of date now and then, for as long as it is let. What goes wrong is logged."""
+    while True:
+        # Not at once: a new operator does not know yet what tasks of the one before have mounted.
+        await asyncio.sleep(_PRUNE_SECONDS)
+        for what, prune in (
+            ("artifacts", partial(folders.artifacts.prune, most_artifact_bytes)),
+            ("workspaces", partial(folders.workspaces.prune, folders.workspaces_in_use())),
+        ):
+            try:
+                await asyncio.to_thread(prune)
+            except (OSError, ValueError) as error:
+                log.warning(f"{what} could not be pruned", error=str(error))

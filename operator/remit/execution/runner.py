@@ -407,8 +407,10 @@ class Runner:
         if self.folders is None:
             return
         try:
-            await self._put_in_place(attempt.uid, attempt.request.id, outcome)
-            await asyncio.to_thread(self.folders.let_go, attempt.uid)
+            if attempt.artifacts:
+                await self._put_in_place(attempt.uid, attempt.request.id, outcome)
+            if self.folders.has(attempt.uid):
+                await asyncio.to_thread(self.folders.let_go, attempt.uid)
         except OSError:
             log.exception("what an attempt left could not be put in its place", attempt=attempt.request.id)
 

@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +27,6 @@ log = structlog.get_logger(__name__)
 _RECORD: Final = "workspace.json"
 _DATA: Final = "data"
 _REMOVED: Final = ".removed-"
-_PRUNE_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +158,3 @@ def _logged(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         log.warning("a workspace could not be removed", path=str(path), error=str(error))
-
-
-async def keep_pruning_workspaces(store: WorkspaceStore, in_use: Callable[[], Collection[Path]]) -> None:
-    """Remove what is out of date now and then, for as long as it is let. `in_use` gives the data folders that tasks
-    have mounted. What goes wrong is logged."""
-    while True:
-        # Not at once: a new operator does not know yet what the one before has running.
-        await asyncio.sleep(_PRUNE_SECONDS)
-        try:
-            await asyncio.to_thread(store.prune, in_use())
-        except (OSError, ValueError) as error:
-            log.warning("workspaces could not be pruned", error=str(error))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.artifacts import record
 
 from dockers import Heard, docker, make_image, needs_docker, remove_image
 from remit.backends import AttemptRequest, Command, DescriptorTree, ExitReason, FileTree, Outcome
@@ -60,7 +61,7 @@ def asking(image: str, store: ArtifactStore) -> Iterator[Asking]:
             for number, pattern in enumerate(patterns)
         ]
         read = [WantedResult(path.rpartition("/")[2], path) for path in results]
-        collect = collector(store, lambda kept: store.save("ns", "t", "u", kept), wanted, read)
+        collect = collector(store, lambda kept: record(store, "ns", "t", "u", kept), wanted, read)
         confinement = Confinement(rest.pop("limits", Limits(disk_bytes=4 * MIB)), mounts=rest.pop("mounts", ()))
         env = {"REMIT_TASK_NAME": "t", "REMIT_TASK_NAMESPACE": "ns"}
         made = AttemptRequest(ids[-1], Command(("sh", "-c", script), "", env), confinement, 60, image=image)

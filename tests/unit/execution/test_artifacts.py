@@ -8,14 +8,14 @@ import io
 import os
 import resource
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.artifacts import record
 
-from remit.backends import DescriptorTree, ExitReason, FileTree, Outcome
+from remit.backends import ExitReason, FileTree, Outcome
 from remit.execution.artifacts import ArtifactStore, StoredArtifact, WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.store import TooLarge
 from remit.execution.artifacts.stored import listing
@@ -42,26 +42,12 @@ def store(tmp_path: Path, machine: Machine) -> ArtifactStore:
     return ArtifactStore(tmp_path / "artifacts", ElapsedTime(lambda: machine.up))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "workspace"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def tree(folder: Path) -> Iterator[FileTree]:
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    yield DescriptorTree({"/workspace": descriptor})
-    os.close(descriptor)
-
-
 def keep(
     store: ArtifactStore, tree: FileTree, *wanted: WantedArtifact | WantedResult, ended: Outcome = COMPLETED
 ) -> Outcome:
     artifacts = [each for each in wanted if isinstance(each, WantedArtifact)]
     results = [each for each in wanted if isinstance(each, WantedResult)]
-    return collector(store, lambda kept: store.save("data", "build", "uid", kept), artifacts, results)(tree, ended)
+    return collector(store, lambda kept: record(store, "data", "build", "uid", kept), artifacts, results)(tree, ended)
 
 
 def artifact(pattern: str = "/workspace/*", **fields: Any) -> WantedArtifact:
@@ -225,7 +211,7 @@ def test_results_are_small_texts(store: ArtifactStore, tree: FileTree, folder: P
 def put(store: ArtifactStore, task: str, content: bytes, *, uid: str = "uid", retain: int = 0) -> StoredArtifact:
     with store.collecting() as collecting:
         file = collecting.put("a", io.BytesIO(content), executable=False, most=1 << 20)
-        store.save("data", task, uid, [stored := StoredArtifact("files", (file,), retain)])
+        record(store, "data", task, uid, [stored := StoredArtifact("files", (file,), retain)])
     return stored
 
 

@@ -10,15 +10,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 import structlog
+from tests.artifacts import record
 
-from remit.backends import DescriptorTree, ExitReason, FileTree, Outcome
+from remit.backends import ExitReason, FileTree, Outcome
 from remit.errors import InvalidInput
 from remit.execution import artifacts as artifacts_package
 from remit.execution.artifacts import ArtifactStore, StoredArtifact, WantedArtifact, collector, save
@@ -34,23 +35,9 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "artifacts")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "workspace"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def tree(folder: Path) -> Iterator[FileTree]:
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    yield DescriptorTree({"/workspace": descriptor})
-    os.close(descriptor)
-
-
 def keep(store: ArtifactStore, tree: FileTree, task: str = "build", *, retain: int = 0) -> Outcome:
     def save(kept: Sequence[StoredArtifact]) -> None:
-        store.save("data", task, f"uid-of-{task}", kept)
+        record(store, "data", task, f"uid-of-{task}", kept)
 
     return collector(store, save, [wanted(retain)], [])(tree, COMPLETED)
 
@@ -115,7 +102,7 @@ def test_what_is_being_collected_stays_wherever_the_clock_is(
     def save(kept: Sequence[StoredArtifact]) -> None:
         age(store, 2 * HOUR)
         store.prune()
-        store.save("data", "build", "uid", kept)
+        record(store, "data", "build", "uid", kept)
 
     collector(store, save, [wanted()], [])(tree, COMPLETED)
     assert contents(store) == {"a": b"a"}
@@ -138,7 +125,7 @@ def test_the_newest_is_the_last_one_though_the_clock_was_set_back(
 ) -> None:
     def leave(uid: str, content: str) -> None:
         (folder / "a").write_text(content)
-        collector(store, lambda kept: store.save("data", "build", uid, kept), [wanted()], [])(tree, COMPLETED)
+        collector(store, lambda kept: record(store, "data", "build", uid, kept), [wanted()], [])(tree, COMPLETED)
 
     leave("first", "old")
     now = time.time() - 48 * HOUR

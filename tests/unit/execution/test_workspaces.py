@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.artifacts import record
 
 from remit.api import ExecutionTask
 from remit.errors import InvalidInput, MissingReference
@@ -183,7 +184,7 @@ def test_an_artifact_is_waited_for_then_pinned(store: WorkspaceStore, tmp_path: 
             file.seek(0)
             with artifacts.collecting() as collecting:
                 kept = collecting.put("shop.whl", file, executable=False, most=100)
-                artifacts.save("data", "build", "uid", [StoredArtifact("wheel", (kept,))])
+                record(artifacts, "data", "build", "uid", [StoredArtifact("wheel", (kept,))])
         return StoredArtifact("wheel", (kept,))
 
     first = leave(b"one")

@@ -2,7 +2,7 @@
 
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.saving import save, save_file
-from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, keep_pruning
+from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "WantedArtifact",
     "WantedResult",
     "collector",
-    "keep_pruning",
     "save",
     "save_file",
 ]

@@ -9,7 +9,7 @@ from typing import Final
 
 from remit.api import format_bytes
 from remit.backends import Collector, ExitReason, FileTree, KeptArtifact, Outcome
-from remit.execution.artifacts.store import ArtifactStore, Collecting, TooLarge
+from remit.execution.artifacts.store import ArtifactStore, BlobWriter, TooLarge
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.telemetry import escape
 
@@ -63,16 +63,16 @@ def collector(
         succeeded = outcome.reason == ExitReason.COMPLETED
         kept: list[StoredArtifact] = []
         try:
-            with store.collecting() as collecting:
+            with store.collecting() as blobs:
                 for wanted in artifacts:
                     if succeeded or wanted.always:
                         room = MAX_FILES - sum(len(each.files) for each in kept)
-                        kept += _kept(collecting, tree, wanted, required=succeeded, room=room)
+                        kept += _kept(blobs, tree, wanted, required=succeeded, room=room)
                 texts = {
                     result.name: text for result in results if (text := _read(tree, result, succeeded)) is not None
                 }
                 if kept:
-                    collecting.sync()
+                    blobs.sync()
                     save(kept)
         except (_NotKept, OSError) as error:
             return _failed(outcome, error)
@@ -83,12 +83,17 @@ def collector(
 
 
 def _kept(
-    collecting: Collecting, tree: FileTree, wanted: WantedArtifact, *, required: bool, room: int
+    blobs: BlobWriter, tree: FileTree, wanted: WantedArtifact, *, required: bool, room: int
 ) -> list[StoredArtifact]:
     """The artifact with its contents in the store, at most `room` files; none where it may be missing, and is."""
     where = f"artifact {wanted.name} ({escape(wanted.pattern)})"
     files: list[StoredFile] = []
     left = wanted.most_bytes
+    too_large = _NotKept(
+        ExitReason.ARTIFACT_TOO_LARGE,
+        f"{where} has more than its maxBytes, {format_bytes(wanted.most_bytes)}; raise that, or keep less",
+        retryable=False,
+    )
     for found in tree.find(wanted.pattern):
         if len(files) == room:
             raise _NotKept(
@@ -97,17 +102,11 @@ def _kept(
                 retryable=False,
             )
         _check_name(where, found.path)
-        most = format_bytes(wanted.most_bytes)
-        too_large = _NotKept(
-            ExitReason.ARTIFACT_TOO_LARGE,
-            f"{where} has more than its maxBytes, {most}; raise that, or keep less",
-            retryable=False,
-        )
         if found.size > left:  # a sparse file is not even read
             raise too_large
         try:
             with found.open() as source:
-                stored = collecting.put(found.path, source, executable=found.executable, most=left)
+                stored = blobs.put(found.path, source, executable=found.executable, most=left)
         except TooLarge:  # it has grown since
             raise too_large from None
         files.append(stored)

@@ -50,14 +50,6 @@ class Records:
         self._guard = threading.Lock()
         """So that no folder is removed between its making and what is put into it, and the order is one."""
 
-    def save(self, namespace: str, task: str, uid: str, artifacts: Sequence[StoredArtifact]) -> None:
-        """Record what the task has now, instead of what it had. Whole or not at all."""
-        path = self._path(namespace, task, uid)
-        with self._guard:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_private(path, _document(artifacts))
-            self._put_last(path)
-
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
         """Record what an attempt leaves, for `commit`."""
         path = self._staged / attempt_id / namespace / task

@@ -12,7 +12,6 @@ time works on a store; others may read.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import hashlib
@@ -25,17 +24,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import structlog
-
 from remit.execution.artifacts.records import Record, Records
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.execution.elapsed import ElapsedTime
 from remit.execution.output import nearly_full
 from remit.libc import call
 
-log = structlog.get_logger(__name__)
 _CHUNK: Final = 1 << 20
-_PRUNE_SECONDS: Final = 600.0
 ARTIFACT_BYTES: Final = 10 * 1024**3
 """How much all artifacts together may have, unless that is set."""
 _LOOK_BYTES: Final = 64 * _CHUNK
@@ -67,30 +62,27 @@ class ArtifactStore:
         self._pruning = threading.Lock()
 
     @contextlib.contextmanager
-    def collecting(self) -> Iterator[Collecting]:
+    def collecting(self) -> Iterator[BlobWriter]:
         """What is put meanwhile stays at least until the end, by when a record is to speak of it."""
-        collecting = Collecting(self)
+        blobs = BlobWriter(self)
         try:
-            yield collecting
+            yield blobs
         finally:
             with self._guard:
-                for blob in collecting.blobs:
+                for blob in blobs.held:
                     self._collected[blob] -= 1
                     if not self._collected[blob]:
                         del self._collected[blob]
                 if self._meanwhile is not None:
-                    self._meanwhile |= collecting.blobs
-
-    def save(self, namespace: str, task: str, uid: str, artifacts: Sequence[StoredArtifact]) -> None:
-        """Record what the task has now, instead of what it had. Whole or not at all."""
-        self._records.save(namespace, task, uid, artifacts)
+                    self._meanwhile |= blobs.held
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
-        """Record what an attempt leaves, once `commit` is called."""
+        """Record what an attempt leaves, for `commit`. Whole or not at all."""
         self._records.stage(namespace, task, attempt_id, artifacts)
 
     def commit(self, uid: str, attempt_id: str) -> None:
-        """How the attempt ended is on record: what it left is what the task has. A second time, nothing happens."""
+        """How the attempt ended is on record: what it left is what the task has now, instead of what it had. A second
+        time, nothing happens."""
         self._records.commit(uid, attempt_id)
 
     def discard(self, attempt_id: str) -> None:
@@ -220,12 +212,13 @@ class ArtifactStore:
         return self._trees / hashlib.sha256(f"{artifact.digest} {modes}".encode()).hexdigest()
 
 
-class Collecting:
+class BlobWriter:
     """Contents that are put while an attempt is collected."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
-        self.blobs = set[str]()
+        self.held = set[str]()
+        """Their names."""
         self._new: list[Path] = []
 
     def put(self, path: str, source: BinaryIO, *, executable: bool, most: int) -> StoredFile:
@@ -264,8 +257,8 @@ class Collecting:
 
     def _hold(self, blob: Path) -> None:
         with self._store._guard:
-            if blob.name not in self.blobs:
-                self.blobs.add(blob.name)
+            if blob.name not in self.held:
+                self.held.add(blob.name)
                 self._store._collected[blob.name] += 1
 
     def _copy(self, source: BinaryIO, target: BinaryIO, most: int) -> tuple[int, str]:
@@ -282,17 +275,6 @@ class Collecting:
             digest.update(chunk)
             target.write(chunk)
         return size, digest.hexdigest()
-
-
-async def keep_pruning(store: ArtifactStore, most_bytes: int) -> None:
-    """Remove what is out of date now and then, for as long as it is let. What goes wrong is logged."""
-    while True:
-        # Not at once: a new operator does not know yet what tasks of the one before have mounted.
-        await asyncio.sleep(_PRUNE_SECONDS)
-        try:
-            await asyncio.to_thread(store.prune, most_bytes)
-        except (OSError, ValueError) as error:
-            log.warning("artifacts could not be pruned", error=str(error))
 
 
 def _sync_filesystem(folder: Path) -> None:
