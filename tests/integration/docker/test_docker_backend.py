@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from dockers import Heard, docker, make_image, needs_docker, remove_image
+from dockers import Heard, docker
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
 from remit.backends.failure import OperationFailed
@@ -19,14 +19,6 @@ from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Confinement, Layer, Limits
 
 PATIENCE = 60
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
 
 
 @pytest.fixture

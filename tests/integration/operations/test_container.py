@@ -31,14 +31,6 @@ POLICY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
-
-
 @pytest.fixture
 async def desk(image: str) -> AsyncIterator[Desk]:
     performer = ContainerPerformer(Engine())

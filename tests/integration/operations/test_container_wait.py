@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from dockers import docker, make_image, needs_docker, remove_image
+from dockers import docker
 from remit.backends import ExitReason, Handle, Outcome
 from remit.backends.docker import Engine
 from remit.errors import PolicyDenied
@@ -28,14 +28,6 @@ POLICY: dict[str, Any] = {
     "commands": {"allow": [{"executable": "sh"}, {"executable": "nosuch"}]},
 }
 RELEASED = "while ! test -e /tmp/go; do sleep 0.05; done"
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
 
 
 @dataclass

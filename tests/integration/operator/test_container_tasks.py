@@ -5,25 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dockers import docker, make_image, needs_docker, remove_image
+from dockers import docker
 from remit.controllers.operator import Operator
 from remit.kube.client import SECRETS, TASKS
 
 from .conftest import PATIENCE, World
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
 
 
 @pytest.fixture

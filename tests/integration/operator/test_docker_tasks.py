@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ from outgoing import open_door, web_server
 from remit.kube.client import CONFIG_MAPS, SECRETS, TASKS
 
 from .conftest import World
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
 
 
 @pytest.fixture

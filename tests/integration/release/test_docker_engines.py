@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +21,6 @@ from engines import Authority, Relay, ssh_host
 from registry import PASSWORD, USER, registry
 from remit.errors import DeploymentError
 from remit.release.targets.docker import connection, images
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
 
 
 @pytest.fixture

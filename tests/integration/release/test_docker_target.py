@@ -6,28 +6,20 @@ import asyncio
 import json
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dockers import docker, make_image, needs_docker, remove_image
+from dockers import docker, make_image, remove_image
 from dockerstage import PATIENCE, SERVE, Stage, staged
 from remit.backends.docker import Engine
 from remit.errors import DeploymentError
 from remit.policy import Limits
 from remit.release import Material, ObservedState
 from remit.release.targets.docker import Owner, network
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    needs_docker()
-    tag = make_image()
-    yield tag
-    remove_image(tag)
 
 
 @pytest.fixture
