@@ -15,35 +15,31 @@ from typing import TYPE_CHECKING
 
 from remit.backends.accounts import handle_of, usage_of, with_init
 from remit.backends.base import AttemptRequest, Handle, OutputSink
-from remit.backends.blocking import in_thread
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
 from remit.backends.filetree import DescriptorTree, collected
+from remit.backends.hostmounts import open_mounts
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
-from remit.errors import BackendError
 from remit.sandbox import (
     AttemptCgroup,
     Bubblewrap,
     CgroupSpec,
-    HostMount,
     Launch,
     Limits,
-    Mounts,
     Plan,
     kill_session,
     rlimits,
 )
-from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES, HOST_NAME
+from remit.sandbox.bubblewrap import HOST_NAME
 from remit.sandbox.filesystem import WORKSPACE
 from remit.sandbox.inside import open_inside
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door
 
-_MOUNT_SECONDS = 20.0
 """For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
 _BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2
@@ -81,8 +77,10 @@ class ProcessAttempt:
         limits = _counting_bubblewrap(confinement.limits)
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         async with contextlib.AsyncExitStack() as stack:
-            mounts = await self._mounts() if confinement.mounts else None
-            if mounts:
+            mounts = None
+            if confinement.mounts:
+                stages = self._bubblewrap.mounts_by == "staging"
+                mounts = await open_mounts(confinement, self._bubblewrap.identities, self._protected, stages=stages)
                 stack.callback(mounts.close)
                 if mounts.change_hands:
                     await asyncio.to_thread(mounts.take_over)
@@ -182,25 +180,6 @@ class ProcessAttempt:
                 made = DescriptorTree(places, launch.uid)
                 outcome = await collected(self._request.collector, made, outcome)
             return outcome
-
-    async def _mounts(self) -> Mounts:
-        """Raises InvalidInput, and BackendError where the host does not answer."""
-        confinement = self._request.confinement
-
-        def opened() -> Mounts:
-            size = confinement.limits.disk_bytes or DEFAULT_DISK_BYTES
-            stages = self._bubblewrap.mounts_by == "staging"
-            identities = self._bubblewrap.identities
-            return Mounts(confinement.mounts, identities, self._protected, stages=stages, disk_bytes=size)
-
-        try:
-            return await in_thread(opened, _MOUNT_SECONDS, Mounts.close)
-        except TimeoutError:
-            paths = ", ".join(mount.path for mount in confinement.mounts if isinstance(mount, HostMount))
-            raise BackendError(
-                f"the host did not answer within {_MOUNT_SECONDS:g} s where {paths} was looked for; see whether that is"
-                " on a filesystem that hangs"
-            ) from None
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
         """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""

@@ -16,7 +16,6 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
 from remit.errors import BackendError, OutcomeUnknown
-from remit.policy.hostpaths import FORBIDDEN
 from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class ProcessBackend:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
         self._doors = doors or Doors()
-        self._protected = (*FORBIDDEN, *protected)
+        self._protected = tuple(protected)
 
     async def run(
         self,

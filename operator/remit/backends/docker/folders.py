@@ -12,21 +12,19 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
-from remit.backends.blocking import in_thread
 from remit.backends.docker.planning import USER, Given, container_name
+from remit.backends.hostmounts import MOUNT_SECONDS, open_mounts
 from remit.errors import BackendError, SandboxUnavailable
-from remit.policy.hostpaths import FORBIDDEN
 from remit.sandbox import HostMount, Identities, Mounts
 from remit.sandbox.identity import may_administrate
 from remit.sandbox.staging import is_offered, stage_at, staged, unstage
 
-_MOUNT_SECONDS: Final = 20.0
 _UNIX: Final = "unix://"
 _REMAPS: Final = frozenset({"name=userns", "name=rootless"})
 
@@ -96,7 +94,7 @@ async def folders(
         at = ", ".join(mount.mount_path for mount in wanted)
         reason = "this operator has no folder for that" if staging is None else why
         raise SandboxUnavailable(f"the backend docker cannot mount {at}: {reason}; or use backend: process")
-    mounts = await _opened(staging, request, wanted)
+    mounts = await open_mounts(request.confinement, staging.identities, staging.protected, stages=True)
     place = staging.folder / container_name(request.id) if stage else None
     try:
         if place:
@@ -106,23 +104,6 @@ async def folders(
         if place:
             await asyncio.to_thread(_clear, str(place))
         mounts.close()
-
-
-async def _opened(staging: Staging, request: AttemptRequest, wanted: Iterable[HostMount]) -> Mounts:
-    size = request.confinement.limits.disk_bytes or 0
-
-    def opened() -> Mounts:
-        given = request.confinement.mounts
-        return Mounts(given, staging.identities, (*FORBIDDEN, *staging.protected), stages=True, disk_bytes=size)
-
-    try:
-        return await in_thread(opened, _MOUNT_SECONDS, Mounts.close)
-    except TimeoutError:
-        paths = ", ".join(mount.path for mount in wanted)
-        raise BackendError(
-            f"the host did not answer within {_MOUNT_SECONDS:g} s where {paths} was looked for; see whether that is on"
-            " a filesystem that hangs"
-        ) from None
 
 
 def _stage(mounts: Mounts, place: Path) -> None:
@@ -165,7 +146,7 @@ def _why_not(host: str, info: Mapping[str, Any]) -> str | None:
 def _shares_mounts(path: str) -> bool:
     """Whether who listens at that socket is in this process's mount namespace."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_MOUNT_SECONDS)
+        connection.settimeout(MOUNT_SECONDS)
         connection.connect(path)
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         pid = struct.unpack("3i", credentials)[0]
