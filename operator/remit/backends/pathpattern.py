@@ -1,4 +1,4 @@
-"""Patterns of artifacts, matched name by name, so that a tree is walked only where something may be found. Pure."""
+"""Patterns of paths, matched name by name, so that a tree is walked only where something may be found. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ State = frozenset[int]
 
 class PathPattern:
     """`parts` are those of a path relative to a folder: `*` and `?` stay within one name, `**` stands for any number of
-    folders, none included. Everything below a folder that matches is meant, too; all, where there are no parts."""
+    folders, none included. With `whole_folders` everything below a folder that matches is meant, too; all, where there
+    are no parts."""
 
-    def __init__(self, parts: Sequence[str]) -> None:
+    def __init__(self, parts: Sequence[str], *, whole_folders: bool = True) -> None:
         self._parts = tuple(parts)
+        self._whole_folders = whole_folders
         self._globs: dict[str, Pattern] = {}
         self._fixed = next((at for at, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
         self.start: State = frozenset({0})
@@ -36,11 +38,17 @@ class PathPattern:
         """After `name` in a folder that was reached with `state`; empty: nothing there can match."""
         after = set[int]()
         for at in self._open(state):
-            if at == len(self._parts) or self._parts[at] == "**":
-                after.add(at)
+            if at == len(self._parts):
+                after |= {at} if self._whole_folders else set()
+            elif self._parts[at] == "**":
+                after |= {at, at + 1} if at == len(self._parts) - 1 else {at}
             elif self._matches(self._parts[at], name):
                 after.add(at + 1)
         return frozenset(after)
+
+    def goes_on(self, state: State) -> bool:
+        """Whether anything in a folder that was reached with `state` can match."""
+        return bool(state if self._whole_folders else state - {len(self._parts)})
 
     def only(self, state: State) -> str | None:
         """The one name in a folder that can match; None: any may."""
@@ -49,7 +57,7 @@ class PathPattern:
         return None if name is None or _WILDCARD.search(name) else name
 
     def accepts(self, state: State) -> bool:
-        """Whether a file that was reached with `state` is meant."""
+        """Whether what was reached with `state` is meant."""
         return len(self._parts) in state
 
     def relative(self, names: Sequence[str]) -> str:

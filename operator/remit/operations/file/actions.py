@@ -21,7 +21,7 @@ from remit.api.duration import seconds_of
 from remit.backends.failure import OperationFailed
 from remit.operations.file.copying import copy, move
 from remit.operations.file.job import Job, check, must_be_file, not_the_root
-from remit.operations.file.matching import Glob, is_older, matches
+from remit.operations.file.matching import is_older, matches
 from remit.operations.file.tree import entries, remove, walk
 from remit.operations.file.writing import (
     REFUSALS,
@@ -191,7 +191,7 @@ def _would_delete(job: Job, at: Place, info: os.stat_result) -> str:
 
 def _delete_matches(job: Job, text: str) -> str:
     """First all of it is looked at, so that what policy does not allow is told before anything is gone."""
-    glob, before, access = Glob(text), _modified_before(job), job.access
+    before, access = _modified_before(job), job.access
     dry_run, changed = job.file.dry_run, set[int]()
 
     def leave(descriptor: int) -> None:
@@ -201,14 +201,14 @@ def _delete_matches(job: Job, text: str) -> str:
 
     with access.place(job.file.path) as at, _listing(job) as line:
         count = 0
-        for count, (entry, info) in enumerate(matches(access, at, glob, before, folders=False), start=1):  # noqa: B007
+        for count, (entry, info) in enumerate(matches(access, at, text, before, folders=False), start=1):  # noqa: B007
             if dry_run:
                 line(entry, info)
         if not dry_run:
             count = 0
             access.left_out.clear()
             with changing(job.effect, f"what matches {text} below {at.path} may have been deleted"):
-                for entry, info in matches(access, at, glob, before, folders=False, leave=leave):
+                for entry, info in matches(access, at, text, before, folders=False, leave=leave):
                     with access.leaving_out(entry.path), access.about(entry.path):
                         if not _unlink(entry):
                             continue
@@ -239,7 +239,7 @@ def list_(job: Job) -> str:
     with job.access.place(job.file.path) as at, _listing(job) as line:
         if job.file.glob is not None:
             count = 0
-            for entry, info in matches(job.access, at, Glob(job.file.glob), before, folders=True):
+            for entry, info in matches(job.access, at, job.file.glob, before, folders=True):
                 line(entry, info)
                 count += 1
             return f"listed {count} entries below {at.path} that match {job.file.glob}"
