@@ -51,12 +51,13 @@ async def attend(
     *,
     on_started: Callable[[Handle], None],
     adopt: bool = False,
+    recorded: Handle | None = None,
 ) -> Outcome | None:
-    """The same for work that outlives the operator: begun, or with `adopt` taken up; None where nothing of it is there.
-    Cancelled itself, it lets go of what runs."""
+    """The same for work that outlives the operator: begun, or with `adopt` taken up, of which `recorded` is known; None
+    where nothing of it is there. Cancelled itself, it lets go of what runs."""
     try:
         if adopt:
-            outcome = await performer.adopt(work, output, cancel=cancel, on_found=on_started)
+            outcome = await performer.adopt(work, output, cancel=cancel, on_found=on_started, recorded=recorded)
         else:
             outcome = await performer.run(work, output, cancel=cancel, on_started=on_started)
     except RemitError as error:

@@ -356,8 +356,8 @@ class Runner:
         performer = self.performers[attempt.operation]
         if not isinstance(performer, AdoptingPerformer) or not performer.outlives(work.subject):
             return await perform(performer, work, writer, cancel)
-        recorded = self._recorder(attempt, run, adopt)
-        outcome = await attend(performer, work, writer, cancel, on_started=recorded, adopt=adopt)
+        started, known = self._recorder(attempt, run, adopt), _handle_of(run) if adopt else None
+        outcome = await attend(performer, work, writer, cancel, on_started=started, adopt=adopt, recorded=known)
         return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
 
     def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:

@@ -129,9 +129,16 @@ class AdoptingPerformer(Performer, Protocol):
         ...
 
     async def adopt(
-        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_found: Callable[[Handle], None]
+        self,
+        work: Work,
+        output: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """Take up what an earlier operator started: all of its output, and its end. The time that it has had counts.
+        `recorded` is what `on_started` was called with, as far as it is known.
 
         None where nothing of it is there, and then `on_found` was not called. Raises as `run` does.
         """

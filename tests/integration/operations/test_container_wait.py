@@ -62,9 +62,15 @@ class Ward:
             self.performer, work, self.desk.output, cancel or asyncio.Event(), on_started=self.started.append
         )
 
-    async def adopt(self, work: Work, cancel: asyncio.Event | None = None) -> Outcome | None:
+    async def adopt(
+        self, work: Work, cancel: asyncio.Event | None = None, recorded: Handle | None = None
+    ) -> Outcome | None:
         return await self.performer.adopt(
-            work, self.desk.output, cancel=cancel or asyncio.Event(), on_found=self.started.append
+            work,
+            self.desk.output,
+            cancel=cancel or asyncio.Event(),
+            on_found=self.started.append,
+            recorded=recorded,
         )
 
     @asynccontextmanager
@@ -192,6 +198,17 @@ async def test_the_time_that_it_had_counts(ward: Ward) -> None:
     assert ended is not None
     assert ended.reason == ExitReason.TIMED_OUT
     assert not ward.is_there()
+
+
+async def test_the_time_that_it_had_is_counted_by_the_clock_that_nobody_sets(ward: Ward) -> None:
+    work = ward.work("echo begun; sleep 600", remove=True)
+    async with ward.going(work):
+        pass
+    (recorded,) = ward.started
+    ended = await ward.adopt(work, recorded=replace(recorded, begun=recorded.begun - ward.seconds))
+    assert ended is not None
+    assert ended.reason == ExitReason.TIMED_OUT
+    assert ward.started[-1].begun < recorded.begun
 
 
 async def test_what_another_made_is_not_taken_up(ward: Ward) -> None:

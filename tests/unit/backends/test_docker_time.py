@@ -7,7 +7,7 @@ import datetime
 import pytest
 
 from remit.backends import Handle
-from remit.backends.docker.backend import time_had
+from remit.backends.docker.container import time_had
 
 STARTED = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 RECORDED = Handle(0, 0, "this-boot", container="c", begun=1000.0)

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.docker.archives import EngineArchives
 from remit.backends.docker.archivetree import ArchiveTree
-from remit.backends.docker.container import ENGINE_ENDS, Container, moment
+from remit.backends.docker.container import ENGINE_ENDS, Container, time_had
 from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
 from remit.backends.docker.folders import Folders, Staging, folders
@@ -381,13 +380,3 @@ def _unknown_from_now_on() -> Iterator[None]:
         yield
     except OperationFailed as error:
         raise OutcomeUnknown(str(error)) from error
-
-
-def time_had(recorded: Handle | None, boot: str, now: float, started_at: str, engine_time: str) -> float:
-    """Seconds that a container has had. Where it was started in this `boot`, by the clock that nobody sets, which is at
-    `now`; elsewhere by the engine's time of day, which may be another one than ours: it started it, and tells its own.
-    """
-    if recorded is not None and recorded.begun > 0 and recorded.boot_id == boot:
-        return max(0.0, now - recorded.begun)
-    engine = datetime.fromisoformat(engine_time) if engine_time else datetime.now(UTC)
-    return max(0.0, (engine - moment(started_at)).total_seconds())

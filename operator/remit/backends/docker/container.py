@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from remit.backends.base import OutputSink, Stream
+from remit.backends.base import Handle, OutputSink, Stream
 from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
 from remit.backends.outcome import ExitReason, Usage
@@ -259,3 +259,13 @@ def _more(before: Usage, stats: dict[str, Any]) -> Usage:
         max_tasks=max(before.max_tasks, (stats.get("pids_stats") or {}).get("current", 0)),
         source="sampled",
     )
+
+
+def time_had(recorded: Handle | None, boot: str, now: float, started_at: str, engine_time: str) -> float:
+    """Seconds that a container has had. Where it was started in this `boot`, by the clock that nobody sets, which is at
+    `now`; elsewhere by the engine's time of day, which may be another one than ours: it started it, and tells its own.
+    """
+    if recorded is not None and recorded.begun > 0 and recorded.boot_id == boot:
+        return max(0.0, now - recorded.begun)
+    engine = datetime.fromisoformat(engine_time) if engine_time else datetime.now(UTC)
+    return max(0.0, (engine - moment(started_at)).total_seconds())

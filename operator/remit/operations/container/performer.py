@@ -64,9 +64,15 @@ class ContainerPerformer:
         return await self._runs.run(work, output, cancel, on_started)
 
     async def adopt(
-        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_found: Callable[[Handle], None]
+        self,
+        work: Work,
+        output: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
-        return await self._runs.adopt(work, output, cancel, on_found)
+        return await self._runs.adopt(work, output, cancel, on_found, recorded)
 
     async def recover(self, handle: Handle) -> bool:
         return await self._runs.recover(handle.container)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import docker
@@ -13,7 +12,7 @@ import docker
 from remit.api.operations import ContainerOperation
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, OutputSink
 from remit.backends.docker import Engine, create, labels
-from remit.backends.docker.container import ENGINE_ENDS, Container, Ended, moment
+from remit.backends.docker.container import ENGINE_ENDS, Container, Ended, time_had
 from remit.backends.docker.outcomes import outcome_of
 from remit.backends.docker.planning import Walls
 from remit.backends.failure import OperationFailed
@@ -28,8 +27,9 @@ from remit.operations.container.creating import (
     image_of,
 )
 from remit.operations.container.telling import line
-from remit.sandbox import Confinement
+from remit.sandbox import Confinement, boot_id
 from remit.sandbox import Limits as SandboxLimits
+from remit.sandbox.fencing import now as boot_time
 
 _UNANSWERED: Final = frozenset({"EngineTimeout", "EngineUnavailable"})
 """Reasons after which nobody knows what the engine did."""
@@ -86,7 +86,7 @@ class Runs:
             if cancel.is_set() or clock() >= overdue:
                 await self._remove(id_)
                 return _not_started(work, name, cancelled=cancel.is_set())
-            on_started(_handle(id_))
+            on_started(_handle(id_, boot_time()))
             async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as said:
                 await once(self._engine, work, _may_run(name), lambda client: client.start(id_))
                 started, carried = True, Container(self._engine, id_, output)
@@ -103,7 +103,12 @@ class Runs:
         return await self._concluded(work, name, carried, ended)
 
     async def adopt(
-        self, work: Work, output: OutputSink, cancel: asyncio.Event, on_found: Callable[[Handle], None]
+        self,
+        work: Work,
+        output: OutputSink,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
     ) -> Outcome | None:
         """Take one up that an earlier operator started. See `AdoptingPerformer.adopt`."""
         name = container_name(work, _subject(work))
@@ -114,8 +119,10 @@ class Runs:
             await self._remove(found["Id"])
             return None
         work.effect.begin(_may_run(name))
-        on_found(_handle(found["Id"]))
-        had = (datetime.now(UTC) - moment(found["State"]["StartedAt"])).total_seconds()
+        about = await self._engine.patiently(lambda client: client.info()) or {}
+        now = boot_time()
+        had = time_had(recorded, boot_id(), now, found["State"]["StartedAt"], about.get("SystemTime", ""))
+        on_found(_handle(found["Id"], now - had))
         carried = Container(self._engine, found["Id"], output)
         ended = await carried.until_over(None, cancel, max(0.0, work.timeout_seconds - had), _grace(work))
         return await self._concluded(work, name, carried, ended)
@@ -245,8 +252,9 @@ def _grace(work: Work) -> float:
     return float(work.limits.termination_grace_period_seconds or 0)
 
 
-def _handle(id_: str) -> Handle:
-    return Handle(pid=0, start_time=0, boot_id="", container=id_, operation="container")
+def _handle(id_: str, begun: float) -> Handle:
+    """Of a container whose time began then, by CLOCK_BOOTTIME."""
+    return Handle(pid=0, start_time=0, boot_id=boot_id(), container=id_, operation="container", begun=begun)
 
 
 def _labels(found: Mapping[str, Any]) -> Mapping[str, str]:
