@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,23 +67,35 @@ def postgres(folder: Path, *, encrypted: bool = False) -> tuple[Server, str]:
     data, port = folder / "data", free_port()
     secret = folder / "password"
     secret.write_text("canary-password")
-    # A postmaster refuses to be root: as root it becomes another user, of a namespace of its own.
-    prefix: list[str] = []
-    if os.geteuid() == 0:
-        from remit.sandbox import probe_host
-
-        bubblewrap = probe_host().bubblewrap
-        require("bwrap", bubblewrap is not None, "install bubblewrap")
-        assert bubblewrap is not None
-        prefix = [bubblewrap.path, "--unshare-user", "--uid", "1000", "--gid", "1000", "--dev-bind", "/", "/"]
-        prefix += ["--unshare-pid", "--die-with-parent", "--"]
+    prefix = _as_another_user(folder) if os.geteuid() == 0 else []
     initdb = [*prefix, str(binaries / "initdb"), "-D", str(data), "-U", "admin", "-A", "scram-sha-256"]
     initdb += ["--pwfile", str(secret), "--no-sync", "-E", "UTF8", "--locale", "C"]
-    subprocess.run(initdb, check=True, capture_output=True, timeout=_PATIENCE)
+    done = subprocess.run(initdb, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_PATIENCE)
+    if done.returncode:
+        raise RuntimeError(f"initdb exited with {done.returncode}: {done.stdout[-2000:]}")
     argv = [*prefix, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1"]
     argv += ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=16MB"]
     server = Server(argv, port, folder / "postgres.log", "ready to accept connections")
     return server, f"postgresql://admin:canary-password@127.0.0.1:{port}/postgres"
+
+
+def _as_another_user(folder: Path) -> list[str]:
+    """
+    What runs a postmaster, which refuses to be root, as a user of a namespace of its own.
+
+    The whole of / is not bound: bubblewrap fails when some mount beneath it comes or goes meanwhile. Shared memory is
+    the namespace's own, too, since a postmaster that is killed leaves its segments behind.
+    """
+    from remit.sandbox import probe_host
+
+    bubblewrap = probe_host().bubblewrap
+    require("bwrap", bubblewrap is not None, "install bubblewrap")
+    assert bubblewrap is not None
+    argv = [bubblewrap.path, "--unshare-user", "--uid", "1000", "--gid", "1000", "--unshare-pid", "--unshare-ipc"]
+    for path in ("/usr", "/lib", "/lib64", "/bin", "/etc", sys.prefix):
+        argv += ["--ro-bind-try", path, path]
+    argv += ["--proc", "/proc", "--dev", "/dev", "--bind", str(folder), str(folder)]
+    return [*argv, "--die-with-parent", "--"]
 
 
 def valkey(folder: Path) -> tuple[Server, str]:
