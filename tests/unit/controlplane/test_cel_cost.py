@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remit.api.crd import crds
 from remit.controlplane.schema import Cause, Schema, celworker
 from remit.controlplane.schema.celcost import MOST_STEPS, Shape
-from remit.controlplane.schema.celworker import WORKER
+from remit.controlplane.schema.celworker import WORKER, Evaluation, Outcome
+from remit.safeyaml import load_all
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted(path for path in (ROOT / "manifests/examples").glob("*.yaml") if not path.match("*.test.yaml"))
+SCHEMAS = {crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for crd in crds()}
 
 INTEGERS = {"type": "array", "items": {"type": "integer"}}
 STRINGS = {"type": "array", "items": {"type": "string"}}
@@ -96,6 +103,48 @@ def test_the_worker_evaluates_as_the_server_does(monkeypatch: pytest.MonkeyPatch
     here = validated()
     monkeypatch.setattr("remit.controlplane.schema.celcost.MOST_STEPS", -1)
     assert validated() == here and any(here)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The rules that the worker was asked to evaluate: it says that each holds."""
+    asked: list[str] = []
+
+    def answer(evaluation: Evaluation) -> Outcome:
+        asked.append(evaluation.source)
+        return Outcome(holds=True)
+
+    monkeypatch.setattr(WORKER, "evaluate", answer)
+    return asked
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_our_own_rules_need_no_worker(example: Path, asked: list[str]) -> None:
+    """A round trip to it costs as much as the rest of a write."""
+    for document in load_all(example.read_text()):
+        if (declared := SCHEMAS.get(document["kind"])) is not None:
+            own = Schema.compile(declared)
+            own.default(document)
+            assert own.validate(document) == []
+    assert asked == []
+
+
+CUBIC = "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))"
+
+
+@pytest.mark.parametrize(
+    ("rule", "spec", "needed"),
+    [
+        (f"!has(self.l) || {CUBIC}", {"s": "x" * 100_000}, False),
+        (f"!has(self.l) || {CUBIC}", {"l": list(range(60))}, True),
+        ("self.s == '' || [1, 2].all(a, [1, 2].all(b, [1, 2].all(c, 'x'.matches(self.s))))", {"s": "x"}, True),
+        ("!has(self.strings) || self.strings.all(a, a.matches('x'))", {"s": "x"}, False),
+    ],
+    ids=["reads little", "reads much", "goes over lists of its own", "goes over nothing"],
+)
+def test_a_rule_is_judged_by_what_it_reads(rule: str, spec: dict[str, Any], needed: bool, asked: list[str]) -> None:
+    assert causes(rule, **spec) == []
+    assert asked == ([rule] if needed else [])
 
 
 def test_a_worker_that_died_is_started_again() -> None:

@@ -9,6 +9,7 @@ macros of two variables, whose rules fail when they are evaluated. Types and est
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +19,17 @@ from typing import Any, Final
 import orjson
 
 from remit.controlplane.schema.causes import Cause
-from remit.controlplane.schema.celcost import Budget, NotOnLoop, Shape, is_cheap
+from remit.controlplane.schema.celcost import Budget, NotOnLoop, Shape, is_cheap, is_cheap_by_size
 from remit.controlplane.schema.celfunctions import FUNCTIONS, NATIVE
-from remit.controlplane.schema.cellibrary import cel
-from remit.controlplane.schema.celworker import CPU_SECONDS, WORKER, Evaluation, Outcome, evaluate
+from remit.controlplane.schema.celworker import (
+    CPU_SECONDS,
+    WORKER,
+    Evaluation,
+    Expression,
+    Outcome,
+    compile_expression,
+    evaluate,
+)
 from remit.controlplane.schema.fieldpath import follow
 from remit.controlplane.schema.formats import parse_date_time, parse_duration
 from remit.controlplane.schema.jsontypes import json_type
@@ -86,10 +94,10 @@ class Rule:
 
     source: str
     shape: Shape
-    program: cel.Program
+    expression: Expression
     message: str
     message_source: str | None
-    message_program: cel.Program | None
+    message_expression: Expression | None
     field_path: str
     reason: str
     fields: frozenset[str] | None
@@ -111,8 +119,8 @@ class Rule:
         except Inconvertible as error:
             return self._failed(value, str(error), path)
         started = time.thread_time()
-        if is_cheap(self.shape, size, value, old):
-            outcome: Outcome | None = evaluate(evaluation, self.program, self.message_program)
+        if is_cheap_by_size(self.shape, size) or self._is_cheap(value, old):
+            outcome: Outcome | None = evaluate(evaluation, self.expression, self.message_expression)
         elif budget.on_loop:
             raise NotOnLoop
         else:
@@ -130,6 +138,9 @@ class Rule:
         if self.reason == "FieldValueInvalid" and not isinstance(value, dict | list):
             message = f"{orjson.dumps(value).decode()}: {message}"
         return Cause(self.reason, f"{_REASONS[self.reason]}: {message}", where)
+
+    def _is_cheap(self, value: Any, old: Any) -> bool:
+        return is_cheap(self.shape, _only(value, self.fields), _only(old, self.old_fields))
 
     def _failed(self, value: Any, error: str, path: str) -> Cause:
         text = f'Invalid value: "{json_type(value)}": {error} evaluating rule: {self.message or self.source}'
@@ -154,24 +165,24 @@ def _compile_rule(
         causes.append(Cause("FieldValueRequired", "Required value: rule is not specified", f"{path}.rule"))
         return None
     reason = declared.get("reason") or "FieldValueInvalid"
-    program = _compile(source, schema, f"{path}.rule", causes)
-    expression = declared.get("messageExpression")
-    message_program = _compile(expression, schema, f"{path}.messageExpression", causes) if expression else None
-    if program is None:
+    expression = _compile(source, schema, f"{path}.rule", causes)
+    message_source = declared.get("messageExpression")
+    message = _compile(message_source, schema, f"{path}.messageExpression", causes) if message_source else None
+    if expression is None:
         return None
-    reads = _reads(source, expression)
+    reads = _reads(source, message_source)
     return Rule(
         source=source,
-        shape=Shape.of(_OPAQUE.sub(" '' ", f"{source} {expression or ''}")),
-        program=program,
+        shape=Shape.of(_OPAQUE.sub(" '' ", f"{source} {message_source or ''}")),
+        expression=expression,
         message=declared.get("message", ""),
-        message_source=expression,
-        message_program=message_program,
+        message_source=message_source,
+        message_expression=message,
         field_path=_known_path(declared.get("fieldPath", ""), schema),
         reason=reason if reason in _REASONS else "FieldValueInvalid",
         fields=reads["self"] if schema.get("properties") else None,
         old_fields=reads["oldSelf"] if schema.get("properties") else None,
-        transition="oldSelf" in program.variables(),
+        transition="oldSelf" in expression.program.variables(),
         optional_old=bool(declared.get("optionalOldSelf")),
     )
 
@@ -185,8 +196,8 @@ def _known_path(path: str, schema: Mapping[str, Any]) -> str:
     return path
 
 
-def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cause]) -> cel.Program | None:
-    """A program whose every function is known and that reads no field that is not there."""
+def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cause]) -> Expression | None:
+    """One whose every function is known and that reads no field that is not there."""
 
     def refuse(why: str) -> None:
         shown = orjson.dumps({"rule": source}).decode() if path.endswith(".rule") else orjson.dumps(source).decode()
@@ -196,12 +207,14 @@ def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cau
         refuse(f"it has {len(source)} characters; this control plane takes at most {_LONGEST}")
         return None
     try:
-        program = cel.compile(source)
+        expression = compile_expression(source)
     except ValueError as error:
         refuse(str(error).partition(": ")[2] or str(error))
         return None
     unknown = [
-        name for name in program.functions() if name.isidentifier() and name not in FUNCTIONS and name not in NATIVE
+        name
+        for name in expression.program.functions()
+        if name.isidentifier() and name not in FUNCTIONS and name not in NATIVE
     ]
     if unknown:
         refuse(f"ERROR: <input>: undeclared reference to '{unknown[0]}' (in container '')")
@@ -213,7 +226,7 @@ def _compile(source: str, schema: Mapping[str, Any], path: str, causes: list[Cau
         if missing := sorted(fields - known):
             refuse(f"ERROR: <input>: undefined field '{missing[0]}'")
             return None
-    return program
+    return expression
 
 
 def _reads(*sources: str | None) -> dict[str, frozenset[str] | None]:
@@ -230,6 +243,13 @@ def _reads(*sources: str | None) -> dict[str, frozenset[str] | None]:
     return {name: None if fields is None else frozenset(fields) for name, fields in found.items()}
 
 
+def _only(value: Any, fields: frozenset[str] | None) -> Any:
+    if fields is None or not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if escape(name) in fields}
+
+
+@functools.lru_cache(maxsize=4096)
 def escape(name: str) -> str:
     """A property's name as CEL spells it."""
     if name in _RESERVED:

@@ -43,6 +43,8 @@ class Shape:
     copies: int
     patterns: int
     splits: bool
+    literals: bool
+    """Whether there may be lists or maps in the text itself."""
 
     @classmethod
     def of(cls, source: str) -> Shape:
@@ -63,13 +65,14 @@ class Shape:
             copies=sum(token in _COPYING for token in tokens),
             patterns=sum(token in _PATTERNS for token in tokens),
             splits=any(token in _SPLITTING for token in tokens),
+            literals=not {"[", "{"}.isdisjoint(tokens),
         )
 
     def steps(self, size: int, widest: int) -> int:
         """An upper bound for values of `size` bytes, whose largest collection has `widest` items."""
         growth = 1 << min(self.joins, 60) if self.depth else self.joins + 1
         grown = _capped(size * growth) * _capped(max(size, 1) ** self.copies)
-        items = max(grown if self.splits or self.copies else widest * growth, self.nodes)
+        items = max(grown if self.splits or self.copies else widest * growth, self.nodes if self.literals else 1)
         rounds = _capped(items) ** self.depth
         steps = (self.nodes + self.patterns * _STEPS_OF_A_PATTERN) * (1 + grown // _BYTES_OF_A_STEP)
         return _capped(rounds * steps * (_STEPS_OF_A_PART if self.splits else 1))
@@ -97,12 +100,17 @@ class Budget:
             raise NotOnLoop
 
 
-def is_cheap(shape: Shape, size: int, *values: Any) -> bool:
-    """Whether a rule certainly ends soon on `values`, which have `size` bytes as JSON."""
-    steps = shape.steps(size, size // 2)
-    if steps > MOST_STEPS and shape.depth:
-        steps = shape.steps(size, max(map(_widest, values)))
-    return steps <= MOST_STEPS
+def is_cheap_by_size(shape: Shape, size: int) -> bool:
+    """Whether a rule certainly ends soon on any values of `size` bytes as JSON."""
+    return shape.steps(size, size // 2) <= MOST_STEPS
+
+
+def is_cheap(shape: Shape, *values: Any) -> bool:
+    """Whether a rule certainly ends soon on `values`, which are all that it reads."""
+    size = sum(map(size_of, values))
+    if is_cheap_by_size(shape, size):
+        return True
+    return shape.depth > 0 and shape.steps(size, max(map(_widest, values))) <= MOST_STEPS
 
 
 def size_of(value: Any) -> int:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import IO, Any, Final, NamedTuple
 
 from remit.controlplane.schema.celfunctions import FUNCTIONS
@@ -60,20 +61,32 @@ class Outcome(NamedTuple):
     """What it took in the worker."""
 
 
-def evaluate(evaluation: Evaluation, program: cel.Program, message_program: cel.Program | None) -> Outcome:
+class Expression(NamedTuple):
+    """What `compile_expression` makes of a text. `functions` are those of ours that it calls."""
+
+    program: cel.Program
+    functions: dict[str, Callable[..., Any]]
+
+
+def compile_expression(source: str) -> Expression:
+    """Raises ValueError. Only the functions that it calls: a context costs as much as it is given."""
+    program = cel.compile(source)
+    return Expression(program, {name: FUNCTIONS[name] for name in program.functions() if name in FUNCTIONS})
+
+
+def evaluate(evaluation: Evaluation, expression: Expression, message: Expression | None) -> Outcome:
     """Evaluate in this process."""
     try:
         variables = {"self": evaluation.value}
         if evaluation.transition:
             variables["oldSelf"] = _old(evaluation)
-        context = cel.Context(variables=variables, functions=FUNCTIONS)
-        if program.execute(context) is True:
+        if expression.program.execute(cel.Context(variables=variables, functions=expression.functions)) is True:
             return Outcome(holds=True)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the library is no Exception
         return Outcome(error=str(error) or type(error).__name__)
-    return Outcome(message=_message(message_program, context))
+    return Outcome(message=_message(message, variables))
 
 
 def _old(evaluation: Evaluation) -> Any:
@@ -82,11 +95,11 @@ def _old(evaluation: Evaluation) -> Any:
     return cel.OptionalValue.of(evaluation.old) if evaluation.known_old else cel.OptionalValue.none()
 
 
-def _message(program: cel.Program | None, context: cel.Context) -> str:
-    if program is None:
+def _message(expression: Expression | None, variables: dict[str, Any]) -> str:
+    if expression is None:
         return ""
     try:
-        message = program.execute(context)
+        message = expression.program.execute(cel.Context(variables=variables, functions=expression.functions))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
@@ -178,9 +191,7 @@ WORKER: Final = Worker()
 atexit.register(WORKER.close)
 
 
-@functools.lru_cache(maxsize=200)
-def _compiled(source: str) -> cel.Program:
-    return cel.compile(source)
+_compiled: Final = functools.lru_cache(maxsize=200)(compile_expression)
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from remit.controlplane.storage.records import Change, Record
 
+_AFTER_SLASH = chr(ord("/") + 1)
+
 
 class Subscription:
     """The changes that one watcher has still to read. `wake` is called, without arguments, when there are some.
@@ -76,12 +78,14 @@ class Collection:
 
     def select(self, namespace: str = "", start: str = "") -> Iterator[Record]:
         """Records of a namespace (of all, when empty) in list order, from key `start` on."""
+        return (self.records[key] for key in self.select_keys(namespace, start))
+
+    def select_keys(self, namespace: str = "", start: str = "") -> list[str]:
+        """The keys of what `select` gives."""
         keys = self.keys()
-        prefix = f"{namespace}/" if namespace else ""
-        for index in range(bisect_left(keys, max(prefix, start)), len(keys)):
-            if not keys[index].startswith(prefix):
-                return
-            yield self.records[keys[index]]
+        first = bisect_left(keys, max(f"{namespace}/" if namespace else "", start))
+        end = bisect_left(keys, f"{namespace}{_AFTER_SLASH}") if namespace else len(keys)
+        return keys[first:end]
 
     def at(self, revision: int) -> Collection:
         """The collection as it was at `revision`, which must lie within the history."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -60,13 +61,19 @@ def list_objects(cluster: Cluster, target: Target, request: Request, accepted: A
     collection = store.collection(resource.stored_as)
     if revision < store.revision:
         collection = collection.at(revision)
-    candidates = list(collection.select(target.namespace, start))
+    keys = collection.select_keys(target.namespace, start)
+    remaining = len(keys) - limit
+    if selection.everything and limit > 0:
+        del keys[limit + 1 :]
+    candidates = [collection.records[key] for key in keys]
     now = cluster.now()
-    return Listing(len(candidates), lambda: _list(candidates, selection, revision, limit, request, accepted, now))
+    show_list = partial(_list, candidates, remaining, selection, revision, limit, request, accepted, now)
+    return Listing(len(candidates), show_list)
 
 
 def _list(
     candidates: list[Record],
+    remaining: int,
     selection: Selection,
     revision: int,
     limit: int,
@@ -85,7 +92,7 @@ def _list(
         if following is not None:
             metadata["continue"] = Continue(revision, following.key).encode()
             if selection.everything:
-                metadata["remainingItemCount"] = 1 + sum(1 for _ in found)
+                metadata["remainingItemCount"] = remaining
     else:
         records = list(found)
     return _show_list(resource, records, metadata, request, accepted, now)
