@@ -134,6 +134,8 @@ def description(values: Sequence[str]) -> str | None:
     parts = [core.split("/") for core in cores if core]
     if not parts or any("" in each for each in parts):
         return None
+    if any(part[0] == "." or (part[0] == "-" and not prefix) for each in parts for part in each):
+        return None  # a character that any part may begin with: `..` would be one, and `-e` a value
     firsts = _kinds(part[0] for each in parts for part in each)
     rest = _kinds(character for each in parts for part in each for character in part[1:])
     longest = max(len(part) for each in parts for part in each)

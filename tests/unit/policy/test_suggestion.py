@@ -433,3 +433,19 @@ class TestSecrets:
         found = suggested(*hidden)
         assert rules(found) == [{"executable": "login", "args": [".+"]}]
         assert set(why(found)) == {"task b"}
+
+
+@pytest.mark.parametrize(
+    ("odd", "others", "never"),
+    [
+        ("b/.e/x.y", "{0}/{0}", "../../x"),
+        ("..b", ".{0}", ".."),
+        ("/srv/..b/c", "/srv/.{0}/c", "/srv/../c"),
+        ("b/-e", "{0}/{0}", "-e"),
+    ],
+)
+def test_generalized_values_lead_out_of_no_folder_and_become_no_option(odd: str, others: str, never: str) -> None:
+    values = [odd, *(others.format(letter) for letter in "acdefghijklmnopqr")]
+    found = suggested(*(run("t", command={"argv": ["cat", value]}) for value in values), generalize=True)
+    assert all(decided(found, asked({"command": {"argv": ["cat", value]}})).allowed for value in values)
+    assert not decided(found, asked({"command": {"argv": ["cat", never]}})).allowed
