@@ -32,6 +32,7 @@ _WITH_SUBCOMMAND: Final = frozenset(
 """Of Redis."""
 _AMOUNTS: Final = frozenset({"max", "maxBytes", "maxRetainSeconds", "maxSize"})
 _WILDCARD: Final = re.compile(r"[*?]")
+_MORE_IN_A_NAME: Final = frozenset("*.")
 
 
 def exactly(text: str) -> str:
@@ -83,9 +84,12 @@ def statements(kinds: Collection[str]) -> Part:
     return {"databases": {"postgres": {"statements": sorted(kinds)}}}
 
 
-def functions(names: Sequence[str]) -> Part:
-    """Of PostgreSQL."""
-    return {"databases": {"postgres": {"functions": list(names)}}}
+def functions(names: Sequence[tuple[str, str]]) -> Part | None:
+    """Of PostgreSQL, each with its schema or "". None where a name, in quotes, has in it what means more in a rule."""
+    if any(_MORE_IN_A_NAME & {*schema, *name} for schema, name in names):
+        return None
+    listed = [f"{schema}.{name}" if schema else name for schema, name in names]
+    return {"databases": {"postgres": {"functions": listed}}}
 
 
 def redis(words: Sequence[str]) -> Part:

@@ -449,3 +449,14 @@ def test_generalized_values_lead_out_of_no_folder_and_become_no_option(odd: str,
     found = suggested(*(run("t", command={"argv": ["cat", value]}) for value in values), generalize=True)
     assert all(decided(found, asked({"command": {"argv": ["cat", value]}})).allowed for value in values)
     assert not decided(found, asked({"command": {"argv": ["cat", never]}})).allowed
+
+
+@pytest.mark.parametrize("call", ['"*"(1)', '"pg_*"(1)', '"*"."*"(1)', '"a.b"(1)'])
+def test_a_function_whose_name_would_be_a_wildcard_is_no_rule(call: str) -> None:
+    def select(sql: str) -> dict[str, Any]:
+        return {"postgres": {"connection": {"name": "db", "key": "url"}, "statements": [{"sql": f"SELECT {sql}"}]}}
+
+    found = suggested(run("a", **select(call)), run("b", **select("f(1)")))
+    assert set(why(found)) == {"task a"}
+    assert decided(found, asked(select("f(1)"))).allowed
+    assert not decided(found, asked(select("pg_read_file('/etc/passwd')"))).allowed

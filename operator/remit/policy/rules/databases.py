@@ -72,7 +72,7 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
                 needs=needs.statements(missing),
             )
         if unknown := [function for function in read.functions if not _may_be_called(policy, function)]:
-            lacking = needs.functions([str(function) for function in unknown])
+            lacking = needs.functions([(each.schema, each.name) for each in unknown])
             return Denial(Reason.NOT_ALLOWED, _unknown_functions(policy, where, unknown), policy.key, needs=lacking)
     return "databases.postgres"
 
@@ -125,8 +125,13 @@ def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Fun
     shown = [str(function) for function in unknown[:_SHOWN_FUNCTIONS]]
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     rule = policy.spec.databases.postgres
-    line = needs.line(needs.functions([*(rule.functions if rule else ()), *shown]))
     which = "a function that is" if len(unknown) == 1 else "functions that are"
+    if needs.functions([(each.schema, each.name) for each in unknown]) is None:
+        return (
+            f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; with '*' or '.' in its name, no"
+            " rule can be about it alone"
+        )
+    line = needs.line({"databases": {"postgres": {"functions": [*(rule.functions if rule else ()), *shown]}}})
     return (
         f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; to allow that, the spec of policy"
         f" {policy.key} needs `{line}` (columns of a table's"
