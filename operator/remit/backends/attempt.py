@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from remit.backends.accounts import handle_of, usage_of, with_init
 from remit.backends.base import AttemptRequest, Handle, OutputSink
+from remit.backends.blocking import in_thread_or_undone
 from remit.backends.child import Child, first_of
 from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import exceeded
@@ -81,9 +82,9 @@ class ProcessAttempt:
             if confinement.mounts:
                 stages = self._bubblewrap.mounts_by == "staging"
                 mounts = await open_mounts(confinement, self._bubblewrap.identities, self._protected, stages=stages)
-                stack.callback(mounts.close)
                 if mounts.change_hands:
-                    await asyncio.to_thread(mounts.take_over)
+                    await in_thread_or_undone(mounts.take_over, mounts.close)
+                stack.callback(mounts.close)
             launch = Launch(
                 self._bubblewrap,
                 executable=command.executable,

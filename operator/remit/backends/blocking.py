@@ -12,9 +12,9 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-async def in_thread(work: Callable[[], _T], seconds: float, undo: Callable[[_T], None]) -> _T:
+async def in_thread(work: Callable[[], _T], seconds: float | None, undo: Callable[[_T], None]) -> _T:
     """What `work` returns, from a thread of its own: where it hangs, it takes none of those that others wait for. A
-    result that comes too late is undone.
+    result that comes too late, or for nobody because who waits was cancelled, is undone.
 
     Raises TimeoutError, and what `work` raises.
     """
@@ -51,7 +51,23 @@ async def in_thread(work: Callable[[], _T], seconds: float, undo: Callable[[_T],
     try:
         async with asyncio.timeout(seconds):
             return await future
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError):
         with lock:
             wanted = False
+        if future.done() and not future.cancelled() and future.exception() is None:  # it came at the same time
+            undo(future.result())
         raise
+
+
+async def in_thread_or_undone(work: Callable[[], None], undo: Callable[[], None]) -> None:
+    """Wait for `work`, in a thread of its own. Where that fails, or who waits is cancelled, `undo` is called, and not
+    before `work` has ended: what that uses is not taken away from it. Raises what `work` raises."""
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException:
+            undo()
+            raise
+
+    await in_thread(run, None, lambda _: undo())

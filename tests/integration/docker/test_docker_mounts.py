@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import shutil
@@ -329,3 +330,32 @@ def test_what_a_killed_operator_has_mounted_is_cleared(top: Path, src: Path) -> 
     staging.clear()
     assert list(staging.folder.iterdir()) == []
     assert (src / "file").read_text() == "of the host"
+
+
+async def test_a_cancelled_attempt_is_cleared_once_nothing_is_staged_for_it(
+    backend: DockerBackend, asking: Asking, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder(top / "data", owner=0)
+    began, go, ended = threading.Event(), threading.Event(), threading.Event()
+    stayed: list[bool] = []
+
+    def slowly(descriptor: int, uid: int, gid: int) -> None:
+        before = os.fstat(descriptor)
+        began.set()
+        go.wait(PATIENCE)
+        with contextlib.suppress(OSError):
+            stayed.append(os.path.samestat(before, os.fstat(descriptor)))
+        ended.set()
+
+    monkeypatch.setattr("remit.sandbox.mounts.give", slowly)
+    request = asking("true", writable(data, "/cache", own=True, internal=True))
+    attempt = asyncio.create_task(backend.run(request, Heard(), cancel=asyncio.Event()))
+    await asyncio.to_thread(began.wait, PATIENCE)
+    attempt.cancel()
+    await asyncio.wait({attempt}, timeout=PATIENCE)
+    go.set()
+    await asyncio.to_thread(ended.wait, PATIENCE)
+    assert stayed == [True]
+    async with asyncio.timeout(PATIENCE):
+        while (top / "mounts").is_dir() and list((top / "mounts").iterdir()):  # nothing tells of it
+            await asyncio.sleep(0.01)

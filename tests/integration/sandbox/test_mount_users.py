@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,53 @@ async def test_a_filesystem_that_never_answers_holds_up_nobody() -> None:
         await in_thread(lambda: int("said"), 60, undo)
     os.close(pipe)
     os.close(end)
+
+
+async def test_nothing_is_lost_of_an_answer_to_somebody_who_is_cancelled_meanwhile() -> None:
+    undone: list[int] = []
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Task[int] = loop.create_task(in_thread(lambda: 7, 60, undone.append))
+    delivered = asyncio.Event()
+    call_soon = loop.call_soon_threadsafe
+
+    def cancel_at_once(news: Callable[..., object], *arguments: object) -> asyncio.Handle:
+        def both() -> None:
+            news(*arguments)
+            waiting.cancel()
+            delivered.set()
+
+        return call_soon(both)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_soon_threadsafe", cancel_at_once)
+        await asyncio.wait_for(delivered.wait(), 30)
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert undone == [7]
+
+
+@root_only
+async def test_folders_change_hands_by_descriptors_that_stay_theirs(
+    run: Runner, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that is closed meanwhile may be another folder's by the time that its owner is changed."""
+    cache = folder(top / "cache", owner=0)
+    began, go, ended = threading.Event(), threading.Event(), threading.Event()
+    stayed: list[bool] = []
+
+    def slowly(descriptor: int, uid: int, gid: int) -> None:
+        before = os.fstat(descriptor)
+        began.set()
+        go.wait(60)
+        with contextlib.suppress(OSError):
+            stayed.append(os.path.samestat(before, os.fstat(descriptor)))
+        ended.set()
+
+    monkeypatch.setattr("remit.sandbox.mounts.give", slowly)
+    attempt = asyncio.create_task(said(run, "pass", writable(cache, "/cache", own=True, internal=True)))
+    await asyncio.to_thread(began.wait, 60)
+    attempt.cancel()
+    await asyncio.wait({attempt}, timeout=60)
+    go.set()
+    await asyncio.to_thread(ended.wait, 60)
+    assert stayed == [True]

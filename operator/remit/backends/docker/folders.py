@@ -14,10 +14,12 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
+from remit.backends.blocking import in_thread_or_undone
 from remit.backends.docker.planning import USER, Given, container_name
 from remit.backends.hostmounts import MOUNT_SECONDS, open_mounts
 from remit.errors import BackendError, SandboxUnavailable
@@ -96,14 +98,20 @@ async def folders(
         raise SandboxUnavailable(f"the backend docker cannot mount {at}: {reason}; or use backend: process")
     mounts = await open_mounts(request.confinement, staging.identities, staging.protected, stages=True)
     place = staging.folder / container_name(request.id) if stage else None
+
+    def leave() -> None:
+        try:
+            if place:
+                _clear(str(place))
+        finally:
+            mounts.close()
+
+    if place:
+        await in_thread_or_undone(partial(_stage, mounts, place), leave)
     try:
-        if place:
-            await asyncio.to_thread(_stage, mounts, place)
         yield Folders(mounts, str(place or ""))
     finally:
-        if place:
-            await asyncio.to_thread(_clear, str(place))
-        mounts.close()
+        await asyncio.to_thread(leave)
 
 
 def _stage(mounts: Mounts, place: Path) -> None:
