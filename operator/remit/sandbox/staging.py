@@ -68,9 +68,7 @@ def stage_at(folder: str, mounts: Sequence[tuple[int, bool, int, str, str]]) -> 
     try:
         _lay_out(folder, trees, mounts)
     except BaseException:
-        for tree in trees:
-            if tree >= 0:
-                os.close(tree)
+        _close(trees)
         raise
 
 
@@ -87,7 +85,20 @@ def unstage(folder: str) -> None:
 
 
 def _copies(mounts: Sequence[tuple[int, bool, int, str, str]]) -> list[int]:
-    return [-1 if descriptor < 0 else _copied(descriptor, read_only) for descriptor, read_only, *_ in mounts]
+    trees: list[int] = []
+    try:
+        for descriptor, read_only, *_ in mounts:
+            trees.append(-1 if descriptor < 0 else _copied(descriptor, read_only))
+    except BaseException:
+        _close([*trees, *(descriptor for descriptor, *_ in mounts[len(trees) + 1 :])])
+        raise
+    return trees
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
@@ -102,21 +113,25 @@ def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool
                 call("syscall", _MOVE_MOUNT, tree, _empty(), place, _empty(), _MOVE_EMPTY_PATHS)
         finally:
             os.close(place)
-    for tree in trees:
-        if tree >= 0:
-            os.close(tree)
+    _close(trees)
 
 
 def _copied(descriptor: int, read_only: bool) -> int:
     """The mount of what the descriptor refers to, attached nowhere yet."""
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
-    tree = call("syscall", _OPEN_TREE, descriptor, _empty(), flags)
-    os.close(descriptor)
+    try:
+        tree = call("syscall", _OPEN_TREE, descriptor, _empty(), flags)
+    finally:
+        os.close(descriptor)
     to_set = _ATTR_NOSUID | _ATTR_NODEV | (_ATTR_RDONLY if read_only else 0)
     attributes = struct.pack("=QQQQ", to_set, 0, PRIVATE, 0)  # struct mount_attr
     held = ctypes.create_string_buffer(attributes, len(attributes))
     flags = _AT_EMPTY_PATH | _AT_RECURSIVE
-    call("syscall", _MOUNT_SETATTR, tree, _empty(), flags, ctypes.addressof(held), len(attributes))
+    try:
+        call("syscall", _MOUNT_SETATTR, tree, _empty(), flags, ctypes.addressof(held), len(attributes))
+    except BaseException:
+        os.close(tree)
+        raise
     return tree
 
 
@@ -135,15 +150,15 @@ def _beneath(staged_at: str, path: str) -> int:
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, resolve)  # struct open_how
     held, name = ctypes.create_string_buffer(how, len(how)), ctypes.create_string_buffer(os.fsencode(path))
-    while True:
-        try:
-            found = call("syscall", _OPENAT2, outer, ctypes.addressof(name), ctypes.addressof(held), len(how))
-        except OSError as error:
-            if error.errno != errno.EAGAIN:  # something was renamed meanwhile, so look again
-                raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from None
-        else:
-            os.close(outer)
-            return found
+    try:
+        while True:
+            try:
+                return call("syscall", _OPENAT2, outer, ctypes.addressof(name), ctypes.addressof(held), len(how))
+            except OSError as error:
+                if error.errno != errno.EAGAIN:  # something was renamed meanwhile, so look again
+                    raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from None
+    finally:
+        os.close(outer)
 
 
 def _empty() -> int:

@@ -23,7 +23,7 @@ from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcom
 from remit.backends.docker import DockerBackend, Engine, Staging
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Confinement, EmptyMount, HostMount, Identities, Limits, Mount
-from remit.sandbox.staging import stage_at
+from remit.sandbox.staging import stage_at, unstage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 PATIENCE = 90
@@ -359,3 +359,19 @@ async def test_a_cancelled_attempt_is_cleared_once_nothing_is_staged_for_it(
     async with asyncio.timeout(PATIENCE):
         while (top / "mounts").is_dir() and list((top / "mounts").iterdir()):  # nothing tells of it
             await asyncio.sleep(0.01)
+
+
+def test_what_cannot_be_staged_leaves_nothing_open(top: Path, src: Path) -> None:
+    place = top / "place"
+    place.mkdir()
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    gone = [(os.open(src, os.O_PATH), True, -1, "", ""), (os.open(src, os.O_PATH), True, 0, "not/there", "")]
+    with pytest.raises(FileNotFoundError):
+        stage_at(str(place), gone)
+    unstage(str(place))
+    pipe, end = os.pipe()  # which nobody can mount
+    odd = [(os.open(src, os.O_PATH), True, -1, "", ""), (pipe, True, -1, "", ""), (end, True, -1, "", "")]
+    with pytest.raises(OSError, match="Invalid argument"):
+        stage_at(str(place), odd)
+    unstage(str(place))
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
