@@ -315,10 +315,12 @@ def _with_masks(part: Part, argv: Sequence[str], run: Run) -> Part | None:
     hidden = exactly(run.masked)
     rules = part["commands"]["allow"]
     wanted = [exactly(argument) for argument in argv[1:]]
+    known = [not run.hidden and before == after for before, after in zip(_argv(run.request), argv, strict=True)][1:]
+    masked = [each if as_is else each.replace(hidden, ".+") for each, as_is in zip(wanted, known, strict=True)]
     changed: list[Part] = []
     for rule in rules:
         if rule.get("executable") == argv[0] and rule.get("args") == wanted:
-            changed.append({**rule, "args": [pattern.replace(hidden, ".+") for pattern in wanted]})
+            changed.append({**rule, "args": masked})
         elif "pattern" in rule and hidden in rule["pattern"]:
             return None
         else:

@@ -426,6 +426,10 @@ class TestSecrets:
         found = suggested(run("a", command={"argv": ["echo", MASK]}))
         assert rules(found) == [{"executable": "echo", "args": [r"\[redacted\]"]}]
 
+    def test_a_text_that_only_looks_redacted_is_itself_beside_a_secret(self):
+        found = self.masked("rm", MASK, "--token=hunter2-hunter2")
+        assert rules(found) == [{"executable": "rm", "args": [r"\[redacted\]", "--token=.+"]}]
+
     def test_what_is_redacted_on_record_is_any_text_but_no_program(self):
         hidden = [replace(run(name, command={"argv": argv}), hidden=True) for name, argv in (
             ("a", ["login", MASK]), ("b", ["python3", "-c", MASK]),
