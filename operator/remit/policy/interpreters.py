@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-_VERSION: Final = re.compile(r"[0-9.]+\Z")
+_VERSION: Final = re.compile(r"[0-9][0-9.]*(-dbg|[a-z])?\Z")
 _CODE_FLAGS: Final = {
     **dict.fromkeys(("sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "python", "pypy", "busybox"), "c"),
+    **dict.fromkeys(("csh", "tcsh", "mksh", "oksh", "yash", "rbash", "rksh", "rzsh", "tclsh", "wish", "expect"), "c"),
+    **dict.fromkeys(("pwsh", "powershell"), "cCeE"),
     **dict.fromkeys(("perl", "ruby"), "eE"),
     **dict.fromkeys(("node", "deno", "bun"), "ep"),
     **dict.fromkeys(("php",), "rBRE"),
@@ -20,8 +22,12 @@ _CODE_FLAGS: Final = {
 _LONG_FLAGS: Final = frozenset({"--eval", "--print", "--command", "--execute", "eval"})
 _STARTERS: Final = frozenset(
     {"env", "xargs", "nohup", "nice", "timeout", "sudo", "su", "doas", "setsid", "ssh", "find", "watch", "parallel",
-     "strace", "flock", "unshare", "chroot", "docker", "kubectl"}
+     "strace", "ltrace", "gdb", "flock", "unshare", "nsenter", "chroot", "setpriv", "runuser", "pkexec", "gosu",
+     "su-exec", "systemd-run", "script", "time", "ionice", "chrt", "taskset", "numactl", "prlimit", "stdbuf", "entr",
+     "unbuffer", "tini", "dumb-init", "bwrap", "firejail", "fakeroot", "docker", "podman", "nerdctl", "kubectl", "npx",
+     "bunx", "pnpx", "uvx", "pipx", "vi", "vim", "nvim", "ex"}
 )  # fmt: skip
+_LOADER: Final = re.compile(r"ld-(linux|musl)|ld(64)?\.so")
 _TEXT_FIRST: Final = frozenset({"awk", "gawk", "mawk", "nawk", "sed", "jq", "eval"})
 """Whose first argument is a program."""
 
@@ -30,7 +36,7 @@ def runs_text(argv: Sequence[str], *, stdin: bool = False) -> str | None:
     """None, or what the command runs besides its program: a text among its arguments, its input, another program."""
     name = _VERSION.sub("", posixpath.basename(argv[0])) or posixpath.basename(argv[0])
     arguments = argv[1:]
-    if name in _STARTERS:
+    if name in _STARTERS or _LOADER.match(name):
         return f"{argv[0]} starts other programs: its arguments say which"
     if name in _TEXT_FIRST:
         return f"an argument of {argv[0]} is a program"

@@ -408,7 +408,30 @@ class TestSecrets:
 
     @pytest.mark.parametrize(
         "argv",
-        [["sh", "-c", "hunter2-hunter2"], ["hunter2-hunter2"], ["env", "A=hunter2-hunter2", "ls"]],
+        [
+            ["hunter2-hunter2"],
+            *(
+                [program, "-c", "hunter2-hunter2"]
+                for program in (
+                    "sh",
+                    "csh",
+                    "tcsh",
+                    "mksh",
+                    "rbash",
+                    "pwsh",
+                    "python3.12-dbg",
+                    "vim",
+                    "script",
+                    "tclsh",
+                )
+            ),
+            *(
+                [program, "hunter2-hunter2", "ls"]
+                for program in ("env", "ionice", "taskset", "chrt", "stdbuf", "time", "setpriv", "nsenter", "runuser")
+            ),
+            *([program, "hunter2-hunter2"] for program in ("systemd-run", "npx", "uvx", "/lib64/ld-linux-x86-64.so.2")),
+            ["pwsh", "-Command", "hunter2-hunter2"],
+        ],
     )
     def test_a_secret_that_says_what_runs_is_no_rule(self, argv):
         found = self.masked(*argv)
