@@ -194,7 +194,8 @@ class Operator:
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
         doors = Doors()
-        protected = [str(settings.state_dir), str(default_state_dir()), settings.docker_host.removeprefix("unix://")]
+        protected = [str(settings.state_dir), str(default_state_dir())]
+        protected += [settings.docker_host.removeprefix("unix://")] if engine else []
         process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
         backends: dict[str, Backend] = {"process": process}
         if engine:

@@ -21,14 +21,15 @@ class Protected:
     """Known by what they are and not by their names: a folder has as many names as it is mounted in places."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        """Of `paths` those that are there now."""
+        """Of what is not there now, nothing is mounted in which it may be made."""
         self._themselves: dict[_Id, str] = {}
         self._above: dict[_Id, str] = {}
         for path in paths:
+            real = Path(path).resolve()
             with contextlib.suppress(OSError):
-                real = Path(path).resolve()
                 self._themselves[_id(real.stat())] = path
-                for folder in real.parents:
+            for folder in real.parents:
+                with contextlib.suppress(OSError):
                     self._above.setdefault(_id(folder.stat()), path)
 
     def objection(self, descriptor: int, status: os.stat_result) -> str | None:

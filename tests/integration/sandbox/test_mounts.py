@@ -306,6 +306,16 @@ async def test_the_operators_own_state_is_never_mounted(host: Host, top: Path, s
     ]
 
 
+async def test_nor_is_the_folder_in_which_it_has_yet_to_be_made(host: Host, top: Path) -> None:
+    """As that of an engine's socket, while the engine is started again."""
+    engine = folder(top / "engine", {"file": "nothing"})
+    (top / "alias").symlink_to(engine)
+    for socket_ in (engine / "docker.sock", top / "alias" / "docker.sock", engine / "new" / "docker.sock"):
+        run = Runner(ProcessBackend(host, protected=[str(socket_)]))
+        for path in (engine, top):
+            assert "never mounted" in await refusal(run, mount(path))
+
+
 async def test_what_is_not_there_is_told_and_not_made(run: Runner, src: Path) -> None:
     for each in (mount(src / "no" / "such", root=src), mount(src, sub_path="no/such"), mount("/no/such/root")):
         message = await refusal(run, each)
