@@ -194,6 +194,8 @@ def suggest(
             typer.echo(policyyaml.difference(found, today.specs))
         else:
             typer.echo(policyyaml.as_json(found) if output is Form.JSON else policyyaml.as_yaml(found))
+        for line in policyyaml.cautions(found) if output is Form.JSON else ():
+            note(line)
     elif not found.left_out:
         runs = f"policies of namespace {where} allow all {counted(len(found.allowed), 'run')} already"
         note(runs if found.allowed else f"nothing was seen in namespace {where}")

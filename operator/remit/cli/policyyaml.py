@@ -54,6 +54,17 @@ def told(left_out: Sequence[LeftOut]) -> list[str]:
     return [escape(f"{', '.join(names)}: {' '.join(why.split())}") for why, names in sorted(reasons.items())]
 
 
+def cautions(suggestion: Suggestion) -> list[str]:
+    """What comments say of rules that allow more than was seen, for those who do not get to read them."""
+    return [
+        escape(f"{policy.name}: commands.allow[{path[-1]}]: {line}")
+        for policy in suggestion.policies
+        for path, lines in policy.comments.items()
+        if path[:2] == ("commands", "allow")
+        for line in lines[1:]  # the first one says who
+    ]
+
+
 def _left_out(left_out: Sequence[LeftOut]) -> list[str]:
     lines = told(left_out)
     return ["Not allowed by this:", *(f"- {line}" for line in lines)] if lines else []

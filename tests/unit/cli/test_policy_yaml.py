@@ -97,3 +97,16 @@ def test_a_difference_shows_what_today_s_policy_gets() -> None:
     ]
     new = suggest([run("task a", "cat", "x")], "data", policies)
     assert all(line.startswith(("---", "+++", "@@", "+")) for line in policyyaml.difference(new, {}).splitlines())
+
+
+def test_where_there_are_no_comments_it_is_told_which_rules_allow_more() -> None:
+    runs = [
+        *(run("task a", "cat", f"/srv/{number}.csv") for number in range(20)),
+        run("task b\x1b[2J", "sh", "-c", "ls"),
+    ]
+    found = suggest(runs, "data", [])
+    told = policyyaml.cautions(found)
+    assert len(told) == 2
+    assert told[0].startswith("suggested: commands.allow[0]: generalized: argument 1 had 20 values")
+    assert told[1].startswith("suggested: commands.allow[1]: warning: sh runs whatever text")
+    assert policyyaml.cautions(suggest(runs[:1], "data", [])) == []
