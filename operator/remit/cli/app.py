@@ -11,6 +11,7 @@ import typer
 from remit import __version__
 from remit.cli import audit, policy, releases, workspace
 from remit.cli.artifacts import artifacts, cp
+from remit.cli.backup import backup, restore
 from remit.cli.cancel import cancel
 from remit.cli.crds import crds
 from remit.cli.demo import demo
@@ -51,6 +52,8 @@ app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)
 command(app, _SERVICES)(demo)
+command(app, _SERVICES)(backup)
+command(app, _SERVICES)(restore)
 command(app, _SERVICES)(operator)
 command(app, _SERVICES)(crds)
 command(app, _SERVICES)(uninstall)
