@@ -22,6 +22,7 @@ from remit.cli.helptext import command
 from remit.cli.logs import logs
 from remit.cli.operator import operator
 from remit.cli.report import report as release_report
+from remit.cli.rerun import rerun
 from remit.cli.run import run
 from remit.cli.uninstall import uninstall
 from remit.cli.up import up
@@ -38,6 +39,7 @@ _TASKS, _RELEASES, _POLICIES, _SERVICES = "Tasks", "Releases", "Policies and rec
 
 
 command(app, _TASKS)(run)
+command(app, _TASKS)(rerun)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
 command(app, _TASKS)(cancel)
