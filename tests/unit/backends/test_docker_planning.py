@@ -142,3 +142,18 @@ def test_where_an_attempt_can_start() -> None:
         started = request(working_dir=path, mounts=mounts, files={"/etc/app/x": b""})
         assert missing_working_dir(started) is None
     assert "/data, /src, /workspace" in str(missing_working_dir(request(working_dir="/src/sub", mounts=mounts)))
+
+
+def test_an_engine_does_not_make_read_only_what_is_to_be_written_within() -> None:
+    """As Docker does from version 25 on, on its own account; a folder alone it may."""
+    outer, inner = HostMount("/src", "/", "/srv/src"), HostMount("/src/in", "/", "/srv/in", read_only=False)
+    given = Given(7, 8, {"/src": ("/state/mounts/1/0", True)})
+
+    def options(*mounts: HostMount) -> dict[str, Any]:
+        told = creation(request(mounts=mounts), {"Id": "i"}, ENGINE, "none", {}, given)
+        (bind,) = (each for each in told["HostConfig"]["Mounts"] if each["Type"] == "bind")
+        assert bind["ReadOnly"]
+        return dict(bind["BindOptions"])
+
+    assert options(outer) == {"Propagation": "rprivate", "ReadOnlyNonRecursive": False}
+    assert options(outer, inner) == {"Propagation": "rprivate", "ReadOnlyNonRecursive": True}

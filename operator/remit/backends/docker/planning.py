@@ -207,7 +207,7 @@ def creation(
             "Mounts": [
                 *(in_memory(place, size) for place, size in places.items() if place not in kept),
                 *({"Type": "volume", "Target": folder} for folder in folders),
-                *(_bind(target, *bind) for target, bind in given.binds.items()),
+                *(_bind(target, *bind, has_more=_has_more(request, target)) for target, bind in given.binds.items()),
             ],
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -251,13 +251,20 @@ def in_memory(place: str, size: int | None) -> dict[str, Any]:
     return {"Type": "volume", "Target": place, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}
 
 
-def _bind(target: str, source: str, read_only: bool) -> dict[str, Any]:
+def _has_more(request: AttemptRequest, target: str) -> bool:
+    """Whether something else is mounted in what is at `target`."""
+    places = (mount.mount_path for mount in request.confinement.mounts)
+    return any(place != target and is_below(place, target) for place in places)
+
+
+def _bind(target: str, source: str, read_only: bool, *, has_more: bool) -> dict[str, Any]:
+    """What is staged at `source` is as read-only as it has to be. Docker 25 would have all within be so, too."""
     return {
         "Type": "bind",
         "Source": source,
         "Target": target,
         "ReadOnly": read_only,
-        "BindOptions": {"Propagation": "rprivate"},
+        "BindOptions": {"Propagation": "rprivate", "ReadOnlyNonRecursive": has_more},
     }
 
 
