@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ _KERNEL = frozenset(
     | {"mqueue", "nsfs", "proc", "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs"}
 )
 """Filesystems that are no files but the kernel itself."""
+_MOST_LOOKS = 10
 _Id = tuple[int, int]
 
 
@@ -34,12 +34,16 @@ class Protected:
 
     def objection(self, descriptor: int, status: os.stat_result) -> str | None:
         """None, or why what `descriptor` refers to must not be mounted, with all that is mounted beneath it."""
-        path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  # a name that is not one is told as it is
+        path = _path(descriptor)
         if (within := self._within(descriptor)) is not None:
             return f"{path} is part of {within}, which is never mounted"
         if (beneath := self._above.get(_id(status))) is not None:
             return f"{path} has {beneath} in it, which is never mounted; mount the folders beneath it that are needed"
-        return self._objection_to_mounts(path, _mount_id(descriptor))
+        for _ in range(_MOST_LOOKS):
+            path, mounts = _path(descriptor), _mounts()
+            if _path(descriptor) == path:
+                return self._objection_to_mounts(mounts, path, _mount_id(descriptor))
+        return f"{path} is being renamed, so that what is mounted in it cannot be told; try again"
 
     def _within(self, descriptor: int) -> str | None:
         """What of the protected it is, or is in."""
@@ -61,10 +65,10 @@ class Protected:
         finally:
             os.close(here)
 
-    def _objection_to_mounts(self, path: str, on: bytes) -> str | None:
-        """Of what is mounted beneath `path`, and of the mount `on` which it is."""
+    def _objection_to_mounts(self, mounts: Iterable[tuple[bytes, str, bytes]], path: str, on: bytes) -> str | None:
+        """Of what of `mounts` is beneath `path`, and of the mount `on` which it is."""
         inside = os.fsencode(path.rstrip("/") + "/")
-        for number, kind, point in self._mounts:
+        for number, kind, point in mounts:
             beneath = point.startswith(inside)
             if kind in _KERNEL and (beneath or number == on):
                 what = f"has {os.fsdecode(point)} in it, which is" if beneath else "is"
@@ -78,15 +82,20 @@ class Protected:
                         )
         return None
 
-    @functools.cached_property
-    def _mounts(self) -> list[tuple[bytes, str, bytes]]:
-        """The id, the kind and the place of everything that is mounted."""
-        found = []
-        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-            words, _, tail = line.partition(b" - ")
-            fields = words.split(b" ", 5)
-            found.append((fields[0], tail.partition(b" ")[0].decode(), _unescaped(fields[4])))
-        return found
+
+def _mounts() -> list[tuple[bytes, str, bytes]]:
+    """The id, the kind and the place of everything that is mounted."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        words, _, tail = line.partition(b" - ")
+        fields = words.split(b" ", 5)
+        found.append((fields[0], tail.partition(b" ")[0].decode(), _unescaped(fields[4])))
+    return found
+
+
+def _path(descriptor: int) -> str:
+    """Its name as of now; one that is not a name is told as it is."""
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
 
 
 def _mount_id(descriptor: int) -> bytes:
@@ -102,7 +111,7 @@ def _above(descriptor: int) -> int | None:
     try:
         return os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
     except NotADirectoryError:
-        name = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+        name = _path(descriptor)
         with contextlib.suppress(OSError):
             return os.open(os.path.dirname(name), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
         return None

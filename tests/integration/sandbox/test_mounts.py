@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -24,6 +25,7 @@ from conftest import require
 from remit.backends import ExitReason, ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits
+from remit.sandbox.protected import Protected
 from support import repetitions
 
 from .conftest import Runner
@@ -287,6 +289,35 @@ async def test_nor_are_they_by_other_names(run: Runner, top: Path, src: Path) ->
                 assert "never mounted" in await refusal(run, each)
         finally:
             os.system(f"umount {place}")
+
+
+@root_only
+def test_nor_are_they_where_a_folder_on_the_way_is_renamed_meanwhile(
+    top: Path, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(src / "proc")
+    assert os.system(f"mount -t proc proc {place}") == 0
+    guard = Protected([])
+    opened = os.open(src, os.O_PATH)
+    renamed = itertools.cycle([(src, top / "moved"), (top / "moved", src)])
+    try:
+        assert guard.objection(opened, os.fstat(opened))
+        src.rename(top / "moved")
+        assert guard.objection(opened, os.fstat(opened)), "mounts are looked at anew"
+        (top / "moved").rename(src)
+        read = Path.read_bytes
+
+        def renaming(path: Path) -> bytes:
+            if path.name == "mountinfo":
+                os.rename(*next(renamed))  # noqa: PTH104
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", renaming)
+        assert guard.objection(opened, os.fstat(opened))
+    finally:
+        monkeypatch.undo()
+        os.system(f"umount {src}/proc || umount {top}/moved/proc")
+        os.close(opened)
 
 
 async def test_the_operators_own_state_is_never_mounted(host: Host, top: Path, src: Path) -> None:
