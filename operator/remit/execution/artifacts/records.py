@@ -79,9 +79,9 @@ class Records:
 
     def release(self, namespace: str, uid: str) -> None:
         """The task was deleted: what is not to be kept longer goes."""
-        for path in _inside([self._staged]):
-            if path.name.startswith(f"{uid}-"):
-                shutil.rmtree(path, ignore_errors=True)
+        for attempt in _inside([self._staged]):
+            if attempt.name.startswith(f"{uid}-"):
+                shutil.rmtree(attempt, ignore_errors=True)
         path = self._find(namespace, uid)
         if path is None:
             return
