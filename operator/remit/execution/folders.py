@@ -16,7 +16,7 @@ from remit.api.executiontaskstatus import VolumeStatus
 from remit.errors import InvalidInput, MissingReference
 from remit.execution.artifacts import ArtifactStore
 from remit.execution.resolved import Resolved
-from remit.execution.workspaces import WorkspaceStore
+from remit.execution.workspaces import Workspace, WorkspaceStore
 from remit.policy import CompiledPolicy
 from remit.policy.volumes import workspace_bytes
 
@@ -32,6 +32,8 @@ class Folders:
     workspaces: WorkspaceStore
     _used: dict[str, frozenset[Path]] = field(default_factory=dict)
     """The data folders of the workspaces that a task has, by its uid."""
+    _written: dict[str, tuple[Workspace, ...]] = field(default_factory=dict)
+    """Those of them that it may write to."""
 
     def lay_out(
         self, task: ExecutionTask, policies: Sequence[CompiledPolicy], resolved: Resolved, *, running: bool = False
@@ -45,7 +47,8 @@ class Folders:
             OSError: the disk.
         """
         namespace, pinned = task.metadata.namespace, {each.name: each.digest for each in task.status.volumes}
-        pins, uid = [], task.metadata.uid
+        pins, uid, written = [], task.metadata.uid, []
+        writable = {mount.name for mount in task.spec.volume_mounts if mount.access == "ReadWrite"}
         wanted_names = [volume.workspace.name for volume in task.spec.volumes if volume.workspace]
         self._used[uid] = frozenset(self.workspaces.data(namespace, name) for name in wanted_names)
         for volume in task.spec.volumes:
@@ -54,6 +57,8 @@ class Folders:
                 ttl = wanted.ttl_seconds_after_last_use
                 used = self.workspaces.use(namespace, wanted.name, size, ttl, running=running)
                 resolved.folders[volume.name] = str(used.data)
+                if volume.name in writable:
+                    written.append(used)
             elif source := volume.artifact:
                 digest = pinned.get(volume.name, "")
                 found = self.artifacts.find(namespace, source.task, source.name, digest)
@@ -66,11 +71,16 @@ class Folders:
                     raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
                 resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
                 pins.append(VolumeStatus(name=volume.name, digest=found.digest))
+        self._written[uid] = tuple(written)
         return pins
 
     def has(self, uid: str) -> bool:
         """Whether folders are laid out for the task `uid`."""
         return uid in self._used
+
+    def workspaces_written(self, uid: str) -> tuple[Workspace, ...]:
+        """Those that the task `uid` may write to, as they were laid out for it."""
+        return self._written.get(uid, ())
 
     def workspaces_in_use(self) -> set[Path]:
         """The data folders that tasks have mounted."""
@@ -82,11 +92,13 @@ class Folders:
         for path in self._used.get(uid, ()):
             self.workspaces.touch(path)
         self._used.pop(uid, None)
+        self._written.pop(uid, None)
 
     def forget(self, uid: str) -> None:
         """`let_go` of a task that did not start."""
         self.artifacts.let_go(uid)
         self._used.pop(uid, None)
+        self._written.pop(uid, None)
 
 
 async def keep_pruning(folders: Folders, most_artifact_bytes: int) -> None:

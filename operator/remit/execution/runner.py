@@ -24,6 +24,7 @@ from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
 from remit.execution.performing import attend, not_retried, perform
 from remit.execution.store import Run, RunStore
+from remit.execution.workspacewatch import WorkspaceWatch
 from remit.operations.base import AdoptingPerformer, Effect, Performer, Work
 from remit.sandbox import fence
 from remit.telemetry import Redactor
@@ -386,15 +387,18 @@ class Runner:
         backend = self.backends[attempt.backend]
         if attempt.artifacts or attempt.results:
             request = dataclasses.replace(request, collector=self._collector(attempt))
-        if adopt and isinstance(backend, AdoptingBackend):
-            found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
-            adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
-            if adopted is None:
-                return Outcome(ExitReason.INTERRUPTED, _LOST)
-            outcome = adopted
-        else:
-            started = self._recorder(attempt, run, adopt=False)
-            outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
+        written = self.folders.workspaces_written(attempt.uid) if self.folders else ()
+        async with WorkspaceWatch(written, cancel) as watch:
+            if adopt and isinstance(backend, AdoptingBackend):
+                found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+                adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
+                if adopted is None:
+                    return Outcome(ExitReason.INTERRUPTED, _LOST)
+                outcome = adopted
+            else:
+                started = self._recorder(attempt, run, adopt=False)
+                outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
+        outcome = watch.conclude(outcome)
         return _with_refusals(outcome)
 
     def forget_folders(self, uid: str) -> None:

@@ -51,6 +51,19 @@ class Workspace:
         """What its files take on the disk. Raises as `disk_usage`."""
         return disk_usage(self.data)
 
+    def excess(self) -> str:
+        """What is too much in it and what to do, or the empty string. Raises OSError."""
+        remedy = f"remove what is not needed, or remove it with 'remit workspace rm {self.name}'"
+        try:
+            used = self.used_bytes()
+        except InvalidInput as error:
+            return f"workspace {self.name}: {error}; {remedy}"
+        except PermissionError:  # a program could hide its files so
+            return f"workspace {self.name}: a folder is closed to the operator, so its size is not known; {remedy}"
+        if used > self.size:
+            return f"workspace {self.name} has {used} bytes, and {self.size} are allowed; {remedy}, or allow more"
+        return ""
+
 
 class WorkspaceStore:
     """Workspaces under `root`, which is made if need be. Every method may block and raise OSError."""
@@ -67,23 +80,15 @@ class WorkspaceStore:
     def use(self, namespace: str, name: str, size: int, ttl_seconds: int | None, *, running: bool = False) -> Workspace:
         """The workspace, made if need be, for a task that starts now. What the task says of it holds from now on.
 
-        Raises `InvalidInput` where it is full, which is no matter to a task that is `running`: then it has more than
-        `size` bytes, or more files than can be counted.
+        Raises `InvalidInput` where it has more than `size` bytes, or more files than can be counted. A task that is
+        `running` is not refused; see `WorkspaceWatch`.
         """
         data = self.data(namespace, name)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         workspace = Workspace(namespace, name, data.parent, size, ttl_seconds, time.time(), self._elapsed.mark())
         self._write(workspace)
-        if running:
-            return workspace
-        remedy = f"remove what is not needed, or remove it with 'remit workspace rm {name}'"
-        try:
-            used = workspace.used_bytes()
-        except InvalidInput as error:
-            raise InvalidInput(f"workspace {name}: {error}; {remedy}", field="spec.volumes") from None
-        if used > size:
-            message = f"workspace {name} has {used} bytes, and {size} are allowed; {remedy}, or allow more"
-            raise InvalidInput(message, field="spec.volumes")
+        if not running and (excess := workspace.excess()):
+            raise InvalidInput(excess, field="spec.volumes")
         return workspace
 
     def touch(self, path: Path) -> None:

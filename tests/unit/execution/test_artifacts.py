@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,37 @@ def test_artifacts_go_with_their_task_or_later(store: ArtifactStore, machine: Ma
     store.prune()
     assert store.artifacts("data", "kept") == []
     assert list((store.root / "tasks").iterdir()) == [], "nothing is left of tasks that have nothing"
+
+
+def test_a_deletion_looks_at_no_other_task(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first, which learns what an earlier process left."""
+    earlier = ArtifactStore(store.root)
+    for number in range(5):
+        put(earlier, f"task-{number}", b"x", uid=str(number))
+    store.release("data", "0")
+    put(store, "task-5", b"x", uid="5")
+    looked, iterdir = list[Path](), Path.iterdir
+
+    def spy(path: Path) -> Iterator[Path]:
+        looked.append(path)
+        return iterdir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", spy)
+        for uid in ("1", "5", "of nothing"):
+            store.release("data", uid)
+    assert set(looked) <= {store.root / "staged"}
+    assert [bool(store.artifacts("data", f"task-{number}")) for number in range(6)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    put(store, "task-1", b"x", uid="1")  # as by an attempt that ends after that
+    store.release("data", "1")
+    assert store.artifacts("data", "task-1") == []
 
 
 def test_the_oldest_make_room(store: ArtifactStore) -> None:

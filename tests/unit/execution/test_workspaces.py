@@ -123,7 +123,25 @@ def test_names_are_counted_to_an_end(store: WorkspaceStore, monkeypatch: pytest.
     monkeypatch.setattr("remit.execution.foldertree.MAX_NAMES", 10)
     with pytest.raises(InvalidInput, match="more than 10 files"):
         store.use("data", "cache", 1 << 30, None)
-    store.use("data", "cache", 1 << 30, None, running=True)  # what runs already is not ended for it
+    store.use("data", "cache", 1 << 30, None, running=True)  # what runs already is not refused
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_files_in_a_closed_folder_are_not_taken_for_none(store: WorkspaceStore) -> None:
+    workspace = store.use("data", "cache", 1 << 30, None)
+    (workspace.data / "closed").mkdir(mode=0)
+    with pytest.raises(InvalidInput, match=r"closed to the operator.*'remit workspace rm cache'"):
+        store.use("data", "cache", 1 << 30, None)
+
+
+def test_only_those_that_a_task_may_write_to_are_watched(store: WorkspaceStore, tmp_path: Path) -> None:
+    folders = Folders(ArtifactStore(tmp_path / "artifacts"), store)
+    for access, names in (("ReadOnly", []), ("ReadWrite", ["cache"])):
+        wanted = task({"workspace": {"name": "cache", "size": "1Mi"}}, access=access)
+        folders.lay_out(wanted, [], Resolved())
+        assert [each.name for each in folders.workspaces_written(wanted.metadata.uid)] == names
+        folders.let_go(wanted.metadata.uid)
+        assert folders.workspaces_written(wanted.metadata.uid) == ()
 
 
 def test_a_damaged_record_stops_nothing(store: WorkspaceStore) -> None:
@@ -162,11 +180,11 @@ def test_a_removal_that_was_interrupted_is_finished(store: WorkspaceStore, monke
     assert list((store.root / "data").iterdir()) == []
 
 
-def task(volume: dict[str, Any], status: dict[str, Any] | None = None) -> ExecutionTask:
+def task(volume: dict[str, Any], status: dict[str, Any] | None = None, *, access: str = "ReadOnly") -> ExecutionTask:
     spec = {
         "command": {"argv": ["ls"]},
         "volumes": [{"name": "v", **volume}],
-        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "access": access}],
     }
     return ExecutionTask.parse({"metadata": {"name": "t", "namespace": "data"}, "spec": spec, "status": status or {}})
 

@@ -49,6 +49,8 @@ class Records:
         self._latest = 0
         self._guard = threading.Lock()
         """So that no folder is removed between its making and what is put into it, and the order is one."""
+        self._paths: dict[tuple[str, str], Path] | None = None
+        """The record of each task by namespace and uid; None: not looked for yet."""
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
         """Record what an attempt leaves, for `commit`."""
@@ -67,6 +69,8 @@ class Records:
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._put_last(path)
                 path.replace(target)
+                if self._paths is not None:
+                    self._paths[_key(target)] = target
         self.discard(attempt_id)
 
     def discard(self, attempt_id: str) -> None:
@@ -75,23 +79,22 @@ class Records:
 
     def release(self, namespace: str, uid: str) -> None:
         """The task was deleted: what is not to be kept longer goes."""
-        for path in _inside([self._staged]):
-            if path.name.startswith(f"{uid}-"):
-                shutil.rmtree(path, ignore_errors=True)
-        for folder in _inside([self._tasks / namespace]):
-            path = folder / f"{uid}.json"
-            if not path.exists():
-                continue
-            record = self._read(path)
-            kept = [each for each in record.artifacts if each.retain_seconds > 0] if record else []
-            mark = path.with_suffix(".released")
-            if not kept:
-                path.unlink(missing_ok=True)
-            elif not mark.exists():
-                order = path.stat().st_mtime_ns
-                replace_private(path, _document(kept))
-                os.utime(path, ns=(order, order))
-                replace_private(mark, orjson.dumps(self._elapsed.mark()))
+        for attempt in _inside([self._staged]):
+            if attempt.name.startswith(f"{uid}-"):
+                shutil.rmtree(attempt, ignore_errors=True)
+        path = self._find(namespace, uid)
+        if path is None:
+            return
+        record = self._read(path)
+        kept = [each for each in record.artifacts if each.retain_seconds > 0] if record else []
+        mark = path.with_suffix(".released")
+        if not kept:
+            self._unlink(path)
+        elif not mark.exists():
+            order = path.stat().st_mtime_ns
+            replace_private(path, _document(kept))
+            os.utime(path, ns=(order, order))
+            replace_private(mark, orjson.dumps(self._elapsed.mark()))
 
     def of_task(self, namespace: str, task: str) -> Iterator[Record]:
         """The records of tasks of that name, the newest first."""
@@ -123,7 +126,7 @@ class Records:
         return all(seconds >= each.retain_seconds for each in record.artifacts)
 
     def remove(self, record: Record) -> None:
-        record.path.unlink(missing_ok=True)
+        self._unlink(record.path)
 
     def clean_up(self) -> None:
         """Remove what belongs to no record."""
@@ -134,6 +137,21 @@ class Records:
             for folder in _inside([self._tasks], levels=levels):
                 with self._guard, contextlib.suppress(OSError):
                     folder.rmdir()  # where it is empty
+
+    def _find(self, namespace: str, uid: str) -> Path | None:
+        """The record of a task. Looks at all records once; from then on it is known which there are."""
+        with self._guard:
+            if self._paths is None:
+                records = (path for path in _inside([self._tasks], levels=3) if path.suffix == ".json")
+                self._paths = {_key(path): path for path in records}
+            path = self._paths.get((namespace, uid))
+        return path if path is not None and path.exists() else None
+
+    def _unlink(self, path: Path) -> None:
+        with self._guard:
+            path.unlink(missing_ok=True)
+            if self._paths is not None:
+                self._paths.pop(_key(path), None)
 
     def _path(self, namespace: str, task: str, uid: str) -> Path:
         return self._tasks / namespace / task / f"{uid}.json"
@@ -164,6 +182,11 @@ class Records:
             log.warning("the record of a task's artifacts is damaged; remove it", path=str(path), error=str(error))
             return None
         return Record(path, artifacts, len(content))
+
+
+def _key(path: Path) -> tuple[str, str]:
+    """The namespace and the uid of the task whose record is at `path`."""
+    return path.parent.parent.name, path.stem
 
 
 def _document(artifacts: Sequence[StoredArtifact]) -> bytes:
