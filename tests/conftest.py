@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,6 +101,33 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
         if measuring:
             measuring.cov_controller.resume()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _measured_if_wanted(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with _measured_if_wanted(item):
+        return (yield)
+
+
+@contextmanager
+def _measured_if_wanted(item: pytest.Item) -> Iterator[None]:
+    """pytest-cov's `no_cover` is about the test only. What its fixtures start is most of the work of some."""
+    measuring = item.config.pluginmanager.getplugin("_cov")
+    controller = measuring and measuring.cov_controller
+    if not controller or not item.get_closest_marker("no_cover"):
+        yield
+        return
+    controller.pause()
+    try:
+        yield
+    finally:
+        controller.resume()
 
 
 @pytest.fixture(scope="module", autouse=True)
