@@ -82,6 +82,21 @@ def test_nothing_is_measured_where_a_test_says_so(tmp_path: Path) -> None:
     assert "3 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
 
 
+def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\nfrom conftest import unmeasured\nfrom coverage import Coverage\n"
+        "@pytest.fixture\n"
+        "def measured(request):\n"
+        "    with unmeasured(request.config):\n"
+        "        with unmeasured(request.config): pass\n"
+        "        assert not Coverage.current()\n"
+        "    return bool(Coverage.current())\n"
+        "def test_usual(measured): assert measured and Coverage.current()\n"
+        "@pytest.mark.no_cover\ndef test_long(measured): assert not measured\n"
+    )
+    assert "2 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
+
+
 def told_of(folder: Path, *options: str, **environment: str) -> str:
     """What a run of the tests in a folder prints, with what holds for all tests of Remit."""
     argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
