@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -137,3 +138,44 @@ def test_a_dry_run_shows_the_task_and_creates_none(up: RemitUp) -> None:
     assert "run-ls" not in up.remit_here("get").stdout
     refused = up.remit_here("run", "--dry-run", "--workdir", "/elsewhere", "--", "ls")
     assert "workingDir is /workspace" in refused.stderr
+
+
+def test_rerun_makes_a_copy_that_is_nobody_elses(up: RemitUp) -> None:
+    task = {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "ExecutionTask",
+        "metadata": {
+            "name": "once",
+            "labels": {"team": "a", "app.kubernetes.io/instance": "shop", "remit.dev/schedule": "other"},
+            "annotations": {"argocd.argoproj.io/tracking-id": "shop"},
+        },
+        "spec": {"command": {"argv": ["sh", "-c", "echo again; exit 3"]}},
+    }
+    up.kubectl("apply", "-f", "-", stdin=json.dumps(task))
+    up.kubectl("wait", "executiontask/once", "--for=condition=Finished", "--timeout=60s")
+    done = up.remit_here("rerun", "once", "--name", "twice")
+    assert (done.returncode, done.stdout) == (3, "again\n"), done.stderr
+    made, original = up.task("twice"), up.task("once")
+    assert made["spec"] == original["spec"]
+    assert made["metadata"]["labels"] == {"team": "a"}
+    assert set(made["metadata"].get("annotations", {})) <= {"remit.dev/requested-by"}
+    assert "ownerReferences" not in made["metadata"]
+    up.kubectl("patch", "executiontask/once", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    shown = up.remit_here("rerun", "once", "--dry-run").stdout
+    assert "generateName: once-" in shown
+    assert "cancel: true" not in shown
+    missing = up.remit_here("rerun", "nobody")
+    assert (missing.returncode, "nobody" in missing.stderr) == (125, True)
+
+
+def test_rerun_of_a_schedule_says_how(up: RemitUp) -> None:
+    yearly = {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "ExecutionTask",
+        "metadata": {"name": "each-year"},
+        "spec": {"command": {"argv": ["sh", "-c", "true"]}, "schedule": {"cron": "0 0 1 1 *"}},
+    }
+    up.kubectl("apply", "-f", "-", stdin=json.dumps(yearly))
+    refused = up.remit_here("rerun", "each-year")
+    assert refused.returncode == 125
+    assert "run it once with remit run --from-schedule each-year" in refused.stderr

@@ -84,8 +84,8 @@ class PrivateFiles(SpecModel):
 class HostPathRule(SpecModel):
     paths: Annotated[list[FileGlob], Field(min_length=1, max_length=64)]
     """Globs over absolute paths of the operator's host that may be mounted: `*` and `?` stay within one folder, `**`
-    spans them, and `/a/**` is `/a`, too. With `/a/**` links may lead from one folder below `/a` to another; with any
-    other glob the path may have no link in it, but for those of root."""
+    spans them, `/a/**/b` is `/a/b`, too, and `/a/**` is `/a`. With `/a/**` links may lead from one folder below `/a` to
+    another; with any other glob the path may have no link in it, but for those of root."""
     access: Annotated[
         list[Access], Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["ReadOnly"]
@@ -139,8 +139,8 @@ class Images(SpecModel):
 
 class FileRule(SpecModel):
     paths: Annotated[list[FileGlob], Field(min_length=1, max_length=64)]
-    """Globs over absolute paths: `*` and `?` stay within one directory, `**` spans them. What comes before the first
-    wildcard is the directory that no link leads out of."""
+    """Globs over absolute paths: `*` and `?` stay within one directory, `**` spans them, and `/a/**/b` is `/a/b`, too.
+    What comes before the first wildcard is the directory that no link leads out of."""
     operations: Annotated[list[FileAction], Field(min_length=1, max_length=16)]
     """The file operations that are meant, such as `read`. `copy` and `move` are asked of both paths."""
     owners: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=16)] = []
@@ -165,8 +165,9 @@ class HttpRule(SpecModel):
     ports: Annotated[list[Port], Field(min_length=1, max_length=64)] = [443]
     """Ports."""
     paths: Annotated[list[Annotated[str, Field(max_length=1024, pattern="^/")]], Field(max_length=64)] = []
-    """Globs over the canonical path, without the query: `*` stays within one segment, `**` spans them. What servers
-    read differently, such as `%2F`, `//` and `;`, is matched only where the glob contains it. Empty: any path."""
+    """Globs over the canonical path, without the query: `*` stays within one segment, `**` spans them, and `/a/**/b`
+    is `/a/b`, too. What servers read differently, such as `%2F`, `//` and `;`, is matched only where the glob contains
+    it. Empty: any path."""
     addresses: Annotated[list[Cidr], Field(max_length=64)] = []
     """Networks, such as `10.1.0.0/16`, that these hosts may lead to though they are loopback, private, link-local or
     otherwise not public. A cloud's metadata address must be listed by itself, as `169.254.169.254/32`."""
@@ -226,7 +227,8 @@ class Containers(SpecModel):
     host."""
     mounts: Annotated[list[FileGlob], Field(max_length=64)] = []
     """Globs over paths of the engine's host that `run` may mount: `*` and `?` stay within one directory, `**` spans
-    them. The engine follows links on its host: list only what nobody untrusted can write to."""
+    them, and `/a/**/b` is `/a/b`, too. The engine follows links on its host: list only what nobody untrusted can write
+    to."""
     others: Annotated[list[Glob], Field(max_length=64)] = []
     """Globs over names of containers that are not of Remit's making in the task's namespace, and that `operations` may
     be done to all the same; `*` is any. Empty: none."""

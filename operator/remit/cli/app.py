@@ -11,6 +11,7 @@ import typer
 from remit import __version__
 from remit.cli import audit, policy, releases, workspace
 from remit.cli.artifacts import artifacts, cp
+from remit.cli.backup import backup, restore
 from remit.cli.cancel import cancel
 from remit.cli.crds import crds
 from remit.cli.demo import demo
@@ -21,6 +22,7 @@ from remit.cli.helptext import command
 from remit.cli.logs import logs
 from remit.cli.operator import operator
 from remit.cli.report import report as release_report
+from remit.cli.rerun import rerun
 from remit.cli.run import run
 from remit.cli.uninstall import uninstall
 from remit.cli.up import up
@@ -37,6 +39,7 @@ _TASKS, _RELEASES, _POLICIES, _SERVICES = "Tasks", "Releases", "Policies and rec
 
 
 command(app, _TASKS)(run)
+command(app, _TASKS)(rerun)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
 command(app, _TASKS)(cancel)
@@ -51,6 +54,8 @@ app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)
 command(app, _SERVICES)(demo)
+command(app, _SERVICES)(backup)
+command(app, _SERVICES)(restore)
 command(app, _SERVICES)(operator)
 command(app, _SERVICES)(crds)
 command(app, _SERVICES)(uninstall)

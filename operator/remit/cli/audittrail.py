@@ -54,6 +54,7 @@ def row(record: dict[str, Any]) -> str:
     about = [
         text.get("message", ""),
         f"[{text['policy']} {text.get('rule', '')}]" if "policy" in text else "",
+        *_would_be(record.get("audited")),
         text.get("what", ""),
         shlex.join(map(str, argv)) if isinstance(argv, list) else "",
         f"exit {text['exit_code']}" if record.get("exit_code") else "",
@@ -63,6 +64,14 @@ def row(record: dict[str, Any]) -> str:
     time = text.get("time", "").partition(".")[0] + "Z"
     head = f"{text['seq']:>6}  {time:<20}  {text.get('kind', ''):<9}  {text.get('verdict', ''):<18}  {task:<28}"
     return escape(f"{head}  {'  '.join(filter(None, about))}").rstrip()
+
+
+def _would_be(audited: Any) -> Iterator[str]:
+    """What policies that only audit would have denied."""
+    for denial in filter(lambda each: isinstance(each, dict), audited if isinstance(audited, list) else ()):
+        by = f"{denial.get('policy', '')} {denial.get('rule', '')}".strip()
+        why = denial.get("message") or denial.get("reason", "")
+        yield f"would be denied by [{by}]: {why}"
 
 
 def as_json(line: bytes) -> str:

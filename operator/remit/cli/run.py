@@ -202,15 +202,15 @@ def run(
                 artifacts=artifacts(artifact or []),
                 **volumes(mount or [], workspace or []),
             )
-        code = threads.run(_run(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
+        code = threads.run(run_task(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
     except (RemitError, OSError) as error:
         report(error)
         code = BROKEN  # 1 could be the command's own
     raise typer.Exit(code)
 
 
-async def _run(
-    task: dict[str, Any] | tasks.Scheduled,
+async def run_task(
+    task: dict[str, Any] | tasks.Scheduled | tasks.Again,
     namespace: str | None,
     kubeconfig: Path | None,
     context: str | None,
@@ -221,20 +221,21 @@ async def _run(
     quiet: bool,
     dry_run: bool = False,
 ) -> int:
+    """Create a task, or one that is made from another, and follow it. Gives the exit code."""
     from remit.cli import runfiles
     from remit.cli.connect import connected
     from remit.cli.exitcodes import exit_code
     from remit.cli.kubeconfig import state_dir_of
     from remit.cli.observe import NotTakenUp, observing
-    from remit.cli.tasks import Scheduled, request_cancel
+    from remit.cli.tasks import request_cancel
     from remit.cli.terminal import note
     from remit.kube.access import fallback_kubeconfig
     from remit.kube.client import TASKS
 
-    if not isinstance(task, Scheduled):
+    if isinstance(task, dict):
         namespace = namespace or task["metadata"].get("namespace")
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        if isinstance(task, Scheduled):
+        if not isinstance(task, dict):
             task = await task.child(connection)
         if any("hostPath" in volume for volume in task["spec"].get("volumes", [])):
             here = state_dir or state_dir_of(kubeconfig or fallback_kubeconfig(), context)

@@ -19,6 +19,7 @@ from remit.execution import schedule
 from remit.kube.client import TASKS, Kube, Object
 
 MAX_STDIN = 262_144
+_MAX_STEM = 240
 
 
 def for_command(
@@ -77,6 +78,46 @@ class Scheduled:
         if self.name:
             task["metadata"] = {**task["metadata"], "name": self.name}
         return task
+
+
+_OWN_LABELS = (
+    "remit.dev/",
+    "argocd.argoproj.io/",
+    "helm.sh/",
+    "helm.toolkit.fluxcd.io/",
+    "kustomize.toolkit.fluxcd.io/",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+)
+"""How labels begin that say whose an object is: a schedule's, a release's, or a tool's that would remove a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A task by its name, of which a copy is to be run."""
+
+    original: str
+    name: str | None = None
+
+    async def child(self, connection: Connection) -> Object:
+        """The task to create. Raises `RemitError` when there is no such task, or when it has a schedule."""
+        obj = await connection.find(TASKS, self.original)
+        if "schedule" in obj["spec"]:
+            raise InvalidInput(
+                f"task {self.original} has a schedule; run it once with remit run --from-schedule {self.original}"
+            )
+        labels = obj["metadata"].get("labels") or {}
+        stem = self.original[:_MAX_STEM].rstrip("-.")
+        return {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "metadata": {
+                **({"name": self.name} if self.name else {"generateName": f"{stem}-"}),
+                "namespace": obj["metadata"]["namespace"],
+                "labels": {key: value for key, value in labels.items() if not key.startswith(_OWN_LABELS)},
+            },
+            "spec": {key: value for key, value in obj["spec"].items() if key != "cancel"},
+        }
 
 
 async def newest_run(connection: Connection, schedule_obj: Object) -> Object | None:

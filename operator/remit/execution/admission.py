@@ -29,6 +29,7 @@ from remit.policy import (
     Command,
     CompiledPolicy,
     Decision,
+    Denial,
     Egress,
     Grant,
     Limits,
@@ -106,6 +107,8 @@ class Admitted:
     egress: tuple[Egress, ...] = ()
     policies: tuple[CompiledPolicy, ...] = ()
     """The policy that allowed it and the ceilings, whose terms its volumes are under."""
+    audited: tuple[Denial, ...] = ()
+    """What policies in Audit enforcement would have denied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,8 @@ class Refused:
     command: Command | None = None
     request: Request | None = None
     """What policy was asked, unless that is told nowhere."""
+    audited: tuple[Denial, ...] = ()
+    """As in `Admitted`."""
     by_policy: bool = False
     withheld: bool = False
     """Whether what was asked is told nowhere."""
@@ -127,13 +132,12 @@ _V = TypeVar("_V", Admitted, Refused)
 
 def redacted(verdict: _V, redactor: Redactor) -> _V:
     """The verdict as it may be told: a denial quotes arguments, and they may hold a secret."""
-    status = verdict.status
-    if status is not None:
-        status = status.model_copy(update={"audited": [redactor.redact_cut(message) for message in status.audited]})
+    audited = tuple(replace(each, message=redactor.redact_cut(each.message), needs=None) for each in verdict.audited)
+    status = verdict.status and verdict.status.model_copy(update={"audited": [each.message for each in audited]})
     if isinstance(verdict, Refused):
         finish = replace(verdict.finish, message=redactor.redact_cut(verdict.finish.message))
-        return replace(verdict, finish=finish, status=status)
-    return replace(verdict, status=status)
+        return replace(verdict, finish=finish, status=status, audited=audited)
+    return replace(verdict, status=status, audited=audited)
 
 
 def withheld(refused: Refused, why: str) -> Refused:
@@ -141,7 +145,8 @@ def withheld(refused: Refused, why: str) -> Refused:
     status = refused.status.model_copy(update={"audited": []}) if refused.status is not None else None
     message = f"{refused.finish.reason}; what was asked is not told, because {why}"
     finish = replace(refused.finish, message=message)
-    return replace(refused, finish=finish, status=status, command=None, request=None, withheld=True)
+    audited = tuple(replace(each, message="", needs=None) for each in refused.audited)
+    return replace(refused, finish=finish, status=status, command=None, request=None, audited=audited, withheld=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,7 @@ class Admission:
         memory = self.memory.demand(limits.memory, limits.disk, volumes) if beside_us else 0
         if self.memory.total is not None and memory > self.memory.total:
             finish = Finish(Phase.FAILED, "InsufficientMemory", "Resources", _too_large(limits, volumes, self.memory))
-            return Refused(finish, _status(decision), command)
+            return Refused(finish, _status(decision), command, audited=decision.audited)
         return Admitted(
             command=command,
             status=_status(decision),
@@ -203,6 +208,7 @@ class Admission:
             memory=memory,
             egress=decision.egress,
             policies=decision.binding,
+            audited=decision.audited,
         )
 
     async def decided(
@@ -407,7 +413,8 @@ def _refused(decision: Decision, request: Request, read_only_paths: Sequence[str
         finish = Finish(Phase.FAILED, str(decision.reason), "Invalid", message)
     else:
         finish = Finish(Phase.DENIED, str(decision.reason), "Denied", decision.message)
-    return Refused(finish, _status(decision), command, request, by_policy=finish.phase is Phase.DENIED)
+    by_policy = finish.phase is Phase.DENIED
+    return Refused(finish, _status(decision), command, request, decision.audited, by_policy)
 
 
 def _filled(limits: Limits, defaults: Limits) -> Limits:

@@ -18,7 +18,7 @@ from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
-from remit.policy import Command, Limits, Request, describe, request_for
+from remit.policy import Command, Denial, Limits, Request, describe, request_for
 from remit.policy.environment import WORKSPACE
 from remit.telemetry import AuditEvent
 from remit.telemetry.chain import MAX_TEXT
@@ -47,6 +47,7 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
         verdict="Denied" if refused else "Allowed",
         reason=refused.reason if refused else "",
         message=refused.message if refused else "",
+        audited=[_would_be(denial, task.metadata.namespace) for denial in verdict.audited],
         output="raw" if task.spec.output.raw else "",
     )
 
@@ -107,6 +108,17 @@ def _request(record: Mapping[str, Any]) -> Request | None:
         image=asks.get("image"),
         limits=Limits(**numbers),
     )
+
+
+def _would_be(denial: Denial, namespace: str) -> dict[str, str]:
+    """A denial by a policy in Audit enforcement, which is named as one that decides is."""
+    told = {
+        "policy": denial.policy.removeprefix(f"{namespace}/"),
+        "rule": denial.rule,
+        "reason": str(denial.reason),
+        "message": denial.message,
+    }
+    return {name: text for name, text in told.items() if text}
 
 
 def _asks(request: Request | None) -> dict[str, Any]:

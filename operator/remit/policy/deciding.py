@@ -83,11 +83,8 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
     policies = [policy for policy in policies if policy.namespace == request.namespace]
     verdicts = _verdicts(request, policies)
     ceiling_verdicts = _verdicts(request, ceilings)
-    # Once as it is, and once as if every policy were enforced: the difference is what Audit records.
     actual = _judge(request, policies, _enforced(verdicts), _enforced(ceiling_verdicts), audited=bool(verdicts))
-    strict = _judge(request, policies, verdicts, ceiling_verdicts, audited=False)
-    audit_keys = {verdict.policy.key for verdict in (*verdicts, *ceiling_verdicts) if not verdict.policy.enforced}
-    audited = (strict,) if isinstance(strict, Denial) and strict.policy in audit_keys else ()
+    audited = _audited(request, policies, verdicts, ceiling_verdicts)
     if isinstance(actual, Denial):
         return _denied(request, actual, audited)
     chosen = actual.policy if actual else verdicts[0].policy
@@ -95,7 +92,10 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
         message = f"{command.program!r} is not a program of the operator's PATH; install it or write an absolute path"
         return _denied(request, Denial(Reason.EXECUTABLE_NOT_FOUND, message, chosen.key), audited)
     name = _name(request, chosen.key)
-    decision = Decision(
+    # The egress rules of an Audit policy count all the same, because `network: restricted` means nothing without rules.
+    terms = {policy.key: policy for policy in (chosen, *(each.policy for each in _enforced(ceiling_verdicts)))}.values()
+    binding = [policy for policy in terms if policy.enforced]
+    return Decision(
         allowed=True,
         reason=Reason.ALLOWED if actual else Reason.AUDITED,
         message=f"allowed by {actual.rule} of policy {name}" if actual else f"policy {name} only audits",
@@ -103,8 +103,24 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
         rule=actual.rule if actual else "",
         audited=audited,
         warnings=_warnings(command),
+        limits=_limits(request, chosen, binding),
+        binding=tuple(terms),
+        egress=tuple(policy.egress for policy in terms) if request.network == "restricted" else (),
+        layers=tuple(sorted({layer for policy in binding for layer in policy.spec.sandbox.require})),
+        rates=tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate),
     )
-    return _with_terms(decision, request, chosen, [verdict.policy for verdict in _enforced(ceiling_verdicts)])
+
+
+def _audited(
+    request: Request,
+    policies: Sequence[CompiledPolicy],
+    verdicts: Sequence[_Verdict],
+    ceilings: Sequence[_Verdict],
+) -> tuple[Denial, ...]:
+    """What is denied as if every policy were enforced, by one that is not."""
+    keys = {verdict.policy.key for verdict in (*verdicts, *ceilings) if not verdict.policy.enforced}
+    strict = _judge(request, policies, verdicts, ceilings, audited=False) if keys else None
+    return (strict,) if isinstance(strict, Denial) and strict.policy in keys else ()
 
 
 def _never_allowed(request: Request) -> Denial | None:
@@ -138,24 +154,12 @@ def _invisible(request: Request) -> str | None:
     return None
 
 
-def _with_terms(
-    decision: Decision, request: Request, chosen: CompiledPolicy, ceilings: Sequence[CompiledPolicy]
-) -> Decision:
-    """The terms of the policy that allowed and of every ceiling. An Audit policy only suggests defaults; its egress
-    rules count all the same, because `network: restricted` means nothing without rules."""
-    terms = {policy.key: policy for policy in (chosen, *ceilings)}.values()
-    binding = [policy for policy in terms if policy.enforced]
+def _limits(request: Request, chosen: CompiledPolicy, binding: Sequence[CompiledPolicy]) -> Limits:
+    """Under the policy that allowed and every ceiling. An Audit policy only suggests defaults."""
     bounds = [policy.bounds for policy in binding]
     if not chosen.enforced:
         bounds.append(Bounds(default=effective(Limits(), [chosen.bounds])))
-    return replace(
-        decision,
-        limits=effective(request.limits, bounds),
-        binding=tuple(terms),
-        egress=tuple(policy.egress for policy in terms) if request.network == "restricted" else (),
-        layers=tuple(sorted({layer for policy in binding for layer in policy.spec.sandbox.require})),
-        rates=tuple(RateClaim(policy.key, policy.rate) for policy in binding if policy.rate),
-    )
+    return effective(request.limits, bounds)
 
 
 def _verdicts(request: Request, policies: Sequence[CompiledPolicy]) -> list[_Verdict]:

@@ -1,16 +1,16 @@
 """Globs of tasks below a folder, and whether one can match anything that a policy's glob matches. Pure.
 
-`*` and `?` stand for characters of one name, and `**` for any number of folders, as in policies. In a glob of a task
-`**` has to be a whole part, because it is walked part by part.
+They mean what they mean in policies (see `path_glob`), but that `a/**` is not `a` itself. `**` has to be a whole part,
+because a task's glob is walked part by part.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 from remit.policy.argv import refused_character
+from remit.policy.patterns import OPTIONAL, path_tokens
 
 ACROSS: Final = "**"
 _STATES: Final = 50_000
@@ -34,16 +34,11 @@ class Overlaps:
     does not suffice the answer is yes: what is found is judged path by path all the same."""
 
     def __init__(self, path: str, glob: str) -> None:
-        self._task = [*path.rstrip("/"), "/", *_tokens(re.sub(r"(\*\*/)+", ACROSS, glob))]
+        self._task = [*path.rstrip("/"), "/", *path_tokens(glob, folder_itself=False)]
         self._left = _STATES
 
     def with_(self, allowed: str) -> bool:
-        below = allowed.removesuffix("/**")
-        variants = [below] if below == allowed else [below, f"{below}/**"]
-        return any(self._meet(_tokens(text)) for text in variants)
-
-    def _meet(self, policy: Sequence[str]) -> bool:
-        task, seen = self._task, {(0, 0)}
+        task, policy, seen = self._task, path_tokens(allowed), {(0, 0)}
         waiting = [(0, 0)]
         while waiting:
             self._left -= 1
@@ -63,6 +58,10 @@ def _next(one: Sequence[str], at: int, other: Sequence[str], to: int) -> list[tu
     found = []
     here = one[at] if at < len(one) else None
     there = other[to] if to < len(other) else None
+    if OPTIONAL in {here, there}:
+        ours = (1, 3) if here == OPTIONAL else (0,)
+        theirs = (1, 3) if there == OPTIONAL else (0,)
+        return [(at + skipped, to + passed) for skipped in ours for passed in theirs]
     if here in {"*", ACROSS}:  # it stands for nothing more
         found.append((at + 1, to))
     if there in {"*", ACROSS}:
@@ -79,8 +78,3 @@ def _share(here: str, there: str) -> bool:
     if here in _WILD:
         here, there = there, here
     return here == there or (there in _WILD and (here != "/" or there == ACROSS))
-
-
-def _tokens(glob: str) -> list[str]:
-    """Wildcards, and all other characters one by one."""
-    return re.findall(r"\*\*|.", glob, re.DOTALL)

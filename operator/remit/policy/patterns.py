@@ -17,6 +17,9 @@ import re2
 MAX_MEMORY: Final = 1 << 20
 """Bytes that one compiled pattern may take."""
 
+OPTIONAL: Final = "[**]"
+"""In the tokens of a glob: the two that follow may be left out."""
+_TOKENS: Final = re.compile(r"(?P<folders>(?:\A|(?<=/))(?:\*\*/)+)|(?P<below>(?:/\*\*)+\Z)|\*\*|.", re.DOTALL)
 _RANGE_BYTES: Final = 16
 _CALL_WORK: Final = 1000
 _LOOK_WORK: Final = 100
@@ -104,12 +107,31 @@ def any_of(patterns: Sequence[Pattern]) -> Pattern | None:
 def path_glob(text: str) -> Pattern:
     """A pattern over absolute paths: `*` and `?` stand for characters of one name, `**` for any, slashes included.
 
-    `/a/**` is everything below `/a`, and `/a` itself.
+    Between two slashes `**` stands for any number of folders, none included: `/a/**/b` is `/a/b`, too. `/a/**` is
+    everything below `/a`, and `/a` itself.
     """
-    below = text.removesuffix("/**")
-    pieces = re.split(r"(\*\*|\*|\?)", below)
-    body = "".join({"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece) or str(re2.escape(piece)) for piece in pieces)
-    return Pattern(body + ("(/.*)?" if below != text else ""))
+    tokens = iter(path_tokens(text))
+    return Pattern(
+        "".join(f"(?:{_re2(next(tokens))}{_re2(next(tokens))})?" if t == OPTIONAL else _re2(t) for t in tokens)
+    )
+
+
+def path_tokens(text: str, *, folder_itself: bool = True) -> list[str]:
+    """What `path_glob` reads in a glob: wildcards, `OPTIONAL`, and all other characters one by one. Without
+    `folder_itself`, `a/**` is only what is below `a`."""
+    tokens: list[str] = []
+    for found in _TOKENS.finditer(text):
+        if found["folders"]:
+            tokens += [OPTIONAL, "**", "/"]
+        elif found["below"]:
+            tokens += [OPTIONAL, "/", "**"] if folder_itself else ["/", "**"]
+        else:
+            tokens.append(found[0])
+    return tokens
+
+
+def _re2(token: str) -> str:
+    return {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token) or str(re2.escape(token))
 
 
 def _compile(source: str) -> Any:

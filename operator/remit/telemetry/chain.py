@@ -74,6 +74,8 @@ class AuditEvent:
     """Allowed or Denied; for an execution, Started or how it ended."""
     reason: str = ""
     message: str = ""
+    audited: Sequence[Mapping[str, str]] = ()
+    """What policies in Audit enforcement would have denied: `policy`, `rule`, `reason` and `message` of each denial."""
     backend: str = ""
     node: str = ""
     """The host, or the node of the cluster, that the operator works on."""
@@ -117,18 +119,28 @@ def encode(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Re
         "seq": head.seq + 1,
         "time": timestamp(now),
         "kind": event.kind,
-        **_bounded(
-            {
-                name: _encodable(redactor.scrub(value, event.namespace) if name in _SAID else value)
-                for name, value in event.as_record().items()
-                if name != "kind"
-            }
-        ),
+        **_bounded(_scrubbed(event, redactor)),
         "prev": head.hash,
     }
     body = orjson.dumps(record)[:-1]
     digest = hashlib.sha256(body).hexdigest()
     return body + _HASH_FIELD + digest.encode() + _HASH_END + b"\n", Anchor(head.seq + 1, digest)
+
+
+def _scrubbed(event: AuditEvent, redactor: Redactor) -> dict[str, Any]:
+    """What is set, but for the kind, without secrets."""
+
+    def scrub(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: _encodable(redactor.scrub(value, event.namespace) if name in _SAID else value)
+            for name, value in fields.items()
+        }
+
+    record = event.as_record()
+    del record["kind"]
+    if "audited" in record:
+        record["audited"] = [scrub(denial) for denial in record["audited"]]
+    return scrub(record)
 
 
 def _bounded(record: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +150,8 @@ def _bounded(record: dict[str, Any]) -> dict[str, Any]:
         if name == "argv" and sum(map(len, value)) + len(value) > MAX_ARGV:
             whole = orjson.dumps(value)
             bounded |= {"argv": _beginning(value), "argv_digest": f"sha256:{hashlib.sha256(whole).hexdigest()}"}
+        elif name == "audited":
+            bounded[name] = [_bounded(denial) for denial in value]
         else:
             bounded[name] = value[:MAX_TEXT] + "…" if isinstance(value, str) and len(value) > MAX_TEXT else value
     return bounded

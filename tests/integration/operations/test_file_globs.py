@@ -92,6 +92,17 @@ async def test_what_a_glob_takes(desk: Desk, folder: Path, glob: str, taken: set
     assert (folder / "x" / "y").is_dir(), "directories stay"
 
 
+async def test_a_policy_says_by_the_same_glob_what_the_task_takes(folder: Path) -> None:
+    make(folder, *NAMES)
+    await do(desk_for(folder, f"{folder}/**/*.log"), "delete", folder, "**/*.log")
+    assert left(folder) == ["b.txt", "x/y/f.txt"]
+    make(folder, *NAMES)
+    denying = desk_for(folder, f"{folder}/**", closed=f"{folder}/**/a.log")
+    with pytest.raises(PolicyDenied, match=r"/a\.log is denied by files\.deny\[0\]"):
+        await do(denying, "delete", folder, "*.log")
+    assert len(left(folder)) == len(NAMES), "nothing is removed where one path is not allowed"
+
+
 async def test_the_age(desk: Desk, folder: Path) -> None:
     make(folder, "old.log", "new.log", "link.log")
     (folder / "link.log").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.kube.client import EVENTS, NAMESPACES, POLICIES, TASKS
@@ -84,11 +85,16 @@ async def test_in_a_namespace_of_its_own_a_selector_is_not_warned_of(world: Worl
 
 async def test_audit_records_and_lets_run(world: World) -> None:
     async with world.operator():
-        await world.policy("echo", enforcement="Audit")
+        name = await world.policy("echo", enforcement="Audit")
         status = await world.finished(await world.task("true"))
     assert status["phase"] == "Succeeded"
     (would_be,) = status["policy"]["audited"]
     assert "`true`" in would_be
+    trail = await asyncio.to_thread((world.settings.state_dir / "audit" / "audit.jsonl").read_text)
+    decisions = [record for record in map(json.loads, trail.splitlines()) if record["kind"] == "decision"]
+    assert [record["audited"] for record in decisions] == [
+        [{"policy": name, "reason": "NotAllowed", "message": would_be}]
+    ]
 
 
 async def test_limits_are_filled_in_and_held(world: World) -> None:

@@ -10,11 +10,11 @@ import pytest
 from remit.api import CommandPolicy, ExecutionTask
 from remit.backends import Exceeded, Outcome
 from remit.cli.audittrail import row
-from remit.execution.admission import Admission, Admitted, PolicySet
+from remit.execution.admission import Admission, Admitted, PolicySet, Refused, redacted, withheld
 from remit.execution.recording import decision, execution
-from remit.policy import compile_policy
-from remit.telemetry import GENESIS, Redactor
-from remit.telemetry.chain import encode, parse_line
+from remit.policy import CompiledPolicy, compile_policy
+from remit.telemetry import GENESIS, AuditEvent, Redactor
+from remit.telemetry.chain import MAX_TEXT, encode, parse_line
 
 NOW = datetime.datetime(2026, 1, 31, tzinfo=datetime.UTC)
 CONNECTION = {"name": "db", "key": "url"}
@@ -59,6 +59,95 @@ def test_what_was_asked_is_redacted() -> None:
         line, _ = encode(decision(task, "someone", verdict), GENESIS, NOW, redactor)
     assert b"canary-secret" not in line
     assert b"read of /srv/[redacted]" in line
+
+
+def policy_of(name: str, **spec: Any) -> CompiledPolicy:
+    return compile_policy(CommandPolicy.parse({"metadata": {"name": name, "namespace": "ns"}, "spec": spec}))
+
+
+def recorded(event: AuditEvent, redactor: Redactor | None = None) -> tuple[dict[str, Any], str]:
+    """The record, and how people are shown it."""
+    line, _ = encode(event, GENESIS, NOW, redactor or Redactor())
+    record, whole = parse_line(line.rstrip(b"\n"))
+    assert whole
+    return record, row(record)
+
+
+def test_what_a_policy_in_audit_would_have_denied_is_on_record() -> None:
+    allowing = policy_of("allowing", commands={"allow": [{"executable": "true"}]})
+    auditing = policy_of("auditing", enforcement="Audit", commands={"deny": [{"executable": "true"}]})
+    task = task_of("command", {"argv": ["true"]})
+    verdict = Admission().decide(task, PolicySet({"ns": [allowing, auditing]}, "remit-system"))
+    assert isinstance(verdict, Admitted)
+    record, shown = recorded(decision(task, "someone", verdict))
+    assert (record["verdict"], record["policy"]) == ("Allowed", "allowing")
+    (would_be,) = record["audited"]
+    assert (would_be["policy"], would_be["rule"], would_be["reason"]) == (
+        "auditing",
+        "commands.deny[0]",
+        "DeniedByRule",
+    )
+    assert "is denied by commands.deny[0] of policy ns/auditing" in would_be["message"]
+    assert f"would be denied by [auditing commands.deny[0]]: {would_be['message']}" in shown
+
+
+def test_a_ceiling_in_audit_is_named_with_its_namespace() -> None:
+    allowing = policy_of("allowing", commands={"allow": [{"executable": "true"}]})
+    body = {"metadata": {"name": "top", "namespace": "remit-system"}, "spec": {"enforcement": "Audit"}}
+    task = task_of("command", {"argv": ["true"]})
+    policies = PolicySet(
+        {"ns": [allowing], "remit-system": [compile_policy(CommandPolicy.parse(body))]}, "remit-system"
+    )
+    record, _ = recorded(decision(task, "someone", Admission().decide(task, policies)))
+    assert [(each["policy"], each["reason"]) for each in record["audited"]] == [("remit-system/top", "CeilingExceeded")]
+
+
+def test_nothing_is_on_record_where_a_policy_in_audit_would_have_allowed_it_too() -> None:
+    auditing = policy_of("auditing", enforcement="Audit", commands={"allow": [{"executable": "true"}]})
+    task = task_of("command", {"argv": ["true"]})
+    verdict = Admission().decide(task, PolicySet({"ns": [auditing]}, "remit-system"))
+    record, shown = recorded(decision(task, "someone", verdict))
+    assert (record["verdict"], record.get("audited")) == ("Allowed", None)
+    assert "would" not in shown
+
+
+@pytest.mark.parametrize("enforced", [None, "false"], ids=["allowed", "denied"])
+def test_what_would_have_been_denied_is_redacted(enforced: str | None) -> None:
+    """But for names of policies and rules, even where a secret is spelled like one."""
+    auditing = policy_of("auditing", enforcement="Audit", commands={"deny": [{"executable": "true"}]})
+    others = [policy_of("enforced", commands={"allow": [{"executable": enforced}]})] if enforced else []
+    task = task_of("command", {"argv": ["true", "canary-secret"]})
+    verdict: Any = Admission().decide(task, PolicySet({"ns": [auditing, *others]}, "remit-system"))
+    assert type(verdict) is (Refused if enforced else Admitted)
+    assert "canary-secret" in str(verdict.audited)
+    redactor = Redactor()
+    with redactor.holding(["canary-secret", "auditing", "DeniedByRule"]):
+        told = redacted(verdict, redactor)
+        assert "canary-secret" not in f"{told.audited}{told.status}"
+        for each in (verdict, told):
+            record, shown = recorded(decision(task, "someone", each), redactor)
+            assert "canary-secret" not in f"{record}{shown}"
+            (would_be,) = record["audited"]
+            assert (would_be["policy"], would_be["reason"]) == ("auditing", "DeniedByRule")
+            assert "[redacted]" in would_be["message"]
+
+
+def test_what_would_have_been_denied_is_bounded() -> None:
+    record, _ = recorded(AuditEvent(kind="decision", audited=[{"policy": "p", "message": "\udc80" + "x" * 9000}]))
+    assert record["audited"] == [{"policy": "p", "message": "\\udc80" + "x" * (MAX_TEXT - 6) + "…"}]
+
+
+def test_a_refusal_that_must_not_tell_what_was_asked_names_the_policy_in_audit_only() -> None:
+    auditing = policy_of("auditing", enforcement="Audit", commands={"deny": [{"executable": "true"}]})
+    enforced = policy_of("enforced", commands={"allow": [{"executable": "false"}]})
+    task = task_of("command", {"argv": ["true", "canary-secret"]})
+    verdict = Admission().decide(task, PolicySet({"ns": [auditing, enforced]}, "remit-system"))
+    assert isinstance(verdict, Refused)
+    told = withheld(verdict, "it holds secrets")
+    record, shown = recorded(decision(task, "someone", told))
+    assert record["audited"] == [{"policy": "auditing", "rule": "commands.deny[0]", "reason": "DeniedByRule"}]
+    assert "would be denied by [auditing commands.deny[0]]" in shown
+    assert "canary-secret" not in f"{told}{record}{shown}"
 
 
 def test_an_execution_says_which_limits_it_met() -> None:

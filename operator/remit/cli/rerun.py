@@ -1,0 +1,53 @@
+"""`remit rerun`: run what a task ran once more."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from remit import threads
+from remit.cli import completion, options
+from remit.cli.errors import report
+from remit.cli.run import run_task
+from remit.errors import RemitError
+
+
+def rerun(
+    task: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The new task's name; by default one is made up.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Have the server check the task and show it, and create nothing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
+    remove: Annotated[bool, typer.Option("--rm", help="Delete the new task once it has ended.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what the command says.")] = False,
+    namespace: options.Namespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Create a task with the spec and the labels of another, and follow it as [bold]remit run[/] does.
+
+    The other one may have ended or not; it stays as it is. Policy decides anew, about you and as it is now. Labels and
+    annotations by which GitOps tools, Helm, schedules and releases know what is theirs are left out.
+    """
+    from remit.cli.exitcodes import BROKEN
+    from remit.cli.tasks import Again
+
+    if remove and not wait:
+        raise typer.BadParameter("--rm needs to wait for the end; delete the task yourself")
+    try:
+        again = Again(task, name)
+        code = threads.run(
+            run_task(again, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run)
+        )
+    except (RemitError, OSError) as error:
+        report(error)
+        code = BROKEN  # 1 could be the command's own
+    raise typer.Exit(code)
