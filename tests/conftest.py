@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,6 +101,38 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
         if measuring:
             measuring.cov_controller.resume()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _measured_if_wanted(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with _measured_if_wanted(item):
+        return (yield)
+
+
+def _measured_if_wanted(item: pytest.Item) -> AbstractContextManager[None]:
+    """pytest-cov's `no_cover` is about the test only. What its fixtures start is most of the work of some."""
+    return unmeasured(item.config) if item.get_closest_marker("no_cover") else nullcontext()
+
+
+@contextmanager
+def unmeasured(config: pytest.Config) -> Iterator[None]:
+    """What goes on meanwhile is not measured for coverage. It may be nested."""
+    measuring = config.pluginmanager.getplugin("_cov")
+    controller = measuring and measuring.cov_controller
+    if not controller or not controller.started:
+        yield
+        return
+    controller.pause()
+    try:
+        yield
+    finally:
+        controller.resume()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,22 +37,13 @@ def service(log: Path, *arguments: str, **env: str) -> Iterator[subprocess.Popen
             process.kill()
 
 
-def test_a_stop_ends_what_runs_and_the_next_start_knows(own_up: RemitUp) -> None:
-    submit(own_up, "long", "sleep 600")
-    until(lambda: own_up.phase("long") == "Running", "the task to run")
-    assert own_up.stop() == 0
-    own_up.start()
-    assert own_up.phase("long") == "Failed"
-    assert own_up.task("long")["status"]["attempts"][0]["reason"] == "Interrupted"
-
-
-def test_a_second_signal_stops_at_once(own_up: RemitUp) -> None:
-    submit(own_up, "stubborn", "trap '' TERM; echo on; sleep 600")
-    until(lambda: own_up.remit_here("logs", "stubborn").stdout == "on\n", "the task to run")
-    own_up.process.terminate()
-    until(lambda: "once more" in own_up.log.read_text(), "the first signal to be taken")
-    own_up.process.send_signal(signal.SIGINT)
-    assert own_up.process.wait(60) == 128 + signal.SIGINT
+def test_a_stop_ends_what_runs_and_the_next_start_knows(up: RemitUp) -> None:
+    submit(up, "long", "sleep 600")
+    until(lambda: up.phase("long") == "Running", "the task to run")
+    assert up.stop() == 0
+    up.start()
+    assert up.phase("long") == "Failed"
+    assert up.task("long")["status"]["attempts"][0]["reason"] == "Interrupted"
 
 
 def test_what_cannot_start_says_why(up: RemitUp, tmp_path: Path) -> None:
@@ -160,3 +151,13 @@ def test_a_table_is_drawn_anew_until_interrupted(up: RemitUp) -> None:
         _, stderr = watching.process.communicate(timeout=60)
         assert (watching.process.returncode, stderr) == (130, "")
     up.kubectl("delete", "executiontask", "watched")
+
+
+def test_a_second_signal_stops_at_once(up: RemitUp) -> None:
+    """The last test of the file: afterwards it does not run."""
+    submit(up, "stubborn", "trap '' TERM; echo on; sleep 600")
+    until(lambda: up.remit_here("logs", "stubborn").stdout == "on\n", "the task to run")
+    up.process.terminate()
+    until(lambda: "once more" in up.log.read_text(), "the first signal to be taken")
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(60) == 128 + signal.SIGINT

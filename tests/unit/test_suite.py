@@ -67,10 +67,32 @@ def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: st
 
 
 def test_nothing_is_measured_where_a_test_says_so(tmp_path: Path) -> None:
-    """In a worker, too: measuring takes half as long again."""
+    """In its fixtures and in a worker, too: measuring takes half as long again."""
     (tmp_path / "test_it.py").write_text(
-        "import pytest\nfrom coverage import Coverage\ndef test_usual(): assert Coverage.current()\n"
-        "@pytest.mark.no_cover\ndef test_long(): assert not Coverage.current()\n"
+        "import pytest\nfrom coverage import Coverage\n"
+        "@pytest.fixture\n"
+        "def measured():\n"
+        "    found = [bool(Coverage.current())]\n"
+        "    yield found\n"
+        "    assert bool(Coverage.current()) == found[0]\n"
+        "def test_usual(measured): assert measured == [True]\n"
+        "@pytest.mark.no_cover\ndef test_long(measured): assert measured == [False] and not Coverage.current()\n"
+        "def test_usual_again(measured): assert measured == [True]\n"
+    )
+    assert "3 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
+
+
+def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\nfrom conftest import unmeasured\nfrom coverage import Coverage\n"
+        "@pytest.fixture\n"
+        "def measured(request):\n"
+        "    with unmeasured(request.config):\n"
+        "        with unmeasured(request.config): pass\n"
+        "        assert not Coverage.current()\n"
+        "    return bool(Coverage.current())\n"
+        "def test_usual(measured): assert measured and Coverage.current()\n"
+        "@pytest.mark.no_cover\ndef test_long(measured): assert not measured\n"
     )
     assert "2 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
 

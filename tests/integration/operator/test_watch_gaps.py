@@ -16,6 +16,7 @@ from remit.controllers.operator import Operator
 from remit.errors import ApiError
 from remit.kube.client import POLICIES, TASKS, Kube, Object
 from remit.kube.reflector import Reflector
+from support import repetitions
 
 from .conftest import PATIENCE, World
 
@@ -252,11 +253,11 @@ async def test_an_api_server_that_lost_its_tasks_costs_no_output_for_a_day(
 async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_turns_for_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
+    count = repetitions(200, soak=5000)
     async with world.operator() as operator:
-        store, turns = operator.runner.store, 0
-        for number in range(1000):
-            store.open("default", f"gone-{number}", "gone").mark_audited()
+        runner, turns, looked = operator.runner, 0, dict[str, int]()
+        for number in range(count):
+            runner.store.open("default", f"gone-{number}", "gone").mark_audited()
 
         async def turn() -> None:
             nonlocal turns
@@ -264,10 +265,19 @@ async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_
                 turns += 1
                 await asyncio.sleep(0)
 
+        running = runner.running
+
+        def noted(uid: str) -> bool:
+            looked.setdefault(uid, turns)
+            return running(uid)
+
+        monkeypatch.setattr(runner, "running", noted)
         turning = asyncio.create_task(turn())
-        for left in (1000, 1000, 0):
-            turns = 0
+        # They are missed, told of, left for their time, and removed.
+        for seconds, left in ((3600, count), (3600, count), (3600, count), (0, 0)):
+            monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", seconds)
+            looked.clear()
             await operator.tasks.sweep()
-            assert len(list(store.tasks())) == left
-            assert turns >= 1000
+            assert len(list(runner.store.tasks())) == left
+            assert len(set(looked.values())) == len(looked) == count, "others had no turn between two of them"
         turning.cancel()
