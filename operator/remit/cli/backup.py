@@ -33,7 +33,7 @@ def backup(
     for path in contents.cut:
         typer.echo(f"{path!r} became shorter while it was read, and ends in zeros", err=True)
     for path in contents.left_out:
-        typer.echo(f"{path!r} is left out: this user may not read it", err=True)
+        typer.echo(f"{path!r} is left out: this user may not read it, or it lies too deep", err=True)
     typer.echo(f"{folder} is in {file}: {contents.files} files, {format_bytes(contents.size)}")
     typer.echo("It holds the secrets and keys of this control plane: keep it as safe as these.")
 

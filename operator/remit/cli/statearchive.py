@@ -7,6 +7,7 @@ directory is what a kill leaves behind, and an operator goes on from it in the s
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import os
@@ -37,6 +38,9 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST_MANIFEST: Final = 65_536
 _COMPRESSION: Final = 5
 _PIECE: Final = 1 << 20
+_DEEPEST: Final = 200
+_REPLACED: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""How a file is missed that was seen a moment before: it is gone, or a link or a socket now."""
 _DAMAGED: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
@@ -47,7 +51,7 @@ class Contents(NamedTuple):
     size: int
     cut: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    """What this user may not read: tasks choose the modes of their files."""
+    """What this user may not read, or what lies too deep: tasks choose the modes and places of their files."""
 
 
 def write_archive(state_dir: Path, out: IO[bytes]) -> Contents:
@@ -94,11 +98,14 @@ class _Writer:
                 files = [name for name in files if name not in _COPIED_FIRST | _LOCKS]
             else:
                 self._tar.addfile(_header(folder.as_posix(), os.fstat(descriptor), tarfile.DIRTYPE))
+            if len(folder.parts) >= _DEEPEST:  # the walk holds a descriptor for each folder on the way
+                self._left_out += [(folder / name).as_posix() for name in folders]
+                folders.clear()
             for name in sorted([*folders, *files]):
                 self._add(name, (folder / name).as_posix(), descriptor)
 
     def _add(self, name: str, path: str, folder: int) -> None:
-        """A file or a link of `folder`. What is gone meanwhile is left out, and so are sockets, pipes and devices."""
+        """A file or a link of `folder`. What goes meanwhile is left out, and so are sockets, pipes and devices."""
         try:
             info = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISLNK(info.st_mode):
@@ -107,16 +114,17 @@ class _Writer:
                 self._tar.addfile(header)
             elif stat.S_ISREG(info.st_mode):
                 self._add_file(name, path, folder)
-        except FileNotFoundError:
-            return
         except PermissionError:
             self._left_out.append(path)
+        except OSError as error:
+            if error.errno not in _REPLACED:
+                raise
 
     def _unreadable(self, state_dir: Path) -> Callable[[OSError], None]:
         def note(error: OSError) -> None:
             if isinstance(error, PermissionError):
                 self._left_out.append(str(error.filename).removeprefix(f"{state_dir}/"))
-            elif not isinstance(error, FileNotFoundError):
+            elif error.errno not in _REPLACED:
                 raise error
 
         return note

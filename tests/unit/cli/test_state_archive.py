@@ -12,6 +12,7 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -103,6 +104,46 @@ def test_a_file_that_shrinks_meanwhile_is_told(state: Path, tmp_path: Path, monk
     assert write_archive(state, out).cut == ("output",)
     monkeypatch.undo()
     assert (restored(out.getvalue(), tmp_path / "again") / "output").read_bytes() == b"0123456789" + bytes(5)
+
+
+def test_no_task_can_keep_its_workspace_from_being_backed_up(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes folders without end, and replaces a file with a link to a secret the moment after it was looked at."""
+    deep = state
+    for _ in range(300):
+        deep /= "d"
+        deep.mkdir()
+    (state / "swapped").write_text("mine")
+    secret = tmp_path / "secret"
+    secret.write_text("canary")
+    real = os.stat
+
+    def swapping(path: str, **options: Any) -> os.stat_result:
+        info = real(path, **options)
+        if path == "swapped":
+            os.unlink(path, dir_fd=options["dir_fd"])
+            os.symlink(secret, path, dir_fd=options["dir_fd"])
+        return info
+
+    monkeypatch.setattr("remit.cli.statearchive.os.stat", swapping)
+    out = io.BytesIO()
+    contents = write_archive(state, out)
+    monkeypatch.undo()
+    assert contents.left_out == ("/".join("d" * 201),)
+    made = restored(out.getvalue(), tmp_path / "again")
+    assert not (made / "swapped").exists()
+    assert (made / "/".join("d" * 200)).is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_left_out_and_told(state: Path) -> None:
+    (state / "closed").touch(mode=0o000)
+    (state / "folder").mkdir(mode=0o000)
+    try:
+        assert set(write_archive(state, io.BytesIO()).left_out) == {"closed", "folder"}
+    finally:
+        (state / "folder").chmod(0o700)
 
 
 def test_only_a_directory_with_state_is_backed_up(tmp_path: Path) -> None:
