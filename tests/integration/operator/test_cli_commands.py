@@ -59,7 +59,7 @@ async def test_without_an_operator_a_run_says_what_it_waits_for_and_is_given_up(
 ) -> None:
     task = tasks.for_command(["echo", "hello"], name="untaken")
     with pytest.raises(RemitError, match=r"no operator has taken task default/untaken up .*; the task is cancelled$"):
-        await run._run(task, None, kubeconfig, None, None, True, False, False, False)
+        await run.run_task(task, None, kubeconfig, None, None, True, False, False, False)
     assert "waiting for an operator, which 'remit up' or 'remit operator' runs\n" in capsys.readouterr().err
     assert (await world.kube.get(TASKS, "default", "untaken"))["spec"]["cancel"] is True
 
@@ -91,7 +91,7 @@ async def test_logs_of_a_schedule_are_those_of_its_newest_run(
             while b"yearly has no runs; the next is due" not in told:
                 await asyncio.sleep(0.01)
                 told += capsysbinary.readouterr().err
-        code = await run._run(
+        code = await run.run_task(
             tasks.Scheduled("yearly", "by-hand"), None, kubeconfig, None, None, True, False, False, True
         )
         assert code == 0

@@ -19,6 +19,7 @@ import orjson
 
 from remit.backends import AttemptRequest
 from remit.backends.failure import OperationFailed
+from remit.backends.subprocesses import start_subprocess
 from remit.operations.base import Effect
 from remit.operations.process.logs import tail
 from remit.operations.process.record import SOCKET, Identity, locked, read_state, supervised
@@ -95,7 +96,7 @@ class Supervision:
             with locked(folder) as lock:
                 if lock is not None:
                     with _new_log(folder) as log:
-                        child = await asyncio.create_subprocess_exec(
+                        child = await start_subprocess(
                             *(sys.executable, "-I", str(_PROGRAM), _PACKAGES, _label(specification)),
                             stdin=asyncio.subprocess.PIPE,
                             stdout=asyncio.subprocess.PIPE,

@@ -27,6 +27,7 @@ from typing import Final
 
 import psutil
 
+from remit.backends.subprocesses import start_subprocess
 from remit.errors import DeploymentError
 from remit.privatefiles import replace_private
 from remit.release.traffic.configuration import (
@@ -97,7 +98,7 @@ class Instance:
             ("-x", f"../{predecessor.folder.name}/{socket_of(predecessor.folder)}") if predecessor else ()
         )  # beside us
         try:
-            child = await asyncio.create_subprocess_exec(
+            child = await start_subprocess(
                 *(program, "-D", *taking, "-f", _CONFIGURATION),
                 cwd=self.folder,
                 env={},
@@ -114,6 +115,9 @@ class Instance:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 _, said = await child.communicate()
+        except asyncio.CancelledError:
+            child.kill()
+            raise
         except TimeoutError:
             child.kill()
             raise _failed(f"the traffic proxy did not start within {_START_SECONDS:g} s") from None

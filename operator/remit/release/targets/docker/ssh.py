@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from remit.backends.failure import OperationFailed
+from remit.backends.subprocesses import start_subprocess
 from remit.policy.engines import EngineAddress
 
 _CONNECT_SECONDS: Final = 10
@@ -71,7 +72,7 @@ class Tunnel:
             self._going.discard(task)
 
     async def _carry(self, arguments: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        child = await asyncio.create_subprocess_exec(
+        child = await start_subprocess(
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

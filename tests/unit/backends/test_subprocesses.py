@@ -1,0 +1,55 @@
+"""A start that is cancelled ends, and its caller has the child."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import PIPE
+
+import pytest
+
+from remit.backends.subprocesses import start_subprocess
+
+HANDS_ON = ("/bin/sh", "-c", "sleep 1000 & exit 0")
+"""It ends at once, and leaves somebody with its pipes."""
+
+
+async def test_a_start_may_be_cancelled_at_any_moment() -> None:
+    reached = set()
+    for turns in range(40):
+        children: list[asyncio.subprocess.Process] = []
+
+        async def run(children: list[asyncio.subprocess.Process] = children) -> None:
+            children.append(await start_subprocess(*HANDS_ON, stdin=PIPE, stdout=PIPE, start_new_session=True))
+            await asyncio.sleep(1000)
+
+        starting = asyncio.create_task(run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        before = len(children)
+        starting.cancel()
+        _, late = await asyncio.wait({starting}, timeout=60)
+        assert not late, f"it hangs when it is cancelled after {turns} turns"
+        assert starting.cancelled()
+        for child in children:
+            os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+        reached.add((before, len(children)))
+    assert reached == {(0, 0), (0, 1), (1, 1)}, "before, during and after the start"
+
+
+async def test_a_timeout_around_a_start_is_a_timeout() -> None:
+    child = None
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            child = await start_subprocess("/bin/sleep", "1000")
+            await child.wait()
+    assert child is not None
+    child.kill()
+    await child.wait()
+
+
+async def test_a_program_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        await start_subprocess("/no/such/program")
