@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from typing import Any, Final
+
+_DEATH_SECONDS: Final = 5.0
 
 
 async def start_subprocess(*argv: str, **options: Any) -> asyncio.subprocess.Process:
@@ -15,14 +18,28 @@ async def start_subprocess(*argv: str, **options: Any) -> asyncio.subprocess.Pro
     """
     starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*argv, **options))
     cancelled = False
-    while not starting.done():
-        try:
-            await asyncio.wait({starting})  # unlike `await starting`, it does not pass the cancellation on
-        except asyncio.CancelledError:
-            cancelled = True
+    try:
+        while not starting.done():
+            try:
+                await asyncio.wait({starting})  # unlike `await starting`, it does not pass the cancellation on
+            except asyncio.CancelledError:
+                cancelled = True
+    except BaseException:  # the caller will not have the child
+        await _end(await starting)
+        raise
     if cancelled:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # somebody cancelled it
         task.uncancel()  # it counts, and was asked for once
         task.cancel()
     return starting.result()
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    if child.stdin is not None:
+        child.stdin.transport.abort()
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DEATH_SECONDS):
+            await child.wait()

@@ -7,6 +7,7 @@ import os
 import signal
 from asyncio.subprocess import PIPE
 
+import psutil
 import pytest
 
 from remit.backends.subprocesses import start_subprocess
@@ -48,6 +49,20 @@ async def test_a_timeout_around_a_start_is_a_timeout() -> None:
     assert child is not None
     child.kill()
     await child.wait()
+
+
+async def test_a_child_that_nobody_will_have_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = asyncio.wait
+
+    async def failing(awaited: set[asyncio.Future[object]]) -> None:
+        await real(awaited)
+        raise RuntimeError("of the loop")
+
+    monkeypatch.setattr("remit.backends.subprocesses.asyncio.wait", failing)
+    with pytest.raises(RuntimeError, match="of the loop"):
+        await start_subprocess("/bin/sleep", "86399", stdin=PIPE)
+    left = [each.cmdline() for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    assert ["/bin/sleep", "86399"] not in left
 
 
 async def test_a_program_that_is_not_there_is_an_error() -> None:
