@@ -41,7 +41,6 @@ from remit.sandbox.inside import open_inside
 if TYPE_CHECKING:
     from remit.backends.egress import Door
 
-"""For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
 _BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2
 """bubblewrap's monitor and the namespace's init are counted with the attempt: a limit of N means N of its own."""

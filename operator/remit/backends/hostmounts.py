@@ -12,6 +12,7 @@ from remit.sandbox import Confinement, HostMount, Identities, Mounts
 from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES
 
 MOUNT_SECONDS: Final = 20.0
+"""For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
 
 
 async def open_mounts(

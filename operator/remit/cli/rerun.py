@@ -9,7 +9,7 @@ import typer
 from remit import threads
 from remit.cli import completion, options
 from remit.cli.errors import report
-from remit.cli.run import run_task
+from remit.cli.run import DryRun, Quiet, Raw, Remove, TaskName, Wait, run_task
 from remit.errors import RemitError
 
 
@@ -17,16 +17,12 @@ def rerun(
     task: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)
     ],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The new task's name; by default one is made up.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Have the server check the task and show it, and create nothing.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
-    remove: Annotated[bool, typer.Option("--rm", help="Delete the new task once it has ended.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what the command says.")] = False,
+    name: TaskName = None,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    remove: Remove = False,
+    raw: Raw = False,
+    quiet: Quiet = False,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,

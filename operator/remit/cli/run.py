@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from remit.cli.observe import Observed
     from remit.kube.client import Object
 
+TaskName = Annotated[str | None, typer.Option(metavar="NAME", help="The task's name; by default one is made up.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Have the server check the task and show it, and create nothing.")
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")]
+Remove = Annotated[bool, typer.Option("--rm", help="Delete the task once it has ended.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what the command says.")]
+
 _TASK, _FILES = "Task", "Files"
 _OWN_METADATA = frozenset({"name", "generateName", "namespace", "labels", "annotations"})
 
@@ -40,9 +49,7 @@ def run(
             autocompletion=completion.tasks,
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The task's name; by default one is made up.")
-    ] = None,
+    name: TaskName = None,
     timeout: Annotated[
         int | None,
         typer.Option(
@@ -138,13 +145,11 @@ def run(
             "--raw-output", help="Keep the output with the secrets in it, for remit logs.", rich_help_panel=_TASK
         ),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Have the server check the task and show it, and create nothing.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the task to its end.")] = True,
-    remove: Annotated[bool, typer.Option("--rm", help="Delete the task once it has ended.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Let output drive the terminal.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what the command says.")] = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    remove: Remove = False,
+    raw: Raw = False,
+    quiet: Quiet = False,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,

@@ -19,7 +19,6 @@ from remit.execution import schedule
 from remit.kube.client import TASKS, Kube, Object
 
 MAX_STDIN = 262_144
-_MAX_STEM = 240
 
 
 def for_command(
@@ -107,12 +106,11 @@ class Again:
                 f"task {self.original} has a schedule; run it once with remit run --from-schedule {self.original}"
             )
         labels = obj["metadata"].get("labels") or {}
-        stem = self.original[:_MAX_STEM].rstrip("-.")
         return {
             "apiVersion": obj["apiVersion"],
             "kind": obj["kind"],
             "metadata": {
-                **({"name": self.name} if self.name else {"generateName": f"{stem}-"}),
+                **({"name": self.name} if self.name else {"generateName": f"{schedule.stem(self.original)}-"}),
                 "namespace": obj["metadata"]["namespace"],
                 "labels": {key: value for key, value in labels.items() if not key.startswith(_OWN_LABELS)},
             },

@@ -112,10 +112,10 @@ def _due(schedule: Schedule, since: datetime.datetime, active: Sequence[str], no
 
 def child_name(parent: str, tick: datetime.datetime) -> str:
     """Of the child for a tick: the parent's name and the minute, counted from 1970 as a CronJob counts it."""
-    return f"{_stem(parent)}-{int(tick.timestamp()) // 60}"
+    return f"{stem(parent)}-{int(tick.timestamp()) // 60}"
 
 
-def _stem(parent: str) -> str:
+def stem(parent: str) -> str:
     """The name, or of one that leaves no room for more its beginning and a digest, so that no other has the same."""
     if len(parent) <= _MAX_NAME:
         return parent
@@ -143,7 +143,7 @@ def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str
     named = (
         {"name": child_name(name, tick), "annotations": {**inherited, TICK_ANNOTATION: f"{tick:%FT%TZ}"}}
         if tick
-        else {"generateName": f"{_stem(name)}-manual-"}
+        else {"generateName": f"{stem(name)}-manual-"}
     )
     spec = {key: value for key, value in parent["spec"].items() if key not in _NOT_OF_A_CHILD}
     return {
