@@ -11,7 +11,10 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from remit.errors import InvalidInput
 
@@ -102,6 +105,27 @@ def write_private(path: Path, content: bytes) -> None:
     """`replace_private`, which makes the folders that are missing. Raises OSError."""
     _make(path.parent)
     replace_private(path, content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """A new file, mode 0600, that takes the name `path` when the block ends well.
+
+    Raises FileExistsError where there is one already, and it is not to be replaced.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    coming = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            coming.replace(path)
+        else:
+            os.link(coming, path)
+    finally:
+        coming.unlink(missing_ok=True)
 
 
 def _make(path: Path) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from remit.cli.audittrail import COLUMNS, Selection, as_csv
 from remit.cli.terminal import harmless
 from remit.errors import InvalidInput
+from remit.privatefiles import whole_file
 from remit.telemetry.segments import belongs
 
 
@@ -30,7 +27,7 @@ def write(selection: Selection, output: Path | None, *, csv: bool) -> None:
         raise InvalidInput(f"{output} is a folder; give --output the name of a file")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output.parent} is not there; make it, or give --output another name")
-    with _whole_or_not_at_all(output) as file:
+    with whole_file(output) as file:
         file.writelines(_lines(selection, csv))
 
 
@@ -39,19 +36,3 @@ def _lines(selection: Selection, csv: bool) -> Iterator[bytes]:
         yield as_csv(COLUMNS).encode()
     for line, record in selection:
         yield as_csv(record.get(column) for column in COLUMNS).encode() if csv else line
-
-
-@contextlib.contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[BinaryIO]:
-    """A new file, mode 0600, that takes the name `path` when the block ends well."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    coming = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-        coming.replace(path)
-    except BaseException:
-        coming.unlink()
-        raise

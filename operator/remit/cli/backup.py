@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +10,7 @@ import typer
 
 from remit.cli import options
 from remit.errors import InvalidInput
+from remit.privatefiles import whole_file
 from remit.userpaths import default_state_dir
 
 if TYPE_CHECKING:
@@ -46,19 +45,11 @@ def _write(file: Path, state_dir: Path) -> Contents:
         raise InvalidInput(f"{file} is in the directory to back up; write it elsewhere")
     if os.path.lexists(file):
         raise InvalidInput(f"{file} is there already; move it away, or choose another name")
-    descriptor, scratch = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # readable by its owner only
     try:
-        with os.fdopen(descriptor, "wb") as out:
-            contents = write_archive(state_dir, out)
-            out.flush()
-            os.fsync(out.fileno())
-        os.link(scratch, file)  # unlike a rename, it replaces nothing
+        with whole_file(file, replace=False) as out:
+            return write_archive(state_dir, out)
     except FileExistsError:
         raise InvalidInput(f"{file} is there already; move it away, or choose another name") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(scratch).unlink()
-    return contents
 
 
 def restore(
