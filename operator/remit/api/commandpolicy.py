@@ -355,10 +355,14 @@ class CommandPolicySpec(SpecModel):
     """Rules for commands."""
     scripts: Scripts = Scripts()
     """Rules for scripts."""
-    backends: Annotated[
-        list[BackendName], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
-    ] = ["process"]
-    """Where tasks may run."""
+    backends: (
+        Annotated[
+            list[BackendName], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
+        ]
+        | None
+    ) = None
+    """Where commands and scripts may run. By default where the installation runs what says nothing: `kubernetes` on a
+    cluster, `process` elsewhere."""
     networks: Annotated[
         list[Network], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["none"]

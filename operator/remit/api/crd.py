@@ -55,7 +55,7 @@ KINDS: Final = (
         "executiontasks",
         ("et",),
         executiontask.PRINTER_COLUMNS,
-        (".spec.backend", ".status.phase", ".status.operation"),
+        (".spec.backend", ".status.backend", ".status.phase", ".status.operation"),
         first_phase="Pending",
     ),
     Kind(CommandPolicy, "commandpolicies", ("cmdpol",), commandpolicy.PRINTER_COLUMNS, (".spec.enforcement",)),

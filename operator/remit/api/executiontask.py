@@ -176,14 +176,18 @@ class TaskTemplate(SpecModel):
 
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.backend == 'process' || has(self.image)", "backends docker and kubernetes need an image"),
         Rule(
-            "self.backend == 'process' || has(self.command) || has(self.script)",
+            "!has(self.backend) || self.backend == 'process' || has(self.command) || has(self.script)",
             "backend goes with command and script; the other operations Remit performs itself: leave it out",
         ),
         Rule(
-            "self.backend != 'process' || !has(self.image)",
-            "image goes with backends docker and kubernetes; set backend",
+            "!has(self.image) || !has(self.backend) || self.backend != 'process'",
+            "image goes with backends docker and kubernetes; set another backend",
+        ),
+        Rule(
+            "!has(self.image) || has(self.command) || has(self.script)",
+            "image goes with command and script; leave it out",
+            ".image",
         ),
         Rule(
             "!has(self.workingDir) || self.workingDir.matches('^/workspace(/|$)') || (has(self.volumeMounts)"
@@ -242,11 +246,11 @@ class TaskTemplate(SpecModel):
     container: ContainerOperation | None = None
     """Work on containers."""
 
-    backend: BackendName = "process"
-    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job (not in this
-    version: such a task ends with NotSupported)."""
+    backend: BackendName | None = None
+    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job. By default where
+    the installation runs what says nothing: `kubernetes` on a cluster, `process` elsewhere. `status.backend` tells."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """The container image, for the backends docker and kubernetes."""
+    """The container image, for the backends docker and kubernetes. By default the installation's, where it has one."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
     """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
     the task, a mounted folder, or a folder below one of these. Nothing is made: the attempt ends as StartFailed where
@@ -349,7 +353,7 @@ class ExecutionTaskSpec(TaskTemplate):
 
 PRINTER_COLUMNS: list[dict[str, Any]] = [
     {"name": "Operation", "type": "string", "jsonPath": ".status.operation"},
-    {"name": "Backend", "type": "string", "jsonPath": ".spec.backend"},
+    {"name": "Backend", "type": "string", "jsonPath": ".status.backend"},
     {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
     {"name": "Attempts", "type": "integer", "jsonPath": ".status.attemptCount"},
     {"name": "Duration", "type": "string", "jsonPath": ".status.duration"},

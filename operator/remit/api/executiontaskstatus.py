@@ -108,7 +108,7 @@ class AttemptStatus(StatusModel):
     id: str
     """The name of the run in the run store, the logs and the audit trail."""
     backend: str = "process"
-    """Where it ran."""
+    """Where it ran; `operator` for what Remit performs itself."""
     lease_transitions: int | None = None
     """The `leaseTransitions` of the Lease when the operator that started it held that. Absent without leader
     election."""
@@ -233,6 +233,11 @@ class ExecutionTaskStatus(StatusModel):
     """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded."""
     operation: str = ""
     """Which operation it is, for the table."""
+    backend: str = ""
+    """Where it runs: what `spec.backend` says, or else what the installation chose when it was first looked at;
+    `operator` for what Remit performs itself."""
+    image: str = ""
+    """Of which container image, where the backend runs images."""
     message: str = ""
     """The last thing that happened, in one sentence."""
     policy: PolicyStatus | None = None

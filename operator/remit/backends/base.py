@@ -23,6 +23,17 @@ class Command:
     executable: str
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     stdin: bytes = field(default=b"", repr=False)
+    public: frozenset[str] = frozenset()
+    """The variables whose values anybody may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReference:
+    """The task that an attempt belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,8 @@ class AttemptRequest:
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""
+    task: TaskReference | None = None
+    """For backends that make objects that belong to it."""
     collector: Collector | None = field(default=None, repr=False)
     """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 
@@ -55,7 +68,9 @@ class Handle:
     boot_id: str
     cgroups: tuple[str, ...] = ()
     container: str = ""
-    """Instead of a process: the name or the id of a container."""
+    """Instead of a process: the name or the id of a container, or the name of a Job."""
+    namespace: str = ""
+    """Of a Job."""
     operation: str = ""
     """Which operation of Remit's own started it; empty: a backend did."""
     init: int = 0
@@ -110,6 +125,10 @@ class AdoptingBackend(Backend, Protocol):
 
     Its `run` and `adopt`, when they are cancelled themselves, leave what runs alone.
     """
+
+    async def forget(self, request: AttemptRequest) -> None:
+        """How the attempt ended is stored, so nothing of it need be kept. Raises nothing."""
+        ...
 
     async def adopt(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from remit.backends.egress.ledger import NetworkUse
 
@@ -24,7 +24,15 @@ class ExitReason(StrEnum):
     TIMED_OUT = "Timeout"
     CANCELLED = "Cancelled"
     INTERRUPTED = "Interrupted"
-    """The operator went, and the attempt with it."""
+    """The operator went, and the attempt with it; or what it ran in was taken away."""
+    EVICTED = "Evicted"
+    """The cluster needed its place, or it used more of a node than it may."""
+    NODE_LOST = "NodeLost"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    """The namespace's, on a cluster."""
+    ADMISSION_REFUSED = "AdmissionRefused"
+    """The cluster does not admit what it would run in."""
     DENIED = "Denied"
     OOM_KILLED = "OOMKilled"
     PIDS_EXCEEDED = "PidsExceeded"
@@ -40,6 +48,10 @@ class ExitReason(StrEnum):
     BACKEND_ERROR = "BackendError"
     INTERNAL_ERROR = "InternalError"
     """A mistake of Remit's own."""
+
+
+INTERRUPTIONS: Final = frozenset({ExitReason.INTERRUPTED, ExitReason.EVICTED, ExitReason.NODE_LOST})
+"""Ends that are not the program's doing, and that came while it may have run: `onInterruption` says what follows."""
 
 
 @dataclass(frozen=True, slots=True)

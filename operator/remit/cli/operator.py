@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from remit import threads
 from remit.cli import completion, options
 
+if TYPE_CHECKING:
+    from remit.api.executiontask import BackendName
+
 _LEASE = "Lease"
+_BACKENDS = ("kubernetes", "process", "docker")
+
+
+def _backends(names: list[str] | None) -> list[str] | None:
+    for name in names or ():
+        if name not in _BACKENDS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(_BACKENDS)}")
+    return names
 
 
 def operator(
@@ -32,6 +43,28 @@ def operator(
     max_artifacts: options.MaxArtifacts = "10Gi",
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Where commands may run: kubernetes, process or docker. Repeatable; the first is the default. "
+            "Unless given: kubernetes on a cluster, and process where the operator is not a pod.",
+            envvar="REMIT_BACKENDS",
+            show_envvar=False,
+            rich_help_panel="Operator",
+            callback=_backends,
+        ),
+    ] = None,
+    default_image: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="The image of commands that name none. Policies need not allow it.",
+            envvar="REMIT_DEFAULT_IMAGE",
+            show_default=False,
+            rich_help_panel="Operator",
+        ),
+    ] = "",
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -87,6 +120,8 @@ def operator(
         artifact_bytes=options.size(max_artifacts, "--max-artifacts"),
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
+        backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
+        image=default_image,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,

@@ -255,7 +255,7 @@ def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
     row = [
         _plain(task.metadata.name),
         _plain(status.operation or task.spec.operation),
-        _plain(task.spec.backend),
+        _plain(status.backend or task.spec.backend or ""),
         phase,
         _plain(str(status.attempt_count)),
         _plain(duration),

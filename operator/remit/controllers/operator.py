@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,12 @@ from remit.backends import Backend, ProcessBackend
 from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
+from remit.backends.kubernetes import KubernetesBackend, Launcher
 from remit.controllers import audithead
 from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import Intake, reflectors
+from remit.controllers.placing import backends
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
@@ -48,6 +50,7 @@ from remit.kube.lease import LeaderElector
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
 from remit.operations import load_drivers, performers
+from remit.policy import Installation
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -96,6 +99,7 @@ async def running_operator(
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         known = reflectors(settings.namespaces, settings.operator_namespace)
         await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
+        settings = replace(settings, backends=await backends(kube, settings))
         elector = leadership = None
         if settings.leader_election:
             elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
@@ -106,7 +110,8 @@ async def running_operator(
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership)
+        jobs = await _jobs(stack, access, settings)
+        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership, jobs)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -123,6 +128,22 @@ async def running_operator(
             yield operator
         finally:
             await operator.stop()
+
+
+async def _jobs(stack: contextlib.AsyncExitStack, access: Access, settings: Settings) -> KubernetesBackend | None:
+    """Raises `RemitError` where a part of it is missing."""
+    if "kubernetes" not in settings.backends:
+        return None
+    launcher = Launcher.load(settings.launchers)
+    kube = await stack.enter_async_context(Kube(access, before_write=fence.check, connections=0))
+    backend = KubernetesBackend(
+        kube,
+        launcher,
+        namespaces=settings.namespaces,
+        accept_unenforced_network=settings.accept_unenforced_network,
+    )
+    stack.push_async_callback(backend.close)
+    return backend
 
 
 async def _elector(
@@ -181,6 +202,7 @@ class Operator:
         checks: Checks,
         health: HealthServer,
         leadership: Leadership | None = None,
+        jobs: KubernetesBackend | None = None,
     ) -> Operator:
         host = probe_host()
         events = Recorder(kube, metrics)
@@ -197,15 +219,17 @@ class Operator:
         protected = [str(settings.state_dir), str(default_state_dir())]
         protected += [settings.docker_host.removeprefix("unix://")] if engine else []
         process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
-        backends: dict[str, Backend] = {"process": process}
-        if engine:
+        offered: dict[str, Backend] = {"process": process} if "process" in settings.backends else {}
+        if engine and "docker" in settings.backends:
             identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
             staging = Staging(settings.state_dir / "mounts", protected, identities)
             staging.clear()
             books = Books(settings.state_dir / "egress")
-            backends["docker"] = DockerBackend(engine, doors, books, staging=staging)
+            offered["docker"] = DockerBackend(engine, doors, books, staging=staging)
+        if jobs is not None:
+            offered["kubernetes"] = jobs
         runner = Runner(
-            backends=backends,
+            backends=offered,
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
@@ -230,9 +254,10 @@ class Operator:
             readable,
             default_limits(host),
             frozenset(performing),
-            frozenset(backends),
+            frozenset(offered),
             memory=host.memory,
-            host_paths=settings.host_paths,
+            host_paths=not settings.in_pod,
+            installation=Installation(backend=settings.backends[0], image=settings.image),
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remit.api.executiontask import BackendName
 from remit.execution.artifacts import ARTIFACT_BYTES
 from remit.operations.command import SEARCH_PATH
 from remit.sandbox import KILL_GRACE_SECONDS
@@ -41,10 +42,19 @@ class Settings:
     """The one user that the API server knows, where it knows but one."""
     docker_host: str = DEFAULT_DOCKER_HOST
     """The Docker engine for containers, as `unix://` and a path; `off`: none. It is not looked for until it is used."""
+    backends: tuple[BackendName, ...] = ("process", "docker")
+    """Where commands and scripts may run; the first is where those run that do not say. Empty: found out at the start,
+    see `remit.controllers.placing`."""
+    image: str = ""
+    """The container image of what does not name one. Policies need not allow it."""
+    launchers: Path = Path("/usr/libexec/remit")
+    """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
+    accept_unenforced_network: bool = False
+    """Whether Jobs with `network: none` run where nothing enforces NetworkPolicies, and so may connect."""
+    in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
+    """Whether this operator is itself a pod of a cluster."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
-    host_paths: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" not in os.environ)
-    """Whether tasks may mount folders of the operator's host. Not in a pod: nobody knows which host that would be."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
     replicas: int | None = None

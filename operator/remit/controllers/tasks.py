@@ -193,7 +193,7 @@ class TaskReconciler:
 
     async def _by_the_clock(self, stored: StoredTask) -> float | None:
         try:
-            return await self._schedules.step(stored.task, stored.source)
+            return await self._schedules.step(self._driver.admission.placed(stored.task), stored.source)
         except InvalidInput as error:
             finish = Finish(Phase.FAILED, "InvalidSchedule", "Invalid", str(error))
             return await self._driver.finish(stored, finish)

@@ -78,7 +78,7 @@ class ApiTaskStore:
             self.metrics.policy_decisions.labels("Denied").inc()
 
     def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
-        labels = stored.task.spec.operation, stored.task.spec.backend
+        labels = stored.task.spec.operation, status.backend
         self.metrics.task_finished.labels(*labels, finish.reason).inc()
         if status.start_time is not None and status.completion_time is not None:
             seconds = (status.completion_time - status.start_time).total_seconds()

@@ -16,6 +16,7 @@ from remit.api.operations import ScriptOperation
 from remit.api.volumes import Artifact
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
+from remit.backends.base import TaskReference
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
@@ -25,13 +26,17 @@ from remit.execution.runner import Attempt
 from remit.operations.base import Work
 from remit.operations.command import SEARCH_PATH, look_up
 from remit.policy import (
+    BY_BACKENDS,
+    OPERATOR,
     SCRIPT_PATH,
+    WITH_IMAGES,
     Command,
     CompiledPolicy,
     Decision,
     Denial,
     Egress,
     Grant,
+    Installation,
     Limits,
     RateClaim,
     Reason,
@@ -46,15 +51,16 @@ from remit.sandbox import Confinement, Host, Layer, MemoryBudget, explain_absenc
 from remit.sandbox import Limits as SandboxLimits
 from remit.telemetry import Redactor
 
-CONFINED_OPERATIONS = frozenset({"command", "script"})
-"""What a backend runs behind the walls of the sandbox; the rest Remit performs itself."""
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
-_WITH_FILES = frozenset({"process", "docker"})
+_WITH_FILES = frozenset({"process", "docker", "kubernetes", OPERATOR})
 """The backends that mount volumes and keep artifacts."""
 _NOWHERE_ELSE = ReleasePlace()
 _UNREAD: Mapping[str, str] = MappingProxyType({})
+_PROCESS_BY_DEFAULT = Installation()
+JOB_DEFAULTS = Limits(memory=1024**3, disk=256 * 1024**2)
+"""What a Job has fields for, of all that limits an attempt."""
 _TASKS_THAT_FIT = 4
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
@@ -168,6 +174,15 @@ class Admission:
     """For what runs beside the operator."""
     host_paths: bool = True
     """Whether it is known which host they would be of."""
+    installation: Installation = _PROCESS_BY_DEFAULT
+    job_defaults: Limits = JOB_DEFAULTS
+    """The `defaults` of Jobs."""
+
+    def placed(self, task: ExecutionTask) -> ExecutionTask:
+        """`task` with a status that tells where it runs."""
+        backend, image = self.installation.placed(task)
+        where = {"backend": backend, "image": image or ""}
+        return task.model_copy(update={"status": task.status.model_copy(update=where)})
 
     def decide(
         self,
@@ -186,13 +201,13 @@ class Admission:
         except InvalidInput as error:
             return Refused(Finish(Phase.FAILED, "Invalid", "Invalid", f"spec.{spec.operation}: {error}"))
         command = self._command(task, argv) if argv else None
-        request = replace(request_for(task, command, environment), place=place)
+        request = replace(request_for(task, command, environment, self.installation), place=place)
         own, ceilings = policies.by_namespace.get(namespace, ()), policies.ceilings_for(namespace)
         decision = decide(request, own, ceilings)
         if not decision.allowed:
             return _refused(decision, request, self.read_only_paths)
-        limits = _filled(decision.limits, self.defaults)
-        beside_us = spec.backend == "process" and spec.operation in CONFINED_OPERATIONS
+        limits = _filled(decision.limits, self.job_defaults if request.backend == "kubernetes" else self.defaults)
+        beside_us = request.backend == "process"
         volumes = empty_bytes(request, limits.disk or 0)
         memory = self.memory.demand(limits.memory, limits.disk, volumes) if beside_us else 0
         if self.memory.total is not None and memory > self.memory.total:
@@ -221,7 +236,7 @@ class Admission:
 
     def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
         """What lies in an image cannot be looked up here."""
-        elsewhere = task.spec.backend != "process" or task.spec.operation == "container"
+        elsewhere = self.installation.placed(task)[0] in WITH_IMAGES or task.spec.operation == "container"
         mounted = [mount.mount_path for mount in task.spec.volume_mounts]
         return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path, mounted)
 
@@ -237,12 +252,12 @@ class Admission:
         spec, limits = task.spec, admitted.limits
         timeout = float(limits.timeout_seconds or 300)
         timeout = timeout if seconds_left is None else max(0.0, min(timeout, seconds_left))
-        make = _confined if spec.operation in CONFINED_OPERATIONS else _performed
+        make = _confined if spec.operation in BY_BACKENDS else _performed
         return Attempt(
             key=task.key,
             namespace=task.metadata.namespace,
             uid=task.metadata.uid,
-            backend=spec.backend,
+            backend=admitted.grant.request.backend,
             operation=spec.operation,
             request=make(task, admitted, number, resolved, timeout),
             max_output_bytes=min(limits.output_bytes or 0, self.max_output_bytes),
@@ -292,18 +307,23 @@ def _confined(
     command = judged.command
     if command is None:
         raise InvalidInput("has nothing to execute", field=f"spec.{spec.operation}")
-    about = {
+    ours = {
+        **_base_environment(judged.backend),
         "REMIT_TASK_NAME": metadata.name,
         "REMIT_TASK_NAMESPACE": metadata.namespace,
         "REMIT_ATTEMPT": str(number),
     }
+    env = {**ours, **resolved.env, **{name: ours[name] for name in ours if name.startswith("REMIT_")}}
+    written = {each.name for each in spec.env if each.value_from is None} | (ours.keys() - resolved.env.keys())
+    public = {name for name in written if not any(secret in env[name] for secret in resolved.secrets)}
     return AttemptRequest(
         id=attempt_id(task, number),
         command=Process(
             argv=command.argv,
             executable=command.resolved or "",
-            env={**_base_environment(judged.backend), **resolved.env, **about},
+            env=env,
             stdin=spec.stdin.encode() if resolved.stdin is None else resolved.stdin,
+            public=frozenset(public & env.keys()),
         ),
         confinement=Confinement(
             limits=SandboxLimits(
@@ -326,6 +346,7 @@ def _confined(
         files={**resolved.files, **_script(judged)},
         egress=admitted.egress,
         image=judged.image or "",
+        task=TaskReference(metadata.namespace, metadata.name, metadata.uid),
     )
 
 
@@ -346,7 +367,7 @@ def _script(judged: Request) -> Mapping[str, bytes]:
 
 def _base_environment(backend: str) -> Mapping[str, str]:
     """An image knows best where its programs are."""
-    if backend == "process":
+    if backend not in WITH_IMAGES:
         return BASE_ENVIRONMENT
     return {name: value for name, value in BASE_ENVIRONMENT.items() if name != "PATH"}
 
@@ -371,23 +392,28 @@ def attempt_id(task: ExecutionTask, number: int) -> str:
 
 
 def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
-    spec, backends = task.spec, here.backends
-    offered = CONFINED_OPERATIONS | here.performed
+    spec, offered = task.spec, BY_BACKENDS | here.performed
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
-    if spec.backend not in backends:
-        return f"this operator has no backend {spec.backend}; use {', '.join(sorted(backends))}"
-    if spec.backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
+    backend, image = here.installation.placed(task)
+    if backend not in here.backends | {OPERATOR}:
+        return f"this operator has no backend {backend}; use {', '.join(sorted(here.backends))}"
+    if backend in WITH_IMAGES and not image:
+        return f"spec.image: the backend {backend} needs one, and this operator has no default image; set it"
+    if backend not in WITH_IMAGES and spec.image:
+        return f"spec.image goes with backends docker and kubernetes, and this runs on {backend}; set spec.backend"
+    if backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
         return (
             f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
             " leave them out"
         )
-    if not here.host_paths and (volume := next((each for each in spec.volumes if each.host_path), None)):
+    here_alone = here.host_paths and backend != "kubernetes"
+    if not here_alone and (volume := next((each for each in spec.volumes if each.host_path), None)):
         return (
-            f"spec.volumes[{volume.name}].hostPath: this operator runs on a cluster, where nobody knows which host that"
-            " would be; use a workspace, an artifact or a ConfigMap"
+            f"spec.volumes[{volume.name}].hostPath: on a cluster nobody knows which host that would be;"
+            " use a workspace, an artifact or a ConfigMap"
         )
-    if spec.operation not in CONFINED_OPERATIONS:
+    if spec.operation not in BY_BACKENDS:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]
         if unheld:

@@ -14,6 +14,7 @@ from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
 from remit.backends import ExitReason, Outcome
 from remit.backends.failure import LONGEST_RETRY_AFTER
+from remit.backends.outcome import INTERRUPTIONS
 from remit.execution.retry import delay, longest_delay
 
 MAX_INTERRUPTIONS = 3
@@ -168,7 +169,7 @@ _CATEGORIES: Mapping[str, str] = {
     ExitReason.OPEN_FILES_EXCEEDED: "Resources",
     ExitReason.FILE_SIZE_EXCEEDED: "Resources",
     ExitReason.DISK_EXCEEDED: "Resources",
-    ExitReason.INTERRUPTED: "Interrupted",
+    **dict.fromkeys(INTERRUPTIONS, "Interrupted"),
 }
 
 
@@ -199,7 +200,7 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
     )
     if hopeless:
         return final
-    interrupted = reason == ExitReason.INTERRUPTED
+    interrupted = reason in INTERRUPTIONS
     if interrupted and (spec.retry.on_interruption == "Fail" or status.interruptions >= MAX_INTERRUPTIONS):
         return final
     retries = max(0, status.attempt_count - status.interruptions - 1)

@@ -13,7 +13,8 @@ from remit.api.executiontaskstatus import (
     QueueStatus,
     VolumeStatus,
 )
-from remit.backends import ExitReason, Outcome
+from remit.backends import Outcome
+from remit.backends.outcome import INTERRUPTIONS
 from remit.execution.attemptstatus import artifact_statuses, closed, result_statuses, sandbox_status
 from remit.execution.conditions import conditions_for
 from remit.execution.lifecycle import Finish, RetryAt
@@ -100,7 +101,7 @@ def begun(
     attempt = AttemptStatus(
         number=number,
         id=attempt_id,
-        backend=task.spec.backend,
+        backend=task.status.backend,
         lease_transitions=lease_transitions,
         started_at=now,
     )
@@ -129,7 +130,7 @@ def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
             "exit_code": outcome.exit_code,
             "artifacts": artifact_statuses(outcome),
             "results": result_statuses(outcome),
-            "interruptions": status.interruptions + (outcome.reason == ExitReason.INTERRUPTED),
+            "interruptions": status.interruptions + (outcome.reason in INTERRUPTIONS),
             "output": outcome.output or status.output,
             "sandbox": sandbox_status(outcome) or status.sandbox,
         }

@@ -170,6 +170,6 @@ def _about(task: ExecutionTask, who: str, attempt: str) -> dict[str, Any]:
         "who": who,
         "attempt": attempt,
         "operation": task.spec.operation,
-        "backend": task.spec.backend,
+        "backend": task.status.backend,
         "node": NODE,
     }

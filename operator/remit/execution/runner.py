@@ -104,6 +104,8 @@ class Runner:
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Task[None]] = field(default_factory=set)
+    _ended_elsewhere: dict[str, tuple[AdoptingBackend, AttemptRequest]] = field(default_factory=dict)
+    """By its id, of each attempt whose backend keeps it until status tells how it ended."""
 
     def __len__(self) -> int:
         return len(self._going)
@@ -243,6 +245,9 @@ class Runner:
     def forget(self, attempt_id: str) -> None:
         """The result has been written to status; the run store has the rest."""
         self._results.pop(attempt_id, None)
+        if (ended := self._ended_elsewhere.pop(attempt_id, None)) is not None:
+            backend, request = ended
+            self._in_background(backend.forget(request))
 
     async def shutdown(self) -> None:
         """End every run as `Interrupted` and wait until nothing of them is alive; let go of those that outlive us, also
@@ -398,6 +403,8 @@ class Runner:
             else:
                 started = self._recorder(attempt, run, adopt=False)
                 outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
+        if isinstance(backend, AdoptingBackend):
+            self._ended_elsewhere[request.id] = backend, request
         outcome = watch.conclude(outcome)
         return _with_refusals(outcome)
 

@@ -99,7 +99,7 @@ class TaskDriver:
 
     async def step(self, stored: StoredTask) -> float | None:
         """One step for a task that has no schedule. Gives seconds until it wants to be looked at again, or None."""
-        metadata = stored.task.metadata
+        metadata, stored = stored.task.metadata, replace(stored, task=self.admission.placed(stored.task))
         with structlog.contextvars.bound_contextvars(task=stored.task.key, uid=metadata.uid):
             try:
                 return await self._step(stored)

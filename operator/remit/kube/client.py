@@ -30,6 +30,9 @@ EVENTS = Resource("", "v1", "events")
 SECRETS = Resource("", "v1", "secrets")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
+JOBS = Resource("batch", "v1", "jobs")
+PODS = Resource("", "v1", "pods")
+NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 
@@ -47,14 +50,20 @@ class Kube:
     Methods raise `ApiError` with the server's own message and code.
     """
 
-    def __init__(self, access: Access, *, before_write: Callable[[], None] = lambda: None) -> None:
-        """`before_write` is called before each request that may change something, and refuses it by an exception."""
+    def __init__(
+        self, access: Access, *, before_write: Callable[[], None] = lambda: None, connections: int = 64
+    ) -> None:
+        """`before_write` is called before each request that may change something, and refuses it by an exception.
+        `connections` is how many there are at most; 0: as many as are wanted."""
         self.access = access
+        self._connections = connections
         self._before_write = before_write
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=self.access.ssl_context() or True, limit=64, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(
+            ssl=self.access.ssl_context() or True, limit=self._connections, keepalive_timeout=60
+        )
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30, connect=5))
         return self
 
@@ -224,10 +233,27 @@ class Kube:
                         raise api_error(event["object"].get("code", 500), orjson.dumps(event["object"]))
                     yield event["type"], event["object"]
             finally:
-                # Left in the middle of a stream, there is nobody to wait for with TLS's goodbye.
-                connection = response.connection
-                if connection is not None and connection.transport is not None:
-                    connection.transport.abort()
+                abort(response)
+
+    async def stream(
+        self, path: str, *, params: Mapping[str, str], silence_seconds: float
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of an answer as it comes, until the server ends it or says nothing for so long, which is no error.
+        Raises `ApiError` for a refusal, and as `aiohttp` does where the connection is lost."""
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        url = self.access.server.rstrip("/") + path
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=silence_seconds)
+        async with self._session.get(url, params=params, headers=await self._headers(), timeout=timeout) as response:
+            if response.status >= 400:
+                raise api_error(response.status, await response.read())
+            try:
+                async for chunk in response.content.iter_any():
+                    yield chunk
+            except aiohttp.SocketTimeoutError:
+                return
+            finally:
+                abort(response)
 
     async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}
@@ -235,6 +261,13 @@ class Kube:
         if authorization:
             headers["Authorization"] = authorization
         return headers
+
+
+def abort(response: aiohttp.ClientResponse) -> None:
+    """Left in the middle of a stream, there is nobody to wait for with TLS's goodbye."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -1,11 +1,11 @@
-"""One watch for everybody who waits: a reflector of one namespace that lists and watches by itself."""
+"""One watch for everybody who waits: a reflector of a namespace, or of all, that lists and watches by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -70,15 +70,31 @@ class Subscription:
 class Informer:
     """Use it as an async context manager. It goes on over expired versions, lost connections and restarted servers.
 
-    When the server refuses, or gives no answer for `patience` seconds, everyone who reads gets the error.
+    When the server refuses, or gives no answer for `patience` seconds, everyone who reads gets the error. `key` gives
+    what subscribers name an object by: by default its name, which is its own only within one namespace.
     """
 
     def __init__(
-        self, kube: Kube, resource: Resource, namespace: str, *, field_selector: str = "", patience: float = 60
+        self,
+        kube: Kube,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        field_selector: str = "",
+        label_selector: str = "",
+        patience: float = 60,
+        key: Callable[[Object], str] = lambda obj: str(obj["metadata"]["name"]),
     ) -> None:
         self._kube, self._resource, self._namespace = kube, resource, namespace
-        self._field_selector, self._patience = field_selector, patience
-        self._reflector = Reflector(resource, namespaces=[namespace], field_selector=field_selector)
+        self._field_selector, self._label_selector = field_selector, label_selector
+        self._patience, self._key = patience, key
+        self._reflector = Reflector(
+            resource,
+            namespaces=[namespace] if namespace else (),
+            field_selector=field_selector,
+            label_selector=label_selector,
+            indexers={"key": lambda obj: (key(obj),)},
+        )
         self._reflector.add_handler(
             ResourceEventHandler(
                 on_add=lambda obj: self._tell(Change("ADDED", obj)),
@@ -115,7 +131,8 @@ class Informer:
                 del self._subscriptions[name]
 
     async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._keep(), name=f"watch {self._resource.plural} in {self._namespace}")
+        where = f"in {self._namespace}" if self._namespace else "everywhere"
+        self._running = asyncio.create_task(self._keep(), name=f"watch {self._resource.plural} {where}")
         return self
 
     async def __aexit__(
@@ -162,12 +179,16 @@ class Informer:
         return version
 
     def _get(self, name: str) -> Object | None:
-        return self._reflector.objects.get(f"{self._namespace}/{name}")
+        return next(iter(self._reflector.objects.by_index("key", name)), None)
 
     async def _watch(self, version: str) -> AsyncIterator[str]:
         """The versions that it has come to."""
         changes = self._kube.watch(
-            self._resource, self._namespace, resource_version=version, field_selector=self._field_selector
+            self._resource,
+            self._namespace,
+            resource_version=version,
+            field_selector=self._field_selector,
+            label_selector=self._label_selector,
         )
         async with contextlib.aclosing(changes):
             async for type_, obj in changes:
@@ -178,7 +199,7 @@ class Informer:
                 yield obj["metadata"]["resourceVersion"]
 
     def _tell(self, change: Change) -> None:
-        for readers in (None, change.object["metadata"]["name"]):
+        for readers in (None, self._key(change.object)):
             for subscription in self._subscriptions.get(readers, ()):
                 subscription.put(change)
 

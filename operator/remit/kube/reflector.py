@@ -100,8 +100,9 @@ class ResourceEventHandler:
 class Reflector:
     """Keeps `objects` up to date with what is observed. Not thread-safe: it lives on the event loop.
 
-    `namespaces` are those that are listed, and objects of others are ignored; empty: all. `field_selector` must select
-    by what never changes of an object, because an object that leaves the selection is deleted for good.
+    `namespaces` are those that are listed, and objects of others are ignored; empty: all. `field_selector` and
+    `label_selector` must select by what never changes of an object, because an object that leaves the selection is
+    deleted for good.
     """
 
     def __init__(
@@ -110,13 +111,14 @@ class Reflector:
         *,
         namespaces: Iterable[str] = (),
         field_selector: str = "",
+        label_selector: str = "",
         indexers: Mapping[str, IndexFunc] | None = None,
         max_tombstones: int = MAX_TOMBSTONES,
     ) -> None:
         self.resource = resource
         self.namespaces = tuple(namespaces)
         self.objects = Indexer(indexers)
-        self._field_selector = field_selector
+        self._field_selector, self._label_selector = field_selector, label_selector
         self._max_tombstones = max_tombstones
         self._handlers: list[ResourceEventHandler] = []
         self._moments: dict[str, _Moment] = {}
@@ -174,7 +176,9 @@ class Reflector:
     async def list_in(self, kube: Kube, namespace: str | None) -> str:
         """List one of the namespaces (None: all of them). Gives the resourceVersion that a watch goes on from."""
         begun = self.begin_list()
-        objects, version = await kube.snapshot(self.resource, namespace, field_selector=self._field_selector)
+        objects, version = await kube.snapshot(
+            self.resource, namespace, field_selector=self._field_selector, label_selector=self._label_selector
+        )
         oldest_first = sorted(objects, key=lambda obj: str(obj["metadata"].get("creationTimestamp", "")))
         await self.replace(oldest_first, version, begun, namespace)
         return version

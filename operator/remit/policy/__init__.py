@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, Limits
     from remit.policy.match import Command
     from remit.policy.rate import Bucket, RateClaim, RateSpec, full_at, give_back, replay, take
-    from remit.policy.request import SCRIPT_PATH, ReleasePlace, Request, argv_of, executed, request_for
+    from remit.policy.request import (
+        BY_BACKENDS,
+        OPERATOR,
+        SCRIPT_PATH,
+        WITH_IMAGES,
+        Installation,
+        ReleasePlace,
+        Request,
+        argv_of,
+        executed,
+        request_for,
+    )
     from remit.policy.rules import describe
     from remit.policy.selector import selects
     from remit.policy.urls import BadUrl, Url, display_url
@@ -23,8 +34,11 @@ else:
     __getattr__ = lazily(__name__, __file__)
 
 __all__ = [
+    "BY_BACKENDS",
     "DEFAULT_TIMEOUT_SECONDS",
+    "OPERATOR",
     "SCRIPT_PATH",
+    "WITH_IMAGES",
     "Address",
     "BadHost",
     "BadUrl",
@@ -38,6 +52,7 @@ __all__ = [
     "Forbidden",
     "Grant",
     "Host",
+    "Installation",
     "Limits",
     "Permit",
     "Problem",

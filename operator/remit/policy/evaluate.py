@@ -9,7 +9,7 @@ from remit.policy.compile import CompiledPolicy
 from remit.policy.environment import unlisted_files, unlisted_names, unlisted_names_message
 from remit.policy.limits import excess
 from remit.policy.patterns import TooMuchWork, at_most
-from remit.policy.request import Request
+from remit.policy.request import BY_BACKENDS, WITH_IMAGES, Request
 from remit.policy.rules import RULES
 from remit.policy.verdict import Allowance, Denial, Reason
 from remit.policy.volumes import judge_volumes
@@ -57,11 +57,11 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
     def denied(reason: Reason, message: str, rule: str, lacking: needs.Part | None) -> Denial:
         return Denial(reason, message, policy.key, rule, lacking)
 
-    if request.backend not in policy.spec.backends:
+    backends = policy.spec.backends or [request.installation.backend]
+    if request.operation in BY_BACKENDS and request.backend not in backends:
         return denied(
             Reason.BACKEND_NOT_ALLOWED,
-            f"policy {policy.key} allows the backends {', '.join(policy.spec.backends)}, not {request.backend}"
-            " (spec.backends)",
+            f"policy {policy.key} allows the backends {', '.join(backends)}, not {request.backend} (spec.backends)",
             "backends",
             needs.backends(request.backend),
         )
@@ -98,7 +98,11 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             "output.allowRaw",
             needs.raw_output(),
         )
-    if request.backend != "process" and not any(image.matches(request.image or "") for image in policy.images):
+    if (
+        request.backend in WITH_IMAGES
+        and not (request.image and request.image == request.installation.image)
+        and not any(image.matches(request.image or "") for image in policy.images)
+    ):
         return denied(
             Reason.IMAGE_NOT_ALLOWED,
             f"no image that policy {policy.key} allows matches {request.image or '(none)'}; spec.images.allow has"

@@ -9,7 +9,7 @@ from typing import Final
 
 from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
-from remit.api.executiontask import Network
+from remit.api.executiontask import BackendName, Network
 from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
 from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.policy.argv import split_line
@@ -19,6 +19,32 @@ from remit.policy.match import Command
 
 SCRIPT_PATH: Final = "/run/remit/script"
 """Where a script stands inside."""
+
+
+BY_BACKENDS: Final = frozenset({"command", "script"})
+"""The operations that a backend runs; the rest Remit performs itself."""
+OPERATOR: Final = "operator"
+"""Said for the backend of what Remit performs itself."""
+WITH_IMAGES: Final = frozenset({"docker", "kubernetes"})
+"""The backends that run images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """Where an operator runs what does not say where, and of which image, where the backend runs images."""
+
+    backend: BackendName = "process"
+    image: str = ""
+
+    def placed(self, task: ExecutionTask) -> tuple[str, str | None]:
+        """The backend and the image of `task`: as its spec says, or as was chosen when it was first looked at, whatever
+        this installation says by now."""
+        spec, status = task.spec, task.status
+        if spec.operation not in BY_BACKENDS:
+            return OPERATOR, spec.image
+        backend = spec.backend or status.backend or self.backend
+        image = spec.image or (status.image or self.image if backend in WITH_IMAGES else None)
+        return backend, image or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +73,7 @@ class Request:
     foreign: bool = False
     """Whether it turned out to be about something that Remit did not make in this namespace."""
     backend: str = "process"
+    installation: Installation = Installation()
     network: Network = "none"
     environment: frozenset[str] = frozenset()
     """Names of the environment variables that are set for it and that a policy has to list."""
@@ -70,7 +97,7 @@ class Request:
     @property
     def beside_the_operator(self) -> bool:
         """Whether what it executes is a program of the operator's own host, and not of an image."""
-        return self.backend == "process" and self.operation != "container"
+        return self.backend not in WITH_IMAGES and self.operation != "container"
 
     @property
     def starts_program(self) -> bool:
@@ -101,14 +128,19 @@ def executed(spec: ExecutionTaskSpec) -> list[str]:
 
 
 _UNREAD: Final[Mapping[str, str | None]] = MappingProxyType({})
+_ANYWHERE: Final = Installation()
 
 
 def request_for(
-    task: ExecutionTask, command: Command | None, environment: Mapping[str, str | None] = _UNREAD
+    task: ExecutionTask,
+    command: Command | None,
+    environment: Mapping[str, str | None] = _UNREAD,
+    installation: Installation = _ANYWHERE,
 ) -> Request:
-    """The request that a task makes. `command` is what it executes (`executed`) with the program looked up;
-    `environment` has the variables that `env` and `envFrom` come to, once they are read."""
+    """The request that a task makes of `installation`. `command` is what it executes (`executed`) with the program
+    looked up; `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
+    backend, image = installation.placed(task)
     inside = spec.container.env if spec.container else []
     return Request(
         namespace=task.metadata.namespace,
@@ -116,7 +148,8 @@ def request_for(
         operation=spec.operation,
         command=command,
         subject=spec.subject,
-        backend=spec.backend,
+        backend=backend,
+        installation=installation,
         network=spec.network,
         environment=needing_permission({**_written(spec.env), **environment}) | needing_permission(_written(inside)),
         private_files=frozenset(file.path for file in spec.private_files) | _mounted_configuration(spec),
@@ -129,7 +162,7 @@ def request_for(
         },
         working_dir=spec.working_dir,
         raw_output=spec.output.raw,
-        image=spec.image,
+        image=image,
         limits=asked_for(spec),
     )
 

@@ -80,7 +80,7 @@ class Case(SpecModel):
     """The path that the program is found at; by default `/usr/bin/NAME` for a bare name."""
     namespace: str = "default"
     labels: dict[str, str] = Field(default_factory=dict)
-    backend: BackendName = "process"
+    backend: BackendName | None = None
     image: str | None = None
     network: Network = "none"
     env: list[EnvVar] = Field(default_factory=list)

@@ -16,7 +16,7 @@ def task(**spec: Any) -> dict[str, Any]:
 
 def test_a_task_fills_in_what_the_crd_fills_in() -> None:
     spec = ExecutionTask.parse(task()).spec
-    assert (spec.operation, spec.backend, spec.retry.backoff.factor, spec.cancel) == ("command", "process", 2, False)
+    assert (spec.operation, spec.backend, spec.retry.backoff.factor, spec.cancel) == ("command", None, 2, False)
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,19 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
 
 
 def test_tasks_in_the_order_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
-    done = task("b", phase="Succeeded", attemptCount=2, duration="3.1s", message="completed", operation="command")
+    done = task(
+        "b",
+        phase="Succeeded",
+        attemptCount=2,
+        duration="3.1s",
+        message="completed",
+        operation="command",
+        backend="process",
+    )
     tables.show("tasks", [done, task("a")], wide=False, namespaces=True)
     header, first, second = lines(capsys)
     assert header[0] == "NAMESPACE"
-    assert first == ["data", "a", "command", "process", "Pending", "0", "5m"]
+    assert first == ["data", "a", "command", "Pending", "0", "5m"]
     assert second == ["data", "b", "command", "process", "Succeeded", "2", "3.1s", "5m", "completed"]
 
 

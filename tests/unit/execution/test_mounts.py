@@ -89,7 +89,7 @@ SRC = [{"name": "src", "hostPath": {"path": "/srv/shop"}}], [{"name": "src", "mo
 def test_on_a_cluster_nobody_knows_which_host_that_would_be() -> None:
     verdict = decided(task(*SRC), host_paths=False)
     assert isinstance(verdict, Refused)
-    assert "spec.volumes[src].hostPath: this operator runs on a cluster" in verdict.finish.message
+    assert "spec.volumes[src].hostPath: on a cluster nobody knows" in verdict.finish.message
     admitted(task([{"name": "a", "emptyDir": {}}], [{"name": "a", "mountPath": "/a"}]), host_paths=False)
 
 
@@ -98,7 +98,7 @@ def test_not_every_backend_mounts() -> None:
     verdict = decided(task(*SRC, backend="kubernetes", image="i"), backends=frozenset({"process", "kubernetes"}))
     assert isinstance(verdict, Refused)
     assert verdict.finish.reason == "NotSupported"
-    assert "on docker and process only" in verdict.finish.message
+    assert "spec.volumes[src].hostPath: on a cluster nobody knows" in verdict.finish.message
 
 
 @pytest.mark.parametrize("program", ["/src/run.sh", "/src/bin/../run.sh", "/src/bin/python"])

@@ -130,7 +130,11 @@ def test_examples_would_be_taken(path: Path) -> None:
     ("kind", "spec", "mistake"),
     [
         ("ExecutionTask", {"command": {"line": "ls"}, "timeout": 5}, "unknown field spec.timeout"),
-        ("ExecutionTask", {"command": {"line": "ls"}, "backend": "docker"}, "spec: Invalid value: .* need an image"),
+        (
+            "ExecutionTask",
+            {"http": {"url": "http://a"}, "backend": "docker"},
+            "spec: Invalid value: .* goes with command and script",
+        ),
         ("CommandPolicy", {"commands": {"allow": [{"pattern": "("}]}}, r"spec.commands.allow\[0\].pattern: column 1"),
         ("Deployment", {"artifact": {"image": "a"}}, "spec.target: Required value"),
     ],

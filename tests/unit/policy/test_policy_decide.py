@@ -8,7 +8,18 @@ from policies import allowing, policy, request
 from remit.api import ExecutionTask
 from remit.api.operations import PostgresOperation, ScriptOperation
 from remit.errors import InvalidInput
-from remit.policy import Command, Limits, RateClaim, RateSpec, Reason, Request, argv_of, decide, request_for
+from remit.policy import (
+    Command,
+    Installation,
+    Limits,
+    RateClaim,
+    RateSpec,
+    Reason,
+    Request,
+    argv_of,
+    decide,
+    request_for,
+)
 from remit.policy.rules import RULES
 
 OPERATOR = "remit-system"
@@ -420,3 +431,53 @@ def test_policies_of_other_namespaces_are_passed_over():
 def test_a_message_fits_into_an_event():
     compiled = policy(commands={"allow": [{"executable": "ls", "args": ["x" * 2000, "y" * 2000]}]})
     assert len(decide(request("ls", "z" * 2000), [compiled]).message) <= 1000
+
+
+class TestWhatTheInstallationSays:
+    """Where runs what does not say where."""
+
+    CLUSTER = Installation(backend="kubernetes", image="base:1")
+
+    @staticmethod
+    def asked(**spec):
+        task = {"metadata": {"name": "t", "namespace": "data"}, "spec": {"command": {"line": "ls"}, **spec}}
+        return ExecutionTask.parse(task)
+
+    def decided(self, installation, spec, **policy):
+        return decide(
+            request_for(self.asked(**spec), Command(("ls",), "/usr/bin/ls"), installation=installation),
+            [allowing("ls", **policy)],
+        )
+
+    @pytest.mark.parametrize("installation", [Installation(), CLUSTER])
+    def test_a_policy_without_backends_allows_its_default(self, installation):
+        assert self.decided(installation, {}).allowed
+
+    def test_and_no_other(self):
+        assert self.decided(self.CLUSTER, {"backend": "process"}).reason == Reason.BACKEND_NOT_ALLOWED
+        denied = self.decided(Installation(), {"backend": "docker", "image": "base:1"})
+        assert denied.reason == Reason.BACKEND_NOT_ALLOWED
+
+    def test_a_policy_with_backends_means_what_it_says(self):
+        assert self.decided(self.CLUSTER, {}, backends=["process"]).reason == Reason.BACKEND_NOT_ALLOWED
+        assert self.decided(self.CLUSTER, {"backend": "process"}, backends=["process"]).allowed
+
+    def test_only_its_own_image_needs_no_permission(self):
+        assert self.decided(self.CLUSTER, {"image": "base:1"}).allowed
+        assert self.decided(self.CLUSTER, {"image": "base:2"}).reason == Reason.IMAGE_NOT_ALLOWED
+        nothing = Installation(backend="kubernetes")
+        assert self.decided(nothing, {}).reason == Reason.IMAGE_NOT_ALLOWED
+
+    def test_what_remit_performs_itself_has_no_backend(self):
+        task = {"metadata": {"name": "t", "namespace": "data"}, "spec": {"http": {"url": "http://a/"}}}
+        request = request_for(ExecutionTask.parse(task), None, installation=self.CLUSTER)
+        assert request.backend == "operator"
+        rules = {"allow": [{"hosts": ["a"], "methods": ["GET"], "ports": [80]}]}
+        for backends in (["process"], ["docker"], None):
+            policy = {"backends": backends} if backends else {}
+            assert decide(request, [allowing("ls", http=rules, **policy)]).allowed
+
+    def test_what_was_chosen_once_stays(self):
+        task = self.asked()
+        chosen = task.status.model_copy(update={"backend": "process"})
+        assert self.CLUSTER.placed(task.model_copy(update={"status": chosen})) == ("process", None)

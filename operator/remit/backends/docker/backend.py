@@ -248,8 +248,13 @@ class DockerBackend:
         """Of a container that has had so many seconds."""
         return Handle(pid=0, start_time=0, boot_id=boot_id(), container=name, begun=self._boot() - had)
 
+    async def forget(self, request: AttemptRequest) -> None:
+        """See `AdoptingBackend.forget`: the container is gone before anything is told of its end."""
+
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
+        if handle.namespace:  # of a Job
+            return False
         found = await self._remove_one(handle.container)
         held = await self._remove_one(holder_name(handle.container))
         if self._books:

@@ -1,0 +1,270 @@
+"""Attends a Job from its creation to its end: what its pod says, what its log says, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Any, Final
+
+import aiohttp
+
+from remit.backends.base import AttemptRequest, OutputSink
+from remit.backends.kubernetes.manifests import CONTAINER, Walls, job_name
+from remit.backends.kubernetes.pods import Look, confined, look, never_started, outcome_of, refusal
+from remit.backends.kubernetes.records import Records
+from remit.backends.outcome import ExitReason, Outcome
+from remit.errors import ApiError, BackendError, RemitError
+from remit.kube.client import EVENTS, JOBS, PODS, Kube, Object
+from remit.kube.informer import Subscription
+
+_STDERR_KEPT = 8192
+_SHORTEST, _LONGEST = 0.1, 2.0
+_SILENCE_SECONDS: Final = 30.0
+"""After which a log that says nothing is asked for anew: the connection may be dead, and a kubelet that rotates a log may
+lose those who follow it."""
+_ENDED_SILENCE_SECONDS: Final = 1.0
+"""The same for the log of a container that has ended."""
+_LAST_WORDS_SECONDS: Final = 30.0
+"""For the log of a container that has ended."""
+_NOT_FOUND: Final = 404
+_BEFORE_IT_RUNS: Final = 400
+"""What a log is answered with whose container was not started."""
+
+
+class Attendance:
+    """Of one Job. `news` tells of its pods."""
+
+    def __init__(self, kube: Kube, request: AttemptRequest, sink: OutputSink, given: Walls, news: Subscription) -> None:
+        if request.task is None:
+            raise ValueError("a Job belongs to a task")
+        self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
+        self._namespace, self._name = request.task.namespace, job_name(request.id)
+        self._pod: Object = {}
+        self._seen = Look()
+        self._gone = False
+        """Whether the pod is not there any more."""
+        self._job: Object | None = {}
+        """As it was seen last; None: it is not there."""
+        self._waits_for = ""
+        self._refused: Outcome | None = None
+        self._change = asyncio.Event()
+        self._records = Records()
+        self._first_stderr = b""
+
+    async def until_over(self, cancel: asyncio.Event, seconds: float) -> Outcome:
+        """End it after `seconds` or when it is to be cancelled, and say how it ended. Cancelled itself, it leaves the
+        Job alone.
+
+        Raises:
+            BackendError: the output could not be stored, or the API server refuses to tell.
+        """
+        asked, over = asyncio.ensure_future(cancel.wait()), asyncio.ensure_future(self._over())
+        following = asyncio.ensure_future(self._follow())
+        parts = [asyncio.ensure_future(self._watch()), asyncio.ensure_future(self._look_after_missing_pod()), following]
+        stopped: ExitReason | None = None
+        try:
+            left = {asked, over, *parts}
+            ends = asyncio.get_running_loop().time() + seconds
+            while not (asked.done() or over.done()):
+                remaining = max(0.0, ends - asyncio.get_running_loop().time())
+                done, left = await asyncio.wait(left, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+                self._check(parts)
+                if not done:
+                    break
+            if not over.done():
+                stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
+                await self._remove(parts)
+            elif self._refused is not None:
+                await self._remove(parts)
+                return confined(self._refused, self._given)
+            await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
+            self._check(parts)
+            return self._outcome(stopped)
+        finally:
+            for task in (asked, over, *parts):
+                task.cancel()
+            await asyncio.gather(asked, over, *parts, return_exceptions=True)
+
+    def _outcome(self, stopped: ExitReason | None) -> Outcome:
+        has_run = self._seen.running or self._seen.terminated is not None or self._records.last
+        if stopped is not None and not has_run:
+            return never_started(stopped, self._waits_for, self._request, self._given)
+        if not self._pod and (outcome := _told_by(self._job)) is not None:
+            return confined(outcome, self._given)
+        return outcome_of(self._pod, self._records, self._first_stderr, stopped, self._request, self._given)
+
+    def _check(self, parts: Iterable[asyncio.Future[None]]) -> None:
+        """Raises what one of the parts broke down with."""
+        for part in parts:
+            if part.done() and not part.cancelled() and (error := part.exception()) is not None:
+                if isinstance(error, OSError):
+                    raise BackendError(f"the output could not be stored: {error}") from error
+                if isinstance(error, RemitError):
+                    raise BackendError(f"nobody can tell how Job {self._name} fares: {error}") from error
+                raise error
+
+    async def _over(self) -> None:
+        """Until it has ended, or will not run. The launcher's last record is the last thing that it does, and with it
+        ends everything in the container; the kubelet tells that up to seconds later."""
+        while not (self._refused is not None or self._has_ended or self._records.ended is not None):
+            await self._change.wait()
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._seen.terminated is not None or self._seen.over or self._gone
+
+    def _tell(self) -> None:
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+    async def _watch(self) -> None:
+        while True:
+            change = await self._news.next()
+            if change is None:  # whether it is there, `_look_after_missing_pod` asks
+                continue
+            if self._pod and change.object["metadata"]["uid"] != self._pod["metadata"]["uid"]:
+                continue  # a Job makes one; whatever else has its label is not ours
+            self._take(change.object, gone=change.type == "DELETED")
+
+    def _take(self, pod: Object, *, gone: bool) -> None:
+        self._pod, self._gone = pod, gone
+        self._seen = look(pod)
+        self._waits_for = self._seen.waits or self._waits_for
+        self._refused = self._refused or self._seen.refused
+        self._tell()
+
+    async def _look_after_missing_pod(self) -> None:
+        """Ask what became of a Job that has no pod."""
+        wait = 0.5
+        while not self._pod and self._refused is None:
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 5.0)
+            if self._pod:
+                return
+            with contextlib.suppress(ApiError):
+                self._job = await self._read_job()
+                if self._job is None or _told_by(self._job) is not None:
+                    self._gone = True
+                    self._tell()
+                    return
+                selector = f"involvedObject.uid={self._job['metadata']['uid']}"
+                events = await self._kube.list(EVENTS, self._namespace, field_selector=selector)
+                self._refused, waits_for = refusal(events)
+                self._waits_for = waits_for or self._waits_for
+                if self._refused is not None:
+                    self._tell()
+
+    async def _read_job(self) -> Object | None:
+        try:
+            return await self._kube.get(JOBS, self._namespace, self._name)
+        except ApiError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return None
+
+    async def _follow(self) -> None:
+        """Take over what the log says, until all of it was read."""
+        pause = _SHORTEST
+        while True:
+            while not (self._seen.running or self._has_ended):
+                await self._change.wait()
+            if not self._pod:
+                return
+            had_ended = self._has_ended
+            before = self._records.last
+            whole = False
+            try:
+                async with contextlib.aclosing(self._log(follow=not had_ended)) as log:
+                    async for chunk in log:  # the last record ends it
+                        for stream, said in self._records.feed(chunk):
+                            if stream == "stderr" and len(self._first_stderr) < _STDERR_KEPT:
+                                self._first_stderr += said[: _STDERR_KEPT - len(self._first_stderr)]
+                            self._sink.write(stream, said)
+                        if self._records.ended is not None:
+                            break
+                whole = True
+            except ApiError as error:
+                if error.status == _NOT_FOUND and (self._gone or self._seen.over):
+                    return
+                whole = error.status == _BEFORE_IT_RUNS
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            if self._records.ended is not None or (whole and had_ended):
+                self._tell()
+                return
+            self._records.again()
+            pause = _SHORTEST if self._records.last != before else min(pause * 2, _LONGEST)
+            await asyncio.sleep(pause)
+
+    async def _log(self, *, follow: bool) -> AsyncGenerator[bytes, None]:
+        """From the last record on, until nothing more comes. Raises as `Kube.stream` does."""
+        path = PODS.path(self._namespace, self._pod["metadata"]["name"], "log")
+        params = {"container": CONTAINER, "follow": str(follow).lower(), "timestamps": "true"}
+        if self._records.last:
+            params["sinceTime"] = f"{self._records.last[:19]}Z"
+        chunks = self._kube.stream(path, params=params, silence_seconds=_SILENCE_SECONDS)
+        async with contextlib.aclosing(chunks):
+            while True:
+                coming = asyncio.ensure_future(anext(chunks, None))
+                try:
+                    while not coming.done():
+                        changed = asyncio.ensure_future(self._change.wait())
+                        ended = follow and self._has_ended
+                        done, _ = await asyncio.wait(
+                            {coming} if ended else {coming, changed},
+                            timeout=_ENDED_SILENCE_SECONDS if ended else None,
+                            return_when=asyncio.FIRST_COMPLETED,
+                        )
+                        changed.cancel()
+                        if not done:
+                            return
+                    chunk = coming.result()
+                finally:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+                if chunk is None:
+                    return
+                yield chunk
+
+    async def _remove(self, parts: Iterable[asyncio.Future[None]]) -> None:
+        await remove_job(self._kube, self._namespace, self._name)
+        self._check(parts)
+
+
+async def remove_job(kube: Kube, namespace: str, name: str) -> bool:
+    """Delete the Job, and wait until it and its pod are gone: then nothing of it is alive. Whether it was there.
+
+    Nothing is told of an attempt before that, so it goes on while the API server is away or a node does not answer.
+    Raises the `ApiError` of a server that refuses.
+    """
+    pause = _SHORTEST
+    options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
+    asked = False
+    while True:
+        try:
+            if not asked:
+                await kube.request("DELETE", JOBS.path(namespace, name), body=options)
+                asked = True
+            await kube.get(JOBS, namespace, name)
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return asked
+            if not error.retryable:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST)
+
+
+def _told_by(job: Mapping[str, Any] | None) -> Outcome | None:
+    """How a Job without a pod ended, as far as it tells."""
+    if job is None:
+        return Outcome(ExitReason.INTERRUPTED, "its Job was deleted by somebody else, and nobody saw how it ended")
+    for condition in (job.get("status") or {}).get("conditions") or []:
+        if condition["status"] == "True" and condition["type"] == "Complete":
+            text = "completed, while no operator was there; its pod is gone, and its output with it"
+            return Outcome(ExitReason.COMPLETED, text, 0)
+        if condition["status"] == "True" and condition["type"] == "Failed":
+            why = condition.get("message") or condition.get("reason") or "it failed"
+            return Outcome(ExitReason.INTERRUPTED, f"its pod is gone, and nobody saw how it ended: {why}")
+    return None

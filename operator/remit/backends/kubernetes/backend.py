@@ -1,0 +1,277 @@
+"""Run an attempt as a Job in its task's namespace, and find it again after an operator was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from remit.backends.base import AttemptRequest, Handle, OutputSink, TaskReference
+from remit.backends.ending import CANCELLED_MESSAGE
+from remit.backends.kubernetes.attending import Attendance, remove_job
+from remit.backends.kubernetes.launcher import Launcher
+from remit.backends.kubernetes.manifests import (
+    ATTEMPT_LABEL,
+    MANAGED_BY,
+    NO_NETWORK,
+    Secrets,
+    job,
+    job_name,
+    network_policy,
+    walls,
+)
+from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
+from remit.backends.outcome import ExitReason, Outcome
+from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
+from remit.kube.client import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.informer import Informer
+from remit.sandbox import boot_id
+from remit.sandbox.fencing import now as boot_time
+
+log = structlog.get_logger(__name__)
+_NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
+_RETRY_SECONDS: Final = 1.0
+_MISSING_RIGHT: Final = "cannot create resource"
+_NOT_ISOLATED: Final = (
+    "spec.network: none is a promise that this cluster does not keep: its network lets pods connect although a"
+    " NetworkPolicy forbids it; install a network plugin that enforces NetworkPolicies, allow `network: host` in the"
+    " policy, or start the operator with --accept-unenforced-network"
+)
+
+
+class KubernetesBackend:
+    """Jobs by `kube`, which needs as many connections as attempts run at once, and some.
+
+    `namespaces` are those that it may watch; none: all. `isolated` says whether `network: none` holds here; where it
+    does not, attempts are refused that want it, unless `accept_unenforced_network`.
+    """
+
+    name = "kubernetes"
+
+    def __init__(
+        self,
+        kube: Kube,
+        launcher: Launcher,
+        *,
+        namespaces: Sequence[str] = (),
+        isolated: bool = True,
+        accept_unenforced_network: bool = False,
+    ) -> None:
+        self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
+        self._isolated, self._accept_unenforced_network = isolated, accept_unenforced_network
+        self._informers: dict[str | None, Informer] = {}
+        self._starting = asyncio.Lock()
+
+    async def run(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_started: Callable[[Handle], None] | None = None,
+    ) -> Outcome:
+        """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
+        task = _task(request)
+        given = walls(request.confinement, isolated=self._isolated)
+        if request.confinement.network == "none" and not (self._isolated or self._accept_unenforced_network):
+            raise SandboxUnavailable(_NOT_ISOLATED)
+        if request.collector is not None:
+            raise SandboxUnavailable(
+                "spec.artifacts and spec.results: a Job keeps nothing in this version; leave them out"
+            )
+        if cancel.is_set():
+            return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
+        secrets = Secrets.of(request)
+        manifest = job(request, secrets, self._launcher)
+        began = asyncio.get_running_loop().time()
+        informer = await self._informer(task.namespace)
+        with informer.subscribe(request.id) as news:
+            try:
+                await self._prepare(task.namespace, request, secrets)
+            except ApiError as error:
+                return confined(_refused(error), given)
+            if on_started:
+                on_started(self._handle(task, request.id, asyncio.get_running_loop().time() - began))
+            if (outcome := await self._create(task.namespace, manifest, request.timeout_seconds, cancel)) is not None:
+                return confined(outcome, given)
+            attendance = Attendance(self._kube, request, sink, given, news)
+            had = asyncio.get_running_loop().time() - began
+            return await self._attended(attendance, request, cancel, request.timeout_seconds - had)
+
+    async def adopt(
+        self,
+        request: AttemptRequest,
+        sink: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+        recorded: Handle | None = None,
+    ) -> Outcome | None:
+        """See `AdoptingBackend.adopt`."""
+        task = _task(request)
+        found = await self._found(task.namespace, request)
+        if found is None:
+            return None
+        had = _seconds_had(recorded, found)
+        on_found(self._handle(task, request.id, had))
+        given = walls(replace(request.confinement, require=frozenset()), isolated=self._isolated)
+        informer = await self._informer(task.namespace)
+        with informer.subscribe(request.id) as news:
+            attendance = Attendance(self._kube, request, sink, given, news)
+            return await self._attended(attendance, request, cancel, request.timeout_seconds - had)
+
+    async def _attended(
+        self, attendance: Attendance, request: AttemptRequest, cancel: asyncio.Event, seconds: float
+    ) -> Outcome:
+        task = _task(request)
+        try:
+            return await attendance.until_over(cancel, max(0.0, seconds))
+        except BackendError:
+            with contextlib.suppress(ApiError):
+                await remove_job(self._kube, task.namespace, job_name(request.id))
+            raise
+
+    async def forget(self, request: AttemptRequest) -> None:
+        """See `AdoptingBackend.forget`. What is left then goes with its task, or after a day."""
+        task, name = _task(request), job_name(request.id)
+        for resource in (JOBS, SECRETS):
+            if resource is SECRETS and not Secrets.of(request).data:
+                continue
+            try:
+                await self._kube.delete(resource, task.namespace, name)
+            except ApiError as error:
+                if error.status != _NOT_FOUND:
+                    log.info("what is left of an attempt stays for now", name=name, reason=str(error))
+
+    async def recover(self, handle: Handle) -> bool:
+        """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
+        return bool(handle.namespace) and await remove_job(self._kube, handle.namespace, handle.container)
+
+    async def close(self) -> None:
+        """Let go of the watches."""
+        informers, self._informers = list(self._informers.values()), {}
+        for informer in informers:
+            await informer.__aexit__(None, None, None)
+
+    async def _found(self, namespace: str, request: AttemptRequest) -> Object | None:
+        while True:
+            try:
+                return await self._kube.get(JOBS, namespace, job_name(request.id))
+            except ApiError as error:
+                if error.status == _NOT_FOUND:
+                    return None
+                if not error.retryable:
+                    raise BackendError(str(error)) from error
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _informer(self, namespace: str) -> Informer:
+        """That tells of the pods of attempts in `namespace`."""
+        place = namespace if self._namespaces else None
+        async with self._starting:
+            informer = self._informers.get(place)
+            if informer is None or informer.failed:
+                informer = Informer(
+                    self._kube,
+                    PODS,
+                    place,
+                    label_selector=f"{MANAGED_BY},{ATTEMPT_LABEL}",
+                    patience=float("inf"),
+                    key=lambda pod: str(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")),
+                )
+                self._informers[place] = await informer.__aenter__()
+            return informer
+
+    async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
+        """Everything that the pod will look for. Raises `ApiError`."""
+        await self._ensure(CONFIG_MAPS, namespace, self._launcher.name, lambda: self._launcher.config_map(namespace))
+        if request.confinement.network == "none":
+            await self._ensure(NETWORK_POLICIES, namespace, NO_NETWORK, lambda: network_policy(namespace))
+        if secrets.data:
+            with _unless_there():
+                await self._kube.create(SECRETS, namespace, secrets.object(request))
+
+    async def _ensure(self, resource: Any, namespace: str, name: str, wanted: Callable[[], dict[str, Any]]) -> None:
+        """It is asked for each time: somebody may have deleted or changed it."""
+        manifest = wanted()
+        try:
+            found = await self._kube.get(resource, namespace, name)
+        except ApiError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            with _unless_there():
+                await self._kube.create(resource, namespace, manifest)
+            return
+        if any(found.get(part) != manifest[part] for part in ("spec", "binaryData") if part in manifest):
+            await self._kube.delete(resource, namespace, name, uid=found["metadata"]["uid"])
+            with _unless_there():
+                await self._kube.create(resource, namespace, manifest)
+
+    async def _create(
+        self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
+    ) -> Outcome | None:
+        """Create the Job: under its one name, so that asking again is safe. Gives an outcome where it is refused."""
+        ends = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                await self._kube.create(JOBS, namespace, manifest)
+            except ApiError as error:
+                if error.status == _CONFLICT:  # an answer was lost
+                    return None
+                if not error.retryable:
+                    return _refused(error)
+                if cancel.is_set() or asyncio.get_running_loop().time() >= ends:
+                    return None  # it may be there all the same, and is attended to its end
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return None
+
+    def _handle(self, task: TaskReference, attempt_id: str, had: float) -> Handle:
+        """Of a Job that has had so many seconds."""
+        return Handle(
+            pid=0,
+            start_time=0,
+            boot_id=boot_id(),
+            container=job_name(attempt_id),
+            namespace=task.namespace,
+            begun=boot_time() - had,
+        )
+
+
+def _task(request: AttemptRequest) -> TaskReference:
+    if request.task is None:
+        raise InvalidInput("a Job belongs to a task of the API server's")
+    return request.task
+
+
+@contextlib.contextmanager
+def _unless_there() -> Any:
+    try:
+        yield
+    except ApiError as error:
+        if error.status != _CONFLICT:
+            raise
+
+
+def _refused(error: ApiError) -> Outcome:
+    """What the API server has against an object of an attempt."""
+    message = str(error)
+    if "exceeded quota" in message:
+        return over_quota(message)
+    if error.status == _FORBIDDEN and _MISSING_RIGHT in message:
+        raise BackendError(f"the operator lacks a right that the chart gives it: {message}") from error
+    if error.retryable:
+        raise BackendError(message) from error
+    return refused(message)
+
+
+def _seconds_had(recorded: Handle | None, job: Mapping[str, Any]) -> float:
+    """By this machine's clock where it was started in this boot, else by the time of day."""
+    if recorded is not None and recorded.begun > 0 and recorded.boot_id == boot_id():
+        return max(0.0, boot_time() - recorded.begun)
+    created = moment(job["metadata"].get("creationTimestamp"))
+    return max(0.0, (datetime.now(UTC) - created).total_seconds()) if created else 0.0

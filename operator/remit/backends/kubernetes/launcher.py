@@ -1,0 +1,62 @@
+"""The program that runs an attempt's program in its container and puts all of it on the log: see `launch.c`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from remit.errors import RemitError
+
+FOLDER: Final = Path("/usr/libexec/remit")
+"""Where the operator's image has it, by Kubernetes' name of each architecture: `launch-amd64`."""
+PATH: Final = "/run/remit/launch"
+"""Where it stands in a container."""
+STDIN_PATH: Final = "/run/remit/stdin"
+"""Where a container has the attempt's input."""
+KEY: Final = "launch"
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """`architecture` as `kubernetes.io/arch` has it: of the nodes that attempts run on."""
+
+    architecture: str
+    program: bytes
+
+    @classmethod
+    def load(cls, folder: Path = FOLDER, architecture: str = "") -> Launcher:
+        """Raises `RemitError` where there is none: for the architecture of this machine, unless one is named."""
+        machine = platform.machine()
+        wanted = architecture or _ARCHITECTURES.get(machine, machine)
+        path = folder / f"launch-{wanted}"
+        try:
+            return cls(wanted, path.read_bytes())
+        except OSError as error:
+            raise RemitError(
+                f"the backend kubernetes needs {path} ({error.strerror}); the operator's image has it, and"
+                " 'make launcher' builds it"
+            ) from None
+
+    @property
+    def name(self) -> str:
+        """Of the ConfigMap that has it: the same for the same program only."""
+        return f"remit-launcher-{self.architecture}-{hashlib.sha256(self.program).hexdigest()[:10]}"
+
+    def config_map(self, namespace: str) -> dict[str, Any]:
+        """What the pods of `namespace` get it from."""
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": self.name,
+                "namespace": namespace,
+                "labels": {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "launcher"},
+            },
+            "immutable": True,
+            "binaryData": {KEY: base64.b64encode(self.program).decode()},
+        }

@@ -1,0 +1,294 @@
+"""What the API server is asked to make for an attempt, and what confinement that amounts to. Pure."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from remit.api import API_VERSION
+from remit.backends.base import AttemptRequest
+from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
+from remit.errors import InvalidInput, SandboxUnavailable
+from remit.policy.environment import WORKSPACE
+from remit.sandbox import NOT_ENFORCED, Confinement, EmptyMount, HostMount, Layer
+
+CONTAINER: Final = "task"
+"""The container that the program runs in."""
+ATTEMPT_LABEL: Final = "remit.dev/attempt"
+NETWORK_LABEL: Final = "remit.dev/network"
+MANAGED_BY: Final = "app.kubernetes.io/managed-by=remit"
+USER: Final = 65534
+"""Nobody: as whom an attempt runs, whatever the image says."""
+LAYERS: Final = (Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP)
+MISSING: Final = tuple(layer for layer in Layer if layer not in LAYERS)
+NO_NETWORK: Final = "remit-network-none"
+"""The NetworkPolicy of each namespace for pods with `network: none`."""
+MOST_PRIVATE_BYTES: Final = 1 << 20
+"""Of an attempt's private files, input and secret variables together: what a Secret holds."""
+_SPARE_SECONDS: Final = 300
+"""How long after an attempt's own end Kubernetes ends it, should no operator do."""
+_KEPT_SECONDS: Final = 24 * 3600
+"""How long a Job stays that no operator has taken the end of."""
+_REQUESTED: Final = {"cpu": 0.1, "memory": 64 << 20}
+"""The most that the scheduler keeps free for an attempt. Its limits are the most that it may use."""
+_UNHELD: Final = {
+    "pids": "spec.resources.pids",
+    "file_bytes": "spec.resources.fileSize",
+    "open_files": "spec.resources.openFiles",
+    "disk_bytes_per_second": "spec.resources.diskBytesPerSecond",
+    "network_bytes_per_second": "spec.resources.networkBytesPerSecond",
+}
+"""Limits that a Job has no field for."""
+
+
+def job_name(attempt_id: str) -> str:
+    """The same for an attempt wherever and whenever it is asked for."""
+    return f"remit-{attempt_id}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Walls:
+    """What is in force in a pod, what is not, and what holds each limit."""
+
+    layers: tuple[Layer, ...] = LAYERS
+    missing: tuple[Layer, ...] = MISSING
+    enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def walls(confinement: Confinement, *, isolated: bool) -> Walls:
+    """`isolated`: whether `network: none` holds here.
+
+    Raises:
+        SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
+    """
+    if lacking := sorted(confinement.require & set(MISSING)):
+        raise SandboxUnavailable(
+            f"a Job cannot have {', '.join(lacking)}, and a policy requires it (spec.sandbox.require); leave that out"
+            " of the policy, or use backend: process"
+        )
+    limits = confinement.limits
+    if unheld := [field for name, field in _UNHELD.items() if getattr(limits, name) is not None]:
+        raise SandboxUnavailable(
+            f"nothing holds {' and '.join(unheld)} for a Job; leave it out of the task and of limits in policies, or"
+            " use backend: process"
+        )
+    if confinement.network == "restricted":
+        raise SandboxUnavailable("spec.network: a Job cannot have restricted in this version; use none or host")
+    held = {"memory_bytes": "cgroup", "cpu_cores": "cgroup", "disk_bytes": "eviction by the kubelet"}
+    given = {name: by for name, by in held.items() if getattr(limits, name) is not None}
+    if confinement.network == "none":
+        given["network"] = f"NetworkPolicy {NO_NETWORK}" if isolated else NOT_ENFORCED
+    return Walls(enforced_by=given)
+
+
+def network_policy(namespace: str) -> dict[str, Any]:
+    """Lets pods with `network: none` neither speak nor hear."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": NO_NETWORK,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "remit"},
+        },
+        "spec": {
+            "podSelector": {"matchLabels": {NETWORK_LABEL: "none"}},
+            "policyTypes": ["Ingress", "Egress"],
+        },
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Secrets:
+    """What of an attempt must not be read in its Job, by its key in a Secret, and where it goes."""
+
+    data: Mapping[str, bytes]
+    variables: Mapping[str, str]
+    files: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: AttemptRequest) -> Secrets:
+        """Raises `InvalidInput` where it is more than a Secret holds."""
+        command, data = request.command, dict[str, bytes]()
+        variables, files = dict[str, str](), dict[str, str]()
+        for number, name in enumerate(sorted(command.env)):
+            if name not in command.public:
+                variables[name] = f"env-{number}"
+                data[f"env-{number}"] = command.env[name].encode("utf-8", "surrogateescape")
+        contents = {**request.files, **({STDIN_PATH: command.stdin} if command.stdin else {})}
+        for number, (path, content) in enumerate(sorted(contents.items())):
+            files[path] = f"file-{number}"
+            data[f"file-{number}"] = content
+        if (size := sum(map(len, data.values()))) > MOST_PRIVATE_BYTES:
+            raise InvalidInput(
+                f"its private files, input and variables have {size} bytes, and a Job takes {MOST_PRIVATE_BYTES};"
+                " put large ones into a workspace"
+            )
+        return cls(data, variables, files)
+
+    def object(self, request: AttemptRequest) -> dict[str, Any]:
+        """The Secret, which goes with its task."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": _metadata(request),
+            "immutable": True,
+            "data": {key: base64.b64encode(value).decode() for key, value in self.data.items()},
+        }
+
+
+def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[str, Any]:
+    """The Job that makes one pod, once."""
+    grace, network = int(request.grace_seconds), request.confinement.network
+    metadata = _metadata(request)
+    labels = {**metadata["labels"], NETWORK_LABEL: network}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",
+            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + _SPARE_SECONDS,
+            "ttlSecondsAfterFinished": _KEPT_SECONDS,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": grace,
+                    "nodeSelector": {"kubernetes.io/arch": launcher.architecture, "kubernetes.io/os": "linux"},
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": USER,
+                        "runAsGroup": USER,
+                        "fsGroup": USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [_container(request, secrets)],
+                    "volumes": _volumes(request, secrets, launcher),
+                },
+            },
+        },
+    }
+
+
+def _metadata(request: AttemptRequest) -> dict[str, Any]:
+    task = request.task
+    if task is None:
+        raise InvalidInput("a Job needs a task that it belongs to")
+    return {
+        "name": job_name(request.id),
+        "namespace": task.namespace,
+        "labels": {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id},
+        "annotations": {"remit.dev/task": task.name},
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": "ExecutionTask",
+                "name": task.name,
+                "uid": task.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
+    command, name = request.command, job_name(request.id)
+    launch = [PATH, "-C", request.confinement.working_dir]
+    launch += ["-i", STDIN_PATH] if command.stdin else []
+    plain = [
+        {"name": variable, "value": unexpanded(command.env[variable])}
+        for variable in sorted(command.env)
+        if variable in command.public
+    ]
+    secret = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+        for variable, key in secrets.variables.items()
+    ]
+    return {
+        "name": CONTAINER,
+        "image": request.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [unexpanded(argument) for argument in (*launch, "--", *command.argv)],
+        "env": plain + secret,
+        "resources": _resources(request.confinement),
+        "terminationMessagePolicy": "File",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": _mounts(request, secrets),
+    }
+
+
+def unexpanded(text: str) -> str:
+    """The text as the kubelet has to be given it, which replaces `$(NAME)` and takes `$$` for `$`."""
+    return text.replace("$", "$$")
+
+
+def _resources(confinement: Confinement) -> dict[str, Any]:
+    limits = confinement.limits
+    most: dict[str, str] = {}
+    least: dict[str, str] = {}
+    if limits.cpu_cores is not None:
+        most["cpu"] = f"{round(limits.cpu_cores * 1000)}m"
+    if limits.memory_bytes is not None:
+        most["memory"] = str(limits.memory_bytes)
+    if limits.disk_bytes is not None:
+        places = 2 + sum(isinstance(mount, EmptyMount) for mount in confinement.mounts)
+        most["ephemeral-storage"] = str(limits.disk_bytes * places + _LOG_BYTES)
+    cpu = min(_REQUESTED["cpu"], limits.cpu_cores or _REQUESTED["cpu"])
+    least["cpu"] = f"{round(cpu * 1000)}m"
+    least["memory"] = str(int(min(_REQUESTED["memory"], limits.memory_bytes or _REQUESTED["memory"])))
+    if "ephemeral-storage" in most:
+        least["ephemeral-storage"] = "0"  # unless it is said, the limit is asked for
+    return {"limits": most, "requests": least}
+
+
+_LOG_BYTES: Final = 64 << 20
+"""What a container's logs may take besides: they count as the pod's, and the kubelet rotates them."""
+
+
+def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:
+    """The private folders of an attempt, and how large each may be."""
+    disk = request.confinement.limits.disk_bytes
+    folders: dict[str, int | None] = {WORKSPACE: disk, "/tmp": disk}  # noqa: S108 (the container's own)
+    for mount in request.confinement.mounts:
+        if isinstance(mount, HostMount):
+            raise SandboxUnavailable(
+                f"spec.volumeMounts: {mount.mount_path}: a Job has no folders of the operator's host in this version,"
+                " so neither workspaces nor artifacts; use emptyDir, configMap or secret"
+            )
+        folders[mount.mount_path] = mount.size_bytes or disk
+    return folders
+
+
+def _volumes(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [
+        {"name": "launch", "configMap": {"name": launcher.name, "defaultMode": 0o555}},
+    ]
+    if secrets.files:
+        volumes.append({"name": "private", "secret": {"secretName": job_name(request.id), "defaultMode": 0o444}})
+    for number, size in enumerate(_empty_folders(request).values()):
+        volumes.append({"name": f"empty-{number}", "emptyDir": {"sizeLimit": str(size)} if size else {}})
+    return volumes
+
+
+def _mounts(request: AttemptRequest, secrets: Secrets) -> list[dict[str, Any]]:
+    folders = {path: f"empty-{number}" for number, path in enumerate(_empty_folders(request))}
+    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for path, name in folders.items()]
+    mounts.append({"name": "launch", "mountPath": PATH, "subPath": KEY, "readOnly": True})
+    for path, key in secrets.files.items():
+        mounts.append({"name": "private", "mountPath": path, "subPath": key, "readOnly": True})
+    # What lies in another one is mounted after it.
+    return sorted(mounts, key=lambda mount: str(mount["mountPath"]).count("/"))

@@ -1,0 +1,261 @@
+"""What a pod and its events say of an attempt. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from remit.backends.base import AttemptRequest
+from remit.backends.ending import CANCELLED_MESSAGE, Ending, conclude
+from remit.backends.exceeded import Exceeded, exceeded, remedy
+from remit.backends.kubernetes.manifests import CONTAINER, Walls
+from remit.backends.kubernetes.records import Ended, Records
+from remit.backends.outcome import ExitReason, Outcome, Usage
+
+_KILLED: Final = 137
+_IMAGE_FAILURES: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "RegistryUnavailable",
+        "ImageInspectError",
+        "SignatureValidationFailed",
+    }
+)
+_IMAGE_IS_NOT_THERE: Final = ("not found", "NotFound", "does not exist", "couldn't parse image", "access denied")
+_CONTAINER_FAILURES: Final = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunContainerError"})
+_NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
+_NODE_WENT: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
+_STORAGE: Final = ("ephemeral", "emptyDir", "local storage")
+_WHAT_FAILED: Final = {
+    "exec": "spec.command: the image has no such program, or it cannot be run",
+    "chdir": "spec.workingDir: there is no such folder",
+    "stdin": "its input cannot be read",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """How the container ended, as the kubelet says."""
+
+    exit_code: int
+    reason: str
+    message: str
+    finished_at: datetime | None
+    started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a pod tells: whether its container runs or has ended, else why it waits."""
+
+    running: bool = False
+    terminated: Terminated | None = None
+    waits: str = ""
+    """For people, where it has to wait."""
+    refused: Outcome | None = None
+    """It will not run."""
+    over: bool = False
+    """Whether the pod has ended, whatever became of its container."""
+    node: str = ""
+
+
+def look(pod: Mapping[str, Any]) -> Look:
+    status = pod.get("status") or {}
+    containers = status.get("containerStatuses") or []
+    container: Mapping[str, Any] = next((each for each in containers if each["name"] == CONTAINER), {})
+    state = container.get("state") or {}
+    node = str((pod.get("spec") or {}).get("nodeName") or "")
+    over = status.get("phase") in {"Succeeded", "Failed"}
+    if terminated := state.get("terminated"):
+        return Look(terminated=_terminated(terminated), over=over, node=node)
+    if over:
+        return Look(over=True, node=node)
+    if state.get("running"):
+        return Look(running=True, node=node)
+    waiting = state.get("waiting") or {}
+    reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+    image = str(container.get("image") or "")
+    if reason in _IMAGE_FAILURES:
+        return Look(refused=_no_image(image, reason, message), node=node)
+    if reason in _CONTAINER_FAILURES:
+        return Look(refused=Outcome(ExitReason.START_FAILED, f"could not be started: {message or reason}"), node=node)
+    return Look(waits=_scheduling(status) or reason, node=node)
+
+
+def _no_image(image: str, reason: str, message: str) -> Outcome:
+    hopeless = reason in {"InvalidImageName", "ErrImageNeverPull"} or any(
+        word in message for word in _IMAGE_IS_NOT_THERE
+    )
+    what = f"image {image} cannot be pulled: {message or reason}"
+    advice = "; correct spec.image" if hopeless else ""
+    return Outcome(ExitReason.IMAGE_PULL_FAILED, what + advice, category="Infrastructure", retryable=not hopeless)
+
+
+def _scheduling(status: Mapping[str, Any]) -> str:
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason") or "")
+    return ""
+
+
+def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
+    """Why a Job has no pod: that it will have none, or for people what it waits for."""
+    told = [event for event in events if event.get("reason") == "FailedCreate"]
+    if not told:
+        return None, ""
+    message = str(max(told, key=lambda event: str(event.get("lastTimestamp") or "")).get("message") or "")
+    message = message.removeprefix("Error creating: ")
+    if "exceeded quota" in message:
+        return None, message
+    return refused(message), message
+
+
+def refused(message: str) -> Outcome:
+    """What the cluster's admission does not let in."""
+    text = f"the cluster does not admit it: {message}"
+    return Outcome(ExitReason.ADMISSION_REFUSED, text, category="Infrastructure", retryable=False)
+
+
+def over_quota(message: str) -> Outcome:
+    text = f"{message}; ask for less, or have the namespace's ResourceQuota raised"
+    return Outcome(ExitReason.QUOTA_EXCEEDED, text, category="Infrastructure")
+
+
+def never_started(stopped: ExitReason, waited_for: str, request: AttemptRequest, walls: Walls) -> Outcome:
+    """Its time was over, or it was cancelled, before the container ran."""
+    if stopped is ExitReason.CANCELLED:
+        outcome = Outcome(stopped, CANCELLED_MESSAGE)
+    elif "exceeded quota" in waited_for:
+        outcome = over_quota(waited_for)
+    else:
+        why = f": {waited_for}" if waited_for else ""
+        text = f"timed out after {request.timeout_seconds:g} s, before it could be started{why}"
+        outcome = Outcome(ExitReason.TIMED_OUT, text, exceeded=(Exceeded.TIME,))
+    return confined(outcome, walls)
+
+
+def confined(outcome: Outcome, walls: Walls) -> Outcome:
+    return replace(outcome, layers=walls.layers, missing=walls.missing, enforced_by=walls.enforced_by)
+
+
+def outcome_of(
+    pod: Mapping[str, Any],
+    records: Records,
+    first_stderr: bytes,
+    stopped: ExitReason | None,
+    request: AttemptRequest,
+    walls: Walls,
+) -> Outcome:
+    """How an attempt ended whose container ran, from the last that was seen of its pod and its log."""
+    seen, ended = look(pod), records.ended
+    end = _end(pod, seen, records, first_stderr, stopped, request)
+    if records.lost_bytes:
+        lost = f"{records.lost_bytes} bytes of its output were rotated away on the node before they were read"
+        end = replace(end, message=f"{end.message}; {lost}")
+    terminated = seen.terminated
+    if terminated is not None and terminated.finished_at is not None:
+        end = replace(end, finished_at=terminated.finished_at)
+    return confined(replace(end, usage=_usage(ended, terminated)), walls)
+
+
+def _end(
+    pod: Mapping[str, Any],
+    seen: Look,
+    records: Records,
+    first_stderr: bytes,
+    stopped: ExitReason | None,
+    request: AttemptRequest,
+) -> Outcome:
+    ended, terminated = records.ended, seen.terminated
+    if stopped is None and terminated is not None and terminated.reason in _NOT_STARTED:
+        said = terminated.message or records.unexpected.decode(errors="replace").strip() or terminated.reason
+        return Outcome(ExitReason.START_FAILED, f"could not be started: {said}")
+    if stopped is None and ended is not None and ended.error:
+        return Outcome(ExitReason.START_FAILED, f"could not be started: {_why_not(ended, request)}")
+    taken = None if stopped or ended is not None else _taken_away(pod, request)
+    if taken is not None:
+        return taken
+    if ended is None and terminated is None and stopped is None:
+        return Outcome(ExitReason.INTERRUPTED, "its pod was taken away, and nobody saw how it ended")
+    code = terminated.exit_code if terminated is not None else ended.exit_code if ended is not None else None
+    killed = terminated is not None and terminated.reason == "OOMKilled"
+    met = exceeded(
+        exit_code=code,
+        oom_kills=(ended.oom_kills if ended is not None else 0) or int(killed),
+        refused_tasks=None,
+        stderr=first_stderr,
+        timed_out=stopped is ExitReason.TIMED_OUT,
+    )
+    if code == _KILLED and ended is None and stopped is None and not killed:
+        return Outcome(ExitReason.INTERRUPTED, "its container was killed from outside", code, exceeded=met)
+    return conclude(Ending(stopped, code, None, met, first_stderr, kills_counted=False), request)
+
+
+def _why_not(ended: Ended, request: AttemptRequest) -> str:
+    what = _WHAT_FAILED.get(ended.error, ended.error)
+    where = {"exec": request.command.argv[0], "chdir": request.confinement.working_dir}.get(ended.error, "")
+    return f"{what}: {where}: {os.strerror(ended.errno)}" if where else f"{what}: {os.strerror(ended.errno)}"
+
+
+def _taken_away(pod: Mapping[str, Any], request: AttemptRequest) -> Outcome | None:
+    """Whether the cluster ended it: it did not end by itself."""
+    status = pod.get("status") or {}
+    message = str(status.get("message") or "")
+    disruption: Mapping[str, Any] = next(
+        (
+            each
+            for each in status.get("conditions") or []
+            if each["type"] == "DisruptionTarget" and each["status"] == "True"
+        ),
+        {},
+    )
+    why = str(disruption.get("reason") or "")
+    if status.get("reason") == "Evicted" and any(word in message for word in _STORAGE):
+        text = f"{message.strip()}; {remedy(Exceeded.DISK, request.confinement.limits)}"
+        return Outcome(ExitReason.DISK_EXCEEDED, text, exceeded=(Exceeded.DISK,))
+    if status.get("reason") == "NodeLost" or why in _NODE_WENT:
+        node = (pod.get("spec") or {}).get("nodeName") or "its node"
+        return Outcome(ExitReason.NODE_LOST, f"node {node} went away with it")
+    if status.get("reason") in {"Evicted", "Preempting", "Shutdown", "Terminated"} or why:
+        text = message.strip() or str(disruption.get("message") or why)
+        return Outcome(ExitReason.EVICTED, f"the cluster took its place away: {text}")
+    return None
+
+
+def _usage(ended: Ended | None, terminated: Terminated | None) -> Usage:
+    seconds = 0.0
+    if terminated is not None and terminated.started_at and terminated.finished_at:
+        seconds = max(0.0, (terminated.finished_at - terminated.started_at).total_seconds())
+    if ended is None:
+        return Usage(wall_seconds=seconds)
+    return Usage(
+        cpu_seconds=ended.cpu_seconds,
+        max_memory_bytes=ended.max_memory_bytes,
+        wall_seconds=seconds,
+        throttled_seconds=ended.throttled_seconds,
+        max_tasks=ended.max_tasks,
+        source="cgroup",
+    )
+
+
+def _terminated(state: Mapping[str, Any]) -> Terminated:
+    return Terminated(
+        exit_code=int(state.get("exitCode") or 0),
+        reason=str(state.get("reason") or ""),
+        message=str(state.get("message") or ""),
+        finished_at=moment(state.get("finishedAt")),
+        started_at=moment(state.get("startedAt")),
+    )
+
+
+def moment(text: Any) -> datetime | None:
+    """A time of Kubernetes', in UTC."""
+    if not isinstance(text, str) or not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)

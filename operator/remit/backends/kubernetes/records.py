@@ -1,0 +1,133 @@
+"""The log of an attempt's container: records of what its program said, and of how it ended. Pure.
+
+`launch.c` writes them, and says there what they are. The kubelet puts the time in front of each when it is asked to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from remit.backends.base import Stream
+
+_STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
+    b"o": ("stdout", b"\n"),
+    b"O": ("stdout", b""),
+    b"e": ("stderr", b"\n"),
+    b"E": ("stderr", b""),
+}
+_END: Final = b"="
+MOST_BYTES: Final = 65536
+"""Of one line of the log. The launcher's have at most an eighth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last record: how the program ended, and what was used. `error` says why it could not be started: `exec`,
+    `chdir` or `stdin`, with the system's `errno`."""
+
+    exit_code: int
+    signal: int
+    stdout_bytes: int
+    stderr_bytes: int
+    cpu_seconds: float
+    max_memory_bytes: int
+    oom_kills: int
+    throttled_seconds: float
+    max_tasks: int
+    error: str = ""
+    errno: int = 0
+
+
+@dataclass(slots=True)
+class Records:
+    """What a log tells, read in pieces; from the beginning again after `again`, and then only what is new.
+
+    The node's clock puts a time on each line, and several lines may have the same one.
+    """
+
+    ended: Ended | None = None
+    received: dict[Stream, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
+    """Bytes of each."""
+    unexpected: bytes = b""
+    """What is no record: the words of a container runtime that could not start the launcher."""
+    last: str = ""
+    """The time on the last line that was taken; empty: none was."""
+    _same: int = 0
+    """How many lines with that time were taken."""
+    _again: int | None = None
+    """While it is read again: how many lines of the time `last` are known."""
+    _rest: bytes = b""
+
+    def again(self) -> None:
+        """What comes now begins at `last`, or before."""
+        self._again, self._rest = self._same, b""
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[Stream, bytes]]:
+        """What is new in a piece of the log, in the order in which it was said."""
+        said = itertools.groupby(self._new(chunk), key=lambda each: each[0])
+        return ((stream, b"".join(text for _, text in pieces)) for stream, pieces in said)
+
+    def _new(self, chunk: bytes) -> Iterator[tuple[Stream, bytes]]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MOST_BYTES:
+            self._rest = self._rest[:MOST_BYTES]
+        for line in lines:
+            stamp, _, record = line.partition(b" ")
+            if self._is_new(stamp.decode(errors="replace")):
+                yield from self._take(record)
+
+    def _is_new(self, stamp: str) -> bool:
+        if self._again is not None:
+            if stamp < self.last:
+                return False
+            if stamp == self.last and self._again > 0:
+                self._again -= 1
+                return False
+            self._again = None
+        self._same = self._same + 1 if stamp == self.last else 1
+        self.last = stamp
+        return True
+
+    def _take(self, record: bytes) -> Iterator[tuple[Stream, bytes]]:
+        kind, text = record[:1], record[2:]
+        if kind in _STREAMS and record[1:2] == b" ":
+            stream, end = _STREAMS[kind]
+            said = text + end
+            self.received[stream] += len(said)
+            yield stream, said
+        elif kind == _END and (ended := _ended(text)) is not None:
+            self.ended = ended
+        elif len(self.unexpected) < MOST_BYTES:
+            self.unexpected += record + b"\n"
+
+    @property
+    def lost_bytes(self) -> int:
+        """How much the program said that the log had no longer when it was read. Known once it has ended."""
+        if self.ended is None:
+            return 0
+        return max(0, self.ended.stdout_bytes + self.ended.stderr_bytes - sum(self.received.values()))
+
+
+def _ended(text: bytes) -> Ended | None:
+    try:
+        found: dict[str, Any] = orjson.loads(text)
+        return Ended(
+            exit_code=int(found["exitCode"]),
+            signal=int(found["signal"]),
+            stdout_bytes=int(found["stdoutBytes"]),
+            stderr_bytes=int(found["stderrBytes"]),
+            cpu_seconds=found["cpuMicroseconds"] / 1e6,
+            max_memory_bytes=int(found["maxMemoryBytes"]),
+            oom_kills=int(found["oomKills"]),
+            throttled_seconds=found["throttledMicroseconds"] / 1e6,
+            max_tasks=int(found["maxTasks"]),
+            error=str(found["error"]),
+            errno=int(found["errno"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,36 @@
+"""Where an operator that was not told runs commands and scripts: as Jobs where the API server runs Jobs."""
+
+from __future__ import annotations
+
+from remit.api.executiontask import BackendName
+from remit.backends.docker import OFF
+from remit.controllers.settings import Settings
+from remit.errors import ApiError
+from remit.kube.client import Kube
+
+_NOT_FOUND = 404
+
+
+async def backends(kube: Kube, settings: Settings) -> tuple[BackendName, ...]:
+    """What `settings` says, or else what there is, the default first. Raises `ApiError`.
+
+    In a pod nothing runs beside the operator unless it was told so: a task could take it down, and every other task
+    with it.
+    """
+    if settings.backends:
+        return settings.backends
+    containers: tuple[BackendName, ...] = () if settings.docker_host == OFF else ("docker",)
+    beside: tuple[BackendName, ...] = () if settings.in_pod else ("process",)
+    if await _serves_jobs(kube):
+        return ("kubernetes", *beside, *containers)
+    return ("process", *containers)
+
+
+async def _serves_jobs(kube: Kube) -> bool:
+    try:
+        await kube.request("GET", "/apis/batch/v1")
+    except ApiError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return False
+    return True
