@@ -18,6 +18,7 @@ from remit.policy.filerules import (
     CompiledHostPathRule,
     compile_file_rules,
     compile_host_path_rules,
+    folder_glob,
 )
 from remit.policy.hostpatterns import HostPattern
 from remit.policy.httprules import CompiledHttpRule, compile_http_rules
@@ -89,6 +90,8 @@ class CompiledPolicy:
     functions: Pattern | None
     """Of PostgreSQL, that may be called besides those that only read."""
     container_mounts: tuple[Pattern, ...]
+    container_folders: tuple[Pattern, ...]
+    """Of `spec.containers.workingDirs`."""
     container_others: tuple[Pattern, ...]
     engines: tuple[EnginePattern, ...]
     """Of `spec.releases`."""
@@ -142,6 +145,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     named = spec.databases.postgres.functions if spec.databases.postgres else []
     functions = any_of(tuple(_globs("spec.databases.postgres.functions", named, problems)))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
+    folders = tuple(_each("spec.containers.workingDirs", spec.containers.working_dirs, folder_glob, problems))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)
     engines = tuple(_each("spec.releases.engines", releases.pop("engines"), EnginePattern.parse, problems))
@@ -194,6 +198,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         http=requests,
         functions=functions,
         container_mounts=mounts,
+        container_folders=folders,
         container_others=others,
         engines=engines,
         release_places=places,

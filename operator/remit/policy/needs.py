@@ -98,6 +98,16 @@ def redis(words: Sequence[str]) -> Part:
     return {"databases": {"redis": {"commands": [" ".join(words[:2]).upper() if name in _WITH_SUBCOMMAND else name]}}}
 
 
+def working_dirs(paths: Sequence[str]) -> Part:
+    """Of containers."""
+    return {"containers": {"workingDirs": list(paths)}}
+
+
+def working_dir(path: str) -> Part | None:
+    """Of a container. None for a path with a wildcard in it."""
+    return None if _WILDCARD.search(path) else working_dirs([path])
+
+
 def container(action: str, options: Sequence[str], mounts: Sequence[str]) -> Part | None:
     """None for a mount with a wildcard in its path."""
     if any(_WILDCARD.search(path) for path in mounts):
