@@ -193,8 +193,8 @@ class PostgresRule(SpecModel):
         Field(max_length=64),
     ] = []
     """Functions that may be called, besides those of PostgreSQL's own that only compute and read, such as `lower` and
-    `count`. `nextval` and what users of the database have created need an entry: a name, with or without its schema, in
-    which `*` stands for any characters."""
+    `count`. `nextval` and what users of the database have created need an entry: a name, which
+    is meant in any schema, or `schema.name`; `*` stands for any characters of either."""
 
 
 class RedisRule(SpecModel):
