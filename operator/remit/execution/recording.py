@@ -19,7 +19,7 @@ from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
 from remit.policy import Command, Denial, Limits, Request, describe, request_for
-from remit.policy.environment import WORKSPACE
+from remit.sandboxpaths import WORKSPACE
 from remit.telemetry import AuditEvent
 from remit.telemetry.chain import MAX_TEXT
 

@@ -37,11 +37,11 @@ from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
 from remit.policy.egress import Forbidden, permits
-from remit.policy.environment import WORKSPACE
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
 from remit.policy.request import Request, executed, request_for
 from remit.policy.rules import describe
+from remit.sandboxpaths import WORKSPACE
 
 DEFAULT_OPERATOR_NAMESPACE = "remit-system"
 
