@@ -14,7 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from remit.api import parse_quantity
+from remit.policy.addresses import METADATA, special_kind
 from remit.policy.argv import canonical
+from remit.policy.hosts import Destination
 
 Part = dict[str, Any]
 """A part of a policy's spec, such as `{"environment": {"allow": ["PGHOST"]}}`."""
@@ -68,6 +70,24 @@ def http(method: str, host: str, port: int, path: str) -> Part | None:
     if _WILDCARD.search(path):
         return None
     return {"http": {"allow": [{"hosts": [host], "methods": [method], "ports": [port], "paths": [path]}]}}
+
+
+def egress(destination: Destination) -> Part | None:
+    """None for a cloud's metadata address, which hands out the machine's credentials: that is to be listed by hand."""
+    host, port = destination.host, destination.port
+    if not isinstance(host, str) and special_kind(host) == METADATA:
+        return None
+    return {"egress": {"allow": [{"hosts": [str(host)], "ports": [port]}]}}
+
+
+def engine(address: str) -> Part | None:
+    """Of releases. None for an address with a wildcard in it."""
+    return None if _WILDCARD.search(address) else {"releases": {"engines": [address]}}
+
+
+def release_place(field: str, name: str) -> Part:
+    """`field`: namespaces or serviceAccounts."""
+    return {"releases": {field: [name]}}
 
 
 def process(action: str) -> Part:
