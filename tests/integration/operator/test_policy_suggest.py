@@ -234,7 +234,7 @@ async def test_a_deployment_that_was_denied_goes_on_under_what_is_suggested_for_
     async with listening(tmp_path / "engine.sock") as connections, world.operator():
         target = {"docker": {"host": f"unix://{tmp_path}/engine.sock", "command": ["serve", f"--key={SECRET}"]}}
         await create(world, target, env=[PASSWORD], healthCheck={"command": {"argv": ["look", "now"]}})
-        await says(world, "no CommandPolicy")
+        await says(world, "; a policy that allows it: remit policy suggest -n default --task deploy/shop")
         assert not connections
         found = await suggested(world, deployment="shop")
         assert not found.left_out
