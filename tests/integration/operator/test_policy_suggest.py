@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,15 @@ async def suggested(
         where = policysuggest.trail_of([state]) if trail else None
         namespace = world.settings.operator_namespace
         return (await policysuggest.suggested(connection, wanted, namespace, where, Options(**options)))[0]
+
+
+async def printed(world: World, task: str) -> subprocess.CompletedProcess[str]:
+    """What `remit policy suggest --task` prints."""
+    where = ["--kubeconfig", str(world.control_plane.kubeconfig), "-n", "default"]
+    where += ["--operator-namespace", world.settings.operator_namespace, "--state-dir", str(world.settings.state_dir)]
+    command = [sys.executable, "-m", "remit.cli", "policy", "suggest", "--task", task, *where]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    return await asyncio.to_thread(subprocess.run, command, env=env, capture_output=True, text=True, timeout=60)
 
 
 async def applied(world: World, suggestion: Suggestion) -> None:
@@ -239,6 +252,10 @@ async def test_a_deployment_that_was_denied_goes_on_under_what_is_suggested_for_
         found = await suggested(world, deployment="shop")
         assert not found.left_out
         assert SECRET not in policyyaml.as_yaml(found)
+        done = await printed(world, "deploy/shop")
+        assert (done.returncode, done.stdout) == (0, f"{policyyaml.as_yaml(found)}\n"), done.stderr
+        for name in ("pods/shop", "deploy/"):
+            assert "neither the name of a task nor deploy/NAME" in (await printed(world, name)).stderr
         assert {run.name for each in found.policies for run in each.runs} == {"Deployment shop"}
         assert not (await suggested(world, await world.task("true"))).policies[0].spec.get("images")
         await applied(world, found)
