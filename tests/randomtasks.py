@@ -71,6 +71,13 @@ operations = st.one_of(
             )
         }
     ),
+    st.fixed_dictionaries(
+        {
+            "container": st.fixed_dictionaries(
+                {"action": st.just("exec"), "name": st.just("web"), "argv": argv}, optional={"workingDir": paths}
+            )
+        }
+    ),
 )
 surroundings = st.fixed_dictionaries(
     {},

@@ -20,6 +20,7 @@ LayerName = Literal["namespaces", "seccomp", "landlock", "cgroup", "rlimits"]
 Pattern = Annotated[str, Field(min_length=1, max_length=2048)]
 Glob = Annotated[str, Field(min_length=1, max_length=1024)]
 FileGlob = Annotated[str, Field(min_length=2, max_length=1024, pattern="^/")]
+FolderGlob = Annotated[str, Field(min_length=1, max_length=1024, pattern="^/")]
 
 
 class CommandRule(SpecModel):
@@ -192,8 +193,8 @@ class PostgresRule(SpecModel):
         Field(max_length=64),
     ] = []
     """Functions that may be called, besides those of PostgreSQL's own that only compute and read, such as `lower` and
-    `count`. `nextval` and what users of the database have created need an entry: a name, with or without its schema, in
-    which `*` stands for any characters."""
+    `count`. `nextval` and what users of the database have created need an entry: a name, which
+    is meant in any schema, or `schema.name`; `*` stands for any characters of either."""
 
 
 class RedisRule(SpecModel):
@@ -229,6 +230,9 @@ class Containers(SpecModel):
     """Globs over paths of the engine's host that `run` may mount: `*` and `?` stay within one directory, `**` spans
     them, and `/a/**/b` is `/a/b`, too. The engine follows links on its host: list only what nobody untrusted can write
     to."""
+    working_dirs: Annotated[list[FolderGlob], Field(max_length=64)] = []
+    """Globs over folders of a container that `exec` may start a program in, as in `mounts`. Empty: none but the
+    container's own, which needs no entry. The path is judged as the task has it; links within the container lead on."""
     others: Annotated[list[Glob], Field(max_length=64)] = []
     """Globs over names of containers that are not of Remit's making in the task's namespace, and that `operations` may
     be done to all the same; `*` is any. Empty: none."""

@@ -22,6 +22,7 @@ ImageReference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
 ContainerName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", min_length=2, max_length=128)]
 NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=128)]
 PathInside = Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^\x00-\x1f\x7f:]*$")]
+FolderInside = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/[^\x00-\x1f\x7f]*$")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 

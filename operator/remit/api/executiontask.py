@@ -30,6 +30,7 @@ from remit.api.operations import (
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
 from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeMount
+from remit.sandboxpaths import WORKSPACE
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 BackendName = Literal["process", "docker", "kubernetes"]
@@ -251,7 +252,7 @@ class TaskTemplate(SpecModel):
     the installation runs what says nothing: `kubernetes` on a cluster, `process` elsewhere. `status.backend` tells."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes. By default the installation's, where it has one."""
-    working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = "/workspace"
+    working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = WORKSPACE
     """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
     the task, a mounted folder, or a folder below one of these. Nothing is made: the attempt ends as StartFailed where
     the folder is not there."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from remit.api.base import ConfigMapKeySelector, EnvVar, Rule, SecretKeySelector, SpecModel, ValueSource, map_by
-from remit.api.containers import ContainerAction, ContainerName, ContainerOptions, ImageReference
+from remit.api.containers import ContainerAction, ContainerName, ContainerOptions, FolderInside, ImageReference
 from remit.api.duration import Duration
 from remit.api.quantity import Quantity
 
@@ -285,6 +285,7 @@ class ContainerOperation(SpecModel):
         Rule("self.action != 'exec' || has(self.argv)", "exec needs argv"),
         Rule("self.action in ['run', 'exec'] || !has(self.argv)", "argv goes with run and exec"),
         Rule("self.action in ['run', 'exec'] || !has(self.env) || size(self.env) == 0", "env goes with run and exec"),
+        Rule("self.action == 'exec' || !has(self.workingDir)", "workingDir goes with exec"),
         Rule("self.action == 'run' || !has(self.options)", "options go with run"),
         Rule("self.action == 'logs' || !has(self.tailLines)", "tailLines goes with logs"),
         Rule("self.action == 'run' || (!self.wait && !self.remove)", "wait and remove go with run"),
@@ -311,6 +312,10 @@ class ContainerOperation(SpecModel):
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables, for run and exec. A policy's `environment.allow` must list each name, as for `spec.env`.
     """
+    working_dir: FolderInside | None = None
+    """The folder of the container that the program starts in, for exec: an absolute path, which a policy's
+    `containers.workingDirs` must match. Not set: the container's own. Nothing is made: the attempt ends as StartFailed
+    where the folder is not there."""
     tail_lines: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many lines of the end, for logs. Not set: all that the engine kept."""
     options: ContainerOptions | None = None

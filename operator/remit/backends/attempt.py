@@ -35,8 +35,8 @@ from remit.sandbox import (
     rlimits,
 )
 from remit.sandbox.bubblewrap import HOST_NAME
-from remit.sandbox.filesystem import WORKSPACE
 from remit.sandbox.inside import open_inside
+from remit.sandboxpaths import WORKSPACE
 
 if TYPE_CHECKING:
     from remit.backends.egress import Door

@@ -129,7 +129,9 @@ def suggest(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Only this task, or the runs of this schedule.", autocompletion=completion.tasks
+            metavar="NAME",
+            help="Only this task, or the runs of this schedule; deploy/NAME: only what this Deployment runs.",
+            autocompletion=completion.tasks,
         ),
     ] = None,
     label: Annotated[
@@ -179,7 +181,10 @@ def suggest(
         moment = None if task and since is None else since_or(since, "7d")
     except ValueError as error:
         raise typer.BadParameter(f"--since: {error}") from error
-    wanted = policysuggest.Wanted(moment, task, labels)
+    kind, slash, deployment = (task or "").partition("/")
+    if slash and (kind not in {"deploy", "deployment", "deployments"} or not deployment):
+        raise typer.BadParameter(f"--task {task!r} is neither the name of a task nor deploy/NAME")
+    wanted = policysuggest.Wanted(moment, None if slash else task, labels, deployment or None)
     chosen = Options(name=name, labels=labels, generalize=generalize)
 
     async def ask() -> tuple[Any, Any, str]:

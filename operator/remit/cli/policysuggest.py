@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from remit.api import API_VERSION, ExecutionTask
+from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of
+from remit.backends.egress.ledger import OTHERS
 from remit.cli.connect import Connection
 from remit.controllers.policies import compile_object
 from remit.controllers.values import Source, secrets_of
 from remit.errors import ApiError, InvalidInput, MissingReference, RemitError
 from remit.execution.recording import request_on_record
-from remit.kube.client import POLICIES, TASKS, Object
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Object
 from remit.operations.command import look_up
-from remit.policy import CompiledPolicy, Request
+from remit.policy import BadHost, CompiledPolicy, Destination, Request
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import request_of
+from remit.release import configuration
+from remit.release.judging import requests
 from remit.telemetry.redact import MASK, Redactor
 from remit.telemetry.trail import Filter, read
 
 _NOTHING: Final = Request(namespace="")
+_NOT_HERE: Final = (
+    "where it wanted to connect is on the audit trail, which is not on this machine; suggest on the operator's host, or"
+    " list what lastDenied of its status says"
+)
+Reached = Mapping[str, Collection[str]]
+"""Destinations such as `api.example.com:443`, by the uid of the task."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +45,11 @@ class Wanted:
     since: datetime.datetime | None
     task: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    deployment: str | None = None
+    """Only what this one runs."""
 
     def takes(self, name: str, schedule: str | None, labels: Mapping[str, str], moment: datetime.datetime) -> bool:
-        named = self.task is None or self.task in {name, schedule}
+        named = self.deployment is None and (self.task is None or self.task in {name, schedule})
         timely = self.since is None or moment >= self.since
         return named and timely and self.labels.items() <= labels.items()
 
@@ -73,9 +86,14 @@ async def suggested(
     """Raises `RemitError`, and for a task of a name that is nowhere, too."""
     namespace = connection.namespace
     today = await policies_of(connection, operator_namespace)
-    seen = await tasks_of(connection, wanted)
-    if trail is not None:
-        add_recorded(seen, trail, namespace, wanted)
+    if wanted.deployment is not None:
+        await connection.find(DEPLOYMENTS, wanted.deployment)
+    reached = reached_by(trail, namespace) if trail is not None else None
+    seen = await tasks_of(connection, wanted, reached)
+    if trail is not None and wanted.deployment is None:
+        add_recorded(seen, trail, namespace, wanted, reached)
+    if wanted.task is None:
+        await add_deployments(seen, connection, wanted)
     if wanted.task is not None and not seen.runs and not seen.unclear:
         await connection.find(TASKS, wanted.task)
         raise RemitError(f"task {wanted.task} of namespace {namespace} does not have the labels that are asked for")
@@ -95,8 +113,9 @@ async def policies_of(connection: Connection, operator_namespace: str) -> Today:
     return Today([compile_object(obj) for obj in objects], [compile_object(obj) for obj in ceilings])
 
 
-async def tasks_of(connection: Connection, wanted: Wanted) -> Seen:
-    """The tasks on the API server, with the names that `envFrom` brings, and their Secrets looked for."""
+async def tasks_of(connection: Connection, wanted: Wanted, reached: Reached | None = None) -> Seen:
+    """The tasks on the API server, with the names that `envFrom` brings, and their Secrets looked for. `reached` is
+    None where it is not known where they connected to."""
     seen, source = Seen(), Source(connection.kube, connection.namespace)
     objects = await connection.kube.list(TASKS, connection.namespace)
     with_runs = {controller_of(obj, API_VERSION, "ExecutionTask") for obj in objects}
@@ -109,12 +128,14 @@ async def tasks_of(connection: Connection, wanted: Wanted) -> Seen:
             continue
         if (obj.get("spec") or {}).get("schedule") and metadata["name"] in with_runs:
             continue  # its runs speak for it
-        await _add(seen, source, obj)
+        await _add(seen, source, obj, reached)
     return seen
 
 
-async def _add(seen: Seen, source: Source, obj: Object) -> None:
+async def _add(seen: Seen, source: Source, obj: Object, reached: Reached | None) -> None:
     name = _name(obj)
+    if reached is None and any((each.get("network") or {}).get("denied") for each in _attempts(obj)):
+        seen.leave_out(name, _NOT_HERE)
     try:
         task = ExecutionTask.parse(obj)
         environment = await _environment(source, task)
@@ -129,7 +150,57 @@ async def _add(seen: Seen, source: Source, obj: Object) -> None:
         seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
         return
     stdin, mask = bool(task.spec.stdin), Redactor(secrets).redact_cut
-    seen.runs.append(Run(name=name, request=request, stdin=stdin, mask=mask, masked=MASK))
+    destinations = _destinations(seen, name, (reached or {}).get(obj["metadata"]["uid"]))
+    run = Run(name=name, request=request, destinations=destinations, stdin=stdin, mask=mask, masked=MASK)
+    seen.runs.append(run)
+
+
+def _attempts(obj: Object) -> list[dict[str, Any]]:
+    return (obj.get("status") or {}).get("attempts") or []
+
+
+def _destinations(seen: Seen, name: str, recorded: Collection[str] | None) -> frozenset[Destination]:
+    """Those that rules can name. A request that named none is refused whatever policies say."""
+    found = set()
+    for text in recorded or ():
+        if text == OTHERS:
+            seen.leave_out(name, "it wanted more destinations than are on record; run it again with those allowed")
+        with contextlib.suppress(BadHost):
+            found.add(Destination.parse(text))
+    return frozenset(found)
+
+
+async def add_deployments(seen: Seen, connection: Connection, wanted: Wanted) -> None:
+    """What Deployments run, or are kept from running, as they are declared now; none for who may not list them."""
+    try:
+        objects = await connection.kube.list(DEPLOYMENTS, connection.namespace)
+    except ApiError as error:
+        if error.status != 403 or wanted.deployment is not None:
+            raise
+        return
+    for obj in objects:
+        metadata = obj["metadata"]
+        labelled = wanted.labels.items() <= (metadata.get("labels") or {}).items()
+        if labelled and wanted.deployment in {None, metadata["name"]}:
+            await _add_deployment(seen, Source(connection.kube, connection.namespace), obj)
+
+
+async def _add_deployment(seen: Seen, source: Source, obj: Object) -> None:
+    name = f"Deployment {obj['metadata']['name']}"
+    try:
+        deployment = Deployment.parse(obj)
+        _, material = await configuration.read(source, deployment.spec)
+        asked = [_as_found(request) for request in requests(deployment, material)]
+    except (InvalidInput, MissingReference) as error:
+        seen.leave_out(name, str(error))
+        return
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
+        return
+    mask = Redactor(material.secrets).redact_cut
+    seen.runs += [Run(name=name, request=request, mask=mask, masked=MASK) for request in asked]
 
 
 async def _environment(source: Source, task: ExecutionTask) -> dict[str, str | None]:
@@ -188,7 +259,17 @@ def trail_of(state_dirs: Sequence[Path]) -> Path | None:
     return None
 
 
-def add_recorded(seen: Seen, trail: Path, namespace: str, wanted: Wanted) -> None:
+def reached_by(trail: Path, namespace: str) -> Reached:
+    """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record."""
+    found: dict[str, set[str]] = defaultdict(set)
+    ended = Filter(namespace=namespace, kind="execution")
+    for _, record in read(trail):
+        if record is not None and ended(record) and isinstance(record.get("network"), list):
+            found[str(record.get("uid"))] |= {str(each.get("destination")) for each in record["network"]}
+    return found
+
+
+def add_recorded(seen: Seen, trail: Path, namespace: str, wanted: Wanted, reached: Reached | None = None) -> None:
     """What the audit trail has of tasks that are not there any more: the last decision on each."""
     wanted_records = Filter(since=wanted.since, namespace=namespace, task=wanted.task, kind="decision")
     last = {
@@ -203,4 +284,5 @@ def add_recorded(seen: Seen, trail: Path, namespace: str, wanted: Wanted) -> Non
             what = record.get("what") or record.get("operation") or "it"
             seen.leave_out(name, f"the audit trail does not tell enough of {what}; run it once more, and keep the task")
         elif wanted.labels.items() <= request.labels.items():
-            seen.runs.append(Run(name=name, request=request, masked=MASK, hidden=True))
+            destinations = _destinations(seen, name, (reached or {}).get(str(record["uid"])))
+            seen.runs.append(Run(name=name, request=request, destinations=destinations, masked=MASK, hidden=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import structlog
@@ -26,6 +26,7 @@ from remit.kube.client import DEPLOYMENTS, Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
+from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.release import (
     Decision,
     Desired,
@@ -221,10 +222,18 @@ class DeploymentReconciler:
         driven = self._driven.get(key)
         if driven is None or driven[0].deployment.metadata.uid != deployment.metadata.uid:
             store = ApiStore(self, obj, deployment)
-            driver = ReleaseDriver(store, self.places, self.problem, self.audit, self.redactor, self.now, self.boot)
+            driver = ReleaseDriver(store, self.places, self._problem, self.audit, self.redactor, self.now, self.boot)
             driven = self._driven[key] = store, driver
         driven[0].obj, driven[0].deployment = obj, deployment
         return driven
+
+    def _problem(self, deployment: Deployment, material: Material) -> Problem | None:
+        """With what prints the policy that would help, where one would."""
+        found, metadata = self.problem(deployment, material), deployment.metadata
+        if found is None or found.reason not in HELPED_BY_A_RULE:
+            return found
+        advice = f"a policy that allows it: remit policy suggest -n {metadata.namespace} --task deploy/{metadata.name}"
+        return replace(found, message=f"{found.message}; {advice}")
 
     async def _refuse(self, obj: Object, error: InvalidInput | DeploymentError) -> None:
         """Say once that nothing will be done about it. What is live goes on."""

@@ -13,13 +13,13 @@ from pydantic import BaseModel
 
 from remit.api import ExecutionTask
 from remit.api.executiontask import Network
-from remit.api.operations import HttpMethod, HttpOperation
+from remit.api.operations import ContainerOperation, HttpMethod, HttpOperation
 from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
 from remit.policy import Command, Denial, Limits, Request, describe, request_for
-from remit.policy.environment import WORKSPACE
+from remit.sandboxpaths import WORKSPACE
 from remit.telemetry import AuditEvent
 from remit.telemetry.chain import MAX_TEXT
 
@@ -134,12 +134,19 @@ def _asks(request: Request | None) -> dict[str, Any]:
         "volumes": _dumped(request.volumes),
         "volumeMounts": _dumped(request.mounts),
         "artifacts": _dumped(request.artifacts),
-        "workingDir": request.working_dir if request.working_dir != WORKSPACE else "",
+        "workingDir": _working_dir(request),
         "image": request.image or "",
         "limits": limits,
     }
     found = {name: value for name, value in told.items() if value}
     return found if len(json.dumps(found)) <= MAX_TEXT else {}
+
+
+def _working_dir(request: Request) -> str:
+    """Where its program is started, in a container or in its sandbox; empty for what it is unless a task says so."""
+    if isinstance(request.subject, ContainerOperation):
+        return request.subject.working_dir or ""
+    return request.working_dir if request.working_dir != WORKSPACE else ""
 
 
 def _dumped(models: Sequence[BaseModel]) -> list[Any]:

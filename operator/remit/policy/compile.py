@@ -18,6 +18,7 @@ from remit.policy.filerules import (
     CompiledHostPathRule,
     compile_file_rules,
     compile_host_path_rules,
+    folder_glob,
 )
 from remit.policy.hostpatterns import HostPattern
 from remit.policy.httprules import CompiledHttpRule, compile_http_rules
@@ -27,6 +28,7 @@ from remit.policy.match import ExecutableMatcher, Matcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, any_of, glob, path_glob
 from remit.policy.rate import RateSpec
 from remit.policy.selector import unmet
+from remit.policy.sqlfunctions import function_glob
 
 MAX_PROGRAM: Final = 500_000
 """How big all patterns of one policy may be together, in RE2 instructions of 16 bytes."""
@@ -87,8 +89,10 @@ class CompiledPolicy:
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
     functions: Pattern | None
-    """Of PostgreSQL, that may be called besides those that only read."""
+    """Of PostgreSQL, that may be called besides those that only read: see `qualified`."""
     container_mounts: tuple[Pattern, ...]
+    container_folders: tuple[Pattern, ...]
+    """Of `spec.containers.workingDirs`."""
     container_others: tuple[Pattern, ...]
     engines: tuple[EnginePattern, ...]
     """Of `spec.releases`."""
@@ -140,8 +144,9 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
     images = tuple(_each("spec.images.allow", spec.images.allow, ImagePattern.parse, problems))
     named = spec.databases.postgres.functions if spec.databases.postgres else []
-    functions = any_of(tuple(_globs("spec.databases.postgres.functions", named, problems)))
+    functions = any_of(tuple(_globs("spec.databases.postgres.functions", named, problems, function_glob)))
     mounts = tuple(_globs("spec.containers.mounts", spec.containers.mounts, problems, path_glob))
+    folders = tuple(_each("spec.containers.workingDirs", spec.containers.working_dirs, folder_glob, problems))
     others = tuple(_globs("spec.containers.others", spec.containers.others, problems))
     releases = spec.releases.model_dump(by_alias=True)
     engines = tuple(_each("spec.releases.engines", releases.pop("engines"), EnginePattern.parse, problems))
@@ -194,6 +199,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         http=requests,
         functions=functions,
         container_mounts=mounts,
+        container_folders=folders,
         container_others=others,
         engines=engines,
         release_places=places,

@@ -13,15 +13,16 @@ say what its deny rules would have been.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from remit.policy.argv import refused_character, shell_words, unacceptable
 from remit.policy.compile import CompiledPolicy
-from remit.policy.egress import Egress
+from remit.policy.egress import Egress, objection
 from remit.policy.environment import misplaced_working_dir, refused_names
 from remit.policy.evaluate import MAX_WORK, evaluate
+from remit.policy.hosts import Destination
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
 from remit.policy.rate import RateClaim
@@ -63,6 +64,12 @@ class Decision:
     """The policy that allowed and the ceilings: those whose terms hold while it runs."""
     rates: tuple[RateClaim, ...] = ()
     """Rates that its start must respect, all of them."""
+
+    def objection(self, destinations: Iterable[Destination]) -> str | None:
+        """Why the first of these that is refused cannot be reached; None where all can, as far as that can be told
+        without resolving a name."""
+        ordered = sorted(destinations, key=str)
+        return next((why for each in ordered if (why := objection(each, self.egress))), None)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,14 @@ def permits(destination: Destination, egress: Iterable[Egress]) -> Permit | Forb
     return Permit(destination, tuple(matching)) if matching else Forbidden(f"nothing allows {destination}")
 
 
+def objection(destination: Destination, egress: Iterable[Egress]) -> str | None:
+    """Why it cannot be reached, as far as it can be told without resolving a name; None where it can."""
+    permit = permits(destination, egress)
+    if isinstance(permit, Forbidden):
+        return permit.message
+    return None if isinstance(destination.host, str) else permit.screen([destination.host])[1]
+
+
 def _not_listed(destination: Destination, egress: Egress) -> str:
     where = f"policy {egress.policy}"
     if not egress.rules:

@@ -14,6 +14,7 @@ from typing import Final
 
 from remit.policy import needs
 from remit.policy.patterns import Pattern
+from remit.sandboxpaths import WORKSPACE
 
 HARMLESS: Final = frozenset(
     {
@@ -33,7 +34,6 @@ _LONGEST_LINE: Final = 400
 
 MAX_NAMES: Final = 1500
 """As many as a sandbox takes. Each is held against all patterns of a policy."""
-WORKSPACE: Final = "/workspace"
 FREE_FILES: Final = ("/run/private/*",)
 """Where private files need no policy. No program looks there by itself, and it is above no folder that a program starts
 in: node reads the nearest `package.json` above a script, and scripts are in `/run/remit`."""

@@ -10,7 +10,7 @@ from remit.api.commandpolicy import FileRule, HostPathRule
 from remit.api.volumes import Access
 from remit.policy.argv import takes_a_detour
 from remit.policy.globs import Overlaps
-from remit.policy.patterns import BadPattern, Pattern, path_glob
+from remit.policy.patterns import Pattern, path_glob
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class PathRule:
     def covers(self, path: str) -> bool:
         """Whether all that is below the folder `path` is meant."""
         return any(glob.endswith("/**") and pattern.matches(path) for glob, pattern in self.globs)
+
+
+def folder_glob(text: str) -> Pattern:
+    """As `path_glob`, for one that a path in its normal form can match. Raises `ValueError`."""
+    if text != "/" and takes_a_detour(text):
+        raise ValueError(f"{text!r} takes a detour; write it without '..', '.', '//' or a final '/'")
+    return path_glob(text)
 
 
 def _root(glob: str) -> str:
@@ -84,11 +91,8 @@ def _globs(
     globs: list[tuple[str, Pattern]] = []
     for number, text in enumerate(paths):
         where = f"{field}[{number}]"
-        if takes_a_detour(text):
-            report(where, f"{text!r} takes a detour; write it without '..', '.', '//' or a final '/'")
-            continue
         try:
-            globs.append((text, path_glob(text)))
-        except BadPattern as error:
+            globs.append((text, folder_glob(text)))
+        except ValueError as error:
             report(where, str(error))
     return tuple(globs) if len(globs) == len(paths) else None

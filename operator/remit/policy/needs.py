@@ -14,7 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from remit.api import parse_quantity
+from remit.policy.addresses import METADATA, special_kind
 from remit.policy.argv import canonical
+from remit.policy.hosts import Destination
 
 Part = dict[str, Any]
 """A part of a policy's spec, such as `{"environment": {"allow": ["PGHOST"]}}`."""
@@ -70,6 +72,24 @@ def http(method: str, host: str, port: int, path: str) -> Part | None:
     return {"http": {"allow": [{"hosts": [host], "methods": [method], "ports": [port], "paths": [path]}]}}
 
 
+def egress(destination: Destination) -> Part | None:
+    """None for a cloud's metadata address, which hands out the machine's credentials: that is to be listed by hand."""
+    host, port = destination.host, destination.port
+    if not isinstance(host, str) and special_kind(host) == METADATA:
+        return None
+    return {"egress": {"allow": [{"hosts": [str(host)], "ports": [port]}]}}
+
+
+def engine(address: str) -> Part | None:
+    """Of releases. None for an address with a wildcard in it."""
+    return None if _WILDCARD.search(address) else {"releases": {"engines": [address]}}
+
+
+def release_place(field: str, name: str) -> Part:
+    """`field`: namespaces or serviceAccounts."""
+    return {"releases": {field: [name]}}
+
+
 def process(action: str) -> Part:
     return {"processes": {"operations": [action]}}
 
@@ -96,6 +116,16 @@ def redis(words: Sequence[str]) -> Part:
     """The command, with its first argument where that says what it does."""
     name = words[0].upper()
     return {"databases": {"redis": {"commands": [" ".join(words[:2]).upper() if name in _WITH_SUBCOMMAND else name]}}}
+
+
+def working_dirs(paths: Sequence[str]) -> Part:
+    """Of containers."""
+    return {"containers": {"workingDirs": list(paths)}}
+
+
+def working_dir(path: str) -> Part | None:
+    """Of a container. None for a path with a wildcard in it."""
+    return None if _WILDCARD.search(path) else working_dirs([path])
 
 
 def container(action: str, options: Sequence[str], mounts: Sequence[str]) -> Part | None:

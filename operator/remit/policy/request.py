@@ -13,9 +13,10 @@ from remit.api.executiontask import BackendName, Network
 from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
 from remit.api.volumes import Artifact, Volume, VolumeMount
 from remit.policy.argv import split_line
-from remit.policy.environment import WORKSPACE, needing_permission
+from remit.policy.environment import needing_permission
 from remit.policy.limits import Limits, asked_for
 from remit.policy.match import Command
+from remit.sandboxpaths import WORKSPACE
 
 SCRIPT_PATH: Final = "/run/remit/script"
 """Where a script stands inside."""

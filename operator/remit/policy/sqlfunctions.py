@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from remit.policy.patterns import Pattern, glob
+
 _VOLATILE: Final = """
 array_sample array_shuffle clock_timestamp currval gen_random_uuid lastval pg_blocking_pids pg_current_wal_flush_lsn
 pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_size pg_indexes_size pg_is_in_recovery
@@ -118,3 +120,19 @@ syntax."""
 SYNTAX: Final = KEYWORDS | frozenset(_BEFORE_PARENTHESES.split())
 """Words that a parenthesis may follow without a call. No function of the server's own that can be called has such a
 name."""
+
+_BETWEEN: Final = "\0"
+"""No name can have it, so that a dot within quotes is not taken for the one between schema and name."""
+
+
+def qualified(schema: str, name: str) -> str:
+    """What a `function_glob` is held against; `schema` is empty where a statement names none."""
+    return f"{schema}{_BETWEEN}{name}"
+
+
+def function_glob(text: str) -> Pattern:
+    """A pattern for `name`, in any schema or in none, or for `schema.name`; `*` stands for any characters of either.
+    Raises `ValueError`."""
+    schema, dot, name = text.rpartition(".")
+    some = glob(schema).source if schema.strip("*") else ".+" if dot else ".*"
+    return Pattern(f"{some}{_BETWEEN}{glob(name).source}")

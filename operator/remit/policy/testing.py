@@ -36,12 +36,11 @@ from remit.errors import InvalidInput
 from remit.policy.argv import canonical
 from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
-from remit.policy.egress import Forbidden, permits
-from remit.policy.environment import WORKSPACE
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
 from remit.policy.request import Request, executed, request_for
 from remit.policy.rules import describe
+from remit.sandboxpaths import WORKSPACE
 
 DEFAULT_OPERATOR_NAMESPACE = "remit-system"
 
@@ -302,10 +301,7 @@ def _in_the_way(text: str, decision: Decision) -> str | None:
         destination = Destination.parse(text, default_port=443)
     except BadHost as error:
         raise InvalidInput(str(error), field="expect") from None
-    permit = permits(destination, decision.egress)
-    if isinstance(permit, Forbidden):
-        return permit.message
-    return None if isinstance(destination.host, str) else permit.screen([destination.host])[1]
+    return decision.objection([destination])
 
 
 def _usual_path(program: str) -> str:

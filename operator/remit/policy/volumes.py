@@ -18,12 +18,12 @@ from remit.errors import InvalidInput
 from remit.policy import needs
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
-from remit.policy.environment import WORKSPACE
 from remit.policy.filerules import CompiledHostPathRule
 from remit.policy.hostpaths import FORBIDDEN
 from remit.policy.rate import RateClaim
 from remit.policy.request import Request
 from remit.policy.verdict import Denial, Reason
+from remit.sandboxpaths import WORKSPACE
 
 DEFAULT_ARTIFACT_BYTES: Final = parse_bytes("100Mi")
 DEFAULT_WORKSPACE_BYTES: Final = parse_bytes("1Gi")

@@ -15,12 +15,20 @@ from remit.backends import AttemptRequest
 from remit.errors import DeploymentError, InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.policy import Grant, Limits, Reason, ReleasePlace
+from remit.policy import Grant, Limits, Reason, ReleasePlace, Request
+from remit.policy.testing import request_of
 from remit.release.model import Problem, Revision
 from remit.release.target import Material
 from remit.telemetry import Redactor
 
 _Making = Callable[[Deployment, Material], ExecutionTask]
+
+
+def requests(deployment: Deployment, material: Material, engine: str = DockerTarget().host) -> list[Request]:
+    """All that policy is asked for a release, with programs where they usually are; `engine` is the operator's own.
+    Raises `InvalidInput`."""
+    place = _place(deployment, engine)
+    return [replace(request_of(task, None, material.env), place=place) for task in _tasks(deployment, material)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +101,20 @@ class Judge:
         if deployment.spec.target.process is None:
             # A target may have containers where tasks have none, and room of its own: the host's says nothing of it.
             admission = replace(admission, performed=admission.performed | {"container"}, defaults=Limits())
-        return admission.decide(task, self.policies(), material.env, self._place(deployment))
+        return admission.decide(task, self.policies(), material.env, _place(deployment, self.engine))
 
-    def _place(self, deployment: Deployment) -> ReleasePlace:
-        target = deployment.spec.target
-        if target.docker is not None and target.docker.host != self.engine:
-            return ReleasePlace(engine=target.docker.host)
-        if target.kubernetes is None:
-            return ReleasePlace()
-        namespace = target.kubernetes.namespace or ""
-        return ReleasePlace(
-            namespace="" if namespace == deployment.metadata.namespace else namespace,
-            service_account=target.kubernetes.service_account_name or "",
-        )
+
+def _place(deployment: Deployment, engine: str) -> ReleasePlace:
+    target = deployment.spec.target
+    if target.docker is not None and target.docker.host != engine:
+        return ReleasePlace(engine=target.docker.host)
+    if target.kubernetes is None:
+        return ReleasePlace()
+    namespace = target.kubernetes.namespace or ""
+    return ReleasePlace(
+        namespace="" if namespace == deployment.metadata.namespace else namespace,
+        service_account=target.kubernetes.service_account_name or "",
+    )
 
 
 def _as_written(error: InvalidInput, material: Material) -> str:

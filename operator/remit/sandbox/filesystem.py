@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from remit.sandbox.model import Network
+from remit.sandboxpaths import WORKSPACE
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FOLDERS = ("/etc/alternatives",)
@@ -23,12 +24,10 @@ _NETWORK_FILES = (
 )
 
 UID = 1000
-WORKSPACE = "/workspace"
-"""The private folder that a program starts in."""
 PRIVATE_TMPFS = 3
 """How many tmpfs `private_mounts` gives the size of the disk limit."""
 _ROOT = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin"
-_USER = f"remit:x:{UID}:{UID}:remit:/workspace:/bin/sh"
+_USER = f"remit:x:{UID}:{UID}:remit:{WORKSPACE}:/bin/sh"
 
 
 def system_files(*, network: Network) -> dict[str, bytes]:
@@ -83,7 +82,7 @@ def private_mounts(disk_bytes: int) -> list[str]:
         *("--dev", "/dev"),
         *("--perms", "1777", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108  # the attempt's own
         *("--perms", "1777", "--size", size, "--tmpfs", "/tmp"),  # noqa: S108  # the attempt's own
-        *("--perms", "0700", "--size", size, "--tmpfs", "/workspace"),
+        *("--perms", "0700", "--size", size, "--tmpfs", WORKSPACE),
         *("--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/run"),
     ]
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from remit.sandboxpaths import WORKSPACE
+
 Network = Literal["none", "restricted", "host"]
 
 
@@ -78,7 +80,7 @@ class Confinement:
     limits: Limits = Limits()
     network: Network = "none"
     require: frozenset[Layer] = frozenset({Layer.NAMESPACES})
-    working_dir: str = "/workspace"
+    working_dir: str = WORKSPACE
     mounts: tuple[Mount, ...] = ()
 
 

@@ -136,6 +136,47 @@ async def test_exec(desk: Desk, image: str, name: str) -> None:
     assert caught.value.reason == "ExitCode"
 
 
+async def test_exec_in_a_folder(desk: Desk, image: str, name: str) -> None:
+    desk.policies = [allowing(workingDirs=["/data/**"])]
+    await run(desk, image, name, "sh", "-c", "cd /data && mkdir in && ln -s /etc out && ln -s in here && sleep 600")
+    made = ["sh", "-c", "until [ -e /data/here ]; do sleep 0.1; done; pwd -P"]
+    await act(desk, "exec", name, argv=made)
+    assert desk.output.stdout == b"/\n"
+    for folder, there in (("/data/in", b"/data/in\n"), ("/data/here", b"/data/in\n")):
+        await act(desk, "exec", name, argv=["sh", "-c", "pwd -P"], workingDir=folder)
+        assert desk.output.stdout == there
+    # The path is judged as it is written; the container's own links lead on, as they do for its programs.
+    await act(desk, "exec", name, argv=["sh", "-c", "pwd -P"], workingDir="/data/out")
+    assert desk.output.stdout == b"/etc\n"
+    with pytest.raises(PolicyDenied, match=r"spec\.container\.workingDir"):
+        await act(desk, "exec", name, argv=["sh", "-c", "pwd -P"], workingDir="/etc")
+
+
+@pytest.mark.parametrize("folder", ["/data/none", "/bin/busybox"])
+async def test_exec_in_a_folder_that_is_not_there_runs_nowhere(desk: Desk, image: str, name: str, folder: str) -> None:
+    desk.policies = [allowing(workingDirs=["/**"])]
+    await run(desk, image, name, "sleep", "600")
+    asked = {"action": "exec", "name": name, "argv": ["sh", "-c", "echo x > /tmp/ran"], "workingDir": folder}
+    outcome = await desk.attempt(container=asked)
+    assert (outcome.reason, outcome.retryable) == ("StartFailed", False)
+    assert f"spec.container.workingDir {folder}" in outcome.message
+    assert "the folder or the program is not there" in outcome.message
+    assert b"directory" in desk.output.stdout
+    assert docker("exec", name, "cat", "/tmp/ran").returncode != 0
+
+
+async def test_a_program_that_was_not_started_is_told_from_one_that_failed(desk: Desk, image: str, name: str) -> None:
+    desk.policies = [{**allowing(), "commands": {"allow": [{"executable": "nosuch"}, {"executable": "sh"}]}}]
+    await run(desk, image, name, "sh", "-c", "sleep 600")
+    with pytest.raises(OperationFailed, match="nosuch was not started") as caught:
+        await act(desk, "exec", name, argv=["nosuch"])
+    assert (caught.value.reason, caught.value.retryable) == ("StartFailed", False)
+    for code in (126, 127):
+        with pytest.raises(OperationFailed, match=f"code {code}") as caught:
+            await act(desk, "exec", name, argv=["sh", "-c", f"exit {code}"])
+        assert caught.value.reason == "ExitCode"
+
+
 async def test_what_goes_on_in_a_container_is_not_executed_again(desk: Desk, image: str, name: str) -> None:
     """The engine cannot end it: a retry would be a second one beside it."""
     await run(desk, image, name, "sleep", "600")

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dockers import LEAKING, sdk_leaves_sockets  # noqa: F401
 from remit.cli import policysuggest, policyyaml
 from remit.cli.connect import connected
 from remit.errors import RemitError
-from remit.kube.client import CONFIG_MAPS, POLICIES, SECRETS, TASKS
+from remit.kube.client import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS
 from remit.policy.suggestion import Options, Suggestion
 
 from .conftest import World, truth
+from .edges import eventually
+from .test_egress import Server, egress, fetched, server  # noqa: F401
+from .test_release_reach import create, listening, says
 
 SECRET = "correct-horse-battery"
 
 
-async def suggested(world: World, task: str | None = None, trail: bool = True, **options: Any) -> Suggestion:
+async def suggested(
+    world: World, task: str | None = None, trail: bool = True, deployment: str | None = None, **options: Any
+) -> Suggestion:
     kubeconfig, state = Path(world.control_plane.kubeconfig), world.settings.state_dir
-    wanted = policysuggest.Wanted(None, task, options.get("labels", {}))
+    wanted = policysuggest.Wanted(None, task, options.get("labels", {}), deployment)
     async with connected(kubeconfig, None, "default", state) as connection:
         where = policysuggest.trail_of([state]) if trail else None
         namespace = world.settings.operator_namespace
         return (await policysuggest.suggested(connection, wanted, namespace, where, Options(**options)))[0]
+
+
+async def printed(world: World, task: str) -> subprocess.CompletedProcess[str]:
+    """What `remit policy suggest --task` prints."""
+    where = ["--kubeconfig", str(world.control_plane.kubeconfig), "-n", "default"]
+    where += ["--operator-namespace", world.settings.operator_namespace, "--state-dir", str(world.settings.state_dir)]
+    command = [sys.executable, "-m", "remit.cli", "policy", "suggest", "--task", task, *where]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    return await asyncio.to_thread(subprocess.run, command, env=env, capture_output=True, text=True, timeout=60)
 
 
 async def applied(world: World, suggestion: Suggestion) -> None:
@@ -191,3 +210,61 @@ async def test_a_task_whose_references_are_missing_is_left_out(world: World) -> 
     found = await suggested(world)
     assert found.policies == ()
     assert "ConfigMap nowhere is not there" in found.left_out[0].why
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_what_the_proxy_refused_is_added_to_the_policy_that_allows_the_command(
+    world: World,
+    server: Server,  # noqa: F811
+    deleted: bool,
+) -> None:
+    async with world.operator():
+        name = await world.policy("python3", **egress(1))
+        url = f"http://127.0.0.2:{server.http}/"
+        assert (await fetched(world, url, server))["phase"] == "Failed"
+        (task,) = [each["metadata"]["name"] for each in await world.kube.list(TASKS, "default")]
+        if deleted:
+            await world.kube.delete(TASKS, "default", task)
+            await world.gone(task)
+        else:
+            unknown = await suggested(world, task, trail=False)
+            assert ["lastDenied" in each.why for each in unknown.left_out] == [True]
+        found = await suggested(world, task)
+        (policy,) = found.policies
+        added = {"hosts": ["127.0.0.2"], "ports": [server.http]}
+        assert (policy.name, policy.spec["egress"]["allow"][1:], found.left_out) == (name, [added], ())
+        changed = await world.kube.patch(POLICIES, "default", name, {"spec": policy.spec})
+        generation = changed["metadata"]["generation"]
+        await world.until(name, lambda status: status["observedGeneration"] == generation, POLICIES)
+        assert (await fetched(world, url, server))["phase"] == "Succeeded"
+
+
+@LEAKING
+async def test_a_deployment_that_was_denied_goes_on_under_what_is_suggested_for_it(
+    world: World, tmp_path: Path
+) -> None:
+    await referred(world)
+    async with listening(tmp_path / "engine.sock") as connections, world.operator():
+        target = {"docker": {"host": f"unix://{tmp_path}/engine.sock", "command": ["serve", f"--key={SECRET}"]}}
+        await create(world, target, env=[PASSWORD], healthCheck={"command": {"argv": ["look", "now"]}})
+        await says(world, "; a policy that allows it: remit policy suggest -n default --task deploy/shop")
+        assert not connections
+        found = await suggested(world, deployment="shop")
+        assert not found.left_out
+        assert SECRET not in policyyaml.as_yaml(found)
+        done = await printed(world, "deploy/shop")
+        assert (done.returncode, done.stdout) == (0, f"{policyyaml.as_yaml(found)}\n"), done.stderr
+        for name in ("pods/shop", "deploy/"):
+            assert "neither the name of a task nor deploy/NAME" in (await printed(world, name)).stderr
+        assert {run.name for each in found.policies for run in each.runs} == {"Deployment shop"}
+        assert not (await suggested(world, await world.task("true"))).policies[0].spec.get("images")
+        await applied(world, found)
+
+        async def contacted() -> bool:
+            return bool(connections)
+
+        await eventually(contacted, "a connection to the engine")
+        assert not (await suggested(world, deployment="shop")).policies
+        await world.kube.delete(DEPLOYMENTS, "default", "shop")
+    with pytest.raises(RemitError, match="nosuch"):
+        await suggested(world, deployment="nosuch")

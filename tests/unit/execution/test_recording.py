@@ -51,6 +51,18 @@ def test_a_decision_says_what_was_asked_and_no_value_of_it(operation: str) -> No
     assert what in row(parse_line(line.rstrip(b"\n"))[0])
 
 
+def test_the_folder_of_a_container_is_on_record() -> None:
+    task = task_of("container", {"action": "exec", "name": "web", "argv": ["true"], "workingDir": "/srv/canary"})
+    verdict = Admission(performed=frozenset({"container"})).decide(task, PolicySet({}, "remit-system"))
+    event = decision(task, "someone", verdict)
+    assert event.what == "the container operation exec web in /srv/canary"
+    assert event.asks["workingDir"] == "/srv/canary"
+    redactor = Redactor()
+    with redactor.holding(["canary"]):
+        line, _ = encode(event, GENESIS, NOW, redactor)
+    assert b"canary" not in line
+
+
 def test_what_was_asked_is_redacted() -> None:
     task = task_of("file", {"operation": "read", "path": "/srv/canary-secret"})
     verdict = Admission(performed=frozenset({"file"})).decide(task, PolicySet({}, "remit-system"))

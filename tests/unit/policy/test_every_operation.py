@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,18 @@ BAD: dict[str, list[Bad]] = {
             "spec.container",
             "restartPolicy does not go with wait",
         ),
+        *(
+            Bad({"action": action, "name": "ab", "workingDir": "/srv"}, "spec.container", "workingDir goes with exec")
+            for action in ("start", "logs")
+        ),
+        *(
+            Bad(
+                {"action": "exec", "name": "ab", "argv": ["true"], "workingDir": folder},
+                "spec.container.workingDir",
+                "\\^/|at least 1|at most 1024|1024",
+            )
+            for folder in ("srv", "./srv", "", "/srv\n", "/srv\x00", "/srv/\x1b[2J", "/" + "a" * 1024)
+        ),
     ],
 }
 
@@ -214,6 +227,15 @@ DENIED: dict[str, list[Denied]] = {
             ({"containers": {"operations": ["run"]}}, "spec.containers.options"),
             ({"commands": {}}, "spec.commands.allow"),
         )
+    ]
+    + [
+        Denied(
+            {"action": "exec", "name": "web", "argv": ["true"], "workingDir": folder},
+            {"containers": {"operations": ["exec"], "workingDirs": listed}, **COMMAND},
+            f"`containers: {{workingDirs: [{', '.join(json.dumps(each) for each in (*listed, folder))}]}}`",
+            {"containers": {"operations": ["exec"], "workingDirs": [folder]}, **COMMAND},
+        )
+        for folder, listed in (("/srv/app", []), ("/srv/app/b", ["/srv/app", "/srv/*"]), ("/", ["/srv/**"]))
     ],
 }
 

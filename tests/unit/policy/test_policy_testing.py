@@ -70,7 +70,7 @@ spec:
   files: {allow: [{paths: ['/srv/**'], operations: [read]}]}
   http: {allow: [{hosts: [example.com]}]}
   databases: {postgres: {secrets: [db], statements: [select]}, redis: {secrets: [cache], commands: [GET]}}
-  containers: {operations: [logs, run]}
+  containers: {operations: [logs, run, exec], workingDirs: ['/srv/**']}
   images: {allow: ['alpine:*']}
   commands: {allow: [{executable: echo}]}
 """
@@ -94,6 +94,12 @@ spec:
         ("container: {action: logs, name: web}", "the container operation logs web", "Allowed"),
         ("container: {action: run, image: 'alpine:3', argv: [echo]}", "the container", "Allowed"),
         ("container: {action: run, image: 'alpine:3', argv: [sh]}", "the container", "Denied, reason: NotAllowed"),
+        ("container: {action: exec, name: web, argv: [echo], workingDir: /srv/a}", "the container operation exec web in"
+         " /srv/a", "Allowed"),
+        ("container: {action: exec, name: web, argv: [echo], workingDir: /etc}", "the container operation exec web in"
+         " /etc", "Denied, reason: NotAllowed, rule: containers.workingDirs"),
+        ("container: {action: exec, name: web, argv: [echo], workingDir: /srv/..}", "the container operation exec web",
+         "Denied, reason: InvalidRequest"),
         ("container: {action: run, image: evil}", "the container", "Denied, reason: ImageNotAllowed"),
     ],
 )  # fmt: skip

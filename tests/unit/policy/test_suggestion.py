@@ -104,8 +104,11 @@ NEIGHBOURS: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
     ],
     "container": lambda subject: [
         *other_argv(subject),
-        {"image": f"shop:{OTHER}"},
-        {"options": {**subject["options"], "privileged": True}},
+        *(
+            [{"image": f"shop:{OTHER}"}, {"options": {**subject["options"], "privileged": True}}]
+            if subject["action"] == "run"
+            else [{"workingDir": f"{subject.get('workingDir', '')}/{OTHER}"}]
+        ),
     ],
 }
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from remit.api import CommandPolicy, Deployment
 from remit.execution.admission import Admission, PolicySet
-from remit.policy import compile_policy
+from remit.policy import ReleasePlace, Request, compile_policy, decide
+from remit.policy.suggestion import Run, suggest
 from remit.release import Material, Problem
-from remit.release.judging import Judge
+from remit.release.judging import Judge, requests
 
 RUN = {"containers": {"operations": ["run"]}, "images": {"allow": ["shop:*"]}}
 
@@ -85,6 +87,40 @@ def test_a_place_that_is_not_its_own_must_be_named(target: dict[str, Any], field
     assert problem(target, RUN | {"releases": {field: ["other"]}}) is not None
     assert problem(target, named, ceiling=RUN) is not None
     assert problem(target, named, ceiling=named) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "changes"),
+    [
+        ({"docker": {"host": "ssh://deploy@10.0.0.5", "command": ["serve"]}}, {}),
+        ({"kubernetes": {"namespace": "kube-system", "serviceAccountName": "admin"}}, {}),
+        ({"process": {"command": ["serve", "x"]}}, {"healthCheck": {"command": {"argv": ["look"]}}}),
+        ({"process": {"command": ["serve", "x"]}}, {"archive": "https://artifacts.example/shop.tar"}),
+    ],
+)
+def test_what_is_suggested_for_a_release_allows_it_and_no_other(target: dict[str, Any], changes: dict[str, Any]):
+    archive = changes.pop("archive", "")
+    artifact = {"archive": archive, "sha256": "0" * 64} if archive else {"path": "/srv/shop"}
+    spec = {"artifact": artifact if "process" in target else {"image": "shop:v1"}, "target": target, **changes}
+    deployment = Deployment.parse({"metadata": {"name": "shop", "namespace": "team", "uid": "u"}, "spec": spec})
+    asked = requests(deployment, Material())
+    found = suggest([Run(name="Deployment shop", request=each) for each in asked], "team", ())
+    assert not found.left_out
+    given = [each.spec for each in found.policies]
+    assert decided_each(asked, given)
+    assert not decided_each([replace(each, labels={}, namespace="other") for each in asked], given)
+    elsewhere = ReleasePlace(engine="ssh://deploy@10.0.0.6", namespace="other")
+    assert not any(
+        decided_each([replace(each, place=elsewhere)], given) for each in asked if each.operation == "container"
+    )
+
+
+def decided_each(asked: list[Request], specs: list[dict[str, Any]]) -> bool:
+    own = [
+        compile_policy(CommandPolicy.parse({"metadata": {"name": f"p{number}", "namespace": "team"}, "spec": spec}))
+        for number, spec in enumerate(specs)
+    ]
+    return all(decide(each, own).allowed for each in asked)
 
 
 def test_the_operators_own_engine_alone_needs_no_leave():

@@ -12,8 +12,8 @@ from remit.backends.base import AttemptRequest
 from remit.backends.docker import labels, pause
 from remit.backends.filetree import is_below
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.policy.environment import WORKSPACE
 from remit.sandbox import NETWORK_PACE, NOT_ENFORCED, Confinement, EmptyMount, HostMount, Layer
+from remit.sandboxpaths import WORKSPACE
 
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""

@@ -10,7 +10,8 @@ from remit.policy import Destination
 _KEPT_DESTINATIONS: Final = 64
 _MOST_WORDS: Final = 500
 """In characters, of a reason."""
-_OTHERS: Final = "(others)"
+OTHERS: Final = "(others)"
+"""In the place of the destinations after those that are kept."""
 _MALFORMED: Final = "(malformed)"
 
 
@@ -92,5 +93,5 @@ class Ledger:
 
     def _account(self, name: str) -> Account:
         if name not in self._accounts and len(self._accounts) >= _KEPT_DESTINATIONS:
-            name = _OTHERS
+            name = OTHERS
         return self._accounts.setdefault(name, Account())

@@ -21,8 +21,8 @@ from remit.kube.informer import Subscription
 _STDERR_KEPT = 8192
 _SHORTEST, _LONGEST = 0.1, 2.0
 _SILENCE_SECONDS: Final = 30.0
-"""After which a log that says nothing is asked for anew: the connection may be dead, and a kubelet that rotates a log may
-lose those who follow it."""
+"""After which a log that says nothing is asked for anew: the connection may be dead, and a kubelet that rotates a log
+may lose those who follow it."""
 _ENDED_SILENCE_SECONDS: Final = 1.0
 """The same for the log of a container that has ended."""
 _LAST_WORDS_SECONDS: Final = 30.0

@@ -20,6 +20,8 @@ from remit.operations.container.telling import inspected, line, listed, measured
 STOP_SECONDS = 10
 """What a container that is stopped or restarted has after SIGTERM."""
 _STREAMS = ("stdout", "stderr")
+_NOT_STARTED = frozenset({126, 127})
+"""The codes that an engine gives a program that its runtime could not start, which then never was a process."""
 
 
 class ContainerPerformer:
@@ -131,27 +133,42 @@ class ContainerPerformer:
         argv, env = found.asked.argv, environment(found.asked, work)
         if not argv:
             raise invalid("say what to execute in spec.container.argv")
-        made = await self._engine.call(lambda client: client.exec_create(found.id, list(argv), environment=dict(env)))
+        folder = found.asked.working_dir
+        made = await self._engine.call(
+            lambda client: client.exec_create(found.id, list(argv), environment=dict(env), workdir=folder)
+        )
         work.effect.begin(f"{argv[0]} may still be going on in container {found.name}")
-        code = await self._executed(made["Id"], output)
+        ended = await self._executed(made["Id"], output)
+        code: int | None = ended["ExitCode"]
         if code is None:
             message = "the connection to the Docker engine was lost"
             raise OperationFailed("ConnectionLost", message, category="Infrastructure")
+        if code in _NOT_STARTED and not ended.get("Pid"):
+            work.effect.settle()
+            place, lacking = (
+                (f" in spec.container.workingDir {folder}", "the folder or the program") if folder else ("", "it")
+            )
+            message = (
+                f"{argv[0]} was not started{place} of container {found.name}: {lacking} is not there, or not for its"
+                " user; standard output has what the engine says"
+            )
+            raise OperationFailed("StartFailed", message, retryable=False)
         if code:
             work.effect.settle()
             raise OperationFailed("ExitCode", f"{argv[0]} in container {found.name} exited with code {code}")
         work.effect.begin(f"{argv[0]} was executed in container {found.name}")
         return f"executed {argv[0]} in container {found.name}"
 
-    async def _executed(self, id_: str, output: OutputSink) -> int | None:
+    async def _executed(self, id_: str, output: OutputSink) -> dict[str, Any]:
+        """What the engine says of it once its output has ended."""
         said = self._engine.stream(lambda client: client.exec_start(id_, stream=True, demux=True))
         async with contextlib.aclosing(said):
             async for pair in said:
                 for name, chunk in zip(_STREAMS, pair, strict=True):
                     if chunk:
                         output.write(name, chunk)  # type: ignore[arg-type]
-        code: int | None = (await self._engine.call(lambda client: client.exec_inspect(id_)))["ExitCode"]
-        return code
+        ended: dict[str, Any] = await self._engine.call(lambda client: client.exec_inspect(id_))
+        return ended
 
     async def _inspect(self, work: Work, found: _Found, output: OutputSink) -> str:
         output.write("stdout", line(inspected(found.inspected)))

@@ -29,7 +29,7 @@ class OperationRules:
 
 RULES: Mapping[Operation, OperationRules] = {
     "command": OperationRules(commands.judge, commands.describe),
-    "container": OperationRules(containers.judge, containers.describe),
+    "container": OperationRules(containers.judge, containers.describe, containers.unacceptable),
     "file": OperationRules(files.judge, files.describe, files.unacceptable),
     "http": OperationRules(http.judge, http.describe, http.unacceptable),
     "postgres": OperationRules(databases.judge_postgres, databases.describe),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from remit.api.containers import ContainerOptions
 from remit.api.operations import ContainerOperation
@@ -12,7 +13,11 @@ from remit.policy.compile import CompiledPolicy
 from remit.policy.match import Command
 from remit.policy.request import Request
 from remit.policy.rules import commands, releases
+from remit.policy.rules.files import unacceptable_path
 from remit.policy.verdict import Denial, Reason
+
+_WORKING_DIR: Final = "spec.container.workingDir"
+_DESCRIPTORS: Final = ("/proc", "/dev/fd")
 
 
 def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
@@ -29,7 +34,8 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
             needs=needs.container(container.action, [], []),
         )
     denial = _whose(policy, request, container) or _image(policy, container) or releases.judge(policy, request.place)
-    if denial := denial or _options(policy, container.options or ContainerOptions()):
+    denial = denial or _options(policy, container.options or ContainerOptions()) or _working_dir(policy, container)
+    if denial:
         return denial
     allowing = f"containers.operations[{rules.operations.index(container.action)}]"
     if not container.argv:
@@ -41,7 +47,24 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
 def describe(request: Request) -> str:
     container = request.subject
     assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
-    return f"the container operation {container.action} {container.name or container.image or ''}".rstrip()
+    place = f" in {container.working_dir}" if container.working_dir else ""
+    return f"the container operation {container.action} {container.name or container.image or ''}".rstrip() + place
+
+
+def unacceptable(request: Request) -> str | None:
+    """Why no policy is asked about it: its folder is not written in its one normal form, or is no folder of the
+    container's files."""
+    container = request.subject
+    assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
+    folder = container.working_dir
+    if folder is None:
+        return None
+    if wrong := unacceptable_path(folder):
+        return f"{_WORKING_DIR}: {wrong}"
+    # Container runtimes have leaked descriptors of the host's folders, by which a program would start outside.
+    if any(f"{folder}/".startswith(f"{place}/") for place in _DESCRIPTORS):
+        return f"{_WORKING_DIR}: {folder} leads to folders that a process has open; name a folder of the container"
+    return None
 
 
 def _whose(policy: CompiledPolicy, request: Request, container: ContainerOperation) -> Denial | None:
@@ -101,3 +124,16 @@ def _options(policy: CompiledPolicy, options: ContainerOptions) -> Denial | None
             lacking = needs.container("run", [], [path])
             return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.mounts", lacking)
     return None
+
+
+def _working_dir(policy: CompiledPolicy, container: ContainerOperation) -> Denial | None:
+    folder, listed = container.working_dir, policy.spec.containers.working_dirs
+    if folder is None or any(pattern.matches(folder) for pattern in policy.container_folders):
+        return None
+    lacking = needs.working_dir(folder)
+    line = needs.line(needs.working_dirs([*listed, folder]))
+    remedy = f"its spec needs `{line}`" if lacking else "with '*' or '?' in its name, no rule can be about it alone"
+    message = (
+        f"policy {policy.key} does not allow a program to start in {folder} of a container ({_WORKING_DIR}); {remedy}"
+    )
+    return Denial(Reason.NOT_ALLOWED, message, policy.key, "containers.workingDirs", lacking)

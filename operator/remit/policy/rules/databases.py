@@ -11,6 +11,7 @@ from remit.policy.argv import refused_character
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import Request
 from remit.policy.sqlfunctions import READING as READING_FUNCTIONS
+from remit.policy.sqlfunctions import qualified
 from remit.policy.statements import READING, Function, UnreadableStatement, read_statement
 from remit.policy.verdict import Denial, Reason
 
@@ -73,7 +74,8 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
             )
         if unknown := [function for function in read.functions if not _may_be_called(policy, function)]:
             lacking = needs.functions([(each.schema, each.name) for each in unknown])
-            return Denial(Reason.NOT_ALLOWED, _unknown_functions(policy, where, unknown), policy.key, needs=lacking)
+            message = _unknown_functions(policy, where, unknown, lacking)
+            return Denial(Reason.NOT_ALLOWED, message, policy.key, needs=lacking)
     return "databases.postgres"
 
 
@@ -117,16 +119,18 @@ def _may_be_called(policy: CompiledPolicy, function: Function) -> bool:
     if function.schema in {"", "pg_catalog"} and function.name in READING_FUNCTIONS:
         return True
     listed = policy.functions
-    return listed is not None and (listed.matches(function.name) or listed.matches(str(function)))
+    return listed is not None and listed.matches(qualified(function.schema, function.name))
 
 
-def _unknown_functions(policy: CompiledPolicy, where: str, unknown: Sequence[Function]) -> str:
+def _unknown_functions(
+    policy: CompiledPolicy, where: str, unknown: Sequence[Function], lacking: needs.Part | None
+) -> str:
     """With the line that the policy's spec needs."""
     shown = [str(function) for function in unknown[:_SHOWN_FUNCTIONS]]
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     rule = policy.spec.databases.postgres
     which = "a function that is" if len(unknown) == 1 else "functions that are"
-    if needs.functions([(each.schema, each.name) for each in unknown]) is None:
+    if lacking is None:
         return (
             f"{where} calls {', '.join(shown)}{more}, {which} not known to only read; with '*' or '.' in its name, no"
             " rule can be about it alone"

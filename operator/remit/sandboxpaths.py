@@ -1,0 +1,8 @@
+"""Paths inside a sandbox that users write, policies judge and sandboxes make."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WORKSPACE: Final = "/workspace"
+"""The private folder that a program starts in unless a task says otherwise."""
