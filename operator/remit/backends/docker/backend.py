@@ -17,15 +17,18 @@ from remit.backends.docker.files import archives
 from remit.backends.docker.folders import Folders, Staging, folders
 from remit.backends.docker.holder import start_holder
 from remit.backends.docker.holding import holder_name
+from remit.backends.docker.imagelinks import ImageLinks
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
     Given,
     Walls,
+    check_links,
     container_name,
     creation,
     kept_folders,
     missing_working_dir,
+    places_to_resolve,
     private_folders,
     walls,
 )
@@ -67,6 +70,7 @@ class DockerBackend:
         staging: Staging | None = None,
     ) -> None:
         self._engine, self._staging = engine, staging
+        self._links = ImageLinks(engine)
         self._boot = boot
         self._doors, self._books = doors or Doors(), books
 
@@ -155,6 +159,8 @@ class DockerBackend:
     ) -> tuple[str, str]:
         """The container, with its private files and, where that is restricted, its network. Gives its id, and that of
         its holder; empty: it has none."""
+        if places := places_to_resolve(request, image, info):
+            check_links(request, await self._links.resolved(holder_name(name), request, image, places))
         mode: str = request.confinement.network
         holder = ""
         if network:
@@ -353,7 +359,8 @@ class DockerBackend:
     async def _remove(self, name: str, request: AttemptRequest) -> None:
         """The container, then its holder. Raises as `_remove_one` does."""
         await self._remove_one(name)
-        if request.collector or request.confinement.network == "restricted":
+        restricted = request.confinement.network == "restricted"
+        if any((request.collector, restricted, request.files, request.confinement.mounts)):
             await self._remove_one(holder_name(name))
 
     async def _remove_one(self, name: str) -> bool:

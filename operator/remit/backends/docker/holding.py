@@ -62,6 +62,24 @@ def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> 
     }
 
 
+def looking(request: AttemptRequest, image: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's `POST /containers/create` for a container in which files of the attempt's image are looked at. It
+    never runs, and has nothing mounted."""
+    return {
+        "Image": image["Id"],
+        "Entrypoint": ["/never"],
+        "Cmd": [],
+        "Labels": attempt_labels(request),
+        "HostConfig": {
+            "NetworkMode": "none",
+            # The engine would copy what the image has there.
+            "Mounts": [in_memory(place, _VOLUME_BYTES) for place in declared_volumes(image)],
+            "LogConfig": {"Type": "none"},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
 def is_process_of(holder: Mapping[str, Any], argv: Sequence[str]) -> bool:
     """Whether a process that was started with `argv` is that of the `holder`, as the engine inspected it."""
     return [holder["Path"], *holder["Args"]] == list(argv)
