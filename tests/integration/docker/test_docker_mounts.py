@@ -90,6 +90,7 @@ Asking = Callable[..., AttemptRequest]
 def asking(image: str) -> Iterator[Asking]:
     """Requests for `sh -c SCRIPT`, of which nothing may be left in the end."""
     ids: list[str] = []
+    volumes = set(docker("volume", "ls", "-q").stdout.split())
 
     def request(script: str, *mounts: Mount, **rest: Any) -> AttemptRequest:
         ids.append(f"{uuid.uuid4()}-1")
@@ -105,6 +106,9 @@ def asking(image: str) -> Iterator[Asking]:
     left = [name for name in names if docker("inspect", name).returncode == 0]
     docker("rm", "-fv", *left)
     assert left == [], "containers were left"
+    mine = set(docker("volume", "ls", "-q").stdout.split()) - volumes
+    unused = set(docker("volume", "ls", "-q", "--filter", "dangling=true").stdout.split())
+    assert not mine & unused, "volumes were left"
 
 
 async def run(backend: DockerBackend, request: AttemptRequest) -> tuple[Outcome, Heard]:
@@ -344,7 +348,7 @@ async def test_files_of_configuration(backend: DockerBackend, asking: Asking, sr
 async def test_nothing_is_written_where_private_files_are(
     backend: DockerBackend, asking: Asking, src: Path, top: Path
 ) -> None:
-    """Whatever the modes of the folder in the image, and of those within: that is on the engine's disk, without a limit."""
+    """Whatever the image lets anybody write there: it is on the engine's disk, without a limit."""
     image = make_image(folders={"etc/app": 0o777, "etc/app/cache": 0o1777, "etc/app/mine": 0o700})
     other = folder(top / "other", {"x": "other"})
     try:
@@ -360,7 +364,10 @@ async def test_nothing_is_written_where_private_files_are(
         assert heard.err.count(b"Read-only file system") == 5
         inner = (writable(other, "/etc/app/other"), EmptyMount("/etc/app/cache"), EmptyMount("/etc/app/new/er"))
         one = mount(top / "other" / "x", "/etc/app/one")
-        script += "cat /etc/app/one; for f in other cache new/er; do echo y > /etc/app/$f/y; done; cat /etc/app/*/y /etc/app/new/er/y"
+        script += (
+            "cat /etc/app/one; for f in other cache new/er; do echo y > /etc/app/$f/y; done;"
+            " cat /etc/app/*/y /etc/app/new/er/y"
+        )
         outcome, heard = await run(backend, asking(script, *inner, one, files=files, image=image))
         assert outcome.reason is ExitReason.COMPLETED, (outcome.message, heard.err)
         assert heard.out.split() == [b"kd", b"othery", b"y", b"y"]

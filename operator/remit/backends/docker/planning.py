@@ -47,13 +47,16 @@ class Walls:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Given:
     """What a container gets besides what the request says. `user` and `group` are as whom it runs; `binds` has a folder
-    of the host, and whether it can only be read, by where it is mounted; `holder` is the id of the container that has
-    the folders of which something is kept."""
+    of the host, and whether it can only be read, by where it is mounted; `host_files` are those places where it is a
+    file. `holder` is the id of the container that has the folders of which something is kept, and `filled` that of the
+    one that has the private files."""
 
     user: int = USER
     group: int = USER
     binds: Mapping[str, tuple[str, bool]] = dataclasses.field(default_factory=dict)
+    host_files: frozenset[str] = frozenset()
     holder: str = ""
+    filled: str = ""
 
 
 def container_name(attempt_id: str) -> str:
@@ -244,10 +247,10 @@ def creation(
             "NetworkMode": network,
             "ReadonlyRootfs": True,
             "ShmSize": limits.disk_bytes or 0,
-            "VolumesFrom": [given.holder] if kept else [],
+            # The holder comes first: by that, who adopts the container knows it.
+            "VolumesFrom": [*([given.holder] if kept else []), *([f"{given.filled}:ro"] if given.filled else [])],
             "Mounts": [
                 *(in_memory(place, size) for place, size in places.items() if place not in kept),
-                *({"Type": "volume", "Target": folder} for folder in folders),
                 *(_bind(target, *bind, has_more=_has_more(request, target)) for target, bind in given.binds.items()),
             ],
             "CapDrop": ["ALL"],
