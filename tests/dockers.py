@@ -17,9 +17,10 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -83,10 +84,19 @@ def _remove_what_was_left() -> None:
         docker("rm", "-fv", *left)
 
 
-def make_image(host: str = SHARED, changes: Sequence[str] = ()) -> str:
-    """A tiny image with a shell in it, and `changes` in the words of a Dockerfile. Remove it with `remove_image`."""
+def make_image(
+    host: str = SHARED,
+    changes: Sequence[str] = (),
+    *,
+    links: Mapping[str, str] | None = None,
+    folders: Mapping[str, int] | None = None,
+) -> str:
+    """A tiny image with a shell in it, and `changes` in the words of a Dockerfile. Remove it with `remove_image`.
+
+    `links` are more symbolic links, and what each leads to; `folders` are more folders, and the mode of each."""
     tag = f"remit-test:{uuid.uuid4().hex}"
-    made = docker("import", *(f"--change={change}" for change in changes), "-", tag, host=host, input=tree())
+    packed = tree(links or {}, folders or {})
+    made = docker("import", *(f"--change={change}" for change in changes), "-", tag, host=host, input=packed)
     assert made.returncode == 0, made.stderr
     return tag
 
@@ -103,18 +113,21 @@ def _busybox() -> str | None:
     return next((path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()), None)
 
 
-def tree() -> bytes:
+_FOLDERS = {"tmp": 0o1777, **dict.fromkeys(("bin", "etc", "proc", "sys", "dev", "run", "data"), 0o755)}
+
+
+def tree(links: Mapping[str, str] = MappingProxyType({}), folders: Mapping[str, int] = MappingProxyType({})) -> bytes:
     """The image as an archive."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "data"):
+        for name, mode in {**_FOLDERS, **folders}.items():
             entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
             tar.addfile(entry)
         tar.add(os.path.realpath(_busybox() or ""), "bin/busybox")
-        for applet in _APPLETS:
-            entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+        for name, target in {**{f"bin/{applet}": "busybox" for applet in _APPLETS}, **links}.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
             tar.addfile(entry)
         passwd = b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
         entry = tarfile.TarInfo("etc/passwd")

@@ -4,12 +4,14 @@
 
 reads points from stdin, one a line, such as `Switch before`, `Switch after` or `Provision amid`: of a step that the
 pipeline asks for, or of what it waits for (`Baking before`). For each it runs an operator until it dies of it, and says
-so. `Begin before` is the moment when a release was decided on and nothing was written.
+so. `Begin before` is the moment when a release was decided on and nothing was written. Points of an
+attempt in a container whose artifacts are collected are in `_COLLECTING`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -19,8 +21,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from remit.backends.docker import DockerBackend
+from remit.backends.docker.archives import EngineArchives
 from remit.controllers.operator import running_operator
 from remit.controllers.settings import Settings
+from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts.store import BlobWriter
 from remit.kube.access import Access
 from remit.release import Decision, Wait, driver
 from remit.sandbox import probe_host
@@ -133,7 +139,39 @@ def main(kubeconfig: Path, settings: Settings) -> None:
         print(f"{point}: {os.waitstatus_to_exitcode(status) * -1}", flush=True)
 
 
+_COLLECTING: dict[str, tuple[Any, str]] = {
+    "Open": (EngineArchives, "open"),
+    "Put": (BlobWriter, "put"),
+    "Sync": (BlobWriter, "sync"),
+    "Collect": (DockerBackend, "_collected"),
+    "Remove": (DockerBackend, "_surely_remove"),
+    "Commit": (ArtifactStore, "commit"),
+}
+"""An archive is opened, the content of a file is put, all are on the disk, the record is made; the container is
+removed; and how the attempt ended is on record, with what it left."""
+
+
+def _die_of(owner: Any, name: str, when: str) -> None:
+    done = getattr(owner, name)
+
+    async def waited(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            die()
+        await done(*args, **options)
+        die()
+
+    def called(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            die()
+        done(*args, **options)
+        die()
+
+    setattr(owner, name, waited if inspect.iscoroutinefunction(done) else called)
+
+
 async def live(kubeconfig: Path, settings: Settings, what: str, when: str) -> None:
+    if what in _COLLECTING:
+        _die_of(*_COLLECTING[what], when)
     decide, take = driver.next_step, driver.ReleaseDriver._take
 
     def decided(desired: Any, observed: Any, state: Any, now: Any) -> Decision:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
+from remit.agent.logs import LogChunk, TaskLogs
 from remit.agent.pool import TaskPool
 from remit.api import Deployment, ExecutionTask
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import ExecutionTaskSpec
-from remit.api.executiontaskstatus import OutputStatus
+from remit.api.executiontaskstatus import OutputStatus, Stream
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
 from remit.errors import ApiError, DeploymentError, InvalidInput, WaitTimeout
+from remit.execution.output import STREAMS
 from remit.kube.access import Access, fallback_kubeconfig
 from remit.kube.client import DEPLOYMENTS, TASKS, Kube, Object
 from remit.kube.informer import Informer
+from remit.kube.kubeconfig import state_dir_of
 from remit.release.asking import ask
 from remit.release.conclusion import failure, over
+from remit.userpaths import default_state_dir
 
 T = TypeVar("T")
 _NOT_FOUND, _CONFLICT, _TOO_MANY = 404, 409, 429
@@ -49,9 +53,10 @@ class RemitClient:
             print(task.status.phase, task.status.exit_code)
 
     The server is given by `access`, or by a kubeconfig; without either it is found as kubectl finds it, then as
-    `remit up` left it, or by the service account of the pod. `namespace` is the one that is meant where none is named;
-    `name` says in the audit trail who asked. A server that does not answer is asked again for `patience` seconds: every
-    method may be repeated without harm. One watch of a namespace serves all who wait for its tasks.
+    `remit up` left it, or by the service account of the pod. `namespace` is the one that is meant where none is
+    named; `name` says in the audit trail who asked. A server that does not answer is asked again for `patience`
+    seconds: every method may be repeated without harm. `state_dir` is the operator's, where that is on this
+    machine. One watch of a namespace serves all who wait for its tasks.
 
     All methods raise `ApiError` when the server refuses, with its `status` and `reason`. A task is meant by its name,
     or by the `ExecutionTask` that another method gave: then another one of the same name is not taken for it.
@@ -66,17 +71,24 @@ class RemitClient:
         namespace: str | None = None,
         name: str = "remit-client",
         patience: float = 60,
+        state_dir: Path | str | None = None,
     ) -> None:
         self._access = access
         self._kubeconfig = Path(kubeconfig) if kubeconfig is not None else None
         self._context, self._namespace = context, namespace
         self._name, self._patience = name, patience
+        self._state_dir = Path(state_dir) if state_dir is not None else None
+        self._state_dirs: list[Path] = []
         self._open: Kube | None = None
         self._informers: dict[str, Informer] = {}
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        access = self._access or await Access.load(self._kubeconfig or fallback_kubeconfig(), self._context)
+        kubeconfig = self._kubeconfig or fallback_kubeconfig()
+        access = self._access or await Access.load(kubeconfig, self._context)
+        told = None if self._access else await asyncio.to_thread(state_dir_of, kubeconfig, self._context)
+        known = [self._state_dir] if self._state_dir else [told, default_state_dir()]
+        self._state_dirs = [path for path in known if path is not None]
         self._namespace = self._namespace or access.namespace
         self._open = await self._stack.enter_async_context(Kube(access))
         return self
@@ -222,6 +234,49 @@ class RemitClient:
         """The ends of what its last attempt wrote; empty until one has ended."""
         found = await self.get(task, namespace=namespace)
         return found.status.output or OutputStatus()
+
+    async def logs(
+        self,
+        task: str | ExecutionTask,
+        *,
+        follow: bool = False,
+        attempt: int | None = None,
+        streams: Sequence[Stream] = STREAMS,
+        namespace: str | None = None,
+    ) -> AsyncGenerator[LogChunk, None]:
+        """What is kept of what a task writes, piece by piece, each at most 64 KiB of one stream.
+
+            async for chunk in client.logs("build-42", follow=True):
+                print(chunk.stream, chunk.text, end="")
+
+        It is of the latest attempt, or of the one that `attempt` says. With `follow` it begins there, and goes on with
+        every later one until the task is finished. Nothing is held for a reader that is slow: where more is written
+        than is kept, a chunk has a `gap` before it. Secrets are redacted, but not in a task with `spec.output.raw`.
+
+        Output is on the operator's host. There it is found by `state_dir`, by the kubeconfig, or where operators keep
+        it by default; elsewhere there is `output`, which has its end.
+
+        Raises:
+            RemitError: it is not on this machine.
+            InvalidInput: there is no such attempt, or the task is a schedule, whose runs are tasks of their own.
+            ApiError: also, with status 404, when the task is not there or was deleted.
+        """
+        found = await self.get(task, namespace=namespace)
+        if found.spec.schedule is not None:
+            raise InvalidInput(f"task {found.key} is a schedule; name one of its runs", field="task")
+        reading = TaskLogs(self._state_dirs, streams)
+        chunks = reading.follow(self._states(found), attempt) if follow else reading.once(found, attempt)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def _states(self, task: ExecutionTask) -> AsyncGenerator[ExecutionTask, None]:
+        """Until it is finished. Raises `ApiError` when it is gone."""
+        async with contextlib.aclosing(self.watch(task)) as changes:
+            async for change in changes:
+                if change.type == "DELETED":
+                    raise _gone(change.task)
+                yield change.task
 
     async def deploy(
         self,

@@ -228,8 +228,8 @@ def _tell_unreadable(selection: Selection) -> None:
 
 def _path(path: Path | None, state_dir: Path | None) -> Path:
     """The trail that is meant. Raises `RemitError` where none is named and the usual places have none."""
-    from remit.cli.kubeconfig import state_dir_of
     from remit.errors import RemitError
+    from remit.kube.kubeconfig import state_dir_of
     from remit.userpaths import default_state_dir
 
     if path is not None:

@@ -76,7 +76,7 @@ def revisions(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def contexts(ctx: typer.Context, incomplete: str) -> list[str]:
-    from remit.cli.kubeconfig import context_names
+    from remit.kube.kubeconfig import context_names
 
     return _beginning(context_names(ctx.params.get("kubeconfig")), incomplete)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from remit.api.endpoint import Resource
-from remit.cli.kubeconfig import state_dir_of
 from remit.didyoumean import did_you_mean
 from remit.errors import ApiError, RemitError
+from remit.execution.reading import run_directory
 from remit.kube.access import Access, fallback_kubeconfig
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
+from remit.kube.kubeconfig import state_dir_of
 from remit.userpaths import default_state_dir
 
 _KINDS = {
@@ -55,12 +55,7 @@ class Connection:
 
     def run_directory(self, namespace: str, uid: str, attempt_id: str) -> Path | None:
         """Where the output of an attempt is kept, if that is on this machine and may be read."""
-        for state_dir in self.state_dirs:
-            directory = state_dir / "runs" / namespace / uid / attempt_id
-            with contextlib.suppress(OSError):
-                if directory.is_dir() and os.access(directory, os.R_OK | os.X_OK):
-                    return directory
-        return None
+        return run_directory(self.state_dirs, namespace, uid, attempt_id)
 
 
 @contextlib.asynccontextmanager

@@ -230,12 +230,12 @@ async def run_task(
     from remit.cli import runfiles
     from remit.cli.connect import connected
     from remit.cli.exitcodes import exit_code
-    from remit.cli.kubeconfig import state_dir_of
     from remit.cli.observe import NotTakenUp, observing
     from remit.cli.tasks import request_cancel
     from remit.cli.terminal import note
     from remit.kube.access import fallback_kubeconfig
     from remit.kube.client import TASKS
+    from remit.kube.kubeconfig import state_dir_of
 
     if isinstance(task, dict):
         namespace = namespace or task["metadata"].get("namespace")

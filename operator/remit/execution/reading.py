@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from remit.api.executiontaskstatus import Stream
 from remit.execution.output import kept_files
+
+
+def run_directory(state_dirs: Iterable[Path], namespace: str, uid: str, attempt_id: str) -> Path | None:
+    """Where the output of an attempt is kept, if an operator has its state in one of these folders of this machine, and
+    it may be read."""
+    for state_dir in state_dirs:
+        directory = state_dir / "runs" / namespace / uid / attempt_id
+        with contextlib.suppress(OSError):
+            if directory.is_dir() and os.access(directory, os.R_OK | os.X_OK):
+                return directory
+    return None
 
 
 @dataclass

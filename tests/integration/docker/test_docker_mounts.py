@@ -90,6 +90,7 @@ Asking = Callable[..., AttemptRequest]
 def asking(image: str) -> Iterator[Asking]:
     """Requests for `sh -c SCRIPT`, of which nothing may be left in the end."""
     ids: list[str] = []
+    volumes = set(docker("volume", "ls", "-q").stdout.split())
 
     def request(script: str, *mounts: Mount, **rest: Any) -> AttemptRequest:
         ids.append(f"{uuid.uuid4()}-1")
@@ -101,10 +102,13 @@ def asking(image: str) -> Iterator[Asking]:
         return replace(made, **rest)
 
     yield request
-    names = [name for id_ in ids for name in (f"remit-{id_}", f"remit-{id_}-network")]
+    names = [f"remit-{id_}{more}" for id_ in ids for more in ("", "-network", "-files")]
     left = [name for name in names if docker("inspect", name).returncode == 0]
     docker("rm", "-fv", *left)
     assert left == [], "containers were left"
+    mine = set(docker("volume", "ls", "-q").stdout.split()) - volumes
+    unused = set(docker("volume", "ls", "-q", "--filter", "dangling=true").stdout.split())
+    assert not mine & unused, "volumes were left"
 
 
 async def run(backend: DockerBackend, request: AttemptRequest) -> tuple[Outcome, Heard]:
@@ -167,10 +171,84 @@ async def test_folders_within_folders(backend: DockerBackend, asking: Asking, sr
     assert sorted(each.name for each in src.iterdir()) == ["file", "in", "sub", "tmp"], "nothing is made on the host"
 
 
+async def test_an_inner_mount_needs_a_place_in_a_mounted_folder(
+    backend: DockerBackend, asking: Asking, src: Path, top: Path
+) -> None:
+    """Whatever the image has at that path, such as the folder `/data/in`."""
+    (src / "way").symlink_to("sub")
+    other = folder(top / "other")
+    for place in ("/data/in", "/data/sub/in", "/data/file", "/data/way"):
+        for inner in (mount(other, place), EmptyMount(place)):
+            with pytest.raises(InvalidInput, match=f"{place}.*there is no folder"):
+                await run(backend, asking("true", writable(src, "/data"), inner))
+    assert sorted(each.name for each in src.rglob("*")) == ["deep", "file", "sub", "way"]
+
+
 async def test_an_image_makes_nothing_in_a_mounted_folder(backend: DockerBackend, asking: Asking, src: Path) -> None:
     with pytest.raises(InvalidInput, match="the image has a volume at /srv/declared"):
         await run(backend, asking("true", writable(src, "/srv")))
     assert sorted(each.name for each in src.iterdir()) == ["file", "sub"]
+
+
+@pytest.fixture(scope="module")
+def linked() -> Iterator[str]:
+    """An image in which links lead into what a task mounts at `/src`."""
+    needs_docker()
+    links = {"link": "src", "to": "/src/made", "srv/deep": "../to", "var": "run", "mnt/volume": "/src/declared"}
+    tag = make_image(changes=["VOLUME /mnt/volume"], links=links, folders={"srv": 0o755, "mnt": 0o755})
+    yield tag
+    remove_image(tag)
+
+
+@pytest.fixture(scope="module")
+def its_etc_is_a_link() -> Iterator[str]:
+    """An image of which an engine's own files would be made elsewhere."""
+    needs_docker()
+    tag = make_image(links={"sbin": "/src/deep/sbin"})
+    yield tag
+    remove_image(tag)
+
+
+@pytest.mark.parametrize(
+    ("place", "leads"),
+    [
+        ("/to", "/src/made"),
+        ("/link/made", "/src/made"),
+        ("/srv/deep", "/src/made"),
+        ("/srv/deep/on", "/src/made/on"),
+        ("/var/app", "/run/app"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["host", "empty", "file"])
+async def test_a_link_of_an_image_leads_no_engine_into_a_mounted_folder(
+    backend: DockerBackend, asking: Asking, src: Path, top: Path, linked: str, place: str, leads: str, kind: str
+) -> None:
+    mounts: tuple[Mount, ...] = (writable(src),)
+    more = {"host": mount(folder(top / "other"), place), "empty": EmptyMount(place)}
+    files = {f"{place}/key": b"secret"} if kind == "file" else {}
+    mounts = (*mounts, more[kind]) if kind in more else mounts
+    with pytest.raises(InvalidInput, match=f"{place}.*the image {linked} has a link .*{leads}"):
+        await run(backend, asking("true", *mounts, files=files, image=linked))
+    assert sorted(each.name for each in src.rglob("*")) == ["deep", "file", "sub"], "the engine made it on the host"
+
+
+async def test_nor_do_links_at_places_that_an_image_or_an_engine_chooses(
+    backend: DockerBackend, asking: Asking, src: Path, linked: str, its_etc_is_a_link: str
+) -> None:
+    for image, place in ((linked, "/mnt/volume"), (its_etc_is_a_link, "/sbin/docker-init")):
+        with pytest.raises(InvalidInput, match=f"{place}.*in the mounted folder"):
+            await run(backend, asking("true", writable(src), image=image))
+    assert sorted(each.name for each in src.rglob("*")) == ["deep", "file", "sub"], "the engine made it on the host"
+
+
+async def test_links_that_lead_elsewhere_are_left_alone(
+    backend: DockerBackend, asking: Asking, src: Path, linked: str
+) -> None:
+    assert await said(backend, asking("echo x > /var/app/x; cat /run/app/x", EmptyMount("/var/app"), image=linked)) == [
+        "x"
+    ]
+    with pytest.raises(InvalidInput, match="leads to /run/app"):  # into which an engine puts no file by the link
+        await run(backend, asking("true", files={"/var/app/key": b"1"}, image=linked))
 
 
 async def test_a_link_leads_nowhere_that_was_not_opened(
@@ -265,6 +343,37 @@ async def test_files_of_configuration(backend: DockerBackend, asking: Asking, sr
         with pytest.raises(InvalidInput):
             await run(backend, asking("true", writable(src), EmptyMount("/e"), files={path: b""}))
     assert sorted(each.name for each in src.iterdir()) == ["file", "sub"]
+
+
+async def test_nothing_is_written_where_private_files_are(
+    backend: DockerBackend, asking: Asking, src: Path, top: Path
+) -> None:
+    """Whatever the image lets anybody write there: it is on the engine's disk, without a limit."""
+    image = make_image(folders={"etc/app": 0o777, "etc/app/cache": 0o1777, "etc/app/mine": 0o700})
+    other = folder(top / "other", {"x": "other"})
+    try:
+        files = {"/etc/app/key": b"k", "/etc/app/deep/key": b"d"}
+        script = (
+            "cat /etc/app/key /etc/app/deep/key; for f in evil key deep/evil cache/evil; do echo x > /etc/app/$f; done;"
+            " chmod 777 /etc/app/key; echo; "
+        )
+        outcome, heard = await run(
+            backend, asking(f"{script} stat -c %u:%a /etc/app /etc/app/key", files=files, image=image)
+        )
+        assert (outcome.reason, heard.out.split()) == (ExitReason.COMPLETED, [b"kd", b"0:777", b"65534:400"])
+        assert heard.err.count(b"Read-only file system") == 5
+        inner = (writable(other, "/etc/app/other"), EmptyMount("/etc/app/cache"), EmptyMount("/etc/app/new/er"))
+        one = mount(top / "other" / "x", "/etc/app/one")
+        script += (
+            "cat /etc/app/one; for f in other cache new/er; do echo y > /etc/app/$f/y; done;"
+            " cat /etc/app/*/y /etc/app/new/er/y"
+        )
+        outcome, heard = await run(backend, asking(script, *inner, one, files=files, image=image))
+        assert outcome.reason is ExitReason.COMPLETED, (outcome.message, heard.err)
+        assert heard.out.split() == [b"kd", b"othery", b"y", b"y"]
+        assert (other / "y").read_text() == "y\n"
+    finally:
+        remove_image(image)
 
 
 async def test_where_nothing_can_be_mounted(backend: DockerBackend, asking: Asking, src: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from dockers import (  # noqa: F401
     remove_image,
     sdk_leaves_sockets,
 )
+from mortaloperator import mortals
 from outgoing import open_door, web_server
 from remit.kube.client import CONFIG_MAPS, SECRETS, TASKS
 
@@ -318,4 +320,44 @@ async def test_what_a_task_makes_is_kept_and_mounted_by_the_next(docked: World, 
         status = await docked.finished(await in_container(docked, image, script, **used))
     assert status["output"]["stdoutTail"] == "hellokept\n", status
     assert status["output"]["stderrTail"].count("Read-only") == 2
+    assert await containers(docked) == []
+
+
+async def test_operators_that_are_killed_while_they_collect_lose_nothing(docked: World, image: str) -> None:
+    """One after the other, each a bit later, until what was left is on record."""
+    await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes={"artifacts": {}})
+    keeps: dict[str, Any] = {
+        "artifacts": [{"name": "all", "path": "/workspace/f*"}],
+        "results": [{"name": "version", "path": "version"}],
+    }
+    script = "for f in f1 f2 f3; do head -c 300000 /dev/zero > $f; echo $f >> $f; done; echo 7 > version"
+    name = await in_container(docked, image, script, **keeps)
+    async with mortals(docked.control_plane.kubeconfig, docked.settings.state_dir) as operators:
+        for point in ("Open before", "Put after", "Sync after", "Collect after"):
+            await operators.dies(point)
+            assert (await docked.get(name))["status"]["phase"] == "Running"
+            assert "artifacts" not in (await docked.get(name))["status"]
+        await operators.dies("Commit before")
+    async with docked.operator():
+        status = await docked.finished(name)
+    assert (status["phase"], len(status["attempts"])) == ("Succeeded", 1), status
+    assert status["results"] == [{"name": "version", "value": "7"}]
+    contents = {f"f{number}": bytes(300_000) + b"f%d\n" % number for number in (1, 2, 3)}
+    sums = "".join(f"{hashlib.sha256(contents[path]).hexdigest()}  {path}\n" for path in sorted(contents))
+    (kept,) = status["artifacts"]
+    assert (kept["files"], kept["bytes"]) == (3, sum(map(len, contents.values())))
+    assert kept["digest"] == f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
+    assert await containers(docked) == []
+
+
+async def test_what_an_operator_has_removed_before_it_was_killed_has_left_nothing(docked: World, image: str) -> None:
+    """There is a record of its artifacts, and none of its end."""
+    await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes={"artifacts": {}})
+    name = await in_container(docked, image, "echo x > x", artifacts=[{"name": "all", "path": "x"}])
+    async with mortals(docked.control_plane.kubeconfig, docked.settings.state_dir) as operators:
+        await operators.dies("Remove after")
+    async with docked.operator():
+        status = await docked.finished(name)
+        assert (status["phase"], status["attempts"][0]["reason"]) == ("Failed", "Interrupted"), status
+        assert not status.get("artifacts")
     assert await containers(docked) == []

@@ -85,7 +85,9 @@ def test_a_network_is_restricted_where_there_is_a_program_to_hold_it(architectur
 def test_what_the_engine_is_told() -> None:
     image = {"Id": "sha256:1", "Config": {"Volumes": {"/data": {}}, "User": "0", "Entrypoint": ["/evil"]}}
     limits = Limits(memory_bytes=1 << 20, pids=8, cpu_cores=0.5, disk_bytes=1 << 16, open_files=9)
-    told = creation(request(limits=limits, files={"/run/remit/script": b"x"}), image, ENGINE, "container:1", {"A": "c"})
+    given = Given(filled="filled")
+    asked = request(limits=limits, files={"/run/remit/script": b"x"})
+    told = creation(asked, image, ENGINE, "container:1", {"A": "c"}, given)
     host = told["HostConfig"]
     assert (told["Entrypoint"], told["Cmd"], told["User"]) == (["app"], ["--x"], "65534:65534")
     assert (host["CapDrop"], host["SecurityOpt"], host["ReadonlyRootfs"]) == (["ALL"], ["no-new-privileges"], True)
@@ -94,7 +96,8 @@ def test_what_the_engine_is_told() -> None:
     assert host["NetworkMode"] == "container:1"
     assert told["Env"] == ["A=c", "REMIT_TASK_NAME=t", "REMIT_TASK_NAMESPACE=ns"]
     places = {mount["Target"]: mount for mount in host["Mounts"]}
-    assert places.keys() == {"/workspace", "/tmp", "/data", "/run/remit"}
+    assert places.keys() == {"/workspace", "/tmp", "/data"}
+    assert host["VolumesFrom"] == ["filled:ro"]
     options = places["/data"]["VolumeOptions"]["DriverConfig"]["Options"]
     assert (options["type"], "size=65536" in options["o"]) == ("tmpfs", True)
     assert told["Labels"]["remit.dev/attempt"] == "uid-1"
@@ -117,7 +120,7 @@ def test_what_is_kept_is_held_elsewhere() -> None:
     mounts = (EmptyMount("/data", 1 << 20), EmptyMount("/src/tmp", 1), HostMount("/src", "/srv", "/srv/x"))
     limited = request(limits=Limits(disk_bytes=1 << 16), mounts=mounts)
     image = {"Id": "sha256:1", "Config": {"Volumes": {"/workspace": {}, "/src": {}}}}
-    given = Given(7, 8, {"/src": ("/state/mounts/1/0", True)}, "holder")
+    given = Given(7, 8, {"/src": ("/state/mounts/1/0", True)}, holder="holder")
 
     def in_it(told: dict[str, Any]) -> dict[str, str]:
         return {each["Target"]: each["Type"] for each in told["HostConfig"]["Mounts"]}

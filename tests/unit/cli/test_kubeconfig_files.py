@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from remit.cli.kubeconfig import extension, merge, state_dir_of
 from remit.errors import InvalidInput
+from remit.kube.kubeconfig import extension, merge, state_dir_of
 
 
 def kubeconfig(path: Path, name: str, server: str, **cluster: object) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from remit.agent.folder import default_root
-from remit.cli.kubeconfig import state_dir_of
 from remit.errors import RemitError, ResourceError
 from remit.kube.access import Access, fallback_kubeconfig
+from remit.kube.kubeconfig import state_dir_of
 from remit.userpaths import default_state_dir
 
 

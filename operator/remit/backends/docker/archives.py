@@ -12,6 +12,7 @@ import json
 import stat
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import docker
@@ -59,7 +60,7 @@ class EngineArchives:
     def mode(self, path: str) -> int:
         """See `Archives.mode`."""
         try:
-            return self._asked(self._engine.call(lambda client: _mode(client, self._id, path)))
+            return self._asked(self._engine.call(lambda client: path_stat(client, self._id, path))).mode
         except FileNotFoundError:
             self._check_runs()
             return 0
@@ -123,11 +124,21 @@ def _archive(client: docker.APIClient, id_: str, path: str) -> requests.Response
     return _asking(client, client.get, id_, path, stream=True, headers={"Accept-Encoding": "identity"})
 
 
-def _mode(client: docker.APIClient, id_: str, path: str) -> int:
+@dataclass(frozen=True, slots=True)
+class PathStat:
+    """`mode` is as `st_mode`, of a link its own. `link_target` is where a link leads, all links on the way followed."""
+
+    mode: int
+    link_target: str
+
+
+def path_stat(client: docker.APIClient, id_: str, path: str) -> PathStat:
+    """Of what is at `path` in a container, where links on the way are followed."""
     with contextlib.closing(_asking(client, client.head, id_, path, timeout=client.timeout)) as response:
-        told = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))["mode"]
-    kinds = [kind for bit, kind in _KINDS_OF_GO.items() if told & bit]
-    return int((kinds[0] if kinds else stat.S_IFREG) | (told & 0o777))
+        told = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
+    mode = told["mode"]
+    kinds = [kind for bit, kind in _KINDS_OF_GO.items() if mode & bit]
+    return PathStat(int((kinds[0] if kinds else stat.S_IFREG) | (mode & 0o777)), str(told["linkTarget"]))
 
 
 def _asking(client: Any, verb: Callable[..., requests.Response], id_: str, path: str, **how: Any) -> requests.Response:

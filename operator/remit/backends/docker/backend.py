@@ -16,16 +16,19 @@ from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.docker.files import archives
 from remit.backends.docker.folders import Folders, Staging, folders
 from remit.backends.docker.holder import start_holder
-from remit.backends.docker.holding import holder_name
+from remit.backends.docker.holding import files_name, filling, holder_name
+from remit.backends.docker.imagelinks import ImageLinks
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
     Given,
     Walls,
+    check_links,
     container_name,
     creation,
     kept_folders,
     missing_working_dir,
+    places_to_resolve,
     private_folders,
     walls,
 )
@@ -67,6 +70,7 @@ class DockerBackend:
         staging: Staging | None = None,
     ) -> None:
         self._engine, self._staging = engine, staging
+        self._links = ImageLinks(engine)
         self._boot = boot
         self._doors, self._books = doors or Doors(), books
 
@@ -155,6 +159,8 @@ class DockerBackend:
     ) -> tuple[str, str]:
         """The container, with its private files and, where that is restricted, its network. Gives its id, and that of
         its holder; empty: it has none."""
+        if places := places_to_resolve(request, image, info):
+            check_links(request, await self._links.resolved(holder_name(name), request, image, places))
         mode: str = request.confinement.network
         holder = ""
         if network:
@@ -163,13 +169,19 @@ class DockerBackend:
         elif request.collector:
             holder = await self._hold(request, image, info["Architecture"])
         proxy = network.environment if network else {}
-        config = creation(request, image, info, mode, proxy, replace(given, holder=holder))
-        id_ = await self._engine.call(lambda client: create(client, name, config))
-        for folder, archive in archives(request.files, given.user, given.group).items():
+        filled = await self._fill(name, request, image, given) if request.files else ""
+        config = creation(request, image, info, mode, proxy, replace(given, holder=holder, filled=filled))
+        return await self._engine.call(lambda client: create(client, name, config)), holder
+
+    async def _fill(self, name: str, request: AttemptRequest, image: Mapping[str, Any], given: Given) -> str:
+        """The id of a container that has the private files in volumes, and never runs."""
+        config = filling(request, image)
+        id_ = await self._engine.call(lambda client: create(client, files_name(name), config))
+        for folder, archive in archives(request, given).items():
             await self._engine.call(
                 lambda client, folder=folder, archive=archive: client.put_archive(id_, folder, archive)  # type: ignore[misc]
             )
-        return id_, holder
+        return id_
 
     async def _hold(self, request: AttemptRequest, image: Mapping[str, Any], architecture: str) -> str:
         try:
@@ -257,6 +269,7 @@ class DockerBackend:
             return False
         found = await self._remove_one(handle.container)
         held = await self._remove_one(holder_name(handle.container))
+        await self._remove_one(files_name(handle.container))
         if self._books:
             self._books.forget(holder_name(handle.container))
         return found or held
@@ -356,10 +369,13 @@ class DockerBackend:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _remove(self, name: str, request: AttemptRequest) -> None:
-        """The container, then its holder. Raises as `_remove_one` does."""
+        """The container, then those beside it. Raises as `_remove_one` does."""
         await self._remove_one(name)
-        if request.collector or request.confinement.network == "restricted":
+        restricted = request.confinement.network == "restricted"
+        if any((request.collector, restricted, request.files, request.confinement.mounts)):
             await self._remove_one(holder_name(name))
+        if request.files:
+            await self._remove_one(files_name(name))
 
     async def _remove_one(self, name: str) -> bool:
         """Whether there was anything to remove. Raises while that cannot be told, which is not waited for."""

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,7 @@ class Folders:
             if mounts
             else {},
         )
+        self.given = replace(self.given, host_files=frozenset(self.given.binds.keys() - self.opened.keys()))
 
     @property
     def opened(self) -> Mapping[str, int]:

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
-from remit.backends.docker.planning import USER, attempt_labels, declared_volumes, in_memory, kept_folders
+from remit.backends.docker.planning import (
+    USER,
+    attempt_labels,
+    declared_volumes,
+    in_memory,
+    kept_folders,
+    private_folders,
+)
 
 # Most of both is for the engine's own program, which becomes this one: it is a dozen threads and 15 MiB for a moment.
 _MEMORY: Final = 32 << 20
@@ -56,6 +63,40 @@ def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> 
             "MemorySwap": _MEMORY,
             "PidsLimit": _TASKS,
             "Init": False,
+            "LogConfig": {"Type": "none"},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
+def looking(request: AttemptRequest, image: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's `POST /containers/create` for a container in which files of the attempt's image are looked at."""
+    return _never_run(request, image, [])
+
+
+def files_name(container: str) -> str:
+    """Of the container that takes the private files for an attempt's container of that name."""
+    return f"{container}-files"
+
+
+def filling(request: AttemptRequest, image: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for one that takes the attempt's private files. An engine puts none into what is only to be read, as the
+    attempt has them: a volume has all that the image has in that folder, such as others that anybody may write."""
+    return _never_run(request, image, [{"Type": "volume", "Target": folder} for folder in private_folders(request)])
+
+
+def _never_run(request: AttemptRequest, image: Mapping[str, Any], mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    mounted = {mount["Target"] for mount in mounts}
+    # Of those that it declares, the engine would copy what the image has there.
+    declared = [in_memory(place, _VOLUME_BYTES) for place in declared_volumes(image) if place not in mounted]
+    return {
+        "Image": image["Id"],
+        "Entrypoint": ["/never"],
+        "Cmd": [],
+        "Labels": attempt_labels(request),
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Mounts": [*mounts, *declared],
             "LogConfig": {"Type": "none"},
             "RestartPolicy": {"Name": "no"},
         },

@@ -18,6 +18,8 @@ from remit.sandboxpaths import WORKSPACE
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
 _WRITABLE: Final = (WORKSPACE, "/tmp")  # noqa: S108 (the container's own)
+_ENGINES_OWN: Final = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+_INIT: Final = "/sbin/docker-init"
 LOG: Final[Mapping[str, Any]] = MappingProxyType(
     {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}}
 )
@@ -45,13 +47,16 @@ class Walls:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Given:
     """What a container gets besides what the request says. `user` and `group` are as whom it runs; `binds` has a folder
-    of the host, and whether it can only be read, by where it is mounted; `holder` is the id of the container that has
-    the folders of which something is kept."""
+    of the host, and whether it can only be read, by where it is mounted; `host_files` are those places where it is a
+    file. `holder` is the id of the container that has the folders of which something is kept, and `filled` that of the
+    one that has the private files."""
 
     user: int = USER
     group: int = USER
     binds: Mapping[str, tuple[str, bool]] = dataclasses.field(default_factory=dict)
+    host_files: frozenset[str] = frozenset()
     holder: str = ""
+    filled: str = ""
 
 
 def container_name(attempt_id: str) -> str:
@@ -124,6 +129,45 @@ def private_folders(request: AttemptRequest) -> list[str]:
         folders[folder] = None
     # A volume within another would have to be mounted after it; the engine sorts them by their depth.
     return sorted(folders)
+
+
+def places_to_resolve(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
+    """Where something is to be mounted, of which `check_links` wants to know where it leads in the image."""
+    if not _of_the_host(request):
+        return private_folders(request)
+    return [*_of_the_task(request), *_of_the_engine(image, info)]
+
+
+def check_links(request: AttemptRequest, leads: Mapping[str, str]) -> None:
+    """Raises `InvalidInput` where an engine would follow a link of the image to where it mounts something. `leads` says
+    where each of `places_to_resolve` leads."""
+    hosts = _of_the_host(request)
+    chosen = set(_of_the_task(request))
+    for place, real in leads.items():
+        if place in chosen and real != place:
+            raise InvalidInput(
+                f"the image {request.image} has a link on the way there, which leads to {real}; choose a path without"
+                " links, such as that one",
+                field=f"the volume or file at {place}",
+            )
+        if inside := [host for host in hosts if real != place and is_below(real, host)]:
+            raise InvalidInput(
+                f"the image {request.image} has a link at {place}, which leads to {real} in the mounted folder, where"
+                " its engine would make what it mounts; choose another mountPath",
+                field=f"the volume at {inside[0]}",
+            )
+
+
+def _of_the_task(request: AttemptRequest) -> list[str]:
+    """Where what the task asks for is mounted; not what lies in a folder of the host, which is no engine's to mount."""
+    hosts = _of_the_host(request)
+    places = [mount.mount_path for mount in request.confinement.mounts]
+    outer = [place for place in places if not any(is_below(place, host) and place != host for host in hosts)]
+    return [*outer, *private_folders(request)]
+
+
+def _of_the_engine(image: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
+    return [*_WRITABLE, *declared_volumes(image), *_ENGINES_OWN, *([_INIT] if has_init(info) else [])]
 
 
 def kept_folders(request: AttemptRequest) -> dict[str, int | None]:
@@ -203,10 +247,10 @@ def creation(
             "NetworkMode": network,
             "ReadonlyRootfs": True,
             "ShmSize": limits.disk_bytes or 0,
-            "VolumesFrom": [given.holder] if kept else [],
+            # The holder comes first: by that, who adopts the container knows it.
+            "VolumesFrom": [*([given.holder] if kept else []), *([f"{given.filled}:ro"] if given.filled else [])],
             "Mounts": [
                 *(in_memory(place, size) for place, size in places.items() if place not in kept),
-                *({"Type": "volume", "Target": folder} for folder in folders),
                 *(_bind(target, *bind, has_more=_has_more(request, target)) for target, bind in given.binds.items()),
             ],
             "CapDrop": ["ALL"],

@@ -6,12 +6,12 @@ import os
 import socket
 from pathlib import Path
 
-from remit.cli.kubeconfig import extension
 from remit.cli.signals import until
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.service import Supervised
 from remit.controlplane import ADMIN, ControlPlane
 from remit.controlplane.startup import return_freed_memory
+from remit.kube.kubeconfig import extension
 from remit.telemetry.redact import Redactor
 
 

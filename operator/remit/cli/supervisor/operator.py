@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 
 from remit.api import crd
-from remit.cli.kubeconfig import merge
 from remit.cli.serve import operate
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.service import Supervised
@@ -18,6 +17,7 @@ from remit.controllers.settings import Settings
 from remit.errors import ApiError
 from remit.kube.access import Access
 from remit.kube.client import CRDS, NAMESPACES, Kube
+from remit.kube.kubeconfig import merge
 from remit.telemetry.redact import Redactor
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,129 @@
+"""`RemitClient.logs`: what a task writes, while it runs, from the embedded control plane and an operator beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from remit.client import RemitClient
+from remit.errors import ApiError, InvalidInput, RemitError
+
+from .conftest import PATIENCE, World
+
+FOREVER = "i=0; while :; do echo out $i; echo err $i >&2; i=$((i+1)); sleep 0.05; done"
+
+
+@pytest.fixture
+async def client(world: World) -> AsyncIterator[RemitClient]:
+    await world.policy("sh", "head")
+    async with RemitClient(world.kube.access, patience=5, state_dir=world.settings.state_dir) as client:
+        yield client
+
+
+async def test_what_a_task_writes_comes_while_it_runs(world: World, client: RemitClient) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        name = await world.sh(FOREVER)
+        said = {"stdout": b"", "stderr": b""}
+        ended = False
+        async for chunk in client.logs(name, follow=True):
+            assert chunk.attempt == 1
+            said[chunk.stream] += chunk.data
+            if not ended and all(text.count(b"\n") > 2 for text in said.values()):
+                assert (await client.get(name)).status.phase == "Running"
+                await client.cancel(name)
+                ended = True
+        assert ended
+        done = await client.get(name)
+        assert done.status.phase == "Cancelled"
+        for stream, text in said.items():
+            lines = text.decode().splitlines()
+            assert lines == [f"{stream.removeprefix('std')} {number}" for number in range(len(lines))]
+        assert done.status.output
+        assert len(said["stdout"]) == done.status.output.stdout_bytes
+        assert len(said["stderr"]) == done.status.output.stderr_bytes
+        now = [chunk async for chunk in client.logs(name)]
+        assert b"".join(chunk.data for chunk in now if chunk.stream == "stderr") == said["stderr"]
+
+
+async def test_every_attempt_is_followed_and_one_can_be_chosen(world: World, client: RemitClient) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        name = await world.sh("echo x; exit 1", retry={"maxRetries": 2, "initialBackoffSeconds": 0})
+        following = [(chunk.attempt, chunk.text) async for chunk in client.logs(name, follow=True)]
+        assert following == [(1, "x\n"), (2, "x\n"), (3, "x\n")]
+        assert [chunk.attempt async for chunk in client.logs(name)] == [3]
+        assert [chunk.attempt async for chunk in client.logs(name, attempt=2)] == [2]
+        assert [chunk.attempt async for chunk in client.logs(name, attempt=2, follow=True)] == [2, 3]
+        assert [chunk async for chunk in client.logs(name, streams=("stderr",))] == []
+        with pytest.raises(InvalidInput, match="no attempt 9"):
+            await anext(client.logs(name, attempt=9))
+
+
+async def test_output_that_is_kept_elsewhere(world: World, client: RemitClient, tmp_path: Path) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        name = await world.sh("echo x")
+        await client.wait(name)
+        async with RemitClient(world.kube.access, state_dir=tmp_path / "nothing") as other:
+            for follow in (True, False):
+                with pytest.raises(RemitError, match=r"kept on the operator's host.*state_dir"):
+                    await anext(other.logs(name, follow=follow))
+
+
+async def test_much_output_is_never_held(world: World, client: RemitClient) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        name = await world.task("head", "-c", "4000000", "/dev/zero", output={"maxBytes": "1Mi"})
+        await client.wait(name)
+        chunks = [(len(chunk.data), chunk.gap) async for chunk in client.logs(name)]
+        assert max(size for size, _ in chunks) <= 64 << 10
+        assert 500_000 < sum(size for size, _ in chunks) <= 1 << 20
+        assert sum(gap for _, gap in chunks) == 1
+
+
+def outputs(world: World) -> list[str]:
+    """What this process, in which the operator is, too, has open of outputs."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(descriptor.readlink()))
+    return sorted(path for path in found if path.startswith(str(world.settings.state_dir / "runs")))
+
+
+async def test_a_reader_that_goes_leaves_nothing(world: World, client: RemitClient) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        name = await world.sh(FOREVER)
+        async with contextlib.aclosing(client.logs(name, follow=True)) as chunks:
+            await anext(chunks)
+        opened = outputs(world)
+        came = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in client.logs(name, follow=True):
+                came.set()
+
+        reading = asyncio.create_task(read())
+        await came.wait()
+        assert len(outputs(world)) > len(opened)
+        assert [task for task in asyncio.all_tasks() if "_Newest" in repr(task)]
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        assert outputs(world) == opened
+        assert not [task for task in asyncio.all_tasks() if "_Newest" in repr(task)]
+        await client.cancel(name)
+        await client.wait(name)
+
+
+async def test_a_task_that_goes(world: World, client: RemitClient) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        name = await world.sh(FOREVER)
+        with pytest.raises(ApiError) as gone:
+            async for _ in client.logs(name, follow=True):
+                await client.delete(name)
+        assert gone.value.status == 404
+        with pytest.raises(ApiError):
+            await anext(client.logs("nothing", follow=True))
+        scheduled = await world.sh("true", schedule={"cron": "0 0 1 1 *"})
+        with pytest.raises(InvalidInput, match="its runs"):
+            await anext(client.logs(scheduled))
