@@ -29,7 +29,7 @@ from remit.backends.docker.planning import (
     private_folders,
     walls,
 )
-from remit.backends.docker.stdin import feed
+from remit.backends.docker.stdin import fed
 from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
@@ -117,25 +117,27 @@ class DockerBackend:
         network: RestrictedNetwork | None,
         found: Folders,
     ) -> Outcome:
-        name, started = container_name(request.id), False
+        name, asked, refused = container_name(request.id), False, None
         try:
             id_, holder = await self._create(name, request, image, info, network, found.given)
-            async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
-                if request.command.stdin:
-                    await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
+            async with (
+                self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output,
+                fed(self._engine, id_, request.command.stdin),
+            ):
+                asked = True
                 with _unknown_from_now_on():
                     refused = await self._start(id_, network)
                     await found.started()
                 if refused:
                     outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
-                    started, container = True, Container(self._engine, id_, sink)
+                    container = Container(self._engine, id_, sink)
                     with _unknown_from_now_on():
                         outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
-            if started:
+            if not refused:
                 outcome = await self._collected(request, outcome, replace(found.given, holder=holder), found.opened)
         except asyncio.CancelledError:
-            if not started:
+            if not asked:  # else it may run, and is left to whoever adopts it
                 with contextlib.suppress(OperationFailed):
                     await self._remove(name, request)
             raise
