@@ -409,6 +409,8 @@ class Runner:
         async with WorkspaceWatch(written, cancel) as watch:
             if adopt and isinstance(backend, AdoptingBackend):
                 found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+                if known is not None:
+                    attempt.effect.begin(_MAY_HAVE_RUN)
                 adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
                 if adopted is None:
                     return Outcome(ExitReason.INTERRUPTED, _LOST)

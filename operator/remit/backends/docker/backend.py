@@ -35,7 +35,7 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import BackendError, InvalidInput, OutcomeUnknown, SandboxUnavailable
+from remit.errors import BackendError, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.sandbox import boot_id
 from remit.sandbox.fencing import now as boot_time
 
@@ -226,7 +226,7 @@ class DockerBackend:
             if found is None or found["State"]["Status"] == "created":  # it never ran
                 await self._surely_remove(name, request, network)
                 return None
-            info = await self._about_engine()
+            info = await self._engine.patiently(lambda client: client.info()) or {}  # it may have run: no failure now
             had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
             on_found(self._handle(name, had))
             given = walls(replace(request.confinement, require=frozenset()), info)
@@ -333,10 +333,10 @@ class DockerBackend:
         holder = next(iter(found["HostConfig"]["VolumesFrom"] or []), "")
         user, group = (int(number) for number in found["Config"]["User"].split(":"))
         try:
-            info = await self._about_engine()
+            info = await self._engine.patiently(lambda client: client.info()) or {}
             async with folders(self._staging, self._engine.address, request, info, stage=False) as mounted:
                 return await self._collected(request, outcome, Given(user, group, holder=holder), mounted.opened)
-        except (InvalidInput, SandboxUnavailable) as error:
+        except RemitError as error:
             raise OutcomeUnknown(f"what it left in a mounted folder cannot be read: {error}") from error
 
     async def _surely_remove(
