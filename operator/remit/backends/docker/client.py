@@ -74,8 +74,9 @@ class BoundedClient(docker.APIClient):
 
 def cut(response: requests.Response) -> None:
     """Have whoever reads it, in another thread, find its end."""
+    raw: Any = response.raw
     with contextlib.suppress(AttributeError):  # it was read, and its connection is another's
-        _shut(response.raw._fp.fp.raw._sock)
+        _shut(raw._fp.fp.raw._sock)
 
 
 @contextlib.contextmanager
