@@ -184,7 +184,7 @@ class Bench:
                     disturbing.pop(0)(runner, functools.partial(runner.stop, "u", ExitReason.INTERRUPTED), doing.cancel)
                 async with asyncio.timeout(PATIENCE):
                     await asyncio.wait({doing})
-                if ended.is_set():
+                if ended.is_set() or runner.has_ended("ns", "u", recorded):
                     break
                 assert runner.adoptable("ns", "u", recorded)
                 adopt = True
