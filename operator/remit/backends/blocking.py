@@ -51,7 +51,7 @@ async def in_thread(work: Callable[[], _T], seconds: float | None, undo: Callabl
     try:
         async with asyncio.timeout(seconds):
             return await future
-    except (TimeoutError, asyncio.CancelledError):
+    except BaseException:
         with lock:
             wanted = False
         if future.done() and not future.cancelled() and future.exception() is None:  # it came at the same time

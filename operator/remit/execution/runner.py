@@ -281,15 +281,10 @@ class Runner:
 
     async def _run(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> None:
         try:
-            with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
-                outcome = await self._kept(attempt, cancel, adopt, redactor)
-        except (Exception, asyncio.CancelledError) as error:
-            # A library may cancel what it waits for by itself. Then this task goes on, and has to tell of the end.
-            if isinstance(error, asyncio.CancelledError) and (fence.expired or _is_being_cancelled()):
-                del self._going[attempt.uid]
-                raise
-            log.exception("an attempt broke down", attempt=attempt.request.id)
-            outcome = _broken_down(attempt.in_doubt)
+            outcome = await self._attempted(attempt, cancel, adopt)
+        except asyncio.CancelledError:
+            del self._going[attempt.uid]
+            raise
         await self._let_go(attempt, outcome)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
@@ -297,6 +292,29 @@ class Runner:
         else:
             self._results[attempt.request.id] = outcome
         self.on_ended(attempt.key)
+
+    async def _attempted(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> Outcome:
+        """How it ended, whatever breaks. Raises CancelledError when it is let go of."""
+        try:
+            with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
+                return await self._kept(attempt, cancel, adopt, redactor)
+        except (Exception, asyncio.CancelledError) as error:
+            # A library may cancel what it waits for by itself. Then this task goes on, and has to tell of the end.
+            if isinstance(error, asyncio.CancelledError) and (fence.expired or _is_being_cancelled()):
+                raise
+            log.exception("an attempt broke down", attempt=attempt.request.id)
+        if isinstance(attempt.request, AttemptRequest) and self._lasting(attempt):
+            await self._end_outliving(attempt)
+        return _broken_down(attempt.in_doubt)
+
+    async def _end_outliving(self, attempt: Attempt) -> None:
+        """What broke down may have left what outlives this process. Nobody looks for it once its end is told."""
+        try:
+            run = self.store.find(attempt.namespace, attempt.uid, attempt.request.id)
+            if run is not None and (handle := _handle_of(run)) is not None:
+                await self._ended([handle])
+        except Exception:
+            log.exception("what an attempt left could not be ended", attempt=attempt.request.id)
 
     async def _kept(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool, redactor: Redactor) -> Outcome:
         """Run it, keep what it says, and store how it ended. `redactor` knows this attempt's secrets, and only these:
@@ -396,6 +414,8 @@ class Runner:
         async with WorkspaceWatch(written, cancel) as watch:
             if adopt and isinstance(backend, AdoptingBackend):
                 found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+                if known is not None:
+                    attempt.effect.begin(_MAY_HAVE_RUN)
                 adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
                 if adopted is None:
                     return Outcome(ExitReason.INTERRUPTED, _LOST)

@@ -27,6 +27,8 @@ from ports import free_port
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
 from remit.release.traffic import Entry, Probe, Route, Traffic
+from remit.release.traffic.instance import Instance
+from remit.release.traffic.traffic import _left
 from support import repetitions
 
 NAME = "default/shop"
@@ -554,6 +556,26 @@ async def test_a_removed_route_frees_its_port_and_leaves_nothing(
     assert [path.name for path in (tmp_path / "traffic").iterdir()] == ["probe.key"]
     assert await traffic.look(NAME) is None
     await traffic.remove(NAME)
+
+
+async def test_what_a_look_clears_away_is_no_trouble_of_a_removal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """Both find a proxy that leaves, and it has ended before either comes to it."""
+    port, home = free_port(), tmp_path / "traffic" / NAME
+    await traffic.apply(route_to(sides, port))
+    left = home / "leaving-1-0-before"
+    left.mkdir()
+    stop = Instance.stop
+
+    async def look_meanwhile(instance: Instance) -> None:
+        if instance.folder != left:
+            await _left(Instance(left), ())  # as a look does that began before
+        await stop(instance)
+
+    monkeypatch.setattr(Instance, "stop", look_meanwhile)
+    await traffic.remove(NAME)
+    assert not home.exists()
 
 
 async def test_the_admin_socket_is_ours_alone(tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]) -> None:

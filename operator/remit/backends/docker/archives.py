@@ -19,6 +19,7 @@ import docker
 import requests
 import urllib3
 
+from remit.backends.docker.client import cut
 from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
 
@@ -52,10 +53,13 @@ class EngineArchives:
         self._loop = asyncio.get_running_loop()
         self._end = time.monotonic() + seconds
         self._stopped = False
+        self._opened: requests.Response | None = None
 
     def stop(self) -> None:
-        """Have whatever reads fail from now on."""
+        """Have whatever reads fail, also what waits for the next byte."""
         self._stopped = True
+        if (opened := self._opened) is not None:
+            cut(opened)
 
     def mode(self, path: str) -> int:
         """See `Archives.mode`."""
@@ -70,8 +74,12 @@ class EngineArchives:
         """See `Archives.open`."""
         response = self._asked(self._engine.call(lambda client: _archive(client, self._id, path)))
         with contextlib.closing(response):
-            self._check_runs()
-            yield _Body(response, self._check)
+            self._opened = response  # what was stopped before is told of by the next look
+            try:
+                self._check_runs()
+                yield _Body(response, self._check)
+            finally:
+                self._opened = None
 
     def _check_runs(self) -> None:
         filters = {"id": self._id, "status": "running"}
@@ -114,9 +122,12 @@ class _Body:
     def read(self, size: int, /) -> bytes:
         self._check()
         try:
-            return bytes(self._response.raw.read(size))
+            read = bytes(self._response.raw.read(size))
         except (urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
+            self._check()
             raise OSError(errno.EIO, f"the Docker engine broke off: {error}") from None
+        self._check()  # what was cut may seem to be at its end
+        return read
 
 
 def _archive(client: docker.APIClient, id_: str, path: str) -> requests.Response:

@@ -32,13 +32,13 @@ from remit.backends.docker.planning import (
     private_folders,
     walls,
 )
-from remit.backends.docker.stdin import feed
+from remit.backends.docker.stdin import fed
 from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import BackendError, InvalidInput, OutcomeUnknown, SandboxUnavailable
+from remit.errors import BackendError, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.sandbox import boot_id
 from remit.sandbox.fencing import now as boot_time
 
@@ -121,25 +121,27 @@ class DockerBackend:
         network: RestrictedNetwork | None,
         found: Folders,
     ) -> Outcome:
-        name, started = container_name(request.id), False
+        name, asked, refused = container_name(request.id), False, None
         try:
             id_, holder = await self._create(name, request, image, info, network, found.given)
-            async with self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output:
-                if request.command.stdin:
-                    await self._engine.call(lambda client: feed(client, id_, request.command.stdin))
+            async with (
+                self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output,
+                fed(self._engine, id_, request.command.stdin),
+            ):
+                asked = True
                 with _unknown_from_now_on():
                     refused = await self._start(id_, network)
                     await found.started()
                 if refused:
                     outcome = not_started(given, ExitReason.START_FAILED, f"could not be started: {refused}")
                 else:
-                    started, container = True, Container(self._engine, id_, sink)
+                    container = Container(self._engine, id_, sink)
                     with _unknown_from_now_on():
                         outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
-            if started:
+            if not refused:
                 outcome = await self._collected(request, outcome, replace(found.given, holder=holder), found.opened)
         except asyncio.CancelledError:
-            if not started:
+            if not asked:  # else it may run, and is left to whoever adopts it
                 with contextlib.suppress(OperationFailed):
                     await self._remove(name, request)
             raise
@@ -236,7 +238,7 @@ class DockerBackend:
             if found is None or found["State"]["Status"] == "created":  # it never ran
                 await self._surely_remove(name, request, network)
                 return None
-            info = await self._about_engine()
+            info = await self._engine.patiently(lambda client: client.info()) or {}  # it may have run: no failure now
             had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
             on_found(self._handle(name, had))
             given = walls(replace(request.confinement, require=frozenset()), info)
@@ -349,10 +351,10 @@ class DockerBackend:
         holder = next(iter(found["HostConfig"]["VolumesFrom"] or []), "")
         user, group = (int(number) for number in found["Config"]["User"].split(":"))
         try:
-            info = await self._about_engine()
+            info = await self._engine.patiently(lambda client: client.info()) or {}
             async with folders(self._staging, self._engine.address, request, info, stage=False) as mounted:
                 return await self._collected(request, outcome, Given(user, group, holder=holder), mounted.opened)
-        except (InvalidInput, SandboxUnavailable) as error:
+        except RemitError as error:
             raise OutcomeUnknown(f"what it left in a mounted folder cannot be read: {error}") from error
 
     async def _surely_remove(

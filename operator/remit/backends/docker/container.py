@@ -179,14 +179,13 @@ class Container:
             return True
         since, until = int(state.started_at.timestamp()) - 1, int(state.finished_at.timestamp()) + 1
         filters = {"container": [self.id], "event": ["kill", "die"]}
-        events = self._engine.stream(
-            lambda client: client.events(since=since, until=until, filters=filters, decode=True)
-        )
         try:
-            async with contextlib.aclosing(events):
-                told = {event["status"] async for event in events}
+            events = await self._engine.listed(
+                lambda client: client.events(since=since, until=until, filters=filters, decode=True)
+            )
         except OperationFailed:
             return True
+        told = {event["status"] for event in events}
         # An engine that is about to go still answers, but tells of no events any more.
         return "kill" in told or "die" not in told
 

@@ -17,6 +17,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 
 from remit.backends.breaker import Breaker
+from remit.backends.docker.client import BoundedClient
 from remit.backends.docker.labels import LEASE_TRANSITIONS
 from remit.backends.failure import OperationFailed
 from remit.sandbox import fence
@@ -130,6 +131,14 @@ class Engine:
             async for piece in pieces:
                 yield piece
 
+    async def listed(self, ask: Ask[Iterable[Answer]]) -> list[Answer]:
+        """All that `ask` gives, which ends by itself, within the time for an answer."""
+        try:
+            async with asyncio.timeout(self._answer_seconds), contextlib.aclosing(self.stream(ask)) as pieces:
+                return [piece async for piece in pieces]
+        except TimeoutError as error:
+            raise failure(error, self.host, self._answer_seconds) from None
+
     async def pull(self, image: str, login: Mapping[str, str] | None = None) -> str:
         """Fetch an image, as whoever `login` (`username`, `password`) names. Gives the engine's last word on it.
 
@@ -185,7 +194,7 @@ class Engine:
     def _connected(self) -> docker.APIClient:
         with self._connecting:
             if self._client is None:
-                self._client = _Client(
+                self._client = BoundedClient(
                     self.address,
                     version="auto",
                     timeout=self._answer_seconds,
@@ -232,7 +241,7 @@ def _tls_failure(error: BaseException | None) -> str | None:
 def look(host: str) -> str:
     """The version of the engine at `host`, for people. Raises `OperationFailed`."""
     try:
-        with contextlib.closing(docker.APIClient(host, version="auto", timeout=5)) as client:
+        with contextlib.closing(BoundedClient(host, version="auto", timeout=5)) as client:
             told = client.version()
     except (DockerException, *_NO_ANSWER) as error:
         raise failure(error, host, 5) from None
@@ -256,25 +265,6 @@ def _split_tag(image: str) -> tuple[str, str, str]:
     folder, slash, last = image.rpartition("/")
     name, colon, tag = last.partition(":")
     return folder + slash + name, colon, tag
-
-
-class _Client(docker.APIClient):
-    """Trusts whom it was told to trust. `REQUESTS_CA_BUNDLE` and proxies in the environment are about other hosts."""
-
-    def get(self, url, **options):  # type: ignore[no-untyped-def]
-        """See `requests.Session`. The SDK would wait for events for ever."""
-        return super().get(url, **{**options, "timeout": options.get("timeout") or self.timeout})
-
-    def merge_environment_settings(  # type: ignore[no-untyped-def, override]
-        self, url, proxies, stream, verify, cert
-    ) -> dict[str, Any]:
-        """See `requests.Session`, where the environment would come first."""
-        return {
-            "proxies": dict(proxies or {}),
-            "stream": bool(stream),
-            "verify": self.verify if verify is None else verify,
-            "cert": cert or self.cert,
-        }
 
 
 class _End:

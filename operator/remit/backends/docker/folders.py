@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
-from remit.backends.blocking import in_thread_or_undone
+from remit.backends.blocking import in_thread, in_thread_or_undone
 from remit.backends.docker.planning import USER, Given, container_name
 from remit.backends.hostmounts import MOUNT_SECONDS, open_mounts
 from remit.errors import BackendError, SandboxUnavailable
@@ -112,7 +112,7 @@ async def folders(
     try:
         yield Folders(mounts, str(place or ""))
     finally:
-        await asyncio.to_thread(leave)
+        await in_thread(leave, None, lambda _: None)  # also where who waits is cancelled
 
 
 def _stage(mounts: Mounts, place: Path) -> None:

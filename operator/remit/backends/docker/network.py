@@ -109,14 +109,18 @@ class RestrictedNetwork:
         """Cut every connection. What went over stays on record, for whoever takes the attempt up."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
-        if self._door:
-            await self._door.close()
-        if self._process:
-            self._keep()
-            self._process.close()
-            self._process = None
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.clear()
+        finally:
+            try:
+                if self._door:
+                    await self._door.close()
+            finally:
+                if self._process:
+                    self._keep()
+                    self._process.close()
+                    self._process = None
 
     async def _open(self, holder: Mapping[str, Any], used: NetworkUse | None) -> None:
         try:

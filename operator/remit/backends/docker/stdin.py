@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
+from collections.abc import AsyncGenerator
 from typing import Any
 
+from remit.backends.docker.engine import Engine
 
-def feed(client: Any, id_: str, content: bytes) -> None:
-    """Send `content` to the container's standard input, once it reads; then close it."""
-    attached = client.attach_socket(id_, params={"stdin": 1, "stream": 1})
+
+@contextlib.asynccontextmanager
+async def fed(engine: Engine, id_: str, content: bytes) -> AsyncGenerator[None, None]:
+    """Sends `content`, if there is any, to the container's standard input, once it reads; then closes it.
+
+    In the end the connection is closed and its thread is gone: an engine keeps both of a container that never started.
+    """
+    if not content:
+        yield
+        return
+    attached = await engine.call(lambda client: client.attach_socket(id_, params={"stdin": 1, "stream": 1}))
     connection: socket.socket = getattr(attached, "_sock", attached)
+    sending = threading.Thread(target=_send, args=(attached, connection, content), name="docker stdin", daemon=True)
+    sending.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is closed already
+            connection.shutdown(socket.SHUT_RDWR)
+        await asyncio.to_thread(sending.join)
 
-    def send() -> None:
-        with contextlib.suppress(OSError):  # it ended without reading everything
-            connection.sendall(content)
-            connection.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(OSError):
-            connection.settimeout(None)
-            connection.recv(1)  # until the engine is done with it
-        attached.close()
-        connection.close()
 
-    threading.Thread(target=send, name="docker stdin", daemon=True).start()
+def _send(attached: Any, connection: socket.socket, content: bytes) -> None:
+    with contextlib.suppress(OSError):  # it ended without reading everything
+        connection.sendall(content)
+        connection.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        connection.settimeout(None)
+        connection.recv(1)  # until the engine is done with it
+    attached.close()
+    connection.close()

@@ -227,7 +227,7 @@ async def _leave(folder: Path) -> None:
     instance = Instance(folder)
     await instance.leave()
     if not instance.leaves:  # it was dead
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 async def _left(instance: Instance, addresses: Collection[str]) -> Mapping[str, int]:
@@ -235,7 +235,7 @@ async def _left(instance: Instance, addresses: Collection[str]) -> Mapping[str, 
     await instance.leave()  # an operator may have been killed before it said so
     left = await asyncio.to_thread(instance.left, addresses)
     if left is None:
-        shutil.rmtree(instance.folder, ignore_errors=True)
+        _remove(instance.folder)
     return left or {}
 
 
@@ -243,4 +243,11 @@ async def _end(home: Path) -> None:
     for folder in [*_folders(home), *(each.folder for each in _leaving(home))]:
         instance = Instance(folder)
         await instance.stop()
-        shutil.rmtree(instance.folder)
+        _remove(instance.folder)
+
+
+def _remove(folder: Path) -> None:
+    """A look and a removal may both come to one that has ended."""
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)

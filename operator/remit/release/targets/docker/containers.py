@@ -188,9 +188,9 @@ class Containers:
         filters = {"container": [container.id], "event": ["oom", "die", "start"]}
         engine = await self._engine()
         try:
-            events = await engine.call(
-                lambda client: list(
-                    client.events(since=int(started - _LOOK_BACK), until=int(started + 1), filters=filters, decode=True)
+            events = await engine.listed(
+                lambda client: client.events(
+                    since=int(started - _LOOK_BACK), until=int(started + 1), filters=filters, decode=True
                 )
             )
         except OperationFailed:

@@ -1,0 +1,120 @@
+"""The Docker SDK's client, made to give up an engine that takes for ever. The SDK's time limits are between two bytes:
+one that sends a byte now and then would hold a thread, and whoever waits for it, as long as it likes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import requests
+
+
+class BoundedClient(docker.APIClient):
+    """Each answer is there within the time of its request, whole; of a stream, its beginning. Else it is a
+    `requests.ReadTimeout`. What is asked for without a time, as a pull is, has none.
+
+    Trusts whom it was told to trust: `REQUESTS_CA_BUNDLE` and proxies in the environment are about other hosts.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._asking = threading.local()
+        super().__init__(*arguments, **options)
+
+    def get(self, url, **options):  # type: ignore[no-untyped-def]
+        """See `requests.Session`. The SDK would wait for events for ever."""
+        return super().get(url, **{**options, "timeout": options.get("timeout") or self.timeout})
+
+    def send(self, request, **options):  # type: ignore[no-untyped-def]
+        """See `requests.Session`."""
+        if (seconds := options.get("timeout")) is None:
+            return super().send(request, **options)
+        streams = options.pop("stream", False)
+        with _deadline(self._asking, seconds):
+            self._asking.response = response = super().send(request, stream=True, **options)
+            if not streams or not response.ok:
+                response.content  # noqa: B018  # read now
+        return response
+
+    def mount(self, prefix, adapter):  # type: ignore[no-untyped-def]
+        """See `requests.Session`. Each thread's connection is noted, to be cut when its time is over."""
+        connecting = adapter.get_connection_with_tls_context
+
+        def connected(*arguments: Any, **options: Any) -> Any:
+            return self._noting(connecting(*arguments, **options))
+
+        adapter.get_connection_with_tls_context = connected
+        super().mount(prefix, adapter)
+
+    def merge_environment_settings(  # type: ignore[no-untyped-def, override]
+        self, url, proxies, stream, verify, cert
+    ) -> dict[str, Any]:
+        """See `requests.Session`, where the environment would come first."""
+        return {
+            "proxies": dict(proxies or {}),
+            "stream": bool(stream),
+            "verify": self.verify if verify is None else verify,
+            "cert": cert or self.cert,
+        }
+
+    def _noting(self, pool: Any) -> Any:
+        if "_get_conn" not in vars(pool):
+            take = pool._get_conn
+
+            def taken(*arguments: Any, **options: Any) -> Any:
+                self._asking.connection = take(*arguments, **options)
+                return self._asking.connection
+
+            pool._get_conn = taken
+        return pool
+
+
+def cut(response: requests.Response) -> None:
+    """Have whoever reads it, in another thread, find its end."""
+    raw: Any = response.raw
+    with contextlib.suppress(AttributeError):  # it was read, and its connection is another's
+        _shut(raw._fp.fp.raw._sock)
+
+
+@contextlib.contextmanager
+def _deadline(asking: Any, seconds: float) -> Iterator[None]:
+    """Cuts the connection on which this thread is `asking` when the seconds are over."""
+    lock, over, late = threading.Lock(), False, False
+    noted = asking.__dict__  # this thread's
+    noted.clear()
+
+    def end() -> None:
+        nonlocal late
+        with lock:
+            if not over:
+                late = True
+                if (response := noted.get("response")) is not None:
+                    cut(response)
+                else:
+                    _shut(getattr(noted.get("connection"), "sock", None))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception:
+        if late:
+            raise requests.ReadTimeout from None
+        raise
+    finally:
+        with lock:
+            over = True
+        timer.cancel()
+        noted.clear()
+    if late:  # a body may end with its connection
+        raise requests.ReadTimeout
+
+
+def _shut(connection: socket.socket | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)

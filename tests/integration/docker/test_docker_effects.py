@@ -1,0 +1,362 @@
+"""A command in a container that may have run is not run again, whatever breaks and wherever: faults at each wait of an
+attempt and at each call of its engine, and an operator that goes at each wait. The effect is a line in a folder of the
+host. Nothing is left on the engine or in the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import gc
+import os
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import requests
+import structlog.testing
+
+from dockers import OwnEngine, docker, make_image, needs_docker
+from faultpoints import Fault, Tally, disturbed
+from remit.api import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcome
+from remit.backends.docker import DockerBackend, Engine, Staging
+from remit.execution import progress
+from remit.execution.lifecycle import RetryAt, after_attempt
+from remit.execution.runner import Attempt, Runner
+from remit.execution.store import RunStore
+from remit.sandbox import Confinement, HostMount, Identities, Limits, Network
+from remit.telemetry import Redactor
+from support import soaking
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount"),
+    pytest.mark.timeout(3600 if soaking() else 300),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ATTEMPTS = 4
+PATIENCE = 60
+SCRIPT = (
+    "read line; touch kept; echo $line >> /effects/{number}; until test -e /effects/{number}.end; do sleep 0.01; done"
+)
+OWNER = 71_234
+MOST_POINTS = 1000
+STRIDE = 1 if soaking() else 3
+Fault_ = TypeVar("Fault_")
+Running = Coroutine[Any, Any, Outcome]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Without tracebacks, which take most of the time."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnEngine]:
+    needs_docker()
+    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
+        engine = OwnEngine(Path(folder))
+        engine.start()
+        try:
+            yield engine
+        finally:
+            engine.stop()
+
+
+@pytest.fixture(scope="module")
+def image(own: OwnEngine) -> str:
+    return make_image(own.host)
+
+
+class Disturbed(Runner):
+    """Whose next attempt meets a fault."""
+
+    disturb: Callable[[Running], Running] | None = None
+
+    async def _kept(self, *args: Any) -> Outcome:
+        disturb, self.disturb = self.disturb, None
+        running = super()._kept(*args)
+        return await (disturb(running) if disturb else running)
+
+
+class FaultyEngine(Engine):
+    """Fails in its `point`-th call from when that is set, `asked` or not."""
+
+    point = 0
+    asked = False
+
+    async def _in_thread(self, ask: Any) -> Any:
+        self.point -= 1
+        if self.point:
+            return await super()._in_thread(ask)
+        if self.asked:
+            await super()._in_thread(ask)
+        raise requests.ConnectionError("a fault")
+
+
+def collected(tree: FileTree, outcome: Outcome) -> Outcome:
+    assert [found.path for found in tree.find("/workspace/*")] == ["kept"]
+    return outcome
+
+
+@dataclass
+class Bench:
+    engine: FaultyEngine
+    image: str
+    top: Path
+    network: Network
+    backend: DockerBackend = field(init=False)
+    faults: dict[int, str] = field(default_factory=dict)
+    """By number."""
+
+    def __post_init__(self) -> None:
+        self.backend = DockerBackend(
+            self.engine, staging=Staging(self.top / "mounts", identities=Identities(2_000_000, 9))
+        )
+
+    def count(self, number: int) -> int:
+        path = self.top / "effects" / str(number)
+        return path.read_text().count("x") if path.exists() else 0
+
+    def may_end(self, number: int) -> None:
+        """What has taken place goes on until then."""
+        (self.top / "effects" / f"{number}.end").touch()
+
+    def request(self, id_: str, number: int) -> AttemptRequest:
+        """Of everything that takes a call of the engine."""
+        effects = str(self.top / "effects")
+        return AttemptRequest(
+            id_,
+            Command(("sh", "/run/remit/script"), "", stdin=b"x\n"),
+            Confinement(
+                Limits(),
+                network=self.network,
+                require=frozenset(),
+                mounts=(HostMount("/effects", str(self.top), effects, read_only=False),),
+            ),
+            timeout_seconds=PATIENCE,
+            grace_seconds=0.2,
+            files={"/run/remit/script": SCRIPT.format(number=number).encode()},
+            image=self.image,
+            collector=collected,
+        )
+
+    def runner(self, ended: asyncio.Event) -> Disturbed:
+        return Disturbed({"docker": self.backend}, RunStore(self.top / "runs"), Redactor(), lambda _: ended.set())
+
+    async def attempts(
+        self,
+        number: int,
+        first: Callable[[Disturbed, Callable[[], None], Callable[[], None]], None],
+        then: Callable[[Disturbed, Callable[[], None], Callable[[], None]], None] = lambda *_: None,
+        on_interruption: str = "Fail",
+    ) -> list[Outcome]:
+        """The attempts of one task with `maxRetries: 3`. `first` disturbs its first attempt, by what interrupts it and
+        by what lets go of it, as an operator does that stops; `then` that of the next operator, which takes it up."""
+        ended, outcomes = asyncio.Event(), list[Outcome]()
+        retry = {"maxRetries": ATTEMPTS - 1, "onInterruption": on_interruption}
+        task = ExecutionTask.parse(
+            {"metadata": {"name": "t", "namespace": "ns"}, "spec": {"command": {"argv": ["x"]}, "retry": retry}}
+        )
+        disturbing = [first, then]
+        while True:
+            id_, adopt = f"u-{number}.{len(outcomes)}", False
+            recorded = AttemptStatus(number=1, id=id_, started_at=NOW, backend="docker")
+            while True:
+                ended.clear()
+                runner = self.runner(ended)
+                attempt = Attempt("ns/t", "ns", "u", "docker", self.request(id_, number), 1000, 100)
+                runner.start(attempt, adopt=adopt)
+                doing = runner._going["u"].task
+                if disturbing:
+                    disturbing.pop(0)(runner, functools.partial(runner.stop, "u", ExitReason.INTERRUPTED), doing.cancel)
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.wait({doing})
+                if ended.is_set() or runner.has_ended("ns", "u", recorded):
+                    break
+                assert runner.adoptable("ns", "u", recorded)
+                adopt = True
+            disturbing.clear()
+            task = task.model_copy(update={"status": progress.begun(task, id_, None, NOW)})
+            outcomes.append(await runner.collect("ns", "u", recorded, 100))
+            task = task.model_copy(update={"status": progress.attempt_ended(task, outcomes[-1])})
+            step = after_attempt(task, outcomes[-1], now=datetime.now(UTC), draw=0.5)
+            if not isinstance(step, RetryAt) or len(outcomes) == ATTEMPTS:
+                return outcomes
+
+    def judge(self, number: int, outcomes: list[Outcome], where: str, tally: Tally) -> None:
+        tally.injected += 1
+        self.faults[number] = where
+        first = outcomes[0]
+        if tally.was_refused(outcomes, self.count(number), where) and first.reason != "Interrupted":
+            assert not first.retryable, where
+            assert "; it may have run" in first.message, f"{where}: {first} does not tell what may have taken place"
+
+
+@contextlib.asynccontextmanager
+async def opened(own: OwnEngine, image: str, network: Network) -> AsyncIterator[Bench]:
+    top = Path(tempfile.mkdtemp(prefix="remit-effects-"))
+    top.chmod(0o755)
+    (top / "effects").mkdir()
+    os.chown(top / "effects", OWNER, OWNER)
+    before, engine = left_here(), FaultyEngine(own.host)
+    try:
+        yield (bench := Bench(engine, image, top, network))
+        names = docker("ps", "-a", "--format", "{{.Names}} {{.State}}", host=own.host).stdout.decode().splitlines()
+        left = [f"{name} ({bench.faults[int(name.split('-')[2].split('.')[0])]})" for name in names]
+        assert left == [], "containers were left"
+        assert docker("volume", "ls", "-q", host=own.host).stdout == b"", "volumes were left"
+        assert list((top / "mounts").iterdir()) == [], "mounts were left"
+        await engine.close()
+        async with asyncio.timeout(PATIENCE):
+            while more := left_here() - before:
+                gc.collect()
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"descriptors or threads were left: {more}") from None
+    finally:
+        for id_ in docker("ps", "-aq", host=own.host).stdout.decode().split():
+            docker("rm", "-fv", id_, host=own.host)
+        await engine.close()
+        shutil.rmtree(top)
+
+
+def left_here() -> Counter[str]:
+    """Descriptors and threads. Those of the event loop's own pool stay."""
+    found = Counter(thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_"))
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one by which they are listed
+            target = str(path.readlink())
+            found[target.partition(":")[0] if target.startswith("socket:") else target] += 1
+    return found
+
+
+FAULTS: dict[str, Callable[[int], Fault]] = {
+    "unexpected": lambda point: Fault(point, RuntimeError("a fault")),
+    "interrupted": lambda point: Fault(point, None, "meanwhile"),
+    "cancelled by itself": lambda point: Fault(point, asyncio.CancelledError("a fault")),
+    "connection": lambda point: Fault(point, ConnectionResetError(errno.ECONNRESET, "a fault")),
+    "stopped": lambda point: Fault(point, None, "meanwhile"),
+}
+NETWORKS = ["none", pytest.param("restricted", marks=pytest.mark.soak)]
+
+
+def at(names: Sequence[Fault_], point: int) -> Sequence[Fault_]:
+    """The faults at that point: usually one of them."""
+    return names if soaking() else [names[point // STRIDE % len(names)]]
+
+
+def disturbing(name: str, fault: Fault) -> Callable[..., None]:
+    def disturb(runner: Disturbed, interrupt: Callable[[], None], let_go: Callable[[], None]) -> None:
+        overdue = let_go if name == "stopped" else interrupt
+        runner.disturb = functools.partial(disturbed, fault=fault, overdue=overdue)
+
+    return disturb
+
+
+def letting_go_once_it_took_place(bench: Bench, number: int) -> Callable[..., None]:
+    """The first operator goes then, and the next one finds it running."""
+
+    def disturb(runner: Disturbed, interrupt: Callable[[], None], let_go: Callable[[], None]) -> None:
+        async def wait_and_go(running: Running) -> Outcome:
+            doing = asyncio.ensure_future(running)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    while not bench.count(number):
+                        await asyncio.sleep(0.01)
+            finally:
+                doing.cancel()
+                await asyncio.gather(doing, return_exceptions=True)
+            bench.may_end(number)
+            let_go()
+            await asyncio.sleep(0)
+            raise AssertionError("it was let go of")
+
+        runner.disturb = wait_and_go
+
+    return disturb
+
+
+async def at_each_wait(bench: Bench, attempts: Callable[..., Any]) -> Tally:
+    """`attempts` takes a number, and what disturbs."""
+    tally, number = Tally(), 0
+    for point in range(1, MOST_POINTS, STRIDE):
+        met = False
+        for name in at(list(FAULTS), point):
+            number += 1
+            fault = FAULTS[name](point)
+            outcomes = await attempts(number, disturbing(name, fault))
+            if fault.met:
+                met = True
+                bench.judge(number, outcomes, f"{name} at wait {point}", tally)
+        if not met:
+            assert [outcome.reason for outcome in outcomes] == ["Completed"], outcomes
+            return tally
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_no_fault_at_any_wait_runs_it_again(own: OwnEngine, image: str, network: Network) -> None:
+    async with opened(own, image, network) as bench:
+
+        async def attempts(number: int, disturb: Callable[..., None]) -> list[Outcome]:
+            bench.may_end(number)
+            return await bench.attempts(number, disturb)
+
+        tally = await at_each_wait(bench, attempts)
+    print(tally)
+    assert tally.took_place, "no fault came after the effect"
+    assert tally.retried, "no fault came before the effect"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_no_fault_at_any_wait_of_taking_it_up_runs_it_again(own: OwnEngine, image: str, network: Network) -> None:
+    async with opened(own, image, network) as bench:
+
+        async def attempts(number: int, disturb: Callable[..., None]) -> list[Outcome]:
+            return await bench.attempts(number, letting_go_once_it_took_place(bench, number), disturb)
+
+        tally = await at_each_wait(bench, attempts)
+    print(tally)
+    assert tally.took_place, "no fault came after the effect"
+
+
+@pytest.mark.parametrize("taken_up", [False, True], ids=["run", "taken up"])
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_no_call_that_fails_runs_it_again(own: OwnEngine, image: str, network: Network, taken_up: bool) -> None:
+    tally, number = Tally(), 0
+    async with opened(own, image, network) as bench:
+        engine = bench.engine
+        for point in range(1, MOST_POINTS, 1 if taken_up else STRIDE):
+            for asked in at([False, True], point):
+                number += 1
+
+                def fail(*_: Any, point: int = point, asked: bool = asked) -> None:
+                    engine.point, engine.asked = point, asked
+
+                if taken_up:
+                    outcomes = await bench.attempts(number, letting_go_once_it_took_place(bench, number), fail)
+                else:
+                    bench.may_end(number)
+                    outcomes = await bench.attempts(number, fail)
+                met = engine.point <= 0
+                bench.judge(number, outcomes, f"call {point}, {asked=}", tally)
+            if not met:
+                assert [outcome.reason for outcome in outcomes] == ["Completed"], outcomes
+                break
+    print(tally)
+    if not taken_up:
+        assert tally.took_place, "no fault came after the effect"
+        assert tally.retried, "no fault came before the effect"
