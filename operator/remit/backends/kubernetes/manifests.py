@@ -11,8 +11,8 @@ from remit.api import API_VERSION
 from remit.backends.base import AttemptRequest
 from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.policy.environment import WORKSPACE
 from remit.sandbox import NOT_ENFORCED, Confinement, EmptyMount, HostMount, Layer
+from remit.sandboxpaths import WORKSPACE
 
 CONTAINER: Final = "task"
 """The container that the program runs in."""
