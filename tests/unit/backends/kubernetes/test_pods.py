@@ -31,6 +31,9 @@ ENDED = Ended(
     throttled_seconds=0.0,
     max_tasks=3,
 )
+NO_PROGRAM = replace(ENDED, exit_code=126, error="exec", errno=2)
+NO_FOLDER = replace(ENDED, exit_code=126, error="chdir", errno=2)
+DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 STARTED, FINISHED = "2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z"
 
 
@@ -59,8 +62,8 @@ def ended(
         (pod(terminated(137, "OOMKilled")), None, "OOMKilled", 137, "spec.resources.memory"),
         (pod(terminated(137)), None, "Interrupted", 137, "killed from outside"),
         (pod(None), replace(ENDED, exit_code=4), "ExitCode", 4, "exited with code 4"),
-        (pod(terminated(126)), replace(ENDED, exit_code=126, error="exec", errno=2), "StartFailed", None, "prog: No such"),
-        (pod(terminated(126)), replace(ENDED, exit_code=126, error="chdir", errno=2), "StartFailed", None, "/workspace"),
+        (pod(terminated(126)), NO_PROGRAM, "StartFailed", None, "prog: No such"),
+        (pod(terminated(126)), NO_FOLDER, "StartFailed", None, "/workspace"),
         (pod(terminated(128, "StartError", message="exec format error")), None, "StartFailed", None, "exec format"),
         (pod(None), None, "Interrupted", None, "nobody saw how it ended"),
         (
@@ -71,8 +74,7 @@ def ended(
             "low on resource: memory",
         ),
         (
-            pod(None, phase="Failed", reason="Evicted", message='Usage of EmptyDir volume "empty-0" exceeds the limit "1Mi". '
-                "emptyDir"),
+            pod(None, phase="Failed", reason="Evicted", message="Usage of emptyDir volume exceeds the limit"),
             None,
             "DiskExceeded",
             None,
@@ -82,7 +84,7 @@ def ended(
             pod(
                 None,
                 phase="Failed",
-                conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}],
+                conditions=[{**DISRUPTED, "reason": "DeletionByTaintManager"}],
             ),
             None,
             "NodeLost",
@@ -92,9 +94,7 @@ def ended(
         (
             pod(
                 None,
-                conditions=[
-                    {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "for x"}
-                ],
+                conditions=[{**DISRUPTED, "reason": "PreemptionByScheduler", "message": "for x"}],
             ),
             None,
             "Evicted",
