@@ -12,11 +12,13 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import dockers
 from conftest import require
 from dockers import docker, needs_docker
 from pythonimage import PYTHON, tree
 
 IMAGE = "remit-test-shop:v1"
+BUSYBOX = "remit-test-busybox:v1"
 PORT = 8080
 _APP = """
 import asyncio, os, signal, sys
@@ -76,7 +78,20 @@ def shop_image() -> str:
     needs_docker()
     made = docker("import", "-c", f'CMD ["{PYTHON}", "-I", "/app.py"]', "-", IMAGE, input=tree({"/app.py": _APP}))
     assert made.returncode == 0, made.stderr
+    return _loaded(IMAGE)
+
+
+@functools.cache
+def busybox_image() -> str:
+    """An image with a shell and the usual small programs, on every node."""
+    needs_docker()
+    made = docker("import", "-", BUSYBOX, input=dockers.tree())
+    assert made.returncode == 0, made.stderr
+    return _loaded(BUSYBOX)
+
+
+def _loaded(name: str) -> str:
     load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
-    subprocess.run([*load, IMAGE], check=True, capture_output=True, timeout=120)
-    return IMAGE
+    subprocess.run([*load, name], check=True, capture_output=True, timeout=120)
+    return name

@@ -116,6 +116,20 @@ def test_what_remit_did_comes_first() -> None:
     assert ended(evicted, None, ExitReason.CANCELLED).reason == ExitReason.CANCELLED
 
 
+def deleted(given: dict[str, Any], at: str, grace: int = 0) -> dict[str, Any]:
+    return {**given, "metadata": {"uid": "p", "deletionTimestamp": at, "deletionGracePeriodSeconds": grace}}
+
+
+@pytest.mark.parametrize("code", [0, 3, 143])
+def test_what_is_deleted_before_it_ended_is_interrupted_whatever_its_program_made_of_that(code: int) -> None:
+    given, last = pod(terminated(code)), replace(ENDED, exit_code=code)
+    outcome = ended(deleted(given, "2026-01-01T00:00:07Z", grace=5), last)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.INTERRUPTED, code)
+    assert ended(deleted(given, "2026-01-01T00:00:08Z", grace=5), last).reason != ExitReason.INTERRUPTED
+    drained = deleted(pod(terminated(code), conditions=[{**DISRUPTED, "reason": "EvictionByEvictionAPI"}]), FINISHED)
+    assert ended(drained, last).reason == ExitReason.EVICTED
+
+
 def test_a_program_that_ended_before_its_node_went_has_ended() -> None:
     gone = pod(terminated(0), phase="Failed", reason="NodeLost")
     assert ended(gone, ENDED).reason == ExitReason.COMPLETED
