@@ -70,7 +70,7 @@ def ended(
             pod(terminated(137), phase="Failed", reason="Evicted", message="The node was low on resource: memory. "),
             None,
             "Evicted",
-            None,
+            137,
             "low on resource: memory",
         ),
         (
