@@ -19,6 +19,7 @@ from pythonimage import PYTHON, tree
 
 IMAGE = "remit-test-shop:v1"
 BUSYBOX = "remit-test-busybox:v1"
+USUAL = "remit-test-usual:v1"
 PORT = 8080
 _APP = """
 import asyncio, os, signal, sys
@@ -88,6 +89,17 @@ def busybox_image() -> str:
     made = docker("import", "-", BUSYBOX, input=dockers.tree())
     assert made.returncode == 0, made.stderr
     return _loaded(BUSYBOX)
+
+
+@functools.cache
+def usual_image() -> str:
+    """An image with Python and some of the programs that a Debian has, on every node."""
+    needs_docker()
+    made = docker(
+        "import", "-", USUAL, input=tree(programs=("sh", "echo", "printenv", "cat", "grep", "sleep", "tail", "ls"))
+    )
+    assert made.returncode == 0, made.stderr
+    return _loaded(USUAL)
 
 
 def _loaded(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import clusters
 from launchers import launchers
@@ -20,13 +21,47 @@ from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
 from remit.kube.access import Access
-from remit.kube.client import CRDS, JOBS, NAMESPACES, NETWORK_POLICIES, PODS, POLICIES, SECRETS, TASKS, Kube, Object
+from remit.kube.client import (
+    CONFIG_MAPS,
+    CRDS,
+    JOBS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    POLICIES,
+    SECRETS,
+    TASKS,
+    Kube,
+    Object,
+)
 from remit.telemetry import Redactor
 from support import pauses
 
 from .conftest import PATIENCE, truth
 
 SECRET = "s3cret-of-jobs"
+EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
+AS_JOBS: dict[str, list[tuple[str, str]]] = {
+    "01": [("Completed", "hello, world; $HOME and `id` are only text: no shell reads this")],
+    "02": [("Completed", "REMIT_ATTEMPT=3")],
+    "03": [("Timeout", "")],
+    "04": [("Completed", "good morning\neveryone\ngreen\n[redacted]")],
+    "08": [("Completed", "total 42")],
+}
+NOT_AS_JOBS: dict[str, str] = {
+    "05": "a Job cannot have rlimits, and a policy requires it",
+    "06": "a Job cannot have restricted",
+    "07": "a Job cannot have",
+    "09": "file would work on the disk of the operator's own pod",
+    "12": "starts no processes beside itself",
+    "14": "has no Docker engine",
+}
+KINDS = {
+    "CommandPolicy": POLICIES,
+    "ExecutionTask": TASKS,
+    "ConfigMap": CONFIG_MAPS,
+    "Secret": SECRETS,
+}
 
 
 class Cluster:
@@ -242,6 +277,37 @@ async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
         status = await cluster.finished(full)
         assert status["attempts"][-1]["reason"] == "QuotaExceeded"
         assert "exceeded quota" in status["message"]
+
+
+@pytest.mark.parametrize("example", AS_JOBS)
+async def test_an_example_ends_as_a_job_as_elsewhere(cluster: Cluster, example: str) -> None:
+    async with cluster.operator(image=clusters.usual_image()):
+        ends = [await cluster.finished(name) for name in await _applied(cluster, example)]
+    assert [_told(status) for status in ends] == AS_JOBS[example]
+
+
+@pytest.mark.parametrize("example", NOT_AS_JOBS)
+async def test_an_example_that_a_job_cannot_be_says_why(cluster: Cluster, example: str) -> None:
+    async with cluster.operator(image=clusters.usual_image(), docker_host="off"):
+        names = await _applied(cluster, example)
+        status = await cluster.finished(names[0])
+    assert (status["phase"], NOT_AS_JOBS[example] in status["message"]) == ("Failed", True), status["message"]
+
+
+async def _applied(cluster: Cluster, example: str) -> list[str]:
+    """The names of its tasks."""
+    tasks = []
+    (path,) = EXAMPLES.glob(f"{example}-*.yaml")
+    for each in filter(None, yaml.safe_load_all(path.read_text())):
+        await cluster.kube.create(KINDS[each["kind"]], cluster.namespace, each)
+        if each["kind"] == "ExecutionTask":
+            tasks.append(each["metadata"]["name"])
+    return tasks
+
+
+def _told(status: dict[str, Any]) -> tuple[str, str]:
+    said = (status.get("output") or {}).get("stdoutTail", "")
+    return status["attempts"][-1]["reason"], said.strip("\n\N{REPLACEMENT CHARACTER}")
 
 
 async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> None:
