@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -65,6 +66,27 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = "",
+    accept_unenforced_network: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unenforced-network",
+            help="Run Jobs with network: none although the cluster does not enforce NetworkPolicies, so that they may "
+            "connect.",
+            envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
+            show_envvar=False,
+            rich_help_panel="Operator",
+        ),
+    ] = False,
+    launchers: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the programs are that Jobs start with; the operator's image has them.",
+            envvar="REMIT_LAUNCHERS",
+            file_okay=False,
+            rich_help_panel="Operator",
+        ),
+    ] = Path("/usr/libexec/remit"),
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -122,6 +144,8 @@ def operator(
         docker_host=docker_host,
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
+        accept_unenforced_network=accept_unenforced_network,
+        launchers=launchers,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,
