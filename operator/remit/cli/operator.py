@@ -77,6 +77,16 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = False,
+    storage_class: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="StorageClass of the workspaces of Jobs; by default the cluster's default one.",
+            envvar="REMIT_STORAGE_CLASS",
+            show_default=False,
+            rich_help_panel="Operator",
+        ),
+    ] = "",
     launchers: Annotated[
         Path,
         typer.Option(
@@ -146,6 +156,7 @@ def operator(
         image=default_image,
         accept_unenforced_network=accept_unenforced_network,
         launchers=launchers,
+        storage_class=storage_class,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,
