@@ -65,6 +65,16 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = "",
+    accept_unenforced_network: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unenforced-network",
+            help="Run Jobs with network: none also where nothing enforces NetworkPolicies, so that they may connect.",
+            envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
+            show_envvar=False,
+            rich_help_panel="Operator",
+        ),
+    ] = False,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -122,6 +132,7 @@ def operator(
         docker_host=docker_host,
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
+        accept_unenforced_network=accept_unenforced_network,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,
