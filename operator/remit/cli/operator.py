@@ -72,7 +72,7 @@ def operator(
             help="Run Jobs with network: none also where nothing enforces NetworkPolicies, so that they may connect.",
             envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
             show_envvar=False,
-            rich_help_panel="Operator",
+            rich_help_panel="Jobs",
         ),
     ] = False,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
@@ -86,6 +86,7 @@ def operator(
             rich_help_panel=_LEASE,
         ),
     ] = True,
+    lease_name: options.LeaseName = options.DEFAULT_LEASE_NAME,
     replicas: Annotated[
         int | None,
         typer.Option(
@@ -133,6 +134,7 @@ def operator(
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
         accept_unenforced_network=accept_unenforced_network,
+        lease_name=lease_name,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,
