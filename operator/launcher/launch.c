@@ -1,6 +1,7 @@
 /* Runs one program as the first process of a container, and tells all of it on the container's log.
  *
  *   launch [-C FOLDER] [-i FILE] -- PROGRAM [ARGUMENT]...
+ *   launch -p
  *
  * A container's log mixes standard output and standard error, gives a last line without an end one, and says nothing of
  * what was used. So each line of the log is a record:
@@ -19,9 +20,13 @@
  *
  * The program has the same user. That it writes no records of its own rests on this: the log is open nowhere but here,
  * and a process that is not dumpable lends nobody its descriptors or its memory.
+ *
+ * With -p it tries to connect to the cluster's API server, and exits with 0 where it could, with 1 where it could not, and
+ * with 2 where that cannot be tried.
  */
 
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -34,6 +39,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -46,6 +52,7 @@ enum {
   SIGNALLED = 128,
   LOG_LOST = SIGNALLED + SIGKILL,
   FLUSH_MILLISECONDS = 100,
+  CONNECT_MILLISECONDS = 3000,
   MOST_INHERITED = 1024,
 };
 
@@ -316,6 +323,34 @@ static int listen_to_signals(void) {
   return signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* Whether the API server accepts a connection: its address is in the environment of every container. */
+static int try_to_connect(void) {
+  enum { CONNECTED, REFUSED, NOT_TRIED };
+  const char *host = getenv("KUBERNETES_SERVICE_HOST"), *port = getenv("KUBERNETES_SERVICE_PORT");
+  if (!host || !port || atoi(port) <= 0 || atoi(port) > UINT16_MAX) return NOT_TRIED;
+  struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = v4.sin_port};
+  int is_v4 = inet_pton(AF_INET, host, &v4.sin_addr) == 1;
+  if (!is_v4 && inet_pton(AF_INET6, host, &v6.sin6_addr) != 1) return NOT_TRIED;
+  int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return NOT_TRIED;
+  int connected = is_v4 ? connect(fd, (struct sockaddr *)&v4, sizeof v4) : connect(fd, (struct sockaddr *)&v6, sizeof v6);
+  if (connected == 0) return CONNECTED;
+  if (errno != EINPROGRESS) return REFUSED;
+  struct pollfd ready = {fd, POLLOUT, 0};
+  long long ends = milliseconds() + CONNECT_MILLISECONDS;
+  int count, error = 0;
+  do {
+    long long left = ends - milliseconds();
+    count = poll(&ready, 1, left > 0 ? (int)left : 0);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return NOT_TRIED;
+  if (count == 0) return REFUSED;
+  socklen_t length = sizeof error;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return NOT_TRIED;
+  return error ? REFUSED : CONNECTED;
+}
+
 int main(int argc, char **argv) {
   tidy_descriptors();
   signals = listen_to_signals();
@@ -326,7 +361,8 @@ int main(int argc, char **argv) {
   const char *folder = NULL, *from = "/dev/null";
   int option;
   opterr = 0;
-  while ((option = getopt(argc, argv, "+C:i:")) != -1) {
+  while ((option = getopt(argc, argv, "+C:i:p")) != -1) {
+    if (option == 'p') return try_to_connect();
     if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
     else return fail("usage", EINVAL);

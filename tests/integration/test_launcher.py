@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -382,3 +383,26 @@ def test_a_log_that_nobody_reads_any_more_ends_the_program() -> None:
 
         assert process.wait(SECONDS) == 128 + signal.SIGKILL
     assert not runs(mark)
+
+
+# Whether it can connect
+
+
+def test_it_says_whether_it_can_connect_to_the_api_server() -> None:
+    def connects(host: str, port: object) -> int:
+        given = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": str(port)}
+        return subprocess.run([launcher(), "-p"], env=given, timeout=SECONDS).returncode
+
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family) as server:
+            try:
+                server.bind((host, 0))
+            except OSError:
+                continue  # no IPv6 here
+            server.listen()
+            port = server.getsockname()[1]
+            assert connects(host, port) == 0
+        assert connects(host, port) == 1
+    for host, wrong in (("localhost", 443), ("127.0.0.1", ""), ("127.0.0.1", 65536), ("", 443)):
+        assert connects(host, wrong) == 2
+    assert subprocess.run([launcher(), "-p"], env={}, timeout=SECONDS).returncode == 2

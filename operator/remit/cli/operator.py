@@ -65,6 +65,16 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = "",
+    accept_unenforced_network: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unenforced-network",
+            help="Run Jobs with network: none also where nothing enforces NetworkPolicies, so that they may connect.",
+            envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
+            show_envvar=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = False,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -76,6 +86,7 @@ def operator(
             rich_help_panel=_LEASE,
         ),
     ] = True,
+    lease_name: options.LeaseName = options.DEFAULT_LEASE_NAME,
     replicas: Annotated[
         int | None,
         typer.Option(
@@ -122,6 +133,8 @@ def operator(
         docker_host=docker_host,
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
+        accept_unenforced_network=accept_unenforced_network,
+        lease_name=lease_name,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,

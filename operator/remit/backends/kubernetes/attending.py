@@ -35,11 +35,17 @@ _BEFORE_IT_RUNS: Final = 400
 class Attendance:
     """Of one Job. `news` tells of its pods."""
 
-    def __init__(self, kube: Kube, request: AttemptRequest, sink: OutputSink, given: Walls, news: Subscription) -> None:
-        if request.task is None:
-            raise ValueError("a Job belongs to a task")
+    def __init__(
+        self,
+        kube: Kube,
+        request: AttemptRequest,
+        namespace: str,
+        sink: OutputSink,
+        given: Walls,
+        news: Subscription,
+    ) -> None:
         self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
-        self._namespace, self._name = request.task.namespace, job_name(request.id)
+        self._namespace, self._name = namespace, job_name(request.id)
         self._pod: Object = {}
         self._seen = Look()
         self._gone = False
