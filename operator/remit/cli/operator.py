@@ -70,11 +70,10 @@ def operator(
         bool,
         typer.Option(
             "--accept-unenforced-network",
-            help="Run Jobs with network: none although the cluster does not enforce NetworkPolicies, so that they may "
-            "connect.",
+            help="Run Jobs with network: none also where nothing enforces NetworkPolicies, so that they may connect.",
             envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
             show_envvar=False,
-            rich_help_panel="Operator",
+            rich_help_panel="Jobs",
         ),
     ] = False,
     storage_class: Annotated[
@@ -84,7 +83,7 @@ def operator(
             help="StorageClass of the workspaces of Jobs; by default the cluster's default one.",
             envvar="REMIT_STORAGE_CLASS",
             show_default=False,
-            rich_help_panel="Operator",
+            rich_help_panel="Jobs",
         ),
     ] = "",
     launchers: Annotated[
@@ -94,7 +93,7 @@ def operator(
             help="Where the programs are that Jobs start with; the operator's image has them.",
             envvar="REMIT_LAUNCHERS",
             file_okay=False,
-            rich_help_panel="Operator",
+            rich_help_panel="Jobs",
         ),
     ] = Path("/usr/libexec/remit"),
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
@@ -108,6 +107,7 @@ def operator(
             rich_help_panel=_LEASE,
         ),
     ] = True,
+    lease_name: options.LeaseName = options.DEFAULT_LEASE_NAME,
     replicas: Annotated[
         int | None,
         typer.Option(
@@ -157,6 +157,7 @@ def operator(
         accept_unenforced_network=accept_unenforced_network,
         launchers=launchers,
         storage_class=storage_class,
+        lease_name=lease_name,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remit.api.executiontask import BackendName
 from remit.execution.artifacts import ARTIFACT_BYTES
+from remit.kube.lease import LEASE_NAME
 from remit.operations.command import SEARCH_PATH
 from remit.sandbox import KILL_GRACE_SECONDS
 from remit.userpaths import default_state_dir
@@ -57,6 +58,8 @@ class Settings:
     """Whether this operator is itself a pod of a cluster."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
+    lease_name: str = LEASE_NAME
+    """Of the Lease. Operators that serve different namespaces need different ones where they share their own."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
     replicas: int | None = None
