@@ -55,6 +55,8 @@ class AttemptRequest:
     """For backends that run images: which one."""
     task: TaskReference | None = None
     """For backends that make objects that belong to it."""
+    texts: tuple[str, ...] = ()
+    """Of the files that `collector` wants, those of which the beginning will do: results."""
     collector: Collector | None = field(default=None, repr=False)
     """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 

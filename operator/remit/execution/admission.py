@@ -418,6 +418,11 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
             f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
             " leave them out"
         )
+    if backend == "kubernetes" and spec.artifacts:
+        return (
+            "spec.artifacts: a Job keeps no files in this version; write them to a workspace, or use results for small"
+            " texts"
+        )
     here_alone = here.host_paths and backend != "kubernetes"
     if not here_alone and (volume := next((each for each in spec.volumes if each.host_path), None)):
         return (
