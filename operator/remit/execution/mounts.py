@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 
 from remit.api import parse_bytes
-from remit.api.volumes import Volume, VolumeMount
+from remit.api.volumes import Access, Volume, VolumeMount
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Request
 from remit.policy.volumes import host_path_terms
@@ -23,8 +23,25 @@ def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Map
     """
     volumes = {volume.name: volume for volume in request.volumes}
     _check_mounted_once(request, volumes)
-    found = (_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts)
+    found = (
+        _mount(volumes[mount.name], mount.mount_path, mount.sub_path, mount.access, policies, folders)
+        for mount in request.mounts
+    )
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
+
+
+def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> HostMount | None:
+    """The file that is read as standard input, if it is one of a volume. The arguments are those of `mounts_of`.
+
+    Raises `InvalidInput` where the volume cannot be had here.
+    """
+    if (file := request.stdin_file) is None:
+        return None
+    volume = next(volume for volume in request.volumes if volume.name == file.name)
+    found = _mount(volume, "", file.path, "ReadOnly", policies, folders)
+    if not isinstance(found, HostMount):
+        raise InvalidInput(f"is {volume.source}, of which no file is read", field="spec.stdinFrom.volume")
+    return found
 
 
 def _check_mounted_once(request: Request, volumes: Mapping[str, Volume]) -> None:
@@ -42,23 +59,28 @@ def empty_bytes(request: Request, default: int) -> int:
 
 
 def _mount(
-    volume: Volume, mount: VolumeMount, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]
+    volume: Volume,
+    mount_path: str,
+    inside: str | None,
+    access: Access,
+    policies: Sequence[CompiledPolicy],
+    folders: Mapping[str, str],
 ) -> Mount | None:
-    read_only, sub_path = mount.access == "ReadOnly", mount.sub_path or ""
+    read_only, sub_path = access == "ReadOnly", inside or ""
     if volume.host_path:
         path = volume.host_path.path
-        terms = host_path_terms(policies, path, mount.access)
-        return HostMount(mount.mount_path, terms.root, path, sub_path, read_only, terms.run_as_user)
+        terms = host_path_terms(policies, path, access)
+        return HostMount(mount_path, terms.root, path, sub_path, read_only, terms.run_as_user)
     if volume.empty_dir:
         limit = volume.empty_dir.size_limit
-        return EmptyMount(mount.mount_path, None if limit is None else parse_bytes(limit))
+        return EmptyMount(mount_path, None if limit is None else parse_bytes(limit))
     if volume.workspace or volume.artifact:
         folder = folders.get(volume.name)
         if folder is None:
             raise InvalidInput(f"this operator keeps no {volume.source}s", field=f"spec.volumes[{volume.name}]")
         root = posixpath.dirname(folder)
         own = volume.workspace is not None
-        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
+        return HostMount(mount_path, root, folder, sub_path, read_only, own=own, internal=True)
     return None
 
 

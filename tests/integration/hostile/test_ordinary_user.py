@@ -34,7 +34,7 @@ def test_the_suite_holds_for_an_ordinary_user(portable: Portable) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_so_do_the_walls_of_mounted_folders(portable: Portable) -> None:
-    with run_as_nobody(portable, of="sandbox", suite=["test_mounts.py"]) as junit:
+    with run_as_nobody(portable, of="sandbox", suite=["test_mounts.py", "test_stdin_file.py"]) as junit:
         assert "test_a_folder_that_is_swapped_meanwhile_is_never_another" in passed(junit)
 
 
