@@ -408,10 +408,10 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
             f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
             " leave them out"
         )
-    if backend not in _WITH_FILES and spec.stdin_from and spec.stdin_from.volume:
+    if backend == "kubernetes" and spec.stdin_from and spec.stdin_from.volume:
         return (
-            "spec.stdinFrom.volume: this version of Remit reads standard input from a volume on"
-            f" {' and '.join(sorted(_WITH_FILES))} only; use a key of a ConfigMap or a Secret"
+            "spec.stdinFrom.volume: this version of Remit reads standard input from a volume on docker and process"
+            " only; use a key of a ConfigMap or a Secret"
         )
     here_alone = here.host_paths and backend != "kubernetes"
     if not here_alone and (volume := next((each for each in spec.volumes if each.host_path), None)):
