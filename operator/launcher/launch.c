@@ -1,6 +1,7 @@
 /* Runs one program as the first process of a container, and tells all of it on the container's log.
  *
  *   launch [-C FOLDER] [-i FILE] -- PROGRAM [ARGUMENT]...
+ *   launch -p
  *
  * A container's log mixes standard output and standard error, gives a last line without an end one, and says nothing of
  * what was used. So each line of the log is a record:
@@ -15,11 +16,14 @@
  *
  * It exits as the program does: with its code, or with 128 and the number of the signal. Where the program cannot be
  * started the last record has "error" and "errno", and the code is 126.
+ *
+ * With -p it tries to connect to the cluster's API server, and exits with 0 where it could and with 1 where it could not.
  */
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,11 +32,13 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LONGEST = 8000, NOT_STARTED = 126, SIGNALLED = 128, DRAIN_MILLISECONDS = 200, FLUSH_MILLISECONDS = 100 };
+enum { LONGEST = 8000, NOT_STARTED = 126, SIGNALLED = 128, DRAIN_MILLISECONDS = 200, FLUSH_MILLISECONDS = 100,
+       CONNECT_MILLISECONDS = 3000 };
 
 struct stream {
   char whole, part; /* The names of its records. */
@@ -189,10 +195,26 @@ static void drain(void) {
   }
 }
 
+/* Whether the API server accepts a connection. The kubelet names it to every container. */
+static int connects(void) {
+  const char *host = getenv("KUBERNETES_SERVICE_HOST"), *port = getenv("KUBERNETES_SERVICE_PORT");
+  struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *address;
+  if (!host || !port || getaddrinfo(host, port, &hints, &address)) return 0;
+  int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return 0;
+  if (connect(fd, address->ai_addr, address->ai_addrlen) == 0) return 1;
+  struct pollfd ready = {fd, POLLOUT, 0};
+  int error = 0;
+  socklen_t length = sizeof error;
+  return errno == EINPROGRESS && poll(&ready, 1, CONNECT_MILLISECONDS) == 1 &&
+         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == 0;
+}
+
 int main(int argc, char **argv) {
   const char *folder = NULL, *from = "/dev/null";
   int option;
-  while ((option = getopt(argc, argv, "+C:i:")) != -1) {
+  while ((option = getopt(argc, argv, "+C:i:p")) != -1) {
+    if (option == 'p') return !connects();
     if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
     else return fail("usage", EINVAL);

@@ -57,7 +57,7 @@ class Walls:
     enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def walls(confinement: Confinement, *, isolated: bool) -> Walls:
+def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
     """`isolated`: whether `network: none` holds here.
 
     Raises:
@@ -180,25 +180,15 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
 
 
 def _metadata(request: AttemptRequest) -> dict[str, Any]:
-    task = request.task
-    if task is None:
-        raise InvalidInput("a Job needs a task that it belongs to")
-    return {
-        "name": job_name(request.id),
-        "namespace": task.namespace,
-        "labels": {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id},
-        "annotations": {"remit.dev/task": task.name},
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": "ExecutionTask",
-                "name": task.name,
-                "uid": task.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
-    }
+    labels = {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id}
+    metadata: dict[str, Any] = {"name": job_name(request.id), "labels": labels}
+    if (task := request.task) is not None:
+        owner = {"apiVersion": API_VERSION, "kind": "ExecutionTask", "name": task.name, "uid": task.uid}
+        metadata |= {
+            "annotations": {"remit.dev/task": task.name},
+            "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": False}],
+        }
+    return metadata
 
 
 def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
