@@ -471,11 +471,10 @@ async def test_a_large_file_is_never_in_memory(run: Runner, src: Path) -> None:
     written(src / "small", b"x")
     written(src / "file", b"")
     os.truncate(src / "file", size)
-    tests = str(Path(__file__).parents[2])
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        GROWTH.format(path=[tests], src=str(src)),
+        GROWTH.format(path=[*sys.path, str(Path(__file__).parents[2])], src=str(src)),
         stdout=asyncio.subprocess.PIPE,
     )
     told, _ = await child.communicate()
