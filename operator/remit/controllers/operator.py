@@ -100,6 +100,7 @@ async def running_operator(
         known = reflectors(settings.namespaces, settings.operator_namespace)
         await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
         settings = replace(settings, backends=await backends(kube, settings))
+        lease = (settings.operator_namespace, settings.lease_name)
         elector = leadership = None
         if settings.leader_election:
             elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
@@ -117,13 +118,13 @@ async def running_operator(
         if elector is not None:
             elector.annotations = partial(audithead.noted, operator.audit)
         else:
-            stack.push_async_callback(audithead.note, kube, settings.operator_namespace, operator.audit)
+            stack.push_async_callback(audithead.note, kube, *lease, operator.audit)
         await operator.start()
         del checks.ready["startup"]
         metrics.leader.set(1)
         try:
             if elector is None:
-                noting = audithead.keep_noting(kube, settings.operator_namespace, operator.audit)
+                noting = audithead.keep_noting(kube, *lease, operator.audit)
                 operator.spawn(noting, "audit head on the lease")
             yield operator
         finally:
@@ -141,6 +142,7 @@ async def _jobs(stack: contextlib.AsyncExitStack, access: Access, settings: Sett
         launcher,
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
+        storage_class=settings.storage_class,
     )
     stack.push_async_callback(backend.close)
     return backend
@@ -164,6 +166,7 @@ async def _elector(
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
+        name=settings.lease_name,
         sole_replica=settings.replicas == 1,
         on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,

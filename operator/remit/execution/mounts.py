@@ -6,11 +6,11 @@ import posixpath
 from collections.abc import Mapping, Sequence
 
 from remit.api import parse_bytes
-from remit.api.volumes import Access, Volume, VolumeMount
+from remit.api.volumes import Volume, VolumeMount
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Request
-from remit.policy.volumes import host_path_terms
-from remit.sandbox import EmptyMount, HostMount, Mount
+from remit.policy.volumes import host_path_terms, workspace_bytes
+from remit.sandbox import ClaimMount, EmptyMount, HostMount, Mount
 
 
 def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> tuple[Mount, ...]:
@@ -23,10 +23,10 @@ def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Map
     """
     volumes = {volume.name: volume for volume in request.volumes}
     _check_mounted_once(request, volumes)
-    found = (
-        _mount(volumes[mount.name], mount.mount_path, mount.sub_path, mount.access, policies, folders)
-        for mount in request.mounts
-    )
+    if request.backend == "kubernetes":
+        found = [_job_mount(volumes[mount.name], mount, policies) for mount in request.mounts]
+    else:
+        found = [_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts]
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
 
 
@@ -38,7 +38,8 @@ def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders:
     if (file := request.stdin_file) is None:
         return None
     volume = next(volume for volume in request.volumes if volume.name == file.name)
-    found = _mount(volume, "", file.path, "ReadOnly", policies, folders)
+    nowhere = VolumeMount.model_construct(name=file.name, mount_path="", sub_path=file.path)
+    found = _mount(volume, nowhere, policies, folders)
     if not isinstance(found, HostMount):
         raise InvalidInput(f"is {volume.source}, of which no file is read", field="spec.stdinFrom.volume")
     return found
@@ -59,29 +60,37 @@ def empty_bytes(request: Request, default: int) -> int:
 
 
 def _mount(
-    volume: Volume,
-    mount_path: str,
-    inside: str | None,
-    access: Access,
-    policies: Sequence[CompiledPolicy],
-    folders: Mapping[str, str],
+    volume: Volume, mount: VolumeMount, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]
 ) -> Mount | None:
-    read_only, sub_path = access == "ReadOnly", inside or ""
+    read_only, sub_path = mount.access == "ReadOnly", mount.sub_path or ""
     if volume.host_path:
         path = volume.host_path.path
-        terms = host_path_terms(policies, path, access)
-        return HostMount(mount_path, terms.root, path, sub_path, read_only, terms.run_as_user)
+        terms = host_path_terms(policies, path, mount.access)
+        return HostMount(mount.mount_path, terms.root, path, sub_path, read_only, terms.run_as_user)
     if volume.empty_dir:
         limit = volume.empty_dir.size_limit
-        return EmptyMount(mount_path, None if limit is None else parse_bytes(limit))
+        return EmptyMount(mount.mount_path, None if limit is None else parse_bytes(limit))
     if volume.workspace or volume.artifact:
         folder = folders.get(volume.name)
         if folder is None:
             raise InvalidInput(f"this operator keeps no {volume.source}s", field=f"spec.volumes[{volume.name}]")
         root = posixpath.dirname(folder)
         own = volume.workspace is not None
-        return HostMount(mount_path, root, folder, sub_path, read_only, own=own, internal=True)
+        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
     return None
+
+
+def _job_mount(volume: Volume, mount: VolumeMount, policies: Sequence[CompiledPolicy]) -> Mount | None:
+    where = f"spec.volumes[{volume.name}]"
+    if volume.artifact:
+        raise InvalidInput("a Job mounts no artifacts in this version; use a workspace", field=where)
+    if (wanted := volume.workspace) is None:
+        return _mount(volume, mount, policies, {})
+    if wanted.ttl_seconds_after_last_use is not None:
+        message = "nothing removes the workspaces of Jobs in this version; leave it out, and delete its claim yourself"
+        raise InvalidInput(message, field=f"{where}.workspace.ttlSecondsAfterLastUse")
+    size = workspace_bytes(policies, wanted)
+    return ClaimMount(mount.mount_path, wanted.name, size, mount.sub_path or "", mount.access == "ReadOnly")
 
 
 def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes]) -> dict[str, bytes]:
