@@ -21,11 +21,15 @@
   verbs: [create]
 {{- end }}
 
-{{- /* Of the operator's own namespace, which has the policies that are the ceiling for all. */}}
+{{- /* Of the operator's own namespace, which has the policies that are the ceiling for all. All kinds are watched in the
+same namespaces; tasks and Deployments of one that is not served are ignored. */}}
 {{- define "remit.rules.ceiling" -}}
 - apiGroups: [remit.dev]
   resources: [commandpolicies]
   verbs: [get, list, watch]
+- apiGroups: [remit.dev]
+  resources: [executiontasks, deployments]
+  verbs: [list, watch]
 - apiGroups: [remit.dev]
   resources: [commandpolicies/status]
   verbs: [patch]
