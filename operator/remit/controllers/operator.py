@@ -24,7 +24,7 @@ from remit.controllers import audithead
 from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import Intake, reflectors
-from remit.controllers.placing import backends
+from remit.controllers.placing import BESIDE_THE_OPERATOR, backends
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
@@ -217,11 +217,12 @@ class Operator:
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
+        process_allowed = "process" in settings.backends
         doors = Doors()
         protected = [str(settings.state_dir), str(default_state_dir())]
         protected += [settings.docker_host.removeprefix("unix://")] if engine else []
         process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
-        offered: dict[str, Backend] = {"process": process} if "process" in settings.backends else {}
+        offered: dict[str, Backend] = {"process": process} if process_allowed else {}
         if engine and "docker" in settings.backends:
             identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
             staging = Staging(settings.state_dir / "mounts", protected, identities)
@@ -255,7 +256,7 @@ class Operator:
             settings.search_path,
             readable,
             default_limits(host),
-            frozenset(performing),
+            frozenset(performing) - (frozenset() if process_allowed else BESIDE_THE_OPERATOR),
             frozenset(offered),
             memory=host.memory,
             host_paths=not settings.in_pod,

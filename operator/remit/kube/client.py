@@ -6,6 +6,7 @@ everything else would be a second copy of Kubernetes.
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +38,7 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 
 _EXPIRED = 410
+_LARGE = 1 << 20
 
 WATCH_SECONDS = 290
 """After which the server ends a watch, and the next one begins."""
@@ -88,7 +90,8 @@ class Kube:
         headers = await self._headers(content_type)
         if method != "GET":
             self._before_write()
-        data = orjson.dumps(body) if body is not None else None
+        content = orjson.dumps(body) if body is not None else b""
+        data = io.BytesIO(content) if len(content) > _LARGE else content or None  # aiohttp warns of that many bytes
         url = self.access.server.rstrip("/") + path
         try:
             async with self._session.request(method, url, data=data, params=params, headers=headers) as response:

@@ -70,7 +70,7 @@ def ended(
             pod(terminated(137), phase="Failed", reason="Evicted", message="The node was low on resource: memory. "),
             None,
             "Evicted",
-            None,
+            137,
             "low on resource: memory",
         ),
         (
@@ -114,6 +114,20 @@ def test_what_remit_did_comes_first() -> None:
     assert ended(pod(terminated(143)), replace(ENDED, exit_code=143), ExitReason.CANCELLED).reason == "Cancelled"
     evicted = pod(None, phase="Failed", reason="Evicted")
     assert ended(evicted, None, ExitReason.CANCELLED).reason == ExitReason.CANCELLED
+
+
+def deleted(given: dict[str, Any], at: str, grace: int = 0) -> dict[str, Any]:
+    return {**given, "metadata": {"uid": "p", "deletionTimestamp": at, "deletionGracePeriodSeconds": grace}}
+
+
+@pytest.mark.parametrize("code", [0, 3, 143])
+def test_what_is_deleted_before_it_ended_is_interrupted_whatever_its_program_made_of_that(code: int) -> None:
+    given, last = pod(terminated(code)), replace(ENDED, exit_code=code)
+    outcome = ended(deleted(given, "2026-01-01T00:00:07Z", grace=5), last)
+    assert (outcome.reason, outcome.exit_code) == (ExitReason.INTERRUPTED, code)
+    assert ended(deleted(given, "2026-01-01T00:00:08Z", grace=5), last).reason != ExitReason.INTERRUPTED
+    drained = deleted(pod(terminated(code), conditions=[{**DISRUPTED, "reason": "EvictionByEvictionAPI"}]), FINISHED)
+    assert ended(drained, last).reason == ExitReason.EVICTED
 
 
 def test_a_program_that_ended_before_its_node_went_has_ended() -> None:
