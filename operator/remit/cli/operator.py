@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -75,6 +76,26 @@ def operator(
             rich_help_panel="Jobs",
         ),
     ] = False,
+    storage_class: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="StorageClass of the workspaces of Jobs; by default the cluster's default one.",
+            envvar="REMIT_STORAGE_CLASS",
+            show_default=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = "",
+    launchers: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the programs are that Jobs start with; the operator's image has them.",
+            envvar="REMIT_LAUNCHERS",
+            file_okay=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = Path("/usr/libexec/remit"),
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -135,6 +156,8 @@ def operator(
         image=default_image,
         accept_unenforced_network=accept_unenforced_network,
         lease_name=lease_name,
+        launchers=launchers,
+        storage_class=storage_class,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,

@@ -142,6 +142,7 @@ async def _jobs(stack: contextlib.AsyncExitStack, access: Access, settings: Sett
         launcher,
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
+        storage_class=settings.storage_class,
     )
     stack.push_async_callback(backend.close)
     return backend

@@ -52,6 +52,8 @@ class Settings:
     """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
     accept_unenforced_network: bool = False
     """Whether Jobs with `network: none` run where nothing enforces NetworkPolicies, and so may connect."""
+    storage_class: str = ""
+    """Of the claims that workspaces of Jobs are kept in; empty: the cluster's default one."""
     in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
     """Whether this operator is itself a pod of a cluster."""
     artifact_bytes: int = ARTIFACT_BYTES

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ import yaml
 import clusters
 from launchers import launchers
 from remit.api.crd import crds
+from remit.api.endpoint import Resource
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
 from remit.kube.access import Access
 from remit.kube.client import (
+    CLAIMS,
     CONFIG_MAPS,
     CRDS,
     JOBS,
@@ -39,6 +42,7 @@ from support import pauses
 
 from .conftest import PATIENCE, truth
 
+VOLUMES = Resource("", "v1", "persistentvolumes", namespaced=False)
 SECRET = "s3cret-of-jobs"
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 AS_JOBS: dict[str, list[tuple[str, str]]] = {
@@ -277,6 +281,55 @@ async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
         status = await cluster.finished(full)
         assert status["attempts"][-1]["reason"] == "QuotaExceeded"
         assert "exceeded quota" in status["message"]
+
+
+async def test_a_workspace_is_there_for_the_next_task(cluster: Cluster) -> None:
+    await cluster.create(
+        CLAIMS,
+        "PersistentVolumeClaim",
+        "remit-workspace-strange",
+        {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}},
+    )
+    rules = {"volumes": {"workspaces": [{"names": ["*"], "maxSize": "64Mi"}]}}
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": rules})
+    where: dict[str, Any] = {"volumeMounts": [{"name": "w", "mountPath": "/w", "access": "ReadWrite"}]}
+
+    def named(name: str) -> dict[str, Any]:
+        return {**where, "volumes": [{"name": "w", "workspace": {"name": name, "size": "16Mi"}}]}
+
+    async with cluster.operator(storage_class=cluster.namespace):
+        with _disk(cluster) as disk:
+            await cluster.kube.create(VOLUMES, None, disk)
+            try:
+                first = await cluster.sh("echo kept > /w/file; ls -a /w", **named("cache"))
+                assert (await cluster.finished(first))["phase"] == "Succeeded"
+                second = await cluster.sh("cat /w/file", **named("cache"))
+                status = await cluster.finished(second)
+                assert status["output"]["stdoutTail"] == "kept\n"
+                assert await cluster.left(CLAIMS, "remit-workspace-cache")
+            finally:
+                await cluster.kube.delete(VOLUMES, None, disk["metadata"]["name"])
+        status = await cluster.finished(await cluster.sh("true", **named("strange")))
+        assert "PersistentVolumeClaim remit-workspace-strange that Remit did not make" in status["message"]
+
+
+@contextlib.contextmanager
+def _disk(cluster: Cluster) -> Iterator[Object]:
+    """A volume on this machine, which is the node, too."""
+    with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
+        Path(folder).chmod(0o777)
+        yield {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": cluster.namespace},
+            "spec": {
+                "capacity": {"storage": "16Mi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": cluster.namespace,
+                "hostPath": {"path": folder},
+            },
+        }
 
 
 @pytest.mark.parametrize("example", AS_JOBS)

@@ -20,8 +20,12 @@ from remit.backends.kubernetes.manifests import (
     ATTEMPT_LABEL,
     MANAGED_BY,
     NO_NETWORK,
+    WORKSPACE_LABELS,
     Secrets,
     Walls,
+    claim,
+    claim_name,
+    claims,
     job,
     job_name,
     network_policy,
@@ -30,9 +34,9 @@ from remit.backends.kubernetes.manifests import (
 from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
-from remit.kube.client import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import CLAIMS, CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
-from remit.sandbox import boot_id
+from remit.sandbox import ClaimMount, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
@@ -48,6 +52,7 @@ _NOT_ISOLATED: Final = (
 class KubernetesBackend:
     """Jobs by `kube`, which needs as many connections as attempts run at once, and some.
 
+    Workspaces are kept in claims of `storage_class`; empty: the cluster's default one.
     `namespaces` are those that it may watch; none: all. Where NetworkPolicies are not enforced, attempts with
     `network: none` are refused, unless `accept_unenforced_network`.
     """
@@ -61,8 +66,10 @@ class KubernetesBackend:
         *,
         namespaces: Sequence[str] = (),
         accept_unenforced_network: bool = False,
+        storage_class: str = "",
     ) -> None:
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
+        self._storage_class = storage_class
         self._accept_unenforced_network = accept_unenforced_network
         self._isolation = Isolation(self._probe)
         self._informers: dict[str | None, Informer] = {}
@@ -218,9 +225,29 @@ class KubernetesBackend:
         await self._ensure(CONFIG_MAPS, namespace, self._launcher.name, lambda: self._launcher.config_map(namespace))
         if request.confinement.network == "none":
             await self._ensure(NETWORK_POLICIES, namespace, NO_NETWORK, lambda: network_policy(namespace))
+        for mount in claims(request).values():
+            await self._claim(mount, namespace)
         if secrets.data:
             with _unless_there():
                 await self._kube.create(SECRETS, namespace, secrets.object(request))
+
+    async def _claim(self, mount: ClaimMount, namespace: str) -> None:
+        """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
+        try:
+            found = await self._kube.get(CLAIMS, namespace, claim_name(mount.workspace))
+        except ApiError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            with _unless_there():
+                await self._kube.create(CLAIMS, namespace, claim(mount, namespace, self._storage_class))
+            return
+        labels = found["metadata"].get("labels") or {}
+        if any(labels.get(name) != value for name, value in WORKSPACE_LABELS.items()):
+            name = claim_name(mount.workspace)
+            raise InvalidInput(
+                f"workspace {mount.workspace}: there is a PersistentVolumeClaim {name} that Remit did not make; delete"
+                " it, give it the labels of a workspace, or use another name"
+            )
 
     async def _ensure(self, resource: Any, namespace: str, name: str, wanted: Callable[[], dict[str, Any]]) -> None:
         """It is asked for each time: somebody may have deleted or changed it."""

@@ -11,9 +11,18 @@ import pytest
 
 from remit.backends.base import AttemptRequest, Command, TaskReference
 from remit.backends.kubernetes.launcher import Launcher
-from remit.backends.kubernetes.manifests import MOST_PRIVATE_BYTES, Secrets, job, network_policy, unexpanded, walls
+from remit.backends.kubernetes.manifests import (
+    MOST_PRIVATE_BYTES,
+    Secrets,
+    claim,
+    claims,
+    job,
+    network_policy,
+    unexpanded,
+    walls,
+)
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
-from remit.sandbox import Confinement, EmptyMount, HostMount, Layer, Limits
+from remit.sandbox import ClaimMount, Confinement, EmptyMount, HostMount, Layer, Limits
 
 LAUNCHER = Launcher("amd64", b"program")
 COMMAND = Command(
@@ -112,6 +121,21 @@ def test_what_lies_in_a_folder_is_mounted_after_it() -> None:
     request = replace(REQUEST, confinement=replace(REQUEST.confinement, mounts=mounts))
     order = [mount["mountPath"] for mount in container(request)["volumeMounts"]]
     assert order.index("/workspace") < order.index("/workspace/cache") < order.index("/workspace/cache/deep")
+
+
+def test_a_workspace_is_one_claim_wherever_it_is_mounted() -> None:
+    mounts = (ClaimMount("/cache", "pip", 1 << 30), ClaimMount("/cache2", "pip", 1 << 30, "sub", read_only=False))
+    request = replace(REQUEST, confinement=replace(REQUEST.confinement, mounts=mounts))
+    names = [each["persistentVolumeClaim"] for each in pod(request)["volumes"] if "persistentVolumeClaim" in each]
+    assert names == [{"claimName": "remit-workspace-pip"}]
+    by_path = {mount["mountPath"]: mount for mount in container(request)["volumeMounts"]}
+    assert by_path["/cache"]["readOnly"] is True
+    assert (by_path["/cache2"]["readOnly"], by_path["/cache2"]["subPath"]) == (False, "sub")
+    made = claim(claims(request)["pip"], "data", "fast")
+    assert made["spec"]["resources"]["requests"]["storage"] == str(1 << 30)
+    assert made["spec"]["storageClassName"] == "fast"
+    assert "ownerReferences" not in made["metadata"]
+    assert "storageClassName" not in claim(claims(request)["pip"], "data", "")["spec"]
 
 
 @pytest.mark.parametrize(
