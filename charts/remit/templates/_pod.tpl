@@ -58,6 +58,9 @@ spec:
         {{- if .Values.acceptUnenforcedNetwork }}
         - --accept-unenforced-network
         {{- end }}
+        {{- with .Values.workspaces.storageClassName }}
+        - --storage-class={{ . }}
+        {{- end }}
         {{- with .Values.extraArgs }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

@@ -38,7 +38,7 @@ same namespaces; tasks and Deployments of one that is not served are ignored. */
   verbs: [create]
 {{- end }}
 
-{{- /* Secrets hold what an attempt is given, a ConfigMap the program that its container starts with. */}}
+{{- /* Secrets hold what an attempt is given, a ConfigMap the program that its container starts with, claims workspaces. */}}
 {{- define "remit.rules.jobs" -}}
 - apiGroups: [batch]
   resources: [jobs]
@@ -55,6 +55,9 @@ same namespaces; tasks and Deployments of one that is not served are ignored. */
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [create, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, create]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, create, delete]

@@ -91,6 +91,7 @@ JOB_VERBS = {
     ("batch", "jobs"): ["get", "create", "delete"],
     ("", "pods"): ["get", "list", "watch"],
     ("", "pods/log"): ["get"],
+    ("", "persistentvolumeclaims"): ["get", "create"],
     ("networking.k8s.io", "networkpolicies"): ["get", "create", "delete"],
 }
 
@@ -145,6 +146,7 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
         "backends": ["process", "kubernetes"],
         "defaultImage": "registry.example/tools:1",
         "acceptUnenforcedNetwork": True,
+        "workspaces": {"storageClassName": "shared"},
         "maxConcurrent": 5,
         "maxArtifacts": "1Gi",
         "replicaCount": 2,
@@ -156,7 +158,7 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
     }
     told = operator_settings(objects(render(helm, **values)), monkeypatch, tmp_path)
     assert (told.backends, told.image) == (("process", "kubernetes"), "registry.example/tools:1")
-    assert (told.max_concurrent, told.artifact_bytes) == (5, 1 << 30)
+    assert (told.max_concurrent, told.artifact_bytes, told.storage_class) == (5, 1 << 30, "shared")
     assert (told.lease_name, told.replicas, told.namespaces) == ("other-operator", 2, ("team-a", "team-b"))
     assert told.accept_unenforced_network
     assert told.trust_requested_by
