@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import clusters
+import launchers
 from bench.figures import Figures, milliseconds, percentile, ratio
-from launchers import launchers
 from remit.api.crd import crds
 from remit.kube.access import Access
 from remit.kube.client import CRDS, JOBS, NAMESPACES, POLICIES, TASKS, Kube, Object, Resource
@@ -121,7 +121,11 @@ def _operator(namespace: str, image: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as state:
         argv = [sys.executable, "-m", "remit.cli", "operator", f"--namespace={namespace}", f"--state-dir={state}"]
         argv += [f"--operator-namespace={namespace}", "--backend=kubernetes", f"--default-image={image}"]
-        argv += ["--accept-unenforced-network", f"--launchers={launchers()}", f"--kubeconfig={clusters.kubeconfig()}"]
+        argv += [
+            "--accept-unenforced-network",
+            f"--launchers={launchers.folder()}",
+            f"--kubeconfig={clusters.kubeconfig()}",
+        ]
         with (Path(state) / "log").open("wb") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log)
             try:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import clusters
-from launchers import launchers
+import launchers
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
 from remit.controllers.operator import Operator, running_operator
@@ -150,7 +150,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
             leader_election=False,
             backends=("kubernetes",),
             image=image,
-            launchers=launchers(),
+            launchers=launchers.folder(),
             accept_unenforced_network=True,
         )
         cluster = Cluster(kube, settings)

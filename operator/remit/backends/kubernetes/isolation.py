@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 _HOLDS_SECONDS: Final = 3600.0
 _DOES_NOT_SECONDS: Final = 300.0
 _TRY_SECONDS: Final = 120.0
+_CONNECTED, _REFUSED = 0, 1
+"""What `launch -p` exits with where it could try."""
 _TRIES: Final = 3
 """Of a connection that should fail: a network plugin may need a moment until it knows of a new pod."""
 
@@ -82,6 +84,7 @@ class Isolation:
             image=image,
         )
         outcome = await self._run(request, namespace)
-        if outcome.reason not in {ExitReason.COMPLETED, ExitReason.EXIT_CODE}:
+        ran = outcome.reason in {ExitReason.COMPLETED, ExitReason.EXIT_CODE}
+        if not ran or outcome.exit_code not in {_CONNECTED, _REFUSED}:
             raise RemitError(f"the pod that tries it did not run: {outcome.message}")
-        return outcome.exit_code == 0, outcome.message
+        return outcome.exit_code == _CONNECTED, outcome.message
