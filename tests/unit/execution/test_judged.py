@@ -31,7 +31,12 @@ ANYTHING = {
         "postgres": {"secrets": ["db"], "statements": ["select", "insert"], "functions": ["*"]},
         "redis": {"secrets": ["db"], "commands": ["GET", "SET"]},
     },
-    "containers": {"operations": ["run", "exec", "logs"], "options": ["network", "user"], "mounts": ["/**"]},
+    "containers": {
+        "operations": ["run", "exec", "logs"],
+        "options": ["network", "user"],
+        "mounts": ["/**"],
+        "workingDirs": ["/**"],
+    },
 }
 OPERATIONS = frozenset({"file", "process", "http", "redis", "postgres", "container"})
 POLICY = compile_policy(CommandPolicy.parse({"metadata": {"name": "p", "namespace": "ns"}, "spec": ANYTHING}))
