@@ -230,6 +230,9 @@ class Lasting(Scripted):
     async def adopt(self, *_: Any, **__: Any) -> Outcome | None:
         return None
 
+    async def forget(self, request: AttemptRequest) -> None:
+        pass
+
     async def recover(self, handle: Handle) -> bool:
         await super().recover(handle)
         if len(self.recovered) < 3:
