@@ -70,7 +70,9 @@ class Kube:
         connector = aiohttp.TCPConnector(
             ssl=self.access.ssl_context() or True, limit=self._connections, keepalive_timeout=60
         )
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=5))
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=5)
+        )
         return self
 
     async def __aexit__(

@@ -58,7 +58,8 @@ async def test_an_http_server(kind: str) -> None:
 async def over_and_again(
     performer: Performer, server: Server, url: str, word: bytes, instead: bytes, **operation: Any
 ) -> Outcome:
-    """How an attempt ends in whose midst the server begins to trickle. Its connection is closed then, and the next attempt succeeds."""
+    """How an attempt ends in whose midst the server begins to trickle. Its connection is closed then, and the next one
+    succeeds."""
     async with keeping_back(server.port, word, instead=instead) as between, asyncio.timeout(PATIENCE):
         values = {"connection": url.replace(str(server.port), str(between.port)).encode()}
         desk = Desk(performer, [{"databases": DATABASES}])
